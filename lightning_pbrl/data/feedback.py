@@ -1,0 +1,112 @@
+"""Feedback: what is asked, what is answered, and what a learner reads.
+
+One convention in the whole library: a pair's label is P(second segment preferred), 0 first, 0.5 equal,
+1 second. "Equal", "cannot compare" and "not answered" are statuses, never a 0.5 in disguise.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Kind = Literal["pair", "rating"]
+
+
+class Status(IntEnum):
+    """What became of a question."""
+
+    PENDING = 0
+    """Asked, not answered yet (a person has it on the labelling page)."""
+    ANSWERED = 1
+    """A strict preference or a rating."""
+    EQUAL = 2
+    """"Both are as good"; trained on, with label 0.5."""
+    SKIPPED = 3
+    """"Cannot compare"; costs budget, is never trained on as a preference."""
+
+
+class Query(NamedTuple):
+    """A batch of questions about segments, which are given by index and never copied.
+
+    Attributes:
+        kind: "pair" (two segments per question) or "rating" (one).
+        start: row id of each segment's first step, (B, 2) or (B, 1), int64.
+        length: steps per segment.
+    """
+
+    kind: Kind
+    start: Tensor
+    length: int
+
+    def __len__(self) -> int:  # the number of questions, not of fields
+        return self.start.shape[0]
+
+
+class Answer(NamedTuple):
+    """A batch of answers.
+
+    Attributes:
+        value: (B,), float32: P(second preferred) for pairs, the rating for ratings; NaN where there is none.
+        status: (B,), int64, values of :class:`Status`.
+    """
+
+    value: Tensor
+    status: Tensor
+
+
+class Clips(NamedTuple):
+    """What a teacher looks at: the segments' content, C = 2 for pairs and 1 for ratings.
+
+    Attributes:
+        obs: (B, C, T, O).
+        action: (B, C, T, A).
+        reward: true reward per step, (B, C, T); NaN where the data have none.
+    """
+
+    obs: Tensor
+    action: Tensor
+    reward: Tensor
+
+
+class AskKey(NamedTuple):
+    """Names one question for ever: (run, round, number within the run)."""
+
+    run: str
+    round: int
+    number: int
+
+
+class Labels(NamedTuple):
+    """Every answered question of one kind, as tensors on the learner's device.
+
+    Attributes:
+        start: (N, 2) or (N, 1), int64.
+        length: steps per segment.
+        value: (N,), float32.
+        status: (N,), int64.
+    """
+
+    start: Tensor
+    length: int
+    value: Tensor
+    status: Tensor
+
+    def __len__(self) -> int:
+        return self.start.shape[0]
+
+    def preferences(self) -> Labels:
+        """The rows that say something about order: answered and equal, not skipped, not pending."""
+        keep = (self.status == Status.ANSWERED) | (self.status == Status.EQUAL)
+        return Labels(self.start[keep], self.length, self.value[keep], self.status[keep])
+
+    def to(self, device: torch.device | str) -> Labels:
+        """The same labels on ``device``."""
+        return Labels(self.start.to(device), self.length, self.value.to(device), self.status.to(device))
+
+    @staticmethod
+    def empty(length: int = 1, clips: int = 2) -> Labels:
+        """No labels at all (a run's state before its first round)."""
+        return Labels(torch.empty(0, clips, dtype=torch.int64), length, torch.empty(0), torch.empty(0, dtype=torch.int64))

@@ -1,0 +1,92 @@
+"""Episodes and segments as index arithmetic: nothing is copied until it is looked at."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Query
+from lightning_pbrl.errors import UserError
+
+
+class Episodes(NamedTuple):
+    """Where each episode lies in a table of rows.
+
+    Attributes:
+        offsets: (M + 1,), int64, on the CPU; episode m is the rows offsets[m] .. offsets[m + 1] - 1.
+    """
+
+    offsets: Tensor
+
+    def __len__(self) -> int:
+        return self.offsets.numel() - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """Steps per episode, (M,)."""
+        return self.offsets.diff()
+
+    def of(self, rows: Tensor) -> Tensor:
+        """The episode each row belongs to, same shape as ``rows``."""
+        return torch.searchsorted(self.offsets, rows.cpu().contiguous(), right=True) - 1
+
+
+class SegmentPool:
+    """All segments of one length that lie within one episode; every legal start is equally likely.
+
+    Args:
+        episodes: the episodes to cut from.
+        length: steps per segment.
+        keep: ids of the episodes that may be used, (m,); all when None.
+
+    Raises:
+        UserError: when no episode is as long as a segment.
+
+    Bias: episodes that are shorter than a segment are never shown; the steps at an episode's two ends lie in
+    fewer segments than those in its middle.
+    """
+
+    def __init__(self, episodes: Episodes, length: int, keep: Tensor | None = None) -> None:
+        self.episodes, self.length = episodes, length
+        ids = torch.arange(len(episodes)) if keep is None else keep
+        starts = (episodes.lengths[ids] - length + 1).clamp(min=0)  # the last legal start is counted too
+        if int(starts.sum()) == 0:
+            longest = int(episodes.lengths[ids].max()) if ids.numel() else 0
+            raise UserError(
+                f"No episode is long enough for a segment of {length} steps: the longest has {longest}; "
+                "choose a smaller segment_length."
+            )
+        self._first = episodes.offsets[:-1][ids]
+        self._before = torch.cat([torch.zeros(1, dtype=torch.int64), starts.cumsum(0)])
+
+    def __len__(self) -> int:
+        return int(self._before[-1])
+
+    def start(self, number: Tensor) -> Tensor:
+        """Row id of the first step of segments 0 .. len(self) - 1, same shape as ``number``."""
+        episode = torch.searchsorted(self._before, number.contiguous(), right=True) - 1
+        return self._first[episode] + number - self._before[episode]
+
+    def draw(self, count: int, rng: torch.Generator) -> Tensor:
+        """Starts of ``count`` segments drawn uniformly with replacement, (count,), int64."""
+        return self.start(torch.randint(len(self), (count,), generator=rng))
+
+    def pairs(self, count: int, rng: torch.Generator) -> Query:
+        """``count`` pairs of two different segments, drawn uniformly.
+
+        Raises:
+            UserError: when the pool holds a single segment.
+        """
+        if len(self) < 2:
+            raise UserError("A pair needs two different segments, and the data hold one; use shorter segments or more data.")
+        first = torch.randint(len(self), (count,), generator=rng)
+        shift = torch.randint(1, len(self), (count,), generator=rng)  # never the same segment twice
+        numbers = torch.stack([first, (first + shift) % len(self)], dim=1)
+        return Query("pair", self.start(numbers), self.length)
+
+
+def segment_rows(start: Tensor, length: int) -> Tensor:
+    """Row ids of whole segments: (...,) starts -> (..., length)."""
+    return start.unsqueeze(-1) + torch.arange(length, device=start.device)

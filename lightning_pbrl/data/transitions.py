@@ -1,0 +1,175 @@
+"""The table every learner reads: one packed row per transition, on the learner's device.
+
+A row is ``obs | action | next_obs | learned_reward | terminated | truncated`` in float32, so that a minibatch is a single
+``index_select``. The *true* reward lives in a column of its own, outside the row: teachers, oracles and
+evaluation may look at it, a learner cannot read it by accident. ``learned_reward`` is NaN until something
+(a reward model, or a control) has written it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Clips, Query
+from lightning_pbrl.data.segments import Episodes, SegmentPool, segment_rows
+from lightning_pbrl.errors import UserError
+
+ROW_COLUMNS = ("obs", "action", "next_obs", "learned_reward", "terminated", "truncated")
+"""The columns of a packed row, in order."""
+
+
+def row_layout(obs_dim: int, action_dim: int) -> dict[str, tuple[int, int]]:
+    """First entry and width of each column of a packed row."""
+    widths = {"obs": obs_dim, "action": action_dim, "next_obs": obs_dim, "learned_reward": 1, "terminated": 1, "truncated": 1}
+    layout, at = {}, 0
+    for name in ROW_COLUMNS:
+        layout[name] = (at, widths[name])
+        at += widths[name]
+    return layout
+
+
+def unpack(rows: Tensor, layout: Mapping[str, tuple[int, int]]) -> dict[str, Tensor]:
+    """Views of packed rows by column name: (..., W) -> {obs: (..., O), ..., learned_reward: (...,)}.
+
+    Columns of width one lose their last axis.
+    """
+    return {
+        name: rows[..., at] if width == 1 and name not in ("obs", "action", "next_obs") else rows.narrow(-1, at, width)
+        for name, (at, width) in layout.items()
+    }
+
+
+class Transitions:
+    """A data set (or replay) as one table of packed rows plus its episodes.
+
+    Args:
+        rows: (N, W) float32, packed as :func:`row_layout` says.
+        offsets: episode offsets, (M + 1,), int64, from 0 to N.
+        reward: true reward per step, (N,), float32; None when unknown.
+        success: whether the task was solved at that step, (N,), bool; None when unknown.
+        obs_dim: observation size O.
+        action_dim: action size A.
+        about: where the data come from (task, versions, seeds ...), plain JSON types only.
+        fingerprint: a hash of the content, when already known.
+    """
+
+    def __init__(
+        self,
+        rows: Tensor,
+        offsets: Tensor,
+        reward: Tensor | None,
+        success: Tensor | None,
+        obs_dim: int,
+        action_dim: int,
+        about: Mapping[str, Any] | None = None,
+        fingerprint: str | None = None,
+    ) -> None:
+        self.packed, self.episodes = rows, Episodes(offsets)
+        self.reward = reward if reward is not None else torch.full((len(rows),), float("nan"))
+        self.success = success
+        self.obs_dim, self.action_dim = obs_dim, action_dim
+        self.layout = row_layout(obs_dim, action_dim)
+        self.about = dict(about or {})
+        self.version = 0
+        self._fingerprint = fingerprint
+
+    @classmethod
+    def from_columns(
+        cls,
+        obs: Tensor,
+        action: Tensor,
+        next_obs: Tensor,
+        offsets: Tensor,
+        reward: Tensor | None = None,
+        terminated: Tensor | None = None,
+        truncated: Tensor | None = None,
+        success: Tensor | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> Transitions:
+        """Pack separate columns, (N, O), (N, A), (N, O), (N,) ..., into one table."""
+        layout = row_layout(obs.shape[1], action.shape[1])
+        at, width = layout["truncated"]
+        rows = torch.empty(len(obs), at + width, dtype=torch.float32)
+        columns = {"obs": obs, "action": action, "next_obs": next_obs, "terminated": terminated, "truncated": truncated}
+        for name, (at, width) in layout.items():
+            values = columns.get(name)
+            if name == "learned_reward":
+                rows[:, at] = float("nan")
+            else:
+                rows[:, at : at + width] = 0.0 if values is None else values.reshape(len(obs), width).float()
+        true = None if reward is None else reward.reshape(-1).float()
+        return cls(rows, offsets.long(), true, success, obs.shape[1], action.shape[1], about)
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the packed rows live."""
+        return self.packed.device
+
+    def to(self, device: torch.device | str) -> Transitions:
+        """Move rows, rewards and success to ``device`` (in place); episodes stay on the CPU."""
+        self.packed, self.reward = self.packed.to(device), self.reward.to(device)
+        self.success = None if self.success is None else self.success.to(device)
+        return self
+
+    def column(self, name: str) -> Tensor:
+        """One column of every row, a view: (N, O), (N, A) or (N,)."""
+        return unpack(self.packed, self.layout)[name]
+
+    def features(self) -> Tensor:
+        """Observation and action side by side, what a reward model reads: a view, (N, O + A)."""
+        return self.packed.narrow(1, 0, self.obs_dim + self.action_dim)
+
+    def write(self, name: str, values: Tensor, index: Tensor | None = None) -> None:
+        """Overwrite a column (all rows, or the rows ``index``) and advance :attr:`version`.
+
+        Raises:
+            UserError: for any column but ``learned_reward``; what was observed is never overwritten.
+        """
+        if name != "learned_reward":
+            raise UserError(f"Column {name!r} holds what was observed; only learned_reward may be written.")
+        target = self.column(name)
+        if index is None:
+            target.copy_(values)
+        else:
+            target[index] = values.to(target)
+        self.version += 1
+
+    def pool(self, length: int, recent: int | None = None) -> SegmentPool:
+        """All segments of ``length`` steps; of the ``recent`` newest episodes only, if given."""
+        keep = None if recent is None else torch.arange(max(0, len(self.episodes) - recent), len(self.episodes))
+        return SegmentPool(self.episodes, length, keep)
+
+    def segments(self, start: Tensor, length: int) -> Tensor:
+        """Observation and action of segments: (...,) starts -> (..., length, O + A)."""
+        index = segment_rows(start.to(self.device), length)
+        return self.features().index_select(0, index.reshape(-1)).view(*index.shape, -1)
+
+    def clips(self, query: Query) -> Clips:
+        """What the teacher sees of ``query``, on the CPU, true rewards included."""
+        index = segment_rows(query.start.to(self.device), query.length)
+        rows = self.packed[index].cpu()
+        view = unpack(rows, self.layout)
+        return Clips(view["obs"], view["action"], self.reward[index].cpu())
+
+    def true_returns(self, query: Query) -> Tensor:
+        """Undiscounted true return of each segment, environment units: (B, C)."""
+        return self.reward[segment_rows(query.start.to(self.device), query.length)].sum(-1)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what was observed (not of ``learned_reward``); labels are bound to it."""
+        if self._fingerprint is None:
+            digest = hashlib.blake2b(digest_size=16)
+            at = self.layout["learned_reward"][0]
+            for part in (self.packed[:, :at], self.reward, self.episodes.offsets):
+                digest.update(part.cpu().contiguous().numpy().data)
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
