@@ -1,0 +1,80 @@
+"""What a method hands to the engine: groups to move, losses to move them by, targets that follow.
+
+    Program(
+        groups={"q": Group(lr=3e-4), "v": Group(lr=3e-4), "actor": Group(lr=3e-4, schedule=cosine(30_000))},
+        steps=[self.losses],                       # all losses read the state before the step
+        targets={"q_target": ("q", 0.005)},
+        **self.replay(batch_size=256),             # where minibatches come from: sample, gather, view
+    )
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Losses = dict[str, Tensor]
+"""Scalar per group (its loss) and per metric (any other key; no gradient is taken of it)."""
+LossStep = Callable[[Any], Losses]
+Schedule = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that share an optimiser.
+
+    Attributes:
+        lr: learning rate per update, before ``schedule``.
+        optimizer: any elementwise ``torch.optim`` class (it sees the whole group as one flat vector).
+        options: further arguments of the optimiser, such as ``{"weight_decay": 1e-4}``.
+        schedule: factor on ``lr`` as a function of the updates done so far.
+        clip: largest gradient norm of the group per update; None for no clipping.
+        modules: attributes of the method whose parameters belong here; by default the group's own name.
+    """
+
+    lr: float
+    optimizer: type[torch.optim.Optimizer] = torch.optim.Adam
+    options: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Schedule | None = None
+    clip: float | None = None
+    modules: tuple[str, ...] = ()
+
+
+def identity(batch: Any) -> Any:
+    """The batch as it was gathered."""
+    return batch
+
+
+@dataclass(frozen=True)
+class Program:
+    """One kind of update: from sampled ids to moved parameters.
+
+    Attributes:
+        groups: name -> :class:`Group`.
+        steps: loss methods in the paper's order. A step maps a batch to ``{group: loss, metric: value}``; its losses
+            read the state before the step, and its groups move before the next step begins.
+        sample: (updates, generator) -> ids of every update, one entry per update, drawn in one call.
+        gather: ids of one update -> tensors; runs outside the compiled function, so data size is never a shape.
+        view: gathered tensors -> the batch a step sees; runs inside (free views when compiled).
+        targets: target attribute -> (source group, polyak rate); moved after the last step of each update.
+        tile: evaluate each update in tiles of this many ids (last axis of the ids) and accumulate gradients; the losses
+            must be means over that axis. Keeps wide batches in the cache of a CPU.
+    """
+
+    groups: Mapping[str, Group]
+    steps: Sequence[LossStep]
+    sample: Callable[[int, torch.Generator], Sequence[Tensor]]
+    gather: Callable[[Tensor], Any]
+    view: Callable[[Any], Any] = identity
+    targets: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    tile: int | None = None
+
+
+def cosine(updates: int) -> Schedule:
+    """Decay from 1 to 0 along half a cosine over ``updates`` updates (Loshchilov and Hutter 2017, Eq. 5, no restarts)."""
+    return lambda done: 0.5 * (1.0 + math.cos(math.pi * min(done / updates, 1.0)))

@@ -1,0 +1,237 @@
+"""The engine: runs blocks of gradient updates of a :class:`Program` as fast as the device allows.
+
+What makes it fast (each measured in ``benchmarks/``): the ids of a block are drawn in one call; a minibatch is one
+``index_select`` of packed rows; losses, gradients and their concatenation are one function, compiled
+when that pays; optimiser and target averages work on flat vectors; nothing waits for the device inside a block.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_pbrl.engine.flat import FlatState
+from lightning_pbrl.engine.program import Losses, LossStep, Program
+
+Compile = bool | Literal["auto"]
+Layout = Literal["auto", "loop", "batched"]
+Gradients = Callable[[Any], tuple[dict[str, Tensor], Losses]]
+
+COMPILE_PAYS_AFTER = 12_000
+"""Updates after which compiling has paid for itself on a CPU with a cold cache (performance notes in ``docs/``)."""
+
+
+class UpdateEngine:
+    """Runs a program's updates for one or several replicas.
+
+    Args:
+        owner: the module that owns the networks and the loss methods.
+        program: what an update is.
+        generators: one random generator per replica; replica k uses generator k for all its samples.
+        compile: True, False, or "auto": on CUDA always, on CPU when ``planned`` is worth it and a C++ compiler exists.
+            A failing compiler costs one warning, never a run.
+        layout: "loop" runs replicas one after another, bit for bit as alone; "batched" runs them as one leading axis
+            (``vmap``), equal to rounding; "auto" loops on CPU and batches on CUDA.
+        planned: updates expected in total.
+        reduce: averages a flat gradient over ranks in place; None on one device.
+    """
+
+    def __init__(
+        self,
+        owner: nn.Module,
+        program: Program,
+        generators: list[torch.Generator],
+        compile: Compile = "auto",  # noqa: A002 - the name users know from torch and Lightning
+        layout: Layout = "auto",
+        planned: int = 0,
+        reduce: Callable[[Tensor], None] | None = None,
+    ) -> None:
+        self.owner, self.program, self.generators, self.reduce = owner, program, generators, reduce
+        self.flat = FlatState(owner, program.groups, program.targets, replicas=len(generators))
+        device = next(iter(self.flat.storage.values())).device
+        self.batched = len(generators) > 1 and (layout == "batched" or (layout == "auto" and device.type == "cuda"))
+        if compile == "auto":
+            compile = device.type == "cuda" or (planned > COMPILE_PAYS_AFTER and shutil.which("g++") is not None)
+        self.compile = bool(compile)
+        self.updates = 0
+        self._gradients = [self._prepare(step) for step in program.steps]
+        if device.type == "cpu":
+            torch.set_flush_denormal(True)  # underflowing moments would slow the fused optimiser threefold
+
+    def _prepare(self, step: LossStep) -> Gradients:
+        function = self._batched_gradients(step) if self.batched else self._own_gradients(step)
+        return _compiled(function) if self.compile else function
+
+    def _own_gradients(self, step: LossStep) -> Gradients:
+        """batch -> flat gradient per group and every loss; one graph when compiled."""
+        leaves, view = self.flat.leaves, self.program.view
+
+        def gradients(rows: Any) -> tuple[dict[str, Tensor], Losses]:
+            with torch.enable_grad():
+                losses = step(view(rows))
+                grads = {}
+                for group, loss in losses.items():
+                    if group in leaves:  # one gradient per group keeps an actor's loss out of the critic it flows through
+                        parts = torch.autograd.grad(loss, leaves[group], retain_graph=True)
+                        grads[group] = torch.cat([part.reshape(-1) for part in parts])
+            return grads, {name: loss.detach() for name, loss in losses.items()}
+
+        return gradients
+
+    def _batched_gradients(self, step: LossStep) -> Gradients:
+        """The same for all replicas at once: (R, P) gradients per group, (R,) losses."""
+        flat, view, call = self.flat, self.program.view, _Call(self.owner, step)
+        stacked: dict[str, Tensor] = {}
+        of_group: dict[str, list[str]] = {}
+        for key, named in flat.names.items():
+            at = 0
+            for name, p in named.items():
+                part = flat.storage[key].narrow(1, at, p.numel()).view(flat.replicas, *p.shape).detach()
+                stacked[f"owner.{name}"] = part.requires_grad_(key in flat.groups)
+                at += p.numel()
+            of_group[key] = [f"owner.{name}" for name in named]
+
+        def one(weights: dict[str, Tensor], rows: Any) -> Losses:
+            return torch.func.functional_call(call, weights, (view(rows),))
+
+        def gradients(rows: Any) -> tuple[dict[str, Tensor], Losses]:
+            with torch.enable_grad():
+                losses = torch.vmap(one, randomness="different")(stacked, rows)
+                grads = {}
+                for group, loss in losses.items():
+                    if group in flat.groups:
+                        parts = torch.autograd.grad(loss.sum(), [stacked[n] for n in of_group[group]], retain_graph=True)
+                        grads[group] = torch.cat([part.reshape(flat.replicas, -1) for part in parts], dim=1)
+            return grads, {name: loss.detach() for name, loss in losses.items()}
+
+        return gradients
+
+    def run(self, updates: int) -> dict[str, Tensor]:
+        """Do ``updates`` updates of every replica.
+
+        Returns:
+            The mean over the block of each loss and metric, (R,), on the device; nothing here waits for it.
+        """
+        if not self.flat.attached():
+            self.flat.attach()
+            self._gradients = [self._prepare(step) for step in self.program.steps]
+        if self.batched:
+            meters = self._run_batched(updates)
+        else:
+            columns = []
+            for replica, generator in enumerate(self.generators):
+                if self.flat.replicas > 1:
+                    self.flat.bind(replica)
+                columns.append(self._run_bound(updates, generator))
+            meters = {key: torch.stack([column[key] for column in columns]) for key in columns[0]}
+        self.updates += updates
+        return meters
+
+    def _run_bound(self, updates: int, generator: torch.Generator) -> dict[str, Tensor]:
+        total: dict[str, Tensor] = {}
+        for number, ids in enumerate(self.program.sample(updates, generator)):
+            for gradients in self._gradients:
+                grads, losses = self._tiled(gradients, ids)
+                if self.reduce is not None:
+                    grads = self._reduced(grads)
+                for group, grad in grads.items():
+                    self.flat.step(group, grad, self.updates + number)
+                _accumulate(total, losses)
+            self.flat.follow()
+        return {key: value / updates for key, value in total.items()}
+
+    def _tiled(self, gradients: Gradients, ids: Tensor) -> tuple[dict[str, Tensor], Losses]:
+        """Gradients of one update; summed over tiles, each with its share of the ids, if the program asks for tiles."""
+        tile, gather = self.program.tile, self.program.gather
+        if tile is None or ids.shape[-1] <= tile:
+            return gradients(gather(ids))
+        sums: tuple[dict[str, Tensor], Losses] = ({}, {})
+        for part in ids.split(tile, dim=-1):
+            share = part.shape[-1] / ids.shape[-1]
+            for into, values in zip(sums, gradients(gather(part)), strict=True):
+                _accumulate(into, values, share)
+        return sums
+
+    def _reduced(self, grads: dict[str, Tensor]) -> dict[str, Tensor]:
+        bucket = torch.cat(list(grads.values()))  # one message per step
+        assert self.reduce is not None  # noqa: S101 - checked by the caller
+        self.reduce(bucket)
+        return dict(zip(grads, bucket.split([g.numel() for g in grads.values()]), strict=True))
+
+    def _run_batched(self, updates: int) -> dict[str, Tensor]:
+        total: dict[str, Tensor] = {}
+        sampled = [self.program.sample(updates, generator) for generator in self.generators]
+        for number, ids in enumerate(zip(*sampled, strict=True)):
+            for gradients in self._gradients:
+                grads, losses = gradients(self.program.gather(torch.stack(ids)))
+                for replica in range(self.flat.replicas):
+                    self.flat.bound = replica
+                    for group, grad in grads.items():
+                        self.flat.step(group, grad[replica], self.updates + number)
+                _accumulate(total, losses)
+            for replica in range(self.flat.replicas):
+                self.flat.bound = replica
+                self.flat.follow()
+        self.flat.bind(0)
+        return {key: value / updates for key, value in total.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a later process needs to go on exactly here."""
+        return {
+            "flat": self.flat.state_dict(),
+            "updates": self.updates,
+            "generators": [generator.get_state() for generator in self.generators],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self.flat.load_state_dict(state["flat"])
+        self.updates = int(state["updates"])
+        for generator, saved in zip(self.generators, state["generators"], strict=True):
+            generator.set_state(saved.cpu())
+
+
+class _Call(nn.Module):
+    """Makes a loss method callable through ``torch.func.functional_call``."""
+
+    def __init__(self, owner: nn.Module, step: LossStep) -> None:
+        super().__init__()
+        self.owner, self.step = owner, step
+
+    def forward(self, batch: Any) -> Losses:
+        return self.step(batch)
+
+
+def _accumulate(total: dict[str, Tensor], values: Mapping[str, Tensor], share: float = 1.0) -> None:
+    for key, value in values.items():
+        if key in total:
+            total[key] = total[key].add_(value, alpha=share)
+        else:
+            total[key] = value * share
+
+
+def _compiled(function: Gradients) -> Gradients:
+    """``torch.compile`` with gradients inside the graph; falls back to eager, with one warning, if it cannot be had."""
+    torch._dynamo.config.trace_autograd_ops = True  # type: ignore[attr-defined]  # lets autograd.grad be part of the graph
+    compiled = torch.compile(function, fullgraph=True, dynamic=False)
+    use: list[Gradients] = []
+
+    def call(rows: Any) -> tuple[dict[str, Tensor], Losses]:
+        if use:
+            return use[0](rows)
+        try:
+            result = compiled(rows)
+        except Exception as error:  # noqa: BLE001 - whatever the compiler stumbles over, eager gives the same numbers
+            reason = str(error).strip().splitlines()
+            warnings.warn(f"torch.compile failed, running eagerly: {reason[0] if reason else error!r}", stacklevel=2)
+            use.append(function)
+            return function(rows)
+        use.append(compiled)
+        return result
+
+    return call
