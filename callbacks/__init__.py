@@ -1,0 +1,1 @@
+"""What happens around learning: asking, relabelling, filming, drawing."""

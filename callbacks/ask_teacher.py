@@ -1,0 +1,176 @@
+"""Questions to a teacher at the start of a round: choose, ask, store, and only then let training go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from lightning_pbrl.data.feedback import Answer, AskKey, Labels, Query, Status
+from lightning_pbrl.data.store import LabelStore
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.base import Asked, Method
+from lightning_pbrl.queries.base import QueryStrategy
+from lightning_pbrl.queries.uniform import UniformQuery
+from lightning_pbrl.rng import question_keys, stream
+from lightning_pbrl.teachers.base import RoundStats, Teacher, realised_rates
+
+
+class AskTeacher(pl.Callback):
+    """Spends a budget of questions in rounds; every answer is on disk before a learner sees it.
+
+    It keeps no state of its own: what was asked is in the label store, and every draw belongs to (seed, round) or
+    (seed, question). A round that is replayed after a crash therefore proposes the same questions, and those whose key is
+    in the store take the *stored* question and answer in place of asking again. Only rank 0 asks; the answers are broadcast.
+
+    Args:
+        teacher: who answers; needed when ``budget`` is above 0.
+        query: which questions to ask; uniform pairs when None.
+        budget: questions in total; 0 asks nothing (labels that are in the store are still used).
+        per_round: questions per round.
+        uniform_first: ask round 0 uniformly, because an untrained model cannot choose (OPRL, CLARIFY, PEBBLE).
+        store: file or database URL of the label store; ``labels.sqlite`` in the run folder when None.
+        run: name of this run's rows in the store; "seed" and the seed when None.
+
+    Raises:
+        UserError: for a budget smaller than one round, or without a teacher.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher | None = None,
+        query: QueryStrategy | None = None,
+        budget: int = 0,
+        per_round: int = 50,
+        uniform_first: bool = True,
+        store: str | None = None,
+        run: str | None = None,
+    ) -> None:
+        if budget < 0 or per_round < 1 or 0 < budget < per_round:
+            raise UserError(
+                f"ask.budget is {budget} and one round asks ask.per_round = {per_round}: raise the budget to at least one "
+                "round, or ask fewer per round."
+            )
+        if budget > 0 and teacher is None:
+            raise UserError(f"ask.budget is {budget} but nobody answers: set ask.teacher, for instance SimulatedTeacher.")
+        self.teacher, self.query = teacher, query or UniformQuery()
+        self.budget, self.per_round, self.uniform_first = budget, per_round, uniform_first
+        self.store_path, self.run = store, run
+        self.store: LabelStore | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
+        self.length = trainer.datamodule.segment_length  # type: ignore[attr-defined]
+        self.run = self.run or f"seed{pl_module.seed}"
+        if "labels" not in pl_module.needs:
+            if self.budget:
+                raise UserError(f"{type(pl_module).__name__} does not learn from answers: set ask.budget to 0.")
+            return
+        pl_module.source.pool(self.length)  # fails early when no episode is long enough
+        if not trainer.is_global_zero:
+            return
+        path = self.store_path or str(Path(trainer.default_root_dir) / "labels.sqlite")
+        self.store = LabelStore(path, pl_module.source.fingerprint, self.run)
+        self._same_question_maker(pl_module.seed)
+        if not self.budget and not len(self.store.labels("pair", self.length)):
+            raise UserError(
+                f"{type(pl_module).__name__} learns from answers, {path} holds none and ask.budget is 0: set ask.budget and "
+                "ask.teacher, or ask.store to a label store."
+            )
+
+    def _same_question_maker(self, seed: int) -> None:
+        """Refuse to mix this run's questions with those another configuration has left under the same name."""
+        assert self.store is not None  # noqa: S101
+        found = self.store.origin(self.run)
+        ours = {"strategy": self.query.describe(), "teacher": self._teacher_settings(), "seed": seed}
+        if self.budget and found is not None and found != ours:
+            different = ", ".join(key for key in ours if found[key] != ours[key])
+            raise UserError(
+                f"The label store {self.store.name} already holds answers of run {self.run!r} that were asked with another "
+                f"{different}: use a new run folder or ask.run, or remove that file."
+            )
+
+    def _teacher_settings(self) -> dict[str, Any]:
+        return {} if self.teacher is None else self.teacher.describe()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
+        if "labels" not in pl_module.needs:
+            return
+        message: Any = None
+        if trainer.is_global_zero:
+            message = self._round(trainer.current_epoch, pl_module)
+        labels, asked, rates = trainer.strategy.broadcast(message)
+        pl_module.labels, pl_module.asked = Labels(*labels), Asked(*asked)
+        pl_module.log_dict({**rates, "step": float(trainer.global_step)}, on_epoch=True, on_step=False, batch_size=1)
+
+    def _round(self, number: int, method: Method) -> tuple[tuple[Any, ...], tuple[int, ...], dict[str, float]]:
+        """Ask this round's questions; plain tuples, so that they can be broadcast."""
+        assert self.store is not None and self.run is not None  # noqa: S101
+        before = self.store.spent(self.run, before_round=number)
+        quota = min(self.per_round, self.budget - before)
+        rates = self._ask(number, before, quota, method) if quota > 0 else {}
+        run = self.run if self.budget else None  # a silent run uses whatever the store holds
+        labels = self.store.labels("pair", self.length, run=run, up_to_round=number if self.budget else None)
+        total = self.store.spent(self.run, before_round=number + 1)
+        return tuple(labels), (total, total - before, max(self.budget - total, 0)), rates
+
+    @torch.no_grad()
+    def _ask(self, number: int, before: int, quota: int, method: Method) -> dict[str, float]:
+        """Propose, answer, store, observe, until the quota is spent or nothing is proposed."""
+        assert self.teacher is not None and self.store is not None and self.run is not None  # noqa: S101
+        strategy = UniformQuery() if number == 0 and self.uniform_first else self.query
+        source, rng = method.source, stream(method.seed, "query", number)
+        known = self.store.labels("pair", self.length, run=self.run, up_to_round=number - 1)
+        pool = source.pool(self.length)
+        self.teacher.start_round(RoundStats(number, float(source.reward.double().mean())))
+        answers, clips_seen, asked = [], [], 0
+        while asked < quota:
+            query = strategy.propose(pool, quota - asked, method, known, rng)  # type: ignore[arg-type]
+            if len(query) == 0:
+                break
+            first = AskKey(self.run, number, before + asked)
+            query, answer, clips = self._answered(first, query, method)
+            strategy.observe(query, answer)
+            asked += len(query)
+            answers.append(answer)
+            clips_seen.append(clips)
+            known = Labels(
+                torch.cat([known.start, query.start]),
+                query.length,
+                torch.cat([known.value, answer.value]),
+                torch.cat([known.status, answer.status]),
+            )
+        rates = self.teacher.thresholds(self.length)
+        if answers:
+            answer = Answer(*(torch.cat(part) for part in zip(*answers, strict=True)))
+            seen = type(clips_seen[0])(*(torch.cat(part) for part in zip(*clips_seen, strict=True)))
+            rates.update(realised_rates(answer, seen))
+        return rates
+
+    def _answered(self, first: AskKey, query: Query, method: Method) -> tuple[Query, Answer, Any]:
+        """Answers to ``query``: stored ones where the key is in the store, fresh ones, committed, for the rest."""
+        assert self.teacher is not None and self.store is not None  # noqa: S101
+        numbers, stored_query, stored = self.store.stored(first.run, first.round, "pair")
+        have = (numbers >= first.number) & (numbers < first.number + len(query)) & (stored.status != Status.PENDING)
+        count = int(have.sum())  # a prefix: batches are committed whole and in order
+        start = query.start.cpu()
+        start = torch.cat([stored_query.start[have], start[count:]])
+        query = Query(query.kind, start, query.length)
+        clips = method.source.clips(query)
+        answer = Answer(stored.value[have], stored.status[have])
+        if count < len(query):
+            rest = Query(query.kind, start[count:], query.length)
+            keys = question_keys(method.seed, first.number + count, len(rest))
+            fresh = self.teacher.answer(rest, type(clips)(*(part[count:] for part in clips)), keys)
+            self.store.put(
+                AskKey(first.run, first.round, first.number + count),
+                rest,
+                fresh,
+                strategy=self.query.describe(),
+                teacher=self._teacher_settings(),
+                seed=method.seed,
+                answered_by=type(self.teacher).__name__,
+            )
+            answer = Answer(torch.cat([answer.value, fresh.value]), torch.cat([answer.status, fresh.status]))
+        return query, answer, clips

@@ -1,0 +1,143 @@
+"""The base of every offline data module: one table of transitions, held-out pairs, evaluation episodes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Query
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.envs.base import Simulator
+from lightning_pbrl.envs.rollout import Rollouts, VectorEnvs, rollout
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.base import Method
+from lightning_pbrl.methods.lightning_glue import RoundLoader
+from lightning_pbrl.rng import derive, stream
+
+PREDICT_ROWS = 4_096
+
+
+class OfflineDataModule(pl.LightningDataModule):
+    """Logged transitions plus the simulator that judges a policy.
+
+    A subclass says how the data are loaded (:meth:`load`) and, if they must first be made or converted, how
+    (``prepare_data``, which Lightning calls on one process per machine).
+
+    Args:
+        simulator: where policies are rolled out; None when the data come without one (no evaluation then).
+        segment_length: steps per segment shown to a teacher.
+        eval_episodes: episodes per evaluation while training (seeds of the stream "validation").
+        test_episodes: episodes of ``test`` (seeds of the stream "test"; never seen while training or choosing).
+        num_envs: environments stepped together.
+        held_out_pairs: pairs on which reward models are validated.
+        evaluation_seed: names the sets of evaluation episodes and held-out pairs; the same for every run compared.
+    """
+
+    source: Transitions
+    held_out: Query
+
+    def __init__(
+        self,
+        simulator: Simulator | None = None,
+        segment_length: int = 50,
+        eval_episodes: int = 20,
+        test_episodes: int = 50,
+        num_envs: int = 10,
+        held_out_pairs: int = 1_000,
+        evaluation_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.simulator, self.segment_length, self.num_envs = simulator, segment_length, num_envs
+        self.eval_episodes, self.test_episodes = eval_episodes, test_episodes
+        self.held_out_pairs, self.evaluation_seed = held_out_pairs, evaluation_seed
+        self._envs: VectorEnvs | None = None
+
+    @abstractmethod
+    def load(self) -> Transitions:
+        """Read the data; called once per process, after ``prepare_data``."""
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Sizes a method is built with; known without reading the data where the simulator fixes them."""
+        if self.simulator is None:
+            self.setup("fit")
+            return {"obs_dim": self.source.obs_dim, "action_dim": self.source.action_dim, "horizon": 0}
+        sim = self.simulator
+        return {"obs_dim": sim.obs_dim, "action_dim": sim.action_dim, "horizon": sim.horizon}
+
+    def setup(self, stage: str) -> None:
+        if not hasattr(self, "source"):
+            self.source = self.load()
+
+    def rollout(self, act: Callable[[Tensor], Tensor], seeds: Sequence[int]) -> Rollouts:
+        """Episodes of a policy, one per seed; environments stay alive between calls."""
+        if self.simulator is None:
+            raise UserError("These data have no simulator, so a policy cannot be rolled out; set data.simulator.")
+        if self._envs is None:
+            self._envs = VectorEnvs(self.simulator, self.num_envs)
+        device = self.trainer.strategy.root_device if self.trainer is not None else "cpu"
+        return rollout(act, self._envs, seeds, device)
+
+    def episode_seeds(self, purpose: str, count: int) -> list[int]:
+        """Seeds of the evaluation episodes of one purpose ("validation" or "test")."""
+        return [derive(self.evaluation_seed, purpose, i) % 2**31 for i in range(count)]
+
+    # Loaders -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def method(self) -> Method:
+        """The method being trained or tested."""
+        assert self.trainer is not None  # noqa: S101 - Lightning attaches it before any loader is asked for
+        module = self.trainer.lightning_module
+        if not isinstance(module, Method):
+            raise UserError(f"{type(self).__name__} feeds methods of this library, not {type(module).__name__}.")
+        return module
+
+    def train_dataloader(self) -> RoundLoader:
+        method = self.method
+        return RoundLoader(lambda: method.round_done)
+
+    def val_dataloader(self) -> Share:
+        return self._evaluation("validation", self.eval_episodes)
+
+    def test_dataloader(self) -> Share:
+        return self._evaluation("test", self.test_episodes)
+
+    def predict_dataloader(self) -> Share:
+        return Share(torch.arange(len(self.source)), self.trainer, PREDICT_ROWS)
+
+    def _evaluation(self, purpose: str, episodes: int) -> Share:
+        if self.method.validates_on == "pairs":
+            rng = stream(self.evaluation_seed, purpose, "pairs")
+            self.held_out = self.source.pool(self.segment_length).pairs(self.held_out_pairs, rng)
+            return Share(torch.arange(self.held_out_pairs), self.trainer, PREDICT_ROWS)
+        seeds = [] if self.simulator is None else self.episode_seeds(purpose, episodes)
+        return Share(seeds, self.trainer, self.num_envs)
+
+
+class Share:
+    """This rank's part of the evaluation items, in batches; every rank has the same number of batches, some may be empty.
+
+    Lightning's distributed sampler would repeat items to even the ranks, which biases a mean.
+
+    Args:
+        items: episode seeds (a list) or numbers (a tensor).
+        trainer: tells rank and world size.
+        size: items per batch.
+    """
+
+    def __init__(self, items: Any, trainer: pl.Trainer | None, size: int) -> None:
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        own = items[rank::world]
+        self.batches = [own[at : at + size] for at in range(0, -(-len(items) // world), size)]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)

@@ -1,0 +1,385 @@
+"""The base of every method: an ordinary LightningModule whose ``training_step`` runs a block of updates.
+
+An author writes four things: ``build`` (the networks), ``programs`` (losses, groups, where minibatches come from),
+``plan`` (what a round does, in the paper's order) and ``act`` or ``reward``. Everything else is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torchmetrics.aggregation import CatMetric
+
+from lightning_pbrl.data.feedback import Labels, Query
+from lightning_pbrl.data.transitions import Transitions, unpack
+from lightning_pbrl.engine import Program, UpdateEngine
+from lightning_pbrl.engine.update import Compile, Layout
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods import lightning_glue as glue
+from lightning_pbrl.rng import derive, stream
+
+Spec = dict[str, Any]
+Metrics = Mapping[str, float]
+
+
+class Asked(NamedTuple):
+    """What ``AskTeacher`` has done so far.
+
+    Attributes:
+        total: questions asked in the run.
+        this_round: questions asked at this round's start.
+        remaining: budget left.
+    """
+
+    total: int = 0
+    this_round: int = 0
+    remaining: int = 0
+
+
+class Phase(NamedTuple):
+    """One part of a round.
+
+    Attributes:
+        name: shown in the progress bar.
+        program: which program runs; None for a phase that only calls ``start``.
+        updates: gradient updates.
+        block: updates per ``training_step``; None for the method's own.
+        start: called once when the phase begins (relabel, reset ...).
+        done: asked after each block with its mean metrics (equal on all ranks); True ends the phase early.
+    """
+
+    name: str
+    program: str | None = None
+    updates: int = 0
+    block: int | None = None
+    start: Callable[[], None] | None = None
+    done: Callable[[Metrics], bool] | None = None
+
+
+class Method(pl.LightningModule):
+    """A learner: programs (how to update) and a plan (when).
+
+    Args:
+        spec: sizes that follow from the data: ``obs_dim``, ``action_dim``, ``horizon``; linked from the data module.
+        seed: the run's seed; every component derives its own stream from it.
+        block: gradient updates per ``training_step`` (Lightning's "batch").
+        compile: compile loss and gradients: true, false, or auto (CUDA, or a CPU run long enough to repay it).
+        replicas: independent seeds (seed, seed + 1, ...) trained in this process.
+        layout: how replicas run: loop (bit for bit as alone), batched (one leading axis), or auto.
+    """
+
+    registry: ClassVar[dict[str, type[Method]]] = {}
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What must be there at start: "labels" (answers of a teacher), "learned_reward" (something relabelled the data)."""
+    population: ClassVar[bool] = False
+    """Whether several replicas can share a process: only methods that neither ask nor act while training."""
+    validates_on: ClassVar[Literal["episodes", "pairs"]] = "episodes"
+
+    def __init__(
+        self,
+        spec: Spec,
+        seed: int = 0,
+        block: int = 64,
+        compile: Compile = "auto",  # noqa: A002 - the name users know from torch and Lightning
+        replicas: int = 1,
+        layout: Layout = "auto",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        if replicas > 1 and not self.population:
+            raise UserError(
+                f"{type(self).__name__} asks or acts while it trains, so its seeds run as processes: use "
+                "`lightning-pbrl run EXPERIMENT --seeds 0-4` instead of replicas."
+            )
+        if min(block, replicas) < 1:
+            raise UserError(f"block and replicas count from 1, got block={block}, replicas={replicas}.")
+        self.spec, self.seed = dict(spec), int(seed)
+        self.block, self.compile_updates, self.replicas, self.layout = block, compile, replicas, layout
+        self.labels, self.asked = Labels.empty(), Asked()
+        self.round_done, self.finished = False, False
+        self.source: Transitions
+        self.__dict__.update(engines={}, _restored=None, _built=False, _results={})
+        self._phases: list[Phase] = []
+        self._in_phase = 0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Method.registry[cls.__name__] = cls
+
+    # What an author writes -------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Create the networks as attributes (called once, under the seed's own ``init`` stream)."""
+
+    def on_data(self) -> None:
+        """Take statistics of ``self.source`` (normalisers) before training."""
+
+    def programs(self) -> dict[str, Program]:
+        """The kinds of update this method has, by name; called once the data are on the device."""
+        return {}
+
+    def plan(self, round_number: int) -> list[Phase]:
+        """What this round does, in the paper's order."""
+        return []
+
+    def is_finished(self) -> bool:
+        """Whether training ends with this round; asked at its end."""
+        return True
+
+    def act(self, obs: Tensor, sample: bool = False) -> Tensor:
+        """Actions in [-1, 1] for raw observations: (B, O) -> (B, A)."""
+        raise UserError(f"{type(self).__name__} learns a reward, not a policy; train a policy on the data it relabels.")
+
+    def reward(self, features: Tensor) -> Tensor:
+        """Learned reward per member for observation and action side by side: (n, O + A) -> (E, n)."""
+        raise UserError(f"{type(self).__name__} learns a policy, not a reward.")
+
+    # What strategies and programs use --------------------------------------------------------------------------------
+
+    def observations(self, query: Query) -> Tensor:
+        """Observations of the asked segments, (B, C, T, O)."""
+        return self.source.segments(query.start, query.length)[..., : self.source.obs_dim]
+
+    def replay(self, batch_size: int) -> dict[str, Any]:
+        """Minibatches of single transitions, uniform with replacement: ``sample``, ``gather`` and ``view`` of a program."""
+        source = self.source
+
+        def sample(updates: int, rng: torch.Generator) -> Sequence[Tensor]:
+            index = torch.randint(len(source), (updates, batch_size), generator=rng, device=rng.device)
+            return index.to(source.device).unbind(0)
+
+        def gather(ids: Tensor) -> Tensor:
+            if ids.dim() == 1:
+                return source.packed.index_select(0, ids)
+            return source.packed.index_select(0, ids.reshape(-1)).view(*ids.shape, -1)
+
+        return {"sample": sample, "gather": gather, "view": lambda rows: unpack(rows, source.layout)}
+
+    # Lightning's hooks -----------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        if not self._built:
+            self.__dict__["_built"] = True
+            self._build_seeded(self.seed)
+
+    def _build_seeded(self, seed: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "init"))
+            self.build()
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """None of Lightning's: the engine owns the optimisers."""
+        return []
+
+    def setup(self, stage: str) -> None:
+        self.source = getattr(self.trainer.datamodule, "source", None)  # type: ignore[attr-defined, assignment]
+        if stage == "fit":
+            glue.check_strategy(self.trainer, self.replicas)
+            glue.checkpoint_at_round_edges(self.trainer)
+            self.trainer.log_every_n_steps = 1  # a step is a block here
+            self.trainer.num_sanity_val_steps = 0  # evaluation is real episodes, not a batch of data to try
+
+    def on_fit_start(self) -> None:
+        if self.source is None:
+            raise UserError(f"{type(self).__name__} needs data: give fit() a data module of lightning_pbrl.datamodules.")
+        if len(self.source) and self.source.obs_dim != self.spec["obs_dim"]:
+            raise UserError(
+                f"The model was built for observations of size {self.spec['obs_dim']}, the data have {self.source.obs_dim}; "
+                "build it with spec=datamodule.spec."
+            )
+        self.source.to(self.device)
+        if "learned_reward" in self.needs and not torch.isfinite(self.source.column("learned_reward")).all():
+            raise UserError(
+                f"{type(self).__name__} learns from a reward and the data have none yet: set relabel.reward to a reward "
+                "model's checkpoint, or to true, zero, random or negated for a control."
+            )
+        if self._restored is None:
+            self.on_data()
+        self._start_engines()
+
+    def _start_engines(self) -> None:
+        reduce = glue.gradient_reducer(self.trainer)
+        names = ("sampler",) if self.trainer.world_size == 1 else ("sampler", self.trainer.global_rank)
+        self.engines.clear()
+        for name, program in self.programs().items():
+            generators = [stream(self.seed + k, *names, name) for k in range(self.replicas)]
+            engine = UpdateEngine(
+                self, program, generators, self.compile_updates, self.layout, getattr(self.hparams, "updates", 0), reduce
+            )
+            self.engines[name] = engine
+        if self._restored is None:
+            self._init_replicas()
+            return
+        for name, engine in self.engines.items():
+            engine.load_state_dict(self._restored["engines"][name])
+        torch.set_rng_state(self._restored["torch_rng"].cpu())
+        self.finished = self._restored["finished"]
+        self.__dict__["_restored"] = None
+
+    def _init_replicas(self) -> None:
+        """Give replica k the initial weights that seed + k has alone."""
+        for replica in range(1, self.replicas):
+            twin = type(self)(**{**plain(self.hparams), "seed": self.seed + replica, "replicas": 1})
+            twin.configure_model()
+            weights = twin.state_dict()
+            for engine in self.engines.values():
+                for key, rows in engine.flat.storage.items():
+                    rows[replica].copy_(engine.flat._join(key, weights))
+
+    def on_train_start(self) -> None:
+        if self.finished:  # a finished run that is resumed has nothing left to do
+            self.trainer.should_stop = True
+
+    def on_train_epoch_start(self) -> None:
+        self._phases, self._in_phase, self.round_done = list(self.plan(self.trainer.current_epoch)), 0, False
+        self.round_updates = sum(phase.updates for phase in self._phases)
+
+    def training_step(self, token: int) -> None:
+        """Run the next block of the current phase; the block after the last closes the round."""
+        while self._phases and self._phases[0].updates == 0:
+            phase = self._phases.pop(0)
+            if phase.start:
+                phase.start()
+        if not self._phases:
+            self.round_done = True
+            return
+        phase = self._phases[0]
+        if self._in_phase == 0 and phase.start:
+            phase.start()
+        updates = min(phase.block or self.block, phase.updates - self._in_phase)
+        if self.trainer.max_steps > 0:
+            updates = min(updates, self.trainer.max_steps - self.trainer.global_step)
+        meters = self.engines[str(phase.program)].run(updates)
+        self._in_phase += updates
+        glue.advance_global_step(self.trainer, updates)
+        self._log_block(str(phase.program), meters)
+        if self._in_phase >= phase.updates or (phase.done is not None and phase.done(self._reduced(meters))):
+            self._phases.pop(0)
+            self._in_phase = 0
+            self.round_done = not self._phases
+
+    def _log_block(self, program: str, meters: Mapping[str, Tensor]) -> None:
+        groups = self.engines[program].program.groups
+        values = {f"train/{key}_loss" if key in groups else f"train/{key}": value for key, value in meters.items()}
+        row = {key: value.mean() for key, value in values.items()}
+        if self.replicas > 1:
+            row.update({f"{key}/replica_{k}": value[k] for key, value in values.items() for k in range(self.replicas)})
+        row["labels"] = torch.tensor(float(self.asked.total))
+        self.log_dict({**row, "step": float(self.trainer.global_step)}, batch_size=1)
+
+    def _reduced(self, meters: Mapping[str, Tensor]) -> dict[str, float]:
+        """Block means as numbers, averaged over ranks."""
+        return {key: float(self.trainer.strategy.reduce(value.mean(), reduce_op="mean")) for key, value in meters.items()}
+
+    def on_train_epoch_end(self) -> None:
+        self.finished = self.is_finished()
+        if self.finished:
+            self.trainer.should_stop = True
+
+    # Evaluation: an item of the validation set is an episode seed ------------------------------------------------------
+
+    def validation_step(self, seeds: list[int], batch_idx: int) -> None:
+        self.evaluate_batch(seeds)
+
+    def test_step(self, seeds: list[int], batch_idx: int) -> None:
+        self.evaluate_batch(seeds)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_evaluation("eval")
+
+    def on_test_epoch_end(self) -> None:
+        self.log_evaluation("test")
+
+    def evaluate_batch(self, seeds: Sequence[int]) -> None:
+        """Roll out every replica's policy (mean action) on the episodes ``seeds`` and remember returns and successes."""
+        for replica in range(self.replicas):
+            self.use_replica(replica)
+            if not len(seeds):
+                continue
+            rollouts = self.trainer.datamodule.rollout(self.act, seeds)  # type: ignore[attr-defined]
+            self._collect(f"return/{replica}", rollouts.episode_return)
+            self._collect(f"success/{replica}", rollouts.success)
+        self.use_replica(0)
+
+    def _collect(self, key: str, values: Tensor) -> None:
+        if key not in self._results:
+            self._results[key] = CatMetric(sync_on_compute=True).to(self.device)
+        self._results[key].update(values.float().to(self.device))
+
+    def log_evaluation(self, prefix: str) -> None:
+        """Log mean and spread over all episodes of all ranks, per replica and over replicas."""
+        row: dict[str, Tensor] = {}
+        for name in ("return", "success"):
+            means = []
+            for replica in range(self.replicas):
+                key = f"{name}/{replica}"
+                if key not in self._results:  # a rank without an episode still takes part in the gathering
+                    self._results[key] = CatMetric(nan_strategy="disable", sync_on_compute=True).to(self.device)
+                gathered = torch.as_tensor(self._results[key].compute(), dtype=torch.float32).reshape(-1)
+                means.append((gathered.mean(), gathered.std(correction=0)))
+            metric = "return_mean" if name == "return" else "success_rate"
+            mean = torch.stack([m for m, _ in means]).nanmean()
+            if torch.isnan(mean):  # the task has no notion of success
+                continue
+            row[f"{prefix}/{metric}"] = mean
+            if name == "return":
+                row[f"{prefix}/return_std"] = torch.stack([s for _, s in means]).mean()
+            if self.replicas > 1:
+                row.update({f"{prefix}/{metric}/replica_{k}": m for k, (m, _) in enumerate(means)})
+        self._results.clear()
+        self.log_dict({**row, "step": float(self.trainer.global_step)}, batch_size=1)
+
+    def predict_step(self, index: Tensor) -> dict[str, Tensor]:
+        """Learned reward and action for the rows ``index`` of the data, whichever of the two this method learns."""
+        out = {"row": index}
+        rows = self.source.packed[index.to(self.source.device)].to(self.device)
+        obs, features = rows[:, : self.source.obs_dim], rows[:, : self.source.obs_dim + self.source.action_dim]
+        if type(self).reward is not Method.reward:
+            out["learned_reward"] = self.reward(features).mean(0).cpu()
+        if type(self).act is not Method.act:
+            out["action"] = self.act(obs).cpu()
+        return out
+
+    def use_replica(self, replica: int) -> None:
+        """Let the networks hold one replica's weights."""
+        for engine in self.engines.values():
+            engine.flat.bind(replica)
+        if not self.engines and self._restored is not None and self.replicas > 1:
+            for state in self._restored["engines"].values():
+                self.load_state_dict(state["flat"]["weights"][replica], strict=False)
+
+    # Checkpoints: tensors and plain types only -------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.use_replica(0)
+        checkpoint["state_dict"] = {key: value.clone() for key, value in self.state_dict().items()}
+        checkpoint["hyper_parameters"] = plain(self.hparams)
+        checkpoint["lightning_pbrl"] = {
+            "method": type(self).__name__,
+            "engines": {name: engine.state_dict() for name, engine in self.engines.items()},
+            "torch_rng": torch.get_rng_state(),
+            "finished": self.finished,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint.get("lightning_pbrl")
+        if saved is None or saved["method"] != type(self).__name__:
+            found = "another program" if saved is None else saved["method"]
+            raise UserError(f"The checkpoint was written by {found}, not by {type(self).__name__}; name the method that made it.")
+        self.__dict__["_restored"] = saved
+
+
+def plain(value: Any) -> Any:
+    """Hyper-parameters as plain types; private keys (which name classes to call) are dropped."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items() if not str(key).startswith("_")}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)

@@ -1,0 +1,98 @@
+"""The few places where Lightning's loop has to be told about blocks and rounds.
+
+One ``training_step`` is a block of many gradient updates, one epoch is a round. Everything that depends on Lightning's
+internals stands here, guarded by ``tests/methods/test_lightning_glue.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import Tensor
+
+from lightning_pbrl.errors import UserError
+
+
+def advance_global_step(trainer: pl.Trainer, updates: int) -> None:
+    """Make ``trainer.global_step`` count gradient updates.
+
+    With manual optimisation Lightning counts ``optimizer.step()`` calls of its own wrappers; our engine steps flat storage, so
+    without this ``max_steps`` would never fire and every x axis would count blocks.
+    """
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    for tracker in (progress.total, progress.current):
+        tracker.ready += updates
+        tracker.completed += updates
+
+
+class RoundLoader:
+    """A train loader whose items mean nothing: one per block, until the round is over.
+
+    It has no length, because Lightning caches an epoch's length and rounds differ. Lightning fetches one item ahead, so
+    every round ends with one empty block.
+
+    Args:
+        round_done: says whether the current round has run all its blocks.
+    """
+
+    def __init__(self, round_done: Callable[[], bool]) -> None:
+        self.round_done = round_done
+
+    def __iter__(self) -> Iterator[int]:
+        block = 0
+        while True:
+            yield block
+            block += 1
+            if self.round_done():
+                return
+
+
+def check_strategy(trainer: pl.Trainer, replicas: int) -> None:
+    """Refuse what the engine cannot average gradients for.
+
+    Raises:
+        UserError: for strategies other than one device or DDP, and for replicas over several devices.
+    """
+    strategy = trainer.strategy
+    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+        raise UserError(
+            f"Strategy {type(strategy).__name__} is not supported, because the update engine averages gradients itself; "
+            "use trainer.strategy=ddp, or one device."
+        )
+    if trainer.world_size > 1 and replicas > 1:
+        raise UserError(
+            f"{replicas} replicas on {trainer.world_size} devices: replicas share one device; use devices=1, or replicas=1 "
+            "and one run per seed."
+        )
+
+
+def checkpoint_at_round_edges(trainer: pl.Trainer) -> None:
+    """Let every ``ModelCheckpoint`` save at the end of a round, the only point that resumes exactly.
+
+    Raises:
+        UserError: when one is set to save within a round.
+    """
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            if callback._every_n_train_steps or callback._train_time_interval:
+                raise UserError(
+                    "A checkpoint inside a round cannot be resumed exactly; set every_n_epochs (an epoch is a round) on "
+                    "ModelCheckpoint instead of every_n_train_steps or train_time_interval."
+                )
+            callback._save_on_train_epoch_end = True
+
+
+def gradient_reducer(trainer: pl.Trainer) -> Callable[[Tensor], None] | None:
+    """Averages a flat gradient over all ranks in place; None on one device."""
+    if trainer.world_size == 1:
+        return None
+
+    def reduce(flat: Tensor) -> None:
+        torch.distributed.all_reduce(flat)
+        flat.div_(trainer.world_size)
+
+    return reduce

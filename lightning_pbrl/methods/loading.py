@@ -1,0 +1,70 @@
+"""From a checkpoint file to a working method, without a Trainer and without running what the file says."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_pbrl.errors import UserError, nearest
+from lightning_pbrl.methods.base import Method
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint: tensors and plain types only.
+
+    Raises:
+        UserError: when there is no such file, it is damaged, holds anything that would run code, or is not ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint at {path}; give the path of a .ckpt file that a fit has written.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"The checkpoint {path} holds objects other than tensors and plain types and was not loaded; "
+            "only load checkpoints that this library has written."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"The checkpoint {path} is damaged or incomplete and cannot be read; use an earlier one.") from error
+    if not isinstance(checkpoint, dict) or "lightning_pbrl" not in checkpoint:
+        raise UserError(f"{path} is not a checkpoint of this library; give the path of a .ckpt file that a fit has written.")
+    return checkpoint
+
+
+def load_method(path: str | Path, replica: int = 0, device: str = "cpu") -> Method:
+    """A trained method, ready to ``act`` or to ``reward``.
+
+    The class is found by the name it has registered, never imported because the file says so: import the package that
+    defines an outside method first.
+
+    Args:
+        path: a checkpoint.
+        replica: which of the run's replicas.
+        device: where to put it.
+
+    Raises:
+        UserError: unreadable file, unknown method, or no such replica.
+    """
+    import lightning_pbrl.registry as registry  # fills Method.registry with the library's own methods
+
+    registry.import_all()
+    checkpoint = read_checkpoint(path)
+    saved = checkpoint["lightning_pbrl"]
+    name = saved["method"]
+    if name not in Method.registry:
+        raise UserError(
+            f"The checkpoint {path} names the method {name!r}, which is not registered here ({nearest(name, Method.registry)}) "
+            "Import the package that defines it first."
+        )
+    method = Method.registry[name](**checkpoint["hyper_parameters"])
+    method.configure_model()
+    method.load_state_dict(checkpoint["state_dict"])
+    if not 0 <= replica < method.replicas:
+        raise UserError(f"{path} holds {method.replicas} replica(s), numbered from 0; there is no replica {replica}.")
+    for engine in saved["engines"].values():
+        method.load_state_dict(engine["flat"]["weights"][replica], strict=False)
+    return method.to(device).eval().requires_grad_(False)

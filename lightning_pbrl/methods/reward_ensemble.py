@@ -1,0 +1,173 @@
+"""A reward ensemble fitted to preferences: the feedback model of MR, OPRL, PEBBLE and CLARIFY.
+
+Sources: Christiano et al. 2017 (arXiv 1706.03741); OPRL (arXiv 2301.01392); sizes and stop rule of CLARIFY's release.
+Uniform queries make it MR, disagreement queries make it OPRL.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.classification import BinaryAccuracy, BinaryCalibrationError
+from torchmetrics.regression import PearsonCorrCoef, SpearmanCorrCoef
+
+from lightning_pbrl.data.feedback import Labels, Query
+from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.losses.preference import linear_cross_entropy, preference_accuracy, preference_cross_entropy
+from lightning_pbrl.methods.base import Method, Metrics, Phase, Spec
+from lightning_pbrl.nn import MLP, Normalizer
+from lightning_pbrl.queries.base import take
+from lightning_pbrl.queries.scoring import ReturnScorer
+
+
+class RewardEnsemble(Method):
+    """Members that each explain the same preferences by a sum of per-step rewards.
+
+    .. math::
+        P_e(\\sigma_1 \\succ \\sigma_0) = \\frac{\\exp \\sum_t r_e(s^1_t, a^1_t)}{\\sum_{i} \\exp \\sum_t r_e(s^i_t, a^i_t)},
+        \\qquad L = \\sum_e \\text{cross-entropy}(P_e, \\text{label})
+
+    Each round fits all answers given so far, warm from the round before: passes over the labels (each member
+    in its own order) until the mean training accuracy exceeds ``stop_accuracy`` or ``epochs`` passes are done. Skipped
+    questions are not trained on; equal ones are, with label 0.5.
+
+    Args:
+        spec: sizes, linked from the data module.
+        ensemble_size: members E.
+        hidden: hidden layers of a member (leaky ReLU between them).
+        output: what bounds the per-step reward: tanh (-1, 1), sigmoid (0, 1) or none.
+        score: bradley_terry (exponential) or linear (LiRE; needs output=tanh).
+        lr: learning rate per update, one Adam over all members.
+        epochs: most passes over the labels per round.
+        batch_size: pairs per update and member.
+        stop_accuracy: end the round's fit above this training accuracy; 1 or more never stops early.
+        margin: a pair counts as right only when P(second) is beyond 0.5 ± margin.
+        normalize_obs: standardise observations (LiRE does, CLARIFY does not).
+        tile: pairs evaluated at once on CPU, to stay in its cache; null for whole batches.
+    """
+
+    needs = frozenset({"labels"})
+    validates_on = "pairs"
+
+    def __init__(
+        self,
+        spec: Spec,
+        ensemble_size: int = 3,
+        hidden: Sequence[int] = (256, 256, 256),
+        output: Literal["tanh", "sigmoid", "none"] = "tanh",
+        score: Literal["bradley_terry", "linear"] = "bradley_terry",
+        lr: float = 3e-4,
+        epochs: int = 50,
+        batch_size: int = 128,
+        stop_accuracy: float = 0.97,
+        margin: float = 0.1,
+        normalize_obs: bool = False,
+        tile: int | None = 16,
+        **engine: Any,
+    ) -> None:
+        super().__init__(spec, **engine)
+
+    def build(self) -> None:
+        h, obs_dim, action_dim = self.hparams, self.spec["obs_dim"], self.spec["action_dim"]
+        output = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "none": None}[h.output]
+        self.members = MLP(obs_dim + action_dim, 1, h.hidden, h.ensemble_size, nn.LeakyReLU, output)
+        self.normalizer = Normalizer(obs_dim)
+        self.val_accuracy, self.val_calibration = BinaryAccuracy(), BinaryCalibrationError()
+        self.val_pearson, self.val_spearman = PearsonCorrCoef(), SpearmanCorrCoef()
+        self.__dict__["scorer"] = None
+        self.pairs = Labels.empty()
+
+    def on_data(self) -> None:
+        if self.hparams.normalize_obs:
+            self.normalizer.fit(self.source.column("obs"))
+
+    def programs(self) -> dict[str, Program]:
+        h = self.hparams
+        tile = h.tile if self.device.type == "cpu" else None
+        groups = {"members": Group(h.lr)}
+        return {"reward": Program(groups, [self.losses], self.sample_passes, self.gather_pairs, tile=tile)}
+
+    def plan(self, round_number: int) -> list[Phase]:
+        self.pairs = self.labels.preferences().to(self.device)
+        one_pass = math.ceil(len(self.pairs) / self.hparams.batch_size)
+        return [Phase("reward", "reward", self.hparams.epochs * one_pass, block=one_pass, done=self.fits_well)]
+
+    def fits_well(self, metrics: Metrics) -> bool:
+        """The early-stop rule, asked after every pass."""
+        return metrics["accuracy"] > self.hparams.stop_accuracy
+
+    def is_finished(self) -> bool:
+        return self.asked.remaining == 0 or self.asked.this_round == 0
+
+    def sample_passes(self, updates: int, rng: torch.Generator) -> list[Tensor]:
+        """Indices of minibatches, one (E, b) per update; every pass shuffles the labels anew for each member."""
+        batches: list[Tensor] = []
+        while len(batches) < updates:
+            order = [torch.randperm(len(self.pairs), generator=rng) for _ in range(self.hparams.ensemble_size)]
+            batches += torch.stack(order).to(self.device).split(self.hparams.batch_size, dim=1)
+        return batches[:updates]
+
+    def gather_pairs(self, ids: Tensor) -> dict[str, Tensor]:
+        """(E, b) indices -> segments (E, b, 2, T, O + A) and labels (E, b)."""
+        return {"segments": self.source.segments(self.pairs.start[ids], self.pairs.length), "label": self.pairs.value[ids]}
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        segments, label = batch["segments"], batch["label"]
+        reward = self.reward(segments.flatten(1, 3))  # (E, b * 2 * T)
+        returns = reward.view(segments.shape[:4]).sum(-1)  # (E, b, 2)
+        if self.hparams.score == "linear":
+            loss = linear_cross_entropy(returns, label, segments.shape[3])
+        else:
+            loss = preference_cross_entropy(returns, label)
+        return {"members": loss.sum(), "accuracy": preference_accuracy(returns.detach(), label, self.hparams.margin).mean()}
+
+    def reward(self, features: Tensor) -> Tensor:
+        if self.hparams.normalize_obs:
+            obs, action = features.split([self.spec["obs_dim"], self.spec["action_dim"]], dim=-1)
+            features = torch.cat([self.normalizer(obs), action], dim=-1)
+        return self.members(features).squeeze(-1)
+
+    @torch.no_grad()
+    def returns(self, query: Query) -> Tensor:
+        """Predicted return of every asked segment per member, (E, B, C)."""
+        if self.scorer is None or self.scorer.source is not self.source:
+            self.__dict__["scorer"] = ReturnScorer(self.reward, self.source, self.model_version)
+        return self.scorer.returns(query)
+
+    def model_version(self) -> int:
+        """A number that changes whenever the members have moved."""
+        return self.engines["reward"].updates if self.engines else 0
+
+    def validation_step(self, numbers: Tensor, batch_idx: int) -> None:
+        """Compare predicted with true returns on held-out pairs (true rewards are read here, for evaluation only)."""
+        if not len(numbers):
+            return
+        held_out = self.trainer.datamodule.held_out  # type: ignore[attr-defined]
+        query = take(held_out, numbers)
+        predicted, true = self.returns(query).float(), self.source.true_returns(query)
+        probability = torch.sigmoid(predicted[..., 1] - predicted[..., 0]).mean(0)
+        strict = true[:, 0] != true[:, 1]
+        target = (true[:, 1] > true[:, 0])[strict].long()
+        self.val_accuracy.update(probability[strict], target)
+        self.val_calibration.update(probability[strict], target)
+        self.val_pearson.update(predicted.mean(0).flatten(), true.flatten())
+        self.val_spearman.update(predicted.mean(0).flatten(), true.flatten())
+
+    def on_validation_epoch_end(self) -> None:
+        metrics = {
+            "pref/accuracy": self.val_accuracy,
+            "pref/calibration_error": self.val_calibration,
+            "pref/return_pearson": self.val_pearson,
+            "pref/return_spearman": self.val_spearman,
+        }
+        row = {key: metric.compute() for key, metric in metrics.items()}
+        for metric in metrics.values():
+            metric.reset()
+        self.log_dict({**row, "step": float(self.trainer.global_step)}, batch_size=1)
+
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end

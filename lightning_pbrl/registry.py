@@ -1,0 +1,54 @@
+"""Everything that can be named in a config, by kind: what `list` shows and what short class names resolve to.
+
+The library's own parts are found by importing their packages; an outside package declares the entry point
+``lightning_pbrl.plugins`` (a module to import), or is simply imported or named by its full class path.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from importlib.metadata import entry_points
+
+PACKAGES = {
+    "methods": ("lightning_pbrl.methods", "Method"),
+    "teachers": ("lightning_pbrl.teachers", "Teacher"),
+    "queries": ("lightning_pbrl.queries", "QueryStrategy"),
+    "data": ("lightning_pbrl.datamodules", "OfflineDataModule"),
+    "envs": ("lightning_pbrl.envs", "Simulator"),
+}
+"""Kind -> (package whose modules hold it, base class in that package's ``base`` module)."""
+
+
+def import_all() -> None:
+    """Import every module that defines a nameable class, outside plugins included."""
+    for package, _ in PACKAGES.values():
+        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+            importlib.import_module(f"{package}.{module.name}")
+    for plugin in entry_points(group="lightning_pbrl.plugins"):
+        plugin.load()
+
+
+def classes(kind: str) -> dict[str, type]:
+    """Concrete classes of one kind by short name.
+
+    Args:
+        kind: a key of :data:`PACKAGES`.
+    """
+    import_all()
+    package, base_name = PACKAGES[kind]
+    base = getattr(importlib.import_module(f"{package}.base"), base_name)
+    found: dict[str, type] = {}
+    waiting = [base]
+    while waiting:
+        cls = waiting.pop()
+        waiting += cls.__subclasses__()
+        if cls is not base and not inspect.isabstract(cls) and not cls.__name__.startswith("_"):
+            found[cls.__name__] = cls
+    return dict(sorted(found.items()))
+
+
+def first_line(cls: type) -> str:
+    """The one line that ``list`` prints."""
+    return (inspect.getdoc(cls) or "").split("\n", 1)[0]
