@@ -1,0 +1,86 @@
+"""What to ask: the interface of a query strategy, and what it may ask of the model.
+
+A strategy draws candidates from a pool of segments, scores them and proposes the best. It is a plain object, usable
+without a Trainer; its randomness is the generator that it is handed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Answer, Labels, Query
+from lightning_pbrl.data.segments import SegmentPool
+from lightning_pbrl.describe import describe
+from lightning_pbrl.errors import UserError
+
+
+class Scorer(Protocol):
+    """What a strategy may ask of the model."""
+
+    def returns(self, query: Query) -> Tensor:
+        """Predicted return of each segment per ensemble member, (E, B, 2)."""
+        ...
+
+    def observations(self, query: Query) -> Tensor:
+        """Observations of each segment, (B, 2, T, O)."""
+        ...
+
+
+class QueryStrategy(ABC):
+    """Chooses the questions of a round.
+
+    Attributes:
+        needs: what it asks of the model, a subset of {"returns", "observations", "embed"}; a method that lacks one of
+            them refuses the strategy at start.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
+        """At most ``n`` questions.
+
+        Args:
+            pool: the segments that may be shown.
+            n: how many questions are wanted.
+            model: predictions for candidates.
+            labels: every answer so far.
+            rng: the strategy's own stream, on the CPU.
+        """
+
+    def observe(self, query: Query, answer: Answer) -> None:  # noqa: B027 - most strategies do not listen
+        """Called with the answers to what was proposed, before the next proposal."""
+
+    def describe(self) -> dict[str, Any]:
+        """Class name and settings as plain JSON; kept in every label record."""
+        return describe(self)
+
+
+def draw_candidates(pool: SegmentPool, n: int, large_batch: int, rng: torch.Generator) -> Query:
+    """``large_batch`` candidates for each of the ``n`` pairs wanted, drawn uniformly: n * large_batch pairs."""
+    return pool.pairs(n * large_batch, rng)
+
+
+def take(query: Query, index: Tensor) -> Query:
+    """The questions ``index`` of a query, (n,), in that order."""
+    return Query(query.kind, query.start[index.to(query.start.device)], query.length)
+
+
+def best(score: Tensor, n: int) -> Tensor:
+    """Indices of the ``n`` largest scores, best first, (min(n, B),); of equal scores the earlier one comes first."""
+    return score.argsort(descending=True, stable=True)[:n]
+
+
+def check_large_batch(owner: str, large_batch: int) -> int:
+    """``large_batch``, when it is at least 1.
+
+    Raises:
+        UserError: when it is not.
+    """
+    if large_batch < 1:
+        raise UserError(f"{owner} got large_batch={large_batch}; give at least 1 candidate per question.")
+    return large_batch

@@ -1,0 +1,54 @@
+"""Ask where the ensemble disagrees.
+
+Source: P. Christiano et al., "Deep reinforcement learning from human preferences", 2017 (arXiv 1706.03741), sec. 2.2.4;
+the acquisition of OPRL (arXiv 2301.01392) and of B-Pref (arXiv 2111.03026), whose formula this is.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Labels, Query
+from lightning_pbrl.data.segments import SegmentPool
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.queries.base import QueryStrategy, Scorer, best, check_large_batch, draw_candidates, take
+
+
+def disagreement(returns: Tensor) -> Tensor:
+    """Standard deviation over members (ddof 0) of P(second) = sigmoid(R_1 - R_0): (E, B, 2) -> (B,), in [0, 0.5].
+
+    Raises:
+        UserError: for a single member, who never disagrees.
+    """
+    if returns.shape[0] < 2:
+        raise UserError(
+            "Disagreement needs at least two ensemble members and the model has one; "
+            "raise ensemble_size or use UniformQuery, EntropyQuery or KCenterQuery."
+        )
+    second = torch.sigmoid(returns[..., 1] - returns[..., 0])
+    return (second - second.mean(0)).square().mean(0).sqrt()
+
+
+class DisagreementQuery(QueryStrategy):
+    """The n of n * large_batch random pairs on which the members' preferences differ most.
+
+    Args:
+        large_batch: candidates per question (papers: 10).
+
+    Raises:
+        UserError: when the model is an ensemble of one.
+
+    Bias: the members differ most where returns are close, so a teacher who skips close pairs skips more of these than
+    of uniform ones (CLARIFY, arXiv 2506.00388).
+    """
+
+    needs = frozenset({"returns"})
+
+    def __init__(self, large_batch: int = 10) -> None:
+        self.large_batch = check_large_batch(type(self).__name__, large_batch)
+
+    def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
+        """The candidates of largest :func:`disagreement`, largest first."""
+        candidates = draw_candidates(pool, n, self.large_batch, rng)
+        return take(candidates, best(disagreement(model.returns(candidates)), n))

@@ -1,0 +1,41 @@
+"""Ask where the members themselves are unsure.
+
+Source: B-Pref (arXiv 2111.03026), sec. 5.2, uncertainty-based sampling by entropy.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Labels, Query
+from lightning_pbrl.data.segments import SegmentPool
+from lightning_pbrl.queries.base import QueryStrategy, Scorer, best, check_large_batch, draw_candidates, take
+
+
+def entropy(returns: Tensor) -> Tensor:
+    """Mean over members of the entropy of Bernoulli(sigmoid(R_1 - R_0)): (E, B, 2) -> (B,), nats, in [0, log 2].
+
+    With d = R_1 - R_0: -p log p - (1 - p) log(1 - p) = p softplus(-d) + (1 - p) softplus(d), finite for any d.
+    """
+    gap = returns[..., 1] - returns[..., 0]
+    return (torch.sigmoid(gap) * F.softplus(-gap) + torch.sigmoid(-gap) * F.softplus(gap)).mean(0)
+
+
+class EntropyQuery(QueryStrategy):
+    """The n of n * large_batch random pairs whose predicted preference is closest to a coin toss.
+
+    Args:
+        large_batch: candidates per question (papers: 10).
+    """
+
+    needs = frozenset({"returns"})
+
+    def __init__(self, large_batch: int = 10) -> None:
+        self.large_batch = check_large_batch(type(self).__name__, large_batch)
+
+    def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
+        """The candidates of largest :func:`entropy`, largest first."""
+        candidates = draw_candidates(pool, n, self.large_batch, rng)
+        return take(candidates, best(entropy(model.returns(candidates)), n))

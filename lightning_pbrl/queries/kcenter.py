@@ -1,0 +1,139 @@
+"""Ask about pairs that are far from each other and from all that was asked: greedy k-center.
+
+Source: B-Pref (arXiv 2111.03026), sec. 5.2, coverage-based and hybrid sampling; O. Sener, S. Savarese, "Active Learning
+for Convolutional Neural Networks: A Core-Set Approach", ICLR 2018, Algorithm 1.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Labels, Query
+from lightning_pbrl.data.segments import SegmentPool
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.queries.base import QueryStrategy, Scorer, best, check_large_batch, draw_candidates, take
+from lightning_pbrl.queries.disagreement import disagreement
+from lightning_pbrl.queries.entropy import entropy
+
+BLOCK = 1024
+"""Labelled pairs whose observations are gathered at a time."""
+
+
+def k_center(features: Tensor, centres: Iterable[Tensor], n: int) -> Tensor:
+    """Greedy farthest-first choice: n times the point farthest (L2) from its nearest centre, which then is a centre.
+
+    One running minimum distance per point and one matrix-vector product per pick, instead of all distances to all
+    centres at each pick. Distances are |x|^2 - 2 x.c + |c|^2 of centred data, clamped at 0.
+
+    Args:
+        features: points to choose from, (C, D).
+        centres: the first centres, in blocks (l, D); may be empty, then the first pick is point 0.
+        n: how many to choose.
+
+    Returns:
+        Indices in the order chosen, (min(n, C),), int64, none twice; of equally far points the first.
+    """
+    mean = features.mean(0, keepdim=True)
+    points = features - mean
+    square = points.square().sum(1)
+    nearest = torch.full_like(square, float("inf"))  # squared distance of each point to its nearest centre
+
+    for block in centres:
+        centre = block - mean
+        distance = torch.addmm(square.unsqueeze(1) + centre.square().sum(1), points, centre.T, alpha=-2)
+        nearest = torch.minimum(nearest, distance.clamp(min=0).amin(1))
+
+    picks = []
+    for _ in range(min(n, len(points))):
+        pick = nearest.argmax()
+        picks.append(pick)
+        distance = torch.addmv(square + square[pick], points, points[pick], alpha=-2)
+        nearest = torch.minimum(nearest, distance.clamp(min=0))
+        nearest[pick] = -1.0  # below every other point: never chosen again
+    return torch.stack(picks) if picks else torch.empty(0, dtype=torch.int64, device=features.device)
+
+
+class KCenterQuery(QueryStrategy):
+    """The n of n * large_batch random pairs that cover the observations best, given the pairs already answered.
+
+    A pair's feature is all observations (no actions) of both its segments, side by side: 2 x T x O numbers.
+
+    Args:
+        large_batch: candidates per question (papers: 10).
+
+    Raises:
+        UserError: when earlier labels are of segments of another length.
+
+    Bias: distances are of raw observations, so coordinates with a large scale decide. As in B-Pref, skipped questions
+    are no centres.
+    """
+
+    needs = frozenset({"observations"})
+
+    def __init__(self, large_batch: int = 10) -> None:
+        self.large_batch = check_large_batch(type(self).__name__, large_batch)
+
+    def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
+        """The candidates of :meth:`shortlist` that :func:`k_center` picks, in its order."""
+        candidates = self.shortlist(draw_candidates(pool, n, self.large_batch, rng), n, model)
+        features = model.observations(candidates).flatten(1)
+        return take(candidates, k_center(features, _labelled(labels, candidates.length, model), n))
+
+    def shortlist(self, candidates: Query, n: int, model: Scorer) -> Query:
+        """The candidates that k-center may choose from: all."""
+        return candidates
+
+
+class _HybridQuery(KCenterQuery):
+    """k-center among the most informative candidates.
+
+    Args:
+        large_batch: candidates per question (papers: 10).
+        keep: fraction of the candidates that is kept, in (0, 1] (papers: 0.5); never fewer than are wanted.
+    """
+
+    needs = frozenset({"returns", "observations"})
+
+    def __init__(self, large_batch: int = 10, keep: float = 0.5) -> None:
+        super().__init__(large_batch)
+        if not 0 < keep <= 1:
+            raise UserError(f"{type(self).__name__} got keep={keep:g}; give a fraction above 0 and at most 1.")
+        self.keep = keep
+
+    def shortlist(self, candidates: Query, n: int, model: Scorer) -> Query:
+        """The candidates that score highest."""
+        score = self.acquisition(model.returns(candidates))
+        return take(candidates, best(score, max(n, int(self.keep * len(candidates)))))
+
+    @staticmethod
+    @abstractmethod
+    def acquisition(returns: Tensor) -> Tensor:
+        """Score of each candidate, (E, B, 2) -> (B,); the largest are kept."""
+
+
+class KCenterDisagreementQuery(_HybridQuery):
+    """k-center among the half (``keep``) of the candidates on which the members disagree most."""
+
+    acquisition = staticmethod(disagreement)
+
+
+class KCenterEntropyQuery(_HybridQuery):
+    """k-center among the half (``keep``) of the candidates that the members are least sure of."""
+
+    acquisition = staticmethod(entropy)
+
+
+def _labelled(labels: Labels, length: int, model: Scorer) -> Iterator[Tensor]:
+    """Features of the pairs that were answered, in blocks (at most BLOCK, 2 T O)."""
+    answered = labels.preferences()
+    if len(answered) and answered.length != length:
+        raise UserError(
+            f"The labels so far are of segments of {answered.length} steps and the questions of {length}; k-center "
+            "compares them: keep one segment_length per label store."
+        )
+    for at in range(0, len(answered), BLOCK):
+        yield model.observations(Query("pair", answered.start[at : at + BLOCK], length)).flatten(1)

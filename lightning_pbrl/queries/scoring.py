@@ -1,0 +1,104 @@
+"""Predicted returns of many segments: each transition is scored once, segments are differences of prefix sums.
+
+A pool of N transitions holds about N segments of length T, which overlap; scoring pairs one by one evaluates the model
+2 T times per pair. Here the model sees each transition once, and a pair costs four look-ups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Query
+from lightning_pbrl.data.segments import segment_rows
+from lightning_pbrl.data.transitions import Transitions
+
+CPU_TILE = 512
+"""Rows per forward pass on a CPU: activations stay in its cache."""
+GPU_TILE = 65536
+"""Rows per forward pass elsewhere: bounds memory, keeps the device busy."""
+
+
+class PrefixSums:
+    """Sums of consecutive steps by two look-ups.
+
+    Args:
+        reward: per step, (E, N).
+
+    The sums run over the whole table in float64 (in float32 differences of sums over a million rows lose the segment);
+    a segment within one episode, which is all a pool draws, sums that episode's steps alone.
+    """
+
+    def __init__(self, reward: Tensor) -> None:
+        self._before = torch.zeros(reward.shape[0], reward.shape[1] + 1, dtype=torch.float64, device=reward.device)
+        torch.cumsum(reward, 1, dtype=torch.float64, out=self._before[:, 1:])
+
+    def returns(self, start: Tensor, length: int) -> Tensor:
+        """Sum of the ``length`` steps from ``start``: (...,) -> (E, ...), float64."""
+        flat = start.reshape(-1)
+        total = self._before.index_select(1, flat + length) - self._before.index_select(1, flat)
+        return total.view(len(total), *start.shape)
+
+
+class ReturnScorer:
+    """Answers a strategy's questions from a reward function and a table of transitions.
+
+    Two paths give the same numbers up to the rounding of the forward pass. A query that touches fewer rows than the
+    table has (B x C x T < N) is gathered and scored directly; a larger one scores the whole table once and keeps its
+    prefix sums until the model or the table changes. The choice depends on sizes alone, never on what is cached, so
+    that a resumed run repeats it bit for bit.
+
+    Args:
+        reward: member rewards of features, (n, O + A) -> (E, n); called without gradient.
+        source: the transitions that queries point into.
+        version: tells the model's version, a number that changes with its parameters.
+        tile: rows per forward pass; None is 512 on a CPU and 65,536 elsewhere.
+    """
+
+    def __init__(
+        self,
+        reward: Callable[[Tensor], Tensor],
+        source: Transitions,
+        version: Callable[[], int],
+        tile: int | None = None,
+    ) -> None:
+        self.reward, self.source, self.version, self.tile = reward, source, version, tile
+        self._sums: PrefixSums | None = None
+        self._scored: tuple[int, int] | None = None
+
+    @torch.no_grad()
+    def returns(self, query: Query) -> Tensor:
+        """Predicted return of each segment per member, (E, B, C), float64, on the source's device."""
+        start = query.start.to(self.source.device)
+        if start.numel() * query.length < len(self.source):
+            rows = segment_rows(start, query.length)
+            reward = self._score(rows.reshape(-1))
+            return reward.view(len(reward), *rows.shape).sum(-1, dtype=torch.float64)
+        return self._prefix_sums().returns(start, query.length)
+
+    def observations(self, query: Query) -> Tensor:
+        """Observations of each segment, (B, C, T, O), on the source's device."""
+        return self.source.segments(query.start, query.length)[..., : self.source.obs_dim]
+
+    def invalidate(self) -> None:
+        """Forget the prefix sums."""
+        self._sums = self._scored = None
+
+    def _prefix_sums(self) -> PrefixSums:
+        now = (self.version(), self.source.version)
+        if self._sums is None or self._scored != now:
+            self._sums, self._scored = PrefixSums(self._score()), now
+        return self._sums
+
+    def _score(self, rows: Tensor | None = None) -> Tensor:
+        """Member rewards of the given rows, of all when None: (E, n)."""
+        features = self.source.features()
+        tile = self.tile or (CPU_TILE if features.device.type == "cpu" else GPU_TILE)
+        count = len(features) if rows is None else len(rows)
+        tiles = []
+        for at in range(0, max(count, 1), tile):  # one empty tile for an empty query: it tells E
+            part = features[at : at + tile] if rows is None else features.index_select(0, rows[at : at + tile])
+            tiles.append(self.reward(part))
+        return torch.cat(tiles, dim=1)

@@ -1,0 +1,55 @@
+"""The teacher of CLARIFY: cannot compare two segments that are too alike.
+
+Source: CLARIFY (ICML 2025, arXiv 2506.00388), experimental set-up, and its released code. B-Pref's skip is another
+rule: there a pair is skipped when both segments are *poor*, here when their returns are *close*.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Answer, Clips, Query
+from lightning_pbrl.rng import uniform
+from lightning_pbrl.teachers.base import (
+    DRAW_MISTAKE,
+    AdaptiveTeacher,
+    check_range,
+    flip,
+    make_answer,
+    rational_choice,
+    true_returns,
+)
+
+
+class SkipTeacher(AdaptiveTeacher):
+    r"""Answers iff \|R_0 - R_1\| > eps x mean true reward x T, else says "cannot compare".
+
+    With ``eps`` = 0, or a mean reward that is not positive, the rule is off and nothing is skipped.
+
+    Args:
+        eps: threshold as a fraction of the mean true return of a segment, at least 0 (paper: 0.5 and 0.7).
+        eps_mistake: probability of a reversed choice, in [0, 1]; skips and ties are never reversed.
+
+    Raises:
+        UserError: for a setting out of range, or clips without a true reward.
+
+    Differences: the released code writes skips and exact ties alike as [0.5, 0.5] and trains on neither. Here an exact
+    tie is a skip while the rule is on (a gap of 0 is within any threshold) and an explicit "equal" while it is off.
+    """
+
+    def __init__(self, eps: float = 0.5, eps_mistake: float = 0.0) -> None:
+        self.eps = check_range(type(self).__name__, "eps", eps, 0.0)
+        self.eps_mistake = check_range(type(self).__name__, "eps_mistake", eps_mistake, 0.0, 1.0)
+
+    def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
+        """The larger true return, where the gap exceeds the threshold."""
+        returns = true_returns(clips, type(self).__name__)
+        gap = (returns[:, 0] - returns[:, 1]).abs()
+        threshold = self.margin(self.eps, query.length)
+        skipped = (gap <= threshold) & (threshold > 0)
+        label = flip(rational_choice(returns), uniform(keys, DRAW_MISTAKE), self.eps_mistake)
+        return make_answer(label, gap == 0, skipped)
+
+    def thresholds(self, length: int) -> dict[str, float]:
+        """``teacher/skip_threshold``."""
+        return {"teacher/skip_threshold": self.margin(self.eps, length)}
