@@ -1,0 +1,184 @@
+"""The library's own data format: one safetensors file per data set, opened as a memory map.
+
+A file holds the packed ``rows`` (N, W) float32, the episode ``offsets`` (M + 1,) int64, the true ``reward`` (N,)
+float32, ``success`` (N,) uint8 where it is known, and one JSON record with the schema version, the sizes, the column
+layout, where the data come from and their fingerprint. safetensors is a header of JSON followed by raw
+tensors (https://github.com/huggingface/safetensors): it cannot hold code, every language reads it, and a million
+rows open in milliseconds because nothing is read before it is used.
+
+``learned_reward`` belongs to a run, not to the data: it is NaN in every file. A loaded table may be written to; the
+map is private (copy on write), so the file never changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from lightning_pbrl.data.transitions import Transitions, row_layout
+from lightning_pbrl.errors import UserError
+
+SCHEMA_VERSION = 1
+"""Raised whenever an older library could misread a file."""
+
+_KEY = "lightning_pbrl"
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place, whole and on disk, when the block succeeds.
+
+    A crash or an error at any point leaves what was at ``path`` as it was.
+
+    Raises:
+        UserError: when the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        temporary = Path(name)
+        temporary.chmod(0o666 & ~_umask())
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"{path} cannot be written ({reason}): make room in its folder, or choose one that may be written to."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def save(transitions: Transitions, path: str | Path) -> Path:
+    """Write a data set to ``path``, replacing it in one step; returns ``path``.
+
+    ``learned_reward`` is stored as NaN, whatever the table holds.
+
+    Raises:
+        UserError: when the folder cannot be written or the disk is full.
+    """
+    rows = transitions.packed.detach().cpu().clone(memory_format=torch.contiguous_format)
+    rows[:, transitions.layout["learned_reward"][0]] = float("nan")
+    tensors = {
+        "rows": rows,
+        "offsets": transitions.episodes.offsets.contiguous(),
+        "reward": transitions.reward.detach().cpu().contiguous(),
+    }
+    if transitions.success is not None:
+        tensors["success"] = transitions.success.cpu().to(torch.uint8).contiguous()
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "obs_dim": transitions.obs_dim,
+        "action_dim": transitions.action_dim,
+        "layout": {name: list(place) for name, place in transitions.layout.items()},
+        "about": transitions.about,
+        "fingerprint": transitions.fingerprint,
+    }
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={_KEY: json.dumps(record)})
+        except SafetensorError as error:  # its name for an error of the file system
+            raise OSError(str(error)) from error
+    return Path(path)
+
+
+def load(path: str | Path) -> Transitions:
+    """Open a data set written by :func:`save`, memory-mapped: rows are read from disk when they are first used.
+
+    Raises:
+        UserError: when the file is missing, truncated, not one of ours, or of a newer schema version.
+    """
+    with _opened(path) as (file, record):
+        names = set(file.keys())
+        missing = {"rows", "offsets", "reward"} - names
+        if missing:
+            raise UserError(f"{path} lacks {', '.join(sorted(missing))}: make the file again.")
+        rows, offsets, reward = (file.get_tensor(name) for name in ("rows", "offsets", "reward"))
+        success = file.get_tensor("success").bool() if "success" in names else None
+        obs_dim, action_dim, stored = record["obs_dim"], record["action_dim"], record["layout"]
+        about, fingerprint = record["about"], record["fingerprint"]
+    layout = row_layout(obs_dim, action_dim)
+    width = sum(size for _, size in layout.values())
+    whole = (
+        stored == {name: list(place) for name, place in layout.items()}
+        and rows.shape[1:] == (width,)
+        and rows.dtype == reward.dtype == torch.float32
+        and reward.shape == rows.shape[:1]
+        and offsets.dtype == torch.int64
+        and offsets.numel() > 1
+        and bool((offsets.diff() > 0).all())
+        and offsets[[0, -1]].tolist() == [0, len(rows)]
+    )
+    if not whole:
+        raise UserError(f"{path} contradicts itself (rows, columns and episodes do not fit): make the file again.")
+    return Transitions(rows, offsets, reward, success, obs_dim, action_dim, about, fingerprint)
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """What a file says about itself, without reading its rows.
+
+    Returns:
+        ``schema_version, obs_dim, action_dim, layout, about, fingerprint`` and the number of ``rows`` and ``episodes``.
+
+    Raises:
+        UserError: as :func:`load`.
+    """
+    with _opened(path) as (file, record):
+        rows, offsets = (file.get_slice(name).get_shape()[0] for name in ("rows", "offsets"))
+    return {**record, "rows": rows, "episodes": offsets - 1}
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The open file and its record, checked."""
+    if not Path(path).is_file():
+        raise UserError(f"There is no data file {path}: check the path, or make one with `lightning-pbrl collect`.")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            if _KEY not in metadata:
+                raise UserError(f"{path} is a safetensors file of another program: give one written by lightning-pbrl.")
+            record = json.loads(metadata[_KEY])
+            if record["schema_version"] > SCHEMA_VERSION:
+                raise UserError(
+                    f"{path} has schema version {record['schema_version']} and this library reads up to "
+                    f"{SCHEMA_VERSION}: upgrade lightning-pbrl."
+                )
+            yield file, record
+    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError, OSError) as error:
+        raise UserError(
+            f"{path} is truncated or not a lightning-pbrl data file ({error}): copy it again or make it anew."
+        ) from error
+
+
+def _umask() -> int:
+    """The permissions that new files must not have."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put a rename on disk (POSIX; elsewhere the rename itself has to do)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,136 @@
+"""Label records as lines of JSON: what people exchange, read and put under version control.
+
+One question per line, all fields of the label store; ``status`` is a word and ``value`` is null where there is none.
+Every line is checked before any is stored.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, get_args
+
+from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.feedback import Kind, Status
+from lightning_pbrl.errors import UserError
+
+FIELDS: dict[str, tuple[type, ...]] = {
+    "run": (str,),
+    "round": (int,),
+    "number": (int,),
+    "kind": (str,),
+    "length": (int,),
+    "start_0": (int,),
+    "start_1": (int, type(None)),
+    "value": (int, float, type(None)),
+    "status": (str,),
+    "strategy": (dict,),
+    "teacher": (dict,),
+    "seed": (int,),
+    "fingerprint": (str,),
+    "time": (str,),
+    "answered_by": (str,),
+}
+"""The fields of a record and the JSON types each may have."""
+
+
+def contradiction(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with an answer, as the tail of a sentence; None when value, status and kind agree.
+
+    The one convention: a pair is 0 or 1 when answered, 0.5 when equal; skipped and pending carry no value.
+    """
+    kind, status, value = row["kind"], Status(row["status"]), row["value"]
+    if kind not in get_args(Kind):
+        return f"has kind {kind!r}: write one of {', '.join(get_args(Kind))}"
+    if (row["start_1"] is not None) != (kind == "pair"):
+        return f"is a {kind} about {1 if row['start_1'] is None else 2} segment(s): a pair has two and a rating one"
+    if row["length"] < 1 or min(row["start_0"], row["start_1"] or 0, row["round"], row["number"]) < 0:
+        return "has a negative start, round or number, or a length below 1: write what was asked"
+    if max(row[name] or 0 for name in ("start_0", "start_1", "round", "number", "length", "seed")) >= 2**63:
+        return "has a number that is too large: write what was asked"
+    if status in (Status.SKIPPED, Status.PENDING):
+        return None if value is None else f"is {status.name.lower()} and has value {value}: leave the value out"
+    if value is None or not math.isfinite(value):
+        return f"is {status.name.lower()} and has no value: give one, or set the status to skipped"
+    if kind == "pair" and value not in (0, 0.5, 1):
+        return f"has value {value}: a pair's label is 0, 0.5 or 1, the probability that the second is preferred"
+    if kind == "pair" and (status == Status.EQUAL) != (value == 0.5):
+        return f"is {status.name.lower()} and has value {value}: 0.5 goes with equal, 0 and 1 with answered"
+    if kind == "rating" and status == Status.EQUAL:
+        return "is a rating with status equal: only pairs can be equal"
+    return None
+
+
+def write(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
+    """Write records, one line each; the file appears whole or not at all.
+
+    Raises:
+        UserError: when it cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            record = {**{name: row[name] for name in FIELDS}, "status": Status(row["status"]).name.lower()}
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def read(path: str | Path, fingerprint: str) -> list[dict[str, Any]]:
+    """Records of a file, all checked; ``status`` as a number.
+
+    Args:
+        path: the file; empty lines are passed over.
+        fingerprint: the data set that every record must be about.
+
+    Raises:
+        UserError: naming the first line that is wrong, and how.
+    """
+    rows, seen = [], set()
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): give a file of label records, one JSON object per line."
+        ) from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        row, problem = _record(line, fingerprint)
+        name = (row.get("run"), row.get("round"), row.get("number"))
+        if not problem and name in seen:
+            problem = "has the run, round and number of an earlier line: keep one of them"
+        if problem:
+            raise UserError(f"{path} line {number} {problem}; nothing was imported.")
+        seen.add(name)
+        rows.append(row)
+    return rows
+
+
+def _record(line: str, fingerprint: str) -> tuple[dict[str, Any], str | None]:
+    """One line as a row of the store, and what is wrong with it."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return {}, f"is not JSON ({error}): write one JSON object per line"
+    if not isinstance(row, dict):
+        return {}, f"holds a {type(row).__name__}: write one JSON object per line"
+    for name, types in FIELDS.items():
+        if name not in row:
+            return row, f"has no field {name!r}: add it"
+        if not isinstance(row[name], types) or isinstance(row[name], bool):
+            allowed = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
+            return row, f"has {name} = {row[name]!r}: write {allowed}"
+    unknown = sorted(set(row) - set(FIELDS))
+    if unknown:
+        return row, f"has an unknown field {unknown[0]!r}: known are {', '.join(FIELDS)}"
+    if row["status"].upper() not in Status.__members__:
+        return row, f"has status {row['status']!r}: write one of {', '.join(s.name.lower() for s in Status)}"
+    row["status"] = int(Status[row["status"].upper()])
+    try:
+        datetime.fromisoformat(row["time"])
+    except ValueError:
+        return row, f"has time {row['time']!r}: write it as 2025-01-31T12:00:00+00:00"
+    if row["fingerprint"] != fingerprint:
+        return row, f"is about the data set {row['fingerprint']} and the store about {fingerprint}: import it elsewhere"
+    return row, contradiction(row)

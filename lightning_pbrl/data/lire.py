@@ -1,0 +1,212 @@
+"""LiRE's offline data sets: one folder per task with a replay buffer per seed.
+
+::
+
+    MetaWorld/<task>/saved_replay_buffer_1000000_seed{0,1,2}.pkl      (or .npz)
+    DMControl/<domain>-<task>/saved_replay_buffer_1000000_seed{0,1,2}.pkl
+
+Each file is a dict of arrays: observations (N, O), actions (N, A), next_observations (N, O), rewards and dones,
+both (N,) or (N, 1). Source: Choi et al., "Listwise Reward Estimation for Offline Preference-based Reinforcement
+Learning", arXiv 2408.04190; CLARIFY (arXiv 2506.00388) uses the same files.
+
+Differences: the released readers crash on, or silently cut across, episodes of unequal length; here any length will do.
+Every done of these files marks a time limit (neither simulator ends an episode early), so it is read as
+``truncated`` and learners bootstrap through it; ``early_end="terminated"`` is for other people's data in this format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.pickles import load_pickle
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.data.validate import check_columns
+from lightning_pbrl.errors import UserError
+
+KEYS = {
+    "obs": "observations",
+    "action": "actions",
+    "next_obs": "next_observations",
+    "reward": "rewards",
+    "done": "dones",
+}
+"""The library's column names and the keys of the files."""
+
+ROWS_PER_QUALITY = 100_000
+"""``data_quality`` 1 is the first 100k rows of each seed, the youngest and worst policies of the run."""
+
+HUMANOID_SKIP = 200_000
+"""Rows at the beginning of humanoid buffers that LiRE never uses."""
+
+
+def read_lire(
+    folder: str | Path,
+    task: str | None = None,
+    data_quality: float | None = None,
+    max_episode_steps: int | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    early_end: Literal["truncated", "terminated"] = "truncated",
+) -> Transitions:
+    """Read a task's buffers, seed after seed, into one table.
+
+    Args:
+        folder: the task's folder, holding ``saved_replay_buffer_*_seed<k>.pkl`` or ``.npz``. Of several files of a
+            seed the one with the largest number in its name is read, and .npz before .pkl.
+        task: task name; the folder's when None. ``humanoid-*`` skips its first 200k rows.
+        data_quality: q, read rows [0, 100,000 q) of each seed; everything when None.
+        max_episode_steps: where an episode without ``dones`` is cut; None: 500 for names that end in -v2 or -v3
+            (Meta-World), 1000 otherwise (DMControl).
+        seeds: which buffers to read, in this order.
+        early_end: what a done before ``max_episode_steps`` means. Dones at that step are always time limits.
+
+    Returns:
+        The data; a partial episode at the end of a buffer is kept and truncated. ``about`` lists task, quality, files.
+
+    Raises:
+        UserError: when the folder or a file is missing, truncated, asks to run code, or its arrays are not what the
+            format says; when a file has fewer rows than ``data_quality`` asks for.
+    """
+    folder = Path(folder)
+    task = folder.name if task is None else task
+    limit = max_episode_steps or (500 if re.search(r"-v[23]$", task) else 1000)
+    first = HUMANOID_SKIP if task.startswith("humanoid-") else 0
+    last = None if data_quality is None else round(data_quality * ROWS_PER_QUALITY)
+    if last is not None and last <= first:
+        least = first / ROWS_PER_QUALITY
+        raise UserError(f"data_quality {data_quality} of {task} asks for no rows: choose more than {least:g}.")
+    parts, files = [], []
+    for seed in seeds:
+        path = _find(folder, seed)
+        columns = _read(path)
+        found = len(columns["obs"])
+        if found < (last or first + 1):
+            raise UserError(
+                f"{path} has {found} rows, and data_quality {data_quality} of {task} needs {last or first + 1}: "
+                f"choose data_quality <= {found / ROWS_PER_QUALITY:g}."
+            )
+        parts.append({name: values[first:last] for name, values in columns.items()})
+        used = len(parts[-1]["obs"])
+        files.append({"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path), "rows": used})
+    if len({(part["obs"].shape[1], part["action"].shape[1]) for part in parts}) > 1:
+        raise UserError(f"The buffers in {folder} differ in observation or action size: keep one task per folder.")
+    table = {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+    offsets, done = split_episodes(table["done"] > 0, [len(part["obs"]) for part in parts], limit)
+    final, early = offsets[1:] - 1, done & (offsets.diff() < limit)
+    terminated, truncated = torch.zeros(len(table["obs"])), torch.zeros(len(table["obs"]))
+    ended = early if early_end == "terminated" else torch.zeros_like(early)
+    terminated[final[ended]], truncated[final[~ended]] = 1.0, 1.0
+    about: dict[str, Any] = {"format": "lire", "task": task, "data_quality": data_quality, "horizon": limit}
+    return Transitions.from_columns(
+        table["obs"],
+        table["action"],
+        table["next_obs"],
+        offsets,
+        reward=table["reward"],
+        terminated=terminated,
+        truncated=truncated,
+        about={**about, "early_end": early_end, "seeds": list(seeds), "files": files},
+    )
+
+
+def split_episodes(done: Tensor, parts: Sequence[int], limit: int) -> tuple[Tensor, Tensor]:
+    """Where episodes begin: after a done, at the beginning of a part, and every ``limit`` steps.
+
+    Args:
+        done: whether an episode ends with this row, (N,), bool.
+        parts: rows of each independently recorded part, in order; they sum to N.
+        limit: the longest an episode may be.
+
+    Returns:
+        Episode offsets (M + 1,) int64, and whether each episode ended with a done, (M,) bool.
+    """
+    ends = torch.cat([done.nonzero()[:, 0] + 1, torch.tensor(parts).cumsum(0)]).unique()
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), ends[:-1]])
+    pieces = (ends - starts + limit - 1) // limit  # episodes that each stretch between two ends is cut into
+    number = torch.arange(int(pieces.sum())) - (pieces.cumsum(0) - pieces).repeat_interleave(pieces)
+    offsets = torch.cat([starts.repeat_interleave(pieces) + number * limit, ends[-1:]])
+    return offsets, done[offsets[1:] - 1]
+
+
+def write_lire(
+    transitions: Transitions, folder: str | Path, seed: int = 0, suffix: Literal["npz", "pkl"] = "npz"
+) -> Path:
+    """Write a data set as the buffer of one seed, ``saved_replay_buffer_<rows>_seed<seed>.<suffix>``.
+
+    ``dones`` marks the last row of every episode; unknown true rewards cannot be stored in this format.
+
+    Raises:
+        UserError: when the data have no true reward or the folder cannot be written.
+    """
+    if bool(transitions.reward.isnan().any()):
+        raise UserError("LiRE files need the true reward of every row and these data lack some: use archive.save.")
+    path = Path(folder) / f"saved_replay_buffer_{len(transitions)}_seed{seed}.{suffix}"
+    done = torch.zeros(len(transitions))
+    done[transitions.episodes.offsets[1:] - 1] = 1.0
+    columns = {name: transitions.column(name).cpu() for name in ("obs", "action", "next_obs")}
+    columns |= {"reward": transitions.reward.cpu(), "done": done}
+    arrays = {KEYS[name]: values.contiguous().numpy() for name, values in columns.items()}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        if suffix == "npz":
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        else:
+            pickle.dump(arrays, file, protocol=4)
+    return path
+
+
+def _find(folder: Path, seed: int) -> Path:
+    """The buffer of one seed."""
+    if not folder.is_dir():
+        raise UserError(
+            f"There is no folder {folder}: give a task's folder, with saved_replay_buffer_*_seed{{0,1,2}}.pkl or .npz."
+        )
+    found = []
+    for path in folder.iterdir():
+        match = re.fullmatch(rf"saved_replay_buffer_(\d+)_seed{seed}\.(npz|pkl)", path.name)
+        if match:
+            found.append((int(match[1]), match[2] == "npz", path))
+    if not found:
+        raise UserError(
+            f"{folder} has no saved_replay_buffer_*_seed{seed}.pkl or .npz: put it there, or leave {seed} out of seeds."
+        )
+    return max(found)[2]
+
+
+def _read(path: Path) -> dict[str, NDArray[np.float32]]:
+    """The five checked columns of one file."""
+    arrays = _npz(path) if path.suffix == ".npz" else load_pickle(path)
+    if not isinstance(arrays, dict):
+        raise UserError(f"{path} holds a {type(arrays).__name__}, not a dict of arrays: write it in LiRE's format.")
+    missing = [key for key in KEYS.values() if key not in arrays]
+    if missing:
+        there = ", ".join(sorted(map(str, arrays)))
+        raise UserError(f"{path} has no key {missing[0]!r} (it has {there}): write it in LiRE's format.")
+    return check_columns({name: arrays[key] for name, key in KEYS.items()}, path, KEYS)
+
+
+def _npz(path: Path) -> dict[str, NDArray]:
+    """The arrays of a .npz file; nothing in it is unpickled."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in KEYS.values() if key in arrays}
+    except ValueError as error:  # numpy's refusal of object arrays
+        raise UserError(f"{path} holds something else than plain numbers ({error}): store numeric arrays.") from error
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is truncated or not a .npz file ({error}): copy it again from its source.") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

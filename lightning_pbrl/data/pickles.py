@@ -1,0 +1,156 @@
+"""Pickles of numpy arrays, read without running anything they ask for.
+
+``pickle.load`` calls whatever a file names. This reader knows the few names that mean "an array" or "bytes" in files
+of numpy 1 and numpy 2 (protocols 0 to 5), and refuses every other. Even those are not numpy's own functions but
+small records that remember their arguments; the arrays are made from the remembered bytes once the pickle has been
+read, so that a forged state never reaches numpy's C code.
+Reference: Python documentation, "pickle: Restricting Globals".
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_pbrl.errors import UserError
+
+_NUMBER = re.compile(r"[<>|=]?[biuf]\d{1,2}|\?")
+
+
+def load_pickle(path: str | Path) -> Any:
+    """The content of a pickle: dicts, lists, tuples, strings, numbers and numeric numpy arrays, nothing else.
+
+    Returns:
+        The object; its arrays may be read-only.
+
+    Raises:
+        UserError: when the file is missing or truncated, or names any class or function that is not numpy's way of
+            writing an array (the name is told, nothing is called).
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            return _finish(_ArraysOnly(file).load())
+    except UserError as error:
+        raise UserError(f"{path} {error}") from error
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}: check the path.") from error
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise UserError(f"{path} is truncated or not a pickle ({error}): copy it again from where it came.") from error
+
+
+class _Dtype:
+    """Stands for ``numpy.dtype``: remembers a number type and its byte order."""
+
+    def __init__(self, spec: object, *flags: object) -> None:
+        if not isinstance(spec, str) or not _NUMBER.fullmatch(spec):
+            raise UserError(f"holds an array of type {spec!r} instead of numbers: store plain numeric arrays.")
+        self.spec, self.big = spec, False
+
+    def __setstate__(self, state: tuple) -> None:
+        self.big = state[1] == ">"
+
+    def make(self) -> np.dtype:
+        """The real type."""
+        plain = np.dtype(self.spec)
+        return plain.newbyteorder(">" if self.big else "<")
+
+
+class _Array:
+    """Stands for ``numpy.ndarray`` and ``_reconstruct``: remembers shape, type and bytes."""
+
+    def __init__(self, *prototype: object) -> None:
+        self.state: tuple | None = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, data = state
+        self.state = (data, dtype, shape, "F" if fortran else "C", None)
+
+    def make(self) -> NDArray:
+        """The real array."""
+        if self.state is None:
+            raise UserError("holds an array without content: write the file again.")
+        data, dtype, shape, order, axes = self.state
+        if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray):
+            raise UserError("holds an array of Python objects instead of numbers: store plain numeric arrays.")
+        kind = dtype.make()
+        if len(data) != kind.itemsize * math.prod(shape):
+            raise UserError("holds an array whose bytes do not fill its shape: copy it again from where it came.")
+        flat = np.frombuffer(data, dtype=kind)
+        if order == "K":  # numpy 2.3 and later: C order along permuted axes
+            return flat.reshape(shape).transpose(axes)
+        return flat.reshape(shape, order="F" if order == "F" else "C")
+
+
+class _FromBuffer(_Array):
+    """Stands for ``_frombuffer``, numpy's array in protocol 5."""
+
+    def __init__(self, data: bytes, dtype: _Dtype, shape: tuple, order: str, axes: tuple | None = None) -> None:
+        self.state = (data, dtype, shape, order, axes)
+
+
+class _Scalar(_Array):
+    """Stands for ``scalar``: one number of an array type."""
+
+    def __init__(self, dtype: _Dtype, data: bytes = b"") -> None:
+        self.state = (data, dtype, (), "C", None)
+
+    def make(self) -> Any:
+        """The plain Python number."""
+        return super().make().item()
+
+
+class _Bytes(bytes):
+    """Stands for ``_codecs.encode`` and ``bytes``: bytes as protocols 0 to 2 write them."""
+
+    def __new__(cls, text: str = "", encoding: str = "latin1") -> _Bytes:
+        return super().__new__(cls, text.encode("latin1"))
+
+    def __setstate__(self, state: object) -> None:
+        raise UserError("gives attributes to bytes: write the file again.")
+
+
+_CORES = ("numpy.core", "numpy._core")  # numpy 1 and numpy 2
+_KNOWN: dict[tuple[str, str], type] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _Bytes,
+    ("builtins", "bytes"): _Bytes,
+    ("__builtin__", "bytes"): _Bytes,
+    **{(f"{core}.multiarray", "_reconstruct"): _Array for core in _CORES},
+    **{(f"{core}.multiarray", "scalar"): _Scalar for core in _CORES},
+    **{(f"{core}.numeric", "_frombuffer"): _FromBuffer for core in _CORES},
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler that finds the names of arrays and no other."""
+
+    def find_class(self, module: str, name: str) -> type:
+        """The stand-in for ``module.name``; a refusal for all but the names of arrays."""
+        try:
+            return _KNOWN[module, name]
+        except KeyError:
+            raise UserError(
+                f"is refused because it asks for {module}.{name}, which could run code: if you trust it, convert it to "
+                ".npz with plain arrays."
+            ) from None
+
+
+def _finish(item: Any) -> Any:
+    """The object with its stand-ins replaced by arrays and numbers."""
+    if isinstance(item, _Array):
+        return item.make()
+    if isinstance(item, dict):
+        return {_finish(key): _finish(value) for key, value in item.items()}
+    if isinstance(item, list | tuple):
+        return type(item)(_finish(value) for value in item)
+    if isinstance(item, _Dtype | type):
+        raise UserError("holds a type where data belong: store plain numeric arrays.")
+    return item

@@ -1,0 +1,354 @@
+"""The label store: every question and answer of every run, on disk before training goes on.
+
+One row per question, named by (run, round, number). A batch of answers is one transaction: after a crash it is there
+as a whole or not at all, and putting it again changes nothing, so a resumed run neither loses an answer nor asks twice.
+SQLAlchemy speaks to the database; the default is one SQLite file, any of its URLs works (a team can share PostgreSQL).
+
+SQLite runs with its rollback journal and ``synchronous=EXTRA`` (https://sqlite.org/pragma.html): a commit survives
+loss of power, the file can be copied by itself, and network file systems work, none of which holds for its faster
+write-ahead log. A commit costs milliseconds, and there is one per batch of questions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+import torch
+from safetensors.torch import load as from_bytes
+from safetensors.torch import save as to_bytes
+from sqlalchemy.pool import NullPool
+from torch import Tensor
+
+from lightning_pbrl.data import jsonl
+from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Kind, Labels, Query, Status
+from lightning_pbrl.data.tables import CLIPS, INFO, METADATA, QUESTIONS, SCHEMA_VERSION, tune_sqlite
+from lightning_pbrl.errors import UserError
+
+
+class LabelStore:
+    """A durable table of questions and answers about one data set.
+
+    Args:
+        path_or_url: a file, made when it is not there, or any SQLAlchemy URL.
+        fingerprint: of the data set whose row ids the questions name (``Transitions.fingerprint``).
+        run: the run that :meth:`spent` and :meth:`clips` mean when they are not told another.
+        pragmas: further SQLite settings, for instance ``{"max_page_count": 100}`` to bound the file.
+
+    Raises:
+        UserError: when the store cannot be opened, belongs to another data set, or is of a newer schema version.
+    """
+
+    def __init__(
+        self,
+        path_or_url: str | Path,
+        fingerprint: str,
+        run: str = "run",
+        pragmas: Mapping[str, int | str] | None = None,
+    ) -> None:
+        self.name, self.fingerprint, self.run = str(path_or_url), fingerprint, run
+        url = self.name if "://" in self.name else f"sqlite:///{Path(self.name).absolute()}"
+        with self._explained():
+            if url != self.name:
+                Path(self.name).parent.mkdir(parents=True, exist_ok=True)
+            self._engine = sa.create_engine(url, poolclass=NullPool)  # a connection per call: none to lose or inherit
+            if self._engine.dialect.name == "sqlite":
+                tune_sqlite(self._engine, {"synchronous": "EXTRA", "busy_timeout": 30_000, **(pragmas or {})})
+            with self._writing() as db:
+                METADATA.create_all(db)
+                version = db.scalar(sa.select(INFO.c.value).where(INFO.c.key == "schema_version"))
+                if version is None:
+                    db.execute(INFO.insert().values(key="schema_version", value=str(SCHEMA_VERSION)))
+                elif int(version) > SCHEMA_VERSION:
+                    raise UserError(
+                        f"The label store {self.name} has schema version {version} and this library reads up to "
+                        f"{SCHEMA_VERSION}: upgrade lightning-pbrl."
+                    )
+                others = sa.select(QUESTIONS.c.fingerprint).where(QUESTIONS.c.fingerprint != fingerprint)
+                other = db.scalar(others.limit(1))
+        if other is not None:
+            raise UserError(
+                f"The label store {self.name} belongs to the data set {other} and this one is {fingerprint} "
+                "(fingerprint mismatch): use the data it was made with, or give this run a store of its own."
+            )
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        key: AskKey,
+        query: Query,
+        answer: Answer,
+        *,
+        strategy: Mapping[str, Any],
+        teacher: Mapping[str, Any],
+        seed: int,
+        answered_by: str,
+        clips: Clips | None = None,
+    ) -> None:
+        """Store a batch of questions and their answers, on disk when this returns, or leave the store as it was.
+
+        A question that is there already keeps what it has, except that a pending one takes an answer.
+
+        Args:
+            key: of the first question; the others follow with number + 1, number + 2 ...
+            query: the questions, B of them.
+            answer: their answers or pending statuses, (B,).
+            strategy: what chose the questions, with its settings; plain JSON.
+            teacher: what answers them, with its settings; plain JSON.
+            seed: of the run.
+            answered_by: who answered, for instance "simulated" or a person's name.
+            clips: content of the segments, kept with the questions where the data may forget them.
+
+        Raises:
+            UserError: for an answer that contradicts its status, for an answer to another question than the one
+                pending, and when the database cannot take the batch (a full disk, for instance).
+        """
+        shared = {
+            "strategy": dict(strategy),
+            "teacher": dict(teacher),
+            "seed": seed,
+            "fingerprint": self.fingerprint,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "answered_by": answered_by,
+        }
+        rows = [
+            {
+                "run": key.run,
+                "round": key.round,
+                "number": key.number + i,
+                "kind": query.kind,
+                "length": query.length,
+                "start_0": start[0],
+                "start_1": start[1] if len(start) > 1 else None,
+                "value": None if math.isnan(value) else value,
+                "status": status,
+                **shared,
+            }
+            for i, (start, value, status) in enumerate(
+                zip(query.start.tolist(), answer.value.tolist(), answer.status.tolist(), strict=True)
+            )
+        ]
+        for row in rows:
+            problem = jsonl.contradiction(row)
+            if problem:
+                raise UserError(f"Question {row['number']} of run {key.run!r} {problem}.")
+        blobs = [] if clips is None else [_pack(clips, i) for i in range(len(rows))]
+        with self._writing() as db:
+            self._merge(db, rows, blobs)
+
+    def import_jsonl(self, path: str | Path) -> int:
+        """Read questions and answers written by :meth:`export_jsonl`; all of them or, on any error, none.
+
+        Returns:
+            How many questions were new.
+
+        Raises:
+            UserError: for a line that is not a full, consistent record (its number is told), or of another data set.
+        """
+        rows = jsonl.read(path, self.fingerprint)
+        with self._writing() as db:
+            return self._merge(db, rows, [])
+
+    def export_jsonl(self, path: str | Path) -> int:
+        """Write every question as one line of JSON, without clips; returns how many.
+
+        Raises:
+            UserError: when the file cannot be written.
+        """
+        with self._reading() as db:
+            rows = [dict(row) for row in db.execute(_ordered(sa.select(QUESTIONS))).mappings()]
+        jsonl.write(rows, path)
+        return len(rows)
+
+    def _merge(self, db: sa.Connection, rows: list[dict[str, Any]], blobs: list[bytes]) -> int:
+        """Insert what is new and answer what is pending; returns the number of new rows."""
+        known: dict[tuple[str, int, int], sa.RowMapping] = {}
+        for run, round_ in {(row["run"], row["round"]) for row in rows}:
+            there = sa.select(QUESTIONS).where(QUESTIONS.c.run == run, QUESTIONS.c.round == round_)
+            known |= {_name(row): row for row in db.execute(there).mappings()}
+        new = [i for i, row in enumerate(rows) if _name(row) not in known]
+        if new:
+            db.execute(QUESTIONS.insert(), [rows[i] for i in new])
+        if new and blobs:
+            contents = [
+                dict(zip(("run", "round", "number"), _name(rows[i]), strict=True), content=blobs[i]) for i in new
+            ]
+            db.execute(CLIPS.insert(), contents)
+        for row in rows:
+            old = known.get(_name(row))
+            if old is None or old["status"] != Status.PENDING or row["status"] == Status.PENDING:
+                continue
+            if any(old[part] != row[part] for part in ("kind", "length", "start_0", "start_1")):
+                raise UserError(
+                    f"Question {row['number']} of run {row['run']!r} in {self.name} was asked about other segments: "
+                    "answer the stored question, or start a new run name."
+                )
+            same = sa.and_(*(QUESTIONS.c[part] == row[part] for part in ("run", "round", "number")))
+            taken = {part: row[part] for part in ("value", "status", "teacher", "time", "answered_by")}
+            db.execute(QUESTIONS.update().where(same, QUESTIONS.c.status == Status.PENDING).values(taken))
+        return len(new)
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def stored(self, run: str, round: int, kind: Kind | None = None) -> tuple[Tensor, Query, Answer]:  # noqa: A002 (as in AskKey)
+        """What a round has asked already, by number: what a resumed run uses in place of asking.
+
+        Args:
+            run: the run's name.
+            round: the round.
+            kind: of this kind only; needed where a round asked both kinds.
+
+        Returns:
+            Numbers (B,) int64, the questions and the answers; B = 0 for a round that has asked nothing.
+
+        Raises:
+            UserError: when the questions are of several kinds or lengths and cannot be one query.
+        """
+        where = [QUESTIONS.c.run == run, QUESTIONS.c.round == round]
+        rows = self._rows(*where, *([] if kind is None else [QUESTIONS.c.kind == kind]))
+        kinds = {row["kind"] for row in rows} or {kind or "pair"}
+        if len(kinds) > 1:
+            asked = " and ".join(sorted(kinds))
+            raise UserError(f"Round {round} of run {run!r} in {self.name} asked {asked}: name one kind.")
+        start, length, answer = self._tensors(rows, kinds.copy().pop(), None)
+        numbers = torch.tensor([row["number"] for row in rows], dtype=torch.int64)
+        return numbers, Query(kinds.pop(), start, length), answer
+
+    def labels(
+        self,
+        kind: Kind,
+        length: int | None = None,
+        device: torch.device | str = "cpu",
+        run: str | None = None,
+        up_to_round: int | None = None,
+    ) -> Labels:
+        """All questions of a kind, whatever their status, by (run, number).
+
+        Args:
+            kind: "pair" or "rating".
+            length: steps per segment; may be None when all questions have one length.
+            device: where the tensors go.
+            run: of this run only; every run's when None.
+            up_to_round: of the rounds 0 .. ``up_to_round`` only; of all when None.
+
+        Raises:
+            UserError: when ``length`` is None and the questions have several lengths.
+        """
+        where = [QUESTIONS.c.kind == kind]
+        where += [] if length is None else [QUESTIONS.c.length == length]
+        where += [] if run is None else [QUESTIONS.c.run == run]
+        where += [] if up_to_round is None else [QUESTIONS.c.round <= up_to_round]
+        start, length, answer = self._tensors(self._rows(*where), kind, length)
+        return Labels(start, length, answer.value, answer.status).to(device)
+
+    def spent(self, run: str | None = None, before_round: int | None = None) -> int:
+        """How many questions a run has asked, answered or not (in the rounds before ``before_round``, if given)."""
+        asked = sa.select(sa.func.count()).where(QUESTIONS.c.run == (self.run if run is None else run))
+        if before_round is not None:
+            asked = asked.where(QUESTIONS.c.round < before_round)
+        with self._reading() as db:
+            return db.scalar(asked) or 0
+
+    def origin(self, run: str) -> dict[str, Any] | None:
+        """Strategy, teacher and seed with which a run asked its first question; None for a run without any."""
+        parts = ("strategy", "teacher", "seed")
+        with self._reading() as db:
+            first = _ordered(sa.select(*(QUESTIONS.c[part] for part in parts)).where(QUESTIONS.c.run == run))
+            row = db.execute(first.limit(1)).mappings().first()
+        return None if row is None else dict(row)
+
+    @property
+    def count(self) -> int:
+        """How many questions the store holds, of all runs."""
+        with self._reading() as db:
+            return db.scalar(sa.select(sa.func.count()).select_from(QUESTIONS)) or 0
+
+    def clips(self, numbers: Tensor | Iterable[int], run: str | None = None) -> Clips:
+        """The stored content of a run's questions, in the order of ``numbers``: obs (B, C, T, O) and so on.
+
+        Raises:
+            UserError: when a question was stored without its content.
+        """
+        run = self.run if run is None else run
+        wanted = [int(number) for number in numbers]
+        with self._reading() as db:
+            found: dict[int, bytes] = {}
+            for at in range(0, len(wanted), 500):  # databases bound the size of an IN list
+                some = CLIPS.c.number.in_(wanted[at : at + 500])
+                chosen = sa.select(CLIPS.c.number, CLIPS.c.content).where(CLIPS.c.run == run, some)
+                found |= {row.number: row.content for row in db.execute(chosen)}
+        missing = sorted(set(wanted) - set(found))
+        if missing or not wanted:
+            what = f"question {missing[0]}" if missing else "no question at all"
+            raise UserError(
+                f"The label store {self.name} has no segment content for {what} of run {run!r}: put it with clips."
+            )
+        parts = [from_bytes(found[number]) for number in wanted]
+        return Clips(*(torch.stack([part[name] for part in parts]) for name in Clips._fields))
+
+    def _rows(self, *where: sa.ColumnElement[bool]) -> list[sa.RowMapping]:
+        with self._reading() as db:
+            return list(db.execute(_ordered(sa.select(QUESTIONS).where(*where))).mappings())
+
+    def _tensors(self, rows: list[sa.RowMapping], kind: str, length: int | None) -> tuple[Tensor, int, Answer]:
+        """Starts, the one length, and answers of ``rows``."""
+        lengths = {row["length"] for row in rows} or {length or 1}
+        if len(lengths) > 1:
+            raise UserError(f"The {kind} questions in {self.name} have lengths {sorted(lengths)}: name one length.")
+        starts = [(row["start_0"], row["start_1"]) if kind == "pair" else (row["start_0"],) for row in rows]
+        start = torch.tensor(starts, dtype=torch.int64).reshape(len(rows), 2 if kind == "pair" else 1)
+        value = torch.tensor([math.nan if row["value"] is None else row["value"] for row in rows], dtype=torch.float32)
+        status = torch.tensor([row["status"] for row in rows], dtype=torch.int64)
+        return start, lengths.pop(), Answer(value, status)
+
+    # -- the database -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        """A connection for one statement that only reads."""
+        with self._explained(), self._engine.connect() as db:
+            yield db
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        """One transaction: on disk when the block ends, undone when it fails."""
+        with self._explained(), self._engine.execution_options(writes=True).begin() as db:
+            yield db
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Errors of the database as sentences."""
+        try:
+            yield
+        except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
+            reason = str(getattr(error, "orig", None) or error)
+            if "full" in reason or "No space" in reason:
+                raise UserError(
+                    f"The label store {self.name} cannot take this batch of answers because its disk is full; nothing "
+                    "given before is lost: free some space and resume the run."
+                ) from error
+            raise UserError(
+                f"The label store {self.name} cannot be used ({reason}); nothing given before is lost: check that the "
+                "path or URL is right, is a label store, and may be written to."
+            ) from error
+
+
+def _pack(clips: Clips, i: int) -> bytes:
+    """Content of question ``i`` as safetensors."""
+    return to_bytes({name: part[i].detach().cpu().contiguous() for name, part in clips._asdict().items()})
+
+
+def _name(row: Mapping[str, Any] | sa.RowMapping) -> tuple[str, int, int]:
+    """The key of a row."""
+    return row["run"], row["round"], row["number"]
+
+
+def _ordered(select: sa.Select) -> sa.Select:
+    """Rows in the order in which every reader sees them."""
+    return select.order_by(QUESTIONS.c.run, QUESTIONS.c.number, QUESTIONS.c.round)

@@ -1,0 +1,330 @@
+"""The label store: durable, idempotent, bound to its data, and clear about every mistake."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import torch
+from synthetic import synthetic_transitions
+
+from lightning_pbrl.data.feedback import Answer, AskKey, Query, Status
+from lightning_pbrl.data.store import LabelStore
+from lightning_pbrl.errors import UserError
+
+NAN = float("nan")
+WHO: dict[str, Any] = {
+    "strategy": {"name": "UniformQuery"},
+    "teacher": {"name": "SimulatedTeacher", "beta": 2.0},
+    "seed": 3,
+    "answered_by": "simulated",
+}
+
+
+def pairs(*starts: tuple[int, int], length: int = 5) -> Query:
+    return Query("pair", torch.tensor(starts), length)
+
+
+def answer(*values: float) -> Answer:
+    """0 and 1 answered, 0.5 equal, NaN skipped."""
+    status = [Status.SKIPPED if math.isnan(v) else Status.EQUAL if v == 0.5 else Status.ANSWERED for v in values]
+    return Answer(torch.tensor(values), torch.tensor(status))
+
+
+def pending(count: int) -> Answer:
+    return Answer(torch.full((count,), NAN), torch.zeros(count, dtype=torch.int64))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LabelStore:
+    return LabelStore(tmp_path / "labels.db", "data-a")
+
+
+def filled(store: LabelStore) -> LabelStore:
+    store.put(AskKey("run", 0, 0), pairs((1, 2), (3, 4), (5, 6)), answer(0, 0.5, NAN), **WHO)
+    store.put(AskKey("run", 1, 3), pairs((7, 8)), answer(1), **WHO)
+    store.put(AskKey("other", 0, 0), pairs((9, 10)), answer(1), **WHO)
+    return store
+
+
+def test_what_is_put_is_read(store: LabelStore):
+    filled(store)
+    numbers, query, given = store.stored("run", 0)
+    assert numbers.tolist() == [0, 1, 2]
+    assert query.kind == "pair"
+    assert query.length == 5
+    assert query.start.tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert given.value[:2].tolist() == [0, 0.5]
+    assert given.value[2].isnan()
+    assert given.status.tolist() == [Status.ANSWERED, Status.EQUAL, Status.SKIPPED]
+    labels = store.labels("pair")
+    assert labels.start.tolist() == [[9, 10], [1, 2], [3, 4], [5, 6], [7, 8]]  # by run, then number
+    assert labels.preferences().value.tolist() == [1, 0, 0.5, 1]
+    assert store.labels("pair", run="run").start[:, 0].tolist() == [1, 3, 5, 7]
+    assert store.spent("run") == store.spent() == 4  # the skipped one is paid for
+    assert store.spent("other") == 1
+    assert store.count == 5
+
+
+def test_every_record_keeps_its_origin(store: LabelStore, tmp_path: Path):
+    store.put(AskKey("run", 2, 7), pairs((1, 2)), answer(1), **WHO)
+    store.export_jsonl(tmp_path / "l.jsonl")
+    record = json.loads((tmp_path / "l.jsonl").read_text())
+    moment = datetime.fromisoformat(record.pop("time"))
+    assert moment.utcoffset().total_seconds() == 0
+    assert abs(time.time() - moment.timestamp()) < 60
+    assert record == {
+        "run": "run",
+        "round": 2,
+        "number": 7,
+        "kind": "pair",
+        "length": 5,
+        "start_0": 1,
+        "start_1": 2,
+        "value": 1.0,
+        "status": "answered",
+        "fingerprint": "data-a",
+        **WHO,
+    }
+
+
+def test_an_empty_store(store: LabelStore):
+    numbers, query, given = store.stored("run", 0)
+    assert len(numbers) == len(query) == len(given.value) == 0
+    assert query.start.shape == (0, 2)
+    assert store.stored("run", 0, kind="rating")[1].start.shape == (0, 1)
+    assert store.labels("pair", length=7).start.shape == (0, 2)
+    assert store.spent() == store.count == 0
+
+
+def test_the_same_key_is_the_same_row(store: LabelStore):
+    filled(store)
+    store.put(
+        AskKey("run", 0, 0), pairs((90, 91), (92, 93), (94, 95)), answer(1, 1, 1), **WHO
+    )  # a replay proposes others
+    assert store.count == 5
+    assert store.stored("run", 0)[1].start.tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert store.stored("run", 0)[2].status.tolist() == [Status.ANSWERED, Status.EQUAL, Status.SKIPPED]
+    store.put(AskKey("run", 0, 2), pairs((5, 6), (20, 21)), answer(1, 0), **WHO)  # one stored, one new
+    assert store.stored("run", 0)[0].tolist() == [0, 1, 2, 3]
+    assert store.count == 6
+
+
+def test_a_pending_question_takes_one_answer(store: LabelStore):
+    key, query = AskKey("run", 0, 0), pairs((1, 2), (3, 4))
+    store.put(key, query, pending(2), **WHO)
+    assert store.stored("run", 0)[2].status.tolist() == [Status.PENDING, Status.PENDING]
+    assert len(store.labels("pair").preferences()) == 0
+    assert store.spent() == 2
+    late = Answer(torch.tensor([0.0, NAN]), torch.tensor([Status.ANSWERED, Status.PENDING]))
+    store.put(key, query, late, **{**WHO, "answered_by": "Ada"})
+    store.put(key, query, answer(1, 1), **{**WHO, "answered_by": "Bob"})  # too late for the first
+    assert store.stored("run", 0)[2].value.tolist() == [0, 1]
+    assert store.count == 2
+
+
+def test_an_answer_to_another_question_is_refused_as_a_whole(store: LabelStore):
+    store.put(AskKey("run", 0, 0), pairs((1, 2)), pending(1), **WHO)
+    with pytest.raises(UserError, match=r"Question 0 of run 'run' .* was asked about other segments"):
+        store.put(AskKey("run", 0, 0), pairs((1, 3), (4, 5)), answer(1, 1), **WHO)
+    assert store.count == 1
+    assert store.stored("run", 0)[2].status.tolist() == [Status.PENDING]
+
+
+def test_ratings_beside_pairs_and_several_lengths(store: LabelStore):
+    store.put(AskKey("run", 0, 0), pairs((1, 2)), answer(1), **WHO)
+    rating = Query("rating", torch.tensor([[4], [5]]), 8)
+    store.put(AskKey("run", 0, 1), rating, Answer(torch.tensor([0.25, 3.0]), torch.tensor([1, 1])), **WHO)
+    labels = store.labels("rating")
+    assert labels.start.tolist() == [[4], [5]]
+    assert labels.length == 8
+    assert labels.value.tolist() == [0.25, 3.0]
+    assert len(store.labels("pair")) == 1
+    with pytest.raises(UserError, match="asked pair and rating: name one kind"):
+        store.stored("run", 0)
+    assert store.stored("run", 0, kind="rating")[0].tolist() == [1, 2]
+    store.put(AskKey("run", 1, 3), pairs((1, 2), length=9), answer(0), **WHO)
+    with pytest.raises(UserError, match=r"pair questions in .* have lengths \[5, 9\]: name one length"):
+        store.labels("pair")
+    assert store.labels("pair", length=9).value.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "message"),
+    [
+        (0.7, Status.ANSWERED, "has value 0.69.*: a pair's label is 0, 0.5 or 1"),
+        (0.5, Status.ANSWERED, "0.5 goes with equal, 0 and 1 with answered"),
+        (1.0, Status.EQUAL, "0.5 goes with equal"),
+        (0.5, Status.SKIPPED, "is skipped and has value 0.5"),
+        (1.0, Status.PENDING, "is pending and has value 1.0"),
+        (NAN, Status.ANSWERED, "is answered and has no value"),
+    ],
+)
+def test_answers_that_contradict_themselves(store: LabelStore, value: float, status: Status, message: str):
+    two = Answer(torch.tensor([1.0, value]), torch.tensor([Status.ANSWERED, status]))
+    with pytest.raises(UserError, match=f"Question 1 of run 'run' .*{message}"):
+        store.put(AskKey("run", 0, 0), pairs((1, 2), (3, 4)), two, **WHO)
+    assert store.count == 0
+
+
+def test_clips_come_back_in_the_order_asked_for(store: LabelStore):
+    data = synthetic_transitions(episodes=2, length=10)
+    query = pairs((0, 10), (3, 12), (5, 1))
+    store.put(AskKey("run", 0, 4), query, answer(0, 1, 1), clips=data.clips(query), **WHO)
+    clips = store.clips([6, 4])
+    assert clips.obs.shape == (2, 2, 5, 5)
+    assert torch.equal(clips.obs[0, 1], data.column("obs")[1:6])
+    assert torch.equal(clips.action[1, 0], data.column("action")[0:5])
+    assert torch.equal(clips.reward[1, 1], data.reward[10:15])
+    with pytest.raises(UserError, match="no segment content for question 7 of run 'run': put it with clips"):
+        store.clips(torch.tensor([4, 7]))
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_of_another_data_set(store: LabelStore, tmp_path: Path):
+    LabelStore(tmp_path / "labels.db", "data-b")  # while empty it belongs to nobody
+    filled(store)
+    with pytest.raises(
+        UserError, match=r"belongs to the data set data-a and this one is data-b \(fingerprint mismatch\)"
+    ):
+        LabelStore(tmp_path / "labels.db", "data-b")
+    assert LabelStore(tmp_path / "labels.db", "data-a").count == 5
+
+
+def test_url_and_path_are_the_same_store(store: LabelStore, tmp_path: Path):
+    filled(store)
+    assert LabelStore(f"sqlite:///{tmp_path / 'labels.db'}", "data-a").count == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.db"]  # one file, nothing beside it
+
+
+def test_commits_survive_power_loss(store: LabelStore):
+    with store._engine.connect() as db:
+        assert db.scalar(sa.text("PRAGMA synchronous")) == 3  # EXTRA
+        assert db.scalar(sa.text("PRAGMA journal_mode")) == "delete"
+
+
+def test_newer_schema(store: LabelStore, tmp_path: Path):
+    db = sqlite3.connect(tmp_path / "labels.db")
+    with db:
+        db.execute("UPDATE pbrl_info SET value = '2' WHERE key = 'schema_version'")
+    db.close()
+    with pytest.raises(UserError, match="schema version 2 and this library reads up to 1: upgrade lightning-pbrl"):
+        LabelStore(tmp_path / "labels.db", "data-a")
+
+
+def test_stores_that_cannot_be_opened(tmp_path: Path):
+    (tmp_path / "text.db").write_text("this is no database, " * 100)
+    with pytest.raises(UserError, match=r"text\.db cannot be used \(file is not a database\)"):
+        LabelStore(tmp_path / "text.db", "a")
+    with pytest.raises(UserError, match=r"text\.db/labels\.db cannot be used .*check that the path or URL is right"):
+        LabelStore(tmp_path / "text.db" / "labels.db", "a")
+    with pytest.raises(UserError, match="cannot be used"):
+        LabelStore("nosuchdatabase://host/labels", "a")
+
+
+def test_full_disk_while_labelling(tmp_path: Path):
+    path = tmp_path / "labels.db"
+    store = LabelStore(path, "data-a", pragmas={"max_page_count": 12})
+    given = 0
+
+    def label_for_ever() -> None:
+        nonlocal given
+        while True:
+            store.put(AskKey("run", 0, given), pairs(*[(given, i) for i in range(20)]), answer(*[1.0] * 20), **WHO)
+            given += 20
+
+    with pytest.raises(UserError) as caught:
+        label_for_ever()
+    assert "labels.db cannot take this batch of answers because its disk is full" in str(caught.value)
+    assert "nothing given before is lost: free some space" in str(caught.value)
+    assert given >= 20
+    assert store.count == given  # all batches before, nothing of the last
+    roomier = LabelStore(path, "data-a")
+    assert roomier.labels("pair").start[:, 0].unique().tolist() == list(range(0, given, 20))
+    roomier.put(AskKey("run", 0, given), pairs((1, 2)), answer(1), **WHO)  # goes on after the cure
+    assert roomier.count == given + 1
+
+
+# -- crashes ----------------------------------------------------------------------------------------------------------
+
+WORKER = """
+    import os, signal, sys, torch, sqlalchemy as sa
+    from lightning_pbrl.data.feedback import Answer, AskKey, Query
+    from lightning_pbrl.data.store import LabelStore
+    path, first, size, mode = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    who = dict(strategy={}, teacher={}, seed=0, answered_by="simulated")
+    store = LabelStore(path, "data-a", pragmas={"cache_size": 4})  # pages of an open transaction reach the file
+    while True:
+        query = Query("pair", torch.arange(2 * size).reshape(size, 2), 5)
+        if mode == "inside" and first >= 2 * size:
+            sa.event.listen(store._engine, "commit", lambda db: os.kill(os.getpid(), signal.SIGKILL))
+        key, given = AskKey("run", 0, first), Answer(torch.ones(size), torch.ones(size, dtype=torch.int64))
+        store.put(key, query, given, **who)
+        first += size
+        print(first, flush=True)
+"""
+
+
+def worker(path: Path, first: int, size: int, mode: str) -> subprocess.Popen[str]:
+    """A process that puts batches of ``size`` and prints how many questions were acknowledged."""
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(WORKER), str(path), str(first), str(size), mode],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+
+
+def test_killed_while_putting(tmp_path: Path):
+    path, kept = tmp_path / "labels.db", 0
+    for delay in (0.0, 0.0137, 0.0411):
+        with worker(path, kept, 7, "outside") as process:
+            told = [process.stdout.readline()]  # it is at work
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+            told += process.stdout.readlines()
+        acknowledged = int([line for line in told if line.endswith("\n")][-1])
+        store = LabelStore(path, "data-a")
+        kept = store.count
+        assert kept >= acknowledged  # no acknowledged answer is lost
+        assert kept % 7 == 0  # no part of a batch is there
+        assert store.stored("run", 0)[0].tolist() == list(range(kept))
+    assert kept >= 21
+
+
+def test_killed_inside_a_commit(tmp_path: Path):
+    path, size = tmp_path / "labels.db", 500
+    with worker(path, 0, size, "inside") as process:
+        told = process.stdout.readlines()
+    assert process.returncode == -signal.SIGKILL
+    assert [int(line) for line in told] == [size, 2 * size]
+    assert (tmp_path / "labels.db-journal").stat().st_size > 0  # the half-written third batch is in the file
+    store = LabelStore(path, "data-a")
+    assert store.count == 2 * size
+    store.put(AskKey("run", 0, 2 * size), pairs((1, 2)), answer(1), **WHO)
+    assert store.count == 2 * size + 1
+
+
+def test_two_processes_share_a_store(tmp_path: Path):
+    path = tmp_path / "labels.db"
+    with worker(path, 0, 7, "outside") as process:
+        process.stdout.readline()
+        store = LabelStore(path, "data-a")
+        for number in range(10):
+            store.put(AskKey("mine", 0, number), pairs((1, 2)), answer(1), **WHO)
+        process.kill()
+    assert store.spent("mine") == 10
