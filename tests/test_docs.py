@@ -1,0 +1,84 @@
+"""The examples of docs/extending.md run as printed, and do what their docstrings say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_pbrl.data.feedback import Clips, Labels, Query, Status
+from lightning_pbrl.data.segments import Episodes, SegmentPool
+from lightning_pbrl.rng import question_keys
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
+
+
+def example(name: str) -> Any:
+    """The class ``name``, from the Python block of the page that defines it."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    (code,) = [block for block in blocks if f"class {name}" in block]
+    scope: dict[str, Any] = {"__name__": "my_package"}
+    exec(compile(code, str(PAGE), "exec"), scope)
+    return scope[name]
+
+
+def test_teacher() -> None:
+    n = 2000
+    reward = torch.zeros(n, 2, 3)
+    reward[:, 1] = 1.0  # the second segment is better in every question
+    clips = Clips(obs=torch.zeros(n, 2, 3, 1), action=torch.zeros(n, 2, 3, 1), reward=reward)
+    query = Query("pair", torch.zeros(n, 2, dtype=torch.int64), 3)
+    answer = example("LazyTeacher")(laziness=0.25).answer(query, clips, question_keys(0, 0, n))
+    equal = answer.status == Status.EQUAL
+    assert 0.25 - 0.03 < equal.float().mean() < 0.25 + 0.03  # three standard deviations: 3 sqrt(.25 * .75 / 2000)
+    assert (answer.value[~equal] == 1.0).all()
+    assert (answer.value[equal] == 0.5).all()
+
+
+def test_strategy() -> None:
+    class Rows:
+        """Predicts a segment's first row id as its return."""
+
+        def returns(self, query: Query) -> torch.Tensor:
+            return query.start.float().expand(2, -1, -1)
+
+    pool = SegmentPool(Episodes(torch.tensor([0, 100])), length=1)
+    rng = torch.Generator().manual_seed(0)
+    bold = example("BoldQuery")().propose(pool, 5, Rows(), Labels.empty(), rng)
+    every = pool.pairs(50, torch.Generator().manual_seed(0))  # the candidates it saw
+    gaps = every.start.diff(dim=-1).abs().flatten().sort(descending=True).values
+    assert bold.start.diff(dim=-1).abs().flatten().tolist() == gaps[:5].tolist()
+
+
+def test_method() -> None:
+    from lightning_pbrl.methods.base import Method
+
+    before = dict(Method.registry)
+    try:
+        method = example("MeanSquaredBC")(spec={"obs_dim": 2, "action_dim": 1, "horizon": 5}, updates=7)
+    finally:
+        Method.registry.clear()
+        Method.registry.update(before)
+    method.configure_model()
+    obs = torch.randn(4, 2)
+    with torch.no_grad():
+        action = method.act(obs)
+        loss = method.losses({"obs": obs, "action": action + 0.5})["actor"]
+    assert action.shape == (4, 1)
+    assert action.abs().max() < 1
+    assert abs(loss.item() - 0.25) < 1e-6  # every error is one half
+    assert [phase.updates for phase in method.plan(0)] == [7]
+
+
+def test_data_module(tmp_path: Path) -> None:
+    n = np.arange(6, dtype=np.float32)
+    np.savez(tmp_path / "a.npz", obs=n[:, None], action=n[:, None] / 10, next_obs=n[:, None] + 1, reward=n)
+    module = example("NpzDataModule")(str(tmp_path / "a.npz"), episode_length=3)
+    table = module.load()
+    assert table.episodes.offsets.tolist() == [0, 3, 6]
+    assert table.column("obs").flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    assert table.reward.tolist() == [0, 1, 2, 3, 4, 5]
+    assert torch.isnan(table.column("learned_reward")).all()
