@@ -1,0 +1,1 @@
+"""Where policies act: simulator adapters, rollouts, films, scripted experts and data collection."""

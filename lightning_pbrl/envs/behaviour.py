@@ -1,0 +1,133 @@
+"""Behaviours that data are collected with: a scripted expert, spoilt in documented ways.
+
+Offline preference learning needs episodes of every quality: if all are good, copying them is enough and the reward
+does not matter; if all are bad, nothing can be learned. A mixture of :class:`Behaviour` spreads the returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from lightning_pbrl.envs.base import Array, Simulator
+from lightning_pbrl.envs.experts import Expert
+from lightning_pbrl.envs.metaworld import MetaWorld, task_name
+from lightning_pbrl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """One way to act during an episode.
+
+    Each spoiler adds its own kind of failure: ``noise`` blurs the path, ``bias`` bends it (one offset for the whole
+    episode), ``random`` interrupts it, the two shifts aim it at the wrong place. At 0 a spoiler is off.
+
+    Args:
+        weight: how often this behaviour is drawn, relative to the other weights of the mixture; 0 never.
+        expert: true: the scripted expert of the simulator's own task; a task name: the expert of that other
+            Meta-World task; false: uniformly random actions.
+        noise: standard deviation of Gaussian noise added to every action, in action units (actions span 2).
+        bias: standard deviation of a Gaussian offset added to the action, drawn once per episode, in action units.
+        random: probability, 0 to 1, that a stretch of ``hold`` steps repeats one uniformly drawn action.
+        hold: steps per stretch, at least 1.
+        goal_shift: standard deviation per axis of a displacement of the goal that the expert is shown,
+            drawn once per episode, metres. Experts that never look at the goal (drawer-open, window-open ...)
+            ignore it.
+        object_shift: the same for the object positions that the expert is shown.
+    """
+
+    weight: float = 1.0
+    expert: bool | str = True
+    noise: float = 0.0
+    bias: float = 0.0
+    random: float = 0.0
+    hold: int = 1
+    goal_shift: float = 0.0
+    object_shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "noise", "bias", "random", "goal_shift", "object_shift"):
+            value = getattr(self, name)
+            if not 0.0 <= value < float("inf"):
+                raise UserError(f"A behaviour's {name} is {value}; give a number from 0 up.")
+        if self.random > 1.0:
+            raise UserError(f"A behaviour's random is {self.random}; it is a probability, from 0 to 1.")
+        if self.hold < 1:
+            raise UserError(f"A behaviour's hold is {self.hold}; give at least 1 step.")
+        if isinstance(self.expert, str):
+            task_name(self.expert)
+
+    def describe(self) -> dict[str, Any]:
+        """The settings as plain JSON types."""
+        return asdict(self)
+
+    def begin(self, simulator: Simulator, rng: np.random.Generator) -> Actor:
+        """The behaviour in one episode of ``simulator``, with all its randomness from ``rng``."""
+        return Actor(self, self._expert(simulator), simulator.action_dim, rng)
+
+    def _expert(self, simulator: Simulator) -> Expert | None:
+        if self.expert is False:
+            return None
+        if not isinstance(simulator, MetaWorld):
+            raise UserError(
+                f"There is no scripted expert for {simulator.name}, only for Meta-World; "
+                "give 'expert: false' in the mixture."
+            )
+        return Expert(simulator.task if self.expert is True else self.expert)
+
+
+class Actor:
+    """One :class:`Behaviour` during one episode; draws what is fixed for the episode when it is made."""
+
+    def __init__(self, behaviour: Behaviour, expert: Expert | None, action_dim: int, rng: np.random.Generator) -> None:
+        self._behaviour, self._expert, self._size, self._rng = behaviour, expert, action_dim, rng
+        self._bias = behaviour.bias * rng.standard_normal(action_dim)
+        self._goal_shift = behaviour.goal_shift * rng.standard_normal(3)
+        self._object_shift = behaviour.object_shift * rng.standard_normal(3)
+        self._shifted = behaviour.goal_shift > 0.0 or behaviour.object_shift > 0.0
+        self._step = 0
+        self._repeated: Array | None = None
+
+    def act(self, info: dict[str, Any]) -> Array:
+        """The next action, (A,), float32, in [-1, 1], from the environment's last ``info``."""
+        behaviour, rng = self._behaviour, self._rng
+        if self._expert is None:
+            return rng.uniform(-1.0, 1.0, self._size).astype(np.float32)
+        if behaviour.random > 0.0 and self._step % behaviour.hold == 0:
+            self._repeated = rng.uniform(-1.0, 1.0, self._size) if rng.random() < behaviour.random else None
+        self._step += 1
+        if self._repeated is not None:
+            return self._repeated.astype(np.float32)
+        action = self._expert.act(self._shown(info["full_obs"])) + self._bias
+        if behaviour.noise > 0.0:
+            action = action + behaviour.noise * rng.standard_normal(self._size)
+        return np.clip(action, -1.0, 1.0).astype(np.float32)
+
+    def _shown(self, full_obs: Array) -> Array:
+        """What the expert sees of an observation, both (39,).
+
+        The entries: hand 3, gripper 1, two objects of position 3 and rotation 4, the same 18 one step earlier, goal 3.
+        """
+        if not self._shifted:
+            return full_obs
+        shown = full_obs.copy()
+        for first in (4, 11, 22, 29):  # an absent object is all zeros and stays so
+            if shown[first : first + 3].any():
+                shown[first : first + 3] += self._object_shift
+        shown[36:39] += self._goal_shift
+        return shown
+
+
+def shares(mixture: Sequence[Behaviour]) -> Array:
+    """The probability of each behaviour, (len(mixture),).
+
+    Raises:
+        UserError: for an empty mixture or one whose weights are all zero.
+    """
+    weights = np.array([behaviour.weight for behaviour in mixture], dtype=np.float64)
+    if not weights.sum() > 0.0:
+        raise UserError("The mixture has no behaviour with a positive weight; list one, for instance '- noise: 0.3'.")
+    return weights / weights.sum()

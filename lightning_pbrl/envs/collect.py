@@ -1,0 +1,217 @@
+"""Make a data set: episodes of a mixture of behaviours, in shards that survive a kill.
+
+Episode i takes its behaviour, its reset seed and its noise from (seed, i) alone. A collection that was
+interrupted therefore goes on at the first missing shard and ends with exactly the data of one that was not.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from lightning_pbrl.data import archive
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.envs.base import Simulator
+from lightning_pbrl.envs.behaviour import Behaviour, shares
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.rng import derive
+
+SHARD = 50
+"""Episodes per shard: what a kill can lose."""
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of Python, this library, NumPy, torch and ``packages``, for provenance."""
+    found = {"python": platform.python_version()}
+    for package in ("lightning-pbrl", "numpy", "torch", *packages):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def episode_plan(mixture: Sequence[Behaviour], seed: int, episode: int) -> tuple[int, int, np.random.Generator]:
+    """Which behaviour an episode has, its reset seed and the generator of its noise."""
+    rng = np.random.default_rng(derive(seed, "collect", episode))
+    behaviour = int(rng.choice(len(mixture), p=shares(mixture)))
+    return behaviour, int(rng.integers(1 << 32)), rng
+
+
+def collect(
+    simulator: Simulator,
+    mixture: Sequence[Behaviour],
+    episodes: int,
+    path: str | Path,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Transitions:
+    """Collect a data set into the file ``path``, or load it when it is there already.
+
+    Args:
+        simulator: where to act.
+        mixture: the behaviours and how often each is drawn.
+        episodes: number of episodes.
+        path: the data file; shards lie beside it in ``<path>.parts`` until it is complete.
+        seed: everything random follows from it.
+        progress: called with (episodes done, episodes in all) after each episode and at the end.
+
+    Returns:
+        The data set. ``about`` tells the simulator, mixture, seed and versions, and for each episode its ``behaviours``
+        (index into the mixture) and ``reset_seeds``.
+
+    Raises:
+        UserError: for no episodes, an unusable mixture, or a ``path`` that holds another collection.
+    """
+    if episodes < 1:
+        raise UserError(f"The number of episodes to collect is {episodes}; give at least 1.")
+    shares(mixture)
+    path = Path(path)
+    request: dict[str, Any] = {
+        "source": "collect",
+        "simulator": simulator.describe(),
+        "mixture": [behaviour.describe() for behaviour in mixture],
+        "seed": seed,
+        "episodes": episodes,
+        "versions": versions(simulator.packages),
+    }
+    report = progress or (lambda done, total: None)
+    if not path.exists():
+        with _alone(path):
+            if not path.exists():  # another process may have made it meanwhile
+                _make(simulator, mixture, request, path, report)
+    report(episodes, episodes)
+    return _same(archive.load(path), request, path, but="versions")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other processes from collecting the same file; they wait here, then find it made.
+
+    Raises:
+        UserError: when the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f"{path.name}.lock"))
+        lock.acquire()
+    except OSError as error:
+        raise UserError(
+            f"{path.parent} cannot be written ({error.strerror or error}); choose a folder that may be written to."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _make(
+    simulator: Simulator,
+    mixture: Sequence[Behaviour],
+    request: dict[str, Any],
+    path: Path,
+    report: Callable[[int, int], None],
+) -> None:
+    """Collect what is missing shard by shard, then join the shards into ``path`` and remove them."""
+    parts, seed, episodes = path.with_name(f"{path.name}.parts"), request["seed"], request["episodes"]
+    shards, env = [], None
+    for first in range(0, episodes, SHARD):
+        last = min(first + SHARD, episodes)
+        shard = parts / f"{first:07d}.safetensors"
+        if shard.exists():
+            report(last, episodes)
+        else:
+            env = env or simulator.make()
+            part = _episodes(env, simulator, mixture, seed, range(first, last), lambda done: report(done, episodes))
+            part.about = {**request, **part.about}
+            archive.save(part, shard)
+        shards.append(_same(archive.load(shard), request, parts))
+    if env is not None:
+        env.close()
+    whole = _join(shards)
+    whole.about = {**request, **whole.about}
+    archive.save(whole, path)
+    shutil.rmtree(parts)
+
+
+def _same(found: Transitions, request: dict[str, Any], place: Path, but: str = "") -> Transitions:
+    """``found``, if it was collected as ``request`` says (``but`` names an entry that may differ)."""
+    differ = [key for key, value in request.items() if key != but and found.about.get(key) != value]
+    if differ:
+        raise UserError(
+            f"{place} holds another collection ({', '.join(differ)} differ); delete it or give another path."
+        )
+    return found
+
+
+def _episodes(
+    env: Any,
+    simulator: Simulator,
+    mixture: Sequence[Behaviour],
+    seed: int,
+    numbers: range,
+    done: Callable[[int], None],
+) -> Transitions:
+    """Run the episodes ``numbers`` one after the other; ``about`` holds their behaviours and reset seeds."""
+    size = len(numbers) * simulator.horizon
+    obs = np.empty((size, simulator.obs_dim), np.float32)
+    next_obs = np.empty_like(obs)
+    action = np.empty((size, simulator.action_dim), np.float32)
+    scalars = np.zeros((size, 4), np.float32)  # reward, terminated, truncated, success
+    offsets, behaviours, reset_seeds, at, has_success = [0], [], [], 0, False
+    for number in numbers:
+        behaviour, reset_seed, rng = episode_plan(mixture, seed, number)
+        actor = mixture[behaviour].begin(simulator, rng)
+        seen, info = env.reset(seed=reset_seed)
+        over = False
+        while not over:
+            obs[at], action[at] = seen, actor.act(info)
+            seen, reward, terminated, truncated, info = env.step(action[at])
+            has_success = "success" in info
+            next_obs[at], scalars[at] = seen, (reward, terminated, truncated, info.get("success", 0.0))
+            over = terminated or truncated
+            at += 1
+        offsets.append(at)
+        behaviours.append(behaviour)
+        reset_seeds.append(reset_seed)
+        done(number + 1)
+    reward, terminated, truncated, success = torch.from_numpy(scalars[:at]).unbind(1)
+    return Transitions.from_columns(
+        torch.from_numpy(obs[:at]),
+        torch.from_numpy(action[:at]),
+        torch.from_numpy(next_obs[:at]),
+        torch.tensor(offsets),
+        reward=reward,
+        terminated=terminated,
+        truncated=truncated,
+        success=success > 0.0 if has_success else None,
+        about={"behaviours": behaviours, "reset_seeds": reset_seeds},
+    )
+
+
+def _join(shards: Sequence[Transitions]) -> Transitions:
+    """Shards end to end, with their episode lists."""
+    lengths = torch.cat([shard.episodes.lengths for shard in shards])
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    success: Tensor | None = None
+    if shards[0].success is not None:
+        success = torch.cat([shard.success for shard in shards if shard.success is not None])
+    return Transitions(
+        torch.cat([shard.packed for shard in shards]),
+        offsets,
+        torch.cat([shard.reward for shard in shards]),
+        success,
+        shards[0].obs_dim,
+        shards[0].action_dim,
+        {name: [entry for shard in shards for entry in shard.about[name]] for name in ("behaviours", "reset_seeds")},
+    )

@@ -1,0 +1,37 @@
+"""The scripted policies that Meta-World ships, one per task, as plain functions of the full observation."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from lightning_pbrl.envs.base import Array, need
+from lightning_pbrl.envs.metaworld import CURE, task_name
+
+
+class Expert:
+    """The scripted policy of one task. It is deterministic and keeps no memory.
+
+    Not every expert solves its task in every episode (see the data pages); measure before relying on one.
+
+    Args:
+        task: Meta-World task, with or without version suffix.
+
+    Raises:
+        UserError: for an unknown task, with the nearest names.
+    """
+
+    def __init__(self, task: str) -> None:
+        self.task = task_name(task)
+        self._policy = need("metaworld.policies", CURE).ENV_POLICY_MAP[f"{self.task}-v3"]()
+
+    def act(self, full_obs: Array) -> Array:
+        """The expert's action, (4,), float32, in [-1, 1].
+
+        Args:
+            full_obs: observation with the goal, (39,), ``info["full_obs"]`` of :class:`MetaWorld`.
+        """
+        with warnings.catch_warnings():  # the gains are large on purpose; the action is clipped here
+            warnings.filterwarnings("ignore", message="Constant.s. may be too high")
+            return np.clip(self._policy.get_action(full_obs), -1.0, 1.0).astype(np.float32)

@@ -1,0 +1,117 @@
+"""Meta-World v3: 50 manipulation tasks for one simulated arm (Yu et al. 2019, arXiv 1910.10897).
+
+Every reset draws the object and goal anew from the reset seed. Reward is version "v2" of the package, 0 to 10 per
+step. Success is reported per step; the library counts an episode as solved when *any* of its steps is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning_pbrl.envs.base import Array, Simulator, check_horizon, need
+from lightning_pbrl.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from lightning_pbrl.envs.episodic import Episodic
+
+MAX_HORIZON = 500
+"""Steps after which Meta-World itself refuses to go on."""
+
+_NAMES = """
+    assembly basketball bin-picking box-close button-press button-press-topdown button-press-topdown-wall
+    button-press-wall coffee-button coffee-pull coffee-push dial-turn disassemble door-close door-lock door-open
+    door-unlock drawer-close drawer-open faucet-close faucet-open hammer hand-insert handle-press handle-press-side
+    handle-pull handle-pull-side lever-pull peg-insert-side peg-unplug-side pick-out-of-hole pick-place
+    pick-place-wall plate-slide plate-slide-back plate-slide-back-side plate-slide-side push push-back push-wall reach
+    reach-wall shelf-place soccer stick-pull stick-push sweep sweep-into window-close window-open
+"""
+TASKS = tuple(_NAMES.split())
+"""The 50 tasks, without their version suffix."""
+
+CURE = "install lightning-pbrl with its dependencies (metaworld==3.1.1, mujoco==3.3.0)."
+
+
+def task_name(task: str) -> str:
+    """The task without version: ``drawer-open``, ``drawer-open-v2`` and ``drawer-open-v3`` are the same task.
+
+    Raises:
+        UserError: for an unknown task, with the nearest names.
+    """
+    bare = task.removesuffix("-v2").removesuffix("-v3")
+    if bare not in TASKS:
+        raise UserError(f"Meta-World has no task {task!r}; {nearest(bare, TASKS)}")
+    return bare
+
+
+class MetaWorld(Simulator):
+    """One task of Meta-World v3.
+
+    Args:
+        task: task name, with or without version suffix; ``-v2`` names give the v3 task, whose rewards and
+            starts are those of the same reward code but newer physics.
+        horizon: steps per episode, 1 to 500; episodes never terminate early.
+        goal_observable: whether the last three of the 39 observation entries hold the goal position; hidden goals
+            are zeros there. ``info["full_obs"]`` (39,) float64 always holds it, for the scripted experts.
+    """
+
+    packages = ("metaworld", "mujoco", "gymnasium")
+
+    def __init__(self, task: str, horizon: int = MAX_HORIZON, goal_observable: bool = True) -> None:
+        self.task = task_name(task)
+        self.name = f"{self.task}-v3"
+        self.horizon = check_horizon(horizon, MAX_HORIZON)
+        self.goal_observable = goal_observable
+        self.obs_dim, self.action_dim = 39, 4
+
+    def make(self, render: bool = False) -> Episodic:
+        """Build the environment; see :meth:`Simulator.make`."""
+        classes = need("metaworld.env_dict", CURE).ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
+        from lightning_pbrl.envs.episodic import Episodic
+
+        return Episodic(self, _Arm(classes[f"{self.name}-goal-observable"](), self.goal_observable), render)
+
+    def describe(self) -> dict[str, Any]:
+        """Class name and settings."""
+        return {
+            "simulator": "MetaWorld",
+            "task": self.name,
+            "horizon": self.horizon,
+            "goal_observable": self.goal_observable,
+        }
+
+
+class _Arm:
+    """The physics of one Meta-World task (see :class:`lightning_pbrl.envs.base.Physics`)."""
+
+    camera: str | int = "corner2"
+    upside_down = True
+
+    def __init__(self, env: Any, goal_observable: bool) -> None:
+        # Without these two switches the package repeats one goal, or draws goals from NumPy's global generator.
+        env._freeze_rand_vec, env.seeded_rand_vec = False, True
+        self.env, self.goal_observable = env, goal_observable
+
+    @property
+    def model(self) -> Any:
+        return self.env.model
+
+    @property
+    def data(self) -> Any:
+        return self.env.data
+
+    def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
+        self.env.seed(seed)  # the package ignores reset(seed=...)
+        full, info = self.env.reset()
+        return self._visible(full), {**info, "full_obs": full}
+
+    def advance(self, action: Array) -> tuple[Array, float, bool, dict[str, Any]]:
+        full, reward, _, _, info = self.env.step(action)
+        info["success"], info["full_obs"] = float(info["success"]), full
+        return self._visible(full), reward, False, info
+
+    def _visible(self, full: Array) -> Array:
+        if self.goal_observable:
+            return full
+        obs = full.copy()
+        obs[-3:] = 0.0
+        return obs

@@ -1,0 +1,98 @@
+"""Frames and films; skipped where the system has no OpenGL."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_pbrl.envs.dm_control import DMControl
+from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
+from lightning_pbrl.envs.metaworld import MetaWorld
+from lightning_pbrl.envs.render import Camera, record_video
+from lightning_pbrl.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def opengl():
+    """Skip when this machine cannot render."""
+    try:
+        Camera(GymMuJoCo("Hopper-v5").make().physics, 16).close()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def test_missing_libraries_are_named(monkeypatch):
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setitem(sys.modules, "mujoco.egl", None)
+    with pytest.raises(UserError, match=r"'egl' failed.*apt-get install.*libegl1"):
+        Camera(GymMuJoCo("Hopper-v5").make().physics, 16)
+
+
+def test_meta_world_frames_are_upright_and_follow_the_state(opengl):
+    env = MetaWorld("drawer-open").make(render=True)
+    env.reset(seed=3)
+    before = env.render()
+    assert before.shape == (256, 256, 3)
+    assert before.dtype == np.uint8
+    red = (before[..., 0] > 120) & (before[..., 1] < 70)  # the arm stands left of the table
+    rows, columns = np.nonzero(red)
+    assert len(rows) > 500
+    assert columns.mean() < 128
+    assert np.array_equal(before, env.render())
+    for _ in range(10):
+        env.step(np.ones(4))
+    assert (before != env.render()).mean() > 0.005
+    env.close()
+
+
+def test_rendering_does_not_touch_the_physics(opengl):
+    simulator = MetaWorld("door-open", horizon=20)
+    plain, filmed = simulator.make(), simulator.make(render=True)
+    plain.reset(seed=1)
+    filmed.reset(seed=1)
+    for _ in range(20):
+        action = np.array([0.5, 1.0, -0.5, 1.0])
+        filmed.render()
+        assert np.array_equal(plain.step(action)[0], filmed.step(action)[0])
+
+
+def test_other_simulators_render(opengl):
+    pytest.importorskip("dm_control.suite")
+    for simulator in (GymMuJoCo("Reacher-v5"), GymMuJoCo("HalfCheetah-v5"), DMControl("walker-walk")):
+        env = simulator.make(render=True)
+        env.reset(seed=0)
+        assert env.render().std() > 10.0
+        env.close()
+
+
+def test_video(opengl, tmp_path):
+    import imageio
+
+    path = tmp_path / "new" / "film.mp4"
+    result = record_video(lambda obs: torch.sin(obs[:, :4]), MetaWorld("reach", horizon=11), 0, path, size=64)
+    with imageio.get_reader(path) as film:
+        frames = [film.get_data(i) for i in range(film.count_frames())]
+    assert len(frames) == 12
+    assert frames[0].shape == (64, 64, 3)
+    assert result.length.tolist() == [11]
+    assert [file.name for file in path.parent.iterdir()] == ["film.mp4"]
+
+
+def test_a_camera_left_open_is_freed_silently_at_exit(opengl):
+    code = (
+        "from lightning_pbrl.envs.gym_mujoco import GymMuJoCo\n"
+        "import lightning_pbrl.envs.render\n"
+        "env = GymMuJoCo('Hopper-v5').make(render=True)\nenv.reset(seed=0)\nprint(env.render().shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "(256, 256, 3)\n"
+    assert done.stderr == ""
+
+
+def test_odd_video_size():
+    with pytest.raises(UserError, match="video size is 63"):
+        record_video(lambda obs: obs, MetaWorld("reach"), 0, "unused.mp4", size=63)
