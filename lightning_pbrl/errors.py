@@ -6,11 +6,11 @@ import difflib
 from collections.abc import Iterable
 
 
-class UserError(ValueError):
+class UserError(Exception):
     """A mistake its reader can mend: one sentence that says what is wrong, where, and the cure.
 
-    The command line prints the sentence alone and exits with 2 (``--debug`` shows the traceback); in
-    Python it is an ordinary ``ValueError``.
+    The command line prints the sentence alone and exits with 2 (``--debug`` shows the traceback). It is no ``ValueError``,
+    because config parsers catch those and wrap them in sentences of their own.
     """
 
 

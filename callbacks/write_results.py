@@ -1,0 +1,39 @@
+"""Leave what a test measured where a table can find it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from lightning_pbrl.envs.collect import versions
+from lightning_pbrl.methods.base import Method
+
+
+class WriteResults(pl.Callback):
+    """Writes ``results.json`` to the run folder after ``test``: metrics, seed, updates, labels and versions."""
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
+        if not trainer.is_global_zero:
+            return
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key != "step"}
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        simulator = getattr(data, "simulator", None)
+        results: dict[str, Any] = {
+            "method": type(pl_module).__name__,
+            "seed": pl_module.seed,
+            "replicas": pl_module.replicas,
+            "updates": trainer.global_step,
+            "labels": pl_module.asked.total,
+            "metrics": {key: value for key, value in metrics.items() if key.split("/")[0] in ("test", "pref")},
+            "episodes": getattr(data, "test_episodes", 0),
+            "versions": versions(getattr(simulator, "packages", ("pytorch-lightning",))),
+        }
+        path = Path(trainer.default_root_dir) / "results.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(results, indent=2))
+        os.replace(temporary, path)

@@ -1,0 +1,49 @@
+"""lightning-pbrl: teach a policy from feedback instead of a reward function.
+
+Names are imported when they are first used, so that ``import lightning_pbrl`` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_pbrl.callbacks.ask_teacher import AskTeacher as AskTeacher
+    from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards as RelabelRewards
+    from lightning_pbrl.datamodules.lire import LiREDataModule as LiREDataModule
+    from lightning_pbrl.datamodules.metaworld import MetaWorldDataModule as MetaWorldDataModule
+    from lightning_pbrl.errors import UserError as UserError
+    from lightning_pbrl.methods.bc import BC as BC
+    from lightning_pbrl.methods.iql import IQL as IQL
+    from lightning_pbrl.methods.loading import load_method as load_method
+    from lightning_pbrl.methods.reward_ensemble import RewardEnsemble as RewardEnsemble
+    from lightning_pbrl.queries.disagreement import DisagreementQuery as DisagreementQuery
+    from lightning_pbrl.queries.uniform import UniformQuery as UniformQuery
+    from lightning_pbrl.teachers.simulated import SimulatedTeacher as SimulatedTeacher
+    from lightning_pbrl.teachers.skip import SkipTeacher as SkipTeacher
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AskTeacher": "callbacks.ask_teacher",
+    "RelabelRewards": "callbacks.relabel_rewards",
+    "LiREDataModule": "datamodules.lire",
+    "MetaWorldDataModule": "datamodules.metaworld",
+    "UserError": "errors",
+    "BC": "methods.bc",
+    "IQL": "methods.iql",
+    "load_method": "methods.loading",
+    "RewardEnsemble": "methods.reward_ensemble",
+    "DisagreementQuery": "queries.disagreement",
+    "UniformQuery": "queries.uniform",
+    "SimulatedTeacher": "teachers.simulated",
+    "SkipTeacher": "teachers.skip",
+}
+__all__ = sorted(_HOME)  # noqa: PLE0605 - a list of names, computed
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"lightning_pbrl.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'lightning_pbrl' has no attribute {name!r}")

@@ -1,0 +1,145 @@
+"""The command line: stock LightningCLI for fit, validate, test and predict; run, collect, list and plot beside it.
+
+Errors of users are one sentence and exit code 2; ``--debug`` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lightning_pbrl.errors import UserError
+
+TRAINER_VERBS = ("fit", "validate", "test", "predict")
+USAGE = """\
+lightning-pbrl: teach a policy from feedback.
+
+  fit | validate | test | predict   one stage: -c CONFIG.yaml (later files win) and --key value; --print_config, --help
+  run EXPERIMENT.yaml               an experiment of named stages: --seeds 0-4, --jobs 2, --dry-run
+  collect -c DATA.yaml              make a data set
+  list                              methods, teachers, queries, data, envs
+  plot RUN...                       learning curves with confidence intervals, IQM table
+
+Add --debug to any of them to see the traceback of an error."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point of ``lightning-pbrl``.
+
+    Args:
+        args: command line without the program's name; ``sys.argv`` when None.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    from jsonargparse import ArgumentError
+
+    try:
+        _dispatch(args)
+    except (UserError, ArgumentError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {_one_sentence(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _one_sentence(error: Exception) -> str:
+    """What is wrong, without the parser's notes about types that were tried too."""
+    text = str(error)
+    key = re.match(r'Parser key "([^"]+)":', text)
+    unknown = re.search(r"Expected a dot import path string: (\w+)", text)
+    if unknown:
+        from lightning_pbrl import registry
+        from lightning_pbrl.errors import nearest
+
+        known = [name for kind in registry.PACKAGES for name in registry.classes(kind)]
+        return f"{key[1] if key else 'config'}: there is no class {unknown[1]!r}; {nearest(unknown[1], known)}"
+    causes = re.findall(r"^\s*- (?!Expected a <class 'NoneType'>)(.+)$", text, flags=re.MULTILINE)
+    if key and causes:
+        text = f"{key[1]}: {causes[-1]}; see --help, or `lightning-pbrl list`"
+    return " ".join(text.split())
+
+
+def _dispatch(args: list[str]) -> None:
+    if not args or args[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    verb, rest = args[0], args[1:]
+    if verb in TRAINER_VERBS:
+        train_cli([verb, *rest])
+    elif verb == "run":
+        from lightning_pbrl.experiment import run_command
+
+        run_command(rest)
+    elif verb == "collect":
+        from lightning_pbrl.commands import collect_command
+
+        collect_command(rest)
+    elif verb == "list":
+        from lightning_pbrl.commands import list_command
+
+        list_command(rest)
+    elif verb == "plot":
+        from lightning_pbrl.commands import plot_command
+
+        plot_command(rest)
+    elif verb == "--version":
+        import lightning_pbrl
+
+        print(lightning_pbrl.__version__)
+    else:
+        from lightning_pbrl.errors import nearest
+
+        known = [*TRAINER_VERBS, "run", "collect", "list", "plot"]
+        raise UserError(f"There is no command {verb!r}: {nearest(verb, known)}")
+
+
+def packaged_config(name: str) -> str:
+    """A config file by its path, or by its name below ``conf/`` as the package ships it.
+
+    Raises:
+        UserError: when there is neither.
+    """
+    shipped = Path(__file__).parent / "conf"
+    for path in (Path(name), shipped / name, shipped / name.removeprefix("conf/")):
+        if path.is_file():
+            return str(path)
+    known = [str(path.relative_to(shipped)) for path in sorted(shipped.rglob("*.yaml"))]
+    from lightning_pbrl.errors import nearest
+
+    raise UserError(f"There is no config file {name}: {nearest(name.removeprefix('conf/'), known)}")
+
+
+def with_packaged_configs(args: list[str]) -> list[str]:
+    """The arguments with every ``-c FILE`` resolved by :func:`packaged_config`."""
+    out = list(args)
+    for at, arg in enumerate(args):
+        if arg in ("-c", "--config") and at + 1 < len(args):
+            out[at + 1] = packaged_config(args[at + 1])
+        elif arg.startswith("--config="):
+            out[at] = f"--config={packaged_config(arg.removeprefix('--config='))}"
+    return out
+
+
+def train_cli(args: list[str], run: bool = True) -> Any:
+    """Build data, method and Trainer from the command line, and run the verb.
+
+    Args:
+        args: the verb and its arguments; without the verb when ``run`` is False.
+        run: False only builds everything (a dry run).
+
+    Returns:
+        The LightningCLI object, with ``model``, ``datamodule`` and ``trainer``.
+    """
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # torch deprecation inside Lightning 2.6
+    warnings.filterwarnings("ignore", message=".*Total length of `Share`.*")  # data without a simulator: nothing to roll out
+    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")  # it does
+    from lightning_pbrl.train_cli import TrainCLI
+
+    return TrainCLI.start(with_packaged_configs(args), run)

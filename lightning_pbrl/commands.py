@@ -1,0 +1,74 @@
+"""The small commands: collect, list, plot."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lightning_pbrl import registry
+from lightning_pbrl.errors import UserError
+
+
+def list_command(args: list[str]) -> None:
+    """``lightning-pbrl list [KIND]``: everything a config can name, one line each."""
+    parser = argparse.ArgumentParser("lightning-pbrl list", description="Everything a config can name.")
+    parser.add_argument("kind", nargs="?", choices=[*registry.PACKAGES], help="only this kind")
+    chosen = parser.parse_args(args).kind
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for kind in [chosen] if chosen else registry.PACKAGES:
+        table = Table(title=kind, title_justify="left", show_header=False, box=None, padding=(0, 2))
+        for name, cls in registry.classes(kind).items():
+            table.add_row(f"[bold]{name}", registry.first_line(cls))
+        console.print(table, "")
+
+
+def collect_command(args: list[str]) -> None:
+    """``lightning-pbrl collect -c DATA.yaml``: make (or finish) a data set and describe it."""
+    import jsonargparse
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from lightning_pbrl.cli import with_packaged_configs
+    from lightning_pbrl.datamodules.base import OfflineDataModule
+    from lightning_pbrl.reports.dataset import describe_dataset
+
+    registry.import_all()
+    parser = jsonargparse.ArgumentParser(
+        "lightning-pbrl collect", description="Make a data set.", parser_mode="omegaconf+", exit_on_error=False
+    )
+    parser.add_argument("-c", "--config", action="config", help="config with a `data:` key, as for fit")
+    parser.add_subclass_arguments(OfflineDataModule, "data", required=True)
+    data = parser.instantiate_classes(parser.parse_args(with_packaged_configs(args))).data
+    if not hasattr(data, "progress"):
+        raise UserError(f"{type(data).__name__} reads data that exist; collect needs one that makes them: MetaWorldDataModule.")
+    columns = (TextColumn("collecting episodes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as bar:
+        task = bar.add_task("collect", total=None)
+        data.progress = lambda done, total: bar.update(task, completed=done, total=total)
+        data.prepare_data()
+    data.setup("fit")
+    console = Console()
+    console.print(describe_dataset(data.source))
+    console.print(f"{data.path} (fingerprint {data.source.fingerprint})", soft_wrap=True)
+
+
+def plot_command(args: list[str]) -> None:
+    """``lightning-pbrl plot RUN...``: learning curves over seeds and an IQM table."""
+    parser = argparse.ArgumentParser("lightning-pbrl plot", description="Learning curves with 95 % bootstrap intervals.")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold run folders")
+    parser.add_argument("--metric", help="metric to draw (default: success rate, else return, else accuracy)")
+    parser.add_argument("--out", type=Path, default=Path("plot.png"), help="picture to write (default plot.png)")
+    options = parser.parse_args(args)
+    from rich.console import Console
+
+    from lightning_pbrl.reports.plot import plot, summary_table
+
+    for path in options.runs:
+        if not path.exists():
+            raise UserError(f"There is no run folder {path}; give folders that fit or run have written.")
+    console = Console()
+    console.print(f"wrote {plot(options.runs, options.out, options.metric)}", soft_wrap=True)
+    console.print(summary_table(options.runs, [options.metric] if options.metric else None))

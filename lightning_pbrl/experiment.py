@@ -1,0 +1,280 @@
+"""Experiments: named stages, each a fit or a test, for several seeds, resumable.
+
+    name: demo
+    stages:
+      reward:                                   # a stage: config files, then its own keys on top
+        config: [data/demo.yaml, model/reward_ensemble.yaml]
+        with: {ask: {budget: 100}}
+      learned:
+        config: [data/demo.yaml, model/iql.yaml]
+        with: {relabel: {reward: "${stages.reward.checkpoint}"}, then_test: true}
+
+Every (stage, seed) is one process with one run folder ``runs/<name>/<stage>/seed<k>``. A stage starts when those it
+refers to have finished; a finished stage is skipped when the experiment is run again, a killed one resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_pbrl.cli import TRAINER_VERBS, packaged_config, train_cli
+from lightning_pbrl.errors import UserError, nearest
+
+STAGE_KEYS = {"command", "config", "with"}
+REFERENCE = re.compile(r"\$\{stages\.([\w-]+)\.(checkpoint|run_dir)\}")
+
+
+@dataclass
+class Job:
+    """One stage for one seed.
+
+    Attributes:
+        stage: name of the stage.
+        seed: the run's seed.
+        folder: its run folder.
+        command: fit, validate, test or predict.
+        files: config files, later ones win.
+        own: the stage's own keys, references resolved.
+        after: jobs that must have finished before.
+    """
+
+    stage: str
+    seed: int
+    folder: Path
+    command: str
+    files: list[str]
+    own: dict[str, Any]
+    after: list[Job] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        return f"{self.stage}/seed{self.seed}"
+
+    @property
+    def overlay(self) -> dict[str, Any]:
+        """The last config of the command line: the stage's own keys, the seed and the run folder."""
+        return {**self.own, "run_dir": str(self.folder), "seed_everything": self.seed}
+
+    @property
+    def digest(self) -> str:
+        """A hash of everything that defines the job."""
+        parts = [self.command, *(Path(file).read_text() for file in self.files), json.dumps(self.overlay, sort_keys=True)]
+        return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
+
+    def arguments(self, overlay: Path) -> list[str]:
+        """Command line behind ``python -m lightning_pbrl``."""
+        files = [arg for file in [*self.files, str(overlay)] for arg in ("-c", file)]
+        return [self.command, *files, *(["--resume=true"] if self.command == "fit" else [])]
+
+    def finished(self) -> bool:
+        """Whether this very job has run to its end before.
+
+        Raises:
+            UserError: when another configuration has finished in the same folder.
+        """
+        done = self.folder / "done.json"
+        if not done.is_file():
+            return False
+        if json.loads(done.read_text())["digest"] != self.digest:
+            raise UserError(
+                f"{self.folder} holds a finished run of another configuration: choose another --out, or remove that folder."
+            )
+        return True
+
+
+def read_experiment(path: str | Path) -> dict[str, Any]:
+    """An experiment file as a mapping, checked.
+
+    Raises:
+        UserError: for a file that is not an experiment, or a stage with unknown keys.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"The experiment {path} is not valid YAML ({error}); mend that line.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("stages"), dict) or not content["stages"]:
+        raise UserError(f"The experiment {path} has no stages: give it a mapping `stages:` of named fit or test configs.")
+    for name, stage in content["stages"].items():
+        unknown = set(stage or {}) - STAGE_KEYS
+        if not isinstance(stage, dict) or unknown:
+            raise UserError(f"Stage {name!r} of {path} has unknown keys {sorted(unknown)}; a stage knows {sorted(STAGE_KEYS)}.")
+        command = stage.get("command", "fit")
+        if command not in TRAINER_VERBS:
+            raise UserError(f"Stage {name!r} of {path} has the command {command!r}: {nearest(command, TRAINER_VERBS)}")
+    content.setdefault("name", Path(path).stem)
+    return content
+
+
+def plan_jobs(experiment: dict[str, Any], seeds: list[int], out: Path, origin: Path) -> list[Job]:
+    """All jobs in an order in which each comes after those it needs.
+
+    Args:
+        experiment: from :func:`read_experiment`.
+        seeds: one job per stage and seed.
+        out: folder of the run folders.
+        origin: the experiment file; config files are looked up beside it, then in ``conf/``.
+
+    Raises:
+        UserError: for a reference to a stage that does not come before.
+    """
+    jobs: dict[tuple[str, int], Job] = {}
+    for seed in seeds:
+        for name, stage in experiment["stages"].items():
+            job = Job(name, seed, out / name / f"seed{seed}", stage.get("command", "fit"), [], {})
+            job.files = [_config_file(file, origin) for file in stage.get("config", [])]
+            job.own = _resolve(stage.get("with", {}), job, jobs)
+            jobs[name, seed] = job
+    return list(jobs.values())
+
+
+def _config_file(name: str, origin: Path) -> str:
+    beside = origin.parent / name
+    return str(beside) if beside.is_file() else packaged_config(name)
+
+
+def _resolve(value: Any, job: Job, jobs: dict[tuple[str, int], Job]) -> Any:
+    """Replace ``${stages.NAME.checkpoint}`` and ``${stages.NAME.run_dir}`` by paths of the same seed."""
+    if isinstance(value, dict):
+        return {key: _resolve(item, job, jobs) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolve(item, job, jobs) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def path(match: re.Match[str]) -> str:
+        needed = jobs.get((match[1], job.seed))
+        if needed is None:
+            raise UserError(
+                f"Stage {job.stage!r} refers to stage {match[1]!r}, which does not come before it: "
+                f"{nearest(match[1], [name for name, _ in jobs] or ['(none)'])}"
+            )
+        if needed not in job.after:
+            job.after.append(needed)
+        from lightning_pbrl.train_cli import LAST
+
+        return str(needed.folder / LAST) if match[2] == "checkpoint" else str(needed.folder)
+
+    return REFERENCE.sub(path, value)
+
+
+def validate(job: Job) -> None:
+    """Build everything a job needs without training; a checkpoint that an earlier stage will make may be missing.
+
+    Raises:
+        UserError: with the stage's name in front of what is wrong.
+    """
+    import tempfile
+
+    from jsonargparse import ArgumentError
+
+    with tempfile.TemporaryDirectory() as folder:
+        own = {key: value for key, value in job.overlay.items() if key not in ("ckpt_path", "return_predictions")}
+        overlay = Path(folder) / "overlay.yaml"
+        overlay.write_text(yaml.safe_dump({**own, "run_dir": folder}))
+        files = [arg for file in [*job.files, str(overlay)] for arg in ("-c", file)]
+        try:
+            cli = train_cli(files, run=False)
+        except (UserError, ArgumentError) as error:
+            raise UserError(f"Stage {job.stage!r}: {error}") from error
+        promised = {str(needed.folder) for needed in job.after}
+        relabel = getattr(cli.config_init, "relabel", None)
+        for path in (job.own.get("ckpt_path"), getattr(relabel, "reward", None)):
+            if isinstance(path, str) and path.endswith(".ckpt") and not Path(path).is_file():
+                if not any(path.startswith(folder) for folder in promised):
+                    raise UserError(f"Stage {job.stage!r}: there is no checkpoint at {path}, and no earlier stage makes it.")
+
+
+def parse_seeds(text: str) -> list[int]:
+    """"0-4" -> [0, 1, 2, 3, 4]; "0,3" -> [0, 3]; "7" -> [7].
+
+    Raises:
+        UserError: for anything else.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None:
+            raise UserError(f"--seeds {text!r} is not understood: write 0-4, or 0,3, or 7.")
+        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return sorted(set(seeds))
+
+
+def run_command(args: list[str]) -> None:
+    """``lightning-pbrl run EXPERIMENT.yaml``."""
+    parser = argparse.ArgumentParser("lightning-pbrl run", description="Run an experiment: named stages for several seeds.")
+    parser.add_argument("experiment", help="experiment file, or its name below conf/")
+    parser.add_argument("--seeds", default="0", help="0-4, or 0,3 (default 0)")
+    parser.add_argument("--replicas", type=int, default=0, help="this many seeds inside one process where the method allows it")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time, one thread and one core each when above 1")
+    parser.add_argument("--out", help="folder of the run folders (default runs/<name>)")
+    parser.add_argument("--dry-run", action="store_true", help="build and validate every stage, print it, train nothing")
+    options = parser.parse_args(args)
+    path = Path(packaged_config(options.experiment))
+    experiment = read_experiment(path)
+    out = Path(options.out or f"runs/{experiment['name']}")
+    seeds = parse_seeds(options.seeds)
+    if options.replicas:
+        seeds = list(range(seeds[0], seeds[0] + options.replicas))
+    jobs = plan_jobs(experiment, seeds, out, path)
+    if options.replicas:
+        jobs = _in_process(jobs, options.replicas)
+    if options.dry_run:
+        _dry_run(jobs)
+        return
+    from lightning_pbrl.jobs import run_jobs
+
+    failed = run_jobs(jobs, options.jobs, experiment["name"])
+    from lightning_pbrl.reports.experiment import report
+
+    report(experiment, out)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(job.label for job in failed)}; see their log.txt.")
+
+
+def _in_process(jobs: list[Job], replicas: int) -> list[Job]:
+    """Give stages whose method trains replicas in one process a single job; the rest keep a process per seed, and say so."""
+    from lightning_pbrl.methods.base import Method
+
+    kept: list[Job] = []
+    first = jobs[0].seed
+    for job in jobs:
+        layers = [yaml.safe_load(Path(file).read_text()) or {} for file in job.files] + [job.own]
+        names = [layer["model"]["class_path"] for layer in layers if "class_path" in (layer.get("model") or {})]
+        from lightning_pbrl import registry
+
+        registry.import_all()
+        method = Method.registry.get(names[-1].rsplit(".", 1)[-1]) if names else None
+        if method is None or not method.population or job.after:
+            why = "waits for another stage's seed" if job.after else "asks or acts while it trains"
+            if job.seed == first:
+                print(f"{job.stage}: runs its seeds as processes, because it {why}.", file=sys.stderr)
+            kept.append(job)
+        elif job.seed == first:
+            model = dict(job.own.get("model", {}))
+            model["init_args"] = {**model.get("init_args", {}), "replicas": replicas}
+            job.own = {**job.own, "model": model}
+            kept.append(job)
+    return kept
+
+
+def _dry_run(jobs: list[Job]) -> None:
+    from rich.console import Console
+    from rich.syntax import Syntax
+
+    console = Console()
+    for job in jobs:
+        validate(job)
+        waits = f" (after {', '.join(needed.label for needed in job.after)})" if job.after else ""
+        console.print(f"[bold]{job.label}[/bold]: {job.command} -> {job.folder}{waits}")
+        files = "".join(f"# {file}\n" for file in job.files)
+        console.print(Syntax(files + yaml.safe_dump(job.overlay, sort_keys=False), "yaml"))
+    console.print(f"{len(jobs)} jobs are valid; nothing was trained.")

@@ -1,0 +1,53 @@
+"""What is in a data set, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from lightning_pbrl.data.transitions import Transitions
+
+
+def describe_dataset(source: Transitions) -> Table:
+    """Episodes, steps, true return and success, per behaviour where the data tell who acted."""
+    ends = source.episodes.offsets
+    before = torch.cat([torch.zeros(1, dtype=torch.float64), source.reward.cpu().double().cumsum(0)])
+    returns = before[ends[1:]] - before[ends[:-1]]
+    solved = _solved(source)
+    who = source.about.get("behaviours")
+    mixture: Sequence[Any] = source.about.get("mixture", [])
+    table = Table(title=f"{len(source.episodes)} episodes, {len(source)} steps")
+    for column in ("behaviour", "episodes", "return mean", "return sd", "success"):
+        table.add_column(column, justify="left" if column == "behaviour" else "right")
+    rows = [("all", torch.ones(len(returns), dtype=torch.bool))]
+    if who is not None:
+        numbers = torch.tensor(who)
+        rows = [(_short(mixture, k), numbers == k) for k in range(int(numbers.max()) + 1)] + rows
+    for name, chosen in rows:
+        if chosen.any():
+            part = returns[chosen]
+            success = "-" if solved is None else f"{float(solved[chosen].double().mean()):.2f}"
+            cells = (str(int(chosen.sum())), f"{float(part.mean()):.1f}", f"{float(part.std(correction=0)):.1f}", success)
+            table.add_row(name, *cells)
+    return table
+
+
+def _solved(source: Transitions) -> torch.Tensor | None:
+    """Whether any step of each episode was a success, (M,)."""
+    if source.success is None:
+        return None
+    count = torch.cat([torch.zeros(1, dtype=torch.int64), source.success.cpu().long().cumsum(0)])
+    ends = source.episodes.offsets
+    return count[ends[1:]] > count[ends[:-1]]
+
+
+def _short(mixture: Sequence[Any], number: int) -> str:
+    """A behaviour's settings that differ from a clean expert's."""
+    if number >= len(mixture):
+        return f"behaviour {number}"
+    settings = {key: value for key, value in mixture[number].items() if key != "weight" and value not in (0, 0.0)}
+    settings = {key: value for key, value in settings.items() if (key, value) not in (("expert", True), ("hold", 1))}
+    return ", ".join(f"{key} {value}" for key, value in settings.items()) or "expert"

@@ -1,0 +1,146 @@
+"""LightningCLI with this library's keys: ``run_dir``, ``resume``, ``then_test``, ``ask:``, ``relabel:`` and ``video:``."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from lightning_pbrl import registry
+from lightning_pbrl.callbacks.ask_teacher import AskTeacher
+from lightning_pbrl.callbacks.learning_curve import LearningCurve
+from lightning_pbrl.callbacks.progress import RoundProgress
+from lightning_pbrl.callbacks.record_video import RecordVideo
+from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
+from lightning_pbrl.callbacks.write_predictions import WritePredictions
+from lightning_pbrl.callbacks.write_results import WriteResults
+from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.base import Method
+
+LAST = "checkpoints/last.ckpt"
+"""Where a run folder keeps the checkpoint of its last finished round."""
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": -1,  # the method's plan ends a fit
+    "num_sanity_val_steps": 0,  # evaluation is real episodes
+    "log_every_n_steps": 1,  # a step is a block
+    "use_distributed_sampler": False,  # it repeats items, which biases a mean; data modules share episodes out themselves
+    "enable_model_summary": False,
+    "accelerator": "auto",
+    "devices": 1,
+}
+
+
+class RoundCheckpoint(ModelCheckpoint):
+    """``checkpoints/last.ckpt`` of the run folder, replaced whole at the end of every round."""
+
+    def __init__(self) -> None:
+        super().__init__(filename="last", save_top_k=1, save_on_train_epoch_end=True, enable_version_counter=False)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.dirpath = str(Path(trainer.default_root_dir) / Path(LAST).parent)
+        super().setup(trainer, pl_module, stage)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the resolved config of a fit to ``config.yaml`` in the run folder; it can be fed back with ``-c``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "overwrite": True, "save_to_log_dir": False})
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            path = Path(trainer.default_root_dir) / "config.yaml"
+            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=self.multifile)
+
+
+class TrainCLI(LightningCLI):
+    """Stock LightningCLI plus the keys named in the module's first line."""
+
+    @classmethod
+    def start(cls, args: list[str], run: bool) -> TrainCLI:
+        """Parse ``args`` and, if ``run``, do what the verb says."""
+        registry.import_all()  # short class names resolve to what is imported
+        jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)  # ${model...} works below `fit`
+        for name in ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # device tables and tips at every start of a short run
+        return cls(
+            model_class=Method,
+            datamodule_class=OfflineDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveConfig,
+            seed_everything_default=0,
+            trainer_defaults={
+                **TRAINER_DEFAULTS,
+                "callbacks": [RoundCheckpoint(), LearningCurve(), WriteResults(), WritePredictions()],
+            },
+            parser_kwargs={"parser_mode": "omegaconf+", "exit_on_error": False},  # interpolations resolve after overrides
+            args=args,
+            run=run,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run_dir", type=str, default="runs/fit", help="Everything a run leaves goes here.")
+        parser.add_argument("--resume", action="store_true", help="Go on from the last finished round, if there is one.")
+        parser.add_argument("--then_test", action="store_true", help="Test the final weights after the fit.")
+        parser.add_lightning_class_args(AskTeacher, "ask")
+        parser.add_lightning_class_args(RelabelRewards, "relabel")
+        parser.add_lightning_class_args(RecordVideo, "video")
+        parser.add_lightning_class_args(RoundProgress, "progress")
+        parser.link_arguments("run_dir", "trainer.default_root_dir")
+        parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
+        parser.link_arguments("data.spec", "model.init_args.spec", apply_on="instantiate")
+
+    @property
+    def _own(self) -> Any:
+        return self.config[self.subcommand] if self.subcommand else self.config
+
+    def before_instantiate_classes(self) -> None:
+        config = self._own
+        folder = Path(config.run_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".writable-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f"The run folder {folder} cannot be written ({error.strerror}): choose another run_dir.") from error
+        if config.trainer.logger is None or config.trainer.logger is True:
+            config.trainer.logger = [_logger("CSVLogger", folder, "csv"), _logger("TensorBoardLogger", folder, "tensorboard")]
+        if config.trainer.strategy in ("auto", "ddp") and config.trainer.devices not in (1, "1", "auto"):
+            config.trainer.strategy = {  # buffers are equal on all ranks: nothing to send at every block
+                "class_path": "pytorch_lightning.strategies.DDPStrategy",
+                "dict_kwargs": {"broadcast_buffers": False},
+            }
+        if self.subcommand is None:
+            return
+        if self.subcommand == "fit" and config.resume and (folder / LAST).is_file():
+            config.ckpt_path = str(folder / LAST)
+        path = config.get("ckpt_path")
+        if path is not None and not Path(path).is_file():
+            raise UserError(f"There is no checkpoint at {path}; give the path of a .ckpt file that a fit has written.")
+        if self.subcommand != "fit" and path is None:
+            raise UserError(f"{self.subcommand} needs a trained method: set ckpt_path to the .ckpt file of a fit.")
+
+    def _parse_ckpt_path(self) -> None:
+        """Keep hyper-parameters as the config says them; a checkpoint brings weights, not settings."""
+
+    def after_fit(self) -> None:
+        if self._own.then_test:
+            self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+
+
+def _logger(name: str, folder: Path, kind: str) -> dict[str, Any]:
+    version = {} if kind == "csv" else {"version": ""}
+    return {
+        "class_path": f"pytorch_lightning.loggers.{name}",
+        "init_args": {"save_dir": str(folder), "name": kind, **version},
+    }
