@@ -67,6 +67,12 @@ class AskTeacher(pl.Callback):
             if self.budget:
                 raise UserError(f"{type(pl_module).__name__} does not learn from answers: set ask.budget to 0.")
             return
+        for need in sorted(self.query.needs):
+            if not hasattr(pl_module, need):
+                raise UserError(
+                    f"{type(self.query).__name__} asks the model for its {need!r}, which {type(pl_module).__name__} does not "
+                    "have: choose another ask.query, such as UniformQuery."
+                )
         pl_module.source.pool(self.length)  # fails early when no episode is long enough
         if not trainer.is_global_zero:
             return
@@ -81,7 +87,7 @@ class AskTeacher(pl.Callback):
 
     def _same_question_maker(self, seed: int) -> None:
         """Refuse to mix this run's questions with those another configuration has left under the same name."""
-        assert self.store is not None  # noqa: S101
+        assert self.store is not None and self.run is not None  # noqa: S101
         found = self.store.origin(self.run)
         ours = {"strategy": self.query.describe(), "teacher": self._teacher_settings(), "seed": seed}
         if self.budget and found is not None and found != ours:
@@ -109,6 +115,9 @@ class AskTeacher(pl.Callback):
         assert self.store is not None and self.run is not None  # noqa: S101
         before = self.store.spent(self.run, before_round=number)
         quota = min(self.per_round, self.budget - before)
+        asked = self.store.spent(self.run, before_round=number + 1) - before
+        if self.store.spent(self.run) > before + asked:  # a later round was asked too: this one is closed as it stands
+            quota = min(quota, asked)
         rates = self._ask(number, before, quota, method) if quota > 0 else {}
         run = self.run if self.budget else None  # a silent run uses whatever the store holds
         labels = self.store.labels("pair", self.length, run=run, up_to_round=number if self.budget else None)
@@ -154,6 +163,12 @@ class AskTeacher(pl.Callback):
         numbers, stored_query, stored = self.store.stored(first.run, first.round, "pair")
         have = (numbers >= first.number) & (numbers < first.number + len(query)) & (stored.status != Status.PENDING)
         count = int(have.sum())  # a prefix: batches are committed whole and in order
+        if count and stored_query.length != query.length:
+            raise UserError(
+                f"The label store {self.store.name} holds questions of run {first.run!r} about segments of "
+                f"{stored_query.length} steps, this run shows {query.length}: set segment_length back, or use a new run folder "
+                "or ask.run."
+            )
         start = query.start.cpu()
         start = torch.cat([stored_query.start[have], start[count:]])
         query = Query(query.kind, start, query.length)

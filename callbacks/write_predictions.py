@@ -1,0 +1,88 @@
+"""Write what ``predict`` computes: learned reward and action for every row of a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.methods.base import Method
+
+
+class WritePredictions(pl.Callback):
+    """Gathers the outputs of ``predict`` into one safetensors file in the order of the data's rows.
+
+    The file holds ``row`` (N,) int64 and, whichever the method learns, ``learned_reward`` (N,) and ``action`` (N, A),
+    float32; its metadata name method, checkpoint, seed and the fingerprint of the data. Every rank writes its own
+    part, rank 0 merges them, so the run folder must be one that all ranks see.
+
+    It is no ``BasePredictionWriter``, because that one asks the loader for a sampler, which ours has not, and warns.
+
+    Args:
+        path: where to write; ``predictions.safetensors`` in the run folder when None.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path
+        self._outputs: list[dict[str, Tensor]] = []
+
+    def on_predict_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._outputs.clear()
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: dict[str, Tensor],
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._outputs.append({key: value.detach().cpu() for key, value in outputs.items()})
+
+    def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
+        path = Path(self.path) if self.path is not None else Path(trainer.default_root_dir) / "predictions.safetensors"
+        merged = _in_order(self._outputs)
+        self._outputs.clear()
+        if trainer.world_size > 1:
+            parts = [path.with_name(f".{path.name}.rank{rank}") for rank in range(trainer.world_size)]
+            _write(merged, parts[trainer.global_rank], {})
+            trainer.strategy.barrier("predictions")
+            if not trainer.is_global_zero:
+                return
+            merged = _in_order([_read(part) for part in parts])
+            for part in parts:
+                part.unlink()
+        about = {
+            "method": type(pl_module).__name__,
+            "checkpoint": str(trainer.ckpt_path or ""),
+            "seed": str(pl_module.seed),
+            "data_fingerprint": pl_module.source.fingerprint,
+        }
+        _write(merged, path, about)
+
+
+def _in_order(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Outputs joined and sorted by row; floats as float32. A rank without rows has nothing to add."""
+    parts = [part for part in parts if len(part.get("row", ()))]
+    if not parts:
+        return {"row": torch.empty(0, dtype=torch.int64)}
+    joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    order = joined["row"].argsort()
+    return {key: (values if key == "row" else values.float())[order] for key, values in joined.items()}
+
+
+def _write(tensors: dict[str, Tensor], path: Path, about: dict[str, str]) -> None:
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=about)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict

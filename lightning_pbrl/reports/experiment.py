@@ -1,0 +1,41 @@
+"""What an experiment leaves when all of its stages have run: one table, one picture, one CSV file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.reports.metrics import find_runs
+from lightning_pbrl.reports.plot import plot
+from lightning_pbrl.reports.tables import print_comparison, summary, write_csv
+
+
+def report(out: Path, settings: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the comparison of the tested stages and write ``learning_curve.png``, ``results.csv`` and the film to ``out``.
+
+    Args:
+        out: the experiment's folder.
+        settings: the experiment's ``report:`` key; ``show`` names the stages of the table in order.
+        console: where to print.
+    """
+    console = console or Console()
+    shown = list(settings.get("show", ()))
+    try:
+        print_comparison(out, shown, console=console)
+        write_csv(summary(out), out / "results.csv")
+        drawn = [out / stage for stage in shown if (out / stage).is_dir()] or [out]
+        plot(drawn, out / "learning_curve.png")
+    except UserError as error:  # nothing was tested: an experiment of fits alone
+        console.print(str(error))
+        return
+    for run in find_runs(out):
+        film = run.path / "video.mp4"
+        if film.is_file():
+            shutil.copyfile(film, out / "video.mp4")
+            break
+    console.print(f"Everything is in {out}: learning_curve.png, results.csv and a folder per stage and seed.", soft_wrap=True)

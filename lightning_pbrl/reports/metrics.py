@@ -1,0 +1,190 @@
+"""Read what runs left on disk: logged metrics and test results.
+
+A run folder holds ``csv/version_*/metrics.csv`` (one version per start of the run), ``results.json``.
+An experiment keeps its run folders as ``<experiment>/<stage>/seed<k>``.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_pbrl.errors import UserError
+
+Array = npt.NDArray[np.float64]
+
+
+class Series(NamedTuple):
+    """One metric of one run.
+
+    Attributes:
+        step: gradient updates done when it was logged, (n,), strictly increasing.
+        value: (n,).
+    """
+
+    step: Array
+    value: Array
+
+
+Metrics = dict[str, Series]
+"""Metric name -> its values."""
+
+
+class Run(NamedTuple):
+    """A run folder and what its place says about it.
+
+    Attributes:
+        path: the folder.
+        experiment: name of the experiment's folder; empty for a run that stands alone.
+        stage: name of the stage, or of the folder.
+        seed: the k of ``seed<k>``, None for a run that stands alone.
+    """
+
+    path: Path
+    experiment: str
+    stage: str
+    seed: int | None
+
+
+def run_at(path: str | Path) -> Run:
+    """What the place of a run folder says: ``<experiment>/<stage>/seed<k>``, or a folder of its own."""
+    path = Path(path).resolve()
+    match = re.fullmatch(r"seeds?_?(\d+).*", path.name)
+    if match is None:
+        return Run(path, "", path.name, None)
+    return Run(path, path.parent.parent.name, path.parent.name, int(match[1]))
+
+
+def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by stage; by ``experiment/stage`` when there are several experiments."""
+    several = len({run.experiment for run in runs}) > 1
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        label = f"{run.experiment}/{run.stage}" if several and run.experiment else run.stage
+        groups.setdefault(label, []).append(run)
+    return groups
+
+
+def is_run(path: Path) -> bool:
+    """Whether ``path`` holds metrics or results of a run."""
+    return (path / "results.json").is_file() or any(path.glob("csv/version_*/metrics.csv"))
+
+
+def find_runs(paths: str | Path | Iterable[str | Path]) -> list[Run]:
+    """All run folders at or below ``paths``, by folder, seeds in numerical order.
+
+    Raises:
+        UserError: when a path does not exist or no run is found below it.
+    """
+    found: dict[Path, Run] = {}
+    for path in [paths] if isinstance(paths, str | Path) else paths:
+        top = Path(path)
+        if not top.is_dir():
+            raise UserError(f"There is no folder {top}; give run folders, or a folder that holds some.")
+        below = [run_at(folder) for folder in _folders(top) if is_run(folder)]
+        if not below:
+            raise UserError(f"No run below {top} has logged a metric or a result yet; give folders of a fit.")
+        found.update({run.path: run for run in below})
+    return sorted(
+        found.values(), key=lambda run: (run.path.parent, -1 if run.seed is None else run.seed, run.path.name)
+    )
+
+
+def _folders(top: Path) -> Iterable[Path]:
+    """``top`` and the folders below it, not looking inside runs."""
+    yield top
+    if not is_run(top):
+        for child in sorted(top.iterdir()):
+            if child.is_dir() and not child.name.startswith("."):
+                yield from _folders(child)
+
+
+def read_metrics(run_dir: str | Path) -> Metrics:
+    """Every metric a run has logged while it trained; empty when there is none.
+
+    A resumed run repeats the rounds since its last checkpoint, so a later version replaces what earlier ones logged
+    from its own first training step on. Versions without a training step (``test``, ``validate``) are left out: their
+    step says nothing about training.
+    """
+    return read_versions(Path(run_dir) / "csv")
+
+
+def read_versions(folder: Path) -> Metrics:
+    """:func:`read_metrics` for the folder that holds ``version_0``, ``version_1`` ..."""
+    files = sorted(folder.glob("version_*/metrics.csv"), key=lambda file: int(file.parent.name.split("_")[1]))
+    merged: dict[str, dict[float, float]] = {}
+    for file in files:
+        rows = _rows(file)
+        trained = [row["step"] for row in rows if any(key.startswith("train/") for key in row)]
+        if not trained:
+            continue
+        for values in merged.values():
+            for step in [step for step in values if step >= trained[0]]:
+                del values[step]
+        for row in rows:
+            for key, value in row.items():
+                if key not in ("step", "epoch"):
+                    merged.setdefault(key, {})[row["step"]] = value  # logged twice at one step: the later counts
+    return {key: Series(*np.array(sorted(values.items())).T) for key, values in sorted(merged.items()) if values}
+
+
+def _rows(file: Path) -> list[dict[str, float]]:
+    """Rows of one file without their empty cells; a last line cut off by a crash is left out."""
+    rows = []
+    with file.open(newline="") as lines:
+        for raw in csv.DictReader(lines):
+            try:
+                row = {key: float(cell) for key, cell in raw.items() if key and cell not in ("", None)}
+            except (TypeError, ValueError):
+                continue
+            if "step" in row:
+                rows.append(row)
+    return rows
+
+
+def over_labels(metrics: Mapping[str, Series], name: str) -> Series:
+    """A metric against the number of questions asked so far, in place of gradient updates.
+
+    Where several values belong to one number of questions, the last is kept. A teacher's rates are logged where a round
+    starts, before its updates, so they belong to the labels of the updates that follow; all else to those before.
+    """
+    series, labels = metrics[name], metrics["labels"]
+    after = np.searchsorted(labels.step, series.step, side="right")
+    index = after if name.startswith("teacher/") else after - 1
+    asked = labels.value[index.clip(0, len(labels.value) - 1)]
+    last = np.append(asked[1:] != asked[:-1], True)
+    return Series(asked[last], series.value[last])
+
+
+def replicas(names: Iterable[str], metric: str) -> list[str]:
+    """Names of ``metric`` per replica of a run, ``metric/replica_0`` ...; ``[metric]`` for a run of one seed."""
+    present = set(names)
+    found = [key for key in present if re.fullmatch(re.escape(metric) + r"/replica_\d+", key)]
+    if found:
+        return sorted(found, key=lambda key: int(key.rsplit("_", 1)[1]))
+    return [metric] if metric in present else []
+
+
+def read_results(run_dir: str | Path) -> dict[str, Any] | None:
+    """The content of ``results.json``; None when the run has not been tested.
+
+    Raises:
+        UserError: when the file is damaged.
+    """
+    path = Path(run_dir) / "results.json"
+    if not path.is_file():
+        return None
+    try:
+        results = json.loads(path.read_text())
+        if not isinstance(results["metrics"], dict):
+            raise KeyError("metrics")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}); test the run again to rewrite it.") from error
+    return dict(results)

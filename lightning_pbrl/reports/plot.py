@@ -1,0 +1,154 @@
+"""Learning curves: of one run while it trains, and of many with the spread over their seeds.
+
+Figures are drawn straight to a file, without pyplot: no window, no global state, safe in a training process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.errors import UserError, nearest
+from lightning_pbrl.reports.metrics import Array, Metrics, Series, find_runs, group, over_labels, read_metrics, replicas
+from lightning_pbrl.reports.statistics import bootstrap_interval, mean
+from lightning_pbrl.reports.tables import print_comparison, summary_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["AXIS", "aligned", "learning_curve", "plot", "print_comparison", "summary_table"]
+
+AXIS = {
+    "eval/success_rate": "success (fraction of episodes)",
+    "eval/return_mean": "return (environment reward)",
+    "pref/accuracy": "accuracy (fraction of held-out pairs)",
+    "pref/return_pearson": "Pearson correlation with true returns",
+    "teacher/clear_ratio": "clear answers (fraction of questions)",
+}
+"""What is drawn when nothing else is asked for: metric -> axis name with unit."""
+
+FRACTIONS = ("success_rate", "accuracy", "clear_ratio")
+"""Metrics that lie between 0 and 1 (the last part of their names); their axes are comparable at sight."""
+
+
+def learning_curve(metrics: Metrics, out: str | Path, title: str = "") -> Path | None:
+    """One run's evaluation metrics, one panel each; None when it has none yet.
+
+    Replicas are drawn as thin lines behind their mean.
+    """
+    names = [name for name in AXIS if name in metrics]
+    if not names:
+        return None
+    figure, panels = _panels(len(names))
+    for axes, name in zip(panels, names, strict=True):
+        for replica in replicas(metrics, name):
+            if replica != name:
+                axes.plot(*_curve(metrics, replica), color="C0", alpha=0.35, linewidth=0.8)
+        axes.plot(*_curve(metrics, name), color="C0", marker="o", markersize=3)
+        _decorate(axes, name, _x_axis(metrics, name))
+    return _save(figure, out, title)
+
+
+def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: str | None = None) -> Path:
+    """Learning curves with one line per stage: mean over seeds, shaded 95 % bootstrap interval of that mean.
+
+    Seeds (run folders ``seed<k>``, or replicas within a run) that were evaluated at different points are joined
+    linearly and drawn where all of them have values. A stage with one seed has no shade.
+
+    Args:
+        run_paths: run folders, or folders that hold some.
+        out: the figure; its ending chooses the format (png, pdf, svg).
+        metric: what to draw; None draws every metric of :data:`AXIS` that was logged, one panel each.
+
+    Raises:
+        UserError: when no run is found, or none has logged the metric.
+    """
+    groups = [(label, [read_metrics(run.path) for run in runs]) for label, runs in group(find_runs(run_paths)).items()]
+    logged = {key for _, seeds in groups for metrics in seeds for key in metrics}
+    if metric is None:
+        names = [name for name in AXIS if name in logged]
+        if not names:
+            raise UserError("None of these runs has been evaluated yet: wait for a round to end, then draw its curve.")
+    elif metric in logged:
+        names = [metric]
+    else:
+        raise UserError(f"No run has logged the metric {metric!r}: {nearest(metric, logged)}")
+    figure, panels = _panels(len(names))
+    for axes, name in zip(panels, names, strict=True):
+        x_axis = "gradient updates"
+        for number, (label, seeds) in enumerate(groups):  # a stage keeps its colour in every panel
+            curves = [_curve(metrics, replica) for metrics in seeds for replica in replicas(metrics, name)]
+            if not curves:
+                continue
+            x, values = aligned(curves)
+            x_axis = next(_x_axis(metrics, name) for metrics in seeds if name in metrics)
+            axes.plot(x, mean(values, axis=0), color=f"C{number}", marker=".", label=f"{label} (n = {len(curves)})")
+            if len(curves) > 1 and len(x):
+                axes.fill_between(x, *bootstrap_interval([values], mean), color=f"C{number}", alpha=0.2, linewidth=0)
+        axes.legend(fontsize="small")
+        _decorate(axes, name, x_axis)
+    return _save(figure, out, "mean over seeds, 95 % bootstrap interval")
+
+
+def aligned(curves: Sequence[Series]) -> tuple[Array, Array]:
+    """Curves at the points of all of them, joined linearly, within the range that all cover.
+
+    Returns:
+        Points, (n,), and values, (number of curves, n).
+    """
+    first, last = max(curve.step[0] for curve in curves), min(curve.step[-1] for curve in curves)
+    points = np.unique(np.concatenate([curve.step for curve in curves]))
+    x = points[(points >= first) & (points <= last)]
+    return x, np.stack([np.interp(x, curve.step, curve.value) for curve in curves])
+
+
+def _x_axis(metrics: Metrics, name: str) -> str:
+    """Feedback is counted in labels, policies in gradient updates."""
+    feedback = name.split("/")[0] in ("pref", "teacher")
+    return "labels (questions asked)" if feedback and "labels" in metrics else "gradient updates"
+
+
+def _curve(metrics: Metrics, name: str) -> Series:
+    return metrics[name] if _x_axis(metrics, name) == "gradient updates" else over_labels(metrics, name)
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(4.4 * columns, 3.4 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in panels[count:]:
+        unused.remove()
+    return figure, panels[:count]
+
+
+def _decorate(axes: Axes, name: str, x_axis: str) -> None:
+    axes.set_xlabel(x_axis)
+    axes.set_ylabel(AXIS.get(name, name))
+    axes.grid(alpha=0.3)
+    if name.rsplit("/", 1)[-1] in FRACTIONS:
+        axes.set_ylim(-0.03, 1.03)
+    if "updates" in x_axis:
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if abs(x) >= 1000 else f"{x:g}")
+
+
+def _save(figure: Figure, out: str | Path, title: str) -> Path:
+    """Write the figure whole: a reader never sees half of it."""
+    out = Path(out)
+    if title:
+        figure.suptitle(title, fontsize="medium")
+    try:
+        with replacing(out) as part:
+            figure.savefig(part, dpi=120, format=out.suffix.removeprefix(".") or "png")
+    except UserError:
+        raise
+    except ValueError as error:  # matplotlib names the formats it knows
+        raise UserError(f"The figure {out} cannot be drawn: {error}") from error
+    return out

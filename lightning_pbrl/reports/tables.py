@@ -1,0 +1,186 @@
+"""Tables of final figures over seeds: on the terminal, as CSV, as Markdown."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.reports.metrics import Run, find_runs, group, read_metrics, read_results, replicas
+from lightning_pbrl.reports.statistics import Summary, summarise
+
+DEFAULT_METRICS = ("success_rate", "return_mean", "accuracy", "return_pearson")
+"""Metrics by the last part of their names, so that ``test/success_rate`` and ``eval/success_rate`` share a row."""
+
+LAST_EVALUATIONS = 5
+"""Evaluations averaged for a run that was not tested: a single one is noisy, more would reach back into learning."""
+
+HEADER = ("stage", "metric", "source", "seeds", "mean", "std", "iqm", "ci_low", "ci_high")
+
+
+class Row(NamedTuple):
+    """One line of a table.
+
+    Attributes:
+        stage: name of the stage.
+        metric: last part of the metric's name.
+        source: "test" (results.json), "last 5 evals" (mean of the last evaluations) or "final eval".
+        summary: the figures over seeds.
+    """
+
+    stage: str
+    metric: str
+    source: str
+    summary: Summary
+
+
+def finals(runs: Sequence[Run], metric: str) -> dict[str, list[float]]:
+    """Final values of a metric per seed, by where they come from.
+
+    Test results when every run has been tested; else the mean of the last evaluations, and the final one alone.
+
+    Args:
+        runs: the seeds of one stage.
+        metric: last part of its name, for instance ``success_rate``.
+    """
+    tested: list[list[float]] = []
+    for run in runs:
+        results = read_results(run.path)
+        values = {} if results is None else results["metrics"]
+        names = [name for prefix in ("test", "pref") if (name := f"{prefix}/{metric}") in values]
+        tested.append([float(values[key]) for name in names[:1] for key in replicas(values, name)])
+    if all(tested):
+        return {"test": [value for seeds in tested for value in seeds]}
+    averaged, final = [], []
+    for run in runs:
+        metrics = read_metrics(run.path)
+        names = [name for prefix in ("eval", "pref") if (name := f"{prefix}/{metric}") in metrics]
+        for key in replicas(metrics, names[0]) if names else []:
+            averaged.append(float(metrics[key].value[-LAST_EVALUATIONS:].mean()))
+            final.append(float(metrics[key].value[-1]))
+    return {f"last {LAST_EVALUATIONS} evals": averaged, "final eval": final} if final else {}
+
+
+def summary(
+    run_paths: str | Path | Iterable[str | Path], metrics: Sequence[str] | None = None, stages: Sequence[str] = ()
+) -> list[Row]:
+    """Figures of every stage and metric.
+
+    Args:
+        run_paths: run folders, or folders that hold some.
+        metrics: last parts of metric names (a prefix such as ``eval/`` is ignored); :data:`DEFAULT_METRICS` when None.
+        stages: which stages, in this order; all when empty.
+
+    Raises:
+        UserError: when no run is found, or none has any of the metrics.
+    """
+    groups, names = group(find_runs(run_paths)), DEFAULT_METRICS if metrics is None else metrics
+    rows = [
+        Row(stage, name, source, summarise([values]))
+        for stage in (stages or groups)
+        if stage in groups
+        for name in dict.fromkeys(metric.rsplit("/", 1)[-1] for metric in names)
+        for source, values in finals(groups[stage], name).items()
+    ]
+    if not rows:
+        raise UserError(f"None of these runs has a value of {', '.join(names)} yet; evaluate or test them first.")
+    return rows
+
+
+def summary_table(run_paths: str | Path | Iterable[str | Path], metrics: Sequence[str] | None = None) -> Table:
+    """Seeds, mean, standard deviation, interquartile mean and its 95 % bootstrap interval, for the terminal."""
+    table = Table(title="Final figures over seeds", caption="IQM: interquartile mean with its 95 % bootstrap interval")
+    for number, name in enumerate(("stage", "metric", "source", "seeds", "mean", "std", "IQM", "95 % interval")):
+        table.add_column(name, justify="left" if number < 3 else "right", no_wrap=True)
+    for row in summary(run_paths, metrics):
+        s = row.summary
+        figures = (str(s.n), number_text(s.mean), number_text(s.std), number_text(s.iqm), interval_text(s.low, s.high))
+        table.add_row(row.stage, row.metric, row.source, *figures)
+    return table
+
+
+def write_csv(rows: Sequence[Row], path: str | Path) -> Path:
+    """The rows with all digits, one line each under :data:`HEADER`."""
+    with replacing(path) as part, part.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(HEADER)
+        for stage, metric, source, s in rows:
+            writer.writerow([stage, metric, source, s.n, s.mean, s.std, s.iqm, s.low, s.high])
+    return Path(path)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table, rounded as on the terminal."""
+    lines = ["| stage | metric | source | seeds | mean | std | IQM | 95 % interval |"]
+    lines.append("|---|---|---|--:|--:|--:|--:|--:|")
+    for stage, metric, source, s in rows:
+        figures = (str(s.n), number_text(s.mean), number_text(s.std), number_text(s.iqm), interval_text(s.low, s.high))
+        lines.append("| " + " | ".join((stage, metric, source, *figures)) + " |")
+    return "\n".join(lines)
+
+
+def print_comparison(
+    experiment: str | Path,
+    stages: Sequence[str] = (),
+    title: str = "Success and return on unseen episodes",
+    console: Console | None = None,
+) -> list[Row]:
+    """Print the tested policies of an experiment side by side: one line per stage, mean ± standard error over seeds.
+
+    Args:
+        experiment: folder of the experiment.
+        stages: which stages, in this order; every stage with a tested policy when empty.
+        title: above the table.
+        console: where to print.
+
+    Returns:
+        The rows behind it.
+
+    Raises:
+        UserError: when no stage has been tested.
+    """
+    rows = [row for row in summary(experiment, ("success_rate", "return_mean"), stages) if row.source == "test"]
+    if not rows:
+        raise UserError(f"No policy below {experiment} has been tested; fit its stages with then_test, or test them.")
+    caption = "mean ± standard error over seeds; interval: bootstrap of the IQM (up to 3 seeds: of the mean)"
+    table = Table(title=title, caption=caption)
+    for name in ("policy", "seeds", "success rate", "95 % interval", "return"):
+        table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
+    figures = {(row.stage, row.metric): row.summary for row in rows}
+    for stage in dict.fromkeys(row.stage for row in rows):
+        success, returns = figures.get((stage, "success_rate")), figures.get((stage, "return_mean"))
+        known = success or returns
+        cells = [
+            str(known.n) if known else "",
+            _with_error(success),
+            interval_text(success.low, success.high) if success else "",
+            _with_error(returns),
+        ]
+        table.add_row(stage, *cells)
+    (console or Console()).print(table)
+    return rows
+
+
+def _with_error(s: Summary | None) -> str:
+    if s is None:
+        return ""
+    return number_text(s.mean) if s.n < 2 else f"{number_text(s.mean)} ± {number_text(s.standard_error)}"
+
+
+def interval_text(low: float, high: float) -> str:
+    """``[low, high]``; a dash when there is none."""
+    return "-" if low != low else f"[{number_text(low)}, {number_text(high)}]"
+
+
+def number_text(value: float) -> str:
+    """Three decimals below 10, one below 1,000, then none; a dash for NaN."""
+    if value != value:
+        return "-"
+    digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
+    return f"{value:,.{digits}f}"
