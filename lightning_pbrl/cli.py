@@ -41,11 +41,21 @@ def main(args: list[str] | None = None) -> None:
 
     try:
         _dispatch(args)
-    except (UserError, ArgumentError) as error:
+    except Exception as error:
+        mistake = _mistake(error)
+        if mistake is None and not isinstance(error, ArgumentError):
+            raise
         if debug:
             traceback.print_exc()
-        print(f"error: {_one_sentence(error)}", file=sys.stderr)
+        print(f"error: {_one_sentence(mistake or error)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _mistake(error: BaseException | None) -> UserError | None:
+    """The user's error behind ``error``: parsers wrap what a constructor raises."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _one_sentence(error: Exception) -> str:
@@ -59,9 +69,9 @@ def _one_sentence(error: Exception) -> str:
 
         known = [name for kind in registry.PACKAGES for name in registry.classes(kind)]
         return f"{key[1] if key else 'config'}: there is no class {unknown[1]!r}; {nearest(unknown[1], known)}"
-    causes = re.findall(r"^\s*- (?!Expected a <class 'NoneType'>)(.+)$", text, flags=re.MULTILINE)
+    causes = re.search(r"Errors:\n(.*?)\n\s*(?:- Expected a <class 'NoneType'>|Given value)", text, flags=re.DOTALL)
     if key and causes:
-        text = f"{key[1]}: {causes[-1]}; see --help, or `lightning-pbrl list`"
+        text = f"{key[1]}: {causes[1].strip(' -')}; see --help, or `lightning-pbrl list`"
     return " ".join(text.split())
 
 
@@ -137,6 +147,7 @@ def train_cli(args: list[str], run: bool = True) -> Any:
         The LightningCLI object, with ``model``, ``datamodule`` and ``trainer``.
     """
     os.environ.setdefault("MUJOCO_GL", "egl")
+    warnings.filterwarnings("ignore", message=".*SpearmanCorrcoef. will save.*")  # a thousand pairs
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # torch deprecation inside Lightning 2.6
     warnings.filterwarnings("ignore", message=".*Total length of `Share`.*")  # data without a simulator: nothing to roll out
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")  # it does

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A mistake its reader can mend: one sentence that says what is wrong, where, and the cure.
 
-    The command line prints the sentence alone and exits with 2 (``--debug`` shows the traceback). It is no ``ValueError``,
-    because config parsers catch those and wrap them in sentences of their own.
+    The command line prints the sentence alone and exits with 2 (``--debug`` shows the traceback). It is no
+    ``ValueError``, because config parsers catch those and put sentences of their own around them.
     """
 
 

@@ -8,6 +8,7 @@
       learned:
         config: [data/demo.yaml, model/iql.yaml]
         with: {relabel: {reward: "${stages.reward.checkpoint}"}, then_test: true}
+    report: {show: [learned]}                   # stages of the final table, in this order; all tested ones if left out
 
 Every (stage, seed) is one process with one run folder ``runs/<name>/<stage>/seed<k>``. A stage starts when those it
 refers to have finished; a finished stage is skipped when the experiment is run again, a killed one resumes.
@@ -30,6 +31,7 @@ from lightning_pbrl.cli import TRAINER_VERBS, packaged_config, train_cli
 from lightning_pbrl.errors import UserError, nearest
 
 STAGE_KEYS = {"command", "config", "with"}
+EXPERIMENT_KEYS = {"name", "stages", "report"}
 REFERENCE = re.compile(r"\$\{stages\.([\w-]+)\.(checkpoint|run_dir)\}")
 
 
@@ -62,7 +64,8 @@ class Job:
     @property
     def overlay(self) -> dict[str, Any]:
         """The last config of the command line: the stage's own keys, the seed and the run folder."""
-        return {**self.own, "run_dir": str(self.folder), "seed_everything": self.seed}
+        progress = {"heartbeat": True, "name": self.label}
+        return {**self.own, "run_dir": str(self.folder), "seed_everything": self.seed, "progress": progress}
 
     @property
     def digest(self) -> str:
@@ -73,7 +76,7 @@ class Job:
     def arguments(self, overlay: Path) -> list[str]:
         """Command line behind ``python -m lightning_pbrl``."""
         files = [arg for file in [*self.files, str(overlay)] for arg in ("-c", file)]
-        return [self.command, *files, *(["--resume=true"] if self.command == "fit" else [])]
+        return [self.command, *files, *(["--resume"] if self.command == "fit" else [])]
 
     def finished(self) -> bool:
         """Whether this very job has run to its end before.
@@ -110,6 +113,9 @@ def read_experiment(path: str | Path) -> dict[str, Any]:
         command = stage.get("command", "fit")
         if command not in TRAINER_VERBS:
             raise UserError(f"Stage {name!r} of {path} has the command {command!r}: {nearest(command, TRAINER_VERBS)}")
+    unknown = set(content) - EXPERIMENT_KEYS
+    if unknown:
+        raise UserError(f"The experiment {path} has unknown keys {sorted(unknown)}; it knows {sorted(EXPERIMENT_KEYS)}.")
     content.setdefault("name", Path(path).stem)
     return content
 
@@ -188,9 +194,9 @@ def validate(job: Job) -> None:
         promised = {str(needed.folder) for needed in job.after}
         relabel = getattr(cli.config_init, "relabel", None)
         for path in (job.own.get("ckpt_path"), getattr(relabel, "reward", None)):
-            if isinstance(path, str) and path.endswith(".ckpt") and not Path(path).is_file():
-                if not any(path.startswith(folder) for folder in promised):
-                    raise UserError(f"Stage {job.stage!r}: there is no checkpoint at {path}, and no earlier stage makes it.")
+            missing = isinstance(path, str) and path.endswith(".ckpt") and not Path(path).is_file()
+            if missing and not any(str(path).startswith(folder) for folder in promised):
+                raise UserError(f"Stage {job.stage!r}: there is no checkpoint at {path}, and no earlier stage makes it.")
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -235,7 +241,7 @@ def run_command(args: list[str]) -> None:
     failed = run_jobs(jobs, options.jobs, experiment["name"])
     from lightning_pbrl.reports.experiment import report
 
-    report(experiment, out)
+    report(out, experiment.get("report", {}))
     if failed:
         raise UserError(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(job.label for job in failed)}; see their log.txt.")
 

@@ -49,12 +49,11 @@ def run_jobs(jobs: list[Job], at_once: int, title: str) -> list[Job]:
                     console.print(f"[red]{job.label}: not run, because a stage it needs has failed")
                 for slot in set(range(at_once)) - set(running):
                     busy = [process.job for process in running.values()]
-                    ready = (job for job in waiting if not any(need in waiting or need in busy for need in job.after))
-                    job = next(ready, None)
-                    if job is None:
+                    ready = [job for job in waiting if not any(need in waiting or need in busy for need in job.after)]
+                    if not ready:
                         break
-                    waiting.remove(job)
-                    running[slot] = _Process(job, slot if at_once > 1 else None, bars)
+                    waiting.remove(ready[0])
+                    running[slot] = _Process(ready[0], slot if at_once > 1 else None, bars)
                 for slot, process in list(running.items()):
                     if process.poll():
                         del running[slot]

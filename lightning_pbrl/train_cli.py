@@ -95,6 +95,7 @@ class TrainCLI(LightningCLI):
         parser.add_lightning_class_args(RelabelRewards, "relabel")
         parser.add_lightning_class_args(RecordVideo, "video")
         parser.add_lightning_class_args(RoundProgress, "progress")
+        parser.set_defaults({"video.every": None})  # films are asked for
         parser.link_arguments("run_dir", "trainer.default_root_dir")
         parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
         parser.link_arguments("data.spec", "model.init_args.spec", apply_on="instantiate")

@@ -44,17 +44,19 @@ class FlatState:
                 named.update({f"{attribute}.{name}": p for name, p in value.named_parameters()})
         return named
 
+    def _present(self) -> dict[str, dict[str, nn.Parameter]]:
+        """The parameters the owner has now, by group or target and name."""
+        present = {group: self._named(settings.modules or (group,)) for group, settings in self.groups.items()}
+        return {**present, **{target: self._named((target,)) for target in self.targets}}
+
     def attach(self) -> None:
         """Move the modules' present values into the flat storage and make the parameters views of it.
 
         Call it after anything that re-binds ``param.data`` (a device or dtype change); :meth:`attached` tells.
         """
         kept = getattr(self, "storage", None)
-        self.names: dict[str, dict[str, nn.Parameter]] = {}
-        for group, settings in self.groups.items():
-            self.names[group] = self._named(settings.modules or (group,))
+        self.names = self._present()
         for target, (source, _) in self.targets.items():
-            self.names[target] = self._named((target,))
             if [p.shape for p in self.names[target].values()] != [p.shape for p in self.names[source].values()]:
                 raise ValueError(f"target {target!r} and its source {source!r} differ in shape")
         self.leaves = {g: list(self.names[g].values()) for g in self.groups}
@@ -80,7 +82,8 @@ class FlatState:
             options = dict(group.options)
             if issubclass(group.optimizer, torch.optim.Adam | torch.optim.SGD):  # AdamW is an Adam
                 options.setdefault("fused", True)
-            made[name] = group.optimizer([nn.Parameter(self.storage[name][0])], lr=group.lr, **options)
+            make: Any = group.optimizer
+            made[name] = make([nn.Parameter(self.storage[name][0])], lr=group.lr, **options)
         return made
 
     def _rebind_optimizers(self) -> None:
@@ -91,7 +94,7 @@ class FlatState:
                 flat.data = self.storage[name][replica]
                 state = optimizer.state.get(flat, {})
                 for key, value in state.items():
-                    if torch.is_tensor(value) and value.numel() == flat.numel():
+                    if _per_parameter(key, value, flat):
                         state[key] = value.to(flat)
 
     def bind(self, replica: int) -> None:
@@ -105,7 +108,7 @@ class FlatState:
 
     def attached(self) -> bool:
         """Whether every parameter is still the view it was bound to."""
-        for key, named in self.names.items():
+        for key, named in self._present().items():  # asks the modules: loading with assign=True replaces Parameters
             row, at = self.storage[key][self.bound], 0
             for p in named.values():
                 if p.data_ptr() != row.data_ptr() + at * row.element_size() or p.dtype != row.dtype:
@@ -158,7 +161,7 @@ class FlatState:
             for group, optimizer in optimizers.items():
                 (flat,) = optimizer.param_groups[0]["params"]
                 per_group[group] = {
-                    key: self._split({group: value}) if torch.is_tensor(value) and value.numel() == flat.numel() else value
+                    key: self._split({group: value}) if _per_parameter(key, value, flat) else _copy(value)
                     for key, value in optimizer.state.get(flat, {}).items()
                 }
             moments.append(per_group)
@@ -173,7 +176,17 @@ class FlatState:
             for group, optimizer in optimizers.items():
                 (flat,) = optimizer.param_groups[0]["params"]
                 optimizer.state[flat] = {
-                    key: self._join(group, value).to(flat) if isinstance(value, Mapping) else value.clone()
+                    key: self._join(group, value).to(flat) if isinstance(value, Mapping) else _copy(value)
                     for key, value in per_group[group].items()
                 }
         self.bind(self.bound)
+
+
+def _per_parameter(key: str, value: Any, flat: Tensor) -> bool:
+    """Whether an optimiser's entry has one number per weight; a step count has not, even in a group of one weight."""
+    return key != "step" and torch.is_tensor(value) and value.numel() == flat.numel()
+
+
+def _copy(value: Any) -> Any:
+    """The value itself, or its own copy when it is a tensor (optimisers count steps in place)."""
+    return value.clone() if torch.is_tensor(value) else value

@@ -1,5 +1,7 @@
 """What a method hands to the engine: groups to move, losses to move them by, targets that follow.
 
+For instance::
+
     Program(
         groups={"q": Group(lr=3e-4), "v": Group(lr=3e-4), "actor": Group(lr=3e-4, schedule=cosine(30_000))},
         steps=[self.losses],                       # all losses read the state before the step

@@ -55,9 +55,8 @@ class UpdateEngine:
         self.flat = FlatState(owner, program.groups, program.targets, replicas=len(generators))
         device = next(iter(self.flat.storage.values())).device
         self.batched = len(generators) > 1 and (layout == "batched" or (layout == "auto" and device.type == "cuda"))
-        if compile == "auto":
-            compile = device.type == "cuda" or (planned > COMPILE_PAYS_AFTER and shutil.which("g++") is not None)
-        self.compile = bool(compile)
+        pays = device.type == "cuda" or (planned > COMPILE_PAYS_AFTER and shutil.which("g++") is not None)
+        self.compile = pays if compile == "auto" else bool(compile)
         self.updates = 0
         self._gradients = [self._prepare(step) for step in program.steps]
         if device.type == "cpu":
@@ -65,10 +64,27 @@ class UpdateEngine:
 
     def _prepare(self, step: LossStep) -> Gradients:
         function = self._batched_gradients(step) if self.batched else self._own_gradients(step)
-        return _compiled(function) if self.compile else function
+        return self._compiled(function) if self.compile else function
+
+    def _compiled(self, function: Gradients) -> Gradients:
+        """``torch.compile`` with gradients inside the graph; the engine turns eager, with one warning, if that fails."""
+        torch._dynamo.config.trace_autograd_ops = True  # lets autograd.grad be part of the graph
+        compiled = torch.compile(function, fullgraph=True, dynamic=False)
+
+        def call(rows: Any) -> tuple[dict[str, Tensor], Losses]:
+            if self.compile:
+                try:
+                    return compiled(rows)
+                except Exception as error:  # noqa: BLE001 - whatever the compiler stumbles over, eager gives the same numbers
+                    self.compile = False
+                    reason = (str(error).strip() or repr(error)).splitlines()[0]
+                    warnings.warn(f"torch.compile failed, running eagerly: {reason}", stacklevel=2)
+            return function(rows)
+
+        return call
 
     def _own_gradients(self, step: LossStep) -> Gradients:
-        """batch -> flat gradient per group and every loss; one graph when compiled."""
+        """Batch -> flat gradient per group and every loss; one graph when compiled."""
         leaves, view = self.flat.leaves, self.program.view
 
         def gradients(rows: Any) -> tuple[dict[str, Tensor], Losses]:
@@ -139,9 +155,9 @@ class UpdateEngine:
                 grads, losses = self._tiled(gradients, ids)
                 if self.reduce is not None:
                     grads = self._reduced(grads)
+                _accumulate(total, losses)  # before anything moves: a metric may be a view of a parameter
                 for group, grad in grads.items():
                     self.flat.step(group, grad, self.updates + number)
-                _accumulate(total, losses)
             self.flat.follow()
         return {key: value / updates for key, value in total.items()}
 
@@ -169,11 +185,11 @@ class UpdateEngine:
         for number, ids in enumerate(zip(*sampled, strict=True)):
             for gradients in self._gradients:
                 grads, losses = gradients(self.program.gather(torch.stack(ids)))
+                _accumulate(total, losses)
                 for replica in range(self.flat.replicas):
                     self.flat.bound = replica
                     for group, grad in grads.items():
                         self.flat.step(group, grad[replica], self.updates + number)
-                _accumulate(total, losses)
             for replica in range(self.flat.replicas):
                 self.flat.bound = replica
                 self.flat.follow()
@@ -213,25 +229,3 @@ def _accumulate(total: dict[str, Tensor], values: Mapping[str, Tensor], share: f
             total[key] = total[key].add_(value, alpha=share)
         else:
             total[key] = value * share
-
-
-def _compiled(function: Gradients) -> Gradients:
-    """``torch.compile`` with gradients inside the graph; falls back to eager, with one warning, if it cannot be had."""
-    torch._dynamo.config.trace_autograd_ops = True  # type: ignore[attr-defined]  # lets autograd.grad be part of the graph
-    compiled = torch.compile(function, fullgraph=True, dynamic=False)
-    use: list[Gradients] = []
-
-    def call(rows: Any) -> tuple[dict[str, Tensor], Losses]:
-        if use:
-            return use[0](rows)
-        try:
-            result = compiled(rows)
-        except Exception as error:  # noqa: BLE001 - whatever the compiler stumbles over, eager gives the same numbers
-            reason = str(error).strip().splitlines()
-            warnings.warn(f"torch.compile failed, running eagerly: {reason[0] if reason else error!r}", stacklevel=2)
-            use.append(function)
-            return function(rows)
-        use.append(compiled)
-        return result
-
-    return call

@@ -28,5 +28,5 @@ def advantage_weight(advantage: Tensor, temperature: float, limit: float = 100.0
 
 
 def td_target(reward: Tensor, discount: float, terminated: Tensor, next_value: Tensor) -> Tensor:
-    """r + discount (1 - terminated) V(s'), (B,); a time limit is not a termination and is bootstrapped through."""
+    """One-step target r + discount (1 - terminated) V(s'), (B,); a time limit is no termination."""
     return reward + discount * (1.0 - terminated) * next_value

@@ -1,1 +1,1 @@
-""""""
+"""One LightningModule per method, one file per method."""

@@ -79,6 +79,13 @@ class Method(pl.LightningModule):
     """Whether several replicas can share a process: only methods that neither ask nor act while training."""
     validates_on: ClassVar[Literal["episodes", "pairs"]] = "episodes"
 
+    # Kept out of module registration (set through __dict__): no parameters of their own.
+    source: Transitions
+    engines: dict[str, UpdateEngine]
+    _restored: dict[str, Any] | None
+    _built: bool
+    _results: dict[str, CatMetric]
+
     def __init__(
         self,
         spec: Spec,
@@ -102,7 +109,6 @@ class Method(pl.LightningModule):
         self.block, self.compile_updates, self.replicas, self.layout = block, compile, replicas, layout
         self.labels, self.asked = Labels.empty(), Asked()
         self.round_done, self.finished = False, False
-        self.source: Transitions
         self.__dict__.update(engines={}, _restored=None, _built=False, _results={})
         self._phases: list[Phase] = []
         self._in_phase = 0
@@ -110,6 +116,11 @@ class Method(pl.LightningModule):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Method.registry[cls.__name__] = cls
+
+    @property
+    def hparams(self) -> Any:
+        """The constructor's arguments as attributes."""
+        return super().hparams
 
     # What an author writes -------------------------------------------------------------------------------------------
 
@@ -179,14 +190,15 @@ class Method(pl.LightningModule):
     def setup(self, stage: str) -> None:
         self.source = getattr(self.trainer.datamodule, "source", None)  # type: ignore[attr-defined, assignment]
         if stage == "fit":
+            if self.source is None:
+                name = type(self).__name__
+                raise UserError(f"{name} needs data: give fit() a data module of lightning_pbrl.datamodules.")
             glue.check_strategy(self.trainer, self.replicas)
             glue.checkpoint_at_round_edges(self.trainer)
-            self.trainer.log_every_n_steps = 1  # a step is a block here
+            self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # a step is a block here
             self.trainer.num_sanity_val_steps = 0  # evaluation is real episodes, not a batch of data to try
 
     def on_fit_start(self) -> None:
-        if self.source is None:
-            raise UserError(f"{type(self).__name__} needs data: give fit() a data module of lightning_pbrl.datamodules.")
         if len(self.source) and self.source.obs_dim != self.spec["obs_dim"]:
             raise UserError(
                 f"The model was built for observations of size {self.spec['obs_dim']}, the data have {self.source.obs_dim}; "
@@ -238,6 +250,17 @@ class Method(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         self._phases, self._in_phase, self.round_done = list(self.plan(self.trainer.current_epoch)), 0, False
         self.round_updates = sum(phase.updates for phase in self._phases)
+
+    @property
+    def phase(self) -> str:
+        """Name of the phase that runs now; empty when the round is over."""
+        return self._phases[0].name if self._phases else ""
+
+    @property
+    def updates_left(self) -> int:
+        """Updates planned for the rest of this round; what a phase that ended early left undone does not count."""
+        left = sum(phase.updates for phase in self._phases) - self._in_phase
+        return min(left, self.trainer.max_steps - self.trainer.global_step) if self.trainer.max_steps > 0 else left
 
     def training_step(self, token: int) -> None:
         """Run the next block of the current phase; the block after the last closes the round."""
@@ -372,6 +395,7 @@ class Method(pl.LightningModule):
             found = "another program" if saved is None else saved["method"]
             raise UserError(f"The checkpoint was written by {found}, not by {type(self).__name__}; name the method that made it.")
         self.__dict__["_restored"] = saved
+        self.engines.clear()  # they hold what was trained before; a fit starts its own
 
 
 def plain(value: Any) -> Any:

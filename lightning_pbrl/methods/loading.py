@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lightning_pbrl.errors import UserError, nearest
-from lightning_pbrl.methods.base import Method
+from lightning_pbrl.methods.base import Method, plain
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"The checkpoint {path} holds objects other than tensors and plain types and was not loaded; "
             "only load checkpoints that this library has written."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # the reader of a damaged file fails in many ways
         raise UserError(f"The checkpoint {path} is damaged or incomplete and cannot be read; use an earlier one.") from error
     if not isinstance(checkpoint, dict) or "lightning_pbrl" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of this library; give the path of a .ckpt file that a fit has written.")
@@ -60,9 +60,15 @@ def load_method(path: str | Path, replica: int = 0, device: str = "cpu") -> Meth
             f"The checkpoint {path} names the method {name!r}, which is not registered here ({nearest(name, Method.registry)}) "
             "Import the package that defines it first."
         )
-    method = Method.registry[name](**checkpoint["hyper_parameters"])
-    method.configure_model()
-    method.load_state_dict(checkpoint["state_dict"])
+    try:
+        method = Method.registry[name](**plain(checkpoint["hyper_parameters"]))  # plain drops keys that name classes
+        method.configure_model()
+        method.load_state_dict(checkpoint["state_dict"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"The checkpoint {path} does not fit this version's {name} ({str(error).splitlines()[0]}): load it with the version "
+            "that wrote it."
+        ) from error
     if not 0 <= replica < method.replicas:
         raise UserError(f"{path} holds {method.replicas} replica(s), numbered from 0; there is no replica {replica}.")
     for engine in saved["engines"].values():

@@ -7,6 +7,7 @@ Uniform queries make it MR, disagreement queries make it OPRL.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -52,6 +53,7 @@ class RewardEnsemble(Method):
 
     needs = frozenset({"labels"})
     validates_on = "pairs"
+    scorer: ReturnScorer | None
 
     def __init__(
         self,
@@ -77,7 +79,10 @@ class RewardEnsemble(Method):
         self.members = MLP(obs_dim + action_dim, 1, h.hidden, h.ensemble_size, nn.LeakyReLU, output)
         self.normalizer = Normalizer(obs_dim)
         self.val_accuracy, self.val_calibration = BinaryAccuracy(), BinaryCalibrationError()
-        self.val_pearson, self.val_spearman = PearsonCorrCoef(), SpearmanCorrCoef()
+        self.val_pearson = PearsonCorrCoef()
+        with warnings.catch_warnings():  # "will save all targets in a buffer": a thousand held-out pairs fit
+            warnings.simplefilter("ignore")
+            self.val_spearman = SpearmanCorrCoef()
         self.__dict__["scorer"] = None
         self.pairs = Labels.empty()
 
@@ -134,15 +139,20 @@ class RewardEnsemble(Method):
     @torch.no_grad()
     def returns(self, query: Query) -> Tensor:
         """Predicted return of every asked segment per member, (E, B, C)."""
-        if self.scorer is None or self.scorer.source is not self.source:
-            self.__dict__["scorer"] = ReturnScorer(self.reward, self.source, self.model_version)
-        return self.scorer.returns(query)
+        scorer = self.scorer
+        if scorer is None or scorer.source is not self.source:
+            self.__dict__["scorer"] = scorer = ReturnScorer(self.reward, self.source, self.model_version)
+        return scorer.returns(query)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.__dict__["scorer"] = None  # its sums are those of other weights
 
     def model_version(self) -> int:
         """A number that changes whenever the members have moved."""
         return self.engines["reward"].updates if self.engines else 0
 
-    def validation_step(self, numbers: Tensor, batch_idx: int) -> None:
+    def validation_step(self, numbers: Any, batch_idx: int) -> None:
         """Compare predicted with true returns on held-out pairs (true rewards are read here, for evaluation only)."""
         if not len(numbers):
             return
@@ -169,5 +179,8 @@ class RewardEnsemble(Method):
             metric.reset()
         self.log_dict({**row, "step": float(self.trainer.global_step)}, batch_size=1)
 
-    test_step = validation_step
-    on_test_epoch_end = on_validation_epoch_end
+    def test_step(self, numbers: Any, batch_idx: int) -> None:
+        self.validation_step(numbers, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self.on_validation_epoch_end()

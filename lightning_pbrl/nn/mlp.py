@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the name everybody knows
+
+from lightning_pbrl.nn.linear import linear
 
 
 class MLP(nn.Module):
@@ -66,7 +67,7 @@ class MLP(nn.Module):
     def _net(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
         last = len(weights) - 1
         for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            x = F.linear(x, weight, bias)
+            x = linear(x, weight, bias)
             if layer < last:
                 x = self.activation(x)
         return self.output(x)

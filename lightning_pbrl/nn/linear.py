@@ -1,0 +1,82 @@
+"""The linear map of every network: ``F.linear``, computed by oneDNN where that is the faster library.
+
+PyTorch's CPU build multiplies float32 matrices with MKL. On an AMD EPYC (family 26) MKL reaches 107 GFLOP/s per core
+and oneDNN, which PyTorch brings as well, 230; both round as float32 does (``benchmarks/``). The choice depends on
+shapes alone, so that a resumed run repeats it bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""Whether oneDNN is used; ``benchmarks/`` switches it off to tell what it brings."""
+MIN_WIDTH, MIN_WORK = 32, 2_500_000
+"""Narrowest side of a weight, and multiplications (rows x in x out), from which oneDNN repays its overhead (20 us)."""
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return x W^T + b: (..., in), (out, in), (out,) -> (..., out)."""
+    if ONEDNN and _suits_onednn(x, weight):
+        return _Product.apply(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
+    large = x.dim() == 2 and min(weight.shape) >= MIN_WIDTH and x.shape[0] * weight.numel() >= MIN_WORK
+    return large and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+
+
+class _Product(torch.autograd.Function):
+    """x W^T + b of two matrices; its gradients are such products again."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        x, weight, _ = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        product = _Product.apply if torch.is_grad_enabled() else _product  # a graph when second derivatives are wanted
+        return (
+            product(grad, weight.T, None) if of_x else None,
+            product(grad.T, x.T, None) if of_weight else None,
+            grad.sum(0) if of_bias else None,
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, int]:
+        """Under a leading axis (replicas in the batched layout) PyTorch's own batched product."""
+        return torch.vmap(F.linear, in_dims=in_dims)(x, weight, bias), 0
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if torch.compiler.is_compiling():
+        return torch.ops.lightning_pbrl.product(x, weight, bias)
+    return _onednn(x, weight, bias)
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+# torch.compile replaces oneDNN's operator by one that takes constant weights only; under a name that it does not
+# know, the operator is called as it is.
+_library = torch.library.Library("lightning_pbrl", "DEF")
+_library.define("product(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+_library.impl("product", _onednn, "CPU")
+
+
+@torch.library.register_fake("lightning_pbrl::product", lib=_library)
+def _shape(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])
