@@ -138,6 +138,7 @@ class AskTeacher(pl.Callback):
             query = strategy.propose(pool, quota - asked, method, known, rng)  # type: ignore[arg-type]
             if len(query) == 0:
                 break
+            query = Query(query.kind, query.start[: quota - asked], query.length)  # the budget is never overspent
             first = AskKey(self.run, number, before + asked)
             query, answer, clips = self._answered(first, query, method)
             strategy.observe(query, answer)

@@ -90,9 +90,12 @@ class _Process:
         """Refresh the bar; True when the process has ended."""
         beat = _heartbeat(self.job.folder / "progress.json")
         if beat:
-            metrics = " ".join(f"{key.split('/')[-1]} {value:.3g}" for key, value in beat.get("metrics", {}).items())
-            what = f"round {beat.get('round', 0)} {beat.get('phase', '')} {metrics}"
-            self.bars.update(self.bar, total=beat.get("total") or None, completed=beat.get("done", 0), what=what)
+            shown = {key: value for key, value in beat.get("metrics", {}).items() if key.split("/")[0] in ("eval", "pref")}
+            metrics = " ".join(f"{key.split('/')[-1]} {value:.3g}" for key, value in shown.items())
+            whole = ("updates", "planned") if beat.get("planned") and beat.get("stage") == "fit" else ("done", "total")
+            done, total = (beat.get(key) for key in whole)
+            what = f"{beat.get('stage', '')} round {beat.get('round', 0)} {beat.get('phase', '')} {metrics}"
+            self.bars.update(self.bar, total=total or None, completed=done or 0, what=what)
         code = self.process.poll()
         if code is None:
             return False

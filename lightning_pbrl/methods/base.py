@@ -7,7 +7,7 @@ An author writes four things: ``build`` (the networks), ``programs`` (losses, gr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -117,10 +117,11 @@ class Method(pl.LightningModule):
         super().__init_subclass__(**kwargs)
         Method.registry[cls.__name__] = cls
 
-    @property
-    def hparams(self) -> Any:
-        """The constructor's arguments as attributes."""
-        return super().hparams
+    if TYPE_CHECKING:  # for type checkers only: torch.compile cannot follow super() in a property
+
+        @property
+        def hparams(self) -> Any:
+            """The constructor's arguments as attributes."""
 
     # What an author writes -------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ def report(out: Path, settings: Mapping[str, Any], console: Console | None = Non
     except UserError as error:  # nothing was tested: an experiment of fits alone
         console.print(str(error))
         return
-    for run in find_runs(out):
+    for run in find_runs(drawn):  # the first stage of the table is the one to look at
         film = run.path / "video.mp4"
         if film.is_file():
             shutil.copyfile(film, out / "video.mp4")

@@ -1,0 +1,106 @@
+"""Learning curves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from run_folders import write_policy_run, write_version
+
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.reports.metrics import Series, read_metrics
+from lightning_pbrl.reports.plot import aligned, learning_curve, plot
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that were saved, beside the files."""
+    seen = []
+    save = Figure.savefig
+
+    def spy(self, *args, **kwargs):
+        seen.append(self)
+        return save(self, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", spy)
+    return seen
+
+
+def test_curves_are_aligned_where_all_have_values():
+    early = Series(np.array([0.0, 100.0, 200.0]), np.array([0.0, 1.0, 2.0]))
+    late = Series(np.array([50.0, 150.0, 300.0]), np.array([5.0, 6.0, 9.0]))
+    x, values = aligned([early, late])
+    assert x.tolist() == [50, 100, 150, 200]
+    assert values.tolist() == [[0.5, 1.0, 1.5, 2.0], [5.0, 5.5, 6.0, 7.0]]
+
+
+def test_a_line_is_the_mean_over_seeds_and_its_shade_the_interval(tmp_path, figures):
+    write_policy_run(tmp_path / "demo" / "learned" / "seed0", [0.0, 0.4, 0.8])
+    write_policy_run(tmp_path / "demo" / "learned" / "seed1", [0.2, 0.6, 0.8])
+    write_policy_run(tmp_path / "demo" / "bc" / "seed0", [0.1, 0.1])
+    out = plot(tmp_path / "demo", tmp_path / "figures" / "plot.png")
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in out.parent.iterdir()] == ["plot.png"]
+    success, returns = figures[0].axes
+    assert success.get_xlabel() == "gradient updates"
+    assert (success.get_ylabel(), returns.get_ylabel()) == (
+        "success (fraction of episodes)",
+        "return (environment reward)",
+    )
+    bc, learned = success.lines
+    assert bc.get_label() == "bc (n = 1)"
+    assert learned.get_label() == "learned (n = 2)"
+    assert learned.get_xdata().tolist() == [100, 200, 300]
+    assert learned.get_ydata() == pytest.approx([0.1, 0.5, 0.8])
+    (shade,) = success.collections  # one seed has none
+    at_100 = [y for x, y in shade.get_paths()[0].vertices if x == 100]
+    assert (min(at_100), max(at_100)) == pytest.approx((0.0, 0.2))
+
+
+def test_replicas_count_as_seeds(tmp_path, figures):
+    rows = [{"step": 100, "train/q_loss": 1.0}]
+    for step in (100, 200):
+        row = {
+            "step": step,
+            "eval/return_mean": 2.0,
+            "eval/return_mean/replica_0": 1.0,
+            "eval/return_mean/replica_1": 3.0,
+        }
+        rows.append(row)
+    write_version(tmp_path / "run", 0, rows)
+    plot(tmp_path / "run", tmp_path / "plot.png", "eval/return_mean")
+    (axes,) = figures[0].axes
+    assert axes.lines[0].get_label() == "run (n = 2)"
+    assert axes.lines[0].get_ydata().tolist() == [2.0, 2.0]
+
+
+def test_reward_models_are_drawn_against_labels(tmp_path, figures):
+    rows = []
+    for k in (1, 2):
+        rows.append({"step": 50.0 * (k - 1), "teacher/clear_ratio": 0.5})
+        rows.append({"step": 50.0 * k, "labels": 20.0 * k, "train/members_loss": 1.0})
+        rows.append({"step": 50.0 * k, "pref/accuracy": 0.4 * k})
+    write_version(tmp_path, 0, rows)
+    assert learning_curve(read_metrics(tmp_path), tmp_path / "curve.png") == tmp_path / "curve.png"
+    accuracy, clear = figures[0].axes
+    assert accuracy.get_xlabel() == clear.get_xlabel() == "labels (questions asked)"
+    assert accuracy.lines[0].get_xdata().tolist() == clear.lines[0].get_xdata().tolist() == [20, 40]
+    assert accuracy.get_ylim() == pytest.approx((-0.03, 1.03))
+
+
+def test_nothing_to_draw(tmp_path):
+    assert learning_curve({}, tmp_path / "curve.png") is None
+    write_version(tmp_path / "run", 0, [{"step": 1, "train/q_loss": 1.0}])
+    with pytest.raises(UserError, match="None of these runs has been evaluated yet"):
+        plot(tmp_path / "run", tmp_path / "plot.png")
+    with pytest.raises(UserError, match=r"No run has logged the metric 'train/q_los': did you mean train/q_loss\?"):
+        plot(tmp_path / "run", tmp_path / "plot.png", "train/q_los")
+
+
+def test_a_figure_that_cannot_be_written(tmp_path):
+    write_policy_run(tmp_path / "run", [0.5])
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"plot\.png cannot be written"):
+        plot(tmp_path / "run", tmp_path / "file" / "plot.png")
+    with pytest.raises(UserError, match=r"plot\.doc cannot be drawn: Format 'doc' is not supported"):
+        plot(tmp_path / "run", tmp_path / "plot.doc")
