@@ -95,13 +95,13 @@ def summary(
 
 def summary_table(run_paths: str | Path | Iterable[str | Path], metrics: Sequence[str] | None = None) -> Table:
     """Seeds, mean, standard deviation, interquartile mean and its 95 % bootstrap interval, for the terminal."""
-    table = Table(title="Final figures over seeds", caption="IQM: interquartile mean with its 95 % bootstrap interval")
-    for number, name in enumerate(("stage", "metric", "source", "seeds", "mean", "std", "IQM", "95 % interval")):
+    table = Table(title="Final figures over seeds", caption="n seeds; IQM: interquartile mean, 95 % bootstrap interval")
+    for number, name in enumerate(("stage", "metric", "source", "n", "mean ± std", "IQM [95 % interval]")):
         table.add_column(name, justify="left" if number < 3 else "right", no_wrap=True)
     for row in summary(run_paths, metrics):
         s = row.summary
-        figures = (str(s.n), number_text(s.mean), number_text(s.std), number_text(s.iqm), interval_text(s.low, s.high))
-        table.add_row(row.stage, row.metric, row.source, *figures)
+        spread = f"{number_text(s.mean)} ± {number_text(s.std)}"
+        table.add_row(row.stage, row.metric, row.source, str(s.n), spread, f"{number_text(s.iqm)} {interval_text(s.low, s.high)}")
     return table
 
 
