@@ -88,14 +88,20 @@ class AskTeacher(pl.Callback):
     def _same_question_maker(self, seed: int) -> None:
         """Refuse to mix this run's questions with those another configuration has left under the same name."""
         assert self.store is not None and self.run is not None  # noqa: S101
-        found = self.store.origin(self.run)
-        ours = {"strategy": self.query.describe(), "teacher": self._teacher_settings(), "seed": seed}
-        if self.budget and found is not None and found != ours:
+        for number in (0, 1):  # round 0 may have a strategy of its own
+            found = self.store.origin(self.run, number)
+            ours = {"strategy": self._strategy(number).describe(), "teacher": self._teacher_settings(), "seed": seed}
+            if not self.budget or found is None or found == ours:
+                continue
             different = ", ".join(key for key in ours if found[key] != ours[key])
             raise UserError(
                 f"The label store {self.store.name} already holds answers of run {self.run!r} that were asked with another "
                 f"{different}: use a new run folder or ask.run, or remove that file."
             )
+
+    def _strategy(self, number: int) -> QueryStrategy:
+        """What chooses the questions of a round."""
+        return UniformQuery() if number == 0 and self.uniform_first else self.query
 
     def _teacher_settings(self) -> dict[str, Any]:
         return {} if self.teacher is None else self.teacher.describe()
@@ -128,7 +134,7 @@ class AskTeacher(pl.Callback):
     def _ask(self, number: int, before: int, quota: int, method: Method) -> dict[str, float]:
         """Propose, answer, store, observe, until the quota is spent or nothing is proposed."""
         assert self.teacher is not None and self.store is not None and self.run is not None  # noqa: S101
-        strategy = UniformQuery() if number == 0 and self.uniform_first else self.query
+        strategy = self._strategy(number)
         source, rng = method.source, stream(method.seed, "query", number)
         known = self.store.labels("pair", self.length, run=self.run, up_to_round=number - 1)
         pool = source.pool(self.length)
@@ -162,19 +168,18 @@ class AskTeacher(pl.Callback):
         """Answers to ``query``: stored ones where the key is in the store, fresh ones, committed, for the rest."""
         assert self.teacher is not None and self.store is not None  # noqa: S101
         numbers, stored_query, stored = self.store.stored(first.run, first.round, "pair")
-        have = (numbers >= first.number) & (numbers < first.number + len(query)) & (stored.status != Status.PENDING)
-        count = int(have.sum())  # a prefix: batches are committed whole and in order
-        if count and stored_query.length != query.length:
+        have = (numbers >= first.number) & (numbers < first.number + len(query))  # batches are committed whole, in order
+        count = int((stored.status[have] != Status.PENDING).cumprod(0).sum())  # up to the first that is still open
+        if have.any() and stored_query.length != query.length:
             raise UserError(
                 f"The label store {self.store.name} holds questions of run {first.run!r} about segments of "
                 f"{stored_query.length} steps, this run shows {query.length}: set segment_length back, or use a new run folder "
                 "or ask.run."
             )
-        start = query.start.cpu()
-        start = torch.cat([stored_query.start[have], start[count:]])
+        start = torch.cat([stored_query.start[have], query.start.cpu()[int(have.sum()) :]])
         query = Query(query.kind, start, query.length)
         clips = method.source.clips(query)
-        answer = Answer(stored.value[have], stored.status[have])
+        answer = Answer(stored.value[have][:count], stored.status[have][:count])
         if count < len(query):
             rest = Query(query.kind, start[count:], query.length)
             keys = question_keys(method.seed, first.number + count, len(rest))
@@ -183,7 +188,7 @@ class AskTeacher(pl.Callback):
                 AskKey(first.run, first.round, first.number + count),
                 rest,
                 fresh,
-                strategy=self.query.describe(),
+                strategy=self._strategy(first.round).describe(),
                 teacher=self._teacher_settings(),
                 seed=method.seed,
                 answered_by=type(self.teacher).__name__,

@@ -64,6 +64,7 @@ class Program:
         gather: ids of one update -> tensors; runs outside the compiled function, so data size is never a shape.
         view: gathered tensors -> the batch a step sees; runs inside (free views when compiled).
         targets: target attribute -> (source group, polyak rate); moved after the last step of each update.
+        ragged: whether updates differ in size, so that a compiled function would be compiled anew for each size.
         tile: evaluate each update in tiles of this many ids (last axis of the ids) and accumulate gradients; the losses
             must be means over that axis. Keeps wide batches in the cache of a CPU.
     """
@@ -75,6 +76,7 @@ class Program:
     view: Callable[[Any], Any] = identity
     targets: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     tile: int | None = None
+    ragged: bool = False
 
 
 def cosine(updates: int) -> Schedule:

@@ -56,7 +56,7 @@ class UpdateEngine:
         device = next(iter(self.flat.storage.values())).device
         self.batched = len(generators) > 1 and (layout == "batched" or (layout == "auto" and device.type == "cuda"))
         pays = device.type == "cuda" or (planned > COMPILE_PAYS_AFTER and shutil.which("g++") is not None)
-        self.compile = pays if compile == "auto" else bool(compile)
+        self.compile = (pays and not program.ragged) if compile == "auto" else bool(compile)
         self.updates = 0
         self._gradients = [self._prepare(step) for step in program.steps]
         if device.type == "cpu":

@@ -55,10 +55,14 @@ def check_strategy(trainer: pl.Trainer, replicas: int) -> None:
     """Refuse what the engine cannot average gradients for.
 
     Raises:
-        UserError: for strategies other than one device or DDP, and for replicas over several devices.
+        UserError: for strategies other than one device or DDP, replicas over several devices, and other precisions.
     """
     strategy = trainer.strategy
-    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+    if trainer.precision != "32-true":
+        raise UserError(
+            f"trainer.precision is {trainer.precision}, and the update engine computes in float32: leave it at 32-true."
+        )
+    if not isinstance(strategy, SingleDeviceStrategy) and type(strategy) is not DDPStrategy:  # DeepSpeed is a DDPStrategy
         raise UserError(
             f"Strategy {type(strategy).__name__} is not supported, because the update engine averages gradients itself; "
             "use trainer.strategy=ddp, or one device."
@@ -78,10 +82,10 @@ def checkpoint_at_round_edges(trainer: pl.Trainer) -> None:
     """
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
-            if callback._every_n_train_steps or callback._train_time_interval:
+            if callback._every_n_train_steps or callback._train_time_interval or callback.save_on_exception:
                 raise UserError(
                     "A checkpoint inside a round cannot be resumed exactly; set every_n_epochs (an epoch is a round) on "
-                    "ModelCheckpoint instead of every_n_train_steps or train_time_interval."
+                    "ModelCheckpoint instead of every_n_train_steps, train_time_interval or save_on_exception."
                 )
             callback._save_on_train_epoch_end = True
 

@@ -94,7 +94,7 @@ class RewardEnsemble(Method):
         h = self.hparams
         tile = h.tile if self.device.type == "cpu" else None
         groups = {"members": Group(h.lr)}
-        return {"reward": Program(groups, [self.losses], self.sample_passes, self.gather_pairs, tile=tile)}
+        return {"reward": Program(groups, [self.losses], self.sample_passes, self.gather_pairs, tile=tile, ragged=True)}
 
     def plan(self, round_number: int) -> list[Phase]:
         self.pairs = self.labels.preferences().to(self.device)

@@ -244,7 +244,7 @@ def test_half_a_round_is_completed(tmp_path: Path) -> None:
     ],
 )
 def test_another_configuration_in_the_same_store_is_refused(change: dict[str, Any], named: str, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"teacher": CountingTeacher(), "budget": 10, "per_round": 10, "run": "mine"}
+    settings: dict[str, Any] = {"teacher": CountingTeacher(), "budget": 20, "per_round": 10, "run": "mine"}
     fit(tmp_path, AskTeacher(**settings))
     seed = change.pop("seed", 0) if "seed" in change else 0
     message = rf"labels\.sqlite already holds answers of run 'mine' that were asked with another {named}: use a new run"

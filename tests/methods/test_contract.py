@@ -1,0 +1,286 @@
+"""What every method of the library must do, whatever it learns: one set of tests over the registry."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toys import SPEC, ToyData, assert_same, callbacks_for, make_trainer, read_csv
+
+from lightning_pbrl.callbacks.ask_teacher import AskTeacher
+from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.base import Method
+from lightning_pbrl.methods.loading import load_method
+from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.registry import classes
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),  # a resumed run
+    pytest.mark.filterwarnings("ignore:The dirpath has changed from"),  # ... in a copy of its folder
+]
+
+METHODS = {name: cls for name, cls in classes("methods").items() if cls.__module__.startswith("lightning_pbrl.")}
+SMALL = {
+    "hidden": [16, 16],
+    "updates": 100,
+    "eval_interval": 40,
+    "batch_size": 16,
+    "lr": 3e-3,
+    "epochs": 6,
+    "ensemble_size": 2,
+    "stop_accuracy": 1.0,
+    "block": 7,
+}
+"""Settings of a fit of about a second; a method takes those it has."""
+
+each = pytest.mark.parametrize("name", METHODS)
+each_policy = pytest.mark.parametrize("name", [n for n, cls in METHODS.items() if "labels" not in cls.needs])
+
+
+def small(name: str, **changes: Any) -> Method:
+    cls = METHODS[name]
+    known = {*inspect.signature(cls).parameters, *inspect.signature(Method).parameters}
+    return cls(SPEC, **{key: value for key, value in {**SMALL, **changes}.items() if key in known})
+
+
+def fit(name: str, folder: Path, ckpt_path: Path | None = None, data: ToyData | None = None, **settings: Any) -> Method:
+    method = small(name, **settings.pop("method", {}))
+    callbacks = settings.pop("around", None) or callbacks_for(type(method))
+    trainer = make_trainer(folder, callbacks, **settings)
+    trainer.fit(method, data or ToyData(), ckpt_path=ckpt_path)
+    return method
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Each method's plain small fit, done once: (method, folder)."""
+    done: dict[str, tuple[Method, Path]] = {}
+
+    def get(name: str) -> tuple[Method, Path]:
+        if name not in done:
+            folder = tmp_path_factory.mktemp(name)
+            done[name] = (fit(name, folder), folder)
+        return done[name]
+
+    return get
+
+
+def updates_of(method: Method) -> int:
+    return sum(engine.updates for engine in method.engines.values())
+
+
+@each
+def test_losses_are_finite_and_fall(name: str, fitted: Any) -> None:
+    method, folder = fitted(name)
+    groups = {group for engine in method.engines.values() for group in engine.program.groups}
+    totals = [
+        sum(row[f"train/{group}_loss"] for group in groups if f"train/{group}_loss" in row)
+        for row in read_csv(folder)
+        if any(f"train/{group}_loss" in row for group in groups)
+    ]
+    assert len(totals) >= 9 and all(math.isfinite(total) for total in totals)
+    assert sum(totals[-3:]) / 3 < 0.9 * totals[0]
+
+
+@each
+def test_actions_or_rewards_have_shape_and_range(name: str, fitted: Any) -> None:
+    method, _ = fitted(name)
+    obs = 100 * torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    if type(method).act is not Method.act:
+        for sample in (False, True):
+            action = method.act(obs, sample=sample)
+            assert action.shape == (8, 2) and action.abs().max() <= 1 and torch.isfinite(action).all()
+    else:
+        reward = method.reward(torch.cat([obs, torch.zeros(8, 2)], 1))
+        assert reward.dim() == 2 and reward.shape[1] == 8 and torch.isfinite(reward).all()
+        with pytest.raises(UserError, match=f"{name} learns a reward, not a policy"):
+            method.act(obs)
+    if type(method).reward is Method.reward:
+        with pytest.raises(UserError, match=f"{name} learns a policy, not a reward"):
+            method.reward(obs)
+
+
+@each
+def test_loaded_method_gives_identical_outputs(name: str, fitted: Any) -> None:
+    method, folder = fitted(name)
+    loaded = load_method(folder / "checkpoints" / "last.ckpt")
+    assert type(loaded) is type(method) and not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    obs = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    if type(method).act is not Method.act:
+        assert torch.equal(loaded.act(obs), method.act(obs))
+    if type(method).reward is not Method.reward:
+        features = torch.randn(8, 7, generator=torch.Generator().manual_seed(1))
+        assert torch.equal(loaded.reward(features), method.reward(features))
+
+
+@each
+def test_steps_rounds_and_validation(name: str, fitted: Any) -> None:
+    """Steps are gradient updates on every axis; every round, of whatever length, is validated at its end."""
+    method, folder = fitted(name)
+    trainer = method.trainer
+    assert trainer.global_step == updates_of(method) > 0
+    rows = read_csv(folder)
+    trained = [row["step"] for row in rows if any(key.startswith("train/") for key in row)]
+    trained = list(dict.fromkeys(trained))  # the empty block that closes a round repeats its last row
+    assert trained == sorted(trained) and trained[-1] == trainer.global_step
+    validated = [row["step"] for row in rows if any(key.startswith(("eval/", "pref/")) for key in row)]
+    assert len(validated) == trainer.current_epoch == 3
+    assert validated[-1] == trainer.global_step
+    if "updates" in method.hparams:  # 100 updates in rounds of 40, blocks of 7
+        assert validated == [40, 80, 100]
+        assert trained == [7, 14, 21, 28, 35, 40, 47, 54, 61, 68, 75, 80, 87, 94, 100]
+
+
+@each
+def test_resume_is_an_uninterrupted_run(name: str, fitted: Any, tmp_path: Path) -> None:
+    """Stop after two of three rounds, continue with a new Trainer: weights, moments, generators and logs are equal."""
+    straight, folder = fitted(name)
+    fit(name, tmp_path, max_epochs=2)
+    resumed = fit(name, tmp_path, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    assert_same(straight.state_dict(), resumed.state_dict())
+    for key, engine in straight.engines.items():
+        assert_same(engine.state_dict(), resumed.engines[key].state_dict())
+    assert resumed.trainer.global_step == straight.trainer.global_step
+    assert resumed.trainer.current_epoch == straight.trainer.current_epoch
+    assert read_csv(folder) == read_csv(tmp_path)
+
+
+@each
+def test_finished_run_resumed_does_nothing(name: str, fitted: Any, tmp_path: Path) -> None:
+    straight, folder = fitted(name)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    again = fit(name, copy, ckpt_path=copy / "checkpoints" / "last.ckpt")
+    assert again.trainer.global_step == straight.trainer.global_step
+    assert_same(straight.state_dict(), again.state_dict())
+    assert read_csv(copy) == read_csv(folder)
+
+
+@each
+def test_only_what_should_move_moves(name: str, tmp_path: Path) -> None:
+    """One more update: groups move, targets by exactly polyak times the distance, everything else stays."""
+    method = fit(name, tmp_path)
+    for engine in method.engines.values():
+        engine.updates = 10  # schedules that have ended would hold their groups still
+        before = {key: value.clone() for key, value in method.state_dict().items()}
+        flat = {key: rows.clone() for key, rows in engine.flat.storage.items()}
+        engine.run(1)
+        for group in engine.program.groups:
+            assert not torch.equal(engine.flat.storage[group], flat[group])
+        for target, (source, polyak) in engine.program.targets.items():
+            expected = torch.lerp(flat[target], engine.flat.storage[source], polyak)
+            assert torch.equal(engine.flat.storage[target], expected) and not torch.equal(expected, flat[target])
+        moving = {parameter for named in engine.flat.names.values() for parameter in named}
+        still = {key: value for key, value in method.state_dict().items() if key not in moving}
+        assert_same({key: before[key] for key in still}, still)
+
+
+@each
+def test_no_loss_waits_for_the_device(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python number taken from a tensor stalls a GPU and cannot be part of a captured graph."""
+    method = fit(name, tmp_path)
+
+    def forbidden(tensor: torch.Tensor, *args: object) -> Any:
+        raise AssertionError("a loss asked for the value of a tensor")
+
+    for attribute in ("item", "tolist", "numpy", "__float__", "__int__", "__bool__"):
+        monkeypatch.setattr(torch.Tensor, attribute, forbidden)
+    for engine in method.engines.values():
+        with pytest.raises(AssertionError, match="asked for the value"):
+            float(torch.ones(()))
+        engine.run(2)
+
+
+@each
+def test_block_size_changes_nothing(name: str, tmp_path: Path) -> None:
+    """Blocks of 1, 7 and 64: as many steps, the same weights."""
+    methods = [fit(name, tmp_path / str(b), method={"block": b, "updates": 70, "epochs": 2}) for b in (1, 7, 64)]
+    for method in methods:
+        assert method.trainer.global_step == updates_of(method)
+        assert_same(methods[0].state_dict(), method.state_dict())
+
+
+@each
+def test_max_steps_is_honoured_inside_a_block(name: str, tmp_path: Path) -> None:
+    method = fit(name, tmp_path, max_steps=5)
+    assert method.trainer.global_step == updates_of(method) == 5
+    longer = fit(name, tmp_path / "more", max_steps=11)
+    assert longer.trainer.global_step == updates_of(longer) == 11
+
+
+@each
+def test_checkpoint_is_plain_and_small(name: str, fitted: Any) -> None:
+    """Weights are there three times (state_dict, engine, and twice as moments); flat buffers would multiply that."""
+    method, folder = fitted(name)
+    path = folder / "checkpoints" / "last.ckpt"
+    torch.load(path, weights_only=True)
+    floats = sum(value.numel() for value in method.state_dict().values())
+    assert path.stat().st_size < 4 * 4 * floats + 40_000
+
+
+@each_policy
+@pytest.mark.parametrize("relabel", ["zero", "learned"])
+def test_a_policy_learner_never_reads_the_true_reward(name: str, relabel: str, tmp_path: Path) -> None:
+    """With NaN in place of every true reward, the same policy comes out."""
+    learned = RewardEnsemble(SPEC, hidden=[8])
+    learned.configure_model()
+    reward: Any = "zero" if relabel == "zero" else learned
+    methods = [
+        fit(name, tmp_path / str(true), data=ToyData(true_reward=true), around=[RelabelRewards(reward)]) for true in (True, False)
+    ]
+    assert all(torch.isfinite(value).all() for value in methods[1].state_dict().values())
+    assert_same(methods[0].state_dict(), methods[1].state_dict())
+
+
+@each
+def test_replicas_are_their_seeds(name: str, tmp_path: Path) -> None:
+    """Replica k of a population is seed + k alone, bit for bit in the looped layout, to rounding in the batched one."""
+    if not METHODS[name].population:
+        with pytest.raises(UserError, match=f"{name} asks or acts while it trains, so its seeds run as processes"):
+            small(name, replicas=2)
+        return
+    loop = fit(name, tmp_path / "loop", method={"replicas": 2, "seed": 4, "layout": "loop"})
+    batched = fit(name, tmp_path / "batched", method={"replicas": 2, "seed": 4, "layout": "batched"})
+    for k in range(2):
+        alone = fit(name, tmp_path / f"alone{k}", method={"seed": 4 + k})
+        expected = dict(alone.state_dict())
+        loaded = load_method(tmp_path / "loop" / "checkpoints" / "last.ckpt", replica=k)
+        assert_same(expected, dict(loaded.state_dict()))
+        for key, engine in loop.engines.items():
+            assert_same(alone.engines[key].flat.weights(0), engine.flat.weights(k))
+            for parameter, value in batched.engines[key].flat.weights(k).items():
+                torch.testing.assert_close(value, expected[parameter], rtol=0, atol=2e-4)
+    rows = read_csv(tmp_path / "loop")
+    losses = [key for key in rows[0] if key.endswith("_loss")]
+    assert losses
+    for key in losses:
+        assert rows[0][key] == pytest.approx((rows[0][f"{key}/replica_0"] + rows[0][f"{key}/replica_1"]) / 2, rel=1e-5)
+    evaluated = next(row for row in rows if "eval/return_mean" in row)
+    assert evaluated["eval/return_mean/replica_0"] == evaluated["eval/return_mean/replica_1"]
+
+
+@pytest.mark.parametrize("name", [n for n, cls in METHODS.items() if cls.population])
+def test_a_population_resumes_like_one_seed(name: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"replicas": 2, "layout": "loop"}
+    straight = fit(name, tmp_path / "straight", method=settings)
+    fit(name, tmp_path / "stopped", method=settings, max_epochs=1)
+    resumed = fit(name, tmp_path / "stopped", ckpt_path=tmp_path / "stopped" / "checkpoints" / "last.ckpt", method=settings)
+    for key, engine in straight.engines.items():
+        assert_same(engine.state_dict(), resumed.engines[key].state_dict())
+    assert read_csv(tmp_path / "straight") == read_csv(tmp_path / "stopped")
+
+
+@each
+def test_missing_needs_are_told_at_the_start(name: str, tmp_path: Path) -> None:
+    if "labels" in METHODS[name].needs:
+        with pytest.raises(UserError, match=rf"{name} learns from answers, .*labels\.sqlite holds none and ask\.budget is 0"):
+            fit(name, tmp_path, around=[AskTeacher()])
+    if "learned_reward" in METHODS[name].needs:
+        with pytest.raises(UserError, match=f"{name} learns from a reward and the data have none yet: set relabel.reward"):
+            fit(name, tmp_path, around=[RelabelRewards()])

@@ -1,0 +1,81 @@
+"""Two processes (gloo, CPU): one run, not two; equal labels, equal weights, exact evaluation."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toys import ToyData, assert_same, read_csv
+
+from lightning_pbrl.data.store import LabelStore
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "two_ranks.py"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], Path]:
+    """What both ranks ended with, and their folder."""
+    folder = tmp_path_factory.mktemp("ddp")
+    clean = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")}
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(folder)], capture_output=True, text=True, timeout=120, env=clean, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(folder / f"rank{r}.pt", weights_only=True) for r in (0, 1)], folder
+
+
+@pytest.mark.parametrize("name", ["RewardEnsemble", "IQL"])
+def test_ranks_end_with_equal_weights(name: str, ranks: Any) -> None:
+    (one, two), _ = ranks
+    assert_same(one[name]["weights"], two[name]["weights"])
+    assert one[name]["step"] == two[name]["step"] == one[name]["updates"] > 0
+    assert all(torch.isfinite(value).all() for value in one[name]["weights"].values())
+    assert any(not torch.equal(value, one[name]["weights"][key]) for key, value in one[name]["before"].items())
+
+
+def test_ranks_draw_different_minibatches(ranks: Any) -> None:
+    (one, two), _ = ranks
+    for name in one:
+        assert not torch.equal(one[name]["generator"], two[name]["generator"])
+
+
+def test_labels_are_asked_once_and_equal_on_both(ranks: Any) -> None:
+    (one, two), folder = ranks
+    assert_same(one["RewardEnsemble"]["labels"], two["RewardEnsemble"]["labels"])
+    store = LabelStore(folder / "RewardEnsemble" / "labels.sqlite", ToyData().load().fingerprint)
+    assert store.count == 20 == len(one["RewardEnsemble"]["labels"][0])
+    assert torch.equal(store.labels("pair").start, one["RewardEnsemble"]["labels"][0])
+
+
+def test_five_episodes_on_two_ranks_give_the_exact_mean(ranks: Any) -> None:
+    """And a single test episode, of which one rank has none."""
+    _, folder = ranks
+    rows = read_csv(folder / "IQL")
+    for prefix, purpose, count in (("eval", "validation", 5), ("test", "test", 1)):
+        seeds = ToyData().episode_seeds(purpose, count)
+        found = [row for row in rows if f"{prefix}/return_mean" in row]
+        assert len(found) == (2 if prefix == "eval" else 1)
+        for row in found:
+            assert row[f"{prefix}/return_mean"] == pytest.approx(sum(3.0 * (s % 97) for s in seeds) / count, rel=1e-6)
+            assert row[f"{prefix}/success_rate"] == pytest.approx(sum(s % 2 for s in seeds) / count)
+
+
+def test_validation_pairs_are_shared_out(ranks: Any) -> None:
+    (one, two), _ = ranks
+    metrics = one["RewardEnsemble"]["metrics"]
+    assert {"pref/accuracy", "pref/return_pearson"} <= set(metrics)
+    for key in ("pref/accuracy", "pref/return_pearson", "pref/return_spearman"):
+        assert metrics[key] == two["RewardEnsemble"]["metrics"][key]
+
+
+def test_steps_on_the_axis_are_updates(ranks: Any) -> None:
+    _, folder = ranks
+    steps = dict.fromkeys(row["step"] for row in read_csv(folder / "IQL") if "train/q_loss" in row)
+    assert list(steps) == [7, 14, 15, 22, 29, 30]

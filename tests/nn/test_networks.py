@@ -1,0 +1,136 @@
+"""Networks: the population axis in both layouts, initialisation, the Gaussian policy, the normaliser."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_pbrl.nn import MLP, GaussianActor, Normalizer
+from lightning_pbrl.nn.actor import LOG_STD_RANGE
+
+
+def plain_member(mlp: MLP, e: int | None) -> nn.Sequential:
+    """The same network from ``nn.Linear``s, member ``e`` of a population."""
+    layers: list[nn.Module] = []
+    for weight, bias in zip(mlp.weights, mlp.biases, strict=True):
+        w, b = (weight, bias) if e is None else (weight[e], bias[e])
+        linear = nn.Linear(w.shape[1], w.shape[0])
+        linear.weight.data, linear.bias.data = w.detach().clone(), b.detach().clone()
+        layers += [linear, mlp.activation]
+    return nn.Sequential(*layers[:-1], mlp.output).double()
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU])
+@pytest.mark.parametrize("output", [None, nn.Tanh])
+def test_population_equals_separate_networks(activation: type[nn.Module], output: type[nn.Module] | None) -> None:
+    torch.manual_seed(0)
+    mlp = MLP(4, 3, (8, 7), members=5, activation=activation, output=output).double()
+    shared, own = torch.randn(11, 4, dtype=torch.float64), torch.randn(5, 11, 4, dtype=torch.float64)
+    for x in (shared, own):
+        inputs = x.unbind(0) if x.dim() == 3 else (x,) * 5
+        expected = torch.stack([plain_member(mlp, e)(inputs[e]) for e in range(5)])
+        for layout in ("loop", "batched", "auto"):
+            mlp.layout = layout
+            assert mlp(x).shape == (5, 11, 3)
+            torch.testing.assert_close(mlp(x), expected, rtol=0, atol=1e-14)
+
+
+def test_both_layouts_give_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    mlp, x = MLP(4, 1, (8,), members=3).double(), torch.randn(6, 4, dtype=torch.float64)
+    grads: list[tuple[Tensor, ...]] = []
+    for mlp.layout in ("loop", "batched"):
+        grads.append(torch.autograd.grad(mlp(x).square().sum(), list(mlp.parameters())))
+    torch.testing.assert_close(grads[0], grads[1], rtol=0, atol=1e-13)
+
+
+def test_single_network_takes_any_leading_axes() -> None:
+    mlp = MLP(4, 2, (8,))
+    x = torch.randn(3, 5, 4)
+    torch.testing.assert_close(mlp(x), plain_member(mlp, None).float()(x))
+
+
+def test_members_of_one_do_not_lose_their_axis() -> None:
+    assert MLP(4, 2, (8,), members=1)(torch.zeros(3, 4)).shape == (1, 3, 2)
+
+
+def test_initialisation_is_that_of_linear_layers() -> None:
+    """U(-b, b), b = 1/sqrt(fan in): inside the bounds, close to them, and with the uniform law's variance b^2 / 3."""
+    torch.manual_seed(0)
+    mlp = MLP(16, 1, (400, 400), members=4)
+    for (weight, bias), fan_in in zip(zip(mlp.weights, mlp.biases, strict=True), (16, 400, 400), strict=True):
+        bound = 1 / math.sqrt(fan_in)
+        assert weight.abs().max() <= bound and bias.abs().max() <= bound
+        assert weight.abs().max() > 0.98 * bound
+        if weight.numel() > 10_000:
+            assert weight.var().item() == pytest.approx(bound**2 / 3, rel=0.03)
+    assert not torch.equal(mlp.weights[0][0], mlp.weights[0][1])  # members differ
+
+
+def test_gaussian_log_density_is_that_of_torch_distributions() -> None:
+    torch.manual_seed(0)
+    actor = GaussianActor(4, 3, (8,)).double()
+    actor.log_std.data = torch.tensor([-1.0, 0.3, 0.0], dtype=torch.float64)
+    obs, action = torch.randn(7, 4, dtype=torch.float64), torch.rand(7, 3, dtype=torch.float64) * 2 - 1
+    law = torch.distributions.Normal(actor.mean(obs), actor.log_std.exp())
+    torch.testing.assert_close(actor.log_prob(obs, action), law.log_prob(action).sum(-1), rtol=0, atol=1e-13)
+
+
+def test_log_std_is_clamped() -> None:
+    actor = GaussianActor(4, 1, (8,))
+    obs, action = torch.zeros(1, 4), torch.zeros(1, 1)
+    actor.log_std.data.fill_(50.0)
+    high = actor.log_prob(obs, action)
+    actor.log_std.data.fill_(LOG_STD_RANGE[1])
+    assert torch.equal(high, actor.log_prob(obs, action))
+
+
+def test_actions_lie_in_range_and_samples_have_the_policy_spread() -> None:
+    torch.manual_seed(0)
+    actor = GaussianActor(4, 2, (8,))
+    actor.log_std.data.fill_(math.log(0.05))
+    obs = torch.zeros(4000, 4)
+    mean = actor.act(obs)
+    assert torch.equal(mean, actor.mean(obs)) and mean.abs().max() <= 1
+    sample = actor.act(obs, sample=True, generator=torch.Generator().manual_seed(1))
+    assert (sample - mean).std().item() == pytest.approx(0.05, rel=0.05)
+    assert torch.equal(sample, actor.act(obs, sample=True, generator=torch.Generator().manual_seed(1)))
+    actor.log_std.data.fill_(2.0)
+    assert actor.act(obs, sample=True).abs().max() == 1.0
+
+
+def test_normalizer_equals_numpy() -> None:
+    x = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 10.0, 0.0]) + 5
+    normalizer = Normalizer(3)
+    normalizer.fit(x)
+    array = x.double().numpy()
+    expected = (array - array.mean(0)) / (array.std(0) + 1e-3)
+    np.testing.assert_allclose(normalizer(x).numpy(), expected, atol=2e-5)
+    assert normalizer(x)[:, 2].abs().max() == 0  # a constant coordinate: no division by zero
+
+
+def test_normalizer_sees_ragged_episodes_without_padding() -> None:
+    """Episodes of 2 and 1 steps: the mean of the three real rows is 3, with a padding row it would be 2.25."""
+    normalizer = Normalizer(1)
+    normalizer.fit(torch.tensor([[1.0], [2.0], [6.0]]))
+    assert normalizer.mean.item() == 3.0
+    assert normalizer.scale.item() == pytest.approx(1 / (math.sqrt(14 / 3) + 1e-3))
+
+
+def test_normalizer_does_not_depend_on_its_chunks() -> None:
+    """More rows than one chunk of 65,536, far from zero: the two-pass sums in float64 keep all digits of float32."""
+    x = 1e4 + torch.randn(70_000, 2, generator=torch.Generator().manual_seed(0))
+    normalizer = Normalizer(2)
+    normalizer.fit(x)
+    array = x.double().numpy()
+    np.testing.assert_allclose(normalizer.mean.numpy(), array.mean(0), rtol=1e-7)
+    np.testing.assert_allclose(normalizer.scale.numpy(), 1 / (array.std(0) + 1e-3), rtol=1e-6)
+
+
+def test_normalizer_is_saved_but_never_trained() -> None:
+    normalizer = Normalizer(2)
+    assert set(normalizer.state_dict()) == {"mean", "scale"} and not list(normalizer.parameters())
