@@ -1,8 +1,8 @@
 """The linear map of every network: ``F.linear``, computed by oneDNN where that is the faster library.
 
-PyTorch's CPU build multiplies float32 matrices with MKL. On an AMD EPYC (family 26) MKL reaches 107 GFLOP/s per core
-and oneDNN, which PyTorch brings as well, 230; both round as float32 does (``benchmarks/``). The choice depends on
-shapes alone, so that a resumed run repeats it bit for bit.
+PyTorch's CPU build multiplies float32 matrices with MKL. On an AMD EPYC (family 26) a layer of 256 x 256 on 256 rows
+takes 313 us by MKL and 182 us by oneDNN, which PyTorch brings as well; both round as float32 does (``benchmarks/``).
+The choice depends on shapes alone, so that a resumed run repeats it bit for bit.
 """
 
 from __future__ import annotations

@@ -1,0 +1,65 @@
+"""The linear map gives F.linear's numbers and derivatives whichever library computes it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lightning_pbrl.nn import linear as module
+from lightning_pbrl.nn.linear import linear
+
+ROWS, IN, OUT = 256, 100, 120
+
+
+@pytest.fixture
+def inputs():
+    rng = torch.Generator().manual_seed(0)
+    shapes = ((ROWS, IN), (OUT, IN), (OUT,))
+    return [torch.randn(shape, generator=rng).requires_grad_() for shape in shapes]
+
+
+def test_oneDNN_takes_large_float32_matrices_only(inputs):
+    x, weight, bias = inputs
+    assert type(linear(x, weight, bias).grad_fn).__name__ == "_ProductBackward"
+    for other in ((x[:200], weight), (x.repeat(8, 1), weight[:31]), (x[None], weight), (x.double(), weight.double())):
+        b = bias[: other[1].shape[0]].to(other[0].dtype)
+        assert type(linear(*other, b).grad_fn).__name__ != "_ProductBackward"
+
+
+@pytest.mark.parametrize("wanted", [(0, 1, 2), (1, 2), (0,)])
+def test_value_and_gradients_equal_float64(inputs, wanted):
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    values = [linear(*inputs), F.linear(*exact)]
+    torch.testing.assert_close(values[0].double(), values[1], rtol=1e-5, atol=1e-5)
+    losses = [value.square().sum() for value in values]
+    grads, right = (
+        torch.autograd.grad(loss, [t[i] for i in wanted]) for loss, t in zip(losses, (inputs, exact), strict=True)
+    )
+    for got, expected in zip(grads, right, strict=True):
+        torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_second_derivative_of_a_gradient_penalty(inputs):
+    def penalty_gradient(function, x, weight, bias):
+        (slope,) = torch.autograd.grad(function(x, weight, bias).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(slope.square().mean(), weight)[0]
+
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    got, expected = penalty_gradient(linear, *inputs), penalty_gradient(F.linear, *exact)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+def test_vmap_over_replicas_of_weights_and_gradients(inputs):
+    x, weight, bias = inputs
+    weights = torch.stack([weight.detach(), -weight.detach()]).requires_grad_()
+    out = torch.vmap(linear, in_dims=(None, 0, None))(x, weights, bias)
+    torch.testing.assert_close(out[1], F.linear(x, -weight, bias), rtol=1e-5, atol=1e-5)
+    (grad,) = torch.autograd.grad(out[0].sum(), weights)
+    torch.testing.assert_close(grad[0], x.detach().sum(0).expand(OUT, IN), rtol=1e-4, atol=1e-4)
+    assert grad[1].abs().max() == 0
+
+
+def test_switch_off_gives_torchs_own(inputs, monkeypatch):
+    monkeypatch.setattr(module, "ONEDNN", False)
+    assert torch.equal(linear(*inputs), F.linear(*inputs))
