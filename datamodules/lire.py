@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lightning_pbrl.data.lire import read_lire
 from lightning_pbrl.data.transitions import Transitions
@@ -21,12 +22,8 @@ class LiREDataModule(OfflineDataModule):
         simulator: where policies are rolled out, for instance MetaWorld(task) or DMControl(walker-walk).
         data_quality: rows per seed file in units of 100,000; more rows means later, better policies. None reads all.
         seeds: which replay buffers to concatenate, in this order.
-        segment_length: steps per segment shown to a teacher (CLARIFY 50, LiRE 25).
-        eval_episodes: episodes per evaluation while training (CLARIFY 20, LiRE 50).
-        test_episodes: episodes of ``test``, never seen while training or choosing.
-        num_envs: environments stepped together.
-        held_out_pairs: pairs on which reward models are validated.
-        evaluation_seed: names the evaluation episodes and held-out pairs.
+        **offline: the other arguments of :class:`OfflineDataModule` (CLARIFY: segments of 50 steps, 20 evaluation
+            episodes; LiRE: 25 and 50).
     """
 
     def __init__(
@@ -35,16 +32,9 @@ class LiREDataModule(OfflineDataModule):
         simulator: Simulator,
         data_quality: float | None = None,
         seeds: list[int] | None = None,
-        segment_length: int = 50,
-        eval_episodes: int = 20,
-        test_episodes: int = 50,
-        num_envs: int = 10,
-        held_out_pairs: int = 1_000,
-        evaluation_seed: int = 0,
+        **offline: Any,
     ) -> None:
-        super().__init__(
-            simulator, segment_length, eval_episodes, test_episodes, num_envs, held_out_pairs, evaluation_seed
-        )
+        super().__init__(simulator, **offline)
         self.root, self.data_quality = Path(root), data_quality
         self.seeds = [0, 1, 2] if seeds is None else seeds
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lightning_pbrl.data import archive
 from lightning_pbrl.data.transitions import Transitions
@@ -38,12 +39,7 @@ class MetaWorldDataModule(OfflineDataModule):
         mixture: behaviours and how often each is drawn; None for experts, noise, mistakes and random actions.
         collection_seed: decides every episode of the data set (not the run's seed: all seeds learn from the same data).
         cache_dir: folder of the collected files.
-        segment_length: steps per segment shown to a teacher.
-        eval_episodes: episodes per evaluation while training.
-        test_episodes: episodes of ``test``, never seen while training or choosing.
-        num_envs: environments stepped together.
-        held_out_pairs: pairs on which reward models are validated.
-        evaluation_seed: names the evaluation episodes and held-out pairs.
+        **offline: the arguments of :class:`OfflineDataModule` but ``simulator``.
     """
 
     def __init__(
@@ -55,22 +51,9 @@ class MetaWorldDataModule(OfflineDataModule):
         mixture: list[Behaviour] | None = None,
         collection_seed: int = 0,
         cache_dir: str = "data",
-        segment_length: int = 50,
-        eval_episodes: int = 20,
-        test_episodes: int = 50,
-        num_envs: int = 10,
-        held_out_pairs: int = 1_000,
-        evaluation_seed: int = 0,
+        **offline: Any,
     ) -> None:
-        super().__init__(
-            MetaWorld(task, horizon, goal_observable),
-            segment_length,
-            eval_episodes,
-            test_episodes,
-            num_envs,
-            held_out_pairs,
-            evaluation_seed,
-        )
+        super().__init__(MetaWorld(task, horizon, goal_observable), **offline)
         self.episodes, self.collection_seed = episodes, collection_seed
         self.mixture = list(mixture or DEFAULT_MIXTURE)
         self.cache_dir = cache_dir

@@ -255,12 +255,12 @@ class LabelStore:
         with self._reading() as db:
             return db.scalar(asked) or 0
 
-    def origin(self, run: str, round: int) -> dict[str, Any] | None:
-        """Strategy, teacher and seed with which a run asked in a round; None if it did not."""
+    def origin(self, run: str, number: int) -> dict[str, Any] | None:
+        """Strategy, teacher and seed with which a run asked in round ``number``; None if it did not."""
         parts = ("strategy", "teacher", "seed")
         with self._reading() as db:
             first = _ordered(sa.select(*(QUESTIONS.c[part] for part in parts)).where(QUESTIONS.c.run == run))
-            first = first.where(QUESTIONS.c.round == round)
+            first = first.where(QUESTIONS.c.round == number)
             row = db.execute(first.limit(1)).mappings().first()
         return None if row is None else dict(row)
 

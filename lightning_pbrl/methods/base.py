@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torchmetrics.aggregation import CatMetric
 
 from lightning_pbrl.data.feedback import Labels, Query
 from lightning_pbrl.data.transitions import Transitions, unpack
@@ -20,6 +18,7 @@ from lightning_pbrl.engine import Program, UpdateEngine
 from lightning_pbrl.engine.update import Compile, Layout
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods import lightning_glue as glue
+from lightning_pbrl.methods.evaluation import EpisodeEvaluation
 from lightning_pbrl.rng import derive, stream
 
 Spec = dict[str, Any]
@@ -60,7 +59,7 @@ class Phase(NamedTuple):
     done: Callable[[Metrics], bool] | None = None
 
 
-class Method(pl.LightningModule):
+class Method(EpisodeEvaluation):
     """A learner: programs (how to update) and a plan (when).
 
     Args:
@@ -84,7 +83,6 @@ class Method(pl.LightningModule):
     engines: dict[str, UpdateEngine]
     _restored: dict[str, Any] | None
     _built: bool
-    _results: dict[str, CatMetric]
 
     def __init__(
         self,
@@ -150,6 +148,10 @@ class Method(pl.LightningModule):
     def reward(self, features: Tensor) -> Tensor:
         """Learned reward per member for observation and action side by side: (n, O + A) -> (E, n)."""
         raise UserError(f"{type(self).__name__} learns a policy, not a reward.")
+
+    def combine(self, reward: Tensor) -> Tensor:
+        """The one reward that policies get, from the members': (E, n) -> (n,)."""
+        return reward.mean(0)
 
     # What strategies and programs use --------------------------------------------------------------------------------
 
@@ -305,66 +307,13 @@ class Method(pl.LightningModule):
         if self.finished:
             self.trainer.should_stop = True
 
-    # Evaluation: an item of the validation set is an episode seed ------------------------------------------------------
-
-    def validation_step(self, seeds: list[int], batch_idx: int) -> None:
-        self.evaluate_batch(seeds)
-
-    def test_step(self, seeds: list[int], batch_idx: int) -> None:
-        self.evaluate_batch(seeds)
-
-    def on_validation_epoch_end(self) -> None:
-        self.log_evaluation("eval")
-
-    def on_test_epoch_end(self) -> None:
-        self.log_evaluation("test")
-
-    def evaluate_batch(self, seeds: Sequence[int]) -> None:
-        """Roll out every replica's policy (mean action) on the episodes ``seeds`` and remember returns and successes."""
-        for replica in range(self.replicas):
-            self.use_replica(replica)
-            if not len(seeds):
-                continue
-            rollouts = self.trainer.datamodule.rollout(self.act, seeds)  # type: ignore[attr-defined]
-            self._collect(f"return/{replica}", rollouts.episode_return)
-            self._collect(f"success/{replica}", rollouts.success)
-        self.use_replica(0)
-
-    def _collect(self, key: str, values: Tensor) -> None:
-        if key not in self._results:
-            self._results[key] = CatMetric(sync_on_compute=True).to(self.device)
-        self._results[key].update(values.float().to(self.device))
-
-    def log_evaluation(self, prefix: str) -> None:
-        """Log mean and spread over all episodes of all ranks, per replica and over replicas."""
-        row: dict[str, Tensor] = {}
-        for name in ("return", "success"):
-            means = []
-            for replica in range(self.replicas):
-                key = f"{name}/{replica}"
-                if key not in self._results:  # a rank without an episode still takes part in the gathering
-                    self._results[key] = CatMetric(nan_strategy="disable", sync_on_compute=True).to(self.device)
-                gathered = torch.as_tensor(self._results[key].compute(), dtype=torch.float32).reshape(-1)
-                means.append((gathered.mean(), gathered.std(correction=0)))
-            metric = "return_mean" if name == "return" else "success_rate"
-            mean = torch.stack([m for m, _ in means]).nanmean()
-            if torch.isnan(mean):  # the task has no notion of success
-                continue
-            row[f"{prefix}/{metric}"] = mean
-            if name == "return":
-                row[f"{prefix}/return_std"] = torch.stack([s for _, s in means]).mean()
-            if self.replicas > 1:
-                row.update({f"{prefix}/{metric}/replica_{k}": m for k, (m, _) in enumerate(means)})
-        self._results.clear()
-        self.log_dict({**row, "step": float(self.trainer.global_step)}, batch_size=1)
-
     def predict_step(self, index: Tensor) -> dict[str, Tensor]:
         """Learned reward and action for the rows ``index`` of the data, whichever of the two this method learns."""
         out = {"row": index}
         rows = self.source.packed[index.to(self.source.device)].to(self.device)
         obs, features = rows[:, : self.source.obs_dim], rows[:, : self.source.obs_dim + self.source.action_dim]
         if type(self).reward is not Method.reward:
-            out["learned_reward"] = self.reward(features).mean(0).cpu()
+            out["learned_reward"] = self.combine(self.reward(features)).cpu()
         if type(self).act is not Method.act:
             out["action"] = self.act(obs).cpu()
         return out
