@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_pbrl.data.relabel import control_reward, min_max, predict_reward
+from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.loading import load_method
 
@@ -31,7 +32,9 @@ class RelabelRewards(pl.Callback):
         if isinstance(self.reward, str) and self.reward in CONTROLS:
             values = control_reward(source, self.reward, pl_module.seed)  # type: ignore[arg-type]
         else:
+            if isinstance(self.reward, str) and not self.reward.endswith(".ckpt"):
+                raise UserError(f"relabel.reward is {self.reward!r}: give a .ckpt file, or one of {', '.join(CONTROLS)}.")
             model = self.reward if isinstance(self.reward, Method) else load_method(self.reward)
             with torch.no_grad():
-                values = predict_reward(source, model.to(source.device).eval().reward)
+                values = predict_reward(source, model.to(source.device).eval().reward, combine=model.combine)
         source.write("learned_reward", min_max(values) if self.normalize else values)

@@ -26,7 +26,7 @@ class WriteResults(pl.Callback):
             "method": type(pl_module).__name__,
             "seed": pl_module.seed,
             "replicas": pl_module.replicas,
-            "updates": trainer.global_step,
+            "updates": trainer.global_step or pl_module.updates_loaded,  # tested after a fit, or from a checkpoint
             "labels": pl_module.asked.total,
             "metrics": {key: value for key, value in metrics.items() if key.split("/")[0] in ("test", "pref")},
             "episodes": getattr(data, "test_episodes", 0),

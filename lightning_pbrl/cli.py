@@ -41,6 +41,9 @@ def main(args: list[str] | None = None) -> None:
 
     try:
         _dispatch(args)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where a `run` was, and --resume where a fit was", file=sys.stderr)
+        raise SystemExit(130) from None
     except Exception as error:
         mistake = _mistake(error)
         if mistake is None and not isinstance(error, ArgumentError):
@@ -72,6 +75,9 @@ def _one_sentence(error: Exception) -> str:
     causes = re.search(r"Errors:\n(.*?)\n\s*(?:- Expected a <class 'NoneType'>|Given value)", text, flags=re.DOTALL)
     if key and causes:
         text = f"{key[1]}: {causes[1].strip(' -')}; see --help, or `lightning-pbrl list`"
+    missing = re.fullmatch(r"the following arguments are required: (?:fit\.|validate\.|test\.|predict\.)?(.+)", text)
+    if missing:
+        text = f"{missing[1]} is missing: name it in a config file (-c) or as --{missing[1]}; `lightning-pbrl list` shows choices"
     return " ".join(text.split())
 
 
@@ -148,6 +154,7 @@ def train_cli(args: list[str], run: bool = True) -> Any:
     """
     os.environ.setdefault("MUJOCO_GL", "egl")
     warnings.filterwarnings("ignore", message=".*SpearmanCorrcoef. will save.*")  # a thousand pairs
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")  # last.ckpt is replaced
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # torch deprecation inside Lightning 2.6
     warnings.filterwarnings("ignore", message=".*Total length of `Share`.*")  # data without a simulator: nothing to roll out
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")  # it does

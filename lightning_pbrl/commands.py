@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import NoReturn
 
 from lightning_pbrl import registry
 from lightning_pbrl.errors import UserError
 
 
+class Arguments(argparse.ArgumentParser):
+    """A parser whose complaints are a user's errors like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
 def list_command(args: list[str]) -> None:
     """``lightning-pbrl list [KIND]``: everything a config can name, one line each."""
-    parser = argparse.ArgumentParser("lightning-pbrl list", description="Everything a config can name.")
+    parser = Arguments("lightning-pbrl list", description="Everything a config can name.")
     parser.add_argument("kind", nargs="?", choices=[*registry.PACKAGES], help="only this kind")
     chosen = parser.parse_args(args).kind
     from rich.console import Console
@@ -57,7 +65,7 @@ def collect_command(args: list[str]) -> None:
 
 def plot_command(args: list[str]) -> None:
     """``lightning-pbrl plot RUN...``: learning curves over seeds and an IQM table."""
-    parser = argparse.ArgumentParser("lightning-pbrl plot", description="Learning curves with 95 % bootstrap intervals.")
+    parser = Arguments("lightning-pbrl plot", description="Learning curves with 95 % bootstrap intervals.")
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold run folders")
     parser.add_argument("--metric", help="metric to draw (default: success rate, else return, else accuracy)")
     parser.add_argument("--out", type=Path, default=Path("plot.png"), help="picture to write (default plot.png)")

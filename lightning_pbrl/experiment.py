@@ -16,7 +16,6 @@ refers to have finished; a finished stage is skipped when the experiment is run 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
@@ -28,6 +27,7 @@ from typing import Any
 import yaml
 
 from lightning_pbrl.cli import TRAINER_VERBS, packaged_config, train_cli
+from lightning_pbrl.commands import Arguments
 from lightning_pbrl.errors import UserError, nearest
 
 STAGE_KEYS = {"command", "config", "with"}
@@ -208,7 +208,7 @@ def parse_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if match is None:
+        if match is None or int(match[1]) > int(match[2] or match[1]):
             raise UserError(f"--seeds {text!r} is not understood: write 0-4, or 0,3, or 7.")
         seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
     return sorted(set(seeds))
@@ -216,7 +216,7 @@ def parse_seeds(text: str) -> list[int]:
 
 def run_command(args: list[str]) -> None:
     """``lightning-pbrl run EXPERIMENT.yaml``."""
-    parser = argparse.ArgumentParser("lightning-pbrl run", description="Run an experiment: named stages for several seeds.")
+    parser = Arguments("lightning-pbrl run", description="Run an experiment: named stages for several seeds.")
     parser.add_argument("experiment", help="experiment file, or its name below conf/")
     parser.add_argument("--seeds", default="0", help="0-4, or 0,3 (default 0)")
     parser.add_argument("--replicas", type=int, default=0, help="this many seeds inside one process where the method allows it")
@@ -224,6 +224,8 @@ def run_command(args: list[str]) -> None:
     parser.add_argument("--out", help="folder of the run folders (default runs/<name>)")
     parser.add_argument("--dry-run", action="store_true", help="build and validate every stage, print it, train nothing")
     options = parser.parse_args(args)
+    if options.jobs < 1 or options.replicas < 0:
+        raise UserError(f"--jobs {options.jobs} --replicas {options.replicas}: give at least 1 job, and 0 or more replicas.")
     path = Path(packaged_config(options.experiment))
     experiment = read_experiment(path)
     out = Path(options.out or f"runs/{experiment['name']}")
@@ -248,19 +250,21 @@ def run_command(args: list[str]) -> None:
 
 def _in_process(jobs: list[Job], replicas: int) -> list[Job]:
     """Give stages whose method trains replicas in one process a single job; the rest keep a process per seed, and say so."""
+    from lightning_pbrl import registry
     from lightning_pbrl.methods.base import Method
 
+    registry.import_all()
     kept: list[Job] = []
     first = jobs[0].seed
+    needed = {other.stage for job in jobs for other in job.after}
     for job in jobs:
         layers = [yaml.safe_load(Path(file).read_text()) or {} for file in job.files] + [job.own]
         names = [layer["model"]["class_path"] for layer in layers if "class_path" in (layer.get("model") or {})]
-        from lightning_pbrl import registry
-
-        registry.import_all()
         method = Method.registry.get(names[-1].rsplit(".", 1)[-1]) if names else None
-        if method is None or not method.population or job.after:
-            why = "waits for another stage's seed" if job.after else "asks or acts while it trains"
+        shares = method is not None and method.population
+        if not shares or job.after or job.stage in needed:
+            links = f"{'waits for' if job.after else 'is needed by'} another stage's seed"
+            why = links if shares else "asks or acts while it trains"
             if job.seed == first:
                 print(f"{job.stage}: runs its seeds as processes, because it {why}.", file=sys.stderr)
             kept.append(job)

@@ -11,6 +11,7 @@ import jsonargparse
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_pbrl import registry
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
@@ -23,6 +24,7 @@ from lightning_pbrl.callbacks.write_results import WriteResults
 from lightning_pbrl.datamodules.base import OfflineDataModule
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
+from lightning_pbrl.methods.loading import read_checkpoint
 
 LAST = "checkpoints/last.ckpt"
 """Where a run folder keeps the checkpoint of its last finished round."""
@@ -48,6 +50,17 @@ class RoundCheckpoint(ModelCheckpoint):
         self.dirpath = str(Path(trainer.default_root_dir) / Path(LAST).parent)
         super().setup(trainer, pl_module, stage)
 
+    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        """Write beside the name and move into place: Lightning's own temporary file may lie on another file system."""
+        super()._save_checkpoint(trainer, f"{filepath}.part")
+        if trainer.is_global_zero:
+            os.replace(f"{filepath}.part", filepath)
+        self._last_checkpoint_saved = filepath
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict.get("dirpath") == self.dirpath:  # a checkpoint of another run folder says nothing about this one
+            super().load_state_dict(state_dict)
+
 
 class SaveConfig(SaveConfigCallback):
     """Writes the resolved config of a fit to ``config.yaml`` in the run folder; it can be fed back with ``-c``."""
@@ -69,8 +82,8 @@ class TrainCLI(LightningCLI):
         """Parse ``args`` and, if ``run``, do what the verb says."""
         registry.import_all()  # short class names resolve to what is imported
         jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)  # ${model...} works below `fit`
-        for name in ("pytorch_lightning.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero"):
-            logging.getLogger(name).setLevel(logging.WARNING)  # device tables and tips at every start of a short run
+        for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.seed"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # device tables, tips and seeds at every start of a short run
         return cls(
             model_class=Method,
             datamodule_class=OfflineDataModule,
@@ -114,8 +127,6 @@ class TrainCLI(LightningCLI):
             probe.unlink()
         except OSError as error:
             raise UserError(f"The run folder {folder} cannot be written ({error.strerror}): choose another run_dir.") from error
-        if config.trainer.logger is None or config.trainer.logger is True:
-            config.trainer.logger = [_logger("CSVLogger", folder, "csv"), _logger("TensorBoardLogger", folder, "tensorboard")]
         if config.trainer.strategy in ("auto", "ddp") and config.trainer.devices not in (1, "1", "auto"):
             config.trainer.strategy = {  # buffers are equal on all ranks: nothing to send at every block
                 "class_path": "pytorch_lightning.strategies.DDPStrategy",
@@ -126,10 +137,17 @@ class TrainCLI(LightningCLI):
         if self.subcommand == "fit" and config.resume and (folder / LAST).is_file():
             config.ckpt_path = str(folder / LAST)
         path = config.get("ckpt_path")
-        if path is not None and not Path(path).is_file():
-            raise UserError(f"There is no checkpoint at {path}; give the path of a .ckpt file that a fit has written.")
-        if self.subcommand != "fit" and path is None:
+        if path is not None:
+            read_checkpoint(path)  # refuses with a sentence what Lightning would fail on
+        elif self.subcommand != "fit":
             raise UserError(f"{self.subcommand} needs a trained method: set ckpt_path to the .ckpt file of a fit.")
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        config = self._own
+        if config.trainer.logger in (None, True):  # not in the saved config, which may be run again in another folder
+            folder = config.run_dir
+            kwargs["logger"] = [CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard", version="")]
+        return super().instantiate_trainer(**kwargs)
 
     def _parse_ckpt_path(self) -> None:
         """Keep hyper-parameters as the config says them; a checkpoint brings weights, not settings."""
@@ -137,11 +155,3 @@ class TrainCLI(LightningCLI):
     def after_fit(self) -> None:
         if self._own.then_test:
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
-
-
-def _logger(name: str, folder: Path, kind: str) -> dict[str, Any]:
-    version = {} if kind == "csv" else {"version": ""}
-    return {
-        "class_path": f"pytorch_lightning.loggers.{name}",
-        "init_args": {"save_dir": str(folder), "name": kind, **version},
-    }

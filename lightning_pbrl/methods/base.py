@@ -106,7 +106,7 @@ class Method(EpisodeEvaluation):
         self.spec, self.seed = dict(spec), int(seed)
         self.block, self.compile_updates, self.replicas, self.layout = block, compile, replicas, layout
         self.labels, self.asked = Labels.empty(), Asked()
-        self.round_done, self.finished = False, False
+        self.round_done, self.finished, self.updates_loaded = False, False, 0
         self.__dict__.update(engines={}, _restored=None, _built=False, _results={})
         self._phases: list[Phase] = []
         self._in_phase = 0
@@ -337,6 +337,8 @@ class Method(EpisodeEvaluation):
             "engines": {name: engine.state_dict() for name, engine in self.engines.items()},
             "torch_rng": torch.get_rng_state(),
             "finished": self.finished,
+            "updates": self.trainer.global_step,
+            "asked": list(self.asked),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -345,6 +347,7 @@ class Method(EpisodeEvaluation):
             found = "another program" if saved is None else saved["method"]
             raise UserError(f"The checkpoint was written by {found}, not by {type(self).__name__}; name the method that made it.")
         self.__dict__["_restored"] = saved
+        self.updates_loaded, self.asked = saved["updates"], Asked(*saved["asked"])
         self.engines.clear()  # they hold what was trained before; a fit starts its own
 
 

@@ -1,0 +1,372 @@
+"""The command line from the shipped configs: what each verb does and leaves, and what it says to a mistaken user."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from command_line import ASK, BC, CPU, DATA, DATA_ARGS, IQL, QUIET, REWARD, ROWS, SHORT, labels, mistake
+from safetensors import safe_open
+
+from lightning_pbrl.cli import USAGE, main, packaged_config, train_cli
+from lightning_pbrl.methods.loading import load_method, read_checkpoint
+
+pytestmark = QUIET
+CONF = Path(packaged_config("model/iql.yaml")).parents[1]
+NAMES = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which all commands of this file run: collected data and trained stages are shared."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+
+
+@pytest.fixture(scope="module")
+def reward(home: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        main(["fit", *REWARD, *ASK, "-c", "query/disagreement.yaml", "--run_dir=runs/reward", "--then_test"])
+    return home / "runs/reward"
+
+
+@pytest.fixture(scope="module")
+def policy(home: Path, reward: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        main(["fit", *IQL, f"--relabel.reward={reward}/checkpoints/last.ckpt", "--run_dir=runs/policy"])
+    return home / "runs/policy"
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    """Logged rows of the last start, cells that hold a number."""
+    newest = max((run / "csv").glob("version_*"), key=lambda path: int(path.name.split("_")[1]))
+    with (newest / "metrics.csv").open() as file:
+        return [{key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
+
+
+# What a fit leaves -----------------------------------------------------------------------------------------------------
+
+
+def test_reward_run_folder(reward: Path) -> None:
+    for name in ("config.yaml", "checkpoints/last.ckpt", "labels.sqlite", "learning_curve.png", "results.json"):
+        assert (reward / name).stat().st_size > 0, name
+    assert list((reward / "tensorboard").glob("events*"))
+    assert [(r, n) for r, n, _ in labels(reward / "labels.sqlite")] == [(i // 10, i) for i in range(20)]  # two rounds of ten
+    # 3 passes over 10, then 20 labels, each one batch: 6 updates
+    assert [row["step"] for row in rows(reward) if "pref/accuracy" in row][:2] == [3, 6]
+    results = json.loads((reward / "results.json").read_text())
+    assert results["method"] == "RewardEnsemble"
+    assert results["seed"] == 0
+    assert 0 <= results["metrics"]["pref/accuracy"] <= 1
+
+
+def test_policy_run_folder(policy: Path) -> None:
+    for name in ("config.yaml", "checkpoints/last.ckpt", "learning_curve.png"):
+        assert (policy / name).stat().st_size > 0, name
+    assert not (policy / "results.json").exists()  # nobody has tested it
+    assert not (policy / "labels.sqlite").exists()
+    evaluated = [row for row in rows(policy) if "eval/return_mean" in row]
+    assert [row["step"] for row in evaluated] == [10, 20]  # the x axis is gradient updates
+    assert read_checkpoint(policy / "checkpoints/last.ckpt")["global_step"] == 20
+
+
+def test_a_saved_policy_acts_without_a_trainer(policy: Path) -> None:
+    method = load_method(policy / "checkpoints/last.ckpt")
+    obs = torch.zeros(7, 39)
+    action = method.act(obs)
+    assert action.shape == (7, 4)
+    assert action.abs().max() <= 1
+    assert not action.requires_grad
+    assert torch.equal(action, method.act(obs))
+
+
+def test_the_policy_follows_the_reward_it_is_given(policy: Path) -> None:
+    main(["fit", "-c", str(policy / "config.yaml"), "--relabel.reward=zero", "--run_dir=runs/zero"])
+    learned, zero = (read_checkpoint(run / "checkpoints/last.ckpt")["state_dict"] for run in (policy, Path("runs/zero")))
+    differ = {name.split(".")[0] for name, value in learned.items() if not torch.equal(value, zero[name])}
+    assert {"q", "v", "actor"} <= differ  # same seed, same data, same batches: only the reward differs
+    assert "normalizer" not in differ
+
+
+# The other verbs -------------------------------------------------------------------------------------------------------
+
+
+def test_validate(policy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    main(["validate", "-c", str(policy / "config.yaml"), f"--ckpt_path={policy}/checkpoints/last.ckpt", "--run_dir=runs/v"])
+    assert "eval/return_mean" in capfd.readouterr().out
+    last = [row["eval/return_mean"] for row in rows(policy) if "eval/return_mean" in row][-1]
+    assert rows(Path("runs/v"))[-1]["eval/return_mean"] == pytest.approx(last)  # same weights, same episodes
+
+
+def test_test(policy: Path) -> None:
+    before = sorted((policy / "csv").iterdir())
+    main(["test", "-c", str(policy / "config.yaml"), f"--ckpt_path={policy}/checkpoints/last.ckpt", "--run_dir=runs/t"])
+    results = json.loads(Path("runs/t/results.json").read_text())
+    assert results["episodes"] == 3
+    assert set(results["metrics"]) >= {"test/return_mean", "test/success_rate"}
+    assert sorted((policy / "csv").iterdir()) == before  # another run folder's logs are left alone
+
+
+@pytest.mark.parametrize(("run", "column", "shape"), [("policy", "action", (ROWS, 4)), ("reward", "learned_reward", (ROWS,))])
+def test_predict_writes_one_value_per_row(run: str, column: str, shape: tuple[int, ...], request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(run)
+    out = Path(f"runs/predict_{run}")
+    main(["predict", "-c", str(folder / "config.yaml"), f"--ckpt_path={folder}/checkpoints/last.ckpt", f"--run_dir={out}"])
+    with safe_open(out / "predictions.safetensors", framework="pt") as file:
+        assert set(file.keys()) == {"row", column}  # a policy has no reward, a reward model no action
+        assert file.get_tensor("row").tolist() == list(range(ROWS))
+        values = file.get_tensor(column)
+    assert tuple(values.shape) == shape
+    assert values.isfinite().all()
+
+
+def test_bc_from_its_file_and_then_test() -> None:
+    main(["fit", *BC, "--run_dir=runs/bc", "--then_test"])
+    results = json.loads(Path("runs/bc/results.json").read_text())
+    assert results["method"] == "BC"
+    assert results["updates"] == 20
+
+
+def test_the_saved_config_gives_the_same_run(policy: Path) -> None:
+    main(["fit", "-c", str(policy / "config.yaml"), "--run_dir=runs/again"])
+    first, second = (read_checkpoint(run / "checkpoints/last.ckpt") for run in (policy, Path("runs/again")))
+    for name, value in first["state_dict"].items():
+        assert torch.equal(value, second["state_dict"][name]), name
+    saved = [yaml.safe_load((run / "config.yaml").read_text()) for run in (policy, Path("runs/again"))]
+    assert saved[1].pop("run_dir") == "runs/again"
+    saved[0].pop("run_dir")
+    assert saved[0] == saved[1]
+    assert list(Path("runs/again/csv").iterdir())  # logs go where the new run says
+
+
+def test_another_seed_gives_another_run(policy: Path) -> None:
+    main(["fit", "-c", str(policy / "config.yaml"), "--run_dir=runs/seed3", "--seed_everything=3"])
+    saved = read_checkpoint("runs/seed3/checkpoints/last.ckpt")
+    assert saved["hyper_parameters"]["seed"] == 3
+    first = read_checkpoint(policy / "checkpoints/last.ckpt")
+    assert any(not torch.equal(first["state_dict"][name], value) for name, value in saved["state_dict"].items())
+
+
+def test_resume_goes_on_from_the_last_round(capfd: pytest.CaptureFixture[str]) -> None:
+    main(["fit", *BC, "--run_dir=runs/whole"])
+    main(["fit", *BC, "--run_dir=runs/parts", "--trainer.max_epochs=1", "--resume"])  # nothing there yet: starts
+    assert read_checkpoint("runs/parts/checkpoints/last.ckpt")["global_step"] == 10
+    capfd.readouterr()
+    main(["fit", *BC, "--run_dir=runs/parts", "--resume"])
+    assert "round 0" not in capfd.readouterr().out
+    whole, parts = (read_checkpoint(f"runs/{name}/checkpoints/last.ckpt") for name in ("whole", "parts"))
+    assert parts["global_step"] == 20
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, parts["state_dict"][name]), name
+    main(["fit", *BC, "--run_dir=runs/parts", "--resume"])  # finished: nothing left to do
+    assert read_checkpoint("runs/parts/checkpoints/last.ckpt")["global_step"] == 20
+
+
+# How configs are put together ------------------------------------------------------------------------------------------
+
+
+def printed(capfd: pytest.CaptureFixture[str], *args: str) -> dict:
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main([*args, "--print_config"])
+    assert stop.value.code == 0
+    return yaml.safe_load(capfd.readouterr().out)
+
+
+def test_print_config_short_names_and_overlays(capfd: pytest.CaptureFixture[str]) -> None:
+    overlays = ["-c", "teacher/mistake.yaml", "-c", "query/uniform.yaml"]
+    config = printed(capfd, "fit", *REWARD, *overlays, "--ask.query=KCenterQuery", "--ask.budget=30", "--ask.per_round=15")
+    assert config["model"]["class_path"] == "lightning_pbrl.RewardEnsemble"  # short name in the file
+    assert config["ask"]["teacher"]["init_args"]["eps_mistake"] == 0.1  # from its overlay
+    assert config["ask"]["query"]["class_path"].endswith(".KCenterQuery")  # the command line wins
+    assert (config["ask"]["budget"], config["ask"]["per_round"]) == (30, 15)
+    assert config["data"]["init_args"]["segment_length"] == 10
+    assert "optimizer" in config
+    assert not Path("runs/fit").exists()  # printing makes nothing
+
+
+def test_later_files_win(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("model: {init_args: {expectile: 0.9}}\n")
+    model = printed(capfd, "fit", *IQL, "-c", str(tmp_path / "mine.yaml"))["model"]
+    assert model["init_args"]["expectile"] == 0.9
+    assert model["init_args"]["temperature"] == 3.0  # the rest of the first file stands
+
+
+def test_interpolation_resolves_after_overrides(tmp_path: Path) -> None:
+    (tmp_path / "linked.yaml").write_text(
+        "model: {class_path: BC, init_args: {lr: 0.01, batch_size: '${data.init_args.segment_length}'}}\n"
+        "relabel: {normalize: true}\nvideo: {seed: '${model.init_args.updates}'}\n"
+    )
+    overlay = ["-c", str(tmp_path / "linked.yaml")]
+    main(["fit", *DATA, *overlay, *SHORT, "--data.init_args.segment_length=7", "--run_dir=runs/linked"])
+    config = yaml.safe_load(Path("runs/linked/config.yaml").read_text())
+    assert config["model"]["init_args"]["batch_size"] == 7  # not the file's 50, nor an unresolved ${...}
+    assert config["video"]["seed"] == 20
+    assert read_checkpoint("runs/linked/checkpoints/last.ckpt")["hyper_parameters"]["batch_size"] == 7
+
+
+def test_seed_and_spec_are_linked() -> None:
+    cli = train_cli([*BC, "--seed_everything=11"], run=False)
+    assert cli.model.seed == 11
+    assert cli.model.spec == {"obs_dim": 39, "action_dim": 4, "horizon": DATA_ARGS["horizon"]}
+
+
+def test_the_packaged_name_and_a_path_are_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert packaged_config("model/iql.yaml") == packaged_config("conf/model/iql.yaml")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/iql.yaml").write_text("model: BC\n")
+    assert packaged_config("model/iql.yaml") == "model/iql.yaml"  # one's own file comes first
+
+
+def build(*args: str):
+    return train_cli([*args, *CPU], run=False)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("experiment/")])
+def test_every_config_builds(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kind = name.split("/")[0]
+    written = yaml.safe_load((CONF / name).read_text())
+    if kind == "data":
+        cli = build("-c", name, "-c", "model/bc.yaml")
+        assert type(cli.datamodule).__name__ == written["data"]["class_path"]
+        assert cli.model.spec == cli.datamodule.spec
+    elif kind == "model":
+        cli = build(*DATA, "-c", name)
+        assert type(cli.model).__name__ == written["model"]["class_path"]
+        for key, value in written["model"].get("init_args", {}).items():
+            assert cli.model.hparams[key] == value
+    elif kind in ("teacher", "query"):
+        answers = [] if kind == "teacher" else ["-c", "teacher/oracle.yaml"]
+        cli = build(*REWARD, *answers, "-c", name, "--ask.budget=50")
+        ask = next(callback for callback in cli.trainer.callbacks if type(callback).__name__ == "AskTeacher")
+        part = getattr(ask, kind)
+        assert type(part).__name__ == written["ask"][kind]["class_path"]
+        for key, value in written["ask"][kind].get("init_args", {}).items():
+            assert part.describe()[key] == value
+    else:
+        assert kind in ("trainer", "debug")  # a new folder of conf/ needs a line here
+        cli = train_cli([*BC, "-c", name, *(CPU if name == "trainer/gpu.yaml" else [])], run=False)
+        assert cli.trainer.num_devices == written["trainer"].get("devices", 1)
+        assert cli.trainer.max_steps == written["trainer"].get("max_steps", -1)
+
+
+# Mistakes --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["fitt"], ["'fitt'", "did you mean fit"]),
+        (["fit", *DATA, "--model=IQLL"], ["'IQLL'", "did you mean IQL"]),
+        (["fit", *REWARD, *ASK, "--ask.query=DisagrementQuery"], ["ask.query", "DisagreementQuery"]),
+        (["fit", *BC, "--model.init_args.updats=3"], ["updats"]),
+        (["fit", *BC, "--modl=3"], ["--modl=3"]),
+        (["fit", *BC, "--model.init_args.updates=many"], ["updates", "many"]),
+        (["fit", *DATA], ["model is missing"]),
+        (["fit", *BC, "--data.init_args.task=drawer-opn"], ["'drawer-opn'", "drawer-open"]),
+        (["fit", "-c", "model/iqll.yaml"], ["model/iqll.yaml", "model/iql.yaml"]),
+        (["fit", *BC, "--run_dir=a_file/run"], ["a_file/run", "cannot be written", "run_dir"]),
+        (["test", *BC, "--ckpt_path=nowhere.ckpt"], ["nowhere.ckpt", "that a fit has written"]),
+        (["test", *BC], ["ckpt_path"]),
+        (["test", *BC, "--ckpt_path=a_file"], ["a_file"]),
+        (["test", *BC, "--ckpt_path=half.ckpt"], ["half.ckpt", "damaged"]),
+        (["fit", *REWARD, "-c", "teacher/oracle.yaml", "--ask.budget=9", "--ask.per_round=10"], ["ask.budget is 9"]),
+        (["fit", *REWARD, "--ask.budget=20", "--ask.per_round=10"], ["ask.teacher"]),
+        (["fit", *IQL], ["relabel.reward"]),
+        (["fit", *IQL, *ASK, "--relabel.reward=true"], ["IQL", "ask.budget"]),
+        (["fit", *IQL, "--relabel.reward=nowhere.ckpt"], ["nowhere.ckpt"]),
+        (["fit", *REWARD, *ASK, "--model.init_args.replicas=2"], ["RewardEnsemble", "--seeds"]),
+        (["fit", "-c", "data/lire/button-press-topdown.yaml", "-c", "model/bc.yaml", *CPU], ["button-press-topdown-v3"]),
+        (["collect", "-c", "data/lire/button-press-topdown.yaml"], ["MetaWorldDataModule"]),
+        (["list", "methds"], ["methds", "methods"]),
+        (["plot", "nowhere"], ["nowhere"]),
+        (["run"], ["experiment"]),
+    ],
+    ids=lambda value: None if isinstance(value, list) and value[0] not in ("fit", "test") else "",
+)
+def test_mistakes(args: list[str], words: list[str], capfd: pytest.CaptureFixture[str], policy: Path) -> None:
+    Path("a_file").write_text("text")
+    Path("half.ckpt").write_bytes((policy / "checkpoints/last.ckpt").read_bytes()[:5000])
+    sentence = mistake(capfd, *args)
+    for word in words:
+        assert word in sentence
+
+
+def test_labels_of_another_data_set(reward: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    store = f"--ask.store={reward}/labels.sqlite"
+    sentence = mistake(capfd, "fit", *REWARD, *ASK, store, "--data.init_args.episodes=5", "--run_dir=runs/other")
+    assert "fingerprint" in sentence
+    assert len(labels(reward / "labels.sqlite")) == 20  # nothing was lost
+
+
+def test_a_checkpoint_of_another_method(reward: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "RewardEnsemble" in mistake(capfd, "test", *BC, f"--ckpt_path={reward}/checkpoints/last.ckpt")
+
+
+def test_debug_shows_the_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *BC, "--data.init_args.task=drawer-opn", "--debug"])
+    err = capfd.readouterr().err
+    assert stop.value.code == 2
+    assert err.startswith("Traceback")
+    assert err.rstrip().splitlines()[-1].startswith("error: Meta-World has no task 'drawer-opn'")
+
+
+def test_our_own_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(args: list[str]) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("lightning_pbrl.commands.list_command", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["list"])
+
+
+# The small commands ----------------------------------------------------------------------------------------------------
+
+
+def test_help_and_version(capfd: pytest.CaptureFixture[str]) -> None:
+    main([])
+    main(["--version"])
+    assert capfd.readouterr().out == f"{USAGE}\n0.1.0\n"
+
+
+def test_list(capfd: pytest.CaptureFixture[str]) -> None:
+    main(["list"])
+    everything = capfd.readouterr().out
+    for name in ("IQL", "BC", "RewardEnsemble", "SimulatedTeacher", "SkipTeacher", "DisagreementQuery", "LiREDataModule"):
+        assert name in everything
+    main(["list", "teachers"])
+    teachers = capfd.readouterr().out
+    assert "SkipTeacher" in teachers
+    assert "DisagreementQuery" not in teachers
+
+
+def test_collect_describes_and_reuses(capfd: pytest.CaptureFixture[str]) -> None:
+    data = [arg for arg in DATA if arg not in CPU]
+    main(["collect", *data, "--data.init_args.cache_dir=collected"])
+    first = capfd.readouterr().out
+    (file,) = Path("collected").glob("*.safetensors")
+    assert file.name in first.replace("\n", "")
+    assert str(ROWS) in first
+    written = file.stat().st_mtime_ns
+    main(["collect", *data, "--data.init_args.cache_dir=collected"])
+    assert file.stat().st_mtime_ns == written
+    assert "fingerprint" in capfd.readouterr().out
+
+
+def test_plot(policy: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    main(["plot", str(policy), "--metric=eval/return_mean", f"--out={tmp_path}/curve.png"])
+    assert (tmp_path / "curve.png").read_bytes()[1:4] == b"PNG"
+    assert "curve.png" in capfd.readouterr().out
+    assert "eval/return_mean" in mistake(capfd, "plot", str(policy), "--metric=eval/retrun_mean", f"--out={tmp_path}/b.png")

@@ -1,0 +1,67 @@
+"""The Python example of README.md runs as printed, with smaller numbers."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from lightning_pbrl import MetaWorldDataModule, load_method
+from lightning_pbrl.cli import packaged_config
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.S)
+
+
+def test_the_ten_lines_teach_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = blocks("python")
+    lines = [line for line in code.splitlines() if line.strip() and not re.match(r"import |from ", line)]
+    assert len(lines) <= 10
+    small = code
+    for printed, tiny in (
+        ("budget=200, per_round=50", "budget=20, per_round=10"),
+        ("updates=20_000", "updates=20, eval_interval=10"),
+        ("max_epochs=-1", "max_epochs=-1, accelerator='cpu', enable_progress_bar=False, enable_model_summary=False"),
+    ):
+        assert printed in small
+        small = small.replace(printed, tiny)
+    original = MetaWorldDataModule.__init__
+
+    def tiny_data(self: MetaWorldDataModule, task: str) -> None:
+        sizes = {"horizon": 30, "episodes": 6, "segment_length": 10, "held_out_pairs": 40}
+        original(self, task, **sizes, eval_episodes=2, test_episodes=3, num_envs=2, cache_dir=str(tmp_path / "data"))
+
+    monkeypatch.setattr(MetaWorldDataModule, "__init__", tiny_data)
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(compile(small, str(README), "exec"), scope)
+    assert scope["reward"].asked.total == 20
+    assert scope["policy"].engines["policy"].updates == 20
+    metrics = scope["trainer"].callback_metrics
+    assert {"test/return_mean", "test/success_rate"} <= set(metrics)
+
+    # "A saved policy needs no Trainer"
+    assert 'load_method("last.ckpt").act(obs)' in README.read_text()
+    scope["trainer"].save_checkpoint("last.ckpt")
+    obs = torch.zeros(2, 39)
+    assert torch.equal(load_method("last.ckpt").act(obs), scope["policy"].act(obs))
+
+
+def test_the_shell_lines_name_what_exists() -> None:
+    lines = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines()]
+    commands = [line for line in lines if line and line[0] == "lightning-pbrl"]
+    assert len(commands) >= 5
+    verbs = {command[1] for command in commands}
+    assert {"list", "run", "plot", "fit"} <= verbs
+    for command in commands:
+        for word in command:
+            if word.endswith(".yaml"):
+                assert yaml.safe_load(Path(packaged_config(word)).read_text())
