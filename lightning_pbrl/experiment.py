@@ -243,7 +243,7 @@ def run_command(args: list[str]) -> None:
     failed = run_jobs(jobs, options.jobs, experiment["name"])
     from lightning_pbrl.reports.experiment import report
 
-    report(out, experiment.get("report", {}))
+    report(out, experiment.get("report", {}), f"lightning-pbrl run {' '.join(args)}")
     if failed:
         raise UserError(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(job.label for job in failed)}; see their log.txt.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,17 +11,20 @@ from typing import Any
 from rich.console import Console
 
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.reports.metrics import find_runs
+from lightning_pbrl.reports.metrics import find_runs, read_results
 from lightning_pbrl.reports.plot import plot
 from lightning_pbrl.reports.tables import print_comparison, summary, write_csv
 
 
-def report(out: Path, settings: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the comparison of the tested stages and write ``learning_curve.png``, ``results.csv`` and the film to ``out``.
+def report(out: Path, settings: Mapping[str, Any], command: str = "", console: Console | None = None) -> None:
+    """Print the comparison of the tested stages; write picture, figures and the film of the first stage to ``out``.
+
+    ``results.csv`` has the figures over seeds, ``experiment.json`` every run's own with versions and the command.
 
     Args:
         out: the experiment's folder.
         settings: the experiment's ``report:`` key; ``show`` names the stages of the table in order.
+        command: what was typed, for the record.
         console: where to print.
     """
     console = console or Console()
@@ -28,6 +32,9 @@ def report(out: Path, settings: Mapping[str, Any], console: Console | None = Non
     try:
         print_comparison(out, shown, console=console)
         write_csv(summary(out), out / "results.csv")
+        tested = {str(run.path.relative_to(out)): read_results(run.path) for run in find_runs(out)}
+        evidence = {"command": command, "runs": {name: results for name, results in tested.items() if results}}
+        (out / "experiment.json").write_text(json.dumps(evidence, indent=1))
         drawn = [out / stage for stage in shown if (out / stage).is_dir()] or [out]
         plot(drawn, out / "learning_curve.png")
     except UserError as error:  # nothing was tested: an experiment of fits alone
