@@ -2,7 +2,9 @@
 # container toolkit (docker run --gpus all ...), and a machine without a GPU needs neither.
 #   docker build -t lightning-pbrl .
 #   docker build -t lightning-pbrl --build-arg EXTRAS=dmc,wandb --build-arg TORCH_INDEX=<CPU index of pytorch.org/get-started> .
-#   docker run --rm -v "$PWD/runs:/experiments/runs" lightning-pbrl list
+#   docker run --rm lightning-pbrl list
+#   docker run --rm -v "$PWD/runs:/experiments/runs" -v "$PWD/data:/experiments/data" lightning-pbrl run conf/experiment/demo.yaml
+# It runs as user 1000, who must be able to write the two folders.
 # Python 3.12 is the newest for which dm_control (extra dmc) has wheels.
 FROM python:3.12-slim
 
