@@ -22,8 +22,9 @@ class RelabelRewards(pl.Callback):
         normalize: scale to [0, 1] over the data set (constant rewards become zeros).
     """
 
-    def __init__(self, reward: str | Method | None = None, normalize: bool = True) -> None:
-        self.reward, self.normalize = reward, normalize
+    def __init__(self, reward: str | bool | Method | None = None, normalize: bool = True) -> None:
+        self.reward = str(reward).lower() if isinstance(reward, bool) else reward  # YAML reads an unquoted true as a bool
+        self.normalize = normalize
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
         if self.reward is None:

@@ -19,7 +19,7 @@ DEFAULT_MIXTURE = (
     Behaviour(weight=1.0, noise=0.1),
     Behaviour(weight=2.0, noise=0.5, random=0.3),
     Behaviour(weight=2.0, noise=1.0, random=0.5),
-    Behaviour(weight=1.0, goal_shift=0.2, noise=0.3),
+    Behaviour(weight=1.0, goal_shift=0.2, object_shift=0.1, noise=0.3),
     Behaviour(weight=1.0, random=1.0),
 )
 """Clean experts, noisy ones, experts that aim beside the goal, and random actions: a wide spread of returns."""

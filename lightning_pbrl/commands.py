@@ -23,13 +23,14 @@ def list_command(args: list[str]) -> None:
     parser.add_argument("kind", nargs="?", choices=[*registry.PACKAGES], help="only this kind")
     chosen = parser.parse_args(args).kind
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
     for kind in [chosen] if chosen else registry.PACKAGES:
         table = Table(title=kind, title_justify="left", show_header=False, box=None, padding=(0, 2))
         for name, cls in registry.classes(kind).items():
-            table.add_row(f"[bold]{name}", registry.first_line(cls))
+            table.add_row(f"[bold]{name}", escape(registry.first_line(cls)))
         console.print(table, "")
 
 

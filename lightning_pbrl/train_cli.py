@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_pbrl import registry
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
@@ -147,7 +148,10 @@ class TrainCLI(LightningCLI):
         if config.trainer.logger in (None, True):  # not in the saved config, which may be run again in another folder
             folder = config.run_dir
             kwargs["logger"] = [CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard", version="")]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, MisconfigurationException) as error:
+            raise UserError(f"The trainer cannot be built as configured: {error}") from error
 
     def _parse_ckpt_path(self) -> None:
         """Keep hyper-parameters as the config says them; a checkpoint brings weights, not settings."""

@@ -73,9 +73,9 @@ class Method(EpisodeEvaluation):
 
     registry: ClassVar[dict[str, type[Method]]] = {}
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What must be there at start: "labels" (answers of a teacher), "learned_reward" (something relabelled the data)."""
+    """What must be there at start, "labels" (answers of a teacher), "learned_reward" (something relabelled the data)."""
     population: ClassVar[bool] = False
-    """Whether several replicas can share a process: only methods that neither ask nor act while training."""
+    """Whether several replicas can share a process; only methods that neither ask nor act while training."""
     validates_on: ClassVar[Literal["episodes", "pairs"]] = "episodes"
 
     # Kept out of module registration (set through __dict__): no parameters of their own.
@@ -219,10 +219,9 @@ class Method(EpisodeEvaluation):
 
     def _start_engines(self) -> None:
         reduce = glue.gradient_reducer(self.trainer)
-        names = ("sampler",) if self.trainer.world_size == 1 else ("sampler", self.trainer.global_rank)
         self.engines.clear()
         for name, program in self.programs().items():
-            generators = [stream(self.seed + k, *names, name) for k in range(self.replicas)]
+            generators = [stream(self.seed + k, "sampler", name) for k in range(self.replicas)]
             engine = UpdateEngine(
                 self, program, generators, self.compile_updates, self.layout, getattr(self.hparams, "updates", 0), reduce
             )
@@ -251,7 +250,11 @@ class Method(EpisodeEvaluation):
             self.trainer.should_stop = True
 
     def on_train_epoch_start(self) -> None:
-        self._phases, self._in_phase, self.round_done = list(self.plan(self.trainer.current_epoch)), 0, False
+        rank, number = self.trainer.global_rank, self.trainer.current_epoch
+        for name, engine in self.engines.items():  # a stream per seed, rank and round: a resumed rank draws what it would have
+            for k, generator in enumerate(engine.generators):
+                generator.manual_seed(derive(self.seed + k, "sampler", name, rank, number))
+        self._phases, self._in_phase, self.round_done = list(self.plan(number)), 0, False
         self.round_updates = sum(phase.updates for phase in self._phases)
 
     @property
