@@ -157,7 +157,7 @@ class AskTeacher(pl.Callback):
                 torch.cat([known.value, answer.value]),
                 torch.cat([known.status, answer.status]),
             )
-        rates = self.teacher.thresholds(self.length)
+        rates = {**self.teacher.thresholds(self.length), **strategy.metrics()}
         if answers:
             answer = Answer(*(torch.cat(part) for part in zip(*answers, strict=True)))
             seen = type(clips_seen[0])(*(torch.cat(part) for part in zip(*clips_seen, strict=True)))

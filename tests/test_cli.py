@@ -233,7 +233,7 @@ def build(*args: str):
     return train_cli([*args, *CPU], run=False)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("experiment/")])
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(("experiment/", "preset/"))])
 def test_every_config_builds(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kind = name.split("/")[0]
     written = yaml.safe_load((CONF / name).read_text())

@@ -24,19 +24,30 @@ def min_max(values: Tensor) -> Tensor:
     return torch.zeros_like(values) if high == low else (values - low) / (high - low)
 
 
+def mean_of_members(reward: Tensor) -> Tensor:
+    """(E, n) -> (n,)."""
+    return reward.mean(0)
+
+
 @torch.no_grad()
-def predict_reward(source: Transitions, reward: Callable[[Tensor], Tensor], tile: int | None = None) -> Tensor:
-    """Mean over members of the learned reward of every row, (N,).
+def predict_reward(
+    source: Transitions,
+    reward: Callable[[Tensor], Tensor],
+    tile: int | None = None,
+    combine: Callable[[Tensor], Tensor] = mean_of_members,
+) -> Tensor:
+    """The learned reward of every row, (N,), by default the mean over members.
 
     Args:
         source: the data.
         reward: features (n, O + A) -> (E, n).
         tile: rows per call; by default what suits the device.
+        combine: member rewards (E, n) -> (n,).
     """
     tile = tile or (CPU_TILE if source.device.type == "cpu" else CUDA_TILE)
     out = torch.empty(len(source), device=source.device)
     for part, rows in zip(out.split(tile), source.features().split(tile), strict=True):
-        torch.mean(reward(rows), dim=0, out=part)
+        part.copy_(combine(reward(rows)))
     return out
 
 

@@ -36,6 +36,8 @@ class Group:
         options: further arguments of the optimiser, such as ``{"weight_decay": 1e-4}``.
         schedule: factor on ``lr`` as a function of the updates done so far.
         clip: largest gradient norm of the group per update; None for no clipping.
+        clip_jointly: the norm is that of all groups of the step which say so (they share one ``clip``), as when one
+            optimiser of the paper holds modules that not every step moves.
         modules: attributes of the method whose parameters belong here; by default the group's own name.
     """
 
@@ -44,6 +46,7 @@ class Group:
     options: Mapping[str, Any] = field(default_factory=dict)
     schedule: Schedule | None = None
     clip: float | None = None
+    clip_jointly: bool = False
     modules: tuple[str, ...] = ()
 
 
@@ -63,7 +66,9 @@ class Program:
         sample: (updates, generator) -> ids of every update, one entry per update, drawn in one call.
         gather: ids of one update -> tensors; runs outside the compiled function, so data size is never a shape.
         view: gathered tensors -> the batch a step sees; runs inside (free views when compiled).
-        targets: target attribute -> (source group, polyak rate); moved after the last step of each update.
+        targets: target attribute -> (source group, polyak rate); moved whenever the last step has run.
+        every: update interval of each step, such as (1, 2) for TD3's delayed policy: a step runs in the updates 0, k,
+            2 k ...; empty for every step in every update.
         ragged: whether updates differ in size, so that a compiled function would be compiled anew for each size.
         tile: evaluate each update in tiles of this many ids (last axis of the ids) and accumulate gradients; the losses
             must be means over that axis. Keeps wide batches in the cache of a CPU.
@@ -71,12 +76,13 @@ class Program:
 
     groups: Mapping[str, Group]
     steps: Sequence[LossStep]
-    sample: Callable[[int, torch.Generator], Sequence[Tensor]]
-    gather: Callable[[Tensor], Any]
+    sample: Callable[[int, torch.Generator], Sequence[Any]]
+    gather: Callable[[Any], Any]
     view: Callable[[Any], Any] = identity
     targets: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     tile: int | None = None
     ragged: bool = False
+    every: Sequence[int] = ()
 
 
 def cosine(updates: int) -> Schedule:

@@ -23,7 +23,7 @@ Layout = Literal["auto", "loop", "batched"]
 Gradients = Callable[[Any], tuple[dict[str, Tensor], Losses]]
 
 COMPILE_PAYS_AFTER = 12_000
-"""Updates after which compiling has paid for itself on a CPU with a cold cache (performance notes in ``docs/``)."""
+"""Updates after which compiling has paid for itself on a CPU with a cold cache (``benchmarks/README.md``)."""
 
 
 class UpdateEngine:
@@ -90,11 +90,15 @@ class UpdateEngine:
         def gradients(rows: Any) -> tuple[dict[str, Tensor], Losses]:
             with torch.enable_grad():
                 losses = step(view(rows))
-                grads = {}
-                for group, loss in losses.items():
-                    if group in leaves:  # one gradient per group keeps an actor's loss out of the critic it flows through
-                        parts = torch.autograd.grad(loss, leaves[group], retain_graph=True)
-                        grads[group] = torch.cat([part.reshape(-1) for part in parts])
+                grads: dict[str, Tensor] = {}
+                for group, loss in losses.items():  # one gradient per loss keeps an actor's out of the critic it flows through
+                    if group in leaves and group not in grads:
+                        moved = [name for name in losses if name in leaves and losses[name] is loss]  # they share a pass backward
+                        parts = torch.autograd.grad(loss, [p for name in moved for p in leaves[name]], retain_graph=True)
+                        at = 0
+                        for name in moved:
+                            grads[name] = torch.cat([part.reshape(-1) for part in parts[at : at + len(leaves[name])]])
+                            at += len(leaves[name])
             return grads, {name: loss.detach() for name, loss in losses.items()}
 
         return gradients
@@ -150,16 +154,25 @@ class UpdateEngine:
 
     def _run_bound(self, updates: int, generator: torch.Generator) -> dict[str, Tensor]:
         total: dict[str, Tensor] = {}
+        ran: dict[str, set[int]] = {}
         for number, ids in enumerate(self.program.sample(updates, generator)):
-            for gradients in self._gradients:
+            for gradients in self._due(self.updates + number):
                 grads, losses = self._tiled(gradients, ids)
                 if self.reduce is not None:
                     grads = self._reduced(grads)
+                grads = self._clipped_jointly(grads)
+                _count(ran, losses, number)
                 _accumulate(total, losses)  # before anything moves: a metric may be a view of a parameter
                 for group, grad in grads.items():
                     self.flat.step(group, grad, self.updates + number)
-            self.flat.follow()
-        return {key: value / updates for key, value in total.items()}
+            if gradients is self._gradients[-1]:
+                self.flat.follow()
+        return {key: value / len(ran[key]) for key, value in total.items()}
+
+    def _due(self, update: int) -> list[Gradients]:
+        """The steps that update number ``update`` (from 0) consists of."""
+        every = self.program.every or (1,) * len(self._gradients)
+        return [step for step, interval in zip(self._gradients, every, strict=True) if update % interval == 0]
 
     def _tiled(self, gradients: Gradients, ids: Tensor) -> tuple[dict[str, Tensor], Losses]:
         """Gradients of one update; summed over tiles, each with its share of the ids, if the program asks for tiles."""
@@ -179,22 +192,35 @@ class UpdateEngine:
         self.reduce(bucket)
         return dict(zip(grads, bucket.split([g.numel() for g in grads.values()]), strict=True))
 
+    def _clipped_jointly(self, grads: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Scale the groups that are clipped by their common norm; each one's own norm is then within the bound, too."""
+        joint = [group for group in grads if self.flat.groups[group].clip_jointly]
+        clip = self.flat.groups[joint[0]].clip if joint else None
+        if clip is None:
+            return grads
+        norm = torch.stack([grads[group].norm() for group in joint]).norm()
+        scale = clip / norm.clamp(min=clip)
+        return {group: grad * scale if group in joint else grad for group, grad in grads.items()}
+
     def _run_batched(self, updates: int) -> dict[str, Tensor]:
         total: dict[str, Tensor] = {}
+        ran: dict[str, set[int]] = {}
         sampled = [self.program.sample(updates, generator) for generator in self.generators]
         for number, ids in enumerate(zip(*sampled, strict=True)):
-            for gradients in self._gradients:
+            for gradients in self._due(self.updates + number):
                 grads, losses = gradients(self.program.gather(torch.stack(ids)))
+                _count(ran, losses, number)
                 _accumulate(total, losses)
                 for replica in range(self.flat.replicas):
                     self.flat.bound = replica
-                    for group, grad in grads.items():
-                        self.flat.step(group, grad[replica], self.updates + number)
-            for replica in range(self.flat.replicas):
-                self.flat.bound = replica
-                self.flat.follow()
+                    for group, grad in self._clipped_jointly({g: grad[replica] for g, grad in grads.items()}).items():
+                        self.flat.step(group, grad, self.updates + number)
+            if gradients is self._gradients[-1]:
+                for replica in range(self.flat.replicas):
+                    self.flat.bound = replica
+                    self.flat.follow()
         self.flat.bind(0)
-        return {key: value / updates for key, value in total.items()}
+        return {key: value / len(ran[key]) for key, value in total.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a later process needs to go on exactly here."""
@@ -221,6 +247,12 @@ class _Call(nn.Module):
 
     def forward(self, batch: Any) -> Losses:
         return self.step(batch)
+
+
+def _count(ran: dict[str, set[int]], losses: Losses, number: int) -> None:
+    """Note in which updates of the block each loss was computed: its mean is over those alone."""
+    for key in losses:
+        ran.setdefault(key, set()).add(number)
 
 
 def _accumulate(total: dict[str, Tensor], values: Mapping[str, Tensor], share: float = 1.0) -> None:

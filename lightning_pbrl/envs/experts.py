@@ -13,7 +13,7 @@ from lightning_pbrl.envs.metaworld import CURE, task_name
 class Expert:
     """The scripted policy of one task. It is deterministic and keeps no memory.
 
-    Not every expert solves its task in every episode (see the data pages); measure before relying on one.
+    Not every expert solves its task in every episode; measure before relying on one.
 
     Args:
         task: Meta-World task, with or without version suffix.

@@ -30,7 +30,7 @@ def preference_cross_entropy(returns: Tensor, label: Tensor) -> Tensor:
     return (F.softplus(gap) - label * gap).sum(-1) / max(gap.shape[-1], 1)
 
 
-def linear_cross_entropy(returns: Tensor, label: Tensor, length: int) -> Tensor:
+def linear_cross_entropy(returns: Tensor, label: Tensor, length: int | Tensor) -> Tensor:
     """LiRE's linear score: cross entropy of P(i) = s_i / (s_0 + s_1), s_i = R_i + T + 1e-5, mean over pairs.
 
     Source: LiRE (arXiv 2408.04190), linear score function; released code for the constants.
@@ -38,7 +38,7 @@ def linear_cross_entropy(returns: Tensor, label: Tensor, length: int) -> Tensor:
     Args:
         returns: (..., B, 2), each at least -``length`` (rewards bounded below by -1, as tanh's).
         label: (B,) or (..., B).
-        length: steps T that were summed; after a temporal crop the cropped length.
+        length: steps T that were summed; after a temporal crop the cropped length, per pair (..., B, 1).
 
     Returns:
         One loss in nats per leading index, (...,); 0 when B is 0.

@@ -1,7 +1,7 @@
 """A reward ensemble fitted to preferences: the feedback model of MR, OPRL, PEBBLE and CLARIFY.
 
 Sources: Christiano et al. 2017 (arXiv 1706.03741); OPRL (arXiv 2301.01392); sizes and stop rule of CLARIFY's release.
-Uniform queries make it MR, disagreement queries make it OPRL.
+Uniform queries make it MR, disagreement queries make it OPRL, ranked lists with a linear score LiRE (arXiv 2408.04190).
 """
 
 from __future__ import annotations
@@ -9,20 +9,30 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torchmetrics.classification import BinaryAccuracy, BinaryCalibrationError
 from torchmetrics.regression import PearsonCorrCoef, SpearmanCorrCoef
 
 from lightning_pbrl.data.feedback import Labels, Query
+from lightning_pbrl.data.ranking import derived_pairs
 from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.engine.summing_adam import SummingAdam
+from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.preference import linear_cross_entropy, preference_accuracy, preference_cross_entropy
 from lightning_pbrl.methods.base import Method, Metrics, Phase, Spec
 from lightning_pbrl.nn import MLP, Normalizer
 from lightning_pbrl.queries.base import take
 from lightning_pbrl.queries.scoring import ReturnScorer
+
+DECAY_PASSES = 10
+"""Passes over the labels after which ``lr_decay`` is applied (LiRE's StepLR)."""
+PESSIMISM = 5.0
+"""Standard deviations that ``mean_minus_std`` takes off (LiRE's released code)."""
 
 
 class RewardEnsemble(Method):
@@ -48,6 +58,13 @@ class RewardEnsemble(Method):
         stop_accuracy: end the round's fit above this training accuracy; 1 or more never stops early.
         margin: a pair counts as right only when P(second) is beyond 0.5 ± margin.
         normalize_obs: standardise observations (LiRE does, CLARIFY does not).
+        pairs: what is trained on: the answers, or all pairs that follow from them when the questions built ranked
+            lists (ranked: RankedListQuery) or chains (chain: SeqRankQuery).
+        aggregate: what policies get: the members' mean, their min, or mean - 5 x (unbiased) standard deviation.
+        crop: temporal crop: shortest and longest length in steps; every pair of a minibatch is cut to a random length
+            in this range, each of its segments at a random place. None trains on whole segments.
+        sum_gradients: zero gradients once per pass instead of once per minibatch, as LiRE's released code does (a defect).
+        lr_decay: factor on ``lr`` after every 10 passes of a round's fit, anew in every round; 1 keeps it constant.
         tile: pairs evaluated at once on CPU, to stay in its cache; null for whole batches.
     """
 
@@ -68,10 +85,19 @@ class RewardEnsemble(Method):
         stop_accuracy: float = 0.97,
         margin: float = 0.1,
         normalize_obs: bool = False,
+        pairs: Literal["answers", "ranked", "chain"] = "answers",
+        aggregate: Literal["mean", "min", "mean_minus_std"] = "mean",
+        crop: Sequence[int] | None = None,
+        lr_decay: float = 1.0,
+        sum_gradients: bool = False,
         tile: int | None = 16,
         **engine: Any,
     ) -> None:
         super().__init__(spec, **engine)
+        if aggregate == "mean_minus_std" and ensemble_size < 2:
+            raise UserError("aggregate=mean_minus_std needs at least two members: raise ensemble_size, or use mean.")
+        if crop is not None and not (len(crop) == 2 and 1 <= crop[0] <= crop[1]):
+            raise UserError(f"crop is {list(crop)}: give the shortest and the longest length in steps, such as [20, 25].")
 
     def build(self) -> None:
         h, obs_dim, action_dim = self.hparams, self.spec["obs_dim"], self.spec["action_dim"]
@@ -85,6 +111,7 @@ class RewardEnsemble(Method):
             self.val_spearman = SpearmanCorrCoef()
         self.__dict__["scorer"] = None
         self.pairs = Labels.empty()
+        self.fit_began, self.one_pass = 0, 1
 
     def on_data(self) -> None:
         if self.hparams.normalize_obs:
@@ -92,14 +119,36 @@ class RewardEnsemble(Method):
 
     def programs(self) -> dict[str, Program]:
         h = self.hparams
-        tile = h.tile if self.device.type == "cpu" else None
-        groups = {"members": Group(h.lr)}
+        tile = h.tile if self.device.type == "cpu" and h.pairs == "answers" else None  # a tile would share no segment
+        members = Group(h.lr, schedule=self.decay if h.lr_decay != 1 else None)
+        if h.sum_gradients:
+            members = replace(members, optimizer=SummingAdam, options={"begins": self.pass_begins})
+        groups = {"members": members}
         return {"reward": Program(groups, [self.losses], self.sample_passes, self.gather_pairs, tile=tile, ragged=True)}
 
     def plan(self, round_number: int) -> list[Phase]:
-        self.pairs = self.labels.preferences().to(self.device)
+        self.pairs = self.training_pairs().to(self.device)
+        if self.hparams.crop is not None and len(self.pairs) and self.hparams.crop[1] > self.pairs.length:
+            raise UserError(
+                f"crop is {list(self.hparams.crop)} and segments have {self.pairs.length} steps: crop to at most that, or "
+                "raise data.segment_length."
+            )
         one_pass = math.ceil(len(self.pairs) / self.hparams.batch_size)
+        self.fit_began, self.one_pass = self.engines["reward"].updates, max(one_pass, 1)
         return [Phase("reward", "reward", self.hparams.epochs * one_pass, block=one_pass, done=self.fits_well)]
+
+    def training_pairs(self) -> Labels:
+        """What this round trains on: the answers, or all pairs that follow from them."""
+        kind = self.hparams.pairs
+        return self.labels.preferences() if kind == "answers" else derived_pairs(self.labels, kind)
+
+    def pass_begins(self, done: int) -> bool:
+        """Whether update number ``done`` is the first of a pass."""
+        return (done - self.fit_began) % self.one_pass == 0
+
+    def decay(self, done: int) -> float:
+        """Factor on the learning rate after ``done`` updates in all."""
+        return self.hparams.lr_decay ** ((done - self.fit_began) // self.one_pass // DECAY_PASSES)
 
     def fits_well(self, metrics: Metrics) -> bool:
         """The early-stop rule, asked after every pass."""
@@ -109,23 +158,51 @@ class RewardEnsemble(Method):
         return self.asked.remaining == 0 or self.asked.this_round == 0
 
     def sample_passes(self, updates: int, rng: torch.Generator) -> list[Tensor]:
-        """Indices of minibatches, one (E, b) per update; every pass shuffles the labels anew for each member."""
+        """Indices of minibatches, one (E, b) per update; every pass shuffles the labels anew for each member.
+
+        With a temporal crop (4, E, b): index, length and the two beginnings of the crop.
+        """
         batches: list[Tensor] = []
         while len(batches) < updates:
             order = [torch.randperm(len(self.pairs), generator=rng) for _ in range(self.hparams.ensemble_size)]
             batches += torch.stack(order).to(self.device).split(self.hparams.batch_size, dim=1)
-        return batches[:updates]
+        return batches[:updates] if self.hparams.crop is None else [self.crops(ids, rng) for ids in batches[:updates]]
+
+    def crops(self, ids: Tensor, rng: torch.Generator) -> Tensor:
+        """Indices (E, b) with a random crop per pair, (4, E, b)."""
+        shortest, longest = self.hparams.crop
+        length = torch.randint(shortest, longest + 1, ids.shape, generator=rng)
+        first = (torch.rand(2, *ids.shape, generator=rng) * (self.pairs.length - length + 1)).long()
+        return torch.cat([ids.unsqueeze(0), length.unsqueeze(0).to(ids), first.to(ids)])
 
     def gather_pairs(self, ids: Tensor) -> dict[str, Tensor]:
-        """(E, b) indices -> segments (E, b, 2, T, O + A) and labels (E, b)."""
-        return {"segments": self.source.segments(self.pairs.start[ids], self.pairs.length), "label": self.pairs.value[ids]}
+        """Indices (E, b) -> segments (E, b, 2, T, O + A) and labels (E, b).
+
+        Derived pairs share their segments: then segments are the distinct ones, (E, U, T, O + A), and ``which`` says
+        which two of them make a pair, (E, b, 2). With a crop, ``kept`` marks the steps that count, (E, b, 2, T).
+        """
+        batch, steps = {}, self.pairs.length
+        if self.hparams.crop is not None:
+            ids, length, *first = ids.unbind(0)
+            since = torch.arange(steps, device=ids.device) - torch.stack(first, -1).unsqueeze(-1)
+            batch["kept"] = (since >= 0) & (since < length[..., None, None])
+        start = self.pairs.start[ids]
+        if self.hparams.pairs != "answers":
+            start, batch["which"] = distinct(start)
+        return {**batch, "segments": self.source.segments(start, steps), "label": self.pairs.value[ids]}
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         segments, label = batch["segments"], batch["label"]
-        reward = self.reward(segments.flatten(1, 3))  # (E, b * 2 * T)
-        returns = reward.view(segments.shape[:4]).sum(-1)  # (E, b, 2)
+        reward = self.reward(segments.flatten(1, -2)).view(segments.shape[:-1])  # (E, b, 2, T) or (E, U, T)
+        length: int | Tensor = segments.shape[-2]
+        if "which" in batch:
+            index = batch["which"].flatten(1).unsqueeze(-1).expand(-1, -1, segments.shape[-2])
+            reward = reward.gather(1, index).view(*batch["which"].shape, -1)
+        if "kept" in batch:
+            reward, length = reward * batch["kept"], batch["kept"].sum(-1)[..., :1]  # both segments are cut to one length
+        returns = reward.sum(-1)  # (E, b, 2)
         if self.hparams.score == "linear":
-            loss = linear_cross_entropy(returns, label, segments.shape[3])
+            loss = linear_cross_entropy(returns, label, length)
         else:
             loss = preference_cross_entropy(returns, label)
         return {"members": loss.sum(), "accuracy": preference_accuracy(returns.detach(), label, self.hparams.margin).mean()}
@@ -135,6 +212,13 @@ class RewardEnsemble(Method):
             obs, action = features.split([self.spec["obs_dim"], self.spec["action_dim"]], dim=-1)
             features = torch.cat([self.normalizer(obs), action], dim=-1)
         return self.members(features).squeeze(-1)
+
+    def combine(self, reward: Tensor) -> Tensor:
+        """The members' mean, min, or mean - 5 x standard deviation: (E, n) -> (n,)."""
+        if self.hparams.aggregate == "min":
+            return reward.amin(0)
+        mean = reward.mean(0)
+        return mean if self.hparams.aggregate == "mean" else mean - PESSIMISM * reward.std(0)
 
     @torch.no_grad()
     def returns(self, query: Query) -> Tensor:
@@ -184,3 +268,12 @@ class RewardEnsemble(Method):
 
     def on_test_epoch_end(self) -> None:
         self.on_validation_epoch_end()
+
+
+def distinct(start: Tensor) -> tuple[Tensor, Tensor]:
+    """Each member's distinct segments, and where each pair finds its two: (E, b, 2) -> (E, U), (E, b, 2).
+
+    U is the largest number of distinct segments of any member; the shorter rows are filled up with segment 0.
+    """
+    found = [torch.unique(member, return_inverse=True) for member in start]
+    return pad_sequence([values for values, _ in found], batch_first=True), torch.stack([which for _, which in found])

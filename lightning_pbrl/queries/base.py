@@ -55,6 +55,10 @@ class QueryStrategy(ABC):
     def observe(self, query: Query, answer: Answer) -> None:  # noqa: B027 - most strategies do not listen
         """Called with the answers to what was proposed, before the next proposal."""
 
+    def metrics(self) -> dict[str, float]:
+        """What to log about the proposals since this was last read, by metric key; read once a round."""
+        return {}
+
     def describe(self) -> dict[str, Any]:
         """Class name and settings as plain JSON; kept in every label record."""
         return describe(self)

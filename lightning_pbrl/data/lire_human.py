@@ -1,0 +1,189 @@
+"""LiRE's human answers: what people said about segments of Meta-World tasks.
+
+::
+
+    human_feedback/metaworld_<task>-v2/
+        _Independent.txt            "i j y" per line, blank between
+        _SeqRank.txt                "i j y" per line, tab between; each i is the j of the line before
+        _RLT_0.txt, _RLT_1.txt      "rank [i, j, ...]" per line, least preferred rank first
+        dataset.pkl                 the rows that i and j count in, a dict of lists with a key "dones"
+
+i and j are flat start rows of segments of 25 steps; y is 1 (the first is better), 2 (equal) or 3 (the second is better). People
+could pass over a pair that they could not judge; such pairs are not in the files.
+
+A ranked list is told by its result alone, not by the comparisons that made it. It is read as a chain of neighbours, from
+which ``pairs: chain`` (:func:`lightning_pbrl.data.ranking.derived_pairs`) derives exactly the list's pairs; the number of
+records of a list is therefore not the number of answers that it took (100 each in the published files).
+
+Source: Choi et al. 2024 (arXiv 2408.04190), released data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_pbrl.data import jsonl
+from lightning_pbrl.data.feedback import Labels, Status
+from lightning_pbrl.data.lire import KEYS, split_episodes
+from lightning_pbrl.data.pickles import load_pickle
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.data.validate import check_columns
+from lightning_pbrl.errors import UserError
+
+SEGMENT_LENGTH = 25
+VALUES = {1: 0.0, 2: 0.5, 3: 1.0}
+"""The files' answer y -> P(second preferred)."""
+_LIST_LINE = re.compile(r"\s*(-?\d+)\s*\[([\d,\s]*)\]\s*")
+
+
+def read_human_data(path: str | Path, max_episode_steps: int = 500) -> Transitions:
+    """The rows that the answers are about.
+
+    Args:
+        path: the ``dataset.pkl``: a dict of arrays or lists, observations, actions, next_observations, rewards, dones.
+        max_episode_steps: where an episode without a done is cut.
+
+    Raises:
+        UserError: when the file is missing, damaged, asks to run code, or lacks a key.
+    """
+    content = load_pickle(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a dict of lists: give LiRE's dataset.pkl.")
+    missing = [key for key in KEYS.values() if key not in content]
+    if missing:
+        there = ", ".join(sorted(map(str, content)))
+        raise UserError(f"{path} has no key {missing[0]!r} (it has {there}): give LiRE's dataset.pkl.")
+    try:
+        arrays = {name: np.asarray(content[key]) for name, key in KEYS.items()}
+    except ValueError as error:  # lists of unequal lengths
+        raise UserError(f"{path} holds rows of unequal sizes ({error}): copy it again from its source.") from error
+    columns = {name: torch.from_numpy(values) for name, values in check_columns(arrays, path, KEYS).items()}
+    offsets, _ = split_episodes(columns["done"] > 0, [len(columns["obs"])], max_episode_steps)
+    truncated = torch.zeros(len(columns["obs"]))
+    truncated[offsets[1:] - 1] = 1.0
+    return Transitions.from_columns(
+        columns["obs"],
+        columns["action"],
+        columns["next_obs"],
+        offsets,
+        reward=columns["reward"],
+        truncated=truncated,
+        about={"format": "lire_human", "file": Path(path).name, "horizon": max_episode_steps},
+    )
+
+
+def read_answers(path: str | Path, length: int = SEGMENT_LENGTH) -> Labels:
+    """The lines "i j y" of an ``_Independent.txt`` or ``_SeqRank.txt``, in order.
+
+    Raises:
+        UserError: when the file cannot be read, naming the first line that is wrong.
+    """
+    rows: list[tuple[int, int, float]] = []
+    for number, line in _lines(path):
+        words = line.split()
+        if len(words) != 3 or not all(re.fullmatch(r"\d+", word) for word in words) or int(words[2]) not in VALUES:
+            raise UserError(f"{path} line {number} is {line!r}: write two start rows and 1, 2 or 3.")
+        rows.append((int(words[0]), int(words[1]), VALUES[int(words[2])]))
+    return _labels(rows, length)
+
+
+def read_list(path: str | Path, length: int = SEGMENT_LENGTH) -> Labels:
+    """A ``_RLT_*.txt`` as a chain of neighbours, from the least preferred segment up; equal within a rank.
+
+    Raises:
+        UserError: when the file cannot be read, naming the first line that is wrong.
+    """
+    groups: list[tuple[int, list[int]]] = []
+    for number, line in _lines(path):
+        match = _LIST_LINE.fullmatch(line)
+        members = [int(word) for word in re.findall(r"\d+", match[2])] if match else []
+        if not match or not members:
+            raise UserError(f"{path} line {number} is {line!r}: write a rank and its segments, such as 0 [1200, 55].")
+        if groups and int(match[1]) <= groups[-1][0]:
+            raise UserError(f"{path} line {number} has rank {match[1]} after {groups[-1][0]}: sort the ranks upwards.")
+        groups.append((int(match[1]), members))
+    flat = [(rank, segment) for rank, members in groups for segment in members]
+    if len({segment for _, segment in flat}) < len(flat):
+        raise UserError(f"{path} names a segment twice: keep one place for each.")
+    return _labels([(a, b, 0.5 if low == high else 1.0) for (low, a), (high, b) in pairwise(flat)], length)
+
+
+def join(parts: Sequence[Labels]) -> Labels:
+    """Answers of several files, one after another.
+
+    Raises:
+        UserError: when there is none, or their segments differ in length.
+    """
+    if not parts or len({part.length for part in parts}) > 1:
+        raise UserError("Files of answers can be joined when there is at least one and all have one segment length.")
+    return Labels(
+        torch.cat([part.start for part in parts]),
+        parts[0].length,
+        torch.cat([part.value for part in parts]),
+        torch.cat([part.status for part in parts]),
+    )
+
+
+def write_jsonl(labels: Labels, source: Transitions, path: str | Path, run: str = "lire_human") -> None:
+    """Write the answers as records that ``LabelStore.import_jsonl`` takes, bound to the data set ``source``.
+
+    Raises:
+        UserError: when a segment does not lie within one episode of ``source``, or the file cannot be written.
+    """
+    last = labels.start + labels.length - 1
+    outside = (last >= len(source)) | (labels.start < 0)
+    if not bool(outside.any()):
+        outside = source.episodes.of(labels.start) != source.episodes.of(last)
+    if bool(outside.any()):
+        wrong = int(labels.start[outside][0])
+        raise UserError(
+            f"The segment of {labels.length} steps from row {wrong} does not lie within one episode of the data "
+            f"({len(source)} rows): give the data set that was labelled."
+        )
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    rows: list[dict[str, Any]] = [
+        {
+            "run": run,
+            "round": 0,
+            "number": number,
+            "kind": "pair",
+            "length": labels.length,
+            "start_0": first,
+            "start_1": second,
+            "value": value,
+            "status": status,
+            "strategy": {"class": "imported", "format": "lire_human"},
+            "teacher": {"class": "person"},
+            "seed": 0,
+            "fingerprint": source.fingerprint,
+            "time": now,
+            "answered_by": "person",
+        }
+        for number, ((first, second), value, status) in enumerate(
+            zip(labels.start.tolist(), labels.value.tolist(), labels.status.tolist(), strict=True)
+        )
+    ]
+    jsonl.write(rows, path)
+
+
+def _lines(path: str | Path) -> list[tuple[int, str]]:
+    """Numbered lines of a text file without the empty ones."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): give one of LiRE's text files of answers.") from error
+    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+
+
+def _labels(rows: list[tuple[int, int, float]], length: int) -> Labels:
+    start = torch.tensor([row[:2] for row in rows], dtype=torch.int64).reshape(-1, 2)
+    value = torch.tensor([row[2] for row in rows])
+    return Labels(start, length, value, torch.where(value == 0.5, int(Status.EQUAL), int(Status.ANSWERED)))

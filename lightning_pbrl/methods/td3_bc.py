@@ -1,0 +1,141 @@
+"""TD3+BC (Fujimoto and Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning", arXiv 2106.06860).
+
+TD3 (Fujimoto et al. 2018, arXiv 1802.09477) with a behaviour-cloning term in the policy's loss. It reads the column
+``learned_reward`` and nothing else about reward.
+
+Differences: policy and targets move in the updates 0, 2, 4 ... where the authors' code moves them in 1, 3, 5 ...
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_pbrl.data.transitions import unpack
+from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.losses.offline import td_target
+from lightning_pbrl.methods.base import Method, Phase, Spec
+from lightning_pbrl.nn import MLP, Normalizer
+
+
+class TD3BC(Method):
+    r"""Deterministic policy gradient with behaviour cloning, on the learned reward.
+
+    .. math::
+        L_Q &= \sum_i E[(r + \gamma \min_j \hat Q_j(s', \tilde a) - Q_i(s, a))^2], \quad
+            \tilde a = \mathrm{clip}(\hat\pi(s') + \mathrm{clip}(\epsilon, -c, c), -1, 1), \;\epsilon \sim N(0, \sigma^2) \\
+        L_\pi &= -\lambda E[Q_1(s, \pi(s))] + E[(\pi(s) - a)^2], \quad \lambda = \alpha / E|Q_1(s, \pi(s))|
+
+    Args:
+        spec: sizes, linked from the data module.
+        updates: gradient updates of the critics in total.
+        eval_interval: gradient updates per round, that is between evaluations.
+        hidden: hidden layers of critics and policy.
+        lr: learning rate of both, per update.
+        batch_size: transitions per update.
+        discount: γ.
+        polyak: rate at which the targets follow.
+        alpha: weight α of the value against cloning; 0 clones the behaviour.
+        policy_noise: σ, standard deviation of the target policy's noise, in units of action.
+        noise_clip: c, largest size of that noise.
+        policy_freq: the policy and the targets move in every so many updates.
+        normalize_obs: standardise observations with the data's mean and standard deviation (+ 1e-3).
+    """
+
+    needs = frozenset({"learned_reward"})
+    population = True
+
+    def __init__(
+        self,
+        spec: Spec,
+        updates: int = 210_000,
+        eval_interval: int = 5_000,
+        hidden: Sequence[int] = (256, 256),
+        lr: float = 3e-4,
+        batch_size: int = 256,
+        discount: float = 0.99,
+        polyak: float = 0.005,
+        alpha: float = 2.5,
+        policy_noise: float = 0.2,
+        noise_clip: float = 0.5,
+        policy_freq: int = 2,
+        normalize_obs: bool = True,
+        **engine: Any,
+    ) -> None:
+        super().__init__(spec, **engine)
+        if policy_freq < 1:
+            raise UserError(f"policy_freq is {policy_freq}: move the policy in every 1 or more updates.")
+
+    def build(self) -> None:
+        h, obs_dim, action_dim = self.hparams, self.spec["obs_dim"], self.spec["action_dim"]
+        self.q = MLP(obs_dim + action_dim, 1, h.hidden, members=2)
+        self.actor = MLP(obs_dim, action_dim, h.hidden, output=nn.Tanh)
+        self.q_target = copy.deepcopy(self.q).requires_grad_(False)
+        self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
+        self.normalizer = Normalizer(obs_dim)
+
+    def on_data(self) -> None:
+        if self.hparams.normalize_obs:
+            self.normalizer.fit(self.source.column("obs"))
+
+    def programs(self) -> dict[str, Program]:
+        h = self.hparams
+        groups = {"q": Group(h.lr), "actor": Group(h.lr)}
+        targets = {"q_target": ("q", h.polyak), "actor_target": ("actor", h.polyak)}
+        steps, every = [self.critic_loss, self.actor_loss], (1, h.policy_freq)
+        return {"policy": Program(groups, steps, self.sample, self.gather, self.view, targets, every=every)}
+
+    def plan(self, round_number: int) -> list[Phase]:
+        h = self.hparams
+        return [Phase("policy", "policy", min(h.eval_interval, h.updates - self.engines["policy"].updates))]
+
+    def is_finished(self) -> bool:
+        return self.engines["policy"].updates >= self.hparams.updates
+
+    def sample(self, updates: int, rng: torch.Generator) -> Sequence[Tensor]:
+        """Row ids and target noise side by side, (b, 1 + A) per update; float64 holds both.
+
+        One call draws both, so that the numbers of an update do not depend on the block it is in.
+        """
+        size = (updates, self.hparams.batch_size, 1 + self.spec["action_dim"])
+        u = torch.rand(size, generator=rng, dtype=torch.float64)
+        index = (u[..., :1] * len(self.source)).floor()
+        noise = torch.special.ndtri(u[..., 1:]) * self.hparams.policy_noise  # normal by the inverse distribution function
+        return torch.cat([index, noise], dim=-1).to(self.source.device).unbind(0)
+
+    def gather(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (b, W) and noise (b, A)."""
+        index = ids[..., 0].long()
+        rows = self.source.packed.index_select(0, index.reshape(-1)).view(*index.shape, -1)
+        return rows, ids[..., 1:].float()
+
+    def view(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Columns by name, observations standardised, and the noise."""
+        rows = unpack(batch[0], self.source.layout)
+        obs, next_obs = self.normalizer(rows["obs"]), self.normalizer(rows["next_obs"])
+        return {**rows, "obs": obs, "next_obs": next_obs, "noise": batch[1]}
+
+    def critic_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        h = self.hparams
+        with torch.no_grad():
+            noise = batch["noise"].clamp(-h.noise_clip, h.noise_clip)
+            next_action = (self.actor_target(batch["next_obs"]) + noise).clamp(-1.0, 1.0)
+            next_q = self.q_target(torch.cat([batch["next_obs"], next_action], dim=-1)).amin(0).squeeze(-1)
+            target = td_target(batch["learned_reward"], h.discount, batch["terminated"], next_q)
+        q = self.q(torch.cat([batch["obs"], batch["action"]], dim=-1)).squeeze(-1)  # (2, b)
+        return {"q": (q - target).square().mean(-1).sum(), "q_mean": q.mean()}
+
+    def actor_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        action = self.actor(batch["obs"])
+        value = self.q(torch.cat([batch["obs"], action], dim=-1))[0]
+        weight = self.hparams.alpha / value.detach().abs().mean().clamp(min=1e-8)  # Eq. 5
+        cloning = (action - batch["action"]).square().mean()
+        return {"actor": cloning - weight * value.mean(), "cloning": cloning}  # Eq. 3, as a loss
+
+    def act(self, obs: Tensor, sample: bool = False) -> Tensor:
+        return self.actor(self.normalizer(obs))
