@@ -32,7 +32,7 @@ def report(out: Path, settings: Mapping[str, Any], command: str = "", console: C
     try:
         print_comparison(out, shown, console=console)
         write_csv(summary(out), out / "results.csv")
-        tested = {str(run.path.relative_to(out)): read_results(run.path) for run in find_runs(out)}
+        tested = {str(run.path.resolve().relative_to(out.resolve())): read_results(run.path) for run in find_runs(out)}
         evidence = {"command": command, "runs": {name: results for name, results in tested.items() if results}}
         (out / "experiment.json").write_text(json.dumps(evidence, indent=1))
         drawn = [out / stage for stage in shown if (out / stage).is_dir()] or [out]
