@@ -1,0 +1,282 @@
+"""CLARIFY: a reward ensemble plus an embedding of segments in which clear and ambiguous questions lie apart.
+
+Source: "CLARIFY: Contrastive preference reinforcement learning for untangling ambiguous queries" (ICML 2025, arXiv
+2506.00388) and its released code. Ask with :class:`~lightning_pbrl.queries.embedding.EmbeddingQuery`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_pbrl.data.feedback import Labels, Query, Status
+from lightning_pbrl.data.segments import segment_rows
+from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.losses.contrastive import (
+    AmbiguityLoss,
+    Pairing,
+    Similarity,
+    ambiguity_loss,
+    anchor_loss,
+    norm_loss,
+    quadrilateral_loss,
+    reconstruction_loss,
+)
+from lightning_pbrl.methods.base import Phase, Spec
+from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.nn import Normalizer
+from lightning_pbrl.nn.trajectory_encoder import ActionDecoder, AntiCausalEncoder, Readout
+from lightning_pbrl.rng import derive, stream
+
+PADDED_ACTION = -10.0
+"""What stands for an action before a window begins (released code)."""
+PARTNERS = 50
+"""Random partners of each clear pair in the quadrilateral loss (released code)."""
+ANCHOR_LR = 1e-3
+"""Learning rate of z*, whose optimiser is its own (released code)."""
+EMBED_TILE = 256
+"""Segments embedded at once; bounds memory whatever the number of candidates."""
+
+
+class CLARIFY(RewardEnsemble):
+    r"""Members as in ``RewardEnsemble``, and an encoder z = f(segment) that tells which segments a teacher can compare.
+
+    .. math::
+        L = L_\text{recon} + 0.1\, L_\text{amb} + L_\text{quad} + 0.1\, L_\text{norm}
+
+    ``L_recon``: a decoder recovers the actions from the states and z. ``L_amb``: the two segments of a clear pair apart, those
+    of a skipped pair together. ``L_quad``: preferred segments together, rejected ones together, the kinds apart.
+    ``L_norm``: embeddings near the unit sphere. An encoder step is two updates with the same AdamW, each with its own gradient
+    and clipping: first the reconstruction, then (on a fresh forward pass) the three others.
+
+    A round fits the reward, then does ``n_init`` (first round) or ``n_emb`` (later) encoder steps. Skipped questions train the
+    encoder, never the reward. Equal answers are neither clear nor ambiguous.
+
+    Args:
+        spec: sizes, linked from the data module.
+        n_init: encoder steps of the first round.
+        n_emb: encoder steps of every later round (paper 2,000, released code 500).
+        z_dim: size of an embedding.
+        width: tokens of the two transformers.
+        layers: blocks of each.
+        heads: attention heads of each block.
+        dropout: of both while they train; segments are embedded without it.
+        encoder_lr: AdamW's learning rate after the warm-up.
+        weight_decay: AdamW's, on all weights.
+        warmup: encoder steps in which the learning rate grows linearly to ``encoder_lr``.
+        clip: largest gradient norm of encoder and decoder together, per update.
+        encoder_batch_size: windows for the reconstruction, and as many labelled pairs, per step.
+        amb_weight: weight of L_amb.
+        quad_weight: weight of L_quad.
+        norm_weight: weight of L_norm.
+        similarity: l2 (minus the mean square difference) or cosine.
+        direction_loss: quadrilateral, or anchor (preferred segments nearer to a learned point than rejected ones).
+        max_episode_steps: rows of the time embedding; at least the longest episode (Meta-World 500, DMControl 1,000).
+        readout: full: z has seen every state of the segment. reference: only the last, as in the released code.
+        amb_loss: paper. reference: never pulls ambiguous pairs together (an operator-precedence slip of the released code).
+        squash: bound each term of L_quad by a logistic; false is the paper's formula, which has no lower bound.
+        pairing: query: z+ and z- of one question. reference: the released code's lists, which mix up questions.
+        standardize: standardise states wherever the encoder reads them. false: for the reconstruction only, so that
+            L_amb, L_quad and the choice of questions see states on another scale (released code).
+        start_times: true: segments are embedded at their own time steps. random: at random ones (released code). zero: each
+            from step 0 on, so that a few hundred answers cannot be learnt by heart from their times.
+        ties_as_skips: treat equal answers as skipped, also in the reward's fit (released code, which cannot tell them apart).
+        **reward: arguments of ``RewardEnsemble`` and ``Method``.
+
+    Raises:
+        UserError: at the start of a fit when an episode is longer than ``max_episode_steps``.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        n_init: int = 20_000,
+        n_emb: int = 2_000,
+        z_dim: int = 16,
+        width: int = 256,
+        layers: int = 4,
+        heads: int = 4,
+        dropout: float = 0.1,
+        encoder_lr: float = 1e-4,
+        weight_decay: float = 1e-4,
+        warmup: int = 10_000,
+        clip: float = 0.25,
+        encoder_batch_size: int = 64,
+        amb_weight: float = 0.1,
+        quad_weight: float = 1.0,
+        norm_weight: float = 0.1,
+        similarity: Similarity = "l2",
+        direction_loss: Literal["quadrilateral", "anchor"] = "quadrilateral",
+        max_episode_steps: int = 1_000,
+        readout: Readout = "full",
+        amb_loss: AmbiguityLoss = "paper",
+        squash: bool = True,
+        pairing: Pairing = "query",
+        standardize: bool = True,
+        start_times: Literal["true", "random", "zero"] = "true",
+        ties_as_skips: bool = False,
+        **reward: Any,
+    ) -> None:
+        super().__init__(spec, **reward)
+
+    def build(self) -> None:
+        super().build()
+        h, obs_dim, action_dim = self.hparams, self.spec["obs_dim"], self.spec["action_dim"]
+        sizes = {"width": h.width, "layers": h.layers, "heads": h.heads, "dropout": h.dropout}
+        sizes["max_steps"] = h.max_episode_steps
+        self.encoder = AntiCausalEncoder(obs_dim, h.z_dim, readout=h.readout, **sizes)
+        self.decoder = ActionDecoder(obs_dim, action_dim, h.z_dim, **sizes)
+        self.encoder_normalizer = Normalizer(obs_dim, eps=1e-6)
+        if h.direction_loss == "anchor":
+            self.anchor = nn.Parameter(torch.randn(h.z_dim))
+        self.questions = Labels.empty()
+
+    def on_data(self) -> None:
+        super().on_data()
+        self.encoder_normalizer.fit(self.source.column("obs"))
+
+    def on_fit_start(self) -> None:
+        longest = int(self.source.episodes.lengths.max())
+        if longest > self.hparams.max_episode_steps:
+            raise UserError(
+                f"The longest episode has {longest} steps and the encoder embeds {self.hparams.max_episode_steps}: set "
+                f"model.init_args.max_episode_steps to at least {longest}."
+            )
+        super().on_fit_start()
+
+    def programs(self) -> dict[str, Program]:
+        h = self.hparams
+        adamw: dict[str, Any] = {
+            "lr": h.encoder_lr,
+            "optimizer": torch.optim.AdamW,
+            "options": {"weight_decay": h.weight_decay},
+            "schedule": lambda done: min((done + 1) / max(h.warmup, 1), 1.0),
+            "clip": h.clip,
+            "clip_jointly": True,
+        }
+        # One AdamW in the paper; two groups here, because the second update leaves the decoder as it is.
+        groups = {"encoder": Group(**adamw), "decoder": Group(**adamw)}
+        if h.direction_loss == "anchor":
+            groups["anchor"] = Group(ANCHOR_LR, torch.optim.AdamW)
+        steps = [self.reconstruct, self.contrast]
+        return {**super().programs(), "encoder": Program(groups, steps, self.sample_windows, self.gather_windows)}
+
+    def plan(self, round_number: int) -> list[Phase]:
+        if self.hparams.ties_as_skips:
+            self.labels = ties_to_skips(self.labels)
+        known = self.labels.status != Status.PENDING
+        self.questions = Labels(
+            self.labels.start[known], self.labels.length, self.labels.value[known], self.labels.status[known]
+        ).to(self.device)
+        self.question_time = self.begin(self.questions.start.cpu())
+        updates = self.hparams.n_init if round_number == 0 else self.hparams.n_emb
+        encoder = Phase("encoder", "encoder", updates if len(self.questions) else 0, start=self.seed_dropout)
+        return [*super().plan(round_number), encoder]
+
+    def seed_dropout(self) -> None:
+        """Give this round's dropout its own stream: a resumed round drops what it would have dropped."""
+        torch.manual_seed(derive(self.seed, "dropout", self.trainer.current_epoch, self.trainer.global_rank))
+
+    # Minibatches: index arithmetic on whole blocks -----------------------------------------------------------------------
+
+    def sample_windows(self, updates: int, rng: torch.Generator) -> Sequence[tuple[Tensor, ...]]:
+        """Per update: first rows (B,), lengths (B,) and first time steps (B,) of windows, pairs (B,), times (B, 2), partners.
+
+        A window belongs to a uniform episode, starts at a uniform step and is as long as a segment or ends with its episode.
+        """
+        h, offsets, length = self.hparams, self.source.episodes.offsets, self.questions.length
+        drawn = torch.rand(updates, 5 + PARTNERS, h.encoder_batch_size, generator=rng, dtype=torch.float64)
+        episode = (drawn[:, 0] * (len(offsets) - 1)).long()
+        steps = offsets.diff()[episode]
+        time = (drawn[:, 1] * steps).long()
+        count = (steps - time).clamp(max=length)
+        pair = (drawn[:, 2] * len(self.questions)).long()
+        pair_time = self.question_time[pair]
+        if h.start_times == "random":
+            pair_time = (drawn[:, 3:5] * max(h.max_episode_steps - length - 1, 1)).long().transpose(1, 2)
+        ids = (offsets[episode] + time, count, time, pair, pair_time, drawn[:, 5:].float())
+        return list(zip(*(part.to(self.device).unbind(0) for part in ids), strict=True))
+
+    def gather_windows(self, ids: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Left-padded windows, (B, T, ...), and labelled pairs, (B, 2, T, ...)."""
+        first, count, time, pair, pair_time, partner = ids
+        questions, length, obs_dim = self.questions, self.questions.length, self.spec["obs_dim"]
+        at = torch.arange(length, device=first.device)
+        step = at - (length - count)[:, None]  # (B, T); negative on padding
+        valid, step = step >= 0, step.clamp(min=0)
+        rows = self.source.features()[first[:, None] + step]
+        obs, action = rows.split([obs_dim, rows.shape[-1] - obs_dim], dim=-1)
+        real = valid[..., None]
+        pairs = self.source.segments(questions.start[pair], length)[..., :obs_dim]
+        return {
+            "obs": self.encoder_normalizer(torch.where(real, obs, 0.0)),
+            "action": torch.where(real, action, PADDED_ACTION),
+            "time": torch.where(valid, time[:, None] + step, 0),
+            "valid": valid.float(),
+            "pair_obs": self.encoder_normalizer(pairs) if self.hparams.standardize else pairs,
+            "pair_time": pair_time[..., None] + at,
+            "label": questions.value[pair],
+            "clear": questions.status[pair] == Status.ANSWERED,
+            "ambiguous": questions.status[pair] == Status.SKIPPED,
+            "partner": partner,
+        }
+
+    # The two updates of a step -------------------------------------------------------------------------------------------
+
+    def reconstruct(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """L_recon, moves encoder and decoder."""
+        z = self.encoder(batch["obs"], batch["time"], batch["valid"])
+        action = self.decoder(z, batch["obs"], batch["action"], batch["time"], batch["valid"])
+        loss = reconstruction_loss(action, batch["action"], batch["valid"])
+        return {"encoder": loss, "decoder": loss}
+
+    def contrast(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """0.1 L_amb + L_quad + 0.1 L_norm, moves the encoder (and z*)."""
+        h, label, clear, ambiguous = self.hparams, batch["label"], batch["clear"], batch["ambiguous"]
+        pairs = batch["pair_obs"].flatten(0, 1), batch["pair_time"].flatten(0, 1)
+        z = self.encoder.segment(*pairs).view(*batch["pair_obs"].shape[:2], -1)
+        amb = ambiguity_loss(z, clear, ambiguous, h.amb_loss, h.similarity)
+        norm = norm_loss(self.encoder(batch["obs"], batch["time"], batch["valid"]))
+        if h.direction_loss == "anchor":
+            quad = anchor_loss(z, label, clear, self.anchor, h.similarity)
+        else:
+            quad = quadrilateral_loss(z, label, clear, batch["partner"], h.similarity, h.squash, h.pairing)
+        loss = h.amb_weight * amb + h.quad_weight * quad + h.norm_weight * norm
+        moved = {"encoder": loss, "anchor": loss} if h.direction_loss == "anchor" else {"encoder": loss}
+        return {**moved, "ambiguity": amb, h.direction_loss: quad, "norm": norm}
+
+    # What a strategy asks ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def embed(self, query: Query) -> Tensor:
+        """Embeddings of the asked segments, without dropout: (B, C, Z)."""
+        start, device = query.start.reshape(-1).cpu(), self.source.device
+        time = self.begin(start)
+        if self.hparams.start_times == "random":
+            steps = max(self.hparams.max_episode_steps - query.length - 1, 1)
+            time = torch.randint(steps, start.shape, generator=stream(self.seed, "embed", self.engines["encoder"].updates))
+        training = self.encoder.training
+        self.encoder.eval()
+        parts = []
+        for rows, begin in zip(start.to(device).split(EMBED_TILE), time.to(device).split(EMBED_TILE), strict=True):
+            obs = self.source.segments(rows, query.length)[..., : self.spec["obs_dim"]]
+            obs = self.encoder_normalizer(obs) if self.hparams.standardize else obs
+            parts.append(self.encoder.segment(obs, segment_rows(begin, query.length)))
+        self.encoder.train(training)
+        return torch.cat(parts).view(*query.start.shape, -1)
+
+    def begin(self, rows: Tensor) -> Tensor:
+        """Time step at which a segment from each row on is embedded: that of its episode, or 0; (...,) on the CPU."""
+        episodes = self.source.episodes
+        return torch.zeros_like(rows) if self.hparams.start_times == "zero" else rows - episodes.offsets[episodes.of(rows)]
+
+
+def ties_to_skips(labels: Labels) -> Labels:
+    """Labels whose equal answers read as skipped."""
+    equal = labels.status == Status.EQUAL
+    value, status = labels.value.masked_fill(equal, float("nan")), labels.status.masked_fill(equal, int(Status.SKIPPED))
+    return Labels(labels.start, labels.length, value, status)
