@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.envs.collect import versions
 from lightning_pbrl.methods.base import Method
 
@@ -20,6 +21,10 @@ class WriteResults(pl.Callback):
         if not trainer.is_global_zero:
             return
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key != "step"}
+        metrics = {key: value for key, value in metrics.items() if key.split("/")[0] in ("test", "pref")}
+        if len(pl_module.labels):  # over all rounds, the first included
+            skipped = (pl_module.labels.status == Status.SKIPPED).double().mean()
+            metrics["teacher/clear_ratio"] = 1.0 - float(skipped)
         data = trainer.datamodule  # type: ignore[attr-defined]
         simulator = getattr(data, "simulator", None)
         results: dict[str, Any] = {
@@ -28,7 +33,7 @@ class WriteResults(pl.Callback):
             "replicas": pl_module.replicas,
             "updates": trainer.global_step or pl_module.updates_loaded,  # tested after a fit, or from a checkpoint
             "labels": pl_module.asked.total,
-            "metrics": {key: value for key, value in metrics.items() if key.split("/")[0] in ("test", "pref")},
+            "metrics": metrics,
             "episodes": getattr(data, "test_episodes", 0),
             "versions": versions(getattr(simulator, "packages", ("pytorch-lightning",))),
         }

@@ -15,7 +15,7 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports.metrics import Run, find_runs, group, read_metrics, read_results, replicas
 from lightning_pbrl.reports.statistics import Summary, summarise
 
-DEFAULT_METRICS = ("success_rate", "return_mean", "accuracy", "return_pearson")
+DEFAULT_METRICS = ("success_rate", "return_mean", "accuracy", "return_pearson", "clear_ratio")
 """Metrics by the last part of their names, so that ``test/success_rate`` and ``eval/success_rate`` share a row."""
 
 LAST_EVALUATIONS = 5
@@ -53,7 +53,7 @@ def finals(runs: Sequence[Run], metric: str) -> dict[str, list[float]]:
     for run in runs:
         results = read_results(run.path)
         values = {} if results is None else results["metrics"]
-        names = [name for prefix in ("test", "pref") if (name := f"{prefix}/{metric}") in values]
+        names = [name for prefix in ("test", "pref", "teacher") if (name := f"{prefix}/{metric}") in values]
         tested.append([float(values[key]) for name in names[:1] for key in replicas(values, name)])
     if all(tested):
         return {"test": [value for seeds in tested for value in seeds]}
