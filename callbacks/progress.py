@@ -289,7 +289,7 @@ class RoundProgress(ProgressBar):
             "done": done,
             "total": total,
             "updates": trainer.global_step,
-            "planned": getattr(trainer.lightning_module.hparams, "updates", None),
+            "planned": getattr(trainer.lightning_module, "updates", None),
             "metrics": {key: value for key, value in self._values.items() if math.isfinite(value)},
             "time": time.time(),
         }

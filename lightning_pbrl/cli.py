@@ -5,17 +5,13 @@ Errors of users are one sentence and exit code 2; ``--debug`` shows the tracebac
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import traceback
-import warnings
-from pathlib import Path
-from typing import Any
 
+from lightning_pbrl.arguments import TRAINER_VERBS
 from lightning_pbrl.errors import UserError
 
-TRAINER_VERBS = ("fit", "validate", "test", "predict")
 USAGE = """\
 lightning-pbrl: teach a policy from feedback.
 
@@ -87,6 +83,8 @@ def _dispatch(args: list[str]) -> None:
         return
     verb, rest = args[0], args[1:]
     if verb in TRAINER_VERBS:
+        from lightning_pbrl.train_cli import train_cli
+
         train_cli([verb, *rest])
     elif verb == "run":
         from lightning_pbrl.experiment import run_command
@@ -113,51 +111,3 @@ def _dispatch(args: list[str]) -> None:
 
         known = [*TRAINER_VERBS, "run", "collect", "list", "plot"]
         raise UserError(f"There is no command {verb!r}: {nearest(verb, known)}")
-
-
-def packaged_config(name: str) -> str:
-    """A config file by its path, or by its name below ``conf/`` as the package ships it.
-
-    Raises:
-        UserError: when there is neither.
-    """
-    shipped = Path(__file__).parent / "conf"
-    for path in (Path(name), shipped / name, shipped / name.removeprefix("conf/")):
-        if path.is_file():
-            return str(path)
-    known = [str(path.relative_to(shipped)) for path in sorted(shipped.rglob("*.yaml"))]
-    from lightning_pbrl.errors import nearest
-
-    raise UserError(f"There is no config file {name}: {nearest(name.removeprefix('conf/'), known)}")
-
-
-def with_packaged_configs(args: list[str]) -> list[str]:
-    """The arguments with every ``-c FILE`` resolved by :func:`packaged_config`."""
-    out = list(args)
-    for at, arg in enumerate(args):
-        if arg in ("-c", "--config") and at + 1 < len(args):
-            out[at + 1] = packaged_config(args[at + 1])
-        elif arg.startswith("--config="):
-            out[at] = f"--config={packaged_config(arg.removeprefix('--config='))}"
-    return out
-
-
-def train_cli(args: list[str], run: bool = True) -> Any:
-    """Build data, method and Trainer from the command line, and run the verb.
-
-    Args:
-        args: the verb and its arguments; without the verb when ``run`` is False.
-        run: False only builds everything (a dry run).
-
-    Returns:
-        The LightningCLI object, with ``model``, ``datamodule`` and ``trainer``.
-    """
-    os.environ.setdefault("MUJOCO_GL", "egl")
-    warnings.filterwarnings("ignore", message=".*SpearmanCorrcoef. will save.*")  # a thousand pairs
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")  # last.ckpt is replaced
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # torch deprecation inside Lightning 2.6
-    warnings.filterwarnings("ignore", message=".*Total length of `Share`.*")  # data without a simulator: nothing to roll out
-    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")  # it does
-    from lightning_pbrl.train_cli import TrainCLI
-
-    return TrainCLI.start(with_packaged_configs(args), run)

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import NoReturn
 
 from lightning_pbrl import registry
+from lightning_pbrl.arguments import Arguments, with_packaged_configs
 from lightning_pbrl.errors import UserError
-
-
-class Arguments(argparse.ArgumentParser):
-    """A parser whose complaints are a user's errors like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
 def list_command(args: list[str]) -> None:
@@ -40,7 +32,6 @@ def collect_command(args: list[str]) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from lightning_pbrl.cli import with_packaged_configs
     from lightning_pbrl.datamodules.base import OfflineDataModule
     from lightning_pbrl.reports.dataset import describe_dataset
 

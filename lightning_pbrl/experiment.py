@@ -16,82 +16,20 @@ refers to have finished; a finished stage is skipped when the experiment is run 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lightning_pbrl.cli import TRAINER_VERBS, packaged_config, train_cli
-from lightning_pbrl.commands import Arguments
+from lightning_pbrl.arguments import TRAINER_VERBS, Arguments, packaged_config
 from lightning_pbrl.errors import UserError, nearest
+from lightning_pbrl.jobs import Job, run_jobs
 
 STAGE_KEYS = {"command", "config", "with"}
 EXPERIMENT_KEYS = {"name", "stages", "report"}
 REFERENCE = re.compile(r"\$\{stages\.([\w-]+)\.(checkpoint|run_dir)\}")
-
-
-@dataclass
-class Job:
-    """One stage for one seed.
-
-    Attributes:
-        stage: name of the stage.
-        seed: the run's seed.
-        folder: its run folder.
-        command: fit, validate, test or predict.
-        files: config files, later ones win.
-        own: the stage's own keys, references resolved.
-        after: jobs that must have finished before.
-    """
-
-    stage: str
-    seed: int
-    folder: Path
-    command: str
-    files: list[str]
-    own: dict[str, Any]
-    after: list[Job] = field(default_factory=list)
-
-    @property
-    def label(self) -> str:
-        return f"{self.stage}/seed{self.seed}"
-
-    @property
-    def overlay(self) -> dict[str, Any]:
-        """The last config of the command line: the stage's own keys, the seed and the run folder."""
-        progress = {"heartbeat": True, "name": self.label}
-        return {**self.own, "run_dir": str(self.folder), "seed_everything": self.seed, "progress": progress}
-
-    @property
-    def digest(self) -> str:
-        """A hash of everything that defines the job."""
-        parts = [self.command, *(Path(file).read_text() for file in self.files), json.dumps(self.overlay, sort_keys=True)]
-        return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
-
-    def arguments(self, overlay: Path) -> list[str]:
-        """Command line behind ``python -m lightning_pbrl``."""
-        files = [arg for file in [*self.files, str(overlay)] for arg in ("-c", file)]
-        return [self.command, *files, *(["--resume"] if self.command == "fit" else [])]
-
-    def finished(self) -> bool:
-        """Whether this very job has run to its end before.
-
-        Raises:
-            UserError: when another configuration has finished in the same folder.
-        """
-        done = self.folder / "done.json"
-        if not done.is_file():
-            return False
-        if json.loads(done.read_text())["digest"] != self.digest:
-            raise UserError(
-                f"{self.folder} holds a finished run of another configuration: choose another --out, or remove that folder."
-            )
-        return True
 
 
 def read_experiment(path: str | Path) -> dict[str, Any]:
@@ -182,6 +120,8 @@ def validate(job: Job) -> None:
 
     from jsonargparse import ArgumentError
 
+    from lightning_pbrl.train_cli import train_cli
+
     with tempfile.TemporaryDirectory() as folder:
         own = {key: value for key, value in job.overlay.items() if key not in ("ckpt_path", "return_predictions")}
         overlay = Path(folder) / "overlay.yaml"
@@ -238,8 +178,6 @@ def run_command(args: list[str]) -> None:
     if options.dry_run:
         _dry_run(jobs)
         return
-    from lightning_pbrl.jobs import run_jobs
-
     failed = run_jobs(jobs, options.jobs, experiment["name"])
     from lightning_pbrl.reports.experiment import report
 

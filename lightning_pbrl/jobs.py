@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,69 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from lightning_pbrl.experiment import Job
+from lightning_pbrl.errors import UserError
 
 POLL_S = 0.25
 TAIL_LINES = 15
+
+
+@dataclass
+class Job:
+    """One stage for one seed.
+
+    Attributes:
+        stage: name of the stage.
+        seed: the run's seed.
+        folder: its run folder.
+        command: fit, validate, test or predict.
+        files: config files, later ones win.
+        own: the stage's own keys, references resolved.
+        after: jobs that must have finished before.
+    """
+
+    stage: str
+    seed: int
+    folder: Path
+    command: str
+    files: list[str]
+    own: dict[str, Any]
+    after: list[Job] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        return f"{self.stage}/seed{self.seed}"
+
+    @property
+    def overlay(self) -> dict[str, Any]:
+        """The last config of the command line: the stage's own keys, the seed and the run folder."""
+        progress = {"heartbeat": True, "name": self.label}
+        return {**self.own, "run_dir": str(self.folder), "seed_everything": self.seed, "progress": progress}
+
+    @property
+    def digest(self) -> str:
+        """A hash of everything that defines the job."""
+        parts = [self.command, *(Path(file).read_text() for file in self.files), json.dumps(self.overlay, sort_keys=True)]
+        return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
+
+    def arguments(self, overlay: Path) -> list[str]:
+        """Command line behind ``python -m lightning_pbrl``."""
+        files = [arg for file in [*self.files, str(overlay)] for arg in ("-c", file)]
+        return [self.command, *files, *(["--resume"] if self.command == "fit" else [])]
+
+    def finished(self) -> bool:
+        """Whether this very job has run to its end before.
+
+        Raises:
+            UserError: when another configuration has finished in the same folder.
+        """
+        done = self.folder / "done.json"
+        if not done.is_file():
+            return False
+        if json.loads(done.read_text())["digest"] != self.digest:
+            raise UserError(
+                f"{self.folder} holds a finished run of another configuration: choose another --out, or remove that folder."
+            )
+        return True
 
 
 def run_jobs(jobs: list[Job], at_once: int, title: str) -> list[Job]:

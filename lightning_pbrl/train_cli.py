@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_pbrl import registry
+from lightning_pbrl.arguments import with_packaged_configs
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.callbacks.learning_curve import LearningCurve
 from lightning_pbrl.callbacks.progress import RoundProgress
@@ -159,3 +161,22 @@ class TrainCLI(LightningCLI):
     def after_fit(self) -> None:
         if self._own.then_test:
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+
+
+def train_cli(args: list[str], run: bool = True) -> TrainCLI:
+    """Build data, method and Trainer from the command line, and run the verb.
+
+    Args:
+        args: the verb and its arguments; without the verb when ``run`` is False.
+        run: False only builds everything (a dry run).
+
+    Returns:
+        The LightningCLI object, with ``model``, ``datamodule`` and ``trainer``.
+    """
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    warnings.filterwarnings("ignore", message=".*SpearmanCorrcoef. will save.*")  # a thousand pairs
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")  # last.ckpt is replaced
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # torch deprecation inside Lightning 2.6
+    warnings.filterwarnings("ignore", message=".*Total length of `Share`.*")  # data without a simulator: nothing to roll out
+    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")  # it does
+    return TrainCLI.start(with_packaged_configs(args), run)

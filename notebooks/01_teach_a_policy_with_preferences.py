@@ -51,8 +51,8 @@ from lightning_pbrl import (
     RewardEnsemble,
     SimulatedTeacher,
 )
+from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.callbacks.progress import RoundProgress
-from lightning_pbrl.cli import packaged_config
 from lightning_pbrl.envs.behaviour import Behaviour
 from lightning_pbrl.reports.metrics import read_metrics
 from lightning_pbrl.rng import stream

@@ -12,8 +12,10 @@ import yaml
 from command_line import ASK, BC, CPU, DATA, DATA_ARGS, IQL, QUIET, REWARD, ROWS, SHORT, labels, mistake
 from safetensors import safe_open
 
-from lightning_pbrl.cli import USAGE, main, packaged_config, train_cli
+from lightning_pbrl.arguments import packaged_config
+from lightning_pbrl.cli import USAGE, main
 from lightning_pbrl.methods.loading import load_method, read_checkpoint
+from lightning_pbrl.train_cli import train_cli
 
 pytestmark = QUIET
 CONF = Path(packaged_config("model/iql.yaml")).parents[1]

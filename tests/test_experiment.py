@@ -18,7 +18,8 @@ import yaml
 from command_line import DATA_ARGS, QUIET, mistake
 
 from lightning_pbrl import jobs
-from lightning_pbrl.cli import main, packaged_config
+from lightning_pbrl.arguments import packaged_config
+from lightning_pbrl.cli import main
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.experiment import parse_seeds, plan_jobs, read_experiment
 from lightning_pbrl.methods.loading import read_checkpoint

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from lightning_pbrl import MetaWorldDataModule, load_method
-from lightning_pbrl.cli import packaged_config
+from lightning_pbrl.arguments import packaged_config
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 

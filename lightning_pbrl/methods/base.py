@@ -223,7 +223,7 @@ class Method(EpisodeEvaluation):
         for name, program in self.programs().items():
             generators = [stream(self.seed + k, "sampler", name) for k in range(self.replicas)]
             engine = UpdateEngine(
-                self, program, generators, self.compile_updates, self.layout, getattr(self.hparams, "updates", 0), reduce
+                self, program, generators, self.compile_updates, self.layout, getattr(self, "updates", 0), reduce
             )
             self.engines[name] = engine
         if self._restored is None:

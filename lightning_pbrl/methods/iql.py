@@ -18,11 +18,12 @@ from torch import Tensor
 from lightning_pbrl.engine import Group, Program
 from lightning_pbrl.engine.program import cosine
 from lightning_pbrl.losses.offline import advantage_weight, expectile_loss, td_target
-from lightning_pbrl.methods.base import Method, Phase, Spec
-from lightning_pbrl.nn import MLP, GaussianActor, Normalizer
+from lightning_pbrl.methods.base import Spec
+from lightning_pbrl.methods.offline_policy import OfflinePolicy
+from lightning_pbrl.nn import MLP, GaussianActor
 
 
-class IQL(Method):
+class IQL(OfflinePolicy):
     """Implicit Q-learning on the learned reward.
 
     .. math::
@@ -32,8 +33,6 @@ class IQL(Method):
 
     Args:
         spec: sizes, linked from the data module.
-        updates: gradient updates in total (CLARIFY 210,000; LiRE 250,000).
-        eval_interval: gradient updates per round, that is between evaluations.
         hidden: hidden layers of critic, value and actor.
         lr: learning rate of all three, per update; the actor's decays along a cosine to 0.
         batch_size: transitions per update.
@@ -41,17 +40,14 @@ class IQL(Method):
         polyak: rate at which the target critic follows.
         expectile: τ of the value loss, in (0, 1).
         temperature: β, inverse temperature of the policy's weights.
-        normalize_obs: standardise observations with the data's mean and standard deviation (+ 1e-3).
+        **offline_policy: the arguments of :class:`OfflinePolicy`: ``updates``, ``eval_interval``, ``normalize_obs`` ...
     """
 
     needs = frozenset({"learned_reward"})
-    population = True
 
     def __init__(
         self,
         spec: Spec,
-        updates: int = 210_000,
-        eval_interval: int = 5_000,
         hidden: Sequence[int] = (256, 256),
         lr: float = 3e-4,
         batch_size: int = 256,
@@ -59,10 +55,9 @@ class IQL(Method):
         polyak: float = 0.005,
         expectile: float = 0.7,
         temperature: float = 3.0,
-        normalize_obs: bool = True,
-        **engine: Any,
+        **offline_policy: Any,
     ) -> None:
-        super().__init__(spec, **engine)
+        super().__init__(spec, **offline_policy)
 
     def build(self) -> None:
         h, obs_dim, action_dim = self.hparams, self.spec["obs_dim"], self.spec["action_dim"]
@@ -70,24 +65,12 @@ class IQL(Method):
         self.v = MLP(obs_dim, 1, h.hidden)
         self.actor = GaussianActor(obs_dim, action_dim, h.hidden)
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
-        self.normalizer = Normalizer(obs_dim)
-
-    def on_data(self) -> None:
-        if self.hparams.normalize_obs:
-            self.normalizer.fit(self.source.column("obs"))
 
     def programs(self) -> dict[str, Program]:
         h = self.hparams
-        groups = {"v": Group(h.lr), "q": Group(h.lr), "actor": Group(h.lr, schedule=cosine(h.updates))}
+        groups = {"v": Group(h.lr), "q": Group(h.lr), "actor": Group(h.lr, schedule=cosine(self.updates))}
         targets = {"q_target": ("q", h.polyak)}
         return {"policy": Program(groups, [self.losses], targets=targets, **self.replay(h.batch_size))}
-
-    def plan(self, round_number: int) -> list[Phase]:
-        h = self.hparams
-        return [Phase("policy", "policy", min(h.eval_interval, h.updates - self.engines["policy"].updates))]
-
-    def is_finished(self) -> bool:
-        return self.engines["policy"].updates >= self.hparams.updates
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         h = self.hparams

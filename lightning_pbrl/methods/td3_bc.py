@@ -19,11 +19,12 @@ from lightning_pbrl.data.transitions import unpack
 from lightning_pbrl.engine import Group, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.offline import td_target
-from lightning_pbrl.methods.base import Method, Phase, Spec
-from lightning_pbrl.nn import MLP, Normalizer
+from lightning_pbrl.methods.base import Spec
+from lightning_pbrl.methods.offline_policy import OfflinePolicy
+from lightning_pbrl.nn import MLP
 
 
-class TD3BC(Method):
+class TD3BC(OfflinePolicy):
     r"""Deterministic policy gradient with behaviour cloning, on the learned reward.
 
     .. math::
@@ -33,8 +34,6 @@ class TD3BC(Method):
 
     Args:
         spec: sizes, linked from the data module.
-        updates: gradient updates of the critics in total.
-        eval_interval: gradient updates per round, that is between evaluations.
         hidden: hidden layers of critics and policy.
         lr: learning rate of both, per update.
         batch_size: transitions per update.
@@ -44,17 +43,14 @@ class TD3BC(Method):
         policy_noise: σ, standard deviation of the target policy's noise, in units of action.
         noise_clip: c, largest size of that noise.
         policy_freq: the policy and the targets move in every so many updates.
-        normalize_obs: standardise observations with the data's mean and standard deviation (+ 1e-3).
+        **offline_policy: the arguments of :class:`OfflinePolicy`: ``updates``, ``eval_interval``, ``normalize_obs`` ...
     """
 
     needs = frozenset({"learned_reward"})
-    population = True
 
     def __init__(
         self,
         spec: Spec,
-        updates: int = 210_000,
-        eval_interval: int = 5_000,
         hidden: Sequence[int] = (256, 256),
         lr: float = 3e-4,
         batch_size: int = 256,
@@ -64,10 +60,9 @@ class TD3BC(Method):
         policy_noise: float = 0.2,
         noise_clip: float = 0.5,
         policy_freq: int = 2,
-        normalize_obs: bool = True,
-        **engine: Any,
+        **offline_policy: Any,
     ) -> None:
-        super().__init__(spec, **engine)
+        super().__init__(spec, **offline_policy)
         if policy_freq < 1:
             raise UserError(f"policy_freq is {policy_freq}: move the policy in every 1 or more updates.")
 
@@ -77,11 +72,6 @@ class TD3BC(Method):
         self.actor = MLP(obs_dim, action_dim, h.hidden, output=nn.Tanh)
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
-        self.normalizer = Normalizer(obs_dim)
-
-    def on_data(self) -> None:
-        if self.hparams.normalize_obs:
-            self.normalizer.fit(self.source.column("obs"))
 
     def programs(self) -> dict[str, Program]:
         h = self.hparams
@@ -89,13 +79,6 @@ class TD3BC(Method):
         targets = {"q_target": ("q", h.polyak), "actor_target": ("actor", h.polyak)}
         steps, every = [self.critic_loss, self.actor_loss], (1, h.policy_freq)
         return {"policy": Program(groups, steps, self.sample, self.gather, self.view, targets, every=every)}
-
-    def plan(self, round_number: int) -> list[Phase]:
-        h = self.hparams
-        return [Phase("policy", "policy", min(h.eval_interval, h.updates - self.engines["policy"].updates))]
-
-    def is_finished(self) -> bool:
-        return self.engines["policy"].updates >= self.hparams.updates
 
     def sample(self, updates: int, rng: torch.Generator) -> Sequence[Tensor]:
         """Row ids and target noise side by side, (b, 1 + A) per update; float64 holds both.

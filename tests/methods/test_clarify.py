@@ -14,8 +14,8 @@ import yaml
 from torch import Tensor
 from toys import SPEC, ToyData, assert_same, make_trainer, read_csv
 
+from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
-from lightning_pbrl.cli import packaged_config
 from lightning_pbrl.data.feedback import Labels, Query, Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine

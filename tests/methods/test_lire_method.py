@@ -12,9 +12,9 @@ import yaml
 from synthetic import synthetic_transitions
 from toys import SPEC, ToyData, assert_same, make_trainer, read_csv
 
+from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
-from lightning_pbrl.cli import packaged_config
 from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.data.ranking import RankedLists, derived_pairs, rebuild
 from lightning_pbrl.data.relabel import min_max, predict_reward
