@@ -176,6 +176,7 @@ def train_cli(args: list[str], run: bool = True) -> TrainCLI:
     os.environ.setdefault("MUJOCO_GL", "egl")
     warnings.filterwarnings("ignore", message=".*SpearmanCorrcoef. will save.*")  # a thousand pairs
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")  # last.ckpt is replaced
+    warnings.filterwarnings("ignore", message=".*It is recommended to use .*sync_dist=True.*")  # values are equal on all ranks
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # torch deprecation inside Lightning 2.6
     warnings.filterwarnings("ignore", message=".*Total length of `Share`.*")  # data without a simulator: nothing to roll out
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")  # it does
