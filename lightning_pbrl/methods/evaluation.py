@@ -44,14 +44,15 @@ class EpisodeEvaluation(pl.LightningModule):
             if not len(seeds):
                 continue
             rollouts = self.trainer.datamodule.rollout(self.act, seeds)  # type: ignore[attr-defined]
-            self._collect(f"return/{replica}", rollouts.episode_return)
-            self._collect(f"success/{replica}", rollouts.success)
+            self._episodes(f"return/{replica}").update(rollouts.episode_return.float().to(self.device))
+            self._episodes(f"success/{replica}").update(rollouts.success.float().to(self.device))
         self.use_replica(0)
 
-    def _collect(self, key: str, values: Tensor) -> None:
+    def _episodes(self, key: str) -> CatMetric:
+        """The values collected so far; a rank without an episode has an empty one, and takes part in the gathering."""
         if key not in self._results:
-            self._results[key] = CatMetric(sync_on_compute=True).to(self.device)
-        self._results[key].update(values.float().to(self.device))
+            self._results[key] = CatMetric(nan_strategy="disable").to(self.device)
+        return self._results[key]
 
     def log_evaluation(self, prefix: str) -> None:
         """Log mean and spread over all episodes of all ranks, per replica and over replicas."""
@@ -59,10 +60,8 @@ class EpisodeEvaluation(pl.LightningModule):
         for name in ("return", "success"):
             means = []
             for replica in range(self.replicas):
-                key = f"{name}/{replica}"
-                if key not in self._results:  # a rank without an episode still takes part in the gathering
-                    self._results[key] = CatMetric(nan_strategy="disable", sync_on_compute=True).to(self.device)
-                gathered = torch.as_tensor(self._results[key].compute(), dtype=torch.float32).reshape(-1)
+                values = self._episodes(f"{name}/{replica}").compute()
+                gathered = torch.as_tensor(values, dtype=torch.float32).reshape(-1)
                 means.append((gathered.mean(), gathered.std(correction=0)))
             metric = "return_mean" if name == "return" else "success_rate"
             mean = torch.stack([m for m, _ in means]).nanmean()
