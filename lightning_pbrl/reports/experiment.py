@@ -13,7 +13,7 @@ from rich.console import Console
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports.metrics import find_runs, read_results
 from lightning_pbrl.reports.plot import plot
-from lightning_pbrl.reports.tables import print_comparison, summary, write_csv
+from lightning_pbrl.reports.tables import print_comparison, summary, summary_table, write_csv
 
 
 def report(out: Path, settings: Mapping[str, Any], command: str = "", console: Console | None = None) -> None:
@@ -30,8 +30,12 @@ def report(out: Path, settings: Mapping[str, Any], command: str = "", console: C
     console = console or Console()
     shown = list(settings.get("show", ()))
     try:
-        print_comparison(out, shown, console=console)
-        write_csv(summary(out), out / "results.csv")
+        rows = summary(out)
+        if any(row.source == "test" and row.metric in ("success_rate", "return_mean") for row in rows):
+            print_comparison(out, shown, console=console)
+        else:  # feedback alone, no policy
+            console.print(summary_table(out))
+        write_csv(rows, out / "results.csv")
         tested = {str(run.path.resolve().relative_to(out.resolve())): read_results(run.path) for run in find_runs(out)}
         evidence = {"command": command, "runs": {name: results for name, results in tested.items() if results}}
         (out / "experiment.json").write_text(json.dumps(evidence, indent=1))

@@ -24,3 +24,12 @@ def test_report_of_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert evidence["command"] == "lightning-pbrl run mine.yaml"
     assert evidence["runs"]["learned/seed1"]["metrics"]["test/success_rate"] == 0.75
     assert (out / "learning_curve.png").is_file() and (out / "results.csv").is_file()
+
+
+def test_an_experiment_without_policies(tmp_path: Path) -> None:
+    folder = write_policy_run(tmp_path / "mr" / "seed0", [0.5])
+    (folder / "results.json").write_text(json.dumps({"metrics": {"pref/accuracy": 0.8125}, "replicas": 1}))
+    console = Console(record=True, width=100)
+    report(tmp_path, {}, "lightning-pbrl run mine.yaml", console)
+    assert "0.812" in console.export_text()
+    assert json.loads((tmp_path / "experiment.json").read_text())["runs"]["mr/seed0"]["metrics"] == {"pref/accuracy": 0.8125}
