@@ -132,7 +132,7 @@ class AskTeacher(pl.Callback):
 
     @torch.no_grad()
     def _ask(self, number: int, before: int, quota: int, method: Method) -> dict[str, float]:
-        """Propose, answer, store, observe, until the quota is spent or nothing is proposed."""
+        """Propose, answer, store, observe: once, or for a sequential strategy until the quota is spent or nothing is proposed."""
         assert self.teacher is not None and self.store is not None and self.run is not None  # noqa: S101
         strategy = self._strategy(number)
         source, rng = method.source, stream(method.seed, "query", number)
@@ -157,6 +157,8 @@ class AskTeacher(pl.Callback):
                 torch.cat([known.value, answer.value]),
                 torch.cat([known.status, answer.status]),
             )
+            if not strategy.sequential:
+                break
         rates = {**self.teacher.thresholds(self.length), **strategy.metrics()}
         if answers:
             answer = Answer(*(torch.cat(part) for part in zip(*answers, strict=True)))

@@ -36,9 +36,12 @@ class QueryStrategy(ABC):
     Attributes:
         needs: what it asks of the model, a subset of {"returns", "observations", "embed"}; a method that lacks one of
             them refuses the strategy at start.
+        sequential: whether what it proposes next depends on the answers to what it proposed before; then it is asked again
+            until the round's questions are spent. Otherwise one proposal is the round, also when it is short.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    sequential: ClassVar[bool] = False
 
     @abstractmethod
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:

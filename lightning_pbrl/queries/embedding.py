@@ -139,7 +139,9 @@ class EmbeddingQuery(QueryStrategy):
         rows: all answered pairs, or resampled: n * large_batch of them with replacement, ten times as many for max_ratio
             (released code).
         redraws: how often candidates are drawn anew when too few are kept (released code 0).
-        fill: fill up by disagreement after the last redraw; false proposes fewer questions than wanted.
+        fill: fill up by disagreement after the last redraw; false proposes fewer questions than wanted, unless none was kept.
+        pick: which of the kept pairs are asked: those of largest disagreement (paper), or random ones, which shows what
+            rejection sampling does alone.
 
     Raises:
         UserError: for a setting out of range, or when the model is an ensemble of one.
@@ -161,6 +163,7 @@ class EmbeddingQuery(QueryStrategy):
         rows: Literal["all", "resampled"] = "all",
         redraws: int = 4,
         fill: bool = True,
+        pick: Literal["disagreement", "random"] = "disagreement",
     ) -> None:
         self.large_batch = check_large_batch(type(self).__name__, large_batch)
         if bins < 2 or outlier <= 0 or redraws < 0:
@@ -170,7 +173,7 @@ class EmbeddingQuery(QueryStrategy):
             )
         self.density, self.target, self.rejection = density, target, rejection
         self.bins, self.outlier, self.rows = bins, outlier, rows
-        self.redraws, self.fill = redraws, fill
+        self.redraws, self.fill, self.pick = redraws, fill, pick
         self._counts: dict[str, float] = {}
 
     def metrics(self) -> dict[str, float]:
@@ -204,9 +207,11 @@ class EmbeddingQuery(QueryStrategy):
             left.append(candidates.start[~accept])
             if sum(map(len, kept)) >= n:
                 break
-        chosen = most_disagreed(model, Query("pair", torch.cat(kept), pool.length), n)
+        found = Query("pair", torch.cat(kept), pool.length)
+        # Candidates come in random order, so the first n that were kept are n random ones.
+        chosen = take(found, torch.arange(len(found))[:n]) if self.pick == "random" and left else most_disagreed(model, found, n)
         missing = n - len(chosen)
-        if missing and self.fill and left:
+        if missing and left and (self.fill or not len(chosen)):
             more = most_disagreed(model, Query("pair", torch.cat(left), pool.length), missing)
             self._count("filled", len(more))
             chosen = Query("pair", torch.cat([chosen.start, more.start]), pool.length)

@@ -33,6 +33,8 @@ class RankedListQuery(QueryStrategy):
             independent pairs.
     """
 
+    sequential = True
+
     def __init__(self, q_budget: int = 100) -> None:
         if q_budget < 1:
             raise UserError(f"RankedListQuery got q_budget={q_budget}; give at least 1 answer per list.")

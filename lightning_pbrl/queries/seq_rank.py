@@ -23,6 +23,8 @@ class SeqRankQuery(QueryStrategy):
     chain goes on in the next round; it is rebuilt from the labels at every call.
     """
 
+    sequential = True
+
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
         if n < 1 or awaits_an_answer(labels):
             return no_pair(pool)

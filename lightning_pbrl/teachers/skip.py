@@ -6,6 +6,8 @@ rule: there a pair is skipped when both segments are *poor*, here when their ret
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Answer, Clips, Query
@@ -29,6 +31,8 @@ class SkipTeacher(AdaptiveTeacher):
     Args:
         eps: threshold as a fraction of the mean true return of a segment, at least 0 (paper: 0.5 and 0.7).
         eps_mistake: probability of a reversed choice, in [0, 1]; skips and ties are never reversed.
+        too_close: what is said of pairs within the threshold: skip, or equal, for learners that train on ties (LiRE under the
+            same rule).
 
     Raises:
         UserError: for a setting out of range, or clips without a true reward.
@@ -37,18 +41,21 @@ class SkipTeacher(AdaptiveTeacher):
     tie is a skip while the rule is on (a gap of 0 is within any threshold) and an explicit "equal" while it is off.
     """
 
-    def __init__(self, eps: float = 0.5, eps_mistake: float = 0.0) -> None:
+    def __init__(self, eps: float = 0.5, eps_mistake: float = 0.0, too_close: Literal["skip", "equal"] = "skip") -> None:
         self.eps = check_range(type(self).__name__, "eps", eps, 0.0)
         self.eps_mistake = check_range(type(self).__name__, "eps_mistake", eps_mistake, 0.0, 1.0)
+        self.too_close = too_close
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
         """The larger true return, where the gap exceeds the threshold."""
         returns = true_returns(clips, type(self).__name__)
         gap = (returns[:, 0] - returns[:, 1]).abs()
         threshold = self.margin(self.eps, query.length)
-        skipped = (gap <= threshold) & (threshold > 0)
+        close = (gap <= threshold) & (threshold > 0)
         label = flip(rational_choice(returns), uniform(keys, DRAW_MISTAKE), self.eps_mistake)
-        return make_answer(label, gap == 0, skipped)
+        if self.too_close == "equal":
+            return make_answer(label, close | (gap == 0), skipped=close & False)
+        return make_answer(label, gap == 0, skipped=close)
 
     def thresholds(self, length: int) -> dict[str, float]:
         """``teacher/skip_threshold``."""

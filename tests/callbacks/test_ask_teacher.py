@@ -61,6 +61,8 @@ class SkippingTeacher(SimulatedTeacher):
 class OneByOne(QueryStrategy):
     """Proposes a single random pair at a time and counts what it hears."""
 
+    sequential = True
+
     def __init__(self) -> None:
         self.heard: list[tuple[int, int]] = []
 
@@ -160,6 +162,16 @@ def test_a_strategy_that_proposes_too_much_is_cut(tmp_path: Path) -> None:
     teacher = CountingTeacher()
     fit(tmp_path, AskTeacher(teacher, Greedy(), budget=15, per_round=10, uniform_first=False))
     assert [len(keys) for _, keys in teacher.asked] == [10, 5] and stored(tmp_path).spent() == 15
+
+
+def test_a_short_proposal_closes_the_round_uncharged(tmp_path: Path) -> None:
+    class Few(UniformQuery):
+        def propose(self, pool: Any, n: int, model: Any, labels: Any, rng: torch.Generator) -> Query:
+            return pool.pairs(min(n, 3), rng)
+
+    teacher = CountingTeacher()
+    method = fit(tmp_path, AskTeacher(teacher, Few(), budget=8, per_round=4, uniform_first=False))
+    assert [len(keys) for _, keys in teacher.asked] == [3, 3, 2] and method.asked == (8, 2, 0)
 
 
 def test_what_is_not_proposed_is_not_charged_and_ends_training(tmp_path: Path) -> None:

@@ -264,6 +264,25 @@ def test_too_few_accepted_are_redrawn_then_filled() -> None:
     assert len(chosen) == counts["query/accepted"] < 30 and counts["query/redraws"] == counts["query/filled"] == 0
 
 
+def test_nothing_kept_is_filled_even_without_fill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round without a single question would end the run; the released code stops with an error there."""
+    model = line()
+    strategy = EmbeddingQuery(redraws=0, fill=False)
+    monkeypatch.setattr(strategy, "_accept", lambda grid, target, distance, rng: torch.zeros(len(distance), dtype=torch.bool))
+    chosen = strategy.propose(POOL, 5, model, labels(model, 60, 0.3), rng())
+    assert torch.equal(chosen.start, disagreement_alone(model, 5)) and strategy.metrics()["query/filled"] == 5
+
+
+def test_random_pick_asks_the_first_that_were_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Candidates come in random order; of those kept, no score decides."""
+    model = line()
+    strategy = EmbeddingQuery(pick="random")
+    keep = torch.arange(200) % 3 == 1
+    monkeypatch.setattr(strategy, "_accept", lambda grid, target, distance, rng: keep)
+    chosen = strategy.propose(POOL, 20, model, labels(model, 60, 0.3), rng())
+    assert torch.equal(chosen.start, POOL.pairs(200, rng()).start[keep][:20])
+
+
 def test_equal_and_pending_answers_belong_to_neither_class() -> None:
     model = line()
     known = labels(model, 60, 0.3)
@@ -295,6 +314,7 @@ def test_settings_are_described_and_checked() -> None:
         "rows": "all",
         "redraws": 1,
         "fill": True,
+        "pick": "disagreement",
     }
     for wrong in ({"bins": 1}, {"outlier": 0.0}, {"redraws": -1}):
         with pytest.raises(UserError, match="give at least 2 bins, an outlier bound above 0 and 0 or more redraws"):

@@ -30,6 +30,8 @@ BUDGET, PER_ROUND, AT_ONCE = 48, 12, 4
 class FewAtOnce(DisagreementQuery):
     """At most four questions per proposal: three commits a round."""
 
+    sequential = True
+
     def propose(self, pool, n, model, labels, rng):  # type: ignore[no-untyped-def]
         return super().propose(pool, min(n, AT_ONCE), model, labels, rng)
 

@@ -148,6 +148,8 @@ def test_clarify_rule_off(eps: float, mean_reward: float) -> None:
 
 
 def test_clarify_mistakes_touch_choices_only() -> None:
+    close = started(SkipTeacher(0.5, too_close="equal"), 2.0)  # the same rule, read as a tie; T = 1, so the threshold is 1
+    assert words(ask(close, pairs((0, 1), (0, 1.5), (3, 1), (2, 2)))) == [EQUAL, SECOND, FIRST, EQUAL]
     teacher = started(SkipTeacher(0.5, eps_mistake=1.0), 2.0)
     assert words(ask(teacher, pairs((0, 5), (0, 1)))) == [FIRST, SKIP]
     answer = ask(started(SkipTeacher(0.5, eps_mistake=0.2), 2.0), pairs((0, 5)).expand(N, -1, -1))
