@@ -39,6 +39,7 @@ class MetaWorldDataModule(OfflineDataModule):
         mixture: behaviours and how often each is drawn; None for experts, noise, mistakes and random actions.
         collection_seed: decides every episode of the data set (not the run's seed: all seeds learn from the same data).
         cache_dir: folder of the collected files.
+        stop_after_success: end a collected episode after this many successful steps; None runs to the horizon.
         **offline: the arguments of :class:`OfflineDataModule` but ``simulator``.
     """
 
@@ -51,12 +52,13 @@ class MetaWorldDataModule(OfflineDataModule):
         mixture: list[Behaviour] | None = None,
         collection_seed: int = 0,
         cache_dir: str = "data",
+        stop_after_success: int | None = None,
         **offline: Any,
     ) -> None:
         super().__init__(MetaWorld(task, horizon, goal_observable), **offline)
         self.episodes, self.collection_seed = episodes, collection_seed
         self.mixture = list(mixture or DEFAULT_MIXTURE)
-        self.cache_dir = cache_dir
+        self.cache_dir, self.stop_after_success = cache_dir, stop_after_success
         self.progress: Callable[[int, int], None] | None = None
 
     @property
@@ -64,12 +66,14 @@ class MetaWorldDataModule(OfflineDataModule):
         """The file that holds (or will hold) the data."""
         assert self.simulator is not None  # noqa: S101
         wanted = [self.simulator.describe(), [b.describe() for b in self.mixture], self.episodes, self.collection_seed]
+        wanted += [] if self.stop_after_success is None else [self.stop_after_success]
         digest = hashlib.blake2b(json.dumps(wanted, sort_keys=True).encode(), digest_size=5).hexdigest()
         return Path(self.cache_dir) / f"{self.simulator.name}-{self.episodes}-{digest}.safetensors"
 
     def prepare_data(self) -> None:
         assert self.simulator is not None  # noqa: S101
-        collect(self.simulator, self.mixture, self.episodes, self.path, self.collection_seed, self.progress)
+        stop = self.stop_after_success
+        collect(self.simulator, self.mixture, self.episodes, self.path, self.collection_seed, self.progress, stop)
 
     def load(self) -> Transitions:
         if not self.path.exists():  # used without a Trainer

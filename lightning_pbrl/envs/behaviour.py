@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from lightning_pbrl.envs.base import Array, Simulator
 from lightning_pbrl.envs.experts import Expert
 from lightning_pbrl.envs.metaworld import MetaWorld, task_name
+from lightning_pbrl.envs.twin import Twin
 from lightning_pbrl.errors import UserError
 
 
@@ -23,7 +24,7 @@ class Behaviour:
     """One way to act during an episode.
 
     Each spoiler adds its own kind of failure: ``noise`` blurs the path, ``bias`` bends it (one offset for the whole
-    episode), ``random`` interrupts it, the two shifts aim it at the wrong place. At 0 a spoiler is off.
+    episode), ``random`` interrupts it, the two shifts aim it at the wrong place, a twin makes it blind. At 0 or none a spoiler is off.
 
     Args:
         weight: how often this behaviour is drawn, relative to the other weights of the mixture; 0 never.
@@ -37,6 +38,8 @@ class Behaviour:
             drawn once per episode, metres. Experts that never look at the goal (drawer-open, window-open ...)
             ignore it.
         object_shift: the same for the object positions that the expert is shown.
+        twin: where the expert believes to be: in a second environment that runs beside with the same actions, either its own
+            task with another object and goal, or a random other task (IPL's "within-env" and "cross-env" data).
     """
 
     weight: float = 1.0
@@ -47,6 +50,7 @@ class Behaviour:
     hold: int = 1
     goal_shift: float = 0.0
     object_shift: float = 0.0
+    twin: Literal["none", "goal", "task"] = "none"
 
     def __post_init__(self) -> None:
         for name in ("weight", "noise", "bias", "random", "goal_shift", "object_shift"):
@@ -59,14 +63,24 @@ class Behaviour:
             raise UserError(f"A behaviour's hold is {self.hold}; give at least 1 step.")
         if isinstance(self.expert, str):
             task_name(self.expert)
+        if self.twin != "none" and self.expert is not True:
+            raise UserError(f"A behaviour has twin: {self.twin} and expert: {self.expert}; a twin needs expert: true.")
 
     def describe(self) -> dict[str, Any]:
-        """The settings as plain JSON types."""
-        return asdict(self)
+        """The settings as plain JSON types; ``twin`` only when there is one, so that older collections keep their names."""
+        settings = asdict(self)
+        if self.twin == "none":
+            del settings["twin"]
+        return settings
 
     def begin(self, simulator: Simulator, rng: np.random.Generator) -> Actor:
         """The behaviour in one episode of ``simulator``, with all its randomness from ``rng``."""
-        return Actor(self, self._expert(simulator), simulator.action_dim, rng)
+        expert = self._expert(simulator)
+        twin = None
+        if isinstance(simulator, MetaWorld) and self.twin != "none":
+            twin = Twin(simulator, self.twin == "task", rng)
+            expert = Expert(twin.task)
+        return Actor(self, expert, simulator.action_dim, rng, twin)
 
     def _expert(self, simulator: Simulator) -> Expert | None:
         if self.expert is False:
@@ -82,8 +96,10 @@ class Behaviour:
 class Actor:
     """One :class:`Behaviour` during one episode; draws what is fixed for the episode when it is made."""
 
-    def __init__(self, behaviour: Behaviour, expert: Expert | None, action_dim: int, rng: np.random.Generator) -> None:
-        self._behaviour, self._expert, self._size, self._rng = behaviour, expert, action_dim, rng
+    def __init__(
+        self, behaviour: Behaviour, expert: Expert | None, action_dim: int, rng: np.random.Generator, twin: Twin | None = None
+    ) -> None:
+        self._behaviour, self._expert, self._size, self._rng, self._twin = behaviour, expert, action_dim, rng, twin
         self._bias = behaviour.bias * rng.standard_normal(action_dim)
         self._goal_shift = behaviour.goal_shift * rng.standard_normal(3)
         self._object_shift = behaviour.object_shift * rng.standard_normal(3)
@@ -100,11 +116,18 @@ class Actor:
             self._repeated = rng.uniform(-1.0, 1.0, self._size) if rng.random() < behaviour.random else None
         self._step += 1
         if self._repeated is not None:
-            return self._repeated.astype(np.float32)
-        action = self._expert.act(self._shown(info["full_obs"])) + self._bias
+            return self._moved(self._repeated.astype(np.float32))
+        seen = info["full_obs"] if self._twin is None else self._twin.full_obs
+        action = self._expert.act(self._shown(seen)) + self._bias
         if behaviour.noise > 0.0:
             action = action + behaviour.noise * rng.standard_normal(self._size)
-        return np.clip(action, -1.0, 1.0).astype(np.float32)
+        return self._moved(np.clip(action, -1.0, 1.0).astype(np.float32))
+
+    def _moved(self, action: Array) -> Array:
+        """``action``, after the twin has taken it too."""
+        if self._twin is not None:
+            self._twin.step(action)
+        return action
 
     def _shown(self, full_obs: Array) -> Array:
         """What the expert sees of an observation, both (39,).

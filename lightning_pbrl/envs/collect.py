@@ -55,6 +55,7 @@ def collect(
     path: str | Path,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    stop_after_success: int | None = None,
 ) -> Transitions:
     """Collect a data set into the file ``path``, or load it when it is there already.
 
@@ -65,6 +66,7 @@ def collect(
         path: the data file; shards lie beside it in ``<path>.parts`` until it is complete.
         seed: everything random follows from it.
         progress: called with (episodes done, episodes in all) after each episode and at the end.
+        stop_after_success: end an episode (truncated) after this many successful steps; None runs to the time limit.
 
     Returns:
         The data set. ``about`` tells the simulator, mixture, seed and versions, and for each episode its ``behaviours``
@@ -85,6 +87,8 @@ def collect(
         "episodes": episodes,
         "versions": versions(simulator.packages),
     }
+    if stop_after_success is not None:
+        request["stop_after_success"] = stop_after_success
     report = progress or (lambda done, total: None)
     if not path.exists():
         with _alone(path):
@@ -132,7 +136,8 @@ def _make(
             report(last, episodes)
         else:
             env = env or simulator.make()
-            part = _episodes(env, simulator, mixture, seed, range(first, last), lambda done: report(done, episodes))
+            stop = request.get("stop_after_success")
+            part = _episodes(env, simulator, mixture, seed, range(first, last), lambda done: report(done, episodes), stop)
             part.about = {**request, **part.about}
             archive.save(part, shard)
         shards.append(_same(archive.load(shard), request, parts))
@@ -161,6 +166,7 @@ def _episodes(
     seed: int,
     numbers: range,
     done: Callable[[int], None],
+    stop_after_success: int | None = None,
 ) -> Transitions:
     """Run the episodes ``numbers`` one after the other; ``about`` holds their behaviours and reset seeds."""
     size = len(numbers) * simulator.horizon
@@ -173,11 +179,13 @@ def _episodes(
         behaviour, reset_seed, rng = episode_plan(mixture, seed, number)
         actor = mixture[behaviour].begin(simulator, rng)
         seen, info = env.reset(seed=reset_seed)
-        over = False
+        over, solved = False, 0.0
         while not over:
             obs[at], action[at] = seen, actor.act(info)
             seen, reward, terminated, truncated, info = env.step(action[at])
             has_success = "success" in info
+            solved += info.get("success", 0.0)
+            truncated = truncated or (stop_after_success is not None and solved >= stop_after_success)
             next_obs[at], scalars[at] = seen, (reward, terminated, truncated, info.get("success", 0.0))
             over = terminated or truncated
             at += 1

@@ -16,6 +16,7 @@ from lightning_pbrl.envs.collect import collect, episode_plan
 from lightning_pbrl.envs.experts import Expert
 from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
 from lightning_pbrl.envs.metaworld import MetaWorld
+from lightning_pbrl.envs.twin import Twin
 from lightning_pbrl.errors import UserError
 
 MIXTURE = [
@@ -168,6 +169,38 @@ def test_shifts_move_what_the_expert_sees_and_nothing_else():
     assert np.allclose(moved[22:25], thing)
     moved[36:39] = moved[4:7] = moved[22:25] = 0
     assert (moved == 0).all()  # reach has one object; the absent second one stays absent
+
+
+def test_a_twin_with_the_same_reset_is_the_expert_and_another_is_blind():
+    simulator = MetaWorld("push")
+    env = simulator.make()
+    twin = Twin(simulator, False, np.random.default_rng(0))
+    seed = int(np.random.default_rng(0).integers(1 << 32))  # the twin's own reset, taken by the recorded environment, too
+    info = env.reset(seed=seed)[1]
+    for _ in range(5):
+        assert np.array_equal(twin.full_obs, info["full_obs"])
+        action = Expert("push").act(info["full_obs"])
+        twin.step(action)
+        info = env.step(action)[-1]
+    info = env.reset(seed=seed + 1)[1]
+    blind = Behaviour(twin="goal").begin(simulator, np.random.default_rng(0))
+    other = Behaviour(twin="task").begin(simulator, np.random.default_rng(1))
+    assert not np.array_equal(blind.act(info), Expert("push").act(info["full_obs"]))
+    assert other._expert.task != "push" and other._twin.task == other._expert.task
+
+
+def test_a_twin_needs_the_expert():
+    with pytest.raises(UserError, match="a twin needs expert: true"):
+        Behaviour(expert=False, twin="goal")
+
+
+def test_episodes_end_after_some_success(tmp_path):
+    """Reach is solved and stays so: the episode ends at the third successful step, by truncation."""
+    data = collect(MetaWorld("reach", 150), [Behaviour()], 2, tmp_path / "r.safetensors", stop_after_success=3)
+    for first, end in zip(data.episodes.offsets[:-1].tolist(), data.episodes.offsets[1:].tolist(), strict=True):
+        assert end - first < 150 and int(data.success[first:end].sum()) == 3 and bool(data.success[end - 1])
+        assert data.column("truncated")[first:end].tolist() == [0.0] * (end - first - 1) + [1.0]
+    assert data.about["stop_after_success"] == 3
 
 
 def test_random_behaviour_needs_no_expert(tmp_path):
