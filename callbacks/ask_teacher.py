@@ -10,6 +10,7 @@ import torch
 
 from lightning_pbrl.data.feedback import Answer, AskKey, Labels, Query, Status
 from lightning_pbrl.data.store import LabelStore
+from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Asked, Method
 from lightning_pbrl.queries.base import QueryStrategy
@@ -25,10 +26,13 @@ class AskTeacher(pl.Callback):
     (seed, question). A round that is replayed after a crash therefore proposes the same questions, and those whose key is
     in the store take the *stored* question and answer in place of asking again. Only rank 0 asks; the answers are broadcast.
 
+    Answers that come with the data (``labels`` of the data module) are handed to the method before those of the store; where
+    there are some, a run with ``budget`` 0 opens no store unless ``store`` names one.
+
     Args:
         teacher: who answers; needed when ``budget`` is above 0.
         query: which questions to ask; uniform pairs when None.
-        budget: questions in total; 0 asks nothing (labels that are in the store are still used).
+        budget: questions in total; 0 asks nothing (labels that come with the data or are in the store are still used).
         per_round: questions per round.
         uniform_first: ask round 0 uniformly, because an untrained model cannot choose (OPRL, CLARIFY, PEBBLE).
         store: file or database URL of the label store; ``labels.sqlite`` in the run folder when None.
@@ -61,7 +65,9 @@ class AskTeacher(pl.Callback):
         self.store: LabelStore | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
-        self.length = trainer.datamodule.segment_length  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        self.length, self.store = data.segment_length, None
+        self.given = Labels.empty(self.length) if data.labels is None else data.labels
         self.run = self.run or f"seed{pl_module.seed}"
         if "labels" not in pl_module.needs:
             if self.budget:
@@ -73,13 +79,19 @@ class AskTeacher(pl.Callback):
                     f"{type(self.query).__name__} asks the model for its {need!r}, which {type(pl_module).__name__} does not "
                     "have: choose another ask.query, such as UniformQuery."
                 )
+        if self.given.length != self.length:
+            raise UserError(
+                f"The answers that come with the data are about segments of {self.given.length} steps and data.segment_length "
+                f"is {self.length}: make them equal."
+            )
         pl_module.source.pool(self.length)  # fails early when no episode is long enough
-        if not trainer.is_global_zero:
+        silent = len(self.given) > 0 and not self.budget and self.store_path is None  # the data bring all there is
+        if silent or not trainer.is_global_zero:
             return
         path = self.store_path or str(Path(trainer.default_root_dir) / "labels.sqlite")
         self.store = LabelStore(path, pl_module.source.fingerprint, self.run)
         self._same_question_maker(pl_module.seed)
-        if not self.budget and not len(self.store.labels("pair", self.length)):
+        if not self.budget and not len(self.given) and not len(self.store.labels("pair", self.length)):
             raise UserError(
                 f"{type(pl_module).__name__} learns from answers, {path} holds none and ask.budget is 0: set ask.budget and "
                 "ask.teacher, or ask.store to a label store."
@@ -118,7 +130,10 @@ class AskTeacher(pl.Callback):
 
     def _round(self, number: int, method: Method) -> tuple[tuple[Any, ...], tuple[int, ...], dict[str, float]]:
         """Ask this round's questions; plain tuples, so that they can be broadcast."""
-        assert self.store is not None and self.run is not None  # noqa: S101
+        given = len(self.given)
+        if self.store is None:
+            return tuple(self.given), (given, 0, 0), {}
+        assert self.run is not None  # noqa: S101
         before = self.store.spent(self.run, before_round=number)
         quota = min(self.per_round, self.budget - before)
         asked = self.store.spent(self.run, before_round=number + 1) - before
@@ -128,7 +143,7 @@ class AskTeacher(pl.Callback):
         run = self.run if self.budget else None  # a silent run uses whatever the store holds
         labels = self.store.labels("pair", self.length, run=run, up_to_round=number if self.budget else None)
         total = self.store.spent(self.run, before_round=number + 1)
-        return tuple(labels), (total, total - before, max(self.budget - total, 0)), rates
+        return tuple(self.given.then(labels)), (given + total, total - before, max(self.budget - total, 0)), rates
 
     @torch.no_grad()
     def _ask(self, number: int, before: int, quota: int, method: Method) -> dict[str, float]:
@@ -136,9 +151,9 @@ class AskTeacher(pl.Callback):
         assert self.teacher is not None and self.store is not None and self.run is not None  # noqa: S101
         strategy = self._strategy(number)
         source, rng = method.source, stream(method.seed, "query", number)
-        known = self.store.labels("pair", self.length, run=self.run, up_to_round=number - 1)
+        known = self.given.then(self.store.labels("pair", self.length, run=self.run, up_to_round=number - 1))
         pool = source.pool(self.length)
-        self.teacher.start_round(RoundStats(number, float(source.reward.double().mean())))
+        self.teacher.start_round(round_stats(number, source))
         answers, clips_seen, asked = [], [], 0
         while asked < quota:
             query = strategy.propose(pool, quota - asked, method, known, rng)  # type: ignore[arg-type]
@@ -151,12 +166,7 @@ class AskTeacher(pl.Callback):
             asked += len(query)
             answers.append(answer)
             clips_seen.append(clips)
-            known = Labels(
-                torch.cat([known.start, query.start]),
-                query.length,
-                torch.cat([known.value, answer.value]),
-                torch.cat([known.status, answer.status]),
-            )
+            known = known.then(Labels(query.start, query.length, *answer))
             if not strategy.sequential:
                 break
         rates = {**self.teacher.thresholds(self.length), **strategy.metrics()}
@@ -197,3 +207,8 @@ class AskTeacher(pl.Callback):
             )
             answer = Answer(torch.cat([answer.value, fresh.value]), torch.cat([answer.status, fresh.status]))
         return query, answer, clips
+
+
+def round_stats(number: int, source: Transitions) -> RoundStats:
+    """What a teacher is told when round ``number`` starts."""
+    return RoundStats(number, float(source.reward.double().mean()))

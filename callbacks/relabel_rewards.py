@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytorch_lightning as pl
 import torch
 
-from lightning_pbrl.data.relabel import control_reward, min_max, predict_reward
+from lightning_pbrl.data.relabel import control_reward
+from lightning_pbrl.data.reward_scaling import rescale
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.loading import load_method
@@ -19,12 +22,23 @@ class RelabelRewards(pl.Callback):
     Args:
         reward: path of a reward model's checkpoint, or a control: "true", "zero", "random", "negated"; null leaves the
             column alone.
-        normalize: scale to [0, 1] over the data set (constant rewards become zeros).
+        normalize: true scales to [0, 1] over the data set (constant rewards become zeros); "return_range" by ``horizon`` /
+            (largest - smallest return of an episode), as IQL and Preference Transformer do in locomotion; "antmaze" is their
+            variant for AntMaze, which also shifts, by the smallest return and by -1; false leaves the reward as it is.
+        horizon: steps of a full episode, for "return_range" and "antmaze".
+        bonus: added to every step at last; Preference Transformer adds 0.5 on hopper, walker2d and halfcheetah, a reward for
+            surviving that its results depend on.
     """
 
-    def __init__(self, reward: str | bool | Method | None = None, normalize: bool = True) -> None:
+    def __init__(
+        self,
+        reward: str | bool | Method | None = None,
+        normalize: bool | Literal["return_range", "antmaze"] = True,
+        horizon: int = 1_000,
+        bonus: float = 0.0,
+    ) -> None:
         self.reward = str(reward).lower() if isinstance(reward, bool) else reward  # YAML reads an unquoted true as a bool
-        self.normalize = normalize
+        self.normalize, self.horizon, self.bonus = normalize, horizon, bonus
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
         if self.reward is None:
@@ -37,5 +51,7 @@ class RelabelRewards(pl.Callback):
                 raise UserError(f"relabel.reward is {self.reward!r}: give a .ckpt file, or one of {', '.join(CONTROLS)}.")
             model = self.reward if isinstance(self.reward, Method) else load_method(self.reward)
             with torch.no_grad():
-                values = predict_reward(source, model.to(source.device).eval().reward, combine=model.combine)
-        source.write("learned_reward", min_max(values) if self.normalize else values)
+                values = model.to(source.device).eval().relabel(source)
+        if self.normalize:
+            values = rescale(values, source, "min_max" if self.normalize is True else self.normalize, self.horizon)
+        source.write("learned_reward", values + self.bonus)

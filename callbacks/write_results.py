@@ -21,7 +21,7 @@ class WriteResults(pl.Callback):
         if not trainer.is_global_zero:
             return
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key != "step"}
-        metrics = {key: value for key, value in metrics.items() if key.split("/")[0] in ("test", "pref")}
+        metrics = {key: value for key, value in metrics.items() if key.split("/")[0] in ("test", "pref", "embedding")}
         if len(pl_module.labels):  # over all rounds, the first included
             skipped = (pl_module.labels.status == Status.SKIPPED).double().mean()
             metrics["teacher/clear_ratio"] = 1.0 - float(skipped)

@@ -10,13 +10,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from lightning_pbrl.data.feedback import Query
+from lightning_pbrl.data.feedback import Judgement, Labels, Query
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.envs.rollout import Rollouts, VectorEnvs, rollout
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.lightning_glue import RoundLoader
+from lightning_pbrl.queries.base import take
 from lightning_pbrl.rng import derive, stream
 
 PREDICT_ROWS = 4_096
@@ -26,7 +27,8 @@ class OfflineDataModule(pl.LightningDataModule):
     """Logged transitions plus the simulator that judges a policy.
 
     A subclass says how the data are loaded (:meth:`load`) and, if they must first be made or converted, how
-    (``prepare_data``, which Lightning calls on one process per machine).
+    (``prepare_data``, which Lightning calls on one process per machine). Data that come with answers also set ``labels``
+    and ``held_out_labels`` there, about segments of ``segment_length`` steps.
 
     Args:
         simulator: where policies are rolled out; None when the data come without one (no evaluation then).
@@ -34,12 +36,17 @@ class OfflineDataModule(pl.LightningDataModule):
         eval_episodes: episodes per evaluation while training (seeds of the stream "validation").
         test_episodes: episodes of ``test`` (seeds of the stream "test"; never seen while training or choosing).
         num_envs: environments stepped together.
-        held_out_pairs: pairs on which reward models are validated.
+        held_out_pairs: random pairs on which reward models are validated, where the data bring no held-out answers.
         evaluation_seed: names the sets of evaluation episodes and held-out pairs; the same for every run compared.
     """
 
     source: Transitions
+    labels: Labels | None = None
+    """Answers about these data that learners start with; None when there are none."""
+    held_out_labels: Labels | None = None
+    """Answers that no learner sees: reward models are validated on them."""
     held_out: Query
+    """The pairs on which reward models are validated."""
 
     def __init__(
         self,
@@ -87,6 +94,25 @@ class OfflineDataModule(pl.LightningDataModule):
         """Seeds of the evaluation episodes of one purpose ("validation" or "test")."""
         return [derive(self.evaluation_seed, purpose, i) % 2**31 for i in range(count)]
 
+    def judgement(self, numbers: Tensor | None = None) -> Judgement:
+        """What predictions about held-out pairs are compared with.
+
+        The label is the held-out answer; where the data bring none, the larger true return is preferred.
+
+        Args:
+            numbers: which of the pairs, (B,); all when None.
+        """
+        given = self.held_out_labels
+        query = self.held_out if given is None else Query("pair", given.start, given.length)
+        query = query if numbers is None else take(query, numbers)
+        true = self.source.true_returns(query)
+        if given is None:
+            gap = true[:, 1] - true[:, 0]
+            label = ((gap.sign() + 1) / 2).masked_fill(gap.isnan(), float("nan"))
+        else:
+            label = given.value if numbers is None else given.value[numbers]
+        return Judgement(query, label.to(true.device), true)
+
     # Loaders -----------------------------------------------------------------------------------------------------------
 
     @property
@@ -113,6 +139,8 @@ class OfflineDataModule(pl.LightningDataModule):
 
     def _evaluation(self, purpose: str, episodes: int) -> Share:
         if self.method.validates_on == "pairs":
+            if self.held_out_labels is not None:  # for validation and test alike: they are all there is
+                return Share(torch.arange(len(self.held_out_labels)), self.trainer, PREDICT_ROWS)
             rng = stream(self.evaluation_seed, purpose, "pairs")
             self.held_out = self.source.pool(self.segment_length).pairs(self.held_out_pairs, rng)
             return Share(torch.arange(self.held_out_pairs), self.trainer, PREDICT_ROWS)

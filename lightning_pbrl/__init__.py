@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from lightning_pbrl.datamodules.metaworld import MetaWorldDataModule as MetaWorldDataModule
     from lightning_pbrl.errors import UserError as UserError
     from lightning_pbrl.methods.bc import BC as BC
+    from lightning_pbrl.methods.clarify import CLARIFY as CLARIFY
     from lightning_pbrl.methods.iql import IQL as IQL
     from lightning_pbrl.methods.loading import load_method as load_method
     from lightning_pbrl.methods.reward_ensemble import RewardEnsemble as RewardEnsemble
+    from lightning_pbrl.methods.td3_bc import TD3BC as TD3BC
     from lightning_pbrl.queries.disagreement import DisagreementQuery as DisagreementQuery
+    from lightning_pbrl.queries.embedding import EmbeddingQuery as EmbeddingQuery
+    from lightning_pbrl.queries.ranked_list import RankedListQuery as RankedListQuery
     from lightning_pbrl.queries.uniform import UniformQuery as UniformQuery
     from lightning_pbrl.teachers.simulated import SimulatedTeacher as SimulatedTeacher
     from lightning_pbrl.teachers.skip import SkipTeacher as SkipTeacher
@@ -32,10 +36,14 @@ _HOME = {
     "MetaWorldDataModule": "datamodules.metaworld",
     "UserError": "errors",
     "BC": "methods.bc",
+    "CLARIFY": "methods.clarify",
     "IQL": "methods.iql",
     "load_method": "methods.loading",
     "RewardEnsemble": "methods.reward_ensemble",
+    "TD3BC": "methods.td3_bc",
     "DisagreementQuery": "queries.disagreement",
+    "EmbeddingQuery": "queries.embedding",
+    "RankedListQuery": "queries.ranked_list",
     "UniformQuery": "queries.uniform",
     "SimulatedTeacher": "teachers.simulated",
     "SkipTeacher": "teachers.skip",

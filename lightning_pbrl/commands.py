@@ -56,19 +56,25 @@ def collect_command(args: list[str]) -> None:
 
 
 def plot_command(args: list[str]) -> None:
-    """``lightning-pbrl plot RUN...``: learning curves over seeds and an IQM table."""
+    """``lightning-pbrl plot RUN...``: learning curves over seeds and an IQM table, or the embeddings of runs."""
     parser = Arguments("lightning-pbrl plot", description="Learning curves with 95 % bootstrap intervals.")
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold run folders")
-    parser.add_argument("--metric", help="metric to draw (default: success rate, else return, else accuracy)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--metric", help="metric to draw (default: the main ones that were logged, one panel each)")
+    what.add_argument("--embedding", action="store_true", help="draw each run's embedding and its distances, one row per run")
     parser.add_argument("--out", type=Path, default=Path("plot.png"), help="picture to write (default plot.png)")
     options = parser.parse_args(args)
     from rich.console import Console
 
+    from lightning_pbrl.reports.embedding import plot_embeddings
     from lightning_pbrl.reports.plot import plot, summary_table
 
     for path in options.runs:
         if not path.exists():
             raise UserError(f"There is no run folder {path}; give folders that fit or run have written.")
     console = Console()
+    if options.embedding:
+        console.print(f"wrote {plot_embeddings(options.runs, options.out)}", soft_wrap=True)
+        return
     console.print(f"wrote {plot(options.runs, options.out, options.metric)}", soft_wrap=True)
     console.print(summary_table(options.runs, [options.metric] if options.metric else None))

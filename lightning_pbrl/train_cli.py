@@ -1,4 +1,4 @@
-"""LightningCLI with this library's keys: ``run_dir``, ``resume``, ``then_test``, ``ask:``, ``relabel:`` and ``video:``."""
+"""LightningCLI with this library's keys: ``run_dir``, ``resume``, ``then_test``, ``ask:``, ``relabel:``, ``video:`` ..."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from lightning_pbrl import registry
 from lightning_pbrl.arguments import with_packaged_configs
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
+from lightning_pbrl.callbacks.embedding_map import EmbeddingMap
 from lightning_pbrl.callbacks.learning_curve import LearningCurve
 from lightning_pbrl.callbacks.progress import RoundProgress
 from lightning_pbrl.callbacks.record_video import RecordVideo
@@ -110,6 +111,7 @@ class TrainCLI(LightningCLI):
         parser.add_lightning_class_args(AskTeacher, "ask")
         parser.add_lightning_class_args(RelabelRewards, "relabel")
         parser.add_lightning_class_args(RecordVideo, "video")
+        parser.add_lightning_class_args(EmbeddingMap, "embedding")
         parser.add_lightning_class_args(RoundProgress, "progress")
         parser.set_defaults({"video.every": None})  # films are asked for
         parser.link_arguments("run_dir", "trainer.default_root_dir")
@@ -163,6 +165,14 @@ class TrainCLI(LightningCLI):
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
 
 
+class Parsed(TrainCLI):
+    """The parsed command line alone: builds and writes nothing."""
+
+    def before_instantiate_classes(self) -> None: ...
+
+    def instantiate_classes(self) -> None: ...
+
+
 def train_cli(args: list[str], run: bool = True) -> TrainCLI:
     """Build data, method and Trainer from the command line, and run the verb.
 
@@ -174,10 +184,26 @@ def train_cli(args: list[str], run: bool = True) -> TrainCLI:
         The LightningCLI object, with ``model``, ``datamodule`` and ``trainer``.
     """
     os.environ.setdefault("MUJOCO_GL", "egl")
+    _quieten()
+    return TrainCLI.start(with_packaged_configs(args), run)
+
+
+def resolved_config(args: list[str]) -> dict[str, Any]:
+    """Every key of a stage with its value, defaults of the named classes included; nothing is built.
+
+    Args:
+        args: arguments of a fit, without the verb.
+    """
+    _quieten()
+    return dict(Parsed.start(with_packaged_configs(args), run=False).config.as_dict())
+
+
+def _quieten() -> None:
+    """Hide warnings that a user can do nothing about."""
     warnings.filterwarnings("ignore", message=".*SpearmanCorrcoef. will save.*")  # a thousand pairs
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")  # last.ckpt is replaced
     warnings.filterwarnings("ignore", message=".*It is recommended to use .*sync_dist=True.*")  # values are equal on all ranks
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # torch deprecation inside Lightning 2.6
+    warnings.filterwarnings("ignore", message=".*srun. command is available.*")  # a sweep starts its processes itself
     warnings.filterwarnings("ignore", message=".*Total length of `Share`.*")  # data without a simulator: nothing to roll out
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")  # it does
-    return TrainCLI.start(with_packaged_configs(args), run)

@@ -102,6 +102,16 @@ class Labels(NamedTuple):
         keep = (self.status == Status.ANSWERED) | (self.status == Status.EQUAL)
         return Labels(self.start[keep], self.length, self.value[keep], self.status[keep])
 
+    def take(self, index: Tensor) -> Labels:
+        """The questions ``index``, (n,) row numbers or (N,) bool."""
+        return Labels(self.start[index], self.length, self.value[index], self.status[index])
+
+    def then(self, more: Labels) -> Labels:
+        """These labels followed by ``more``, which are about segments of the same length."""
+        columns = ((self.start, more.start), (self.value, more.value), (self.status, more.status))
+        start, value, status = (torch.cat(column) for column in columns)
+        return Labels(start, self.length, value, status)
+
     def to(self, device: torch.device | str) -> Labels:
         """The same labels on ``device``."""
         return Labels(self.start.to(device), self.length, self.value.to(device), self.status.to(device))
@@ -110,3 +120,22 @@ class Labels(NamedTuple):
     def empty(length: int = 1, clips: int = 2) -> Labels:
         """No labels at all (a run's state before its first round)."""
         return Labels(torch.empty(0, clips, dtype=torch.int64), length, torch.empty(0), torch.empty(0, dtype=torch.int64))
+
+
+class Judgement(NamedTuple):
+    """What predictions about pairs are compared with; for evaluation only.
+
+    Attributes:
+        query: the pairs, B of them.
+        label: P(second preferred), (B,), float32; NaN where nobody has judged.
+        true_returns: undiscounted true return of each segment, environment units, (B, 2); NaN where it is not known.
+    """
+
+    query: Query
+    label: Tensor
+    true_returns: Tensor
+
+    @property
+    def decisive(self) -> Tensor:
+        """Whether one of the two is preferred, (B,), bool."""
+        return (self.label == 0) | (self.label == 1)

@@ -1,4 +1,4 @@
-"""Relabelling: one function of (reward, data), and the controls that need no model."""
+"""Relabelling: functions of (reward, data), step by step or window by window, and the controls that need no model."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ Control = Literal["true", "zero", "random", "negated"]
 CPU_TILE = 1024
 """Rows per forward on a CPU: the activations of a 256-wide layer stay in its second-level cache."""
 CUDA_TILE = 65_536
+CPU_WINDOW_STEPS, CUDA_WINDOW_STEPS = 3_200, 262_144
+"""Steps per forward of a model that reads windows: 32 windows of 100 steps stay in a CPU's cache."""
 
 
-def min_max(values: Tensor) -> Tensor:
-    """Scale to [0, 1]; a constant column becomes all zeros, never a division by zero."""
-    low, high = values.min(), values.max()
+def min_max(values: Tensor, among: Tensor | None = None) -> Tensor:
+    """Scale so that ``among`` (``values`` themselves when None) fills [0, 1]; a constant becomes all zeros."""
+    among = values if among is None else among
+    low, high = among.min(), among.max()
     return torch.zeros_like(values) if high == low else (values - low) / (high - low)
 
 
@@ -51,6 +54,56 @@ def predict_reward(
     return out
 
 
+def windows(source: Transitions, rows: Tensor, begin: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The window that ends at each row: the last ``length`` steps of its episode, zeros in front where there are fewer.
+
+    Args:
+        source: the data.
+        rows: the last row of each window, (n,).
+        begin: first row of that row's episode, (n,).
+        length: steps L of a window.
+
+    Returns:
+        States and actions side by side, (n, L, O + A), and time: 1, 2, ... on real steps, 0 on padding, (n, L), int64.
+    """
+    index = rows[:, None] + torch.arange(1 - length, 1, device=rows.device)
+    first = torch.maximum(begin, rows - length + 1)[:, None]
+    time = (index - first + 1).clamp(min=0)
+    features = source.features()[torch.maximum(index, first)]
+    return features.masked_fill_((time == 0).unsqueeze(-1), 0.0), time
+
+
+@torch.no_grad()
+def predict_window_reward(
+    source: Transitions,
+    reward: Callable[[Tensor, Tensor | None], Tensor],
+    length: int,
+    rows: Tensor | None = None,
+    tile: int | None = None,
+) -> Tensor:
+    """The reward of rows by a model that looks back: of every row, (N,), or of ``rows``, (n,).
+
+    Args:
+        source: the data.
+        reward: features (b, L, O + A) and time (b, L), both as :func:`windows` makes them, -> (b,); time is None for
+            windows without padding.
+        length: steps L of a window.
+        rows: which rows.
+        tile: windows per call; by default what suits the device.
+    """
+    device, offsets = source.device, source.episodes.offsets
+    tile = tile or max((CPU_WINDOW_STEPS if device.type == "cpu" else CUDA_WINDOW_STEPS) // length, 1)
+    rows = torch.arange(len(source)) if rows is None else rows.cpu()
+    begin = offsets[source.episodes.of(rows)]
+    out = torch.empty(len(rows), device=device)
+    full = rows - begin + 1 >= length
+    for which in (full, ~full):  # apart, because most windows need no mask
+        for part in which.nonzero().squeeze(1).split(tile):
+            features, time = windows(source, rows[part].to(device), begin[part].to(device), length)
+            out[part.to(device)] = reward(features, None if which is full else time)
+    return out
+
+
 def control_reward(source: Transitions, control: Control, seed: int = 0) -> Tensor:
     """The reward of a control, (N,): what a policy learner gets instead of a learned reward.
 
@@ -64,6 +117,6 @@ def control_reward(source: Transitions, control: Control, seed: int = 0) -> Tens
         return torch.zeros(len(source), device=source.device)
     if control == "random":
         return torch.rand(len(source), generator=stream(seed, "random reward")).to(source.device)
-    if not torch.isfinite(source.reward).all():
+    if not torch.isfinite(source.drawable_part(source.reward)).all():
         raise UserError(f"The control {control!r} needs the true reward, and these data carry none; use zero or random.")
     return source.reward if control == "true" else -source.reward

@@ -4,6 +4,9 @@ A row is ``obs | action | next_obs | learned_reward | terminated | truncated`` i
 ``index_select``. The *true* reward lives in a column of its own, outside the row: teachers, oracles and
 evaluation may look at it, a learner cannot read it by accident. ``learned_reward`` is NaN until something
 (a reward model, or a control) has written it.
+
+What follows the last step of a clip was not always recorded. Such a row repeats its own observation as ``next_obs`` and is
+left out of ``drawable``, the rows that learners may draw as single transitions; any row may be part of a segment.
 """
 
 from __future__ import annotations
@@ -56,6 +59,7 @@ class Transitions:
         action_dim: action size A.
         about: where the data come from (task, versions, seeds ...), plain JSON types only.
         fingerprint: a hash of the content, when already known.
+        drawable: ids of the rows that may be drawn as single transitions, (D,), int64, D > 0; None for all rows.
     """
 
     def __init__(
@@ -68,10 +72,11 @@ class Transitions:
         action_dim: int,
         about: Mapping[str, Any] | None = None,
         fingerprint: str | None = None,
+        drawable: Tensor | None = None,
     ) -> None:
         self.packed, self.episodes = rows, Episodes(offsets)
         self.reward = reward if reward is not None else torch.full((len(rows),), float("nan"))
-        self.success = success
+        self.success, self.drawable = success, drawable
         self.obs_dim, self.action_dim = obs_dim, action_dim
         self.layout = row_layout(obs_dim, action_dim)
         self.about = dict(about or {})
@@ -90,6 +95,7 @@ class Transitions:
         truncated: Tensor | None = None,
         success: Tensor | None = None,
         about: Mapping[str, Any] | None = None,
+        drawable: Tensor | None = None,
     ) -> Transitions:
         """Pack separate columns, (N, O), (N, A), (N, O), (N,) ..., into one table."""
         layout = row_layout(obs.shape[1], action.shape[1])
@@ -103,7 +109,7 @@ class Transitions:
             else:
                 rows[:, at : at + width] = 0.0 if values is None else values.reshape(len(obs), width).float()
         true = None if reward is None else reward.reshape(-1).float()
-        return cls(rows, offsets.long(), true, success, obs.shape[1], action.shape[1], about)
+        return cls(rows, offsets.long(), true, success, obs.shape[1], action.shape[1], about, drawable=drawable)
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -114,10 +120,25 @@ class Transitions:
         return self.packed.device
 
     def to(self, device: torch.device | str) -> Transitions:
-        """Move rows, rewards and success to ``device`` (in place); episodes stay on the CPU."""
+        """Move rows, rewards, success and drawable to ``device`` (in place); episodes stay on the CPU."""
         self.packed, self.reward = self.packed.to(device), self.reward.to(device)
         self.success = None if self.success is None else self.success.to(device)
+        self.drawable = None if self.drawable is None else self.drawable.to(device)
         return self
+
+    @property
+    def drawable_count(self) -> int:
+        """How many rows may be drawn as single transitions."""
+        return len(self) if self.drawable is None else len(self.drawable)
+
+    def drawable_rows(self, number: Tensor) -> Tensor:
+        """Row ids of the drawable rows 0 .. ``drawable_count`` - 1, on the table's device, same shape as ``number``."""
+        number = number.to(self.device)
+        return number if self.drawable is None else self.drawable[number]
+
+    def drawable_part(self, values: Tensor) -> Tensor:
+        """Of one value per row, (N, ...), those of the drawable rows, (``drawable_count``, ...)."""
+        return values if self.drawable is None else values[self.drawable]
 
     def column(self, name: str) -> Tensor:
         """One column of every row, a view: (N, O), (N, A) or (N,)."""
@@ -165,7 +186,7 @@ class Transitions:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what was observed (not of ``learned_reward``); labels are bound to it."""
+        """A hash of what was observed (not of ``learned_reward``, nor of what is ``drawable``); labels are bound to it."""
         if self._fingerprint is None:
             digest = hashlib.blake2b(digest_size=16)
             at = self.layout["learned_reward"][0]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Labels, Query
+from lightning_pbrl.data.relabel import predict_reward
 from lightning_pbrl.data.transitions import Transitions, unpack
 from lightning_pbrl.engine import Program, UpdateEngine
 from lightning_pbrl.engine.update import Compile, Layout
@@ -29,7 +30,7 @@ class Asked(NamedTuple):
     """What ``AskTeacher`` has done so far.
 
     Attributes:
-        total: questions asked in the run.
+        total: answers that came with the data and questions asked in the run.
         this_round: questions asked at this round's start.
         remaining: budget left.
     """
@@ -153,6 +154,10 @@ class Method(EpisodeEvaluation):
         """The one reward that policies get, from the members': (E, n) -> (n,)."""
         return reward.mean(0)
 
+    def relabel(self, source: Transitions) -> Tensor:
+        """The one reward that policies get, of every row of a data set, (N,); models that look back override it."""
+        return predict_reward(source, self.reward, combine=self.combine)
+
     # What strategies and programs use --------------------------------------------------------------------------------
 
     def observations(self, query: Query) -> Tensor:
@@ -164,8 +169,8 @@ class Method(EpisodeEvaluation):
         source = self.source
 
         def sample(updates: int, rng: torch.Generator) -> Sequence[Tensor]:
-            index = torch.randint(len(source), (updates, batch_size), generator=rng, device=rng.device)
-            return index.to(source.device).unbind(0)
+            number = torch.randint(source.drawable_count, (updates, batch_size), generator=rng, device=rng.device)
+            return source.drawable_rows(number).unbind(0)
 
         def gather(ids: Tensor) -> Tensor:
             if ids.dim() == 1:
@@ -208,7 +213,8 @@ class Method(EpisodeEvaluation):
                 "build it with spec=datamodule.spec."
             )
         self.source.to(self.device)
-        if "learned_reward" in self.needs and not torch.isfinite(self.source.column("learned_reward")).all():
+        rewards = self.source.drawable_part(self.source.column("learned_reward"))
+        if "learned_reward" in self.needs and not torch.isfinite(rewards).all():
             raise UserError(
                 f"{type(self).__name__} learns from a reward and the data have none yet: set relabel.reward to a reward "
                 "model's checkpoint, or to true, zero, random or negated for a control."

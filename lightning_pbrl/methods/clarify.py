@@ -258,7 +258,7 @@ class CLARIFY(RewardEnsemble):
         time = self.begin(start)
         if self.hparams.start_times == "random":
             steps = max(self.hparams.max_episode_steps - query.length - 1, 1)
-            time = torch.randint(steps, start.shape, generator=stream(self.seed, "embed", self.engines["encoder"].updates))
+            time = torch.randint(steps, start.shape, generator=stream(self.seed, "embed", self.encoder_steps()))
         training = self.encoder.training
         self.encoder.eval()
         parts = []
@@ -268,6 +268,12 @@ class CLARIFY(RewardEnsemble):
             parts.append(self.encoder.segment(obs, segment_rows(begin, query.length)))
         self.encoder.train(training)
         return torch.cat(parts).view(*query.start.shape, -1)
+
+    def encoder_steps(self) -> int:
+        """Encoder steps done so far, also by a method loaded from a checkpoint."""
+        if self.engines:
+            return self.engines["encoder"].updates
+        return int(self._restored["engines"]["encoder"]["updates"]) if self._restored is not None else 0
 
     def begin(self, rows: Tensor) -> Tensor:
         """Time step at which a segment from each row on is embedded: that of its episode, or 0; (...,) on the CPU."""

@@ -1,14 +1,21 @@
-"""Evaluation as Lightning's validation: an item is an episode seed, a batch some episodes, the result exact over ranks."""
+"""Evaluation as Lightning's validation: an item is an episode seed or a held-out pair, the result exact over ranks."""
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics import Metric
 from torchmetrics.aggregation import CatMetric
+from torchmetrics.classification import BinaryAccuracy, BinaryCalibrationError
+from torchmetrics.regression import PearsonCorrCoef, SpearmanCorrCoef
+
+from lightning_pbrl.data.d4rl_scores import normalized_score
+from lightning_pbrl.data.feedback import Judgement
 
 
 class EpisodeEvaluation(pl.LightningModule):
@@ -55,22 +62,75 @@ class EpisodeEvaluation(pl.LightningModule):
         return self._results[key]
 
     def log_evaluation(self, prefix: str) -> None:
-        """Log mean and spread over all episodes of all ranks, per replica and over replicas."""
+        """Log mean and spread over all episodes of all ranks, per replica and over replicas.
+
+        Where the simulator names a D4RL task, the mean return is logged as ``normalized_score`` as well.
+        """
         row: dict[str, Tensor] = {}
+        task = getattr(getattr(getattr(self.trainer, "datamodule", None), "simulator", None), "d4rl_task", None)
         for name in ("return", "success"):
             means = []
             for replica in range(self.replicas):
                 values = self._episodes(f"{name}/{replica}").compute()
                 gathered = torch.as_tensor(values, dtype=torch.float32).reshape(-1)
                 means.append((gathered.mean(), gathered.std(correction=0)))
-            metric = "return_mean" if name == "return" else "success_rate"
-            mean = torch.stack([m for m, _ in means]).nanmean()
-            if torch.isnan(mean):  # the task has no notion of success
-                continue
-            row[f"{prefix}/{metric}"] = mean
-            if name == "return":
-                row[f"{prefix}/return_std"] = torch.stack([s for _, s in means]).mean()
-            if self.replicas > 1:
-                row.update({f"{prefix}/{metric}/replica_{k}": m for k, (m, _) in enumerate(means)})
+            metrics = {"return_mean" if name == "return" else "success_rate": [m for m, _ in means]}
+            if name == "return" and task is not None:
+                metrics["normalized_score"] = [normalized_score(task, m) for m, _ in means]
+            for metric, by_replica in metrics.items():
+                mean = torch.stack(by_replica).nanmean()
+                if torch.isnan(mean):  # the task has no notion of success
+                    continue
+                row[f"{prefix}/{metric}"] = mean
+                if metric == "return_mean":
+                    row[f"{prefix}/return_std"] = torch.stack([s for _, s in means]).mean()
+                if self.replicas > 1:
+                    row.update({f"{prefix}/{metric}/replica_{k}": m for k, m in enumerate(by_replica)})
         self._results.clear()
         self.log_dict({**row, "step": float(self.trainer.global_step)}, batch_size=1)
+
+
+class PairMetrics(nn.Module):
+    """How well predicted returns agree with the judgement of held-out pairs.
+
+    ``pref/accuracy`` and ``pref/calibration_error`` of P(second preferred), the mean over members, on the decisive labels;
+    ``pref/return_pearson`` and ``pref/return_spearman`` of predicted with true returns, where these are known.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accuracy, self.calibration, self.pearson = BinaryAccuracy(), BinaryCalibrationError(), PearsonCorrCoef()
+        with warnings.catch_warnings():  # "will save all targets in a buffer": some thousand held-out pairs fit
+            warnings.simplefilter("ignore")
+            self.spearman = SpearmanCorrCoef()
+
+    def update(self, predicted: Tensor, judgement: Judgement) -> None:
+        """Take in some pairs: ``predicted`` returns per member, (E, B, 2), float32."""
+        decisive, known = judgement.decisive, ~judgement.true_returns.isnan()
+        if decisive.any():
+            probability = torch.sigmoid(predicted[..., 1] - predicted[..., 0]).mean(0)[decisive]
+            label = judgement.label[decisive].long()
+            self.accuracy.update(probability, label)
+            self.calibration.update(probability, label)
+        if known.any():
+            mean, true = predicted.mean(0)[known], judgement.true_returns[known]
+            self.pearson.update(mean, true)
+            self.spearman.update(mean, true)
+
+    def compute(self, everything: Judgement) -> dict[str, Tensor]:
+        """The metrics over all ranks by key, without those that say nothing; then starts anew.
+
+        Args:
+            everything: the judgement of all held-out pairs: what it lacks (labels, true returns) is not measured. Every
+                rank has to reach the same decision, whichever pairs were its own.
+        """
+        true = everything.true_returns
+        metrics: dict[str, Metric] = {}
+        if everything.decisive.any():
+            metrics |= {"pref/accuracy": self.accuracy, "pref/calibration_error": self.calibration}
+        if len(true[~true.isnan()].unique()) > 1:
+            metrics |= {"pref/return_pearson": self.pearson, "pref/return_spearman": self.spearman}
+        row = {key: metric.compute() for key, metric in metrics.items()}
+        for metric in (self.accuracy, self.calibration, self.pearson, self.spearman):
+            metric.reset()
+        return {key: value for key, value in row.items() if not value.isnan()}

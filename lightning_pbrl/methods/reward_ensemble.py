@@ -6,8 +6,6 @@ Uniform queries make it MR, disagreement queries make it OPRL, ranked lists with
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -15,8 +13,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from torchmetrics.classification import BinaryAccuracy, BinaryCalibrationError
-from torchmetrics.regression import PearsonCorrCoef, SpearmanCorrCoef
 
 from lightning_pbrl.data.feedback import Labels, Query
 from lightning_pbrl.data.ranking import derived_pairs
@@ -24,9 +20,9 @@ from lightning_pbrl.engine import Group, Program
 from lightning_pbrl.engine.summing_adam import SummingAdam
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.preference import linear_cross_entropy, preference_accuracy, preference_cross_entropy
-from lightning_pbrl.methods.base import Method, Metrics, Phase, Spec
+from lightning_pbrl.methods.base import Metrics, Phase, Spec
+from lightning_pbrl.methods.reward_model import RewardModel
 from lightning_pbrl.nn import MLP, Normalizer
-from lightning_pbrl.queries.base import take
 from lightning_pbrl.queries.scoring import ReturnScorer
 
 DECAY_PASSES = 10
@@ -35,7 +31,7 @@ PESSIMISM = 5.0
 """Standard deviations that ``mean_minus_std`` takes off (LiRE's released code)."""
 
 
-class RewardEnsemble(Method):
+class RewardEnsemble(RewardModel):
     """Members that each explain the same preferences by a sum of per-step rewards.
 
     .. math::
@@ -68,8 +64,6 @@ class RewardEnsemble(Method):
         tile: pairs evaluated at once on CPU, to stay in its cache; null for whole batches.
     """
 
-    needs = frozenset({"labels"})
-    validates_on = "pairs"
     scorer: ReturnScorer | None
 
     def __init__(
@@ -100,18 +94,12 @@ class RewardEnsemble(Method):
             raise UserError(f"crop is {list(crop)}: give the shortest and the longest length in steps, such as [20, 25].")
 
     def build(self) -> None:
+        super().build()
         h, obs_dim, action_dim = self.hparams, self.spec["obs_dim"], self.spec["action_dim"]
         output = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "none": None}[h.output]
         self.members = MLP(obs_dim + action_dim, 1, h.hidden, h.ensemble_size, nn.LeakyReLU, output)
         self.normalizer = Normalizer(obs_dim)
-        self.val_accuracy, self.val_calibration = BinaryAccuracy(), BinaryCalibrationError()
-        self.val_pearson = PearsonCorrCoef()
-        with warnings.catch_warnings():  # "will save all targets in a buffer": a thousand held-out pairs fit
-            warnings.simplefilter("ignore")
-            self.val_spearman = SpearmanCorrCoef()
         self.__dict__["scorer"] = None
-        self.pairs = Labels.empty()
-        self.fit_began, self.one_pass = 0, 1
 
     def on_data(self) -> None:
         if self.hparams.normalize_obs:
@@ -127,14 +115,13 @@ class RewardEnsemble(Method):
         return {"reward": Program(groups, [self.losses], self.sample_passes, self.gather_pairs, tile=tile, ragged=True)}
 
     def plan(self, round_number: int) -> list[Phase]:
-        self.pairs = self.training_pairs().to(self.device)
-        if self.hparams.crop is not None and len(self.pairs) and self.hparams.crop[1] > self.pairs.length:
+        pairs = self.training_pairs()
+        if self.hparams.crop is not None and len(pairs) and self.hparams.crop[1] > pairs.length:
             raise UserError(
-                f"crop is {list(self.hparams.crop)} and segments have {self.pairs.length} steps: crop to at most that, or "
+                f"crop is {list(self.hparams.crop)} and segments have {pairs.length} steps: crop to at most that, or "
                 "raise data.segment_length."
             )
-        one_pass = math.ceil(len(self.pairs) / self.hparams.batch_size)
-        self.fit_began, self.one_pass = self.engines["reward"].updates, max(one_pass, 1)
+        one_pass = self.begin_fit(pairs)
         return [Phase("reward", "reward", self.hparams.epochs * one_pass, block=one_pass, done=self.fits_well)]
 
     def training_pairs(self) -> Labels:
@@ -154,19 +141,10 @@ class RewardEnsemble(Method):
         """The early-stop rule, asked after every pass."""
         return metrics["accuracy"] > self.hparams.stop_accuracy
 
-    def is_finished(self) -> bool:
-        return self.asked.remaining == 0 or self.asked.this_round == 0
-
     def sample_passes(self, updates: int, rng: torch.Generator) -> list[Tensor]:
-        """Indices of minibatches, one (E, b) per update; every pass shuffles the labels anew for each member.
-
-        With a temporal crop (4, E, b): index, length and the two beginnings of the crop.
-        """
-        batches: list[Tensor] = []
-        while len(batches) < updates:
-            order = [torch.randperm(len(self.pairs), generator=rng) for _ in range(self.hparams.ensemble_size)]
-            batches += torch.stack(order).to(self.device).split(self.hparams.batch_size, dim=1)
-        return batches[:updates] if self.hparams.crop is None else [self.crops(ids, rng) for ids in batches[:updates]]
+        """Indices of minibatches, one (E, b) per update; with a temporal crop (4, E, b): also length and the two beginnings."""
+        batches = super().sample_passes(updates, rng)
+        return batches if self.hparams.crop is None else [self.crops(ids, rng) for ids in batches]
 
     def crops(self, ids: Tensor, rng: torch.Generator) -> Tensor:
         """Indices (E, b) with a random crop per pair, (4, E, b)."""
@@ -235,39 +213,6 @@ class RewardEnsemble(Method):
     def model_version(self) -> int:
         """A number that changes whenever the members have moved."""
         return self.engines["reward"].updates if self.engines else 0
-
-    def validation_step(self, numbers: Any, batch_idx: int) -> None:
-        """Compare predicted with true returns on held-out pairs (true rewards are read here, for evaluation only)."""
-        if not len(numbers):
-            return
-        held_out = self.trainer.datamodule.held_out  # type: ignore[attr-defined]
-        query = take(held_out, numbers)
-        predicted, true = self.returns(query).float(), self.source.true_returns(query)
-        probability = torch.sigmoid(predicted[..., 1] - predicted[..., 0]).mean(0)
-        strict = true[:, 0] != true[:, 1]
-        target = (true[:, 1] > true[:, 0])[strict].long()
-        self.val_accuracy.update(probability[strict], target)
-        self.val_calibration.update(probability[strict], target)
-        self.val_pearson.update(predicted.mean(0).flatten(), true.flatten())
-        self.val_spearman.update(predicted.mean(0).flatten(), true.flatten())
-
-    def on_validation_epoch_end(self) -> None:
-        metrics = {
-            "pref/accuracy": self.val_accuracy,
-            "pref/calibration_error": self.val_calibration,
-            "pref/return_pearson": self.val_pearson,
-            "pref/return_spearman": self.val_spearman,
-        }
-        row = {key: metric.compute() for key, metric in metrics.items()}
-        for metric in metrics.values():
-            metric.reset()
-        self.log_dict({**row, "step": float(self.trainer.global_step)}, batch_size=1)
-
-    def test_step(self, numbers: Any, batch_idx: int) -> None:
-        self.validation_step(numbers, batch_idx)
-
-    def on_test_epoch_end(self) -> None:
-        self.on_validation_epoch_end()
 
 
 def distinct(start: Tensor) -> tuple[Tensor, Tensor]:

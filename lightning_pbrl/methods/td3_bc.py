@@ -87,9 +87,9 @@ class TD3BC(OfflinePolicy):
         """
         size = (updates, self.hparams.batch_size, 1 + self.spec["action_dim"])
         u = torch.rand(size, generator=rng, dtype=torch.float64)
-        index = (u[..., :1] * len(self.source)).floor()
+        index = self.source.drawable_rows((u[..., :1] * self.source.drawable_count).long()).double()
         noise = torch.special.ndtri(u[..., 1:]) * self.hparams.policy_noise  # normal by the inverse distribution function
-        return torch.cat([index, noise], dim=-1).to(self.source.device).unbind(0)
+        return torch.cat([index, noise.to(index.device)], dim=-1).unbind(0)
 
     def gather(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (b, W) and noise (b, A)."""

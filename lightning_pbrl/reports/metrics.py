@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,9 @@ class Series(NamedTuple):
 Metrics = dict[str, Series]
 """Metric name -> its values."""
 
+TESTED_TOO = ("pref/", "embedding/")
+"""Metrics that a test after the fit logs under the names of validation, measured on other pairs: a curve shows validation's."""
+
 
 class Run(NamedTuple):
     """A run folder and what its place says about it.
@@ -63,12 +67,17 @@ def run_at(path: str | Path) -> Run:
 
 
 def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by stage; by ``experiment/stage`` when there are several experiments."""
-    several = len({run.experiment for run in runs}) > 1
+    """Runs that differ in their seed alone, by the name of their stage.
+
+    Runs of several experiments, and trials of a sweep, are called by the folders in which they differ:
+    ``demo/learned``, ``iql/drawer-open/lr=0.001``.
+    """
+    folders = {run: run.path if run.seed is None else run.path.parent for run in runs}
+    shared = os.path.commonpath(list(folders.values())) if runs else ""
     groups: dict[str, list[Run]] = {}
-    for run in runs:
-        label = f"{run.experiment}/{run.stage}" if several and run.experiment else run.stage
-        groups.setdefault(label, []).append(run)
+    for run, folder in folders.items():
+        label = os.path.relpath(folder, shared)
+        groups.setdefault(run.stage if label == "." else label, []).append(run)
     return groups
 
 
@@ -130,8 +139,11 @@ def read_versions(folder: Path) -> Metrics:
                 del values[step]
         for row in rows:
             for key, value in row.items():
-                if key not in ("step", "epoch"):
-                    merged.setdefault(key, {})[row["step"]] = value  # logged twice at one step: the later counts
+                if key in ("step", "epoch"):
+                    continue
+                values = merged.setdefault(key, {})
+                if row["step"] not in values or not key.startswith(TESTED_TOO):  # logged twice at one step: the later counts
+                    values[row["step"]] = value
     return {key: Series(*np.array(sorted(values.items())).T) for key, values in sorted(merged.items()) if values}
 
 

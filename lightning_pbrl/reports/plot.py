@@ -21,19 +21,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["AXIS", "aligned", "learning_curve", "plot", "print_comparison", "summary_table"]
+__all__ = ["AXIS", "aligned", "learning_curve", "new_figure", "plot", "print_comparison", "save_figure", "summary_table"]
 
 AXIS = {
     "eval/success_rate": "success (fraction of episodes)",
     "eval/return_mean": "return (environment reward)",
+    "eval/normalized_score": "D4RL score (0 random, 100 expert)",
     "pref/accuracy": "accuracy (fraction of held-out pairs)",
     "pref/return_pearson": "Pearson correlation with true returns",
     "teacher/clear_ratio": "clear answers (fraction of questions)",
+    "embedding/auc": "embedding AUC (held-out pairs)",
+    "embedding/auc_asked": "embedding AUC (answered pairs)",
 }
 """What is drawn when nothing else is asked for: metric -> axis name with unit."""
 
-FRACTIONS = ("success_rate", "accuracy", "clear_ratio")
+FRACTIONS = ("success_rate", "accuracy", "clear_ratio", "auc", "auc_asked")
 """Metrics that lie between 0 and 1 (the last part of their names); their axes are comparable at sight."""
+
+
+STYLES = ("-", "--", ":", "-.")
+"""Lines of the first ten groups, the next ten ...: colours repeat after ten."""
 
 
 def learning_curve(metrics: Metrics, out: str | Path, title: str = "") -> Path | None:
@@ -44,14 +51,14 @@ def learning_curve(metrics: Metrics, out: str | Path, title: str = "") -> Path |
     names = [name for name in AXIS if name in metrics]
     if not names:
         return None
-    figure, panels = _panels(len(names))
+    figure, panels = new_figure(len(names))
     for axes, name in zip(panels, names, strict=True):
         for replica in replicas(metrics, name):
             if replica != name:
                 axes.plot(*_curve(metrics, replica), color="C0", alpha=0.35, linewidth=0.8)
         axes.plot(*_curve(metrics, name), color="C0", marker="o", markersize=3)
         _decorate(axes, name, _x_axis(metrics, name))
-    return _save(figure, out, title)
+    return save_figure(figure, out, title)
 
 
 def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: str | None = None) -> Path:
@@ -78,7 +85,7 @@ def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: 
         names = [metric]
     else:
         raise UserError(f"No run has logged the metric {metric!r}: {nearest(metric, logged)}")
-    figure, panels = _panels(len(names))
+    figure, panels = new_figure(len(names))
     for axes, name in zip(panels, names, strict=True):
         x_axis = "gradient updates"
         for number, (label, seeds) in enumerate(groups):  # a stage keeps its colour in every panel
@@ -87,12 +94,13 @@ def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: 
                 continue
             x, values = aligned(curves)
             x_axis = next(_x_axis(metrics, name) for metrics in seeds if name in metrics)
-            axes.plot(x, mean(values, axis=0), color=f"C{number}", marker=".", label=f"{label} (n = {len(curves)})")
+            style = STYLES[number // 10 % len(STYLES)]
+            axes.plot(x, mean(values, axis=0), style, color=f"C{number}", marker=".", label=f"{label} (n = {len(curves)})")
             if len(curves) > 1 and len(x):
                 axes.fill_between(x, *bootstrap_interval([values], mean), color=f"C{number}", alpha=0.2, linewidth=0)
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small" if len(groups) <= 8 else "xx-small", ncols=-(-len(groups) // 16))
         _decorate(axes, name, x_axis)
-    return _save(figure, out, "mean over seeds, 95 % bootstrap interval")
+    return save_figure(figure, out, "mean over seeds, 95 % bootstrap interval")
 
 
 def aligned(curves: Sequence[Series]) -> tuple[Array, Array]:
@@ -109,7 +117,7 @@ def aligned(curves: Sequence[Series]) -> tuple[Array, Array]:
 
 def _x_axis(metrics: Metrics, name: str) -> str:
     """Feedback is counted in labels, policies in gradient updates."""
-    feedback = name.split("/")[0] in ("pref", "teacher")
+    feedback = name.split("/")[0] in ("pref", "teacher", "embedding")
     return "labels (questions asked)" if feedback and "labels" in metrics else "gradient updates"
 
 
@@ -117,12 +125,13 @@ def _curve(metrics: Metrics, name: str) -> Series:
     return metrics[name] if _x_axis(metrics, name) == "gradient updates" else over_labels(metrics, name)
 
 
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
+def new_figure(count: int, columns: int = 3, size: tuple[float, float] = (4.4, 3.4)) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` panels, at most ``columns`` beside each other, each of ``size`` (width, height) inches."""
     from matplotlib.figure import Figure
 
-    columns = min(count, 3)
+    columns = min(count, columns)
     rows = -(-count // columns)
-    figure = Figure(figsize=(4.4 * columns, 3.4 * rows), layout="constrained")
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in panels[count:]:
         unused.remove()
@@ -139,7 +148,7 @@ def _decorate(axes: Axes, name: str, x_axis: str) -> None:
         axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if abs(x) >= 1000 else f"{x:g}")
 
 
-def _save(figure: Figure, out: str | Path, title: str) -> Path:
+def save_figure(figure: Figure, out: str | Path, title: str) -> Path:
     """Write the figure whole: a reader never sees half of it."""
     out = Path(out)
     if title:

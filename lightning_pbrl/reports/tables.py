@@ -15,13 +15,17 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports.metrics import Run, find_runs, group, read_metrics, read_results, replicas
 from lightning_pbrl.reports.statistics import Summary, summarise
 
-DEFAULT_METRICS = ("success_rate", "return_mean", "accuracy", "return_pearson", "clear_ratio")
+DEFAULT_METRICS = ("success_rate", "return_mean", "normalized_score", "accuracy", "return_pearson", "clear_ratio", "auc")
 """Metrics by the last part of their names, so that ``test/success_rate`` and ``eval/success_rate`` share a row."""
 
 LAST_EVALUATIONS = 5
 """Evaluations averaged for a run that was not tested: a single one is noisy, more would reach back into learning."""
 
 HEADER = ("stage", "metric", "source", "seeds", "mean", "std", "iqm", "ci_low", "ci_high")
+
+
+_HEADINGS = {"success_rate": "success rate", "normalized_score": "D4RL score", "return_mean": "return"}
+"""Columns of a comparison of policies, those that were measured; the first one's interval is shown."""
 
 
 class Row(NamedTuple):
@@ -53,14 +57,14 @@ def finals(runs: Sequence[Run], metric: str) -> dict[str, list[float]]:
     for run in runs:
         results = read_results(run.path)
         values = {} if results is None else results["metrics"]
-        names = [name for prefix in ("test", "pref", "teacher") if (name := f"{prefix}/{metric}") in values]
+        names = [name for prefix in ("test", "pref", "teacher", "embedding") if (name := f"{prefix}/{metric}") in values]
         tested.append([float(values[key]) for name in names[:1] for key in replicas(values, name)])
     if all(tested):
         return {"test": [value for seeds in tested for value in seeds]}
     averaged, final = [], []
     for run in runs:
         metrics = read_metrics(run.path)
-        names = [name for prefix in ("eval", "pref") if (name := f"{prefix}/{metric}") in metrics]
+        names = [name for prefix in ("eval", "pref", "embedding") if (name := f"{prefix}/{metric}") in metrics]
         for key in replicas(metrics, names[0]) if names else []:
             averaged.append(float(metrics[key].value[-LAST_EVALUATIONS:].mean()))
             final.append(float(metrics[key].value[-1]))
@@ -145,24 +149,20 @@ def print_comparison(
     Raises:
         UserError: when no stage has been tested.
     """
-    rows = [row for row in summary(experiment, ("success_rate", "return_mean"), stages) if row.source == "test"]
+    rows = [row for row in summary(experiment, tuple(_HEADINGS), stages) if row.source == "test"]
     if not rows:
         raise UserError(f"No policy below {experiment} has been tested; fit its stages with then_test, or test them.")
+    first, *others = [metric for metric in _HEADINGS if any(row.metric == metric for row in rows)]
     caption = "mean ± standard error over seeds; interval: bootstrap of the IQM (up to 3 seeds: of the mean)"
     table = Table(title=title, caption=caption)
-    for name in ("policy", "seeds", "success rate", "95 % interval", "return"):
+    for name in ("policy", "seeds", _HEADINGS[first], "95 % interval", *(_HEADINGS[metric] for metric in others)):
         table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
     figures = {(row.stage, row.metric): row.summary for row in rows}
     for stage in dict.fromkeys(row.stage for row in rows):
-        success, returns = figures.get((stage, "success_rate")), figures.get((stage, "return_mean"))
-        known = success or returns
-        cells = [
-            str(known.n) if known else "",
-            _with_error(success),
-            interval_text(success.low, success.high) if success else "",
-            _with_error(returns),
-        ]
-        table.add_row(stage, *cells)
+        main, *rest = [figures.get((stage, metric)) for metric in (first, *others)]
+        seeds = next(str(known.n) for known in (main, *rest) if known)
+        interval = interval_text(main.low, main.high) if main else ""
+        table.add_row(stage, seeds, _with_error(main), interval, *map(_with_error, rest))
     (console or Console()).print(table)
     return rows
 

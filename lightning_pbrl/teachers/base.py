@@ -42,9 +42,11 @@ class Teacher(ABC):
 
     Attributes:
         kinds: the kinds of question it understands.
+        simulated: whether it answers by itself, at once and free of charge; a person does not.
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair"})
+    simulated: ClassVar[bool] = True
 
     def start_round(self, stats: RoundStats) -> None:  # noqa: B027 - most teachers adapt nothing
         """Called once at the start of every round, before :meth:`answer`; the place to adapt thresholds."""

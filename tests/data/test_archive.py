@@ -54,6 +54,16 @@ def test_without_success(tmp_path: Path):
     assert archive.load(archive.save(data, tmp_path / "d.safetensors")).success is None
 
 
+def test_rows_that_may_be_drawn(tmp_path: Path):
+    data = synthetic_transitions()
+    data.drawable = torch.arange(0, 600, 7)
+    path = archive.save(data, tmp_path / "d.safetensors")
+    loaded = archive.load(path)
+    assert torch.equal(loaded.drawable, data.drawable) and loaded.fingerprint == synthetic_transitions().fingerprint
+    assert archive.describe(path)["schema_version"] == 2  # a library that ignored them would draw them
+    assert archive.load(archive.save(synthetic_transitions(), path)).drawable is None
+
+
 def test_describe_reads_the_record_only(tmp_path: Path):
     data = synthetic_transitions()
     about = archive.describe(archive.save(data, tmp_path / "d.safetensors"))
@@ -135,8 +145,8 @@ def test_foreign(tmp_path: Path):
 
 def test_newer_schema(tmp_path: Path):
     path = archive.save(synthetic_transitions(), tmp_path / "d.safetensors")
-    rewritten(path, lambda tensors, record: record.update(schema_version=2))
-    with pytest.raises(UserError, match="schema version 2 and this library reads up to 1: upgrade lightning-pbrl"):
+    rewritten(path, lambda tensors, record: record.update(schema_version=3))
+    with pytest.raises(UserError, match="schema version 3 and this library reads up to 2: upgrade lightning-pbrl"):
         archive.load(path)
 
 
@@ -150,6 +160,10 @@ def test_newer_schema(tmp_path: Path):
         (lambda t, r: t.update(offsets=torch.tensor([0, 5])), "contradicts itself"),
         (lambda t, r: t.update(offsets=torch.tensor([0, 300, 200, 600])), "contradicts itself"),
         (lambda t, r: t.update(rows=t["rows"].double()), "contradicts itself"),
+        (lambda t, r: t.update(drawable=torch.tensor([0, 600])), "contradicts itself"),
+        (lambda t, r: t.update(drawable=torch.tensor([-1])), "contradicts itself"),
+        (lambda t, r: t.update(drawable=torch.tensor([0.0])), "contradicts itself"),
+        (lambda t, r: t.update(drawable=torch.empty(0, dtype=torch.int64)), "contradicts itself"),
     ],
 )
 def test_contradictory_files(tmp_path: Path, change, message: str):

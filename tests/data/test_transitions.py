@@ -93,6 +93,20 @@ def test_fingerprint_is_of_what_was_observed():
     assert other.fingerprint != data.fingerprint
 
 
+def test_rows_that_may_be_drawn():
+    data = small()
+    number, values = torch.tensor([[2, 0], [1, 1]]), torch.arange(5.0) * 10
+    assert data.drawable_count == 5 and torch.equal(data.drawable_rows(number), number)
+    assert torch.equal(data.drawable_part(values), values)
+    whole = data.fingerprint
+    data = small()
+    data.drawable = torch.tensor([0, 2, 3])
+    assert data.to("cpu").drawable_count == 3
+    assert data.drawable_rows(number).tolist() == [[3, 0], [2, 2]]
+    assert data.drawable_part(values).tolist() == [0, 20, 30]
+    assert data.fingerprint == whole  # what was observed is the same, so labels stay valid
+
+
 def test_segments_clips_and_returns():
     data = small()
     query = Query("pair", torch.tensor([[0, 3], [2, 0]]), 2)

@@ -1,0 +1,131 @@
+"""How well an encoder separates what a teacher can compare from what it cannot: a number per evaluation, pictures at the end."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from typing import Any
+
+import pytorch_lightning as pl
+
+from lightning_pbrl.callbacks.ask_teacher import AskTeacher, round_stats
+from lightning_pbrl.data.feedback import Query, Status
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.base import Method
+from lightning_pbrl.queries.embedding import EmbeddingQuery
+from lightning_pbrl.reports.embedding import Array, EmbeddedPairs, Reduction, embedding_pictures, find_tsne, run_name
+from lightning_pbrl.reports.metrics import run_at
+from lightning_pbrl.rng import derive, question_keys, stream
+from lightning_pbrl.teachers.base import Teacher
+
+
+class EmbeddingMap(pl.Callback):
+    """Logs the AUC of embedding distances after every evaluation and test, and draws the embedding at the end of both.
+
+    ``embedding/auc`` is the probability that the distance of a clear pair exceeds that of an ambiguous one, on random pairs
+    whose answers no learner sees. The run's simulated teacher says which are which: free of charge, nothing is stored, and
+    what it would answer to the run's own questions does not change. Without such a teacher or without true rewards it is
+    measured on the answered pairs instead, which the encoder was trained on, and called ``embedding/auc_asked``. Where all
+    pairs are of one kind there is no number.
+
+    The run folder gets ``embedding_map.png``, ``embedding_distance.png`` and ``embedding.npz``
+    (:mod:`lightning_pbrl.reports.embedding`). Methods without an encoder are passed over.
+
+    Args:
+        pairs: random pairs, the same at every evaluation; others for tests. 0 measures and draws nothing.
+        projection: how the map is laid out: pca, or tsne, which needs scikit-learn.
+
+    Raises:
+        UserError: for a negative number of pairs; at the start of a fit or test, for t-SNE without scikit-learn.
+    """
+
+    def __init__(self, pairs: int = 500, projection: Reduction = "pca") -> None:
+        if pairs < 0:
+            raise UserError(f"embedding.pairs is {pairs}: give a number of pairs, or 0 to draw no embedding.")
+        self.pairs, self.projection = pairs, projection
+        self._latest: tuple[int, EmbeddedPairs] | None = None  # updates of the weights measured last, and what they gave
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._latest = None
+        if self._concerns(pl_module) and self.projection == "tsne":
+            find_tsne()
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
+        self._log(trainer, pl_module, self._measure(trainer, pl_module, "validation"))
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
+        self._log(trainer, pl_module, self._measure(trainer, pl_module, "test"))
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
+        if self._latest is None or self._latest[0] != trainer.global_step:  # the last rounds were not evaluated
+            self._measure(trainer, pl_module, "validation")
+        self._draw(trainer, pl_module)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
+        self._draw(trainer, pl_module)
+
+    def _concerns(self, method: Any) -> bool:
+        """Whether the method embeds segments, and tells their returns."""
+        return self.pairs > 0 and all(hasattr(method, need) for need in EmbeddingQuery.needs)
+
+    def _measure(self, trainer: pl.Trainer, method: Method, purpose: str) -> EmbeddedPairs | None:
+        """Embed and compare; every rank comes to the same numbers. None when there is nothing to embed."""
+        if not self._concerns(method):
+            return None
+        method.source.to(method.device)
+        teacher = self._teacher(trainer, method)
+        query, status = self._answered(method) if teacher is None else self._fresh(trainer, method, teacher, purpose)
+        if not len(query):
+            return None
+        found = embedded(method, query, status, held_out=teacher is not None)
+        self._latest = trainer.global_step, found
+        return found
+
+    def _log(self, trainer: pl.Trainer, method: Method, found: EmbeddedPairs | None) -> None:
+        if found is not None and not math.isnan(found.auc):
+            name = "embedding/auc" if found.held_out else "embedding/auc_asked"
+            method.log_dict({name: found.auc, "step": float(trainer.global_step)}, batch_size=1)
+
+    def _teacher(self, trainer: pl.Trainer, method: Method) -> Teacher | None:
+        """The run's simulated teacher, when there is one and the data have the true rewards that it compares."""
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        teacher = next((callback.teacher for callback in callbacks if isinstance(callback, AskTeacher)), None)
+        usable = teacher is not None and teacher.simulated and "pair" in teacher.kinds
+        return teacher if usable and not method.source.reward.isnan().any() else None
+
+    def _fresh(self, trainer: pl.Trainer, method: Method, teacher: Teacher, purpose: str) -> tuple[Query, Array]:
+        """Random pairs of this purpose, and what a copy of the teacher says of them under this round's thresholds."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        pool = method.source.pool(data.segment_length)
+        query = pool.pairs(self.pairs, stream(data.evaluation_seed, purpose, "embedding"))
+        teacher = copy.deepcopy(teacher)
+        teacher.start_round(round_stats(trainer.current_epoch, method.source))
+        keys = question_keys(derive(data.evaluation_seed, purpose, "embedding"), 0, len(query))
+        return query, teacher.answer(query, method.source.clips(query), keys).status.numpy()
+
+    def _answered(self, method: Method) -> tuple[Query, Array]:
+        """The answered questions."""
+        labels = method.labels.to("cpu")
+        known = labels.status != Status.PENDING
+        return Query("pair", labels.start[known], labels.length), labels.status[known].numpy()
+
+    def _draw(self, trainer: pl.Trainer, method: Method) -> None:
+        if self._latest is None or not trainer.is_global_zero:
+            return
+        run = run_at(trainer.default_root_dir)
+        updates = trainer.global_step or method.updates_loaded  # tested after a fit, or from a checkpoint
+        try:
+            embedding_pictures(run.path, self._latest[1], self.projection, f"{run_name(run)}, {updates:,} updates")
+        except UserError as error:  # a picture is not worth a run
+            warnings.warn(str(error), stacklevel=2)
+
+
+def embedded(method: Any, query: Query, status: Array, held_out: bool) -> EmbeddedPairs:
+    """Embeddings and returns of pairs: the true returns where the data know them, else the members' mean."""
+    returns = method.source.true_returns(query).double()
+    known = not returns.isnan().any()
+    if not known:
+        returns = method.returns(query).mean(0).double()
+    z = method.embed(query).float()
+    return EmbeddedPairs(z.cpu().numpy(), returns.cpu().numpy(), status, known, held_out)

@@ -1,0 +1,88 @@
+"""Preferences of people, or of a script, about logged clips, in the npz format of IPL and Preference Transformer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning_pbrl.data.given_labels import hold_out
+from lightning_pbrl.data.preference_npz import Undecided, read_preference_npz
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.envs.base import Simulator
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.rng import stream
+
+
+class PreferenceNPZDataModule(OfflineDataModule):
+    """Pairs of clips with the answers that were given about them; the clips are all the data there are.
+
+    Expected tree, as in the repository of IPL (Hejna and Sadigh 2023, arXiv 2305.15363; MIT licence), which distributes the
+    answers that Preference Transformer (Kim et al. 2023, arXiv 2303.00957; MIT licence) collected on D4RL and robomimic data::
+
+        <root>/hopper-medium-expert-v2/num100_{human,script}_train.npz      also walker2d-..., ...-medium-replay-v2 (num500)
+        <root>/Lift/num100_q50_{human,script}_train.npz                     also Can, Square; mh: num500_q100
+
+    ``human`` and ``script`` hold the same pairs, answered by people or by the larger true return. The ``eval`` files of that
+    repository repeat the last tenth of the ``train`` files: they are no hold-out, use ``fold``. Own pairs are brought
+    into the format by :func:`lightning_pbrl.data.preference_npz.write_preference_npz`.
+
+    Args:
+        path: an .npz file, or a task's folder, of which ``answered_by`` chooses the ``num*_train.npz`` file.
+        simulator: where policies are rolled out; None for no evaluation.
+        answered_by: whose answers, when ``path`` is a folder: ``human`` or ``script``.
+        capacity: read the first so many pairs; None reads all.
+        undecided: what a label of 0.5 means: ``equal``, ``skip`` (cannot be compared) or ``drop`` (leave the pair out).
+        obs_keys: parts of a dict observation in the order in which they are laid end to end; None: all, sorted by name.
+        fold: which fold of the answers is held out for validation, 0 .. ``folds`` - 1; None learns from all of them. Clips of
+            held-out pairs stay in the data. ``evaluation_seed`` decides the folds.
+        folds: parts that the answers are split into.
+        **offline: the other arguments of :class:`OfflineDataModule`; ``segment_length`` is the clips' own.
+
+    Raises:
+        UserError: as :func:`lightning_pbrl.data.preference_npz.read_preference_npz`; when a folder does not have exactly one
+            file of that kind, or the file does not fit the simulator.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        simulator: Simulator | None = None,
+        answered_by: Literal["human", "script"] = "human",
+        capacity: int | None = None,
+        undecided: Undecided = "equal",
+        obs_keys: list[str] | None = None,
+        fold: int | None = None,
+        folds: int = 5,
+        **offline: Any,
+    ) -> None:
+        super().__init__(simulator, segment_length=0, **offline)  # load() says how long the clips are
+        self.path, self.answered_by = Path(path), answered_by
+        self.capacity, self.undecided, self.obs_keys = capacity, undecided, obs_keys
+        self.fold, self.folds = fold, folds
+
+    def load(self) -> Transitions:
+        path = self._file()
+        source, labels = read_preference_npz(path, self.capacity, self.undecided, self.obs_keys)
+        sim = self.simulator
+        if sim is not None and (source.obs_dim, source.action_dim) != (sim.obs_dim, sim.action_dim):
+            raise UserError(
+                f"{path} has observations of size {source.obs_dim} and actions of size {source.action_dim}, {sim.name} has "
+                f"{sim.obs_dim} and {sim.action_dim}: set data.simulator to the task of the file."
+            )
+        self.segment_length, self.labels = labels.length, labels
+        if self.fold is not None:
+            rng = stream(self.evaluation_seed, "folds")
+            self.labels, self.held_out_labels = hold_out(labels, self.fold, self.folds, rng)
+        return source
+
+    def _file(self) -> Path:
+        """The file itself, or the one that a folder has of the kind wanted."""
+        if not self.path.is_dir():
+            return self.path
+        pattern = f"num*_{self.answered_by}_train.npz"
+        found = sorted(self.path.glob(pattern))
+        if len(found) != 1:
+            there = ", ".join(path.name for path in found) or "none"
+            raise UserError(f"{self.path} must have one file {pattern} and has {there}: give the file itself as data.path.")
+        return found[0]

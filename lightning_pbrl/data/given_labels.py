@@ -1,0 +1,74 @@
+"""Answers that come with the data: parts of them kept for judging, and a replay data set beside their clips."""
+
+from __future__ import annotations
+
+import torch
+
+from lightning_pbrl.data.feedback import Labels
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.errors import UserError
+
+
+def hold_out(labels: Labels, fold: int, folds: int, rng: torch.Generator) -> tuple[Labels, Labels]:
+    """Split for k-fold cross-validation: each label is held out in exactly one of the ``folds`` folds.
+
+    Args:
+        labels: all answers, whatever their status.
+        fold: which part is held out, 0 .. ``folds`` - 1.
+        folds: parts of equal size, to within one label.
+        rng: decides the parts; the same for every fold.
+
+    Returns:
+        The other folds' labels and the held-out ones, each in the order of ``labels``.
+
+    Raises:
+        UserError: for a fold that does not exist, or fewer labels than folds.
+    """
+    if not 2 <= folds <= len(labels) or not 0 <= fold < folds:
+        raise UserError(
+            f"Fold {fold} of {folds} cannot be held out of {len(labels)} labels: choose folds from 2 to the number of labels, "
+            "and fold from 0 to folds - 1."
+        )
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    held[torch.randperm(len(labels), generator=rng)[fold::folds]] = True
+    return labels.take(~held), labels.take(held)
+
+
+def with_replay(segments: Transitions, labels: Labels, replay: Transitions) -> tuple[Transitions, Labels]:
+    """A replay data set beside labelled segments, in one table; single transitions are drawn from the replay only.
+
+    Learners then see the segments through their labels alone (IPL, arXiv 2305.15363, section on offline data). The segments
+    come first, so labels about them stay what they are; labels about the replay would have to be shifted.
+
+    Args:
+        segments: the table that ``labels`` point into.
+        labels: answers about it.
+        replay: transitions of the same task, with or without true rewards.
+
+    Returns:
+        The joint table, whose ``drawable`` rows are the replay's, and the labels. ``about`` holds both origins; a true
+        reward is NaN, and success not known at all, where a part does not know it.
+
+    Raises:
+        UserError: when the two differ in observation or action size.
+    """
+    if (segments.obs_dim, segments.action_dim) != (replay.obs_dim, replay.action_dim):
+        raise UserError(
+            f"The labelled segments have observations of size {segments.obs_dim} and actions of size {segments.action_dim}, the "
+            f"replay data {replay.obs_dim} and {replay.action_dim}: choose data of one task."
+        )
+    first = len(segments)
+    success = None
+    if segments.success is not None and replay.success is not None:
+        success = torch.cat([segments.success, replay.success])
+    table = Transitions(
+        torch.cat([segments.packed, replay.packed]),
+        torch.cat([segments.episodes.offsets, replay.episodes.offsets[1:] + first]),
+        torch.cat([segments.reward, replay.reward]),
+        success,
+        segments.obs_dim,
+        segments.action_dim,
+        {"segments": segments.about, "replay": replay.about},
+        drawable=first + replay.drawable_rows(torch.arange(replay.drawable_count)),
+    )
+    return table, labels

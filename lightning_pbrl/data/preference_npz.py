@@ -1,0 +1,238 @@
+"""Labelled pairs of clips in one npz file: the format of IPL, in which Preference Transformer's answers of people come.
+
+::
+
+    obs_1, obs_2         (N, k, O)   or the parts of a dict: obs_1.object (N, k, d), obs_1.gripper (N, k, e) ...
+    action_1, action_2   (N, k, A)
+    label                (N,)        0: the first clip is preferred, 1: the second, 0.5: undecided
+
+Sources: Hejna and Sadigh, "Inverse Preference Learning", NeurIPS 2023 (arXiv 2305.15363), who defined the format; Kim et
+al., "Preference Transformer", ICLR 2023 (arXiv 2303.00957), who asked the people.
+
+A clip becomes an episode of k rows; the two clips of a pair lie one after the other. The files hold no reward (it is NaN
+here), no end of an episode and nothing after a clip's last step: that row repeats its own observation as ``next_obs``,
+counts as truncated and is not ``drawable``. Limit: where the task itself ended within a clip, nobody can see it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.feedback import Labels, Status
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.errors import UserError
+
+ACTION_BOUND = 1.0 - 1e-5
+"""Actions are clipped to this magnitude: the log-probability of a squashed policy is infinite at 1."""
+
+Undecided = Literal["equal", "skip", "drop"]
+
+_KEY = re.compile(r"obs_[12](\..+)?|action_[12]|label")
+_DAMAGE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
+"""What a broken zip archive makes its reader raise."""
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def read_preference_npz(
+    path: str | Path,
+    capacity: int | None = None,
+    undecided: Undecided = "equal",
+    obs_keys: Sequence[str] | None = None,
+) -> tuple[Transitions, Labels]:
+    """Read the pairs of one file.
+
+    Args:
+        path: the file.
+        capacity: read the first so many pairs; None reads all.
+        undecided: what a label of 0.5 means: ``equal`` (both are as good: trained on, with label 0.5), ``skip`` (the pair
+            cannot be compared: no label to train on, its clips stay in the data), ``drop`` (the pair and its clips are
+            left out).
+        obs_keys: parts of a dict observation in the order in which they are laid end to end; None: all, sorted by name.
+
+    Returns:
+        The clips, 2 k rows per pair, and their labels. ``about`` tells file, settings, and ``actions_clipped``, the number of
+        steps whose action was beyond [-1, 1].
+
+    Raises:
+        UserError: when the file is missing, damaged or holds pickled objects; when a key is missing, of the wrong type or
+            shape, NaN or infinite; when a label is none of 0, 0.5 and 1; when ``capacity`` exceeds the file.
+    """
+    path = Path(path)
+    arrays = _read(path)
+    parts = _parts(arrays, obs_keys, path)
+    _check_shapes(arrays, parts, path)
+    label = _labels(arrays, path)
+    if capacity is not None and not 1 <= capacity <= len(label):
+        raise UserError(f"{path} has {len(label)} pairs and capacity is {capacity}: choose 1 to {len(label)}, or null for all.")
+    kept = np.arange(len(label))[:capacity]
+    if undecided == "drop":
+        kept = kept[label[kept] != 0.5]
+        if len(kept) == 0:
+            raise UserError(f"{path}: key 'label' is 0.5 for every pair and undecided is drop: choose equal or skip.")
+    clips = [[_clips(arrays, f"obs_{clip}{part}", kept, path) for part in parts] for clip in (1, 2)]
+    obs = np.stack([np.concatenate(both, axis=-1) for both in clips], axis=1)  # (N, 2, k, O)
+    action = np.stack([_clips(arrays, f"action_{clip}", kept, path) for clip in (1, 2)], axis=1)  # (N, 2, k, A)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    about: dict[str, Any] = {
+        "format": "preference_npz",
+        "file": {"name": path.name, "bytes": path.stat().st_size, "sha256": digest},
+        "pairs": len(kept),
+        "undecided": undecided,
+        "obs_keys": None if parts == [""] else [part[1:] for part in parts],
+        "actions_clipped": int((np.abs(action) > 1.0).any(axis=-1).sum()),
+    }
+    source = _table(obs, action.clip(-ACTION_BOUND, ACTION_BOUND), about)
+    return source, _answers(torch.from_numpy(label[kept]), obs.shape[2], undecided)
+
+
+def write_preference_npz(path: str | Path, source: Transitions, labels: Labels) -> Path:
+    """Write the clips that ``labels`` compare, and these labels, as one file; returns ``path``.
+
+    Equal answers become 0.5. The format knows no skipped and no pending question, so they are left out.
+
+    Raises:
+        UserError: when no comparison is left to write, or the folder cannot be written.
+    """
+    answers = labels.preferences()
+    if len(answers) == 0 or answers.start.shape[1] != 2:
+        raise UserError(f"{path} would hold no comparison: give labels of pairs that were answered or called equal.")
+    clips = source.segments(answers.start, answers.length).cpu()  # (N, 2, k, O + A)
+    obs, action = clips.split([source.obs_dim, source.action_dim], dim=-1)
+    arrays = {"label": answers.value.cpu().numpy()}
+    for clip in (0, 1):
+        arrays |= {f"obs_{clip + 1}": obs[:, clip].numpy(), f"action_{clip + 1}": action[:, clip].numpy()}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    return Path(path)
+
+
+def _table(obs: NDArray[np.float32], action: NDArray[np.float32], about: dict[str, Any]) -> Transitions:
+    """Clips (N, 2, k, O) and (N, 2, k, A) as 2 N episodes of k rows."""
+    pairs, _, steps, _ = obs.shape
+    next_obs = np.concatenate([obs[:, :, 1:], obs[:, :, -1:]], axis=2)
+    last = (torch.arange(2 * pairs * steps) + 1) % steps == 0
+    rows = [torch.from_numpy(part.reshape(len(last), -1)) for part in (obs, action, next_obs)]
+    return Transitions.from_columns(
+        rows[0],
+        rows[1],
+        rows[2],
+        torch.arange(2 * pairs + 1) * steps,
+        truncated=last,
+        about=about,
+        drawable=(~last).nonzero()[:, 0],
+    )
+
+
+def _answers(value: Tensor, steps: int, undecided: Undecided) -> Labels:
+    """Labels (N,) of clips that lie one after the other, ``steps`` rows each."""
+    between = value == 0.5
+    if undecided == "skip":
+        value = value.masked_fill(between, float("nan"))
+    open_status = int(Status.SKIPPED if undecided == "skip" else Status.EQUAL)
+    status = torch.where(between, open_status, int(Status.ANSWERED))
+    return Labels(torch.arange(2 * len(value)).view(-1, 2) * steps, steps, value, status)
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    """Those arrays of a file that belong to the format; checksums are verified and nothing is unpickled."""
+    if not path.is_file():
+        raise UserError(f"There is no file {path}: check the path, or copy the file from the data set's origin.")
+    found = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                key = name.removesuffix(".npy")
+                if _KEY.fullmatch(key):
+                    found[key] = _array(archive.read(name), f"{path}: key {key!r}")
+    except _DAMAGE as error:
+        raise UserError(f"{path} is truncated or not an .npz file ({error}): copy it again from its source.") from error
+    return found
+
+
+def _array(content: bytes, where: str) -> NDArray[Any]:
+    """One array of the archive."""
+    try:
+        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except ValueError as error:
+        raise UserError(f"{where} holds something else than plain numbers ({error}): store a numeric array.") from error
+
+
+def _numbers(arrays: Arrays, key: str, path: Path) -> NDArray[Any]:
+    """One array, of numbers of any type."""
+    if key not in arrays:
+        there = ", ".join(sorted(arrays)) or "none of the format"
+        raise UserError(f"{path} has no key {key!r} (it has {there}): write the file again with it.")
+    if arrays[key].dtype.kind not in "biuf":
+        raise UserError(f"{path}: key {key!r} holds {arrays[key].dtype} instead of numbers: store it as float32.")
+    return arrays[key]
+
+
+def _parts(arrays: Arrays, obs_keys: Sequence[str] | None, path: Path) -> list[str]:
+    """What follows ``obs_1`` and ``obs_2`` in the keys that make an observation; "" when it is one flat array."""
+    if obs_keys is None:
+        dotted = sorted(key.removeprefix("obs_1") for key in arrays if key.startswith("obs_1."))
+        return [""] if "obs_1" in arrays or not dotted else dotted
+    if "obs_1" in arrays or not obs_keys:
+        raise UserError(f"{path}: obs_keys is {list(obs_keys)}: name the parts of a dict observation, or leave it null.")
+    return [f".{name}" for name in obs_keys]
+
+
+def _check_shapes(arrays: Arrays, parts: Sequence[str], path: Path) -> None:
+    """Every array is (N, k, size), with one N and k throughout, and as wide for one clip as for the other."""
+    reference = f"obs_1{parts[0]}"
+    for before, after in [*(("obs_", part) for part in parts), ("action_", "")]:
+        for clip, axes in ((1, 2), (2, 3)):
+            key, model = f"{before}{clip}{after}", reference if clip == 1 else f"{before}1{after}"
+            shape = _numbers(arrays, key, path).shape
+            if len(shape) != 3 or 0 in shape or shape[1] < 2:
+                raise UserError(f"{path}: key {key!r} has shape {shape}: store it as (pairs, steps, size), 2 or more steps.")
+            if shape[:axes] != arrays[model].shape[:axes]:
+                raise UserError(
+                    f"{path}: key {key!r} has shape {shape} and {model!r} has {arrays[model].shape}: store the same pairs and "
+                    "steps in all arrays, and both clips of a pair alike."
+                )
+    pairs, shape = len(arrays[reference]), _numbers(arrays, "label", path).shape
+    if shape not in ((pairs,), (pairs, 1)):
+        raise UserError(f"{path}: key 'label' has shape {shape} and there are {pairs} pairs: store one label for each.")
+
+
+def _labels(arrays: Arrays, path: Path) -> NDArray[np.float32]:
+    """The labels of all pairs, (N,)."""
+    label = arrays["label"].reshape(-1)
+    wrong = ~np.isin(label, (0.0, 0.5, 1.0))
+    if wrong.any():
+        pair = int(wrong.argmax())
+        raise UserError(
+            f"{path}: key 'label' is {label[pair]} for pair {pair}: store 0 (first preferred), 1 (second) or 0.5 (undecided; "
+            "Preference Transformer's raw files have -1 for it)."
+        )
+    return label.astype(np.float32)
+
+
+def _clips(arrays: Arrays, key: str, kept: NDArray[np.int64], path: Path) -> NDArray[np.float32]:
+    """The pairs ``kept`` of one array, (n, k, size), finite."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused
+        values = arrays[key][kept].astype(np.float32)
+    bad = ~np.isfinite(values).all(axis=(1, 2))
+    if bad.any():
+        raise UserError(
+            f"{path}: key {key!r} is NaN or infinite in {int(bad.sum())} pair(s), the first is pair {int(kept[bad.argmax()])}: "
+            "leave these pairs out of the file."
+        )
+    return values
