@@ -40,7 +40,6 @@ SMALL = {"width": 64, "layers": 1, "heads": 2, "encoder_batch_size": 32, "encode
 ENCODERS: dict[str, dict[str, Any]] = {
     "start times true (paper)": {},
     "start times zero": {"start_times": "zero"},
-    "start times zero, last state only": {"start_times": "zero", "readout": "reference"},
 }
 CHOICES: dict[str, QueryStrategy] = {
     "uniform": UniformQuery(),
@@ -104,7 +103,8 @@ def study(room: Classroom, seed: int, settings: dict[str, Any]) -> dict[str, Any
     """One fit: separation, and per way to choose the share of clear answers and what was filled up."""
     labels = room.uniform(ANSWERS, seed, "answers")
     method = fitted(room, labels, seed, settings)
-    row: dict[str, Any] = {"auc_fitted": auc(method, labels), "auc_held_out": auc(method, room.uniform(HELD_OUT, seed, "held out"))}
+    others = room.uniform(HELD_OUT, seed, "held out")
+    row: dict[str, Any] = {"auc_fitted": auc(method, labels), "auc_held_out": auc(method, others)}
     pool = room.source.pool(LENGTH)
     for name, strategy in CHOICES.items():
         rng, clear, counts = stream(seed, "choose"), 0, {"query/accepted": 0.0, "query/filled": 0.0}
@@ -130,7 +130,8 @@ def main() -> int:
     for encoder, settings in ENCODERS.items():
         for seed in options.seeds:
             rows.setdefault(encoder, {})[f"seed{seed}"] = study(room, seed, settings)
-            options.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+            about = {**machine(), "command": f"python -m benchmarks.choosing --seeds {' '.join(map(str, options.seeds))}"}
+            options.out.write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
             console.log(encoder, seed)
     table = Table("", *rows, title="share of clear answers, mean over seeds")
     for name in ("auc_fitted", "auc_held_out", *CHOICES):

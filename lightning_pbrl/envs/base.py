@@ -61,6 +61,7 @@ class Simulator(ABC):
         obs_dim: observation size O.
         action_dim: action size A.
         horizon: steps after which an episode is truncated.
+        d4rl_task: D4RL's name of the task, whose reference returns scale ``normalized_score``; None where there are none.
         packages: the distributions whose versions decide the physics, for provenance.
     """
 
@@ -68,6 +69,7 @@ class Simulator(ABC):
     obs_dim: int
     action_dim: int
     horizon: int
+    d4rl_task: str | None = None
     packages: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

@@ -24,7 +24,8 @@ class Behaviour:
     """One way to act during an episode.
 
     Each spoiler adds its own kind of failure: ``noise`` blurs the path, ``bias`` bends it (one offset for the whole
-    episode), ``random`` interrupts it, the two shifts aim it at the wrong place, a twin makes it blind. At 0 or none a spoiler is off.
+    episode), ``random`` interrupts it, the two shifts aim it at the wrong place, a twin makes it blind. At 0 or none a spoiler
+    is off.
 
     Args:
         weight: how often this behaviour is drawn, relative to the other weights of the mixture; 0 never.

@@ -26,33 +26,48 @@ SIZES = {
 """Observation and action size of each task with the constructor's default arguments."""
 
 
+D4RL_TASKS = {"Ant-v5": "ant", "HalfCheetah-v5": "halfcheetah", "Hopper-v5": "hopper", "Walker2d-v5": "walker2d"}
+"""Tasks of D4RL's locomotion data, and D4RL's names for them."""
+
+
 class GymMuJoCo(Simulator):
     """One Gymnasium MuJoCo task; no task of this family defines success.
 
+    The tasks of D4RL's data are judged by D4RL's normalised score as well. Version 5 is not the version 2 in which its data
+    were recorded: another MuJoCo, friction of Walker2d's right foot equal to the left's (0.9 to 1.9), no healthy reward on the
+    step of a fall, in Ant contact forces that are not zero. Scores are therefore quoted with both versions.
+
     Args:
         env_id: Gymnasium id with its version, for instance ``HalfCheetah-v5``.
-        horizon: steps per episode; the walkers also terminate when they fall.
+        horizon: steps per episode; the walkers also terminate when they fall. Returns of other than 1000 steps have no score.
+        contact_forces: false leaves Ant's contact forces out of its observation (27 entries) and reward, as in D4RL's ant,
+            where they are zero.
     """
 
     packages = ("gymnasium", "mujoco")
 
-    def __init__(self, env_id: str, horizon: int = 1000) -> None:
+    def __init__(self, env_id: str, horizon: int = 1000, contact_forces: bool = True) -> None:
         if env_id not in SIZES:
             raise UserError(f"There is no Gymnasium MuJoCo task {env_id!r}; {nearest(env_id, SIZES)}")
+        if not contact_forces and env_id != "Ant-v5":
+            raise UserError(f"contact_forces: false is for Ant-v5 alone; leave it out for {env_id}.")
         self.name = self.env_id = env_id
-        self.horizon = check_horizon(horizon)
-        self.obs_dim, self.action_dim = SIZES[env_id]
+        self.horizon, self.contact_forces = check_horizon(horizon), contact_forces
+        self.obs_dim, self.action_dim = SIZES[env_id] if contact_forces else (27, 8)
+        self.d4rl_task = D4RL_TASKS.get(env_id) if horizon == 1000 else None
 
     def make(self, render: bool = False) -> Episodic:
         """Build the environment; see :meth:`Simulator.make`."""
         gymnasium = need("gymnasium", "install lightning-pbrl with its dependencies (gymnasium[mujoco]).")
         from lightning_pbrl.envs.episodic import Episodic
 
-        return Episodic(self, _Body(gymnasium.make(self.env_id).unwrapped), render)
+        settings = {} if self.contact_forces else {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0.0}
+        return Episodic(self, _Body(gymnasium.make(self.env_id, **settings).unwrapped), render)
 
     def describe(self) -> dict[str, Any]:
         """Class name and settings."""
-        return {"simulator": "GymMuJoCo", "env_id": self.env_id, "horizon": self.horizon}
+        forces = {} if self.contact_forces else {"contact_forces": False}
+        return {"simulator": "GymMuJoCo", "env_id": self.env_id, "horizon": self.horizon, **forces}
 
 
 class _Body:

@@ -1,0 +1,74 @@
+"""D4RL's data sets (arXiv 2004.07219), judged in today's Gymnasium or Gymnasium-Robotics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning_pbrl.data.d4rl import Terminals, read_d4rl
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.envs.base import Simulator
+from lightning_pbrl.errors import UserError
+
+
+class D4RLDataModule(OfflineDataModule):
+    """One D4RL HDF5 file and, if given, the environment that judges policies.
+
+    A simulator that knows D4RL's name of its task (``GymMuJoCo``, ``GymnasiumRobotics``) has ``eval/normalized_score`` logged
+    beside the return.
+
+    Args:
+        path: the file, for instance ``hopper_medium_expert-v2.hdf5``.
+        simulator: where policies are rolled out, for instance GymMuJoCo(Hopper-v5); null without evaluation.
+        terminals: what the file's ``terminals`` mean: ``end`` of an episode, or ``goal`` (AntMaze): the goal is reached, and the
+            episode goes on to its time limit.
+        max_episode_steps: length of an episode that nothing else ends, for files without ``timeouts``; null: the
+            simulator's horizon.
+        obs_dim: read the first so many entries of an observation; null reads all. Ant: 27, see :func:`read_d4rl`.
+        cache_dir: folder for a memory-mapped copy that opens at once in later runs; null: read the file each time.
+        **offline: the other arguments of :class:`OfflineDataModule`.
+
+    Raises:
+        UserError: as :func:`lightning_pbrl.data.d4rl.read_d4rl`; when file and simulator differ in sizes.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        simulator: Simulator | None = None,
+        terminals: Terminals = "end",
+        max_episode_steps: int | None = None,
+        obs_dim: int | None = None,
+        cache_dir: str | None = "data",
+        **offline: Any,
+    ) -> None:
+        super().__init__(simulator, **offline)
+        self.path, self.terminals, self.obs_dim, self.cache_dir = Path(path), terminals, obs_dim, cache_dir
+        self.max_episode_steps = max_episode_steps
+
+    def load(self) -> Transitions:
+        steps = self.max_episode_steps or (self.simulator.horizon if self.simulator is not None else None)
+        table = read_d4rl(self.path, self.terminals, steps, self.obs_dim, self.cache_dir)
+        check_sizes(table, self.simulator, self.path, "give the simulator of this file's task, or set obs_dim")
+        return table
+
+
+def check_sizes(table: Transitions, simulator: Simulator | None, where: str | Path, cure: str) -> None:
+    """Data and simulator must mean the same observation and action.
+
+    Args:
+        table: the data.
+        simulator: None is right with any data.
+        where: file or name of the data, for the message.
+        cure: what to do about it, for the message.
+
+    Raises:
+        UserError: when their sizes differ.
+    """
+    if simulator is None or (table.obs_dim, table.action_dim) == (simulator.obs_dim, simulator.action_dim):
+        return
+    raise UserError(
+        f"{where} has {table.obs_dim} observation and {table.action_dim} action entries and {simulator.name} has "
+        f"{simulator.obs_dim} and {simulator.action_dim}: {cure}."
+    )

@@ -1,0 +1,49 @@
+"""Minari's data sets (github.com/Farama-Foundation/Minari), the extra ``minari``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_pbrl.data.minari import open_minari, read_minari
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.d4rl import check_sizes
+from lightning_pbrl.envs.base import Simulator
+
+
+class MinariDataModule(OfflineDataModule):
+    """One Minari data set, by name, and, if given, the environment that judges policies.
+
+    Expected: ``$MINARI_DATASETS_PATH/<dataset_id>/data/`` (by default ``~/.minari/datasets``), as ``minari download`` leaves it.
+
+    Args:
+        dataset_id: for instance ``mujoco/hopper/medium-v0``.
+        simulator: where policies are rolled out: GymMuJoCo for ``mujoco/...``, GymnasiumEnv for anything with a Gymnasium
+            id, dictionaries laid end to end as the data's are; null without evaluation.
+        download: fetch the data set when it is not there (once per machine).
+        cache_dir: folder for a memory-mapped copy that opens at once in later runs; null: read the data each time.
+        **offline: the other arguments of :class:`OfflineDataModule`.
+
+    Raises:
+        UserError: as :func:`lightning_pbrl.data.minari.read_minari`; when data and simulator differ in sizes.
+    """
+
+    def __init__(
+        self,
+        dataset_id: str,
+        simulator: Simulator | None = None,
+        download: bool = False,
+        cache_dir: str | None = "data",
+        **offline: Any,
+    ) -> None:
+        super().__init__(simulator, **offline)
+        self.dataset_id, self.download, self.cache_dir = dataset_id, download, cache_dir
+
+    def prepare_data(self) -> None:
+        if self.download:
+            open_minari(self.dataset_id, download=True)
+
+    def load(self) -> Transitions:
+        table = read_minari(self.dataset_id, cache_dir=self.cache_dir)
+        check_sizes(table, self.simulator, self.dataset_id, "give the simulator of the environment that recorded the data")
+        return table

@@ -1,0 +1,73 @@
+"""robomimic's demonstrations of Lift, Can and Square (arXiv 2108.03298), judged in robosuite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning_pbrl.data.robomimic import read_robomimic
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.envs.base import Simulator
+from lightning_pbrl.envs.robosuite import Robosuite
+from lightning_pbrl.errors import UserError
+
+
+class RobomimicDataModule(OfflineDataModule):
+    """The demonstrations of one robomimic HDF5 file and, if given, the robosuite task that judges policies.
+
+    robosuite needs a Python environment of its own (``requirements/robomimic.txt``). Training does not need it when no
+    episodes are played meanwhile, ``eval_episodes: 0``; the policy is then judged there by ``lightning-pbrl test``.
+
+    Args:
+        path: the file, for instance ``lift/ph/low_dim.hdf5``.
+        filter_key: which demonstrations, by the file's own masks (train, valid, better ...); null reads all.
+        obs_keys: keys laid end to end to make an observation; null: robomimic's nine, object first (or the file's one flat
+            array). The simulator must have the same.
+        simulator: where policies are rolled out, for instance Robosuite(Lift); null without evaluation.
+        last: what the last step of a demonstration is: ``terminated`` (robomimic, IPL), or left out: ``drop``
+            (Preference Transformer).
+        cache_dir: folder for a memory-mapped copy that opens at once in later runs; null: read the file each time.
+        **offline: the other arguments of :class:`OfflineDataModule`.
+
+    Raises:
+        UserError: as :func:`lightning_pbrl.data.robomimic.read_robomimic`; when the file was recorded in another task, or
+            with another observation, than the simulator's.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        filter_key: str | None = None,
+        obs_keys: list[str] | None = None,
+        simulator: Simulator | None = None,
+        last: Literal["terminated", "drop"] = "terminated",
+        cache_dir: str | None = "data",
+        **offline: Any,
+    ) -> None:
+        super().__init__(simulator, **offline)
+        self.path, self.filter_key, self.obs_keys, self.last = Path(path), filter_key, obs_keys, last
+        self.cache_dir = cache_dir
+
+    def load(self) -> Transitions:
+        table = read_robomimic(self.path, self.filter_key, self.obs_keys, self.last, self.cache_dir)
+        self._check(table)
+        return table
+
+    def _check(self, table: Transitions) -> None:
+        """The file and the simulator must mean the same."""
+        simulator = self.simulator
+        if simulator is None:
+            return
+        if (table.obs_dim, table.action_dim) != (simulator.obs_dim, simulator.action_dim):
+            raise UserError(
+                f"{self.path} has {table.obs_dim} observation and {table.action_dim} action entries and "
+                f"{simulator.name} has {simulator.obs_dim} and {simulator.action_dim}: give both the same obs_keys and task."
+            )
+        if not isinstance(simulator, Robosuite):
+            return
+        recorded = (table.about["env_args"] or {}).get("env_name", simulator.env_name)
+        if recorded != simulator.env_name:
+            raise UserError(f"{self.path} was recorded in {recorded}, not in {simulator.env_name}: set the simulator's task.")
+        if (table.about["obs_keys"] or simulator.obs_keys) != simulator.obs_keys:
+            raise UserError(f"{self.path} is read with other obs_keys than {simulator.name} has: give both the same list.")

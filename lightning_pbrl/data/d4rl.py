@@ -1,0 +1,191 @@
+"""D4RL's data sets: one HDF5 file of logged transitions each, row after row, episode after episode.
+
+::
+
+    observations (N, O)   actions (N, A)   rewards (N,)   terminals (N,)   timeouts (N,)
+    next_observations (N, O)     locomotion v2 only
+    infos/...   metadata/...     not read
+
+Source: Fu et al., "D4RL: Datasets for Deep Data-Driven Reinforcement Learning", arXiv 2004.07219;
+github.com/Farama-Foundation/D4RL (code Apache-2.0, data CC BY 4.0).
+
+An episode ends where ``terminals`` or ``timeouts`` is set; without ``timeouts``, after ``max_episode_steps`` steps. In
+AntMaze ``terminals`` says that the ant is at its goal while the recording goes on: episodes then end at ``timeouts``
+alone. What follows the last end is an incomplete episode and is left out. A terminal has no future value
+(``terminated``), a timeout has (``truncated``).
+
+Rewards are kept as they were recorded. The scale that IQL's settings are made for is the relabeller's business: ``relabel:
+{reward: "true", normalize: return_range}`` for locomotion, ``{reward: "true", normalize: false, bonus: -1.0}`` for AntMaze.
+
+Differences: without ``next_observations`` IPL's loader (arXiv 2305.15363) takes the observation before a timeout as the one
+after it, too; here that transition is left out, as D4RL's own loader for Q-learning does. The one before it is then the
+episode's last, truncated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_pbrl.data.hdf5 import cached, finite, has, open_hdf5, read
+from lightning_pbrl.data.lire import split_episodes
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.errors import UserError
+
+Terminals = Literal["end", "goal"]
+"""What ``terminals`` means: the end of an episode, or (AntMaze) that the goal is reached."""
+
+ACTION_BOUND = 1.0 - 1e-5
+"""Actions are clipped to this magnitude: the log-probability of a squashed policy is infinite at 1."""
+
+_READER = 1
+"""Raised whenever the reader makes something else of the same file: cached copies are then made anew."""
+
+
+def read_d4rl(
+    path: str | Path,
+    terminals: Terminals = "end",
+    max_episode_steps: int | None = None,
+    obs_dim: int | None = None,
+    cache_dir: str | Path | None = None,
+) -> Transitions:
+    """Read one data set into one table.
+
+    Args:
+        path: the file, for instance ``hopper_medium_expert-v2.hdf5``.
+        terminals: what the file's ``terminals`` mean: ``end`` of an episode, or ``goal`` (AntMaze): the goal is reached, which
+            stops bootstrapping and is kept as ``success``, but the episode goes on.
+        max_episode_steps: length of an episode that nothing else ends; asked for only when the file has no ``timeouts``.
+        obs_dim: read the first so many entries of an observation; None reads all. (The last 84 of ant's 111 are contact
+            forces, which MuJoCo 2.0 left at zero: github.com/openai/gym/issues/1541.)
+        cache_dir: folder for a memory-mapped copy, so that the next run opens it at once; None: no copy.
+
+    Returns:
+        The data. ``about`` keeps the file's name, size and hash, where episode ends and next observations come from, and
+        the number of ``actions_clipped`` (steps with an action beyond [-1, 1]) and of rows left out.
+
+    Raises:
+        UserError: when the file is missing, damaged or lacks a key, when an array is of the wrong type, shape or length,
+            NaN or infinite, when ``timeouts`` are missing and ``max_episode_steps`` is not given, or when no episode is complete.
+    """
+    if max_episode_steps is not None and max_episode_steps < 1:
+        raise UserError(f"max_episode_steps is {max_episode_steps}; give at least 1.")
+    settings = {"reader": ["d4rl", _READER], "terminals": terminals, "steps": max_episode_steps, "obs_dim": obs_dim}
+    return cached(path, settings, lambda: _table(Path(path), terminals, max_episode_steps, obs_dim), cache_dir)
+
+
+def _table(path: Path, terminals: Terminals, limit: int | None, obs_dim: int | None) -> Transitions:
+    """The file as a table, without a copy."""
+    table = _columns(path)
+    rows, width = table["obs"].shape
+    if obs_dim is not None and not 1 <= obs_dim <= width:
+        raise UserError(f"{path}: key 'observations' has {width} entries per row and obs_dim is {obs_dim}: give 1 to {width}.")
+    offsets = _episodes(path, table["terminated"] if terminals == "end" else None, table.get("timeout"), rows, limit)
+    complete = int(offsets[-1])
+    table = {name: values[:complete] for name, values in table.items()}
+    stored = "next_obs" in table
+    if not stored:
+        table, offsets = _shifted(table, offsets)
+        if len(offsets) < 2:
+            raise UserError(f"{path} has episodes of one step only and no 'next_observations': give a file that has them.")
+    action, terminated = table["action"], table["terminated"]
+    last = torch.zeros(len(action), dtype=torch.bool)
+    last[offsets[1:] - 1] = True
+    with path.open("rb") as raw:
+        digest = hashlib.file_digest(raw, "sha256").hexdigest()
+    about: dict[str, Any] = {
+        "format": "d4rl",
+        "file": {"name": path.name, "bytes": path.stat().st_size, "sha256": digest},
+        "terminals": terminals,
+        "timeouts": "stored" if "timeout" in table else f"every {limit} steps",
+        "next_obs": "stored" if stored else "shifted",
+        "actions_clipped": int((action.abs() > 1.0).any(1).sum()),
+        "rows_left_out": {"incomplete_episode": rows - complete, "no_next_obs": complete - len(action)},
+    }
+    return Transitions.from_columns(
+        table["obs"][:, :obs_dim],
+        action.clamp(-ACTION_BOUND, ACTION_BOUND),
+        table["next_obs"][:, :obs_dim],
+        offsets,
+        reward=table["reward"],
+        terminated=terminated,
+        truncated=last & ~terminated,
+        success=terminated if terminals == "goal" else None,
+        about=about,
+    )
+
+
+def _columns(path: Path) -> dict[str, Tensor]:
+    """The file's checked arrays; ``timeout`` and ``next_obs`` only where it has them."""
+    with open_hdf5(path) as file:
+        obs = _numbers(file, "observations", 2, None)
+        rows = len(obs)
+        columns = {"obs": obs, "action": _numbers(file, "actions", 2, rows), "reward": _numbers(file, "rewards", 1, rows)}
+        columns["terminated"] = read(file, "terminals", ndim=1, dtype=bool, rows=rows)
+        if has(file, "timeouts"):
+            columns["timeout"] = read(file, "timeouts", ndim=1, dtype=bool, rows=rows)
+        if has(file, "next_observations"):
+            columns["next_obs"] = _numbers(file, "next_observations", 2, rows)
+    if "next_obs" in columns and columns["next_obs"].shape != obs.shape:
+        raise UserError(
+            f"{path}: key 'next_observations' has shape {columns['next_obs'].shape} and 'observations' has {obs.shape}: "
+            "store one next observation of the same size per row."
+        )
+    return {name: torch.from_numpy(values) for name, values in columns.items()}
+
+
+def _numbers(file: Any, key: str, ndim: int, rows: int | None) -> NDArray[np.float32]:
+    """One finite float32 array."""
+    values = read(file, key, ndim=ndim, dtype=np.float32, rows=rows)
+    finite(values, file, key)
+    return values
+
+
+def _episodes(path: Path, ended: Tensor | None, timeout: Tensor | None, rows: int, limit: int | None) -> Tensor:
+    """Offsets of the complete episodes, (M + 1,), from 0.
+
+    Args:
+        path: for the messages.
+        ended: whether an episode ends with this row, (N,), bool; None when ``terminals`` are goals.
+        timeout: the same for time limits; None when the file does not say.
+        rows: N.
+        limit: steps of an episode that nothing else ends, for files without ``timeouts``.
+    """
+    done = torch.zeros(rows, dtype=torch.bool) if ended is None else ended
+    if timeout is not None:
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), (done | timeout).nonzero()[:, 0] + 1])
+    elif limit is None:
+        raise UserError(f"{path} has no key 'timeouts': set max_episode_steps to the time limit of the data's environment.")
+    else:
+        offsets, with_done = split_episodes(done, [rows], limit)
+        if not with_done[-1] and int(offsets.diff()[-1]) < limit:
+            offsets = offsets[:-1]
+    if len(offsets) < 2:
+        keys = "'timeouts'" if ended is None else "'terminals' or 'timeouts'"
+        raise UserError(
+            f"{path} has no complete episode, no row of {keys} is set"
+            + (f" and there are fewer than {limit} rows" if timeout is None else "")
+            + ": give the whole file, or delete 'timeouts' and set max_episode_steps."
+        )
+    return offsets
+
+
+def _shifted(table: dict[str, Tensor], offsets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """The table with the observation of the row after as ``next_obs``, and its offsets.
+
+    An episode's last row has no row after it. A terminal keeps its own observation, which nobody looks at because there is
+    no future value; any other last row is left out, and with it an episode of one step.
+    """
+    obs, last = table["obs"], offsets[1:] - 1
+    next_obs = torch.cat([obs[1:], obs[-1:]])
+    next_obs[last] = obs[last]
+    keep = torch.ones(len(obs), dtype=torch.bool)
+    keep[last] = table["terminated"][last]
+    kept_before = torch.cat([torch.zeros(1, dtype=torch.int64), keep.cumsum(0)])
+    return {name: values[keep] for name, values in {**table, "next_obs": next_obs}.items()}, kept_before[offsets].unique()

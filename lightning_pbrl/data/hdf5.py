@@ -1,0 +1,187 @@
+"""What the readers of HDF5 files share: opening, reading one checked array, and a memory-mapped copy for the next run.
+
+Every complaint is one sentence with the file, the key and the cure. HDF5 holds no code; decompressing a large file
+takes seconds to minutes, though, so :func:`cached` keeps what was read in the library's own format
+(:mod:`lightning_pbrl.data.archive`), which opens in milliseconds. h5py is imported when a file is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import DTypeLike, NDArray
+
+from lightning_pbrl.data import archive
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.errors import UserError
+
+AGAIN = "download it again from its source"
+
+
+@contextmanager
+def open_hdf5(path: str | Path) -> Iterator[Any]:
+    """An HDF5 file (``h5py.File``) opened for reading.
+
+    Raises:
+        UserError: when the file is missing, truncated or no HDF5 file, also when that shows only while it is read.
+    """
+    import h5py
+
+    if not Path(path).is_file():
+        raise UserError(f"There is no file {path}: check the path, or download the file from the data set's origin.")
+    if not h5py.is_hdf5(path):
+        raise UserError(f"{path} is not an HDF5 file: {AGAIN} (an interrupted download or a web page saved in its place?).")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError) as error:  # h5py's names for damage, here or in a chunk read later
+        raise UserError(f"{path} is truncated or damaged ({error}): {AGAIN}.") from error
+
+
+def has(file: Any, key: str) -> bool:
+    """Whether the file (or group) has this data set or group, ``key`` being a path such as ``obs/object``."""
+    return key in file
+
+
+def read(file: Any, key: str, *, ndim: int, dtype: DTypeLike, rows: int | None = None) -> NDArray[Any]:
+    """One data set as an array of ``dtype``.
+
+    Numbers of any kind become floats or integers; ``bool`` takes booleans and numbers that are all 0 or 1. What a
+    float type cannot hold becomes infinite (see :func:`finite`).
+
+    Args:
+        file: an open file or a group in it.
+        key: path of the data set in ``file``, for instance ``infos/qpos``.
+        ndim: axes it must have; with ``ndim`` 1, shape (N, 1) is read as (N,).
+        dtype: type of the result.
+        rows: how long the first axis must be; None: any length but 0.
+
+    Raises:
+        UserError: when the key is missing or no data set, its values are not numbers (or not 0 and 1 for ``bool``, or
+            not whole for an integer type), or its shape does not fit.
+    """
+    found, wanted = _dataset(file, key), np.dtype(dtype)
+    shape, stored = found.shape, found.dtype
+    if stored.kind not in "biuf":
+        raise UserError(f"{_where(file, key)} holds {stored} instead of numbers: store it as {wanted}.")
+    if len(shape) != ndim and not (ndim == 1 and shape[1:] == (1,)):
+        axes = "(rows,)" if ndim == 1 else f"(rows, {', '.join(['size'] * (ndim - 1))})"
+        raise UserError(f"{_where(file, key)} has shape {shape}: store it with shape {axes}.")
+    if 0 in shape:
+        raise UserError(f"{_where(file, key)} is empty, shape {shape}: {AGAIN}, or leave it out.")
+    if rows is not None and shape[0] != rows:
+        raise UserError(
+            f"{_where(file, key)} has {shape[0]} rows where {rows} belong: cut all keys to the same rows, or {AGAIN}."
+        )
+    values = found[()] if len(shape) == ndim else found[:, 0]
+    if wanted.kind == "b" and stored.kind != "b":
+        _every(np.isin(values, (0, 1)), values, _where(file, key), "store 0 and 1, or booleans")
+    elif wanted.kind in "iu" and stored.kind == "f":
+        _every(values == np.floor(values), values, _where(file, key), f"store it as {wanted}")
+    with np.errstate(over="ignore"):
+        return values.astype(wanted, copy=False)
+
+
+def finite(array: NDArray[Any], file: Any, key: str) -> None:
+    """Check that an array read from ``key`` has no NaN and no infinity.
+
+    Raises:
+        UserError: naming file, key, the number of bad rows and the first.
+    """
+    good = np.isfinite(array)
+    if not good.all():
+        bad = ~good.reshape(len(array), -1).all(axis=1)
+        raise UserError(
+            f"{_where(file, key)} is NaN or infinite in {int(bad.sum())} row(s), the first is row {int(bad.argmax())}: "
+            "drop those episodes or repair them."
+        )
+
+
+def cached(
+    path: str | Path, settings: Mapping[str, Any], read_file: Callable[[], Transitions], cache_dir: str | Path | None
+) -> Transitions:
+    """What ``read_file`` gives, from a memory-mapped copy if one was made of this very file with these settings.
+
+    The copy's name holds a hash of the file's place, size and time of change and of ``settings``: a changed file or
+    setting makes another copy. Two processes that need the same copy make it once.
+
+    Args:
+        path: the HDF5 file.
+        settings: everything else that decides the result, as plain JSON types, the reader's version included.
+        read_file: reads and converts ``path``.
+        cache_dir: folder of the copies; None reads the file anew each time.
+
+    Raises:
+        UserError: as ``read_file``; when ``path`` is missing or ``cache_dir`` cannot be written.
+    """
+    path = Path(path)
+    if cache_dir is None:
+        return read_file()
+    if not path.is_file():
+        raise UserError(f"There is no file {path}: check the path, or download the file from the data set's origin.")
+    state = path.stat()
+    wanted = [str(path.resolve()), state.st_size, state.st_mtime_ns, dict(settings)]
+    digest = hashlib.blake2b(json.dumps(wanted, sort_keys=True).encode(), digest_size=8).hexdigest()
+    copy = Path(cache_dir) / f"{path.stem}-{digest}.safetensors"
+    if not copy.exists():
+        try:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(copy.with_name(f"{copy.name}.lock")):
+                if not copy.exists():  # another process may have made it meanwhile
+                    archive.save(read_file(), copy)
+        except OSError as error:
+            raise UserError(
+                f"{cache_dir} cannot be written ({error.strerror or error}): choose a folder that may be written to, "
+                "or cache_dir null to read the file anew each time."
+            ) from error
+    return archive.load(copy)
+
+
+def _dataset(file: Any, key: str) -> Any:
+    """The data set ``key``; a complaint lists its neighbours."""
+    try:
+        found = file[key]
+    except KeyError as error:
+        group, place = file, ""
+        for name in key.split("/")[:-1]:
+            if name not in group or not hasattr(group[name], "keys"):
+                break
+            group, place = group[name], f"{place}{name}/"
+        there = sorted(group, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+        listed = ", ".join(there[:20]) + (", ..." if len(there) > 20 else "")
+        raise UserError(
+            f"{_path(file)} has no key {_full(file, key)!r} ({_full(file, place) or 'the file'} has {listed or 'nothing'}): "
+            "write the file again with it, or give the file's own key."
+        ) from error
+    if not hasattr(found, "shape"):
+        raise UserError(f"{_where(file, key)} is a group of {', '.join(found)}: name one array in it, or write it as an array.")
+    return found
+
+
+def _every(good: NDArray[np.bool_], values: NDArray[Any], where: str, cure: str) -> None:
+    """Complain about the first row that is not ``good``."""
+    if not good.all():
+        row = int((~good.reshape(len(good), -1).all(axis=1)).argmax())
+        raise UserError(f"{where} holds {values[row]} in row {row}: {cure}.")
+
+
+def _path(file: Any) -> str:
+    """The file's name on disk, also when given a group."""
+    return str(file.file.filename)
+
+
+def _full(file: Any, key: str) -> str:
+    """The path of ``key`` from the root of the file."""
+    return f"{file.name}/{key}".strip("/")
+
+
+def _where(file: Any, key: str) -> str:
+    return f"{_path(file)}: key {_full(file, key)!r}"

@@ -1,0 +1,233 @@
+"""robomimic's low-dimensional data sets: one HDF5 file of demonstrations per task and group of operators.
+
+::
+
+    data                     attributes: total, env_args (JSON: env_name, type, env_kwargs)
+    data/demo_<i>            attribute: num_samples
+        actions (T, A)   rewards (T,)   dones (T,)   states (T, n)
+        obs/<key> (T, d)   next_obs/<key> (T, d)        or plain arrays obs (T, O), next_obs (T, O)
+    mask/<filter key>        names of demos, byte strings: train, valid, better, 20_percent ...
+
+Source: Mandlekar et al., "What Matters in Learning from Offline Human Demonstrations for Robot Manipulation", arXiv
+2108.03298; robomimic.github.io. Versions v0.1, v1.4.1 and v1.5 of the files have this same layout.
+
+An observation is the concatenation of some keys, in the order that IPL (arXiv 2305.15363) and Preference Transformer
+(arXiv 2303.00957) use; their preference files are in it. The sparse reward is 1 where the task is solved, which is
+therefore known for every step. A demonstration is in the order of its number: demo_10 comes after demo_9.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lightning_pbrl.data.hdf5 import cached, finite, has, open_hdf5, read
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.errors import UserError
+
+OBS_KEYS = (
+    "object",
+    "robot0_joint_pos",
+    "robot0_joint_pos_cos",
+    "robot0_joint_pos_sin",
+    "robot0_joint_vel",
+    "robot0_eef_pos",
+    "robot0_eef_quat",
+    "robot0_gripper_qpos",
+    "robot0_gripper_qvel",
+)
+"""What an observation is made of by default, in order: 49 numbers for Lift, 53 for Can and Square."""
+
+ACTION_BOUND = 1.0 - 1e-5
+"""Actions are clipped to this magnitude: the log-probability of a squashed policy is infinite at 1."""
+
+_READER = 1
+"""Raised whenever the reader makes something else of the same file: cached copies are then made anew."""
+
+
+def read_robomimic(
+    path: str | Path,
+    filter_key: str | None = None,
+    obs_keys: Sequence[str] | None = None,
+    last: Literal["terminated", "drop"] = "terminated",
+    cache_dir: str | Path | None = None,
+) -> Transitions:
+    """Read the demonstrations of one file into one table; each is an episode.
+
+    Args:
+        path: the file, for instance ``lift/ph/low_dim.hdf5``.
+        filter_key: which demonstrations, as the file's ``mask`` names them (``train``, ``valid``, mh also
+            ``better``, ``okay``, ``worse`` ...); None reads all.
+        obs_keys: keys laid end to end to make an observation; None: :data:`OBS_KEYS`, or the flat array if ``obs``
+            is one.
+        last: what becomes of the last step of a demonstration. ``terminated``: the task is over and there is no future
+            value (robomimic, IPL); ``drop``: it is left out and the step before it is truncated (Preference
+            Transformer).
+        cache_dir: folder for a memory-mapped copy, so that the next run opens it at once; None: no copy.
+
+    Returns:
+        The data. ``about`` keeps ``env_args``, the names of ``demos``, the ``obs_keys``, the number of ``actions_clipped``
+        (steps with an action beyond [-1, 1]) and whether ``next_obs`` was stored or shifted: without
+        stored ones, a step's is the observation of the step after it, and the last step of a demonstration, which has
+        none, repeats its own and is not ``drawable``.
+
+    Raises:
+        UserError: when the file is missing, damaged or lacks a key, when a filter key names no demonstrations of the
+            file, when demos are not numbered, or when an array is of the wrong type, shape or length, NaN or infinite.
+    """
+    keys = None if obs_keys is None else list(obs_keys)
+    settings = {"reader": ["robomimic", _READER], "filter_key": filter_key, "obs_keys": keys, "last": last}
+    return cached(path, settings, lambda: _table(Path(path), filter_key, keys, last), cache_dir)
+
+
+def _table(path: Path, filter_key: str | None, keys: list[str] | None, last: str) -> Transitions:
+    """The file as a table, without a copy."""
+    with open_hdf5(path) as file:
+        env_args = _env_args(file, path)
+        demos = _demos(file, path, filter_key)
+        first = file["data"][demos[0]]
+        if flat := has(first, "obs") and not hasattr(first["obs"], "keys"):
+            if keys is not None:
+                raise UserError(f"{path}: key 'data/{demos[0]}/obs' is one flat array: leave obs_keys out (null).")
+            parts = [""]
+        else:
+            parts = [f"/{key}" for key in keys or OBS_KEYS]
+        stored = has(first, "next_obs")
+        widths: dict[str, int] = {}
+        table = [_demo(file["data"][demo], parts, stored, widths) for demo in demos]
+    if (last == "drop" or not stored) and all(len(columns[0]) == 1 for columns in table):
+        raise UserError(f"{path} has demonstrations of one step only: give it next_obs and choose last: terminated.")
+    if last == "drop":
+        demos = [demo for demo, columns in zip(demos, table, strict=True) if len(columns[0]) > 1]
+        table = [tuple(column[:-1] for column in columns) for columns in table if len(columns[0]) > 1]
+    obs, action, next_obs, reward = (np.concatenate([columns[i] for columns in table]) for i in range(4))
+    offsets = torch.tensor([0, *(len(columns[0]) for columns in table)]).cumsum(0)
+    ends = torch.zeros(len(obs))
+    ends[offsets[1:] - 1] = 1.0
+    with path.open("rb") as raw:
+        digest = hashlib.file_digest(raw, "sha256").hexdigest()
+    about: dict[str, Any] = {
+        "format": "robomimic",
+        "file": {"name": path.name, "bytes": path.stat().st_size, "sha256": digest},
+        "env_args": env_args,
+        "filter_key": filter_key,
+        "demos": demos,
+        "obs_keys": None if flat else list(keys or OBS_KEYS),
+        "last": last,
+        "next_obs": "stored" if stored else "shifted",
+        "actions_clipped": int((np.abs(action) > 1.0).any(axis=1).sum()),
+    }
+    return Transitions.from_columns(
+        torch.from_numpy(obs),
+        torch.from_numpy(action.clip(-ACTION_BOUND, ACTION_BOUND)),
+        torch.from_numpy(next_obs),
+        offsets,
+        reward=torch.from_numpy(reward),
+        terminated=ends if last == "terminated" else None,
+        truncated=ends if last == "drop" else None,
+        success=torch.from_numpy(reward >= 1.0),
+        about=about,
+        drawable=None if stored or last == "drop" else (ends == 0).nonzero()[:, 0],
+    )
+
+
+def _env_args(file: Any, path: Path) -> dict[str, Any] | None:
+    """What the file says about the environment it was recorded in; None when it says nothing."""
+    if not has(file, "data") or not hasattr(file["data"], "keys"):
+        raise UserError(f"{path} has no group 'data' (it has {', '.join(file) or 'nothing'}): give a robomimic file.")
+    text = file["data"].attrs.get("env_args")
+    if text is None:
+        return None
+    try:
+        env_args = json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: attribute 'env_args' of 'data' is not JSON ({error}): write it as JSON, or delete it."
+        ) from error
+    if not isinstance(env_args, dict):
+        raise UserError(f"{path}: attribute 'env_args' of 'data' is {text!r}: write a JSON object with env_name, or delete it.")
+    return env_args
+
+
+def _demos(file: Any, path: Path, filter_key: str | None) -> list[str]:
+    """Names of the demonstrations to read, in the order of their numbers."""
+    there = list(file["data"])
+    if filter_key is None:
+        names = there
+    else:
+        masks = sorted(file["mask"]) if has(file, "mask") else []
+        if filter_key not in masks:
+            raise UserError(
+                f"{path} has no filter key 'mask/{filter_key}' (it has {', '.join(masks) or 'none'}): choose one of "
+                "these, or leave filter_key out (null) to read all."
+            )
+        listed = np.ravel(file["mask"][filter_key][()])
+        if listed.dtype.kind not in "OSU":
+            raise UserError(f"{path}: key 'mask/{filter_key}' holds {listed.dtype}: store names of demos, such as demo_0.")
+        names = [name.decode() if isinstance(name, bytes) else str(name) for name in listed]
+        unknown = sorted(set(names) - set(there))
+        if unknown:
+            raise UserError(
+                f"{path}: key 'mask/{filter_key}' names {unknown[0]}, which is not in 'data': correct the mask, or "
+                "choose another filter_key."
+            )
+    if not names:
+        where = "'data'" if filter_key is None else f"'mask/{filter_key}'"
+        raise UserError(f"{path}: {where} has no demonstrations: give another file or filter_key.")
+    numbers = {}
+    for name in names:
+        match = re.fullmatch(r"\D*(\d+)", name)
+        if match is None:
+            raise UserError(
+                f"{path}: key 'data/{name}' has no number, so the order of demonstrations is unknown: rename it to demo_<i>."
+            )
+        numbers[name] = int(match[1])
+    return sorted(numbers, key=lambda name: (numbers[name], name))
+
+
+def _demo(demo: Any, parts: Sequence[str], stored: bool, widths: dict[str, int]) -> tuple[NDArray[np.float32], ...]:
+    """One demonstration: obs (T, O), action (T, A), next_obs (T, O) and reward (T,), checked.
+
+    Args:
+        demo: its group.
+        parts: what follows ``obs`` and ``next_obs`` in the keys that make an observation.
+        stored: whether the file has ``next_obs``.
+        widths: sizes of the keys seen so far; all demonstrations must have the same.
+    """
+    action = _matrix(demo, "actions", None, widths)
+    rows = len(action)
+    promised = demo.attrs.get("num_samples", rows)
+    if promised != rows:
+        raise UserError(
+            f"{demo.file.filename}: key '{demo.name.strip('/')}/actions' has {rows} rows and num_samples says {promised}: "
+            "download the file again from its source."
+        )
+    reward = read(demo, "rewards", ndim=1, dtype=np.float32, rows=rows)
+    finite(reward, demo, "rewards")
+    obs = np.concatenate([_matrix(demo, f"obs{part}", rows, widths) for part in parts], axis=1)
+    if stored:
+        next_obs = np.concatenate([_matrix(demo, f"next_obs{part}", rows, widths) for part in parts], axis=1)
+    else:
+        next_obs = np.concatenate([obs[1:], obs[-1:]])
+    return obs, action, next_obs, reward
+
+
+def _matrix(demo: Any, key: str, rows: int | None, widths: dict[str, int]) -> NDArray[np.float32]:
+    """One finite float32 array, (rows, width)."""
+    values = read(demo, key, ndim=2, dtype=np.float32, rows=rows)
+    finite(values, demo, key)
+    width = widths.setdefault(key.removeprefix("next_"), values.shape[1])
+    if values.shape[1] != width:
+        raise UserError(
+            f"{demo.file.filename}: key '{demo.name.strip('/')}/{key}' has {values.shape[1]} entries per row and others have "
+            f"{width}: keep demonstrations of one task in a file."
+        )
+    return values

@@ -1,0 +1,133 @@
+"""robosuite's Lift, Can and Square: a simulated Panda arm, the tasks of robomimic's data (Zhu et al. 2020, arXiv 2009.12293).
+
+The robot is steered by its default controller, OSC_POSE at 20 Hz: six numbers move the hand, the seventh closes the
+gripper. The reward is sparse, 1 where the task is solved and 0 elsewhere; the first such step ends the episode
+(terminated), else the horizon does. Every reset draws robot pose, object pose and object size from the reset seed.
+
+robosuite pins an old NumPy and therefore lives in an environment of its own, ``requirements/robomimic.txt``. Its physics
+and some conventions differ between versions, so results are quoted with robosuite's and mujoco's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightning_pbrl.data.robomimic import OBS_KEYS
+from lightning_pbrl.envs.base import Array, Simulator, check_horizon, need
+from lightning_pbrl.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from lightning_pbrl.envs.episodic import Episodic
+
+TASKS = {"Lift": ("Lift", 10), "Can": ("PickPlaceCan", 14), "Square": ("NutAssemblySquare", 14)}
+"""robosuite's name of each task, and the size of its observation ``object``."""
+
+SIZES = {
+    "robot0_joint_pos": 7,
+    "robot0_joint_pos_cos": 7,
+    "robot0_joint_pos_sin": 7,
+    "robot0_joint_vel": 7,
+    "robot0_eef_pos": 3,
+    "robot0_eef_quat": 4,
+    "robot0_gripper_qpos": 2,
+    "robot0_gripper_qvel": 2,
+}
+"""Size of what is observed of the robot, by key; the same in every task."""
+
+CURE = (
+    "robosuite needs an environment of its own: install requirements/robomimic.txt in a new one, and lightning-pbrl "
+    "without its dependencies (pip install --no-deps), and evaluate there with `lightning-pbrl test`."
+)
+
+
+class Robosuite(Simulator):
+    """One robosuite task with the observations of robomimic's low-dimensional data.
+
+    Args:
+        task: Lift, Can or Square.
+        obs_keys: what to observe, laid end to end in this order; None: robomimic's nine keys, object first. ``object`` is
+            robosuite's ``object-state``.
+        horizon: steps per episode; robomimic evaluates with 500.
+    """
+
+    packages = ("robosuite", "mujoco")
+
+    def __init__(self, task: str, obs_keys: list[str] | None = None, horizon: int = 500) -> None:
+        if task not in TASKS:
+            raise UserError(f"There is no robosuite task {task!r} here; {nearest(task, TASKS)}")
+        self.name = self.task = task
+        self.env_name, size = TASKS[task]
+        sizes = {"object": size, **SIZES}
+        self.obs_keys = list(OBS_KEYS if obs_keys is None else obs_keys)
+        for key in self.obs_keys:
+            if key not in sizes:
+                raise UserError(f"{task} has no observation {key!r}; {nearest(key, sizes)}")
+        self.horizon = check_horizon(horizon)
+        self.obs_dim, self.action_dim = sum(sizes[key] for key in self.obs_keys), 7
+
+    def make(self, render: bool = False) -> Episodic:
+        """Build the environment; see :meth:`Simulator.make`.
+
+        Raises:
+            UserError: when robosuite is not installed.
+        """
+        log = logging.getLogger("robosuite_logs")  # it reports missing extras, and its controller at every reset
+        log.disabled = True
+        robosuite = need("robosuite", CURE)
+        from lightning_pbrl.envs.episodic import Episodic
+
+        env = robosuite.make(
+            self.env_name,
+            robots="Panda",
+            has_renderer=False,
+            has_offscreen_renderer=False,
+            use_camera_obs=False,
+            use_object_obs=True,
+            reward_shaping=False,
+            control_freq=20,
+            ignore_done=True,  # the horizon is ours
+            hard_reset=True,  # the cube's size is drawn when the model is built
+        )
+        return Episodic(self, _Panda(env, self.obs_keys), render)
+
+    def describe(self) -> dict[str, Any]:
+        """Class name and settings."""
+        return {"simulator": "Robosuite", "task": self.task, "obs_keys": self.obs_keys, "horizon": self.horizon}
+
+
+class _Panda:
+    """The physics of one robosuite task (see :class:`lightning_pbrl.envs.base.Physics`)."""
+
+    camera: str | int = "agentview"
+    upside_down = False
+
+    def __init__(self, env: Any, obs_keys: Sequence[str]) -> None:
+        self.env = env
+        self.keys = ["object-state" if key == "object" else key for key in obs_keys]
+
+    @property
+    def model(self) -> Any:
+        return self.env.sim.model._model
+
+    @property
+    def data(self) -> Any:
+        return self.env.sim.data._data
+
+    def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
+        # In place: the samplers of object poses hold this very generator.
+        self.env.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
+        seen = self.env.reset()
+        self.model.geom_rgba[self.model.geom_group == 0, 3] = 0.0  # films show the bodies, not their coloured collision shapes
+        return self._flat(seen), {"success": 0.0}
+
+    def advance(self, action: Array) -> tuple[Array, float, bool, dict[str, Any]]:
+        seen, reward, _, info = self.env.step(action)
+        solved = reward > 0.0
+        return self._flat(seen), float(reward), solved, {**info, "success": float(solved)}
+
+    def _flat(self, seen: dict[str, Array]) -> Array:
+        return np.concatenate([seen[key] for key in self.keys])
