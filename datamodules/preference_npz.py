@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_pbrl.data.given_labels import hold_out
+from lightning_pbrl.data.given_labels import hold_out, with_replay
 from lightning_pbrl.data.preference_npz import Undecided, read_preference_npz
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.base import OfflineDataModule
@@ -15,7 +15,7 @@ from lightning_pbrl.rng import stream
 
 
 class PreferenceNPZDataModule(OfflineDataModule):
-    """Pairs of clips with the answers that were given about them; the clips are all the data there are.
+    """Pairs of clips with the answers that were given about them; the clips are all the data there are, or a replay is beside.
 
     Expected tree, as in the repository of IPL (Hejna and Sadigh 2023, arXiv 2305.15363; MIT licence), which distributes the
     answers that Preference Transformer (Kim et al. 2023, arXiv 2303.00957; MIT licence) collected on D4RL and robomimic data::
@@ -37,6 +37,8 @@ class PreferenceNPZDataModule(OfflineDataModule):
         fold: which fold of the answers is held out for validation, 0 .. ``folds`` - 1; None learns from all of them. Clips of
             held-out pairs stay in the data. ``evaluation_seed`` decides the folds.
         folds: parts that the answers are split into.
+        replay: a data set of the same task from which learners draw single transitions, such as D4RLDataModule; the clips are then
+            seen through their answers alone. Its own simulator is not used.
         **offline: the other arguments of :class:`OfflineDataModule`; ``segment_length`` is the clips' own.
 
     Raises:
@@ -54,12 +56,17 @@ class PreferenceNPZDataModule(OfflineDataModule):
         obs_keys: list[str] | None = None,
         fold: int | None = None,
         folds: int = 5,
+        replay: OfflineDataModule | None = None,
         **offline: Any,
     ) -> None:
         super().__init__(simulator, segment_length=0, **offline)  # load() says how long the clips are
         self.path, self.answered_by = Path(path), answered_by
         self.capacity, self.undecided, self.obs_keys = capacity, undecided, obs_keys
-        self.fold, self.folds = fold, folds
+        self.fold, self.folds, self.replay = fold, folds, replay
+
+    def prepare_data(self) -> None:
+        if self.replay is not None:
+            self.replay.prepare_data()
 
     def load(self) -> Transitions:
         path = self._file()
@@ -74,7 +81,10 @@ class PreferenceNPZDataModule(OfflineDataModule):
         if self.fold is not None:
             rng = stream(self.evaluation_seed, "folds")
             self.labels, self.held_out_labels = hold_out(labels, self.fold, self.folds, rng)
-        return source
+        if self.replay is None:
+            return source
+        self.replay.setup("fit")
+        return with_replay(source, labels, self.replay.source)[0]
 
     def _file(self) -> Path:
         """The file itself, or the one that a folder has of the kind wanted."""

@@ -14,10 +14,11 @@ ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from benchmarks import engine, measure, scoring  # noqa: E402
-from benchmarks.__main__ import main  # noqa: E402
+from benchmarks import encoder, engine, measure, memory, readme, scoring  # noqa: E402
+from benchmarks.__main__ import MARKER, main  # noqa: E402
 from benchmarks.plain_iql import PlainIQL  # noqa: E402
 from benchmarks.plain_scoring import PlainEnsemble, k_center_by_full_distances  # noqa: E402
+from lightning_pbrl.data.feedback import Query, Status  # noqa: E402
 from lightning_pbrl.data.relabel import predict_reward  # noqa: E402
 from lightning_pbrl.queries.disagreement import disagreement  # noqa: E402
 from lightning_pbrl.queries.kcenter import k_center  # noqa: E402
@@ -26,11 +27,18 @@ from lightning_pbrl.queries.kcenter import k_center  # noqa: E402
 def test_quick_run_writes_every_claim(tmp_path, capsys):
     assert main(["--quick", "--out", str(tmp_path)]) == 0
     assert "k-center, 20 picks" in capsys.readouterr().out
-    for name, claims in (("engine", [*engine.CLAIMS, engine.TRAINER_CLAIM]), ("scoring", scoring.CLAIMS)):
+    suites = {
+        "engine": [*engine.CLAIMS, engine.TRAINER_CLAIM],
+        "scoring": scoring.CLAIMS,
+        "encoder": encoder.CLAIMS["small"] + encoder.CLAIMS["full"],
+    }
+    for name, claims in suites.items():
         result = json.loads((tmp_path / f"{name}.json").read_text())
         assert [row["claim"] for row in result["claims"]] == [claim.text for claim in claims]
         assert all(row["rounds"] == 2 and row["min"] <= row["ratio"] <= row["max"] for row in result["claims"])
         assert result["machine"]["torch"] == torch.__version__ and result["machine"]["threads"] == 1
+    seconds, rates = result["seconds"], result["steps_per_cpu_second"]
+    assert all(rates[who] * seconds[who]["median"] == pytest.approx(1) for who in seconds) and len(rates) == 6
 
 
 def test_judge_takes_the_median_of_the_rounds_own_ratios():
@@ -42,7 +50,7 @@ def test_judge_takes_the_median_of_the_rounds_own_ratios():
 def test_unknown_suite_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["enigne"])
-    assert "unknown suite 'enigne': choose from engine, scoring" in capsys.readouterr().err
+    assert "unknown suite 'enigne': choose from engine, scoring, encoder" in capsys.readouterr().err
 
 
 def _linears(net):
@@ -99,3 +107,73 @@ def test_plain_k_center_picks_what_ours_picks():
     rng = torch.Generator().manual_seed(0)
     points, centres = torch.randn(30, 6, generator=rng), torch.randn(5, 6, generator=rng)
     assert k_center_by_full_distances(points, centres, 8) == k_center(points, [centres], 8).tolist()
+
+
+def test_plain_encoder_computes_what_ours_computes():
+    """Equal weights, windows and pairs, no dropout: equal minibatches, embeddings, losses and gradients of both updates."""
+    size, shape, episode = encoder.QUICK._replace(dropout=0.0), (16, 2, 2, 32), 20
+    source = engine.transitions(600, 7, 3, episode)
+    labels = encoder.answers(source, size.length, size.pairs)
+    ours, theirs = encoder.clarify(source, labels, size, shape), encoder.plain(source, labels, size, shape)
+    encoder.copy_weights(ours, theirs)
+    (ids,) = ours.sample_windows(1, torch.Generator().manual_seed(0))
+    first, _, _, pair, _, partner = ids
+    batch = ours.gather_windows(ids)
+    assert 0.5 < batch["valid"].mean() < 0.95  # some windows are cut off by the end of their episode
+    windows = theirs.windows([divmod(row, episode) for row in first.tolist()])
+    for mine, other in zip((batch["obs"], batch["action"], batch["time"], batch["valid"]), windows, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
+
+    pairs = theirs.pairs(pair.numpy())
+    assert set(labels.status[pair].tolist()) == {Status.ANSWERED, Status.SKIPPED}
+    z = ours.embed(Query("pair", labels.start[pair], size.length))
+    for side in (0, 1):
+        other = theirs.model.embed(*pairs[2 * side : 2 * side + 2], torch.ones(32, size.length))
+        torch.testing.assert_close(z[:, side], other, rtol=1e-4, atol=1e-5)
+
+    mine, other = ours.contrast(batch), theirs.contrast(windows, pairs, partner)
+    for name in ("ambiguity", "quadrilateral", "norm"):
+        assert mine[name].item() == pytest.approx(other[name].item(), abs=1e-5)
+    both = [(ours.reconstruct(batch)["encoder"], theirs.reconstruction(*windows)), (mine["encoder"], other["loss"])]
+    layers = [(a.get_parameter(n), p) for a, b in encoder.counterparts(ours, theirs) for n, p in b.named_parameters()]
+    assert len(layers) == len(list(theirs.model.parameters()))
+    for our_loss, their_loss in both:
+        assert our_loss.item() == pytest.approx(their_loss.item(), abs=1e-5)
+        ours_moved = torch.autograd.grad(our_loss, [p for p, _ in layers], allow_unused=True)
+        theirs_moved = torch.autograd.grad(their_loss, [p for _, p in layers], allow_unused=True)
+        for mine, other in zip(ours_moved, theirs_moved, strict=True):
+            assert (mine is None) == (other is None)  # the second update leaves the decoder as it is
+            if mine is not None:
+                torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-6)
+
+
+def test_memory_counts_what_it_says():
+    run = memory.fit(memory.QUICK, 20, 10)
+    assert (run["questions"], run["rounds"], run["per_round"]) == (20, 2, 10)
+    assert run["label_bytes"] == 20 * (2 * 8 + 4 + 8)  # two row ids, a value, a status
+    assert run["data_bytes"] == 2_000 * (39 + 4 + 39 + 3) * 4
+    assert 10**7 < run["peak_bytes_before_fit"] <= run["peak_bytes"] < 10**11 and run["store_file_bytes"] > 0
+    assert memory.reserved() == {"pairs": 500_000, "bytes_per_pair": 17_200, "bytes": 8_600_000_000}
+    runs = [{"questions": n, "per_round": p, "peak_bytes": b} for n, p, b in ((5, 5, 0), (10, 10, 1_000), (30, 10, 1_600))]
+    assert memory.growth(runs) == 30.0
+
+
+@pytest.mark.slow
+def test_memory_is_measured_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(memory, "QUICK", memory.QUICK._replace(runs=((20, 10),)))
+    assert memory.command_line(["--quick", "--out", str(tmp_path)]) == 0
+    (run,) = (result := json.loads((tmp_path / "memory.json").read_text()))["runs"]
+    assert run["questions"] == 20 and run["peak_bytes_range"] == [run["peak_bytes"]] * 2
+    assert result["machine"]["command"].startswith("python -m benchmarks.memory")
+    assert "peak, MiB" in capsys.readouterr().out
+    shown = memory.in_readme({**result, "bytes_per_further_question": 30.0})
+    assert "| 20 | 10 |" in shown and "8.6 GB" in shown
+
+
+def test_a_block_of_the_readme_is_rewritten(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("a\n<!-- x -->\nold\n<!-- end -->\nb\n<!-- y -->\nkept\n<!-- end -->\n")
+    readme.rewrite("x", "new", path)
+    assert path.read_text() == "a\n<!-- x -->\n\nnew\n\n<!-- end -->\nb\n<!-- y -->\nkept\n<!-- end -->\n"
+    for marker in (MARKER, memory.MARKER):
+        assert f"<!-- {marker} -->" in readme.README.read_text()

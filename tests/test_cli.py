@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from command_line import ASK, BC, CPU, DATA, DATA_ARGS, IQL, QUIET, REWARD, ROWS, SHORT, labels, mistake
+from preference_files import write_pairs
 from safetensors import safe_open
 
 from lightning_pbrl.arguments import packaged_config
@@ -235,11 +236,13 @@ def build(*args: str):
     return train_cli([*args, *CPU], run=False)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(("experiment/", "preset/"))])
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(("experiment/", "preset/", "sweep/"))])
 def test_every_config_builds(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kind = name.split("/")[0]
     written = yaml.safe_load((CONF / name).read_text())
     if kind == "data":
+        write_pairs(tmp_path / "Lift/num100_q50_human_train.npz")  # without a simulator sizes are read from the file
+        monkeypatch.setenv("PREFERENCES_ROOT", str(tmp_path))
         cli = build("-c", name, "-c", "model/bc.yaml")
         assert type(cli.datamodule).__name__ == written["data"]["class_path"]
         assert cli.model.spec == cli.datamodule.spec

@@ -65,7 +65,7 @@ def write(folder: Path, experiment: dict[str, Any]) -> str:
 class InProcess:
     """Stands for the process of a stage, without the seconds that a new interpreter takes."""
 
-    pid = 0
+    pid = 2**30  # above every real one
     started: ClassVar[list[str]] = []
 
     def __init__(self, command: list[str], stdout: Any, **_: Any) -> None:

@@ -58,7 +58,7 @@ def test_a_constant_reward_has_no_scale() -> None:
 
 def test_equal_returns_leave_no_range() -> None:
     reward = torch.tensor([1.0, 2.0, 2.0, 1.0])
-    with pytest.raises(UserError, match=r"relabel\.normalize=return_range has no range to divide by: use relabel\.normalize=true"):
+    with pytest.raises(UserError, match=r"normalize=return_range has no range to divide by: use relabel\.normalize=true"):
         rescale(reward, table([0, 2, 4], reward=None), "return_range")
 
 

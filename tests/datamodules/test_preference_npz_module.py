@@ -122,3 +122,22 @@ def test_a_fold_of_the_published_answers() -> None:
     assert len(human.held_out_labels) == 20 and human.segment_length == 100
     assert torch.equal(human.held_out_labels.start, script.held_out_labels.start)  # the same pairs, other answers
     assert not torch.equal(human.held_out_labels.value, script.held_out_labels.value)
+
+
+def test_a_replay_beside_the_clips(tmp_path: Path) -> None:
+    """Single transitions come from the replay alone; the answers still point at the clips."""
+    path = write_pairs(tmp_path / "p.npz", pairs=8, steps=6, obs_dim=3, action_dim=2)
+    alone = loaded(path)
+    replay = PreferenceNPZDataModule(str(write_pairs(tmp_path / "q.npz", pairs=5, steps=4, obs_dim=3, action_dim=2)))
+    both = loaded(path, replay=replay, fold=0, folds=4)
+    assert len(both.source) == 2 * 8 * 6 + 2 * 5 * 4 and both.segment_length == 6
+    rows = both.source.drawable_rows(torch.arange(both.source.drawable_count))
+    assert torch.equal(rows, 96 + replay.source.drawable_rows(torch.arange(30)))  # not the last step of the ten clips
+    assert alone.labels is not None and both.labels is not None and both.held_out_labels is not None
+    assert sorted([*both.labels.start.tolist(), *both.held_out_labels.start.tolist()]) == sorted(alone.labels.start.tolist())
+
+
+def test_a_replay_of_another_task_is_refused(tmp_path: Path) -> None:
+    replay = PreferenceNPZDataModule(str(write_pairs(tmp_path / "q.npz", obs_dim=5, action_dim=2)))
+    with pytest.raises(UserError, match="the replay data 5 and 2: choose data of one task"):
+        loaded(write_pairs(tmp_path / "p.npz", obs_dim=3, action_dim=2), replay=replay)

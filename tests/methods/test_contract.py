@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from preference_toys import AnsweredToy
 from toys import SPEC, ToyData, assert_same, callbacks_for, make_trainer, read_csv
 
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
@@ -42,6 +43,8 @@ SMALL = {
     "max_episode_steps": 30,
     "encoder_batch_size": 8,
     "encoder_lr": 1e-2,
+    "lr_floor": 3e-3,
+    "warmup_fraction": 0.0,
     "warmup": 1,
     "n_init": 20,
     "n_emb": 15,
@@ -245,6 +248,11 @@ def test_a_policy_learner_never_reads_the_true_reward(name: str, relabel: str, t
     assert_same(methods[0].state_dict(), methods[1].state_dict())
 
 
+def unasked(name: str) -> dict[str, Any]:
+    """What seeds in one process learn answers from: they cannot ask, so these come with the data."""
+    return {"data": AnsweredToy(), "around": [AskTeacher()]} if "labels" in METHODS[name].needs else {}
+
+
 @each
 def test_replicas_are_their_seeds(name: str, tmp_path: Path) -> None:
     """Replica k of a population is seed + k alone, bit for bit in the looped layout, to rounding in the batched one."""
@@ -252,10 +260,11 @@ def test_replicas_are_their_seeds(name: str, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"{name} asks or acts while it trains, so its seeds run as processes"):
             small(name, replicas=2)
         return
-    loop = fit(name, tmp_path / "loop", method={"replicas": 2, "seed": 4, "layout": "loop"})
-    batched = fit(name, tmp_path / "batched", method={"replicas": 2, "seed": 4, "layout": "batched"})
+    two: dict[str, Any] = {"replicas": 2, "seed": 4, "dropout": 0.0}
+    loop = fit(name, tmp_path / "loop", method={**two, "layout": "loop"}, **unasked(name))
+    batched = fit(name, tmp_path / "batched", method={**two, "layout": "batched"}, **unasked(name))
     for k in range(2):
-        alone = fit(name, tmp_path / f"alone{k}", method={"seed": 4 + k})
+        alone = fit(name, tmp_path / f"alone{k}", method={"seed": 4 + k, "dropout": 0.0}, **unasked(name))
         expected = dict(alone.state_dict())
         loaded = load_method(tmp_path / "loop" / "checkpoints" / "last.ckpt", replica=k)
         assert_same(expected, dict(loaded.state_dict()))
@@ -274,10 +283,11 @@ def test_replicas_are_their_seeds(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [n for n, cls in METHODS.items() if cls.population])
 def test_a_population_resumes_like_one_seed(name: str, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"replicas": 2, "layout": "loop"}
-    straight = fit(name, tmp_path / "straight", method=settings)
-    fit(name, tmp_path / "stopped", method=settings, max_epochs=1)
-    resumed = fit(name, tmp_path / "stopped", ckpt_path=tmp_path / "stopped" / "checkpoints" / "last.ckpt", method=settings)
+    settings: dict[str, Any] = {"replicas": 2, "layout": "loop", "dropout": 0.0}
+    last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
+    straight = fit(name, tmp_path / "straight", method=settings, **unasked(name))
+    fit(name, tmp_path / "stopped", method=settings, max_epochs=1, **unasked(name))
+    resumed = fit(name, tmp_path / "stopped", ckpt_path=last, method=settings, **unasked(name))
     for key, engine in straight.engines.items():
         assert_same(engine.state_dict(), resumed.engines[key].state_dict())
     assert read_csv(tmp_path / "straight") == read_csv(tmp_path / "stopped")

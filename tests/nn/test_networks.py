@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_pbrl.nn import MLP, GaussianActor, Normalizer
+from lightning_pbrl.nn import MLP, DeterministicActor, GaussianActor, Normalizer
 from lightning_pbrl.nn.actor import LOG_STD_RANGE
 
 
@@ -134,3 +134,68 @@ def test_normalizer_does_not_depend_on_its_chunks() -> None:
 def test_normalizer_is_saved_but_never_trained() -> None:
     normalizer = Normalizer(2)
     assert set(normalizer.state_dict()) == {"mean", "scale"} and not list(normalizer.parameters())
+
+
+def test_orthogonal_initialisation() -> None:
+    """Every member's matrix has orthonormal rows or columns, of its own; biases are zero."""
+    torch.manual_seed(0)
+    mlp = MLP(5, 3, (16, 16), members=2, ortho_init=True)
+    for weight in mlp.weights:
+        for matrix in weight.detach():
+            wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+            torch.testing.assert_close(wide @ wide.T, torch.eye(len(wide)), rtol=0, atol=1e-5)
+        assert not torch.equal(weight[0], weight[1])
+    assert all((bias == 0).all() for bias in mlp.biases)
+
+
+@pytest.mark.parametrize(("members", "layout"), [(None, "auto"), (2, "loop"), (2, "batched")])
+def test_dropout_drops_hidden_units_while_training_only(members: int | None, layout: str) -> None:
+    torch.manual_seed(0)
+    mlp = MLP(4, 1, (2000,), members=members, layout=layout, dropout=0.25)
+    plain = MLP(4, 1, (2000,), members=members, layout=layout)
+    plain.load_state_dict(mlp.state_dict())
+    x = torch.randn(300, 4)
+    assert torch.equal(mlp(x, dropout=False), plain(x))
+    assert not torch.equal(mlp(x), mlp(x))
+    # kept units are scaled up by 4/3: the mean over masks is the whole network, the variance p / (1 - p) sum (w h)^2
+    error = mlp(x).detach() - plain(x).detach()
+    assert abs(error.mean().item()) < 4 * error.std().item() / error.numel() ** 0.5
+    layers = zip(plain.weights, plain.biases, strict=True)
+    (w0, b0), (w1, _) = ((w, b) if members is None else (w[0], b[0]) for w, b in layers)
+    expected = 0.25 / 0.75 * (w1 * torch.relu(x @ w0.T + b0)).square().sum(1).mean()
+    assert (error if members is None else error[0]).var().item() == pytest.approx(expected.item(), rel=0.3)
+    assert torch.equal(mlp.eval()(x), plain(x))
+
+
+@pytest.mark.parametrize(("members", "layout"), [(None, "auto"), (2, "loop"), (2, "batched")])
+def test_a_held_output_bias_counts_but_has_no_gradient(members: int | None, layout: str) -> None:
+    torch.manual_seed(0)
+    held = MLP(4, 1, (8,), members=members, layout=layout, hold_output_bias=True)
+    free = MLP(4, 1, (8,), members=members, layout=layout)
+    free.load_state_dict(held.state_dict())
+    x = torch.randn(6, 4)
+    assert torch.equal(held(x), free(x))
+    *others, last = torch.autograd.grad(held(x).square().sum(), list(held.parameters()))
+    *expected, moved = torch.autograd.grad(free(x).square().sum(), list(free.parameters()))
+    torch.testing.assert_close(others, expected)
+    assert (last == 0).all() and (moved != 0).any()
+
+
+def test_a_deterministic_policy_has_the_density_of_a_squared_error() -> None:
+    torch.manual_seed(0)
+    actor = DeterministicActor(4, 3, (8,), dropout=0.5)
+    obs, action = torch.randn(7, 4), torch.rand(7, 3) * 2 - 1
+    mean = actor.act(obs, sample=True)
+    assert torch.equal(mean, actor.act(obs)) and mean.abs().max() <= 1
+    pairs = zip(mean.tolist(), action.tolist(), strict=True)
+    slow = [-sum((m - a) ** 2 for m, a in zip(*row, strict=True)) for row in pairs]
+    assert actor.log_prob(obs, action, dropout=False).tolist() == pytest.approx(slow, abs=1e-5)
+
+
+def test_a_gaussian_sample_is_mean_plus_noise_in_units_of_its_spread() -> None:
+    torch.manual_seed(0)
+    actor = GaussianActor(4, 2, (8,), log_std_range=(-1.0, 0.5), dropout=0.5)
+    actor.log_std.data = torch.tensor([-3.0, 0.25])
+    obs, noise = torch.randn(5, 4), torch.full((5, 2), 3.0)
+    expected = actor.act(obs) + 3 * torch.tensor([math.exp(-1.0), math.exp(0.25)])
+    torch.testing.assert_close(actor.sample(obs, noise), expected)

@@ -1,30 +1,49 @@
-"""A reward fit that a test kills: ``killable_run.py FOLDER``; it goes on from what FOLDER holds.
+"""A fit that a test kills: ``killable_run.py METHOD FOLDER [STEPS]``; it goes on from what FOLDER holds.
 
-The teacher writes every question to FOLDER/calls.txt before it answers, on disk when it returns.
+The teacher writes every question to FOLDER/calls.txt before it answers, and the logger every row to FOLDER/rows.jsonl; both are
+on disk when the run goes on. FOLDER/end.pt holds what a finished run has learnt. With STEPS the run stands still after so many
+encoder steps, until it is killed.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from clarify_toys import SkippableData, tiny
+from pytorch_lightning.loggers import Logger
 from toys import SPEC, ToyData, make_trainer
 
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.data.feedback import Answer, Clips, Query
+from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.queries.base import QueryStrategy
 from lightning_pbrl.queries.disagreement import DisagreementQuery
+from lightning_pbrl.queries.embedding import EmbeddingQuery
+from lightning_pbrl.teachers.base import Teacher
 from lightning_pbrl.teachers.simulated import SimulatedTeacher
+from lightning_pbrl.teachers.skip import SkipTeacher
 from lightning_pbrl.train_cli import RoundCheckpoint
 
 BUDGET, PER_ROUND, AT_ONCE = 48, 12, 4
+
+
+def append(path: Path, line: str) -> None:
+    """Add a line to a file, on disk when this returns."""
+    with open(path, "a") as file:
+        file.write(f"{line}\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 class FewAtOnce(DisagreementQuery):
@@ -36,36 +55,85 @@ class FewAtOnce(DisagreementQuery):
         return super().propose(pool, min(n, AT_ONCE), model, labels, rng)
 
 
-class SlowTeacher(SimulatedTeacher):
-    """Takes 10 ms a question and keeps a durable log of what it was asked."""
+class Slow(Teacher):
+    """Mixed into a teacher: takes 10 ms a question and keeps a durable log of what it was asked."""
 
-    def __init__(self, log: Path) -> None:
-        super().__init__()
-        self._log = log
+    log: Path
 
     def answer(self, query: Query, clips: Clips, keys: torch.Tensor) -> Answer:
-        with open(self._log, "a") as file:
-            for key in keys.tolist():
-                time.sleep(0.01)
-                file.write(f"{key}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        return super().answer(query, clips, keys)
+        for key in keys.tolist():
+            time.sleep(0.01)
+            append(self.log, str(key))
+        return super().answer(query, clips, keys)  # type: ignore[safe-super]
 
 
-def main(folder: Path) -> None:
-    """One fit, resumed from ``last.ckpt`` when there is one."""
+class SlowTeacher(Slow, SimulatedTeacher):
+    """Answers everything."""
+
+
+class SlowSkipTeacher(Slow, SkipTeacher):
+    """Skips what it cannot compare."""
+
+
+class Rows(Logger):
+    """Keeps every logged row in a durable file, and stands still after ``steps`` encoder steps (never when 0)."""
+
+    name = version = "rows"
+
+    def __init__(self, path: Path, steps: int) -> None:
+        super().__init__()
+        self.path, self.left = path, steps
+        self.step: int | None = None
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        append(self.path, json.dumps({**metrics, "step": step}, sort_keys=True))
+        if "train/encoder_loss" in metrics and step != self.step:  # the block that closes a round repeats the last row
+            self.left, self.step = self.left - 1, step
+            if self.left == 0:
+                time.sleep(600)
+
+    def log_hyperparams(self, *settings: Any, **more: Any) -> None:
+        """Not kept."""
+
+
+class Case(NamedTuple):
+    """What is trained on what, and who asks and answers."""
+
+    method: Method
+    data: ToyData
+    teacher: Slow
+    query: QueryStrategy
+    uniform_first: bool
+
+
+def case(name: str) -> Case:
+    """By method name; CLARIFY asks a round's 12 questions at once, the ensemble four at a time."""
+    if name == "CLARIFY":
+        sizes: dict[str, Any] = {"n_init": 10, "n_emb": 8, "width": 8, "dropout": 0.1, "epochs": 10, "batch_size": 8}
+        return Case(tiny(**sizes, block=1, seed=1), SkippableData(), SlowSkipTeacher(0.5), EmbeddingQuery(), True)
+    method = RewardEnsemble(SPEC, hidden=(16,), epochs=20, stop_accuracy=1.0, batch_size=8, seed=1)
+    return Case(method, ToyData(), SlowTeacher(), FewAtOnce(), False)
+
+
+def main(name: str, folder: Path, steps: int = 0) -> None:
+    """One fit, resumed from ``last.ckpt`` when there is one, and one test."""
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     torch.set_num_threads(1)
-    ask = AskTeacher(SlowTeacher(folder / "calls.txt"), FewAtOnce(), BUDGET, PER_ROUND, uniform_first=False)
-    method = RewardEnsemble(SPEC, hidden=(16,), epochs=20, stop_accuracy=1.0, batch_size=8, seed=1)
+    method, data, teacher, query, uniform_first = case(name)
+    teacher.log = folder / "calls.txt"
+    ask = AskTeacher(teacher, query, BUDGET, PER_ROUND, uniform_first)
     last = folder / "checkpoints" / "last.ckpt"
-    trainer = make_trainer(folder, [RoundCheckpoint(), ask])
-    trainer.fit(method, ToyData(), ckpt_path=last if last.exists() else None)
-    engine = method.engines["reward"].state_dict()
-    torch.save({"weights": dict(method.state_dict()), "engine": engine, "labels": tuple(method.labels)}, folder / "end.part")
+    trainer = make_trainer(folder, [RoundCheckpoint(), ask], logger=Rows(folder / "rows.jsonl", steps))
+    trainer.fit(method, data, ckpt_path=last if last.exists() else None)
+    end = {
+        "weights": {key: value.clone() for key, value in method.state_dict().items()},
+        "engines": {name: engine.state_dict() for name, engine in method.engines.items()},
+        "labels": [method.labels.start, method.labels.value.nan_to_num(-1.0), method.labels.status],  # NaN equals nothing
+        "tested": trainer.test(method, data, verbose=False),
+    }
+    torch.save(end, folder / "end.part")
     os.replace(folder / "end.part", folder / "end.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:]))
