@@ -1,4 +1,4 @@
-"""``python -m benchmarks [engine] [scoring] [--quick]``: measure the claims; a table and ``results/*.json``."""
+"""``python -m benchmarks [engine] [scoring] [encoder] [ipl] [--quick]``: measure the claims; a table and ``results/*.json``."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import engine, scoring
+from benchmarks import encoder, engine, ipl, scoring
 from benchmarks.measure import machine
+from benchmarks.readme import RESULTS, rewrite
 
-RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parent / "README.md"
-MARKERS = ("<!-- results: written by python -m benchmarks -->", "<!-- end of results -->")
-SUITES = {"engine": engine, "scoring": scoring}
+MARKER = "results: written by python -m benchmarks"
+SUITES = {"engine": engine, "scoring": scoring, "encoder": encoder, "ipl": ipl}
 
 
 def table(claims: list[dict[str, Any]]) -> Table:
@@ -48,15 +47,8 @@ def in_readme(folder: Path) -> str:
         for row in result["claims"]:
             goal = "" if row["goal"] is None else f"{row['goal']:g}"
             lines.append(f"| {row['claim']} | {goal} | {row['ratio']:.4g} | {row['min']:.4g} .. {row['max']:.4g} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def update_readme(folder: Path) -> None:
-    """Rewrite what stands between the README's two markers."""
-    text = README.read_text()
-    head, tail = text.split(MARKERS[0])[0], text.split(MARKERS[1])[1]
-    README.write_text(f"{head}{MARKERS[0]}\n\n{in_readme(folder)}\n{MARKERS[1]}{tail}")
+        lines += ["", *([result["note"], ""] if "note" in result else [])]
+    return "\n".join(lines[:-1])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         path.write_text(json.dumps({"machine": before, **result}, indent=2) + "\n")
         claims += result["claims"]
     if options.out == RESULTS and not options.quick and all((RESULTS / f"{name}.json").exists() for name in SUITES):
-        update_readme(RESULTS)
+        rewrite(MARKER, in_readme(RESULTS))
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table(claims))
     console.print(f"Written to {options.out}.")

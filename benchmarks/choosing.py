@@ -130,7 +130,7 @@ def main() -> int:
     for encoder, settings in ENCODERS.items():
         for seed in options.seeds:
             rows.setdefault(encoder, {})[f"seed{seed}"] = study(room, seed, settings)
-            about = {**machine(), "command": f"python -m benchmarks.choosing --seeds {' '.join(map(str, options.seeds))}"}
+            about = machine("python -m benchmarks.choosing")
             options.out.write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
             console.log(encoder, seed)
     table = Table("", *rows, title="share of clear answers, mean over seeds")

@@ -97,8 +97,8 @@ def summary(seen: Rounds) -> dict[str, dict[str, float]]:
     return {name: {"median": median(s), "min": min(s), "max": max(s)} for name, s in seen.items()}
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers depend on besides the code."""
+def machine(program: str = "python -m benchmarks") -> dict[str, Any]:
+    """What the numbers of ``program`` depend on besides the code."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -109,7 +109,7 @@ def machine() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "load_average": [round(x, 2) for x in os.getloadavg()],
-        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "command": " ".join([program, *sys.argv[1:]]),
     }
 
 
