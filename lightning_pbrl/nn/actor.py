@@ -1,4 +1,4 @@
-"""Stochastic policies."""
+"""Policies with a tanh mean: Gaussian, and deterministic."""
 
 from __future__ import annotations
 
@@ -23,23 +23,69 @@ class GaussianActor(nn.Module):
         obs_dim: observation size O.
         action_dim: action size A.
         hidden: sizes of the hidden layers.
+        log_std_range: bounds of the logarithm of the standard deviation.
+        dropout: of the hidden units, while the log density is trained; acting never drops any.
+        ortho_init: orthogonal weights and zero biases.
     """
 
-    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int] = (256, 256)) -> None:
+    def __init__(
+        self,
+        obs_dim: int,
+        action_dim: int,
+        hidden: Sequence[int] = (256, 256),
+        log_std_range: tuple[float, float] = LOG_STD_RANGE,
+        dropout: float = 0.0,
+        ortho_init: bool = False,
+    ) -> None:
         super().__init__()
-        self.mean = MLP(obs_dim, action_dim, hidden, output=nn.Tanh)
+        self.mean = MLP(obs_dim, action_dim, hidden, output=nn.Tanh, dropout=dropout, ortho_init=ortho_init)
         self.log_std = nn.Parameter(torch.zeros(action_dim))
+        self.log_std_range = log_std_range
 
-    def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
+    def log_prob(self, obs: Tensor, action: Tensor, dropout: bool = True) -> Tensor:
         """Log density summed over action dimensions: (B, O), (B, A) -> (B,)."""
-        log_std = self.log_std.clamp(*LOG_STD_RANGE)
-        z = (action - self.mean(obs)) * torch.exp(-log_std)
+        log_std = self.log_std.clamp(*self.log_std_range)
+        z = (action - self.mean(obs, dropout)) * torch.exp(-log_std)
         return (-0.5 * z.square() - log_std - _HALF_LOG_TAU).sum(-1)
+
+    def sample(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """The action that standard normal ``noise`` makes of the policy, not clamped: (B, O), (B, A) -> (B, A)."""
+        return self.mean(obs, dropout=False) + self.log_std.clamp(*self.log_std_range).exp() * noise
 
     def act(self, obs: Tensor, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
         """Mean action, or a sample of the policy, in [-1, 1]: (B, O) -> (B, A)."""
-        mean = self.mean(obs)
         if not sample:
-            return mean
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return (mean + self.log_std.clamp(*LOG_STD_RANGE).exp() * noise).clamp(-1.0, 1.0)
+            return self.mean(obs, dropout=False)
+        noise = torch.randn(*obs.shape[:-1], len(self.log_std), generator=generator, device=obs.device)
+        return self.sample(obs, noise).clamp(-1.0, 1.0)
+
+
+class DeterministicActor(nn.Module):
+    """Policy without a spread, whose log density is minus the squared error (CPL, arXiv 2310.13639).
+
+    Args:
+        obs_dim: observation size O.
+        action_dim: action size A.
+        hidden: sizes of the hidden layers.
+        dropout: of the hidden units, while the log density is trained; acting never drops any.
+        ortho_init: orthogonal weights and zero biases.
+    """
+
+    def __init__(
+        self,
+        obs_dim: int,
+        action_dim: int,
+        hidden: Sequence[int] = (256, 256),
+        dropout: float = 0.0,
+        ortho_init: bool = False,
+    ) -> None:
+        super().__init__()
+        self.mean = MLP(obs_dim, action_dim, hidden, output=nn.Tanh, dropout=dropout, ortho_init=ortho_init)
+
+    def log_prob(self, obs: Tensor, action: Tensor, dropout: bool = True) -> Tensor:
+        """-|π(s) - a|^2, a Gaussian's log density without its constants: (B, O), (B, A) -> (B,)."""
+        return -(self.mean(obs, dropout) - action).square().sum(-1)
+
+    def act(self, obs: Tensor, sample: bool = False) -> Tensor:
+        """The action, in [-1, 1], which is the sample, too: (B, O) -> (B, A)."""
+        return self.mean(obs, dropout=False)

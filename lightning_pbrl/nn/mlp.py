@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_pbrl.nn.linear import linear
@@ -26,8 +27,12 @@ class MLP(nn.Module):
         activation: module class between layers.
         output: module class after the last layer; None for a linear output.
         layout: "auto", "loop" or "batched"; see above.
+        dropout: probability with which a hidden unit is dropped while training, in [0, 1).
+        ortho_init: orthogonal weights (gain 1, each member its own) and zero biases.
+        hold_output_bias: the last bias never moves. For outputs of which only differences are trained: their common constant
+            has no gradient but rounding errors, and Adam would blow these up to steps of full size.
 
-    Initialisation: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)), as ``torch.nn.Linear``.
+    Initialisation: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)), as ``torch.nn.Linear``, unless ``ortho_init``.
     """
 
     def __init__(
@@ -39,45 +44,63 @@ class MLP(nn.Module):
         activation: type[nn.Module] = nn.ReLU,
         output: type[nn.Module] | None = None,
         layout: str = "auto",
+        dropout: float = 0.0,
+        ortho_init: bool = False,
+        hold_output_bias: bool = False,
     ) -> None:
         super().__init__()
-        self.members, self.layout = members, layout
+        self.members, self.layout, self.dropout, self.hold_output_bias = members, layout, dropout, hold_output_bias
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in pairwise([in_dim, *hidden, out_dim]):
             bound = 1.0 / math.sqrt(fan_in)
             lead = () if members is None else (members,)
             self.weights.append(torch.empty(*lead, fan_out, fan_in).uniform_(-bound, bound))
             self.biases.append(torch.empty(*lead, fan_out).uniform_(-bound, bound))
+        if ortho_init:
+            for weight, bias in zip(self.weights, self.biases, strict=True):
+                for matrix in weight.detach().view(-1, *weight.shape[-2:]):
+                    nn.init.orthogonal_(matrix)
+                nn.init.zeros_(bias)
         self.activation = activation()
         self.output = nn.Identity() if output is None else output()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out); with members (B, in) or (E, B, in) -> (E, B, out)."""
+    def forward(self, x: Tensor, dropout: bool = True) -> Tensor:
+        """(..., in) -> (..., out); with members (B, in) or (E, B, in) -> (E, B, out).
+
+        ``dropout=False`` leaves dropout out while training, too: what acts or is compared wants the whole network.
+        """
+        rate, all_biases = self.dropout if self.training and dropout else 0.0, list(self.biases)
+        if self.hold_output_bias:
+            all_biases[-1] = all_biases[-1].detach() + 0.0 * all_biases[-1]  # its gradient is zero, not absent
         if self.members is None:
-            return self._net(x, list(self.weights), list(self.biases))
+            return self._net(x, list(self.weights), all_biases, rate)
         if self.layout == "batched" or (self.layout == "auto" and x.is_cuda):
-            return self._batched(x)
+            return self._batched(x, all_biases, rate)
         inputs = x.unbind(0) if x.dim() == 3 else (x,) * self.members
         weights = [w.unbind(0) for w in self.weights]
-        biases = [b.unbind(0) for b in self.biases]
+        biases = [b.unbind(0) for b in all_biases]
         return torch.stack(
-            [self._net(inputs[e], [w[e] for w in weights], [b[e] for b in biases]) for e in range(self.members)]
+            [self._net(inputs[e], [w[e] for w in weights], [b[e] for b in biases], rate) for e in range(self.members)]
         )
 
-    def _net(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    def _net(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], rate: float) -> Tensor:
         last = len(weights) - 1
         for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
             x = linear(x, weight, bias)
             if layer < last:
-                x = self.activation(x)
+                x = self._hidden(x, rate)
         return self.output(x)
 
-    def _batched(self, x: Tensor) -> Tensor:
+    def _batched(self, x: Tensor, biases: Sequence[Tensor], rate: float) -> Tensor:
         if x.dim() == 2:
             x = x.expand(self.members or 1, -1, -1)
         last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+        for layer, (weight, bias) in enumerate(zip(self.weights, biases, strict=True)):
             x = torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
             if layer < last:
-                x = self.activation(x)
+                x = self._hidden(x, rate)
         return self.output(x)
+
+    def _hidden(self, x: Tensor, rate: float) -> Tensor:
+        x = self.activation(x)
+        return F.dropout(x, rate) if rate > 0.0 else x

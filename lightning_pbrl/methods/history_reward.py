@@ -1,0 +1,243 @@
+"""Rewards that depend on the past: how their networks are fitted to preferences and how they relabel data.
+
+Source: Preference Transformer (Kim et al., ICLR 2023, arXiv 2303.00957) and its released code, which trains and uses all its
+non-Markov rewards in one way; the networks are in ``nn/preference_transformer.py`` and ``nn/lstm_reward.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_pbrl.data.feedback import Labels, Query
+from lightning_pbrl.data.relabel import predict_window_reward
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.losses.preference import preference_accuracy, preference_cross_entropy
+from lightning_pbrl.methods.base import Metrics, Phase, Spec
+from lightning_pbrl.methods.reward_model import RewardModel
+from lightning_pbrl.rng import derive
+
+PASSES_PER_BLOCK = 5
+"""Passes between two looks at the kept answers (released code)."""
+MIN_GAIN = 1e-3
+"""Nats by which a loss must be below the best one so far to count as better (released code)."""
+CPU_STEPS, CUDA_STEPS = 3_200, 262_144
+"""Steps per forward when whole segments are scored."""
+
+
+class HistoryReward(RewardModel):
+    r"""Members that explain preferences by rewards of steps *in their history*.
+
+    .. math::
+        P(\sigma_1 \succ \sigma_0) = \text{logistic}\big(S(\sigma_1) - S(\sigma_0)\big), \qquad
+        L = \text{cross-entropy}(P, \text{label}), \qquad S(\sigma) = \tfrac1T \textstyle\sum_t z_t
+
+    with z_t from the member network. A round is ``epochs`` passes over all answers given so far; the learning rate rises
+    linearly from ``lr_floor`` to ``lr`` and falls back along half a cosine, anew in every round.
+
+    Args:
+        spec: sizes, linked from the data module.
+        ensemble_size: members; one as published, two or more for strategies that ask where members disagree.
+        train_type: a segment's score S: mean or sum of z over its steps, or the last one.
+        lr: largest learning rate of AdamW.
+        lr_floor: learning rate at the beginning and at the end of a round.
+        warmup_fraction: part of a round's updates in which the learning rate rises.
+        weight_decay: AdamW's.
+        epochs: passes over the answers per round.
+        batch_size: pairs per update and member.
+        best: which weights a round ends with: those with the smallest loss on answers that are kept out of training
+            (held_out), on as many that are not (train; the released code, which cannot see overfitting), or the last.
+        held_out_every: which answers choose the best weights: every n-th (10: a tenth of them).
+        window: steps a reward may look back when data are relabelled; null for the length of the segments trained on.
+        relabel_by: the reward of a step from the window that ends there: r of its last step (last), the mean of r over
+            the window (mean), what the last step adds to the r of the step before it (difference), or the mean of z
+            (score): what preferences determine where r alone is not determined, see docs/methods/preference_transformer.md.
+        tile: pairs evaluated at once on CPU, to bound memory; null for whole batches.
+        **engine: the arguments of :class:`Method`.
+
+    Raises:
+        UserError: for numbers out of their range.
+    """
+
+    trained_length: Tensor
+    # Of the running round, kept out of module registration.
+    best_loss: float
+    best_weights: Tensor | None
+
+    def __init__(
+        self,
+        spec: Spec,
+        ensemble_size: int = 1,
+        train_type: Literal["mean", "sum", "last"] = "mean",
+        lr: float = 1e-3,
+        lr_floor: float = 1e-4,
+        warmup_fraction: float = 0.1,
+        weight_decay: float = 1e-4,
+        epochs: int = 10_000,
+        batch_size: int = 256,
+        best: Literal["held_out", "train", "last"] = "held_out",
+        held_out_every: int = 10,
+        window: int | None = None,
+        relabel_by: Literal["last", "mean", "difference", "score"] = "last",
+        tile: int | None = 16,
+        **engine: Any,
+    ) -> None:
+        super().__init__(spec, **engine)
+        if held_out_every < 2 or not 0 <= warmup_fraction < 1 or (window is not None and window < 1):
+            raise UserError(
+                f"held_out_every={held_out_every}, warmup_fraction={warmup_fraction}, window={window}: give at least 2, a "
+                "fraction in [0, 1), and at least 1 step or null."
+            )
+
+    @abstractmethod
+    def member(self) -> nn.Module:
+        """A new member network: ``forward`` gives r and z of each step, ``last`` r of the last step."""
+
+    def build(self) -> None:
+        super().build()
+        self.members = nn.ModuleList(self.member() for _ in range(self.hparams.ensemble_size))
+        self.register_buffer("trained_length", torch.zeros((), dtype=torch.int64))
+        self.judges = Labels.empty()
+        self.__dict__.update(best_loss=math.inf, best_weights=None)
+
+    def programs(self) -> dict[str, Program]:
+        h = self.hparams
+        adamw = {"optimizer": torch.optim.AdamW, "options": {"weight_decay": h.weight_decay}}
+        groups = {"members": Group(h.lr, schedule=self.warmup_cosine, **adamw)}  # type: ignore[arg-type]
+        tile = h.tile if self.device.type == "cpu" else None
+        return {"reward": Program(groups, [self.losses], self.sample_passes, self.gather_pairs, tile=tile, ragged=True)}
+
+    def plan(self, round_number: int) -> list[Phase]:
+        best, every = self.hparams.best, self.hparams.held_out_every
+        judging = torch.arange(len(self.labels)) % every == every - 1  # by position: a judge stays one in later rounds
+        self.judges = self.labels.take(judging & (best != "last")).preferences().to(self.device)
+        pairs = self.labels.take(~judging).preferences() if best == "held_out" else self.training_pairs()
+        self.__dict__.update(best_loss=math.inf, best_weights=None)
+        if len(pairs):
+            self.trained_length.fill_(pairs.length)
+        one_pass = self.begin_fit(pairs)
+        updates, block = self.hparams.epochs * one_pass, PASSES_PER_BLOCK * one_pass
+        fit = Phase("reward", "reward", updates, block=block, start=self.seed_dropout, done=self.remember_best)
+        return [fit, Phase("best weights", start=self.take_best)]
+
+    def seed_dropout(self) -> None:
+        """Give this round's dropout its own stream: a resumed round drops what it would have dropped."""
+        torch.manual_seed(derive(self.seed, "dropout", self.trainer.current_epoch, self.trainer.global_rank))
+
+    def warmup_cosine(self, done: int) -> float:
+        """Factor on ``lr`` after ``done`` updates in all: linear from the floor, then half a cosine back to it."""
+        h = self.hparams
+        floor, total = h.lr_floor / h.lr, h.epochs * self.one_pass
+        warmup, now = int(h.warmup_fraction * total), max(done - self.fit_began, 0)
+        if now < warmup:
+            return floor + (1 - floor) * now / warmup
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min((now - warmup) / max(total - warmup, 1), 1.0)))
+
+    # Losses --------------------------------------------------------------------------------------------------------------
+
+    def gather_pairs(self, ids: Tensor) -> dict[str, Tensor]:
+        """Indices (E, b) -> segments (E, b, 2, T, O + A) and labels (E, b)."""
+        return {"segments": self.source.segments(self.pairs.start[ids], self.pairs.length), "label": self.pairs.value[ids]}
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        segments, label = batch["segments"], batch["label"]
+        scores = self.scores(segments.flatten(1, 2)).view(segments.shape[:3])
+        return {
+            "members": preference_cross_entropy(scores, label).sum(),
+            "accuracy": preference_accuracy(scores.detach(), label).mean(),
+        }
+
+    def scores(self, segments: Tensor) -> Tensor:
+        """Each member's score of its own segments: (E, n, T, O + A) -> (E, n)."""
+        z = torch.stack([member(own)[1] for member, own in zip(self.members, segments, strict=True)])
+        if self.hparams.train_type == "last":
+            return z[..., -1]
+        return z.mean(-1) if self.hparams.train_type == "mean" else z.sum(-1)
+
+    # The best weights of a round -------------------------------------------------------------------------------------------
+
+    def remember_best(self, metrics: Metrics | None = None) -> bool:
+        """Keep the weights if their loss on the judging answers is the smallest so far; never ends the round."""
+        if len(self.judges):
+            scores = self.returns(Query("pair", self.judges.start, self.judges.length))
+            loss = float(preference_cross_entropy(scores, self.judges.value).mean())
+            if loss < self.best_loss - MIN_GAIN:
+                weights = self.engines["reward"].flat.storage["members"].clone()
+                self.__dict__.update(best_loss=loss, best_weights=weights)
+        return False
+
+    def take_best(self) -> None:
+        """End the round with the best weights."""
+        self.remember_best()
+        if self.best_weights is not None:
+            self.engines["reward"].flat.storage["members"].copy_(self.best_weights)
+            self.__dict__["best_weights"] = None
+
+    # What strategies and policies get --------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def returns(self, query: Query) -> Tensor:
+        """Score of every asked segment per member, (E, B, C)."""
+        start = query.start.reshape(-1).to(self.source.device)
+        tile = max((CPU_STEPS if start.device.type == "cpu" else CUDA_STEPS) // query.length, 1)
+        with evaluating(self.members):
+            parts = [self.source.segments(rows, query.length) for rows in start.split(tile)]
+            scores = [self.scores(part.expand(len(self.members), *part.shape)) for part in parts]
+        return torch.cat(scores, dim=1).view(-1, *query.start.shape)
+
+    def reward(self, features: Tensor) -> Tensor:
+        """Reward per member of steps *without a past*: (n, O + A) -> (E, n). Steps of an episode: :meth:`relabel`."""
+        return self._last(features.unsqueeze(1), None)
+
+    def relabel(self, source: Transitions, rows: Tensor | None = None) -> Tensor:
+        """The members' mean reward of every row (N,), or of ``rows`` (n,), each from the window that ends there."""
+        length = self.hparams.window or int(self.trained_length)
+        if length == 0:
+            raise UserError(f"{type(self).__name__} has not been trained, so it does not know how far to look back: set window.")
+        ways = {"last": self._last, "mean": self._mean, "difference": self._difference, "score": self._score}
+        way = ways[self.hparams.relabel_by]
+        return predict_window_reward(source, lambda features, time: self.combine(way(features, time)), length, rows)
+
+    def predict_step(self, index: Tensor) -> dict[str, Tensor]:
+        return {"row": index, "learned_reward": self.relabel(self.source, index).cpu()}
+
+    def _last(self, features: Tensor, time: Tensor | None) -> Tensor:
+        """The last step's r of windows: (n, L, O + A), (n, L) -> (E, n)."""
+        with evaluating(self.members):
+            return torch.stack([member.last(features, time) for member in self.members])  # type: ignore[operator]
+
+    def _mean(self, features: Tensor, time: Tensor | None, which: int = 0) -> Tensor:
+        """The mean over windows of r (0) or z (1)."""
+        with evaluating(self.members):
+            value = torch.stack([member(features, time)[which] for member in self.members])
+        return value.mean(-1) if time is None else (value * (time > 0)).sum(-1) / (time > 0).sum(-1)
+
+    def _score(self, features: Tensor, time: Tensor | None) -> Tensor:
+        return self._mean(features, time, which=1)
+
+    def _difference(self, features: Tensor, time: Tensor | None) -> Tensor:
+        """The last step's r minus that of the step before it in the same window, 0 where there is none."""
+        with evaluating(self.members):
+            reward = torch.stack([member(features, time)[0][:, -2:] for member in self.members])
+        if time is not None:
+            reward = reward * (time[:, -2:] > 0)
+        return reward[..., -1] - reward[..., :-1].sum(-1)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Dropout off, for as long as this lasts."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
