@@ -37,8 +37,8 @@ class PreferenceNPZDataModule(OfflineDataModule):
         fold: which fold of the answers is held out for validation, 0 .. ``folds`` - 1; None learns from all of them. Clips of
             held-out pairs stay in the data. ``evaluation_seed`` decides the folds.
         folds: parts that the answers are split into.
-        replay: a data set of the same task from which learners draw single transitions, such as D4RLDataModule; the clips are then
-            seen through their answers alone. Its own simulator is not used.
+        replay: a data set of the same task from which learners draw single transitions, such as D4RLDataModule; the clips are
+            then seen through their answers alone. Its own simulator is not used.
         **offline: the other arguments of :class:`OfflineDataModule`; ``segment_length`` is the clips' own.
 
     Raises:

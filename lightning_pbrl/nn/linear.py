@@ -22,7 +22,7 @@ MIN_WIDTH, MIN_WORK = 32, 2_500_000
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return x W^T + b: (..., in), (out, in), (out,) -> (..., out)."""
     if ONEDNN and _suits_onednn(x, weight):
-        return _Product.apply(x, weight, bias)
+        return _Product.apply(x.contiguous(), weight, bias)  # oneDNN's gradient of a strided view takes hundreds of times as long
     return F.linear(x, weight, bias)
 
 
@@ -46,6 +46,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
+        grad = grad.contiguous()
         of_x, of_weight, of_bias = ctx.needs_input_grad
         product = _Product.apply if torch.is_grad_enabled() else _product  # a graph when second derivatives are wanted
         return (

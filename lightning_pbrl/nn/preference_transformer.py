@@ -113,4 +113,4 @@ class TransformerReward(nn.Module):
         tokens = torch.stack([self.action(action) + when, self.state(obs) + when], dim=2).flatten(1, 2)  # (B, 2 T, W)
         valid = None if time is None else (time > 0).repeat_interleave(2, dim=1)
         out = self.stack(self.norm(tokens), valid, last)
-        return out if last else out[:, 1::2].contiguous()  # oneDNN is hundreds of times slower on every other row
+        return out if last else out[:, 1::2]

@@ -63,3 +63,15 @@ def test_vmap_over_replicas_of_weights_and_gradients(inputs):
 def test_switch_off_gives_torchs_own(inputs, monkeypatch):
     monkeypatch.setattr(module, "ONEDNN", False)
     assert torch.equal(linear(*inputs), F.linear(*inputs))
+
+
+def test_a_strided_view_is_as_good_as_its_copy():
+    """oneDNN's own gradient of a view is right, but takes hundreds of times as long; so it gets a copy."""
+    rng = torch.Generator().manual_seed(0)
+    rows, weight, bias = (torch.randn(shape, generator=rng) for shape in ((ROWS, 2 * IN), (OUT, IN), (OUT,)))
+    weight.requires_grad_()
+    view = rows[:, :IN]
+    found = [linear(x, weight, bias) for x in (view, view.clone(memory_format=torch.contiguous_format))]
+    assert not view.is_contiguous() and found[0].grad_fn.saved_tensors[0].is_contiguous()
+    grads = [torch.autograd.grad(value.sum(), weight)[0] for value in found]
+    assert torch.equal(*found) and torch.equal(*grads)
