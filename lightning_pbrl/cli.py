@@ -1,4 +1,4 @@
-"""The command line: stock LightningCLI for fit, validate, test and predict; run, collect, list and plot beside it.
+"""The command line: stock LightningCLI for fit, validate, test and predict; run, sweep, collect, list and plot beside it.
 
 Errors of users are one sentence and exit code 2; ``--debug`` shows the traceback.
 """
@@ -10,13 +10,14 @@ import sys
 import traceback
 
 from lightning_pbrl.arguments import TRAINER_VERBS
-from lightning_pbrl.errors import UserError
+from lightning_pbrl.errors import UserError, mistake_behind
 
 USAGE = """\
 lightning-pbrl: teach a policy from feedback.
 
   fit | validate | test | predict   one stage: -c CONFIG.yaml (later files win) and --key value; --print_config, --help
   run EXPERIMENT.yaml               an experiment of named stages: --seeds 0-4, --jobs 2, --dry-run
+  sweep SPEC.yaml                   all combinations of values, on this machine or on SLURM: --dry-run, --report
   collect -c DATA.yaml              make a data set
   list                              methods, teachers, queries, data, envs
   plot RUN...                       learning curves with confidence intervals, IQM table
@@ -38,23 +39,16 @@ def main(args: list[str] | None = None) -> None:
     try:
         _dispatch(args)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where a `run` was, and --resume where a fit was", file=sys.stderr)
+        print("interrupted; the same command goes on where a `run` or `sweep` was, and --resume where a fit was", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
-        mistake = _mistake(error)
+        mistake = mistake_behind(error)
         if mistake is None and not isinstance(error, ArgumentError):
             raise
         if debug:
             traceback.print_exc()
         print(f"error: {_one_sentence(mistake or error)}", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-def _mistake(error: BaseException | None) -> UserError | None:
-    """The user's error behind ``error``: parsers wrap what a constructor raises."""
-    while error is not None and not isinstance(error, UserError):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def _one_sentence(error: Exception) -> str:
@@ -90,6 +84,10 @@ def _dispatch(args: list[str]) -> None:
         from lightning_pbrl.experiment import run_command
 
         run_command(rest)
+    elif verb == "sweep":
+        from lightning_pbrl.sweep.command import sweep_command
+
+        sweep_command(rest)
     elif verb == "collect":
         from lightning_pbrl.commands import collect_command
 
@@ -109,5 +107,5 @@ def _dispatch(args: list[str]) -> None:
     else:
         from lightning_pbrl.errors import nearest
 
-        known = [*TRAINER_VERBS, "run", "collect", "list", "plot"]
+        known = [*TRAINER_VERBS, "run", "sweep", "collect", "list", "plot"]
         raise UserError(f"There is no command {verb!r}: {nearest(verb, known)}")

@@ -14,6 +14,13 @@ class UserError(Exception):
     """
 
 
+def mistake_behind(error: BaseException | None) -> UserError | None:
+    """The user's error behind ``error``: parsers wrap what a constructor raises."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """The known names closest to a misspelt one, as the tail of a sentence.
 

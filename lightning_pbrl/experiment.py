@@ -24,8 +24,8 @@ from typing import Any
 import yaml
 
 from lightning_pbrl.arguments import TRAINER_VERBS, Arguments, packaged_config
-from lightning_pbrl.errors import UserError, nearest
-from lightning_pbrl.jobs import Job, run_jobs
+from lightning_pbrl.errors import UserError, mistake_behind, nearest
+from lightning_pbrl.jobs import Job, run_jobs, seed_slots
 
 STAGE_KEYS = {"command", "config", "with"}
 EXPERIMENT_KEYS = {"name", "stages", "report"}
@@ -74,13 +74,14 @@ def plan_jobs(experiment: dict[str, Any], seeds: list[int], out: Path, origin: P
     for seed in seeds:
         for name, stage in experiment["stages"].items():
             job = Job(name, seed, out / name / f"seed{seed}", stage.get("command", "fit"), [], {})
-            job.files = [_config_file(file, origin) for file in stage.get("config", [])]
+            job.files = [config_file(file, origin) for file in stage.get("config", [])]
             job.own = _resolve(stage.get("with", {}), job, jobs)
             jobs[name, seed] = job
     return list(jobs.values())
 
 
-def _config_file(name: str, origin: Path) -> str:
+def config_file(name: str, origin: Path) -> str:
+    """A config file beside ``origin``, else by its path or its name below ``conf/``."""
     beside = origin.parent / name
     return str(beside) if beside.is_file() else packaged_config(name)
 
@@ -129,8 +130,11 @@ def validate(job: Job) -> None:
         files = [arg for file in [*job.files, str(overlay)] for arg in ("-c", file)]
         try:
             cli = train_cli(files, run=False)
-        except (UserError, ArgumentError) as error:
-            raise UserError(f"Stage {job.stage!r}: {error}") from error
+        except Exception as error:
+            mistake = mistake_behind(error)
+            if mistake is None and not isinstance(error, ArgumentError):
+                raise
+            raise UserError(f"Stage {job.stage!r}: {mistake or error}") from error
         promised = {str(needed.folder) for needed in job.after}
         relabel = getattr(cli.config_init, "relabel", None)
         for path in (job.own.get("ckpt_path"), getattr(relabel, "reward", None)):
@@ -178,7 +182,7 @@ def run_command(args: list[str]) -> None:
     if options.dry_run:
         _dry_run(jobs)
         return
-    failed = run_jobs(jobs, options.jobs, experiment["name"])
+    failed = [failure.job for failure in run_jobs(jobs, seed_slots(options.jobs), experiment["name"]).failed]
     from lightning_pbrl.reports.experiment import report
 
     report(out, experiment.get("report", {}), f"lightning-pbrl run {' '.join(args)}")

@@ -1,16 +1,25 @@
-"""Run the jobs of an experiment as processes: in order of need, several at a time, with one bar each."""
+"""Run jobs as processes: in order of need, each with cores, GPUs and a log of its own, one bar for each that runs.
+
+Experiments and sweeps share it. A job that has ended well is never run again, one that was cut off resumes.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from rich.console import Console
@@ -19,15 +28,18 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from lightning_pbrl.errors import UserError
 
 POLL_S = 0.25
+STOP_S = 10.0
+"""How long an interrupted job may take to end by itself."""
+
 TAIL_LINES = 15
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """One stage for one seed.
 
     Attributes:
-        stage: name of the stage.
+        stage: name of the stage; in a sweep also the folders that lead to it.
         seed: the run's seed.
         folder: its run folder.
         command: fit, validate, test or predict.
@@ -65,6 +77,10 @@ class Job:
         files = [arg for file in [*self.files, str(overlay)] for arg in ("-c", file)]
         return [self.command, *files, *(["--resume"] if self.command == "fit" else [])]
 
+    def process_arguments(self, overlay: Path) -> list[str]:
+        """The program of the job's process and its arguments."""
+        return [sys.executable, "-m", "lightning_pbrl", *self.arguments(overlay)]
+
     def finished(self) -> bool:
         """Whether this very job has run to its end before.
 
@@ -80,71 +96,164 @@ class Job:
             )
         return True
 
+    def failure(self) -> str | None:
+        """How the job's last process failed; None when it has not."""
+        try:
+            return str(json.loads((self.folder / "failed.json").read_text())["reason"])
+        except (OSError, ValueError, KeyError):
+            return None
 
-def run_jobs(jobs: list[Job], at_once: int, title: str) -> list[Job]:
-    """Run what is not finished yet; returns the jobs that failed (and those that waited for them).
+    def tail(self) -> str:
+        """The end of the job's log."""
+        try:
+            with (self.folder / "log.txt").open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - 100 * 1024))
+                return "\n".join(log.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
+        except OSError:
+            return "(it left no log)"
 
-    With ``at_once`` above 1 every process has one thread and, where the system allows it, a core of its own: on a
-    CPU independent processes are the fastest way to run seeds.
+
+class Slot(NamedTuple):
+    """What a running job may use; a pool runs as many jobs at a time as it has slots.
+
+    Attributes:
+        cores: it is pinned to them, where the system allows that; empty: it is not pinned.
+        threads: of its numerical libraries; 0 leaves the number to them.
+        gpus: its ``CUDA_VISIBLE_DEVICES``; empty hides every GPU, None leaves the variable alone.
     """
+
+    cores: tuple[int, ...] = ()
+    threads: int = 0
+    gpus: tuple[str, ...] | None = None
+
+
+def usable_cores() -> list[int]:
+    """Numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def seed_slots(at_once: int) -> list[Slot]:
+    """``at_once`` jobs, one thread and core each: on a CPU independent processes are the fastest way to run seeds.
+
+    A job that runs alone may use the whole machine.
+    """
+    cores = usable_cores()
+    return [Slot()] if at_once == 1 else [Slot((cores[k % len(cores)],), 1) for k in range(at_once)]
+
+
+class Failure(NamedTuple):
+    """A job that did not end well, and why ("exit code 2", "killed by SIGKILL" ...)."""
+
+    job: Job
+    reason: str
+
+
+class Outcome(NamedTuple):
+    """What a pool has done.
+
+    Attributes:
+        failed: jobs that failed, and those that waited for them.
+        cpu_s: CPU seconds of all processes.
+        wall_s: seconds from the first start to the last end.
+    """
+
+    failed: list[Failure]
+    cpu_s: float
+    wall_s: float
+
+
+def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
+    """Run what is not finished yet, one job per slot at a time."""
     console = Console()
     waiting = [job for job in jobs if not job.finished()]
     for job in jobs:
         if job not in waiting:
-            console.print(f"{job.label}: finished before, skipped")
-    running: dict[int, _Process] = {}
-    failed: list[Job] = []
-    columns = (
-        TextColumn("{task.description}", table_column=None),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[what]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, refresh_per_second=4) as bars:
+            console.print(f"{job.label}: finished before, skipped", highlight=False)
+    free = list(slots)
+    running: list[_Process] = []
+    failed: list[Failure] = []
+    began, used = time.monotonic(), _children_cpu_s()
+    with _progress(console) as bars, _terminating_interrupts():
         overall = bars.add_task(f"[bold]{title}", total=len(jobs), completed=len(jobs) - len(waiting), what="")
+
+        def fail(job: Job, reason: str, tail: str = "") -> None:
+            failed.append(Failure(job, reason))
+            console.print(f"{job.label}{' failed: ' if tail else ': '}{reason}", style="red", markup=False, highlight=False)
+            if tail:
+                console.print(tail, markup=False, highlight=False)
+
         try:
             while waiting or running:
-                for job in [job for job in waiting if any(needed in failed for needed in job.after)]:
+                for process in [process for process in running if process.poll()]:
+                    running.remove(process)
+                    free.append(process.slot)
+                    bars.advance(overall)
+                    if process.reason is not None:
+                        fail(process.job, process.reason, process.job.tail())
+                for job in _hopeless(waiting, failed):
                     waiting.remove(job)
-                    failed.append(job)
-                    console.print(f"[red]{job.label}: not run, because a stage it needs has failed")
-                for slot in set(range(at_once)) - set(running):
-                    busy = [process.job for process in running.values()]
-                    ready = [job for job in waiting if not any(need in waiting or need in busy for need in job.after)]
-                    if not ready:
-                        break
-                    waiting.remove(ready[0])
-                    running[slot] = _Process(ready[0], slot if at_once > 1 else None, bars)
-                for slot, process in list(running.items()):
-                    if process.poll():
-                        del running[slot]
-                        bars.advance(overall)
-                        if not process.succeeded:
-                            failed.append(process.job)
-                            console.print(f"[red]{process.job.label} failed:[/red]\n{process.tail()}", highlight=False)
-                time.sleep(POLL_S)
+                    fail(job, "not run, because a stage it needs has failed")
+                while free and (ready := _ready(waiting, running)):
+                    waiting.remove(ready)
+                    try:
+                        running.append(_Process(ready, free[0], bars))
+                        free.pop(0)
+                    except BlockingIOError:
+                        fail(ready, "not run, because another process is running it")
+                if running:
+                    time.sleep(POLL_S)
         finally:
-            for process in running.values():
-                process.stop()
-    return failed
+            _stop(running)
+    return Outcome(failed, _children_cpu_s() - used, time.monotonic() - began)
+
+
+def _ready(waiting: Iterable[Job], running: Iterable[_Process]) -> Job | None:
+    """The first job that waits for nothing."""
+    unfinished = {*waiting, *(process.job for process in running)}
+    return next((job for job in waiting if unfinished.isdisjoint(job.after)), None)
+
+
+def _hopeless(waiting: Iterable[Job], failed: Iterable[Failure]) -> list[Job]:
+    lost = {failure.job for failure in failed}
+    return [job for job in waiting if not lost.isdisjoint(job.after)]
+
+
+def _progress(console: Console) -> Progress:
+    what = TextColumn("{task.fields[what]}", markup=False)
+    columns = (TextColumn("{task.description}"), BarColumn(24), what, TimeElapsedColumn())
+    return Progress(*columns, console=console, refresh_per_second=4)
 
 
 class _Process:
-    """One job as a process, its log and its progress bar."""
+    """One job as a process group, its log and its progress bar.
 
-    def __init__(self, job: Job, core: int | None, bars: Progress) -> None:
-        self.job, self.bars, self.succeeded = job, bars, False
+    The log is locked as long as the job or anything it has started can write to it, whatever becomes of this process:
+    so no second pool runs the same job.
+
+    Raises:
+        BlockingIOError: when the job is running already.
+    """
+
+    def __init__(self, job: Job, slot: Slot, bars: Progress) -> None:
+        self.job, self.slot, self.bars = job, slot, bars
+        self.reason: str | None = None
         job.folder.mkdir(parents=True, exist_ok=True)
-        overlay = job.folder / "stage.yaml"
-        overlay.write_text(yaml.safe_dump(job.overlay, sort_keys=False))
-        (job.folder / "progress.json").unlink(missing_ok=True)
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "LIGHTNING_PBRL_STAGE": job.label}
-        if core is not None:
-            environment.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-        self.log = (job.folder / "log.txt").open("a")
-        command = [sys.executable, "-m", "lightning_pbrl", *job.arguments(overlay)]
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, env=environment)
-        _pin(self.process.pid, core)
+        with (job.folder / "log.txt").open("a") as log:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            overlay = job.folder / "stage.yaml"
+            overlay.write_text(yaml.safe_dump(job.overlay, sort_keys=False))
+            for left in ("progress.json", "failed.json"):
+                (job.folder / left).unlink(missing_ok=True)
+            self.process = subprocess.Popen(
+                job.process_arguments(overlay),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_environment(job, slot),
+                start_new_session=True,  # a group of its own: ended whole, and Ctrl-C reaches this process alone
+            )
+        _pin(self.process.pid, slot.cores)
         self.bar: TaskID = bars.add_task(job.label, total=None, what="starting")
 
     def poll(self) -> bool:
@@ -160,35 +269,72 @@ class _Process:
         code = self.process.poll()
         if code is None:
             return False
-        self.log.close()
-        self.succeeded = code == 0
-        if self.succeeded:
+        self.send(signal.SIGKILL)  # to what it has left behind
+        if code == 0:
             (self.job.folder / "done.json").write_text(json.dumps({"digest": self.job.digest}))
+        else:
+            self.reason = f"exit code {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
+            (self.job.folder / "failed.json").write_text(json.dumps({"exit_code": code, "reason": self.reason}))
         self.bars.remove_task(self.bar)
         return True
 
-    def tail(self) -> str:
-        """The end of the job's log."""
-        return "\n".join((self.job.folder / "log.txt").read_text().splitlines()[-TAIL_LINES:])
-
-    def stop(self) -> None:
-        """End the process (an interrupt leaves no orphan)."""
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-        self.log.close()
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the whole group."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
 
-def _pin(pid: int, core: int | None) -> None:
-    if core is None or not hasattr(os, "sched_setaffinity"):
-        return
-    cores = sorted(os.sched_getaffinity(0))
+def _stop(processes: Sequence[_Process]) -> None:
+    """End processes and whatever they have started; no second interrupt leaves an orphan."""
     try:
-        os.sched_setaffinity(pid, {cores[core % len(cores)]})
-    except OSError:  # the process has ended already, or the system forbids it: speed only
+        for process in processes:
+            process.send(signal.SIGTERM)
+        until = time.monotonic() + STOP_S
+        for process in processes:
+            with suppress(subprocess.TimeoutExpired):
+                process.process.wait(max(0.0, until - time.monotonic()))
+    finally:
+        for process in processes:
+            process.send(signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                process.process.wait(STOP_S)
+
+
+@contextmanager
+def _terminating_interrupts() -> Iterator[None]:
+    """SIGTERM and SIGHUP do what Ctrl-C does, where they would end this process at once and leave its children behind."""
+    ours = threading.current_thread() is threading.main_thread()
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if ours and signal.getsignal(n) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _environment(job: Job, slot: Slot) -> dict[str, str]:
+    """The variables of a job's process; those of this process stay as they are."""
+    own = {"PYTHONUNBUFFERED": "1", "LIGHTNING_PBRL_STAGE": job.label}
+    if slot.threads:
+        own |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(slot.threads))
+    if slot.gpus is not None:
+        own["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
+    return {**os.environ, **own}
+
+
+def _pin(pid: int, cores: Sequence[int]) -> None:
+    if not cores or not hasattr(os, "sched_setaffinity"):
         return
+    with suppress(OSError):  # the process has ended already, or the system forbids it: speed only
+        os.sched_setaffinity(pid, cores)
+
+
+def _children_cpu_s() -> float:
+    """CPU seconds of all processes that this one has waited for, and of those that they have."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _heartbeat(path: Path) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
-from lightning_pbrl import registry
+from lightning_pbrl import jobs, registry
 from lightning_pbrl.cli import main
 from lightning_pbrl.methods.base import Method
 
@@ -57,6 +58,33 @@ def labels(path: Path) -> list[Any]:
     """All questions of a label store in order: (round, number, status)."""
     with sqlite3.connect(path) as store:
         return store.execute("select round, number, status from pbrl_questions order by number").fetchall()
+
+
+class InProcess:
+    """Stands for the process of a job (``lightning_pbrl.jobs``), without the seconds that a new interpreter takes."""
+
+    pid = 2**30  # above every real one
+    started: ClassVar[list[str]] = []
+
+    def __init__(self, command: list[str], stdout: Any, **_: Any) -> None:
+        InProcess.started.append(command[-2])
+        self.code = 0
+        with redirect_stdout(stdout), redirect_stderr(stdout):
+            try:
+                main(command[3:])
+            except SystemExit as stop:
+                self.code = stop.code
+
+    def poll(self) -> int:
+        return self.code
+
+
+def jobs_in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let jobs run here, one after the other; returns the list that will name the last config file of each."""
+    InProcess.started = []
+    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=InProcess, STDOUT=None))
+    monkeypatch.setattr(jobs, "_pin", lambda *_: None)
+    return InProcess.started
 
 
 @contextmanager

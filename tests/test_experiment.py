@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -10,14 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import yaml
-from command_line import DATA_ARGS, QUIET, mistake
+from command_line import DATA_ARGS, QUIET, jobs_in_this_process, mistake
 
-from lightning_pbrl import jobs
 from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.cli import main
 from lightning_pbrl.errors import UserError
@@ -62,32 +59,10 @@ def write(folder: Path, experiment: dict[str, Any]) -> str:
     return str(path)
 
 
-class InProcess:
-    """Stands for the process of a stage, without the seconds that a new interpreter takes."""
-
-    pid = 2**30  # above every real one
-    started: ClassVar[list[str]] = []
-
-    def __init__(self, command: list[str], stdout: Any, **_: Any) -> None:
-        InProcess.started.append(command[-2])
-        self.code = 0
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stdout):
-            try:
-                main(command[3:])
-            except SystemExit as stop:
-                self.code = stop.code
-
-    def poll(self) -> int:
-        return self.code
-
-
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Stages run in this process; the list names their last config file."""
-    InProcess.started = []
-    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=InProcess, STDOUT=None))
-    monkeypatch.setattr(jobs, "_pin", lambda *_: None)
-    return InProcess.started
+    return jobs_in_this_process(monkeypatch)
 
 
 @pytest.fixture(scope="module")

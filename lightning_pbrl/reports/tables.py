@@ -101,7 +101,7 @@ def summary_table(run_paths: str | Path | Iterable[str | Path], metrics: Sequenc
     """Seeds, mean, standard deviation, interquartile mean and its 95 % bootstrap interval, for the terminal."""
     table = Table(title="Final figures over seeds", caption="n seeds; IQM: interquartile mean, 95 % bootstrap interval")
     for number, name in enumerate(("stage", "metric", "source", "n", "mean ± std", "IQM [95 % interval]")):
-        table.add_column(name, justify="left" if number < 3 else "right", no_wrap=True)
+        table.add_column(name, justify="left" if number < 3 else "right", no_wrap=number > 0, overflow="fold")  # long names wrap
     for row in summary(run_paths, metrics):
         s = row.summary
         spread = f"{number_text(s.mean)} ± {number_text(s.std)}"
@@ -156,7 +156,7 @@ def print_comparison(
     caption = "mean ± standard error over seeds; interval: bootstrap of the IQM (up to 3 seeds: of the mean)"
     table = Table(title=title, caption=caption)
     for name in ("policy", "seeds", _HEADINGS[first], "95 % interval", *(_HEADINGS[metric] for metric in others)):
-        table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=name != "policy", overflow="fold")
     figures = {(row.stage, row.metric): row.summary for row in rows}
     for stage in dict.fromkeys(row.stage for row in rows):
         main, *rest = [figures.get((stage, metric)) for metric in (first, *others)]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import yaml
-from command_line import DATA_ARGS, QUIET, mistake
+from command_line import DATA_ARGS, QUIET, jobs_in_this_process, mistake
 from run_folders import write_policy_run
 
-from lightning_pbrl import jobs
 from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.cli import main
 from lightning_pbrl.methods.loading import read_checkpoint
@@ -62,32 +59,10 @@ def small(folder: Path, **changes: Any) -> str:
     return str(path)
 
 
-class InProcess:
-    """Stands for the process of a job, without the seconds that a new interpreter takes."""
-
-    pid = 2**30  # above every real one
-    started: ClassVar[list[str]] = []
-
-    def __init__(self, command: list[str], stdout: Any, **_: Any) -> None:
-        InProcess.started.append(str(Path(command[-2]).parent))
-        self.code = 0
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stdout):
-            try:
-                main(command[3:])
-            except SystemExit as stop:
-                self.code = stop.code
-
-    def poll(self) -> int:
-        return self.code
-
-
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Jobs run in this process; the list names their folders."""
-    InProcess.started = []
-    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=InProcess, STDOUT=None))
-    monkeypatch.setattr(jobs, "_pin", lambda *_: None)
-    return InProcess.started
+    """Jobs run in this process; the list names their last config files."""
+    return jobs_in_this_process(monkeypatch)
 
 
 @pytest.mark.slow
@@ -100,17 +75,18 @@ def test_a_sweep_from_start_to_report(
     printed = capfd.readouterr().out
     assert re.search(r"3 trials, \d+ at a time, took .* CPU seconds on \d+ cores, \d+% of them in use", printed)
     runs = "runs/small"
-    assert started == [
+    folders = [str(Path(overlay).parent) for overlay in started]
+    assert folders == [
         f"{runs}/bc/hidden=8/seed3",
         f"{runs}/bc/hidden=16x16/seed3",
         f"{runs}/two/hidden=8/reward/seed3",
         f"{runs}/two/hidden=8/policy/seed3",
     ]
-    for folder in started:
+    for folder in folders:
         hyper = read_checkpoint(tmp_path / folder / "checkpoints/last.ckpt")["hyper_parameters"]
         assert hyper["hidden"] == ([16, 16] if "16x16" in folder else [8])
         assert hyper["seed"] == 3
-    policy = yaml.safe_load((tmp_path / started[3] / "config.yaml").read_text())
+    policy = yaml.safe_load((tmp_path / folders[3] / "config.yaml").read_text())
     assert policy["relabel"]["reward"] == f"{runs}/two/hidden=8/reward/seed3/checkpoints/last.ckpt"
     trials = json.loads((tmp_path / runs / "sweep.json").read_text())["trials"]
     assert [(t["folder"], t["base"], t["values"]["model.init_args.hidden"], t["seed"]) for t in trials] == [
