@@ -11,14 +11,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_pbrl.callbacks.ask_teacher import AskTeacher as AskTeacher
     from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards as RelabelRewards
+    from lightning_pbrl.datamodules.d4rl import D4RLDataModule as D4RLDataModule
     from lightning_pbrl.datamodules.lire import LiREDataModule as LiREDataModule
     from lightning_pbrl.datamodules.metaworld import MetaWorldDataModule as MetaWorldDataModule
+    from lightning_pbrl.datamodules.metaworld_comparisons import MetaWorldComparisonsDataModule as MetaWorldComparisonsDataModule
+    from lightning_pbrl.datamodules.minari import MinariDataModule as MinariDataModule
+    from lightning_pbrl.datamodules.preference_npz import PreferenceNPZDataModule as PreferenceNPZDataModule
+    from lightning_pbrl.datamodules.robomimic import RobomimicDataModule as RobomimicDataModule
     from lightning_pbrl.errors import UserError as UserError
     from lightning_pbrl.methods.bc import BC as BC
     from lightning_pbrl.methods.clarify import CLARIFY as CLARIFY
+    from lightning_pbrl.methods.cpl import CPL as CPL
+    from lightning_pbrl.methods.ipl import IPL as IPL
     from lightning_pbrl.methods.iql import IQL as IQL
     from lightning_pbrl.methods.loading import load_method as load_method
+    from lightning_pbrl.methods.mr_iql import MRIQL as MRIQL
+    from lightning_pbrl.methods.nmr import NMR as NMR
+    from lightning_pbrl.methods.preference_transformer import PreferenceTransformer as PreferenceTransformer
     from lightning_pbrl.methods.reward_ensemble import RewardEnsemble as RewardEnsemble
+    from lightning_pbrl.methods.sft import SFT as SFT
     from lightning_pbrl.methods.td3_bc import TD3BC as TD3BC
     from lightning_pbrl.queries.disagreement import DisagreementQuery as DisagreementQuery
     from lightning_pbrl.queries.embedding import EmbeddingQuery as EmbeddingQuery
@@ -32,14 +43,25 @@ __version__ = "0.1.0"
 _HOME = {
     "AskTeacher": "callbacks.ask_teacher",
     "RelabelRewards": "callbacks.relabel_rewards",
+    "D4RLDataModule": "datamodules.d4rl",
     "LiREDataModule": "datamodules.lire",
     "MetaWorldDataModule": "datamodules.metaworld",
+    "MetaWorldComparisonsDataModule": "datamodules.metaworld_comparisons",
+    "MinariDataModule": "datamodules.minari",
+    "PreferenceNPZDataModule": "datamodules.preference_npz",
+    "RobomimicDataModule": "datamodules.robomimic",
     "UserError": "errors",
     "BC": "methods.bc",
     "CLARIFY": "methods.clarify",
+    "CPL": "methods.cpl",
+    "IPL": "methods.ipl",
     "IQL": "methods.iql",
     "load_method": "methods.loading",
+    "MRIQL": "methods.mr_iql",
+    "NMR": "methods.nmr",
+    "PreferenceTransformer": "methods.preference_transformer",
     "RewardEnsemble": "methods.reward_ensemble",
+    "SFT": "methods.sft",
     "TD3BC": "methods.td3_bc",
     "DisagreementQuery": "queries.disagreement",
     "EmbeddingQuery": "queries.embedding",

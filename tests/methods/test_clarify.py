@@ -124,11 +124,11 @@ def defaults(cls: type) -> dict[str, Any]:
 
 
 def test_presets_are_named_switches() -> None:
-    paper, reference, small = preset("paper"), preset("reference"), preset("small")
+    paper, reference, small, clear = preset("paper"), preset("reference"), preset("small"), preset("clear")
     for ours, cls in ((0, CLARIFY), (1, EmbeddingQuery)):
         known = defaults(cls)
         assert paper[ours] == {key: known[key] for key in paper[ours]}  # the default
-        assert paper[ours].keys() == reference[ours].keys() and small[ours].keys() <= known.keys()
+        assert paper[ours].keys() == reference[ours].keys() and (small[ours] | clear[ours]).keys() <= known.keys()
     same = {key for key in reference[0] if reference[0][key] == paper[0][key]}
     assert same == {"squash"}
     method, released = tiny(**paper[0], n_init=5), tiny(**reference[0])
