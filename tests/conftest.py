@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Before the first import of mujoco: without a display only EGL (or osmesa) renders.
 os.environ.setdefault("MUJOCO_GL", "egl")
@@ -16,6 +17,9 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+# A shell starts background jobs with Ctrl-C ignored, which children inherit: tests that send it want it heard.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
