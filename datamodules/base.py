@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -169,3 +170,23 @@ class Share:
 
     def __len__(self) -> int:
         return len(self.batches)
+
+
+def check_sizes(table: Transitions, simulator: Simulator | None, where: str | Path, cure: str) -> None:
+    """Data and simulator must mean the same observation and action.
+
+    Args:
+        table: the data.
+        simulator: None is right with any data.
+        where: file or name of the data, for the message.
+        cure: what to do about it, for the message.
+
+    Raises:
+        UserError: when their sizes differ.
+    """
+    if simulator is None or (table.obs_dim, table.action_dim) == (simulator.obs_dim, simulator.action_dim):
+        return
+    raise UserError(
+        f"{where} has {table.obs_dim} observation and {table.action_dim} action entries and {simulator.name} has "
+        f"{simulator.obs_dim} and {simulator.action_dim}: {cure}."
+    )

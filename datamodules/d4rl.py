@@ -7,9 +7,8 @@ from typing import Any
 
 from lightning_pbrl.data.d4rl import Terminals, read_d4rl
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.base import OfflineDataModule, check_sizes
 from lightning_pbrl.envs.base import Simulator
-from lightning_pbrl.errors import UserError
 
 
 class D4RLDataModule(OfflineDataModule):
@@ -52,23 +51,3 @@ class D4RLDataModule(OfflineDataModule):
         table = read_d4rl(self.path, self.terminals, steps, self.obs_dim, self.cache_dir)
         check_sizes(table, self.simulator, self.path, "give the simulator of this file's task, or set obs_dim")
         return table
-
-
-def check_sizes(table: Transitions, simulator: Simulator | None, where: str | Path, cure: str) -> None:
-    """Data and simulator must mean the same observation and action.
-
-    Args:
-        table: the data.
-        simulator: None is right with any data.
-        where: file or name of the data, for the message.
-        cure: what to do about it, for the message.
-
-    Raises:
-        UserError: when their sizes differ.
-    """
-    if simulator is None or (table.obs_dim, table.action_dim) == (simulator.obs_dim, simulator.action_dim):
-        return
-    raise UserError(
-        f"{where} has {table.obs_dim} observation and {table.action_dim} action entries and {simulator.name} has "
-        f"{simulator.obs_dim} and {simulator.action_dim}: {cure}."
-    )

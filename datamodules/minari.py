@@ -6,8 +6,7 @@ from typing import Any
 
 from lightning_pbrl.data.minari import open_minari, read_minari
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
-from lightning_pbrl.datamodules.d4rl import check_sizes
+from lightning_pbrl.datamodules.base import OfflineDataModule, check_sizes
 from lightning_pbrl.envs.base import Simulator
 
 

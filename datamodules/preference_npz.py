@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lightning_pbrl.data.given_labels import hold_out, with_replay
 from lightning_pbrl.data.preference_npz import Undecided, read_preference_npz
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.base import OfflineDataModule, check_sizes
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.rng import stream
@@ -71,12 +71,7 @@ class PreferenceNPZDataModule(OfflineDataModule):
     def load(self) -> Transitions:
         path = self._file()
         source, labels = read_preference_npz(path, self.capacity, self.undecided, self.obs_keys)
-        sim = self.simulator
-        if sim is not None and (source.obs_dim, source.action_dim) != (sim.obs_dim, sim.action_dim):
-            raise UserError(
-                f"{path} has observations of size {source.obs_dim} and actions of size {source.action_dim}, {sim.name} has "
-                f"{sim.obs_dim} and {sim.action_dim}: set data.simulator to the task of the file."
-            )
+        check_sizes(source, self.simulator, path, "set data.simulator to the task of the file")
         self.segment_length, self.labels = labels.length, labels
         if self.fold is not None:
             rng = stream(self.evaluation_seed, "folds")

@@ -83,7 +83,7 @@ def test_a_simulator_of_another_task(tmp_path: Path) -> None:
     fits = write_pairs(tmp_path / "fits.npz", obs_dim=5, action_dim=2)
     assert loaded(fits, simulator=SeedSimulator()).spec["horizon"] == 3
     other = write_pairs(tmp_path / "other.npz", obs_dim=5, action_dim=3)
-    message = r"other\.npz has observations of size 5 and actions of size 3, seed-v0 has 5 and 2: set data\.simulator"
+    message = r"other\.npz has 5 observation and 3 action entries and seed-v0 has 5 and 2: set data\.simulator"
     with pytest.raises(UserError, match=message):
         loaded(other, simulator=SeedSimulator())
 
