@@ -1,26 +1,34 @@
-"""Behaviour cloning: imitate every action in the data. The control that shows what a reward adds."""
+"""Behaviour cloning: imitate the actions in the data. The control that shows what a reward adds.
+
+Of all episodes, or of the best (percent BC, Chen et al. 2021, arXiv 2106.01345, sec. 5.1): what choosing whole episodes gives.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.offline_policy import OfflinePolicy
 from lightning_pbrl.nn import GaussianActor
 
 
 class BC(OfflinePolicy):
-    """Maximum-likelihood behaviour cloning, L = -E[log π(a | s)]; reads no reward and no label.
+    """Maximum-likelihood behaviour cloning, L = -E[log π(a | s)]; of all episodes it reads no reward and no label.
 
     Args:
         spec: sizes, linked from the data module.
         hidden: hidden layers of the policy.
         lr: learning rate per update.
         batch_size: transitions per update.
+        top: share of the episodes that are cloned, in (0, 1]: those with the largest sum of ``learned_reward``, that is the
+            true return with ``relabel.reward: true``. 1 clones all and needs no reward.
         **offline_policy: the arguments of :class:`OfflinePolicy`: ``updates``, ``eval_interval``, ``normalize_obs`` ...
     """
 
@@ -30,16 +38,46 @@ class BC(OfflinePolicy):
         hidden: Sequence[int] = (256, 256),
         lr: float = 3e-4,
         batch_size: int = 256,
+        top: float = 1.0,
         **offline_policy: Any,
     ) -> None:
         super().__init__(spec, **offline_policy)
+        if not 0 < top <= 1:
+            raise UserError(f"BC got top={top:g}; give the share of the episodes to clone, above 0 and at most 1.")
 
     def build(self) -> None:
         self.actor = GaussianActor(self.spec["obs_dim"], self.spec["action_dim"], self.hparams.hidden)
 
     def programs(self) -> dict[str, Program]:
-        groups = {"actor": Group(self.hparams.lr)}
-        return {"policy": Program(groups, [self.losses], **self.replay(self.hparams.batch_size))}
+        groups, replay = {"actor": Group(self.hparams.lr)}, self.replay(self.hparams.batch_size)
+        if self.hparams.top < 1:
+            rows, size = self.best_rows(), self.hparams.batch_size
+
+            def sample(updates: int, rng: torch.Generator) -> Sequence[Tensor]:
+                number = torch.randint(len(rows), (updates, size), generator=rng, device=rng.device)
+                return rows[number.to(rows.device)].unbind(0)
+
+            replay["sample"] = sample
+        return {"policy": Program(groups, [self.losses], **replay)}
+
+    def best_rows(self) -> Tensor:
+        """Ids of the rows that are cloned when not all are, (n,).
+
+        Raises:
+            UserError: when the data have no learned reward to rank episodes by.
+        """
+        rows = self.source.drawable_rows(torch.arange(self.source.drawable_count))
+        reward, episode = self.source.column("learned_reward")[rows], self.source.episodes.of(rows).to(rows.device)
+        if not torch.isfinite(reward).all():
+            raise UserError(
+                f"BC with top={self.hparams.top:g} ranks episodes by their reward and the data have none yet: set relabel.reward "
+                "to true, or to a reward model's checkpoint."
+            )
+        found, place = episode.unique(return_inverse=True)
+        returns = torch.zeros(len(found), dtype=torch.float64, device=rows.device).index_add_(0, place, reward.double())
+        kept = torch.zeros(len(found), dtype=torch.bool, device=rows.device)
+        kept[returns.argsort(descending=True, stable=True)[: math.ceil(self.hparams.top * len(found))]] = True
+        return rows[kept[place]]
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"actor": -self.actor.log_prob(self.normalizer(batch["obs"]), batch["action"]).mean()}
