@@ -1,4 +1,4 @@
-"""``python -m benchmarks [engine] [scoring] [encoder] [ipl] [--quick]``: measure the claims; a table and ``results/*.json``."""
+"""``python -m benchmarks [SUITE ...] [--quick]``: measure the claims of all suites or of some; a table and ``results/*.json``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import encoder, engine, ipl, scoring
+from benchmarks import encoder, engine, ipl, online, scoring
 from benchmarks.measure import machine
 from benchmarks.readme import RESULTS, rewrite
 
 MARKER = "results: written by python -m benchmarks"
-SUITES = {"engine": engine, "scoring": scoring, "encoder": encoder, "ipl": ipl}
+SUITES = {"engine": engine, "scoring": scoring, "encoder": encoder, "ipl": ipl, "online": online}
 
 
 def table(claims: list[dict[str, Any]]) -> Table:

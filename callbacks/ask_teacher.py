@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -18,6 +18,9 @@ from lightning_pbrl.queries.uniform import UniformQuery
 from lightning_pbrl.rng import question_keys, stream
 from lightning_pbrl.teachers.base import RoundStats, Teacher, realised_rates
 
+RESTORED = 500
+"""Questions whose segments are read from the store at a time."""
+
 
 class AskTeacher(pl.Callback):
     """Spends a budget of questions in rounds; every answer is on disk before a learner sees it.
@@ -29,17 +32,25 @@ class AskTeacher(pl.Callback):
     Answers that come with the data (``labels`` of the data module) are handed to the method before those of the store; where
     there are some, a run with ``budget`` 0 opens no store unless ``store`` names one.
 
+    A replay forgets what it was asked about. What was shown is then kept twice: in the replay's album, at the place of the
+    question's number, where learners read it, and in the store, from which the album is filled again when a run is resumed.
+
     Args:
         teacher: who answers; needed when ``budget`` is above 0.
         query: which questions to ask; uniform pairs when None.
         budget: questions in total; 0 asks nothing (labels that come with the data or are in the store are still used).
-        per_round: questions per round.
-        uniform_first: ask round 0 uniformly, because an untrained model cannot choose (OPRL, CLARIFY, PEBBLE).
+        per_round: questions per round that asks.
+        uniform_first: ask the first such round uniformly, because an untrained model cannot choose (OPRL, CLARIFY, PEBBLE).
+        first_round: the first round that asks, from 0; for methods that act before there is anything to ask about.
+        every: every how many rounds questions are asked; for methods that act between them.
+        schedule: how the size of a round follows the run's progress (B-Pref): constant; decreasing, ``per_round`` x (T - s) / T,
+            or increasing, ``per_round`` x T / (T - s + 1), with s of the method's T env steps done. Rounded down, at least 1, and
+            the last round asks what is left of the budget.
         store: file or database URL of the label store; ``labels.sqlite`` in the run folder when None.
         run: name of this run's rows in the store; "seed" and the seed when None.
 
     Raises:
-        UserError: for a budget smaller than one round, or without a teacher.
+        UserError: for a budget smaller than one round, without a teacher, or for rounds that do not exist.
     """
 
     def __init__(
@@ -49,6 +60,9 @@ class AskTeacher(pl.Callback):
         budget: int = 0,
         per_round: int = 50,
         uniform_first: bool = True,
+        first_round: int = 0,
+        every: int = 1,
+        schedule: Literal["constant", "decreasing", "increasing"] = "constant",
         store: str | None = None,
         run: str | None = None,
     ) -> None:
@@ -59,7 +73,10 @@ class AskTeacher(pl.Callback):
             )
         if budget > 0 and teacher is None:
             raise UserError(f"ask.budget is {budget} but nobody answers: set ask.teacher, for instance SimulatedTeacher.")
+        if first_round < 0 or every < 1:
+            raise UserError(f"ask.first_round counts from 0 and ask.every from 1, got {first_round} and {every}.")
         self.teacher, self.query = teacher, query or UniformQuery()
+        self.first_round, self.every, self.schedule = first_round, every, schedule
         self.budget, self.per_round, self.uniform_first = budget, per_round, uniform_first
         self.store_path, self.run = store, run
         self.store: LabelStore | None = None
@@ -84,13 +101,23 @@ class AskTeacher(pl.Callback):
                 f"The answers that come with the data are about segments of {self.given.length} steps and data.segment_length "
                 f"is {self.length}: make them equal."
             )
-        pl_module.source.pool(self.length)  # fails early when no episode is long enough
+        source = pl_module.source
+        if source.forgets:
+            source.reserve(self.budget, self.length, pl_module.context)
+        else:
+            source.pool(self.length, context=pl_module.context)  # fails early when no episode is long enough
+        if self.schedule != "constant" and "env_steps" not in pl_module.hparams:
+            raise UserError(
+                f"ask.schedule {self.schedule} follows env steps, and {type(pl_module).__name__} does not act: leave it constant."
+            )
         silent = len(self.given) > 0 and not self.budget and self.store_path is None  # the data bring all there is
         if silent or not trainer.is_global_zero:
             return
         path = self.store_path or str(Path(trainer.default_root_dir) / "labels.sqlite")
-        self.store = LabelStore(path, pl_module.source.fingerprint, self.run)
+        self.store = LabelStore(path, source.fingerprint, self.run)
         self._same_question_maker(pl_module.seed)
+        if source.forgets:
+            self._bring_back(pl_module)
         if not self.budget and not len(self.given) and not len(self.store.labels("pair", self.length)):
             raise UserError(
                 f"{type(pl_module).__name__} learns from answers, {path} holds none and ask.budget is 0: set ask.budget and "
@@ -100,7 +127,7 @@ class AskTeacher(pl.Callback):
     def _same_question_maker(self, seed: int) -> None:
         """Refuse to mix this run's questions with those another configuration has left under the same name."""
         assert self.store is not None and self.run is not None  # noqa: S101
-        for number in (0, 1):  # round 0 may have a strategy of its own
+        for number in (self.first_round, self.first_round + self.every):  # the first may have a strategy of its own
             found = self.store.origin(self.run, number)
             ours = {"strategy": self._strategy(number).describe(), "teacher": self._teacher_settings(), "seed": seed}
             if not self.budget or found is None or found == ours:
@@ -111,9 +138,40 @@ class AskTeacher(pl.Callback):
                 f"{different}: use a new run folder or ask.run, or remove that file."
             )
 
+    def _bring_back(self, method: Method) -> None:
+        """Show a source that forgets every segment this run has asked about."""
+        assert self.store is not None  # noqa: S101
+        source, asked = method.source, self.store.spent(self.run)
+        source.reserve(asked, self.length, method.context)
+        for at in range(0, asked, RESTORED):
+            source.restore(at, self.store.clips(range(at, min(at + RESTORED, asked)), self.run))
+
     def _strategy(self, number: int) -> QueryStrategy:
         """What chooses the questions of a round."""
-        return UniformQuery() if number == 0 and self.uniform_first else self.query
+        return UniformQuery() if number == self.first_round and self.uniform_first else self.query
+
+    def _size(self, number: int, method: Method) -> int:
+        """How many questions round ``number`` asks, as long as the budget lasts."""
+        since = number - self.first_round
+        if since < 0 or since % self.every:
+            return 0
+        if self.schedule == "constant":
+            return self.per_round
+        total = int(method.hparams["env_steps"])
+        left = total - method.env_steps
+        if self.schedule == "increasing":
+            return max(1, self.per_round * total // (max(left, 0) + 1))
+        return max(1, self.per_round * left // total if left > 0 else self.per_round // 100)
+
+    def _labels(self, source: Transitions, up_to_round: int) -> Labels:
+        """All answers that a learner of this round may see: those given with the data, then those of the store.
+
+        A run that asks nothing uses whatever the store holds; of a source that forgets, its own run's.
+        """
+        assert self.store is not None  # noqa: S101
+        run = self.run if self.budget or source.forgets else None
+        labels = self.store.labels("pair", self.length, run=run, up_to_round=up_to_round if self.budget else None)
+        return self.given.then(Labels(source.placed(labels.start, 0), labels.length, labels.value, labels.status))
 
     def _teacher_settings(self) -> dict[str, Any]:
         return {} if self.teacher is None else self.teacher.describe()
@@ -135,15 +193,14 @@ class AskTeacher(pl.Callback):
             return tuple(self.given), (given, 0, 0), {}
         assert self.run is not None  # noqa: S101
         before = self.store.spent(self.run, before_round=number)
-        quota = min(self.per_round, self.budget - before)
+        quota = min(self._size(number, method), self.budget - before)
         asked = self.store.spent(self.run, before_round=number + 1) - before
         if self.store.spent(self.run) > before + asked:  # a later round was asked too: this one is closed as it stands
             quota = min(quota, asked)
         rates = self._ask(number, before, quota, method) if quota > 0 else {}
-        run = self.run if self.budget else None  # a silent run uses whatever the store holds
-        labels = self.store.labels("pair", self.length, run=run, up_to_round=number if self.budget else None)
+        labels = self._labels(method.source, number)
         total = self.store.spent(self.run, before_round=number + 1)
-        return tuple(self.given.then(labels)), (given + total, total - before, max(self.budget - total, 0)), rates
+        return tuple(labels), (given + total, total - before, max(self.budget - total, 0)), rates
 
     @torch.no_grad()
     def _ask(self, number: int, before: int, quota: int, method: Method) -> dict[str, float]:
@@ -151,9 +208,9 @@ class AskTeacher(pl.Callback):
         assert self.teacher is not None and self.store is not None and self.run is not None  # noqa: S101
         strategy = self._strategy(number)
         source, rng = method.source, stream(method.seed, "query", number)
-        known = self.given.then(self.store.labels("pair", self.length, run=self.run, up_to_round=number - 1))
-        pool = source.pool(self.length)
-        self.teacher.start_round(round_stats(number, source))
+        known = self._labels(source, number - 1)
+        pool = source.pool(self.length, self.query.recent, method.context)
+        self.teacher.start_round(round_stats((number - self.first_round) // self.every, source))
         answers, clips_seen, asked = [], [], 0
         while asked < quota:
             query = strategy.propose(pool, quota - asked, method, known, rng)  # type: ignore[arg-type]
@@ -188,27 +245,30 @@ class AskTeacher(pl.Callback):
                 f"{stored_query.length} steps, this run shows {query.length}: set segment_length back, or use a new run folder "
                 "or ask.run."
             )
-        start = torch.cat([stored_query.start[have], query.start.cpu()[int(have.sum()) :]])
-        query = Query(query.kind, start, query.length)
-        clips = method.source.clips(query)
+        source, there = method.source, int(have.sum())
+        new = Query(query.kind, query.start.cpu()[there:], query.length)
+        start = torch.cat([stored_query.start[have], source.keep(new, first.number + there).start])
+        query = Query(query.kind, source.placed(start, first.number), query.length)
+        clips = source.clips(query)
         answer = Answer(stored.value[have][:count], stored.status[have][:count])
         if count < len(query):
-            rest = Query(query.kind, start[count:], query.length)
+            rest = Query(query.kind, query.start[count:], query.length)
             keys = question_keys(method.seed, first.number + count, len(rest))
             fresh = self.teacher.answer(rest, type(clips)(*(part[count:] for part in clips)), keys)
             self.store.put(
                 AskKey(first.run, first.round, first.number + count),
-                rest,
+                Query(query.kind, start[count:], query.length),  # a pending question keeps the name it was stored with
                 fresh,
                 strategy=self._strategy(first.round).describe(),
                 teacher=self._teacher_settings(),
                 seed=method.seed,
                 answered_by=type(self.teacher).__name__,
+                clips=source.content(rest),
             )
             answer = Answer(torch.cat([answer.value, fresh.value]), torch.cat([answer.status, fresh.status]))
         return query, answer, clips
 
 
-def round_stats(number: int, source: Transitions) -> RoundStats:
-    """What a teacher is told when round ``number`` starts."""
-    return RoundStats(number, float(source.reward.double().mean()))
+def round_stats(session: int, source: Transitions) -> RoundStats:
+    """What a teacher is told when it is asked for the (``session`` + 1)-th time."""
+    return RoundStats(session, source.mean_reward())

@@ -8,7 +8,7 @@ import os
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -41,8 +41,9 @@ class RoundProgress(ProgressBar):
     Args:
         heartbeat: also write ``progress.json`` to the run folder, at most once per second and whole each time, so
             that another process can draw this run's bar. Keys: run, stage (fit, test ...), round, phase, done and
-            total (updates of the round; episodes or pairs while evaluating), updates (of the run), planned (of the
-            run, or null), metrics (finite ones), time (seconds since 1970).
+            total (updates of the round, env steps where it only collects; episodes or pairs while evaluating), updates
+            (of the run), env_steps (where the method acts), planned (of the run, or null), metrics (finite ones), time
+            (seconds since 1970).
         name: how the run is called; stage and seed, from the run folder, when None.
         refresh_rate: redraws per second.
     """
@@ -132,7 +133,7 @@ class RoundProgress(ProgressBar):
             return
         self._values |= self._metrics()
         done = trainer.global_step - self._round_began
-        self._say(f"round {trainer.current_epoch}", f"{done:,} updates", self._note())
+        self._say(f"round {trainer.current_epoch}", f"{done:,} updates", *self._counts(), self._note())
         self._tick()
 
     # Evaluation -------------------------------------------------------------------------------------------------------
@@ -201,7 +202,7 @@ class RoundProgress(ProgressBar):
             what = (f"round {trainer.current_epoch}", self._phase()) if self._fitting else (self._verb,)
             text = _joined(str(self.name), *what)
             taken = len(text) + BAR_WIDTH + len(f"{done:,}/{total:,}") + 6  # spinner and the gaps between columns
-            note = self._note()[: max(self._bars.console.width - taken, 0)]
+            note = _joined(*self._counts(), self._note())[: max(self._bars.console.width - taken, 0)]
             self._bars.update(self._round_bar, description=text, completed=done, total=max(total, 1), note=note)
             self._bars.update(
                 self._evaluation_bar,
@@ -216,9 +217,15 @@ class RoundProgress(ProgressBar):
             self._write_heartbeat(done, total, last)
 
     def _round_progress(self) -> tuple[int, int]:
-        """Updates done in this round and in all of it; phases that ended early count with what they did."""
+        """Updates done in this round and in all of it; phases that ended early count with what they did.
+
+        Of a round that only collects, its env steps.
+        """
         if not self._fitting:
             return self._done, self._total
+        collecting = getattr(self.trainer.lightning_module, "collecting", None)
+        if collecting is not None:
+            return int(collecting[0]), int(collecting[1])
         done = self.trainer.global_step - self._round_began
         return done, done + int(getattr(self.trainer.lightning_module, "updates_left", 0))
 
@@ -230,6 +237,14 @@ class RoundProgress(ProgressBar):
     @property
     def _fitting(self) -> bool:
         return self._verb == "fit"
+
+    def _counts(self) -> list[str]:
+        """Env steps and feedback so far, of a method that acts while it learns."""
+        method: Any = self.trainer.lightning_module
+        if not self._fitting or getattr(method, "collector", None) is None:
+            return []
+        asked = [f"{method.asked.total:,} answers"] if "labels" in method.needs else []
+        return [f"{method.env_steps:,} env steps", *asked]
 
     def _phase(self) -> str:
         return "evaluate" if self._evaluating else str(getattr(self.trainer.lightning_module, "phase", ""))
@@ -278,7 +293,7 @@ class RoundProgress(ProgressBar):
             self.console.print(*args, markup=False, highlight=False, soft_wrap=True)
 
     def _write_heartbeat(self, done: int, total: int, last: bool) -> None:
-        trainer = self.trainer
+        trainer, method = self.trainer, cast("Any", self.trainer.lightning_module)
         if self._evaluating:
             done, total = self._done, self._total
         record = {
@@ -289,7 +304,8 @@ class RoundProgress(ProgressBar):
             "done": done,
             "total": total,
             "updates": trainer.global_step,
-            "planned": getattr(trainer.lightning_module, "updates", None),
+            **({"env_steps": method.env_steps} if getattr(method, "collector", None) is not None else {}),
+            "planned": getattr(method, "updates", None),
             "metrics": {key: value for key, value in self._values.items() if math.isfinite(value)},
             "time": time.time(),
         }

@@ -56,16 +56,20 @@ def collect_command(args: list[str]) -> None:
 
 
 def plot_command(args: list[str]) -> None:
-    """``lightning-pbrl plot RUN...``: learning curves over seeds and an IQM table, or the embeddings of runs."""
+    """``lightning-pbrl plot RUN...``: learning curves over seeds and an IQM table, or the embeddings or questions of runs."""
     parser = Arguments("lightning-pbrl plot", description="Learning curves with 95 % bootstrap intervals.")
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold run folders")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--metric", help="metric to draw (default: the main ones that were logged, one panel each)")
     what.add_argument("--embedding", action="store_true", help="draw each run's embedding and its distances, one row per run")
+    what.add_argument(
+        "--coverage", action="store_true", help="draw where each run asked and where its policy went, one row per run"
+    )
     parser.add_argument("--out", type=Path, default=Path("plot.png"), help="picture to write (default plot.png)")
     options = parser.parse_args(args)
     from rich.console import Console
 
+    from lightning_pbrl.reports.coverage import plot_coverage
     from lightning_pbrl.reports.embedding import plot_embeddings
     from lightning_pbrl.reports.plot import plot, summary_table
 
@@ -73,8 +77,9 @@ def plot_command(args: list[str]) -> None:
         if not path.exists():
             raise UserError(f"There is no run folder {path}; give folders that fit or run have written.")
     console = Console()
-    if options.embedding:
-        console.print(f"wrote {plot_embeddings(options.runs, options.out)}", soft_wrap=True)
+    if options.embedding or options.coverage:
+        draw = plot_embeddings if options.embedding else plot_coverage
+        console.print(f"wrote {draw(options.runs, options.out)}", soft_wrap=True)
         return
     console.print(f"wrote {plot(options.runs, options.out, options.metric)}", soft_wrap=True)
     console.print(summary_table(options.runs, [options.metric] if options.metric else None))

@@ -21,6 +21,7 @@ from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.callbacks.embedding_map import EmbeddingMap
 from lightning_pbrl.callbacks.learning_curve import LearningCurve
 from lightning_pbrl.callbacks.progress import RoundProgress
+from lightning_pbrl.callbacks.query_coverage import QueryCoverage
 from lightning_pbrl.callbacks.record_video import RecordVideo
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
 from lightning_pbrl.callbacks.write_predictions import WritePredictions
@@ -112,6 +113,7 @@ class TrainCLI(LightningCLI):
         parser.add_lightning_class_args(RelabelRewards, "relabel")
         parser.add_lightning_class_args(RecordVideo, "video")
         parser.add_lightning_class_args(EmbeddingMap, "embedding")
+        parser.add_lightning_class_args(QueryCoverage, "coverage")
         parser.add_lightning_class_args(RoundProgress, "progress")
         parser.set_defaults({"video.every": None})  # films are asked for
         parser.link_arguments("run_dir", "trainer.default_root_dir")

@@ -48,7 +48,7 @@ from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
 from lightning_pbrl.reports.metrics import read_metrics
 
-UPDATES = 200  # of IPL; 10,000 take some three minutes
+UPDATES = 200  # of IPL; 5,000 take two minutes
 
 warnings.filterwarnings("ignore", module="pytorch_lightning|torchmetrics")
 for name in ("pytorch_lightning", "lightning_fabric"):

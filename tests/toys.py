@@ -17,6 +17,7 @@ from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.envs.base import Array, Simulator
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.teachers.simulated import SimulatedTeacher
@@ -69,6 +70,13 @@ class ToyData(OfflineDataModule):
         return data
 
 
+def data_for(method: type[Method]) -> OfflineDataModule:
+    """What a method learns from: logged data, or the toy simulator with two environments to act in."""
+    if "env" in method.needs:
+        return OnlineDataModule(SeedSimulator(), num_envs=2, segment_length=3, eval_episodes=4, eval_envs=2)
+    return ToyData()
+
+
 def make_trainer(folder: Path, callbacks: list[pl.Callback] | None = None, **settings: Any) -> pl.Trainer:
     """A quiet CPU trainer: CSV logs in ``folder/csv``, the checkpoint of every round in ``folder/checkpoints``."""
     callbacks = callbacks or []
@@ -96,7 +104,8 @@ def callbacks_for(method: type[Method], **ask: Any) -> list[pl.Callback]:
     """What a method needs around it: a teacher, a reward, or nothing."""
     found: list[pl.Callback] = []
     if "labels" in method.needs:
-        found.append(AskTeacher(**{"teacher": SimulatedTeacher(), "budget": 30, "per_round": 10, **ask}))
+        first = int("env" in method.needs)  # round 0 makes what questions are about
+        found.append(AskTeacher(**{"teacher": SimulatedTeacher(), "budget": 30, "per_round": 10, "first_round": first, **ask}))
     if "learned_reward" in method.needs:
         found.append(RelabelRewards("true"))
     return found

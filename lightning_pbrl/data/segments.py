@@ -24,6 +24,11 @@ class Episodes(NamedTuple):
         return self.offsets.numel() - 1
 
     @property
+    def first(self) -> Tensor:
+        """First row of each episode, (M,)."""
+        return self.offsets[:-1]
+
+    @property
     def lengths(self) -> Tensor:
         """Steps per episode, (M,)."""
         return self.offsets.diff()
@@ -33,13 +38,26 @@ class Episodes(NamedTuple):
         return torch.searchsorted(self.offsets, rows.cpu().contiguous(), right=True) - 1
 
 
+class Pieces(NamedTuple):
+    """Stretches of consecutive rows of one episode each, wherever they lie (a ring may hold an episode in two of them).
+
+    Attributes:
+        first: first row of each, (M,), int64, on the CPU.
+        lengths: steps of each, (M,), int64.
+    """
+
+    first: Tensor
+    lengths: Tensor
+
+
 class SegmentPool:
     """All segments of one length that lie within one episode; every legal start is equally likely.
 
     Args:
-        episodes: the episodes to cut from.
+        episodes: the episodes, or pieces of episodes, to cut from.
         length: steps per segment.
         keep: ids of the episodes that may be used, (m,); all when None.
+        context: steps of the same episode that must be there on each side of a segment.
 
     Raises:
         UserError: when no episode is as long as a segment.
@@ -48,17 +66,18 @@ class SegmentPool:
     fewer segments than those in its middle.
     """
 
-    def __init__(self, episodes: Episodes, length: int, keep: Tensor | None = None) -> None:
-        self.episodes, self.length = episodes, length
-        ids = torch.arange(len(episodes)) if keep is None else keep
-        starts = (episodes.lengths[ids] - length + 1).clamp(min=0)  # the last legal start is counted too
+    def __init__(self, episodes: Episodes | Pieces, length: int, keep: Tensor | None = None, context: int = 0) -> None:
+        self.length = length
+        first, lengths = (part if keep is None else part[keep] for part in (episodes.first, episodes.lengths))
+        starts = (lengths - length - 2 * context + 1).clamp(min=0)  # the last legal start is counted too
         if int(starts.sum()) == 0:
-            longest = int(episodes.lengths[ids].max()) if ids.numel() else 0
+            longest = int(lengths.max()) if len(lengths) else 0
+            sides = f" and {context} more on each side" if context else ""
             raise UserError(
-                f"No episode is long enough for a segment of {length} steps: the longest has {longest}; "
+                f"No episode is long enough for a segment of {length} steps{sides}: the longest has {longest}; "
                 "choose a smaller segment_length."
             )
-        self._first = episodes.offsets[:-1][ids]
+        self._first = first + context
         self._before = torch.cat([torch.zeros(1, dtype=torch.int64), starts.cumsum(0)])
 
     def __len__(self) -> int:

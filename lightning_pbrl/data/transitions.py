@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -61,6 +61,9 @@ class Transitions:
         fingerprint: a hash of the content, when already known.
         drawable: ids of the rows that may be drawn as single transitions, (D,), int64, D > 0; None for all rows.
     """
+
+    forgets: ClassVar[bool] = False
+    """Whether rows are overwritten one day, so that what was asked about must be kept beside them (:meth:`keep`)."""
 
     def __init__(
         self,
@@ -163,10 +166,10 @@ class Transitions:
             target[index] = values.to(target)
         self.version += 1
 
-    def pool(self, length: int, recent: int | None = None) -> SegmentPool:
-        """All segments of ``length`` steps; of the ``recent`` newest episodes only, if given."""
+    def pool(self, length: int, recent: int | None = None, context: int = 0) -> SegmentPool:
+        """All segments of ``length`` steps, ``context`` more on each side; of the ``recent`` newest episodes only, if given."""
         keep = None if recent is None else torch.arange(max(0, len(self.episodes) - recent), len(self.episodes))
-        return SegmentPool(self.episodes, length, keep)
+        return SegmentPool(self.episodes, length, keep, context)
 
     def segments(self, start: Tensor, length: int) -> Tensor:
         """Observation and action of segments: (...,) starts -> (..., length, O + A)."""
@@ -183,6 +186,30 @@ class Transitions:
     def true_returns(self, query: Query) -> Tensor:
         """Undiscounted true return of each segment, environment units: (B, C)."""
         return self.reward[segment_rows(query.start.to(self.device), query.length)].sum(-1)
+
+    def mean_reward(self) -> float:
+        """Mean true reward per step, environment units: what adaptive teachers scale their thresholds with."""
+        return float(self.reward.double().mean())
+
+    # What was asked about; only a table that forgets has anything to do here --------------------------------------------
+
+    def reserve(self, questions: int, length: int, context: int = 0) -> None:
+        """Make room for the segments of ``questions`` questions, ``length`` steps and ``context`` on each side."""
+
+    def keep(self, query: Query, number: int) -> Query:
+        """Keep the segments of the questions ``number``, ``number`` + 1, ...; the same questions about what is kept."""
+        return query
+
+    def content(self, query: Query) -> Clips | None:
+        """What a label store must hold so that :meth:`restore` can bring the asked segments back; None for nothing."""
+        return None
+
+    def restore(self, number: int, clips: Clips) -> None:
+        """Bring back the segments of the questions ``number``, ``number`` + 1, ..., as :meth:`content` gave them."""
+
+    def placed(self, start: Tensor, number: int) -> Tensor:
+        """Where the segments of the questions ``number``, ``number`` + 1, ... begin, (B, C); ``start`` is where they were."""
+        return start
 
     @property
     def fingerprint(self) -> str:

@@ -8,6 +8,7 @@ rows, and :meth:`FlatState.bind` points the modules at one of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ class FlatState:
         """Parameters of the owner's ``attributes`` by their name in the owner's ``state_dict``."""
         named: dict[str, nn.Parameter] = {}
         for attribute in attributes:
-            value = getattr(self.owner, attribute)
+            value = attrgetter(attribute)(self.owner)
             if isinstance(value, nn.Parameter):
                 named[attribute] = value
             else:
@@ -137,6 +138,21 @@ class FlatState:
         """Move the bound replica's targets towards their sources: target <- target + polyak (source - target)."""
         for target, (source, polyak) in self.targets.items():
             self.storage[target][self.bound].lerp_(self.storage[source][self.bound], polyak)
+
+    def reset(self, group: str, values: Mapping[str, Tensor] | None = None) -> None:
+        """Start a group anew in every replica: its optimiser forgets, and targets that follow it equal it.
+
+        Args:
+            group: which group.
+            values: the new weights by their names in the owner's ``state_dict``; the present ones when None.
+        """
+        if values is not None:
+            self.storage[group].copy_(self._join(group, values).expand_as(self.storage[group]))
+        for target, (source, _) in self.targets.items():
+            if source == group:
+                self.storage[target].copy_(self.storage[group])
+        for optimizers in self.optimizers:
+            optimizers[group].state.clear()
 
     def weights(self, replica: int) -> dict[str, Tensor]:
         """A replica's weights by their ordinary names, copies."""

@@ -38,7 +38,8 @@ class Group:
         clip: largest gradient norm of the group per update; None for no clipping.
         clip_jointly: the norm is that of all groups of the step which say so (they share one ``clip``), as when one
             optimiser of the paper holds modules that not every step moves.
-        modules: attributes of the method whose parameters belong here; by default the group's own name.
+        modules: attributes of the method whose parameters belong here, such as ``q`` or ``reward_model.members``; by default
+            the group's own name.
     """
 
     lr: float
@@ -63,10 +64,13 @@ class Program:
         groups: name -> :class:`Group`.
         steps: loss methods in the paper's order. A step maps a batch to ``{group: loss, metric: value}``; its losses
             read the state before the step, and its groups move before the next step begins.
-        sample: (updates, generator) -> ids of every update, one entry per update, drawn in one call.
-        gather: ids of one update -> tensors; runs outside the compiled function, so data size is never a shape.
+        sample: (updates, generator) -> ids of every update, one entry per update, drawn in one call. An entry may be a tuple
+            (ids and noise, say).
+        gather: entry of one update -> tensors, once per update (per step and tile with ``tile``); runs outside the compiled
+            function, so data size is never a shape.
         view: gathered tensors -> the batch a step sees; runs inside (free views when compiled).
         targets: target attribute -> (source group, polyak rate); moved whenever the last step has run.
+        follow_every: targets move in the updates 0, k, 2 k ... only.
         every: update interval of each step, such as (1, 2) for TD3's delayed policy: a step runs in the updates 0, k,
             2 k ...; empty for every step in every update.
         ragged: whether updates differ in size, so that a compiled function would be compiled anew for each size.
@@ -83,6 +87,7 @@ class Program:
     tile: int | None = None
     ragged: bool = False
     every: Sequence[int] = ()
+    follow_every: int = 1
 
 
 def cosine(updates: int) -> Schedule:

@@ -62,6 +62,12 @@ class UpdateEngine:
         if device.type == "cpu":
             torch.set_flush_denormal(True)  # underflowing moments would slow the fused optimiser threefold
 
+    def _attach(self) -> None:
+        """Take in what the modules hold now, if something has re-bound their parameters."""
+        if not self.flat.attached():
+            self.flat.attach()
+            self._gradients = [self._prepare(step) for step in self.program.steps]
+
     def _prepare(self, step: LossStep) -> Gradients:
         function = self._batched_gradients(step) if self.batched else self._own_gradients(step)
         return self._compiled(function) if self.compile else function
@@ -131,15 +137,18 @@ class UpdateEngine:
 
         return gradients
 
-    def run(self, updates: int) -> dict[str, Tensor]:
+    def run(self, updates: int, before: Callable[[int], None] | None = None) -> dict[str, Tensor]:
         """Do ``updates`` updates of every replica.
+
+        Args:
+            updates: the size of the block.
+            before: called with i = 0, 1, ... before update i of the block, when the ids of the whole block are drawn and those
+                of update i not yet gathered: this is where a method acts. For one replica alone.
 
         Returns:
             The mean over the block of each loss and metric, (R,), on the device; nothing here waits for it.
         """
-        if not self.flat.attached():
-            self.flat.attach()
-            self._gradients = [self._prepare(step) for step in self.program.steps]
+        self._attach()
         if self.batched:
             meters = self._run_batched(updates)
         else:
@@ -147,17 +156,20 @@ class UpdateEngine:
             for replica, generator in enumerate(self.generators):
                 if self.flat.replicas > 1:
                     self.flat.bind(replica)
-                columns.append(self._run_bound(updates, generator))
+                columns.append(self._run_bound(updates, generator, before))
             meters = {key: torch.stack([column[key] for column in columns]) for key in columns[0]}
         self.updates += updates
         return meters
 
-    def _run_bound(self, updates: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def _run_bound(self, updates: int, generator: torch.Generator, before: Callable[[int], None] | None) -> dict[str, Tensor]:
         total: dict[str, Tensor] = {}
         ran: dict[str, set[int]] = {}
         for number, ids in enumerate(self.program.sample(updates, generator)):
+            if before is not None:
+                before(number)
+            whole = None if self._in_tiles(ids) else self.program.gather(ids)
             for gradients in self._due(self.updates + number):
-                grads, losses = self._tiled(gradients, ids)
+                grads, losses = self._tiled(gradients, ids) if whole is None else gradients(whole)
                 if self.reduce is not None:
                     grads = self._reduced(grads)
                 grads = self._clipped_jointly(grads)
@@ -165,7 +177,7 @@ class UpdateEngine:
                 _accumulate(total, losses)  # before anything moves: a metric may be a view of a parameter
                 for group, grad in grads.items():
                     self.flat.step(group, grad, self.updates + number)
-            if gradients is self._gradients[-1]:
+            if gradients is self._gradients[-1] and self._follows(self.updates + number):
                 self.flat.follow()
         return {key: value / len(ran[key]) for key, value in total.items()}
 
@@ -174,15 +186,20 @@ class UpdateEngine:
         every = self.program.every or (1,) * len(self._gradients)
         return [step for step, interval in zip(self._gradients, every, strict=True) if update % interval == 0]
 
+    def _follows(self, update: int) -> bool:
+        """Whether the targets move in update number ``update`` (from 0)."""
+        return update % self.program.follow_every == 0
+
+    def _in_tiles(self, ids: Any) -> bool:
+        """Whether an update is so wide that it is evaluated in tiles."""
+        return self.program.tile is not None and ids.shape[-1] > self.program.tile
+
     def _tiled(self, gradients: Gradients, ids: Tensor) -> tuple[dict[str, Tensor], Losses]:
-        """Gradients of one update; summed over tiles, each with its share of the ids, if the program asks for tiles."""
-        tile, gather = self.program.tile, self.program.gather
-        if tile is None or ids.shape[-1] <= tile:
-            return gradients(gather(ids))
+        """Gradients of one update, summed over its tiles, each with its share of the ids."""
         sums: tuple[dict[str, Tensor], Losses] = ({}, {})
-        for part in ids.split(tile, dim=-1):
+        for part in ids.split(self.program.tile, dim=-1):
             share = part.shape[-1] / ids.shape[-1]
-            for into, values in zip(sums, gradients(gather(part)), strict=True):
+            for into, values in zip(sums, gradients(self.program.gather(part)), strict=True):
                 _accumulate(into, values, share)
         return sums
 
@@ -207,20 +224,31 @@ class UpdateEngine:
         ran: dict[str, set[int]] = {}
         sampled = [self.program.sample(updates, generator) for generator in self.generators]
         for number, ids in enumerate(zip(*sampled, strict=True)):
+            rows = self.program.gather(torch.stack(ids))
             for gradients in self._due(self.updates + number):
-                grads, losses = gradients(self.program.gather(torch.stack(ids)))
+                grads, losses = gradients(rows)
                 _count(ran, losses, number)
                 _accumulate(total, losses)
                 for replica in range(self.flat.replicas):
                     self.flat.bound = replica
                     for group, grad in self._clipped_jointly({g: grad[replica] for g, grad in grads.items()}).items():
                         self.flat.step(group, grad, self.updates + number)
-            if gradients is self._gradients[-1]:
+            if gradients is self._gradients[-1] and self._follows(self.updates + number):
                 for replica in range(self.flat.replicas):
                     self.flat.bound = replica
                     self.flat.follow()
         self.flat.bind(0)
         return {key: value / len(ran[key]) for key, value in total.items()}
+
+    def reset(self, group: str, values: Mapping[str, Tensor] | None = None) -> None:
+        """Give a group new weights (the present ones when None) and a fresh optimiser; targets that follow it equal it.
+
+        Args:
+            group: which group.
+            values: weights by their names in the owner's ``state_dict``.
+        """
+        self._attach()
+        self.flat.reset(group, values)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a later process needs to go on exactly here."""

@@ -41,13 +41,11 @@ SIZES = {
 Left out of the suite's 51 tasks: ``lqr`` (unbounded actions) and ``quadruped-escape`` (its reset renders).
 """
 
-TASKS = {
-    f"{domain}-{task}": size
-    for domain, groups in SIZES.items()
-    for tasks, size in groups.items()
-    for task in tasks.split()
-}
+TASKS = {f"{domain}-{task}": size for domain, groups in SIZES.items() for tasks, size in groups.items() for task in tasks.split()}
 """Observation and action size by ``domain-task``."""
+
+FRAMES = 1000
+"""Frames after which the suite ends an episode."""
 
 CURE = (
     "install it with pip install 'lightning-pbrl[dmc]' on Python 3.11 or 3.12 "
@@ -60,16 +58,22 @@ class DMControl(Simulator):
 
     Args:
         domain_task: domain and task joined by a dash, for instance ``walker-walk``.
-        horizon: steps per episode; it replaces the suite's own time limit (1000 steps).
+        horizon: steps per episode, each of ``action_repeat`` frames; it replaces the suite's own time limit. None: as many as
+            fill the suite's 1000 frames.
+        action_repeat: frames (control steps of the suite) for which an action is held; a step's reward is their sum.
     """
 
     packages = ("dm_control", "mujoco")
 
-    def __init__(self, domain_task: str, horizon: int = 1000) -> None:
+    def __init__(self, domain_task: str, horizon: int | None = None, action_repeat: int = 1) -> None:
         if domain_task not in TASKS:
             raise UserError(f"The control suite has no task {domain_task!r}; {nearest(domain_task, TASKS)}")
+        if not 1 <= action_repeat <= FRAMES:
+            raise UserError(f"action_repeat of {domain_task} is {action_repeat}; give from 1 to {FRAMES} frames per step.")
         self.name = self.domain_task = domain_task
-        self.horizon = check_horizon(horizon)
+        self.name += f"-repeat{action_repeat}" if action_repeat > 1 else ""
+        self.action_repeat = action_repeat
+        self.horizon = check_horizon(FRAMES // action_repeat if horizon is None else horizon)
         self.obs_dim, self.action_dim = TASKS[domain_task]
 
     def make(self, render: bool = False) -> Episodic:
@@ -83,11 +87,12 @@ class DMControl(Simulator):
 
         domain, task = self.domain_task.split("-")
         env = suite.load(domain, task, task_kwargs={"time_limit": float("inf")})
-        return Episodic(self, _Suite(env), render)
+        return Episodic(self, _Suite(env, self.action_repeat), render)
 
     def describe(self) -> dict[str, Any]:
         """Class name and settings."""
-        return {"simulator": "DMControl", "domain_task": self.domain_task, "horizon": self.horizon}
+        repeat = {"action_repeat": self.action_repeat} if self.action_repeat > 1 else {}
+        return {"simulator": "DMControl", "domain_task": self.domain_task, "horizon": self.horizon, **repeat}
 
 
 class _Suite:
@@ -95,8 +100,8 @@ class _Suite:
 
     upside_down = False
 
-    def __init__(self, env: Any) -> None:
-        self.env = env
+    def __init__(self, env: Any, action_repeat: int) -> None:
+        self.env, self.action_repeat = env, action_repeat
         spec = env.action_spec()
         self.low, self.high = spec.minimum, spec.maximum
         self.camera: str | int = 0 if env.physics.model.ncam > 0 else -1
@@ -116,8 +121,13 @@ class _Suite:
         return self._flat(self.env.reset()), {}
 
     def advance(self, action: Array) -> tuple[Array, float, bool, dict[str, Any]]:
-        step = self.env.step(rescale(action, self.low, self.high))
-        return self._flat(step), float(step.reward), bool(step.last()), {}
+        action, reward = rescale(action, self.low, self.high), 0.0
+        for _ in range(self.action_repeat):
+            step = self.env.step(action)
+            reward += float(step.reward)
+            if step.last():
+                break
+        return self._flat(step), reward, bool(step.last()), {}
 
     @staticmethod
     def _flat(step: Any) -> Array:

@@ -19,11 +19,15 @@ from lightning_pbrl.engine import Program, UpdateEngine
 from lightning_pbrl.engine.update import Compile, Layout
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods import lightning_glue as glue
+from lightning_pbrl.methods.acting import Acting
 from lightning_pbrl.methods.evaluation import EpisodeEvaluation
+from lightning_pbrl.methods.lightning_glue import plain
 from lightning_pbrl.rng import derive, stream
 
 Spec = dict[str, Any]
 Metrics = Mapping[str, float]
+Metered = Mapping[str, Tensor]
+"""Means over a block by loss or metric, one per replica."""
 
 
 class Asked(NamedTuple):
@@ -45,11 +49,14 @@ class Phase(NamedTuple):
 
     Attributes:
         name: shown in the progress bar.
-        program: which program runs; None for a phase that only calls ``start``.
+        program: which program runs; None for a phase that only collects or calls ``start``.
         updates: gradient updates.
-        block: updates per ``training_step``; None for the method's own.
+        block: updates (or env steps, without any) per ``training_step``; None for the method's own.
         start: called once when the phase begins (relabel, reset ...).
         done: asked after each block with its mean metrics (equal on all ranks); True ends the phase early.
+        env_steps: env steps (of all environments together) before each update, such as 1 for SAC, 1/4 for four updates per env
+            step; with ``updates`` 0, those of the whole phase.
+        random: act uniformly instead of by the policy.
     """
 
     name: str
@@ -58,9 +65,16 @@ class Phase(NamedTuple):
     block: int | None = None
     start: Callable[[], None] | None = None
     done: Callable[[Metrics], bool] | None = None
+    env_steps: float = 0
+    random: bool = False
+
+    @property
+    def size(self) -> int:
+        """Length of the phase: its updates, or its env steps if there are none."""
+        return self.updates or int(self.env_steps)
 
 
-class Method(EpisodeEvaluation):
+class Method(Acting, EpisodeEvaluation):
     """A learner: programs (how to update) and a plan (when).
 
     Args:
@@ -74,7 +88,8 @@ class Method(EpisodeEvaluation):
 
     registry: ClassVar[dict[str, type[Method]]] = {}
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What must be there at start, "labels" (answers of a teacher), "learned_reward" (something relabelled the data)."""
+    """What must be there at start, "labels" (answers of a teacher), "learned_reward" (something relabelled the data),
+    "env" (environments to act in while learning)."""
     population: ClassVar[bool] = False
     """Whether several replicas can share a process; only methods that neither ask nor act while training."""
     validates_on: ClassVar[Literal["episodes", "pairs"]] = "episodes"
@@ -110,7 +125,7 @@ class Method(EpisodeEvaluation):
         self.round_done, self.finished, self.updates_loaded = False, False, 0
         self.__dict__.update(engines={}, _restored=None, _built=False, _results={})
         self._phases: list[Phase] = []
-        self._in_phase = 0
+        self._in_phase = self._phase_began = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -213,15 +228,23 @@ class Method(EpisodeEvaluation):
                 "build it with spec=datamodule.spec."
             )
         self.source.to(self.device)
-        rewards = self.source.drawable_part(self.source.column("learned_reward"))
-        if "learned_reward" in self.needs and not torch.isfinite(rewards).all():
-            raise UserError(
-                f"{type(self).__name__} learns from a reward and the data have none yet: set relabel.reward to a reward "
-                "model's checkpoint, or to true, zero, random or negated for a control."
-            )
+        self._check_needs()
         if self._restored is None:
             self.on_data()
         self._start_engines()
+
+    def _check_needs(self) -> None:
+        name = type(self).__name__
+        if "env" in self.needs and self.collector is None:
+            data = type(self.trainer.datamodule).__name__  # type: ignore[attr-defined]
+            raise UserError(f"{name} acts while it learns and {data} has logged data only: use a config of conf/data/online.")
+        if "learned_reward" in self.needs:
+            rewards = self.source.drawable_part(self.source.column("learned_reward"))
+            if not torch.isfinite(rewards).all():
+                raise UserError(
+                    f"{name} learns from a reward and the data have none yet: set relabel.reward to a reward model's "
+                    "checkpoint, or to true, zero, random or negated for a control."
+                )
 
     def _start_engines(self) -> None:
         reduce = glue.gradient_reducer(self.trainer)
@@ -260,6 +283,7 @@ class Method(EpisodeEvaluation):
         for name, engine in self.engines.items():  # a stream per seed, rank and round: a resumed rank draws what it would have
             for k, generator in enumerate(engine.generators):
                 generator.manual_seed(derive(self.seed + k, "sampler", name, rank, number))
+        self.start_acting(number)
         self._phases, self._in_phase, self.round_done = list(self.plan(number)), 0, False
         self.round_updates = sum(phase.updates for phase in self._phases)
 
@@ -271,12 +295,13 @@ class Method(EpisodeEvaluation):
     @property
     def updates_left(self) -> int:
         """Updates planned for the rest of this round; what a phase that ended early left undone does not count."""
-        left = sum(phase.updates for phase in self._phases) - self._in_phase
+        done = self._in_phase if self._phases and self._phases[0].updates else 0
+        left = sum(phase.updates for phase in self._phases) - done
         return min(left, self.trainer.max_steps - self.trainer.global_step) if self.trainer.max_steps > 0 else left
 
     def training_step(self, token: int) -> None:
         """Run the next block of the current phase; the block after the last closes the round."""
-        while self._phases and self._phases[0].updates == 0:
+        while self._phases and self._phases[0].size == 0:
             phase = self._phases.pop(0)
             if phase.start:
                 phase.start()
@@ -284,30 +309,44 @@ class Method(EpisodeEvaluation):
             self.round_done = True
             return
         phase = self._phases[0]
-        if self._in_phase == 0 and phase.start:
-            phase.start()
-        updates = min(phase.block or self.block, phase.updates - self._in_phase)
-        if self.trainer.max_steps > 0:
-            updates = min(updates, self.trainer.max_steps - self.trainer.global_step)
-        meters = self.engines[str(phase.program)].run(updates)
-        self._in_phase += updates
-        glue.advance_global_step(self.trainer, updates)
-        self._log_block(str(phase.program), meters)
-        if self._in_phase >= phase.updates or (phase.done is not None and phase.done(self._reduced(meters))):
+        if self._in_phase == 0:
+            self._phase_began = self.env_steps
+            if phase.start:
+                phase.start()
+        block = min(phase.block or self.block, phase.size - self._in_phase)
+        meters = self._update(phase, block) if phase.updates else self._collect(phase, block)
+        self._log_block(phase.program, meters)
+        if self._in_phase >= phase.size or (phase.done is not None and phase.done(self._reduced(meters))):
             self._phases.pop(0)
             self._in_phase = 0
             self.round_done = not self._phases
 
-    def _log_block(self, program: str, meters: Mapping[str, Tensor]) -> None:
-        groups = self.engines[program].program.groups
+    def _update(self, phase: Phase, updates: int) -> Metered:
+        """Updates of a phase, the env steps that come before each of them included."""
+        if self.trainer.max_steps > 0:
+            updates = min(updates, self.trainer.max_steps - self.trainer.global_step)
+        act = self.acting(self._phase_began, self._in_phase, phase.env_steps, phase.random) if phase.env_steps else None
+        meters = self.engines[str(phase.program)].run(updates, before=act)
+        self._in_phase += updates
+        glue.advance_global_step(self.trainer, updates)
+        return meters
+
+    def _collect(self, phase: Phase, steps: int) -> Metered:
+        """Env steps of a phase without updates."""
+        self.collect(self._phase_began + self._in_phase + steps, phase.random)
+        self._in_phase = self.env_steps - self._phase_began
+        return {}
+
+    def _log_block(self, program: str | None, meters: Metered) -> None:
+        groups = {} if program is None else self.engines[program].program.groups
         values = {f"train/{key}_loss" if key in groups else f"train/{key}": value for key, value in meters.items()}
         row = {key: value.mean() for key, value in values.items()}
         if self.replicas > 1:
             row.update({f"{key}/replica_{k}": value[k] for key, value in values.items() for k in range(self.replicas)})
-        row["labels"] = torch.tensor(float(self.asked.total))
+        row |= {"labels": torch.tensor(float(self.asked.total)), **self.acting_row()}
         self.log_dict({**row, "step": float(self.trainer.global_step)}, batch_size=1)
 
-    def _reduced(self, meters: Mapping[str, Tensor]) -> dict[str, float]:
+    def _reduced(self, meters: Metered) -> dict[str, float]:
         """Block means as numbers, averaged over ranks."""
         return {key: float(self.trainer.strategy.reduce(value.mean(), reduce_op="mean")) for key, value in meters.items()}
 
@@ -358,14 +397,3 @@ class Method(EpisodeEvaluation):
         self.__dict__["_restored"] = saved
         self.updates_loaded, self.asked = saved["updates"], Asked(*saved["asked"])
         self.engines.clear()  # they hold what was trained before; a fit starts its own
-
-
-def plain(value: Any) -> Any:
-    """Hyper-parameters as plain types; private keys (which name classes to call) are dropped."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items() if not str(key).startswith("_")}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)

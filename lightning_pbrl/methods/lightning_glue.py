@@ -6,7 +6,8 @@ internals stands here, guarded by ``tests/methods/test_lightning_glue.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -100,3 +101,14 @@ def gradient_reducer(trainer: pl.Trainer) -> Callable[[Tensor], None] | None:
         flat.div_(trainer.world_size)
 
     return reduce
+
+
+def plain(value: Any) -> Any:
+    """Hyper-parameters as plain types; private keys (which name classes to call) are dropped."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items() if not str(key).startswith("_")}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)

@@ -3,5 +3,7 @@
 from lightning_pbrl.nn.actor import DeterministicActor, GaussianActor
 from lightning_pbrl.nn.mlp import MLP
 from lightning_pbrl.nn.normalizer import Normalizer
+from lightning_pbrl.nn.squashed_actor import SquashedGaussianActor
+from lightning_pbrl.nn.state_entropy import StateEntropy
 
-__all__ = ["MLP", "DeterministicActor", "GaussianActor", "Normalizer"]
+__all__ = ["MLP", "DeterministicActor", "GaussianActor", "Normalizer", "SquashedGaussianActor", "StateEntropy"]

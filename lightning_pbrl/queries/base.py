@@ -7,7 +7,7 @@ without a Trainer; its randomness is the generator that it is handed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -38,10 +38,12 @@ class QueryStrategy(ABC):
             them refuses the strategy at start.
         sequential: whether what it proposes next depends on the answers to what it proposed before; then it is asked again
             until the round's questions are spent. Otherwise one proposal is the round, also when it is short.
+        recent: of how many of the newest episodes the pool is made; None for all.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-    sequential: ClassVar[bool] = False
+    needs: frozenset[str] = frozenset()
+    sequential: bool = False
+    recent: int | None = None
 
     @abstractmethod
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:

@@ -29,7 +29,7 @@ class RoundStats(NamedTuple):
     """What adaptive thresholds may depend on.
 
     Attributes:
-        round: number of the round, from 0.
+        round: number of the round, from 0; only rounds that may ask are counted.
         mean_reward: mean true reward per environment step: of the data set (offline), of recent episodes (online).
     """
 

@@ -6,6 +6,8 @@ NeurIPS 2021 (arXiv 2111.03026), Algorithm 1.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from lightning_pbrl.teachers.base import (
     DRAW_CHOICE,
     DRAW_MISTAKE,
     AdaptiveTeacher,
+    RoundStats,
     boltzmann_choice,
     check_range,
     flip,
@@ -45,14 +48,16 @@ class SimulatedTeacher(AdaptiveTeacher):
         eps_mistake: probability of a reversed choice, in [0, 1].
         eps_skip: skip threshold as a fraction of the mean true return of a segment, at least 0; 0 never skips.
         eps_equal: tie threshold in the same unit, at least 0; 0 never ties.
+        eps_twice: from the second round of questions on, multiply both margins by their eps once more (0.1 acts as 0.01), as
+            the released code of PEBBLE, MRN and QPA does; the published figures of their skip and equal teachers were
+            made so.
 
     Raises:
         UserError: for a setting out of range, or clips without a true reward.
 
     Differences: an exact tie is answered "first" by the rational teacher, as in the released code (use
-    ``eps_equal`` to hear "equal"). The PEBBLE family of released code multiplies the margin by eps
-    twice from the second session on (0.1 acts as 0.01); here, as in the paper, it is multiplied once: pass the square
-    to get their thresholds. A mistake is u < eps, not u <= eps.
+    ``eps_equal`` to hear "equal"). Margins are multiplied by eps once, as in the paper, unless ``eps_twice``.
+    A mistake is u < eps, not u <= eps.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class SimulatedTeacher(AdaptiveTeacher):
         eps_mistake: float = 0.0,
         eps_skip: float = 0.0,
         eps_equal: float = 0.0,
+        eps_twice: bool = False,
     ) -> None:
         name = type(self).__name__
         self.beta = beta
@@ -69,6 +75,20 @@ class SimulatedTeacher(AdaptiveTeacher):
         self.eps_mistake = check_range(name, "eps_mistake", eps_mistake, 0.0, 1.0)
         self.eps_skip = check_range(name, "eps_skip", eps_skip, 0.0)
         self.eps_equal = check_range(name, "eps_equal", eps_equal, 0.0)
+        self.eps_twice, self._first = eps_twice, True
+
+    def start_round(self, stats: RoundStats) -> None:
+        """Keep what the thresholds of this round depend on."""
+        super().start_round(stats)
+        self._first = stats.round == 0
+
+    def margin(self, eps: float, length: int) -> float:
+        """As :meth:`AdaptiveTeacher.margin`, with ``eps_twice``."""
+        return super().margin(eps * eps if self.eps_twice and not self._first else eps, length)
+
+    def describe(self) -> dict[str, Any]:
+        """Class name and settings; ``eps_twice`` only where it is on."""
+        return {name: value for name, value in super().describe().items() if name != "eps_twice" or value}
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
         """The six steps of the class docstring."""

@@ -10,13 +10,16 @@ from itertools import pairwise
 
 import pytest
 import torch
+from online_toys import WalkSimulator
 from rich.console import Console
 from toys import ToyData, callbacks_for, make_trainer
 
 from lightning_pbrl.callbacks import progress as module
 from lightning_pbrl.callbacks.progress import RoundProgress
+from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.sac import SAC
 
 SMALL = {"updates": 40, "eval_interval": 20, "block": 5, "hidden": (8,)}
 
@@ -178,3 +181,16 @@ def test_the_terminal_is_given_back_after_an_error(tmp_path):
     with pytest.raises(ZeroDivisionError):
         trainer_with(tmp_path, bar).fit(policy, data)
     assert bar._bars is None
+
+
+def test_env_steps_and_answers_of_a_method_that_acts(tmp_path):
+    bar = RoundProgress(heartbeat=True, refresh_rate=1e9, name="mine")
+    out = with_console(bar, terminal=True)
+    settings = {"env_steps": 40, "seed_steps": 12, "round_steps": 14, "hidden": (8,), "batch_size": 8, "block": 4}
+    data = OnlineDataModule(WalkSimulator(), segment_length=3, eval_episodes=1)
+    trainer_with(tmp_path, bar).fit(SAC(data.spec, **settings), data)
+    shown = out.getvalue()
+    assert "round 0 · random" in shown and re.search(r" 4/12 ", shown)  # a phase without updates counts env steps
+    assert re.search(r"mine · round 1 · 14 updates · 26 env steps · ", shown)
+    assert re.search(r"mine · round 2 · 14 updates · 40 env steps · ", shown)
+    assert json.loads((tmp_path / "progress.json").read_text())["env_steps"] == 40

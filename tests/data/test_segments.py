@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_pbrl.data.feedback import Answer, Labels, Query, Status
-from lightning_pbrl.data.segments import Episodes, SegmentPool, segment_rows
+from lightning_pbrl.data.segments import Episodes, Pieces, SegmentPool, segment_rows
 from lightning_pbrl.errors import UserError
 
 EPISODES = Episodes(torch.tensor([0, 5, 7, 11]))  # lengths 5, 2, 4
@@ -63,6 +63,16 @@ def test_pairs_are_two_different_segments_and_uniform():
     _, counts = (query.start[:, 0] * 100 + query.start[:, 1]).unique(return_counts=True)
     assert len(counts) == 20
     assert (counts - 200).abs().max() < 4.5 * math.sqrt(4000 * 0.05 * 0.95)
+
+
+def test_context_keeps_steps_free_on_both_sides():
+    """Pieces of 6 and 4 rows at 10 and 30, segments of 2 with 1 on each side: 11, 12, 13 and 31."""
+    pieces = Pieces(torch.tensor([10, 30, 50]), torch.tensor([6, 4, 0]))
+    pool = SegmentPool(pieces, length=2, context=1)
+    assert pool.start(torch.arange(len(pool))).tolist() == [11, 12, 13, 31]
+    assert len(SegmentPool(pieces, 2, keep=torch.tensor([1]))) == 3
+    with pytest.raises(UserError, match="for a segment of 4 steps and 2 more on each side: the longest has 6"):
+        SegmentPool(pieces, length=4, context=2)
 
 
 def test_episodes_shorter_than_a_segment():

@@ -118,6 +118,17 @@ def test_segments_clips_and_returns():
     assert clips.reward.tolist() == [[[0, 1], [3, 4]], [[2, 3], [0, 1]]]
 
 
+def test_a_table_that_forgets_nothing_keeps_nothing_beside():
+    table, query = small(), Query("pair", torch.tensor([[0, 1]]), 2)
+    before = table.packed.clone()
+    table.reserve(10, 2, 1)
+    assert not table.forgets and table.keep(query, 3) is query and table.content(query) is None
+    table.restore(0, table.clips(query))
+    assert table.placed(query.start, 3) is query.start
+    assert torch.equal(table.packed.nan_to_num(), before.nan_to_num())
+    assert table.mean_reward() == pytest.approx(float(table.reward.double().mean()))
+
+
 def test_recent_pool_is_of_the_newest_episodes():
     pool = small().pool(2, recent=1)
     assert pool.start(torch.arange(len(pool))).tolist() == [2, 3]

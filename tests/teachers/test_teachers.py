@@ -99,6 +99,20 @@ def test_thresholds_follow_the_round() -> None:
     assert words(ask(started(teacher, 40.0), reward)) == [EQUAL]  # threshold 4
 
 
+def test_eps_twice_from_the_second_round_on() -> None:
+    """Margin 2 steps x 50: thresholds 0.1 x 100 = 10 in the first round, 0.1 x 0.1 x 100 = 1 in the later ones."""
+    reward = pairs((20, 25), (20, 20.5), (8, 5), (0.5, 0.9), length=2)
+    teacher = SimulatedTeacher(eps_skip=0.1, eps_equal=0.1, eps_twice=True)
+    for number, threshold, said in ((0, 10, [EQUAL, EQUAL, SKIP, SKIP]), (1, 1, [SECOND, EQUAL, FIRST, SKIP])):
+        teacher.start_round(RoundStats(number, 50.0))
+        assert words(ask(teacher, reward)) == said
+        assert teacher.thresholds(2) == pytest.approx({"teacher/skip_threshold": threshold, "teacher/equal_threshold": threshold})
+    intended = SimulatedTeacher(eps_skip=0.1, eps_equal=0.1)
+    intended.start_round(RoundStats(1, 50.0))
+    assert words(ask(intended, reward)) == [EQUAL, EQUAL, SKIP, SKIP]
+    assert teacher.describe()["eps_twice"] is True and "eps_twice" not in intended.describe()
+
+
 def test_myopic_return_by_hand() -> None:
     # gamma 1/2, T = 3: weights 1/4, 1/2, 1. First: 4, 0, 0 -> 1; second: 0, 0, 2 -> 2. Undiscounted 4 > 2.
     reward = torch.tensor([[[4.0, 0.0, 0.0], [0.0, 0.0, 2.0]]])

@@ -1,0 +1,75 @@
+"""Where questions are asked beside where the policy goes: a number per round, a picture that grows with the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.segments import segment_rows
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.base import Method
+from lightning_pbrl.reports.coverage import Coverage, write_coverage
+from lightning_pbrl.reports.embedding import run_name
+from lightning_pbrl.reports.metrics import run_at
+from lightning_pbrl.rng import stream
+
+
+class QueryCoverage(pl.Callback):
+    """Keeps samples of stored, visited and asked states at every round that asked (:mod:`lightning_pbrl.reports.coverage`).
+
+    Logs ``query/distance_ratio``: 1 when the questions lie where the policy goes, larger when they lie elsewhere. The run
+    folder gets ``coverage.png`` and ``coverage.npz``. Methods that do not act while they ask are passed over.
+
+    Args:
+        points: states per sample; 0 measures and draws nothing.
+        episodes: newest finished episodes that say where the policy goes.
+
+    Raises:
+        UserError: for a negative number of points, or no episode.
+    """
+
+    def __init__(self, points: int = 400, episodes: int = 10) -> None:
+        if points < 0 or episodes < 1:
+            raise UserError(
+                f"coverage.points is {points} and coverage.episodes is {episodes}: give a number of states (0 to draw nothing) "
+                "and at least 1 episode."
+            )
+        self.points, self.episodes = points, episodes
+        self.rounds: list[Coverage] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
+        if trainer.current_epoch == 0:
+            self.rounds = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Method, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        if batch_idx or not self.points or not pl_module.asked.this_round or not pl_module.source.forgets:
+            return
+        found = self.sample(pl_module, stream(pl_module.seed, "coverage", trainer.current_epoch))
+        self.rounds.append(found)
+        pl_module.log_dict({"query/distance_ratio": found.distance_ratio, "step": float(trainer.global_step)}, batch_size=1)
+        if trainer.is_global_zero:
+            run = run_at(trainer.default_root_dir)
+            write_coverage(run.path, self.rounds, run_name(run))
+
+    def sample(self, method: Method, rng: torch.Generator) -> Coverage:
+        """States of all that is stored, of the newest episodes, and of this round's questions."""
+        source: Any = method.source
+        obs = source.column("obs")
+
+        def states(rows: Tensor) -> Any:
+            return obs[rows.to(obs.device)].cpu().numpy()
+
+        asked = segment_rows(method.labels.start[-method.asked.this_round :].cpu(), method.labels.length).flatten()
+        stored = source.uniform_rows(torch.rand(self.points, generator=rng, dtype=torch.float64).to(obs.device))
+        visited = source.pool(1, recent=self.episodes).draw(self.points, rng)
+        some = asked[torch.randperm(len(asked), generator=rng)[: self.points]]
+        return Coverage(method.env_steps, states(stored), states(visited), states(some))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rounds": [(found.env_steps, *(torch.from_numpy(states) for states in found[1:])) for found in self.rounds]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rounds = [Coverage(steps, *(states.numpy() for states in rest)) for steps, *rest in state_dict["rounds"]]

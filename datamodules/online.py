@@ -1,0 +1,106 @@
+"""Data that the learner makes itself: a simulator, a replay that begins empty, and a collector that fills it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_pbrl.data.replay import Replay
+from lightning_pbrl.datamodules.base import OfflineDataModule, Share
+from lightning_pbrl.envs.base import Simulator
+from lightning_pbrl.envs.collector import Collector
+from lightning_pbrl.envs.rollout import VectorEnvs
+from lightning_pbrl.errors import UserError
+
+
+class OnlineDataModule(OfflineDataModule):
+    """Environments in which a method acts while it learns (SAC, PEBBLE, QPA ...), and the replay of what happened.
+
+    Policies are judged in environments of their own, so that evaluation moves nothing in training. A checkpoint holds the replay;
+    open episodes are restored exactly.
+
+    Args:
+        simulator: where to act and where policies are judged.
+        capacity: transitions the replay holds, then the oldest are overwritten; None for all env steps of the method.
+        num_envs: environments that collect in step; env steps count the steps of all.
+        segment_length: steps per segment shown to a teacher.
+        eval_episodes: episodes per evaluation while training.
+        test_episodes: episodes of ``test``.
+        eval_envs: environments stepped together in evaluation.
+        evaluation_seed: names the sets of evaluation episodes; the same for every run compared.
+    """
+
+    source: Replay
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        capacity: int | None = None,
+        num_envs: int = 1,
+        segment_length: int = 50,
+        eval_episodes: int = 10,
+        test_episodes: int = 50,
+        eval_envs: int = 10,
+        evaluation_seed: int = 0,
+    ) -> None:
+        super().__init__(simulator, segment_length, eval_episodes, test_episodes, eval_envs, evaluation_seed=evaluation_seed)
+        if num_envs < 1:
+            raise UserError(f"data.init_args.num_envs is {num_envs}; give at least 1.")
+        self.capacity, self.collecting_envs = capacity, num_envs
+        self._collector: Collector | None = None
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":  # what another fit has collected belongs to that fit
+            self.source = self.load()
+            if self._collector is not None:
+                self._collector.close()
+            self._collector = None
+        super().setup(stage)
+
+    def load(self) -> Replay:
+        """An empty replay.
+
+        Raises:
+            UserError: for several processes, and when neither ``capacity`` nor the method says how much there will be.
+        """
+        sim, capacity = self.simulator, self.capacity
+        assert sim is not None  # noqa: S101
+        fitting = self.trainer is not None and self.trainer.state.fn == "fit"
+        if fitting and self.trainer.world_size > 1:  # type: ignore[union-attr]
+            raise UserError("OnlineDataModule collects in one process: set trainer.devices to 1 and run seeds as processes.")
+        if capacity is None:
+            steps = self.method.hparams.get("env_steps") if fitting else 0
+            if steps is None:
+                raise UserError(
+                    f"{type(self.method).__name__} says nothing of env steps, so the replay's size is unknown: choose a method "
+                    "that acts, such as SAC or PEBBLE, or set data.init_args.capacity."
+                )
+            capacity = max(steps, sim.horizon * self.collecting_envs)
+        about = {"replay of": sim.describe()}
+        return Replay(capacity, self.collecting_envs, sim.obs_dim, sim.action_dim, sim.horizon, about)
+
+    @property
+    def collector(self) -> Collector:
+        """What acts and fills ``source``; seeded by the method's seed."""
+        if self._collector is None:
+            assert self.simulator is not None  # noqa: S101
+            self._collector = Collector(VectorEnvs(self.simulator, self.collecting_envs), self.source, self.method.seed)
+        return self._collector
+
+    def state_dict(self) -> dict[str, Any]:
+        """Replay and collector, for the checkpoint."""
+        return {"replay": self.source.state_dict(), "collector": self.collector.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take both over; testing a checkpoint needs neither."""
+        if self.trainer is None or self.trainer.state.fn == "fit":
+            self.source.load_state_dict(state_dict["replay"])
+            self.collector.load_state_dict(state_dict["collector"])
+
+    def predict_dataloader(self) -> Share:
+        """There is nothing to predict about: rows exist while a method learns."""
+        raise UserError("OnlineDataModule has no logged data to predict for: use `lightning-pbrl test`, or logged data.")
+
+    def teardown(self, stage: str) -> None:
+        """Close the environments; a later step would restore their open episodes."""
+        if self._collector is not None:
+            self._collector.close()

@@ -1,0 +1,104 @@
+"""Which steps of a ring are which episode, and how the episodes went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.segments import Pieces
+
+Array = npt.NDArray[Any]
+UNKNOWN = -1.0
+"""Success of an episode whose task defines none (a state without NaN can be compared)."""
+
+
+class EpisodeLog:
+    """Finished and open episodes of environments that step together, by step number: rows may come and go.
+
+    Args:
+        num_envs: how many environments, n.
+    """
+
+    def __init__(self, num_envs: int) -> None:
+        self._begin = np.zeros(num_envs, np.int64)  # of the open episodes: first step, true return, success
+        self._return, self._success = np.zeros(num_envs), np.full(num_envs, UNKNOWN)
+        self._table, self._count = torch.zeros(0, 5, dtype=torch.float64), 0
+
+    def add(self, steps: int, reward: Array, success: Array | None, over: Array) -> None:
+        """Take in one step.
+
+        Args:
+            steps: steps so far, this one included.
+            reward: true reward, (n,).
+            success: whether the task was solved at this step, (n,); None where that is not defined.
+            over: whether the episode ended with it, (n,), bool.
+        """
+        self._return += reward
+        if success is not None:
+            np.maximum(self._success, success, out=self._success)
+        if over.any():
+            ended = over.nonzero()[0]
+            end = np.full(len(ended), steps)
+            rows = np.stack([ended, self._begin[over], end, self._return[over], self._success[over]], 1)
+            while self._count + len(rows) > len(self._table):
+                self._table = torch.cat([self._table, self._table.new_zeros(max(len(self._table), 64), 5)])
+            self._table[self._count : self._count + len(rows)] = torch.from_numpy(rows)
+            self._count += len(rows)
+            self._begin[over], self._return[over], self._success[over] = steps, 0.0, UNKNOWN
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def finished(self) -> Tensor:
+        """Environment, first step, step after the last, true return and success of every finished episode, (M, 5), float64."""
+        return self._table[: self._count]
+
+    def open_steps(self, steps: int) -> list[int]:
+        """Steps so far of each environment's open episode, (n,)."""
+        return (steps - self._begin).tolist()
+
+    def recent(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Undiscounted true return, success (NaN where it is not defined) and length of the ``n`` newest finished episodes.
+
+        Oldest first, each (at most n,), float64.
+        """
+        _, begin, end, returns, success = self.finished[-n:].unbind(1)
+        return returns, success.where(success != UNKNOWN, float("nan")), end - begin
+
+    def pieces(self, steps: int, lane: int, shortest: int, recent: int | None) -> Pieces:
+        """Where the finished episodes lie in a ring of ``lane`` rows per environment; overwritten steps are left out.
+
+        Args:
+            steps: steps so far.
+            lane: rows per environment; the row of environment i's step p is ``i * lane + p % lane``.
+            shortest: with ``recent``, episodes without a stretch of so many rows are not counted.
+            recent: of so many newest episodes only.
+        """
+        env, begin, end = self.finished[:, :3].long().unbind(1)
+        begin = begin.clamp(min=steps - lane)
+        cut = torch.minimum(end, (begin // lane + 1) * lane)  # the end of the lane, where the episode crosses it
+        lengths = torch.stack([cut - begin, end - cut], 1).clamp(min=0)
+        first = env[:, None] * lane + torch.stack([begin, cut], 1) % lane
+        if recent is not None and (long := (lengths.amax(1) >= shortest).nonzero().squeeze(1)).numel():
+            lengths, first = lengths[long[-recent:]], first[long[-recent:]]
+        return Pieces(first.flatten(), lengths.flatten())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything, as tensors."""
+        return {
+            "finished": self.finished.clone(),
+            "begin": torch.from_numpy(self._begin.copy()),
+            "open": torch.from_numpy(np.stack([self._return, self._success])),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a state of as many environments."""
+        self._table, self._count = state["finished"].clone(), len(state["finished"])
+        self._begin = state["begin"].numpy().copy()
+        self._return, self._success = state["open"].numpy().copy()

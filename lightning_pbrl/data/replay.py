@@ -1,0 +1,378 @@
+"""The table of a method that acts: a ring that forgets, and an album of what was asked about, which does not.
+
+Same packed rows as :class:`~lightning_pbrl.data.transitions.Transitions`. First comes the **ring**, one *lane* per environment:
+the row of environment i at its step p is ``i * lane + p % lane``. All environments step together, so that one number,
+``steps``, says how much is stored and which row is how old; no row is ever moved. Then comes the **album**: the segments of every
+question, at a place that follows from the question's number alone. Labels therefore stay valid whatever the ring overwrites.
+
+On a CPU memory is taken when it is first written, so that a capacity of all env steps of a run costs nothing until they are
+there. Nothing here reads what was not written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.episode_log import EpisodeLog
+from lightning_pbrl.data.feedback import Clips, Query
+from lightning_pbrl.data.relabel import CPU_TILE, CUDA_TILE, mean_of_members
+from lightning_pbrl.data.segments import SegmentPool, segment_rows
+from lightning_pbrl.data.transitions import Transitions, row_layout
+from lightning_pbrl.errors import UserError
+
+Array = npt.NDArray[Any]
+RECENT_EPISODES = 10
+"""Episodes whose mean reward adaptive teachers scale with (B-Pref, arXiv 2111.03026, and its released code)."""
+
+
+class Replay(Transitions):
+    """A ring of transitions with their episodes, and the album of the segments that were asked about.
+
+    Args:
+        capacity: rows of the ring, rounded up to a multiple of ``num_envs``.
+        num_envs: environments that step together.
+        obs_dim: observation size O.
+        action_dim: action size A.
+        horizon: the most steps an episode can have.
+        about: what acts where (the simulator's description ...), plain JSON types; its hash is the ``fingerprint``.
+
+    Raises:
+        UserError: when a lane is shorter than an episode, which then could not be asked about or restored.
+
+    Bias: where the ring is full, an episode that crosses the end of its lane lies in two pieces, and segments that would
+    cross as well cannot be drawn; a ring of all env steps has no such episode.
+    """
+
+    forgets = True
+
+    def __init__(
+        self,
+        capacity: int,
+        num_envs: int,
+        obs_dim: int,
+        action_dim: int,
+        horizon: int,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.num_envs, self.lane, self.horizon = num_envs, -(-capacity // num_envs), horizon
+        if self.lane < horizon:
+            raise UserError(
+                f"The replay's capacity of {capacity} rows leaves each of {num_envs} environments {self.lane}, and an episode "
+                f"may have {horizon} steps: raise data.init_args.capacity to at least {horizon * num_envs}."
+            )
+        layout = row_layout(obs_dim, action_dim)
+        width = sum(layout["truncated"])
+        self.ring = self.lane * num_envs
+        nothing = torch.zeros(1, dtype=torch.int64)
+        super().__init__(_zeros(self.ring, width), nothing, _zeros(self.ring), None, obs_dim, action_dim, about)
+        self.steps = 0
+        self._staged = torch.zeros(num_envs, width)  # the rows of one step, on the CPU
+        staged = self._staged.numpy()
+        self._columns = [staged[:, at : at + n] for at, n in layout.values()]
+        self.log = EpisodeLog(num_envs)
+        self._length = self._context = self._room = self._kept = 0  # of the album, the latter two in questions
+        self._bind()
+
+    def _bind(self) -> None:
+        """Views of the ring by lane and step."""
+        self._rows = self.packed[: self.ring].view(self.num_envs, self.lane, -1)
+        self._rewards = self.reward[: self.ring].view(self.num_envs, self.lane)
+        self._solved = None if self.success is None else self.success[: self.ring].view(self.num_envs, self.lane)
+
+    # Writing -----------------------------------------------------------------------------------------------------------
+
+    def append(
+        self,
+        obs: Array | Tensor,
+        action: Array | Tensor,
+        next_obs: Array | Tensor,
+        reward: Array | Tensor,
+        terminated: Array | Tensor,
+        truncated: Array | Tensor,
+        success: Array | Tensor | None = None,
+        learned_reward: Array | Tensor | float = 0.0,
+    ) -> None:
+        """One step of every environment, n rows; all arguments on the CPU.
+
+        Args:
+            obs: (n, O).
+            action: (n, A), in [-1, 1].
+            next_obs: what followed, also where the episode ended (not what the reset after it showed), (n, O).
+            reward: true reward, environment units, (n,).
+            terminated: whether the episode ended in a state without future, (n,), bool.
+            truncated: whether it was cut off and would have gone on, (n,), bool.
+            success: whether the task was solved at this step, 0 or 1, (n,); None where that is not defined.
+            learned_reward: what learners read until the rows are relabelled, (n,).
+        """
+        for column, value in zip(self._columns, (obs, action, next_obs, learned_reward, terminated, truncated), strict=True):
+            values = np.asarray(value)
+            column[:] = values[:, None] if values.ndim == 1 else values
+        slot, reward = self.steps % self.lane, np.asarray(reward)
+        self._rows[:, slot] = self._staged
+        self._rewards[:, slot] = torch.from_numpy(reward)
+        if success is not None:
+            success = np.asarray(success)
+            if self._solved is None:
+                self.success = _zeros(len(self.packed), dtype=torch.bool, device=self.device)
+                self._bind()
+            self._solved[:, slot] = torch.from_numpy(success > 0)  # type: ignore[index]
+        self.steps += 1
+        self.version += 1
+        self.log.add(self.steps, reward, success, np.asarray(terminated) | np.asarray(truncated))
+
+    @torch.no_grad()
+    def relabel(
+        self,
+        reward: Callable[[Tensor], Tensor],
+        combine: Callable[[Tensor], Tensor] = mean_of_members,
+        tile: int | None = None,
+    ) -> None:
+        """Write the learned reward of every stored row, and of no other.
+
+        Args:
+            reward: observation and action side by side, (n, O + A), to rewards per member, (E, n).
+            combine: member rewards (E, n) -> (n,).
+            tile: rows per call; by default what suits the device.
+        """
+        tile = tile or (CPU_TILE if self.device.type == "cpu" else CUDA_TILE)
+        at = self.layout["learned_reward"][0]
+        for lane in self._rows[:, : min(self.steps, self.lane)].unbind(0):
+            for part in lane.split(tile):
+                part[:, at] = combine(reward(part[:, : self.obs_dim + self.action_dim]))
+        self.version += 1
+
+    # Which rows --------------------------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Rows stored in the ring."""
+        return min(self.steps, self.lane) * self.num_envs
+
+    def rows_of_age(self, age: Tensor) -> Tensor:
+        """Ids of the rows of these ages, same shape; 0 is the newest, ages in [0, :attr:`size`).
+
+        The age of environment i's row of k steps ago is k * num_envs + i.
+        """
+        if self.num_envs == 1:
+            return (self.steps - 1 - age) % self.lane
+        return age % self.num_envs * self.lane + (self.steps - 1 - age // self.num_envs) % self.lane
+
+    def uniform_rows(self, u: Tensor) -> Tensor:
+        """Ids of rows drawn uniformly from all that are stored: ``u`` in [0, 1), float64, any shape -> ids."""
+        return self.rows_of_age((u * self.size).long())
+
+    def recent_rows(self, u: Tensor, n: int) -> Tensor:
+        """Ids of rows drawn uniformly from the ``n`` newest (all, while there are fewer): ``u`` in [0, 1), float64 -> ids."""
+        return self.rows_of_age((u * min(n, self.size)).long())
+
+    @property
+    def stored(self) -> Tensor:
+        """Ids of all stored rows, ascending, (:attr:`size`,)."""
+        first = torch.arange(self.num_envs, device=self.device) * self.lane
+        return (first[:, None] + torch.arange(min(self.steps, self.lane), device=self.device)).flatten()
+
+    def stored_column(self, name: str) -> Tensor:
+        """One column of all stored rows, in the order of :attr:`stored`; a view where there is one environment."""
+        at, width = self.layout[name]
+        part = self._rows[:, : min(self.steps, self.lane), at : at + width].flatten(0, 1)
+        return part if name in ("obs", "action", "next_obs") else part.squeeze(1)
+
+    @property
+    def drawable_count(self) -> int:
+        return self.size
+
+    def drawable_rows(self, number: Tensor) -> Tensor:
+        return self.rows_of_age(number.to(self.device))
+
+    def drawable_part(self, values: Tensor) -> Tensor:
+        return values[self.stored]
+
+    # Episodes ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> int:
+        """How many episodes have ended so far."""
+        return len(self.log)
+
+    @property
+    def open_steps(self) -> list[int]:
+        """Steps so far of each environment's open episode, (n,)."""
+        return self.log.open_steps(self.steps)
+
+    def recent_returns(self, n: int) -> Tensor:
+        """Undiscounted true returns of the ``n`` newest finished episodes, oldest first, (at most n,), float64."""
+        return self.log.recent(n)[0]
+
+    def recent_success(self, n: int) -> Tensor:
+        """Whether any step solved the task, of the same episodes; NaN where that is not defined, (at most n,), float64."""
+        return self.log.recent(n)[1]
+
+    def recent_lengths(self, n: int) -> Tensor:
+        """Steps of the same episodes, (at most n,), float64."""
+        return self.log.recent(n)[2]
+
+    def mean_reward(self) -> float:
+        """Mean true reward per step of the ``RECENT_EPISODES`` newest finished episodes; NaN before the first."""
+        returns, _, steps = self.log.recent(RECENT_EPISODES)
+        return float(returns.sum() / steps.sum())
+
+    def pool(self, length: int, recent: int | None = None, context: int = 0) -> SegmentPool:
+        """All stored segments of finished episodes, ``context`` more steps on each side.
+
+        Args:
+            length: steps per segment.
+            recent: of so many newest finished episodes only; those too short for a segment are not counted.
+            context: steps that must be free on each side.
+
+        Raises:
+            UserError: when no episode has ended yet, or none is long enough.
+        """
+        if not self.finished:
+            raise UserError(
+                "No episode has ended yet, so there is nothing to ask about: act for at least one episode before the first "
+                "questions (seed_steps and explore_steps, or a later ask.first_round)."
+            )
+        pieces = self.log.pieces(self.steps, self.lane, length + 2 * context, recent)
+        return SegmentPool(pieces, length, context=context)
+
+    # The album ---------------------------------------------------------------------------------------------------------
+
+    def reserve(self, questions: int, length: int, context: int = 0) -> None:
+        """Make room for ``questions`` questions of at most two segments each.
+
+        Raises:
+            UserError: when no episode can hold a segment, or the album holds segments of another length.
+        """
+        if length + 2 * context > self.horizon:
+            sides = f" and {context} more on each side" if context else ""
+            raise UserError(
+                f"A segment has {length} steps{sides} and an episode at most {self.horizon}: choose a smaller segment_length."
+            )
+        if self._kept and (length, context) != (self._length, self._context):
+            raise UserError(
+                f"The replay keeps segments of {self._length} steps (context {self._context}) and is asked to keep others of "
+                f"{length} (context {context}): use one segment_length per run."
+            )
+        if (length, context) != (self._length, self._context) or questions > self._room:
+            self._length, self._context, self._room = length, context, max(questions, self._room)
+            self._move(self.device)
+
+    def placed(self, start: Tensor, number: int) -> Tensor:
+        step = self._length + 2 * self._context
+        slot = 2 * (number + torch.arange(start.shape[0])[:, None]) + torch.arange(start.shape[1])
+        return self.ring + slot * step + self._context
+
+    def keep(self, query: Query, number: int) -> Query:
+        self.reserve(number + len(query), query.length, self._context)
+        index = self._whole(query)
+        self._fill(number, self.features()[index], self.reward[index])
+        return Query(query.kind, self.placed(query.start, number), query.length)
+
+    def content(self, query: Query) -> Clips | None:
+        """The asked segments with their context, on the CPU: (B, C, length + 2 context, ...)."""
+        index = self._whole(query)
+        obs, action = self.features()[index].cpu().split([self.obs_dim, self.action_dim], -1)
+        return Clips(obs, action, self.reward[index].cpu())
+
+    def restore(self, number: int, clips: Clips) -> None:
+        wanted = self._length + 2 * self._context
+        if clips.obs.shape[2] != wanted:
+            raise UserError(
+                f"The label store holds segments of {clips.obs.shape[2]} steps and this run shows {wanted} (context included): "
+                "set segment_length back, or use a new run folder or ask.run."
+            )
+        self._fill(number, torch.cat([clips.obs, clips.action], -1).to(self.device), clips.reward.to(self.device))
+
+    def _whole(self, query: Query) -> Tensor:
+        """Row ids of the asked segments with their context, (B, C, length + 2 context)."""
+        return segment_rows(query.start.to(self.device) - self._context, query.length + 2 * self._context)
+
+    def _fill(self, number: int, features: Tensor, reward: Tensor) -> None:
+        """Write segments with context, (B, C, S, O + A) and (B, C, S), to their place in the album."""
+        start = self.placed(features[:, :, 0, 0], number).to(self.device)
+        rows = segment_rows(start - self._context, features.shape[2])
+        self.features()[rows] = features
+        self.reward[rows] = reward
+        self._kept = max(self._kept, number + len(features))
+        self.version += 1
+
+    # Moving and saving -------------------------------------------------------------------------------------------------
+
+    def to(self, device: torch.device | str) -> Replay:
+        """Move what is written to ``device`` (in place)."""
+        if torch.device(device) != self.device:
+            self._move(device)
+        return self
+
+    def _move(self, device: torch.device | str) -> None:
+        """New tables with room for the album, and in them what was written."""
+        old, count = (self._rows, self._rewards, self._solved), min(self.steps, self.lane)
+        step = self._length + 2 * self._context
+        kept = slice(self.ring, self.ring + 2 * self._kept * step)
+        album = self.packed[kept], self.reward[kept]
+        rows = self.ring + 2 * self._room * step
+        self.packed = _zeros(rows, self.packed.shape[1], device=device)
+        self.reward = _zeros(rows, device=device)
+        self.success = None if self.success is None else _zeros(rows, dtype=torch.bool, device=device)
+        self._bind()
+        for new, written in zip((self._rows, self._rewards, self._solved), old, strict=True):
+            if new is not None and written is not None:
+                new[:, :count] = written[:, :count].to(device)
+        self.packed[kept], self.reward[kept] = album[0].to(device), album[1].to(device)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of who acts where, not of the rows: a resumed run belongs to its labels whatever it has stored."""
+        text = json.dumps(self.about, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the ring holds, oldest step first, and the episodes: tensors and plain types. The album is in the label store."""
+        slots = torch.arange(max(self.steps - self.lane, 0), self.steps, device=self.device) % self.lane
+        return {
+            "steps": self.steps,
+            "rows": self._rows.index_select(1, slots).cpu(),
+            "reward": self._rewards.index_select(1, slots).cpu(),
+            "success": None if self._solved is None else self._solved.index_select(1, slots).cpu(),
+            "episodes": self.log.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state; the capacity may be another one, of a smaller the newest rows are taken.
+
+        Raises:
+            UserError: when it is of another number of environments, or of other sizes.
+        """
+        found, here = tuple(state["rows"].shape[::2]), (self.num_envs, self.packed.shape[1])
+        if found != here:
+            raise UserError(
+                f"The checkpoint's replay is of {found[0]} environments with rows of {found[1]} entries, this one of {here[0]} "
+                f"with {here[1]}: resume with the simulator and data.init_args.num_envs of the checkpoint."
+            )
+        self.steps = int(state["steps"])
+        count = min(state["rows"].shape[1], self.lane)
+        slots = torch.arange(self.steps - count, self.steps, device=self.device) % self.lane
+        if state["success"] is not None:
+            self.success = _zeros(len(self.packed), dtype=torch.bool, device=self.device)
+            self._bind()
+        for table, name in ((self._rows, "rows"), (self._rewards, "reward"), (self._solved, "success")):
+            if table is not None:
+                values = state[name]
+                table.index_copy_(1, slots, values[:, values.shape[1] - count :].to(table))
+        self.log.load_state_dict(state["episodes"])
+        self.version += 1
+
+
+def _zeros(*size: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
+    """Zeros; on the CPU of memory that is taken when it is first written (``torch.zeros`` writes all of it at once)."""
+    if torch.device(device).type != "cpu":
+        return torch.zeros(size, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(size, bool if dtype == torch.bool else np.float32))

@@ -1,0 +1,121 @@
+"""Acting while learning: one step of every environment, into the replay.
+
+A finished environment starts its next episode at once, with the reset seed that belongs to (run seed, environment, episode). Its
+last row keeps the observation that really followed; the reset's observation only begins the next row. A fall ends an episode as
+*terminated* (nothing follows, a critic must not bootstrap), the horizon as *truncated* (it must).
+
+An episode is determined by its reset seed and its actions. The simulators' insides are therefore never saved: an open episode
+is restored by resetting with its seed and taking again the actions that the replay holds.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.replay import Replay
+from lightning_pbrl.envs.rollout import VectorEnvs
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.rng import derive, stream
+
+
+class Collector:
+    """Steps environments and appends what happens to a replay; environments are built at the first step.
+
+    Args:
+        envs: the environments, as many as the replay has lanes.
+        replay: where rows go; it counts the steps and knows the open episodes.
+        seed: the run's seed; it decides every reset and the random actions.
+
+    Raises:
+        UserError: when environments and replay differ in number.
+    """
+
+    def __init__(self, envs: VectorEnvs, replay: Replay, seed: int) -> None:
+        if envs.num_envs != replay.num_envs:
+            raise UserError(f"{envs.num_envs} environments act and the replay is for {replay.num_envs}: make them equal.")
+        self.envs, self.replay, self.seed = envs, replay, seed
+        n, size = replay.num_envs, replay.obs_dim
+        self.episode = [0] * n  # number of each environment's open episode
+        self._rng = stream(seed, "collector")
+        self._running: list[Any] = []
+        self._obs, self._next = np.zeros((n, size), np.float32), np.zeros((n, size), np.float32)
+        self._reward, self._success = np.zeros(n), np.full(n, np.nan)
+        self._terminated, self._truncated = np.zeros(n, bool), np.zeros(n, bool)
+
+    @property
+    def env_steps(self) -> int:
+        """Steps of all environments together, since the start of the run."""
+        return self.replay.steps * self.replay.num_envs
+
+    @torch.no_grad()
+    def step(self, act: Callable[[Tensor], Tensor] | None = None) -> None:
+        """One step of every environment.
+
+        Args:
+            act: observations (n, O), float32, on the replay's device, valid during the call only, -> actions (n, A) in [-1, 1],
+                beyond which they are clipped; None acts uniformly at random.
+        """
+        if not self._running:
+            self._open()
+        replay, obs, after = self.replay, self._obs, self._next
+        if act is None:
+            actions = torch.rand(len(obs), replay.action_dim, generator=self._rng) * 2.0 - 1.0
+        else:
+            actions = act(torch.from_numpy(obs).to(replay.device)).clamp(-1.0, 1.0).cpu()
+        action = actions.numpy()
+        for i, env in enumerate(self._running):
+            after[i], self._reward[i], self._terminated[i], self._truncated[i], info = env.step(action[i])
+            self._success[i] = info.get("success", np.nan)
+        known = None if np.isnan(self._success[0]) else self._success
+        replay.append(obs, action, after, self._reward, self._terminated, self._truncated, known)
+        self._obs, self._next = after, obs
+        if self._terminated.any() or self._truncated.any():
+            for i in np.flatnonzero(self._terminated | self._truncated).tolist():
+                self.episode[i] += 1
+                after[i] = self._reset(i)
+
+    def _reset(self, i: int) -> Any:
+        """Begin the present episode of environment ``i``; its first observation."""
+        return self._running[i].reset(seed=derive(self.seed, "episode", i, self.episode[i]) % 2**31)[0]
+
+    def _open(self) -> None:
+        """Build the environments and bring each to where its open episode stands."""
+        replay = self.replay
+        self._running = [self.envs[i] for i in range(replay.num_envs)]
+        for i, done in enumerate(replay.open_steps):
+            self._obs[i] = self._reset(i)
+            if done == 0:
+                continue
+            age = torch.arange(done - 1, -1, -1) * replay.num_envs + i
+            rows = replay.packed[replay.rows_of_age(age.to(replay.device))].cpu()
+            at, width = replay.layout["action"]
+            for action in rows[:, at : at + width].numpy():
+                self._obs[i] = self._running[i].step(action)[0]
+            at, width = replay.layout["next_obs"]
+            if not np.array_equal(self._obs[i], rows[-1, at : at + width].numpy()):
+                warnings.warn(
+                    f"{self.envs.simulator.name} did not repeat its open episode exactly (another version or processor?): the "
+                    "resumed run goes on, and is not bit for bit the one that was interrupted.",
+                    stacklevel=2,
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Episode numbers and the stream of random actions; the replay's own state holds the rest."""
+        return {"episode": list(self.episode), "rng": self._rng.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state, after the replay has taken its own; the next step restores the open episodes."""
+        self.episode = list(state["episode"])
+        self._rng.set_state(state["rng"].cpu())
+        self._running = []
+
+    def close(self) -> None:
+        """Close the environments; the next step builds them again and restores their open episodes."""
+        self.envs.close()
+        self._running = []

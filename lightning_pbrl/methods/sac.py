@@ -1,0 +1,263 @@
+"""Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905) in a simulator: the learner of PEBBLE and QPA.
+
+On its own, with the true reward, it is the oracle that preference-based methods are compared with. Networks, bounds and order
+of updates are those of B-Pref (arXiv 2111.03026).
+
+Differences: the target critics move by the count of gradient updates instead of env steps, which is the same for one update
+per env step. An update follows the env step that it belongs to, where the released code does it just before the next one.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_pbrl.data.replay import Replay
+from lightning_pbrl.data.transitions import unpack
+from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.losses.sac import soft_actor_loss, soft_td_target, temperature_loss, twin_critic_loss
+from lightning_pbrl.methods.base import Method, Phase, Spec
+from lightning_pbrl.nn import MLP, SquashedGaussianActor, StateEntropy
+from lightning_pbrl.rng import derive
+
+Drawn = tuple[Tensor, Tensor]
+"""Of one update: where its rows are drawn from, in [0, 1), (B,); noise of next and present actions, (2, B, A)."""
+
+
+class SAC(Method):
+    """Soft actor-critic with a learned temperature, on the reward its collected rows carry.
+
+    .. math::
+        y &= r + \\gamma (\\min_i \\hat Q_i(s', a') - \\alpha \\log \\pi(a' \\mid s')), \\quad a' \\sim \\pi(s') \\\\
+        L_Q &= \\sum_i E[(Q_i(s, a) - y)^2] \\\\
+        L_\\pi &= E[\\alpha \\log \\pi(\\tilde a \\mid s) - \\min_i Q_i(s, \\tilde a)] \\\\
+        L_\\alpha &= E[\\alpha (-\\log \\pi(\\tilde a \\mid s) - \\bar H)], \\quad \\bar H = -A
+
+    Round 0 collects ``seed_steps`` by uniform actions, without updates, and then ``explore_steps`` by a policy that is paid for
+    rare states (PEBBLE's pre-training). Each later round is ``round_steps`` env steps with ``update_ratio`` updates after each.
+
+    Args:
+        spec: sizes, linked from the data module.
+        env_steps: env steps in total.
+        seed_steps: the first of them, random.
+        explore_steps: pre-training after these, on the entropy of states; when it ends, the critic starts anew and
+            makes ``reset_updates`` updates before it goes on. 0 leaves it out.
+        round_steps: env steps of a round, that is between evaluations (and questions).
+        update_ratio: gradient updates per env step.
+        hidden: hidden layers of actor and critics.
+        batch_size: transitions per update.
+        lr: learning rate of the actor, per update.
+        critic_lr: of the critics; as ``lr`` when None.
+        discount: γ.
+        polyak: rate at which the target critics follow.
+        target_every: updates between two moves of the target critics.
+        init_temperature: α at the start.
+        alpha_lr: learning rate of log α.
+        reset_updates: updates right after the critic has started anew.
+        neighbours: k of the pre-training's reward.
+        reference_entropy: scale that reward by the released code's running variance, which its mean inflates at first.
+        reward: what collected rows carry: true (the oracle), or the controls zero and random (uniform in [0, 1]).
+        **engine: the arguments of :class:`~lightning_pbrl.methods.base.Method`.
+    """
+
+    needs = frozenset({"env"})
+    source: Replay
+
+    def __init__(
+        self,
+        spec: Spec,
+        env_steps: int = 500_000,
+        seed_steps: int = 1_000,
+        explore_steps: int = 0,
+        round_steps: int = 10_000,
+        update_ratio: int = 1,
+        hidden: Sequence[int] = (1024, 1024),
+        batch_size: int = 1024,
+        lr: float = 5e-4,
+        critic_lr: float | None = None,
+        discount: float = 0.99,
+        polyak: float = 0.005,
+        target_every: int = 2,
+        init_temperature: float = 0.1,
+        alpha_lr: float = 1e-4,
+        reset_updates: int = 100,
+        neighbours: int = 5,
+        reference_entropy: bool = False,
+        reward: Literal["true", "zero", "random"] = "true",
+        **engine: Any,
+    ) -> None:
+        super().__init__(spec, **engine)
+        for name in ("round_steps", "update_ratio", "target_every", "neighbours", "batch_size"):
+            if self.hparams[name] < 1:
+                raise UserError(f"{type(self).__name__}'s {name} is {self.hparams[name]}; it counts from 1.")
+        if env_steps <= seed_steps + explore_steps:
+            raise UserError(
+                f"env_steps is {env_steps}, and {seed_steps} random plus {explore_steps} exploring steps use them up: raise it."
+            )
+        if explore_steps and seed_steps <= neighbours:
+            raise UserError(
+                f"Exploring compares a state with its {neighbours} nearest neighbours and only {seed_steps} random steps are "
+                "stored before: raise seed_steps."
+            )
+        self.entropy = StateEntropy(neighbours, reference_entropy)
+        self.updates = update_ratio * (env_steps - seed_steps) + (reset_updates if explore_steps else 0)
+
+    def build(self) -> None:
+        h = self.hparams
+        self.actor = SquashedGaussianActor(self.spec["obs_dim"], self.spec["action_dim"], h.hidden)
+        self.critic = self.new_critic()
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(h.init_temperature)))
+
+    def new_critic(self) -> MLP:
+        """Two untrained critics."""
+        return MLP(self.spec["obs_dim"] + self.spec["action_dim"], 1, self.hparams.hidden, members=2, ortho_init=True)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        for name in ("env_steps", "seed_steps", "explore_steps", "round_steps"):
+            if self.hparams[name] % self.source.num_envs:
+                raise UserError(
+                    f"model.init_args.{name} is {self.hparams[name]} and data.init_args.num_envs is {self.source.num_envs}, "
+                    "which step together: make it a multiple."
+                )
+
+    def programs(self) -> dict[str, Program]:
+        h = self.hparams
+        groups = {"critic": Group(h.critic_lr or h.lr), "actor": Group(h.lr), "log_alpha": Group(h.alpha_lr)}
+        policy = Program(
+            groups,
+            [self.critic_losses, self.policy_losses],
+            self.sample,
+            self.gather,
+            self.view,
+            targets={"critic_target": ("critic", h.polyak)},
+            follow_every=h.target_every,
+        )
+        return {"policy": policy}
+
+    # The plan ----------------------------------------------------------------------------------------------------------
+
+    def plan(self, round_number: int) -> list[Phase]:
+        if round_number == 0:
+            return self.first_steps()
+        restart = self.restart() if round_number == 1 and self.hparams.explore_steps else []
+        return [*restart, self.learn()]
+
+    def first_steps(self) -> list[Phase]:
+        """Random steps, then pre-training. The last pre-training steps have no updates: what these would change starts anew."""
+        h, together = self.hparams, self.source.num_envs
+        phases = [Phase("random", env_steps=h.seed_steps, random=True)]
+        if h.explore_steps:
+            updates = h.update_ratio * (h.explore_steps - together)
+            phases += [Phase("explore", "policy", updates, env_steps=1 / h.update_ratio), Phase("explore", env_steps=together)]
+        return phases
+
+    def restart(self) -> list[Phase]:
+        """An untrained critic, and ``reset_updates`` updates of everything before the next env step."""
+        return [Phase("reset", "policy", self.hparams.reset_updates, start=self.reset_critic)]
+
+    def learn(self) -> Phase:
+        """Act and update until the round or the run ends."""
+        h = self.hparams
+        steps = min(h.round_steps, h.env_steps - self.env_steps)
+        return Phase("policy", "policy", steps * h.update_ratio, env_steps=1 / h.update_ratio)
+
+    def is_finished(self) -> bool:
+        return self.env_steps >= self.hparams.env_steps
+
+    def reset_critic(self) -> None:
+        """New weights for critics and targets, a fresh optimiser; actor and temperature stay."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self.seed, "init", "critic reset"))
+            fresh = self.new_critic()
+        self.engines["policy"].reset("critic", {f"critic.{name}": value for name, value in fresh.state_dict().items()})
+
+    # Minibatches ---------------------------------------------------------------------------------------------------------
+
+    def sample(self, updates: int, rng: torch.Generator) -> list[Drawn]:
+        """Positions and noise of a block; positions become rows only when the replay's size at that update is known.
+
+        Drawn update by update, so that the block's size changes nothing, and moved to the device at once.
+        """
+        size, shape = self.hparams.batch_size, (2, self.hparams.batch_size, self.spec["action_dim"])
+        drawn = [
+            (torch.rand(size, generator=rng, dtype=torch.float64), torch.randn(shape, generator=rng)) for _ in range(updates)
+        ]
+        u, noise = (torch.stack(part).to(self.device) for part in zip(*drawn, strict=True))
+        return list(zip(u, noise, strict=True))
+
+    def replay_ids(self, u: Tensor) -> Tensor:
+        """Row ids of a minibatch from uniform numbers, (B,): all that is stored is equally likely."""
+        return self.source.uniform_rows(u)
+
+    def gather(self, drawn: Drawn) -> Drawn:
+        u, noise = drawn
+        rows = self.source.packed.index_select(0, self.replay_ids(u))
+        if self.phase == "explore":
+            obs = rows[:, : self.source.obs_dim]
+            rows[:, self.source.layout["learned_reward"][0]] = self.entropy(obs, self.seen())
+        return rows, noise
+
+    def seen(self) -> list[Tensor]:
+        """The observations of every stored row, a view per environment."""
+        obs, lane = self.source.column("obs"), self.source.lane
+        return [obs[at : at + min(self.source.steps, lane)] for at in range(0, lane * self.source.num_envs, lane)]
+
+    def view(self, gathered: Drawn) -> dict[str, Tensor]:
+        rows, (next_noise, noise) = gathered
+        return {**unpack(rows, self.source.layout), "next_noise": next_noise, "noise": noise}
+
+    # Losses --------------------------------------------------------------------------------------------------------------
+
+    def critic_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        with torch.no_grad():
+            next_action, log_prob = self.actor.sample(batch["next_obs"], batch["next_noise"])
+            next_q = self.critic_target(torch.cat([batch["next_obs"], next_action], -1)).squeeze(-1)
+            target = soft_td_target(
+                self.reward_of(batch), self.hparams.discount, batch["terminated"], next_q, log_prob, self.log_alpha.exp()
+            )
+        q = self.critic(torch.cat([batch["obs"], batch["action"]], -1)).squeeze(-1)
+        return {"critic": twin_critic_loss(q, target), "q": q.mean()}
+
+    def policy_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Actor and temperature, with the critics that have just moved."""
+        action, log_prob = self.actor.sample(batch["obs"], batch["noise"])
+        q = self.critic(torch.cat([batch["obs"], action], -1)).squeeze(-1)
+        return {
+            "actor": soft_actor_loss(log_prob, q, self.log_alpha.exp()),
+            "log_alpha": temperature_loss(self.log_alpha, log_prob, -float(self.spec["action_dim"])),
+            "temperature": self.log_alpha.exp(),
+            "entropy": -log_prob.mean(),
+        }
+
+    def reward_of(self, batch: dict[str, Tensor]) -> Tensor:
+        """The reward that the critics learn, of the rows of a minibatch, (B,)."""
+        return batch["learned_reward"]
+
+    # Acting --------------------------------------------------------------------------------------------------------------
+
+    def act(self, obs: Tensor, sample: bool = False) -> Tensor:
+        return self.actor.act(obs, sample)
+
+    def behave(self, obs: Tensor) -> Tensor:
+        return self.actor.act(obs, sample=True, generator=self.acting_rng)
+
+    def on_env_step(self) -> None:
+        rows = self.source.rows_of_age(torch.arange(self.source.num_envs, device=self.device))
+        self.source.write("learned_reward", self.collected_reward(rows), rows)
+
+    def collected_reward(self, rows: Tensor) -> Tensor:
+        """What new rows carry as ``learned_reward``: ids (n,) -> (n,)."""
+        kind = self.hparams.reward
+        if kind == "true":
+            return self.source.reward[rows]
+        if kind == "zero":
+            return torch.zeros(len(rows), device=self.device)
+        return torch.rand(len(rows), generator=self.acting_rng, device=self.device)

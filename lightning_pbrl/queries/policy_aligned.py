@@ -1,0 +1,50 @@
+"""Ask about what the policy does now: QPA's policy-aligned query selection.
+
+Source: X. Hu, J. Li, X. Zhan, Q.-S. Jia, Y.-Q. Zhang, "Query-Policy Misalignment in Preference-Based Reinforcement
+Learning", ICLR 2024 (arXiv 2305.17400), and its released code.
+
+Answers about behaviour that the policy has left behind teach the reward model where the policy does not go. The remedy is a
+window: candidates come from the newest trajectories only. How the questions are chosen within it is another matter, uniformly in
+the paper; with a wide window it is what PEBBLE's code does (its last 100 trajectories).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from lightning_pbrl.data.feedback import Answer, Labels, Query
+from lightning_pbrl.data.segments import SegmentPool
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.queries.base import QueryStrategy, Scorer
+from lightning_pbrl.queries.uniform import UniformQuery
+
+
+class PolicyAlignedQuery(QueryStrategy):
+    """Another strategy's questions, about the newest episodes only.
+
+    Args:
+        recent: N, newest finished episodes that questions are about, at least 1; in a data set its last N (paper: 10; 30 or 60
+            in Meta-World; PEBBLE's code: 100).
+        inner: chooses within the window; uniform pairs when None, as in the paper.
+
+    Raises:
+        UserError: for a window without episodes.
+
+    Bias: a short window holds segments that look alike, which a person may be unable to compare.
+    """
+
+    def __init__(self, recent: int = 10, inner: QueryStrategy | None = None) -> None:
+        if recent < 1:
+            raise UserError(f"PolicyAlignedQuery got recent={recent}; give at least 1 episode.")
+        self.recent, self.inner = recent, inner or UniformQuery()
+        self.needs, self.sequential = self.inner.needs, self.inner.sequential
+
+    def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
+        """What ``inner`` proposes; the pool is of the window already."""
+        return self.inner.propose(pool, n, model, labels, rng)
+
+    def observe(self, query: Query, answer: Answer) -> None:
+        self.inner.observe(query, answer)
+
+    def metrics(self) -> dict[str, float]:
+        return self.inner.metrics()
