@@ -53,7 +53,7 @@ from lightning_pbrl import (
 from lightning_pbrl.callbacks.progress import RoundProgress
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.reports.embedding import EmbeddedPairs, draw_distances, draw_map, project
-from lightning_pbrl.reports.metrics import over_labels, read_metrics
+from lightning_pbrl.reports.metrics import over, read_metrics
 from lightning_pbrl.rng import question_keys, stream
 from lightning_pbrl.teachers.base import RoundStats
 
@@ -136,7 +136,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained
 for name in ("uniform", "disagreement", "embedding"):
     metrics = read_metrics(FOLDER / name)
     for axes, metric in ((left, "teacher/clear_ratio"), (right, "pref/accuracy")):
-        curve = over_labels(metrics, metric)
+        curve = over(metrics, metric)
         axes.plot(curve.step, curve.value, marker="o", label=name)
 left.set(xlabel="questions asked (count)", ylabel="clear answers of the round (fraction)", ylim=(0, 1))
 right.set(xlabel="questions asked (count)", ylabel="held-out pairs ordered correctly (fraction)", ylim=(0, 1))

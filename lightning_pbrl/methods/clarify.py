@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_pbrl.data.feedback import Labels, Query, Status
 from lightning_pbrl.data.segments import segment_rows
@@ -38,8 +39,8 @@ PARTNERS = 50
 """Random partners of each clear pair in the quadrilateral loss (released code)."""
 ANCHOR_LR = 1e-3
 """Learning rate of z*, whose optimiser is its own (released code)."""
-EMBED_TILE = 256
-"""Segments embedded at once; bounds memory whatever the number of candidates."""
+EMBED_TILE = 64
+"""Segments embedded at once, always so many: bounds memory whatever the number of candidates."""
 
 
 class CLARIFY(RewardEnsemble):
@@ -261,13 +262,14 @@ class CLARIFY(RewardEnsemble):
             time = torch.randint(steps, start.shape, generator=stream(self.seed, "embed", self.encoder_steps()))
         training = self.encoder.training
         self.encoder.eval()
-        parts = []
-        for rows, begin in zip(start.to(device).split(EMBED_TILE), time.to(device).split(EMBED_TILE), strict=True):
+        parts, filled = [], -len(start) % EMBED_TILE
+        tiles = (F.pad(part, (0, filled)).to(device).split(EMBED_TILE) for part in (start, time))
+        for rows, begin in zip(*tiles, strict=True):
             obs = self.source.segments(rows, query.length)[..., : self.spec["obs_dim"]]
             obs = self.encoder_normalizer(obs) if self.hparams.standardize else obs
             parts.append(self.encoder.segment(obs, segment_rows(begin, query.length)))
         self.encoder.train(training)
-        return torch.cat(parts).view(*query.start.shape, -1)
+        return torch.cat(parts)[: len(start)].view(*query.start.shape, -1)
 
     def encoder_steps(self) -> int:
         """Encoder steps done so far, also by a method loaded from a checkpoint."""

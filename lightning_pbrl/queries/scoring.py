@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.data.segments import segment_rows
@@ -97,8 +98,10 @@ class ReturnScorer:
         features = self.source.features()
         tile = self.tile or (CPU_TILE if features.device.type == "cpu" else GPU_TILE)
         count = len(features) if rows is None else len(rows)
+        if rows is not None and count:  # whole tiles only: oneDNN prepares, and keeps, code for every size it meets
+            rows = F.pad(rows, (0, -count % CPU_TILE))
         tiles = []
         for at in range(0, max(count, 1), tile):  # one empty tile for an empty query: it tells E
             part = features[at : at + tile] if rows is None else features.index_select(0, rows[at : at + tile])
             tiles.append(self.reward(part))
-        return torch.cat(tiles, dim=1)
+        return torch.cat(tiles, dim=1)[:, :count]

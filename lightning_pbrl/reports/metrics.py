@@ -101,9 +101,7 @@ def find_runs(paths: str | Path | Iterable[str | Path]) -> list[Run]:
         if not below:
             raise UserError(f"No run below {top} has logged a metric or a result yet; give folders of a fit.")
         found.update({run.path: run for run in below})
-    return sorted(
-        found.values(), key=lambda run: (run.path.parent, -1 if run.seed is None else run.seed, run.path.name)
-    )
+    return sorted(found.values(), key=lambda run: (run.path.parent, -1 if run.seed is None else run.seed, run.path.name))
 
 
 def _folders(top: Path) -> Iterable[Path]:
@@ -161,18 +159,18 @@ def _rows(file: Path) -> list[dict[str, float]]:
     return rows
 
 
-def over_labels(metrics: Mapping[str, Series], name: str) -> Series:
-    """A metric against the number of questions asked so far, in place of gradient updates.
+def over(metrics: Mapping[str, Series], name: str, count: str = "labels") -> Series:
+    """A metric against the number of questions asked (or of env steps made) so far, in place of gradient updates.
 
-    Where several values belong to one number of questions, the last is kept. A teacher's rates are logged where a round
+    Where several values belong to one number, the last is kept. A teacher's rates are logged where a round
     starts, before its updates, so they belong to the labels of the updates that follow; all else to those before.
     """
-    series, labels = metrics[name], metrics["labels"]
-    after = np.searchsorted(labels.step, series.step, side="right")
-    index = after if name.startswith("teacher/") else after - 1
-    asked = labels.value[index.clip(0, len(labels.value) - 1)]
-    last = np.append(asked[1:] != asked[:-1], True)
-    return Series(asked[last], series.value[last])
+    series, counted = metrics[name], metrics[count]
+    after = np.searchsorted(counted.step, series.step, side="right")
+    index = after if name.startswith("teacher/") and count == "labels" else after - 1
+    so_far = counted.value[index.clip(0, len(counted.value) - 1)]
+    last = np.append(so_far[1:] != so_far[:-1], True)
+    return Series(so_far[last], series.value[last])
 
 
 def replicas(names: Iterable[str], metric: str) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.errors import UserError, nearest
-from lightning_pbrl.reports.metrics import Array, Metrics, Series, find_runs, group, over_labels, read_metrics, replicas
+from lightning_pbrl.reports.metrics import Array, Metrics, Series, find_runs, group, over, read_metrics, replicas
 from lightning_pbrl.reports.statistics import bootstrap_interval, mean
 from lightning_pbrl.reports.tables import print_comparison, summary_table
 
@@ -57,7 +57,7 @@ def learning_curve(metrics: Metrics, out: str | Path, title: str = "") -> Path |
             if replica != name:
                 axes.plot(*_curve(metrics, replica), color="C0", alpha=0.35, linewidth=0.8)
         axes.plot(*_curve(metrics, name), color="C0", marker="o", markersize=3)
-        _decorate(axes, name, _x_axis(metrics, name))
+        _decorate(axes, name, X_AXES[_count(metrics, name)])
     return save_figure(figure, out, title)
 
 
@@ -87,13 +87,13 @@ def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: 
         raise UserError(f"No run has logged the metric {metric!r}: {nearest(metric, logged)}")
     figure, panels = new_figure(len(names))
     for axes, name in zip(panels, names, strict=True):
-        x_axis = "gradient updates"
+        x_axis = X_AXES["step"]
         for number, (label, seeds) in enumerate(groups):  # a stage keeps its colour in every panel
             curves = [_curve(metrics, replica) for metrics in seeds for replica in replicas(metrics, name)]
             if not curves:
                 continue
             x, values = aligned(curves)
-            x_axis = next(_x_axis(metrics, name) for metrics in seeds if name in metrics)
+            x_axis = X_AXES[next(_count(metrics, name) for metrics in seeds if name in metrics)]
             style = STYLES[number // 10 % len(STYLES)]
             axes.plot(x, mean(values, axis=0), style, color=f"C{number}", marker=".", label=f"{label} (n = {len(curves)})")
             if len(curves) > 1 and len(x):
@@ -115,14 +115,21 @@ def aligned(curves: Sequence[Series]) -> tuple[Array, Array]:
     return x, np.stack([np.interp(x, curve.step, curve.value) for curve in curves])
 
 
-def _x_axis(metrics: Metrics, name: str) -> str:
-    """Feedback is counted in labels, policies in gradient updates."""
+X_AXES = {"env_steps": "env steps", "labels": "labels (questions asked)", "step": "gradient updates"}
+"""What curves are drawn against -> how the axis is called."""
+
+
+def _count(metrics: Metrics, name: str) -> str:
+    """Runs that act are counted in env steps; of the others feedback in labels, policies in gradient updates."""
+    if "env_steps" in metrics:
+        return "env_steps"
     feedback = name.split("/")[0] in ("pref", "teacher", "embedding")
-    return "labels (questions asked)" if feedback and "labels" in metrics else "gradient updates"
+    return "labels" if feedback and "labels" in metrics else "step"
 
 
 def _curve(metrics: Metrics, name: str) -> Series:
-    return metrics[name] if _x_axis(metrics, name) == "gradient updates" else over_labels(metrics, name)
+    count = _count(metrics, name)
+    return metrics[name] if count == "step" else over(metrics, name, count)
 
 
 def new_figure(count: int, columns: int = 3, size: tuple[float, float] = (4.4, 3.4)) -> tuple[Figure, list[Axes]]:

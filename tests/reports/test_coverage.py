@@ -58,7 +58,7 @@ def test_rounds_that_are_drawn():
 
 def test_a_damaged_file(tmp_path):
     (tmp_path / FILE).write_bytes(b"no")
-    with pytest.raises(UserError, match="is damaged .* remove it"):
+    with pytest.raises(UserError, match=r"is damaged .* remove it"):
         read_coverage(tmp_path / FILE)
 
 

@@ -11,7 +11,7 @@ from lightning_pbrl.reports.metrics import (
     Series,
     find_runs,
     group,
-    over_labels,
+    over,
     read_metrics,
     read_results,
     replicas,
@@ -68,9 +68,19 @@ def test_feedback_is_counted_in_labels():
         "train/x": Series(np.array([25.0, 50.0, 80.0]), np.array([1.0, 2.0, 3.0])),
     }
     for name, value in {"pref/accuracy": [0.6, 0.9], "teacher/clear_ratio": [1.0, 0.7], "train/x": [2.0, 3.0]}.items():
-        series = over_labels(metrics, name)
+        series = over(metrics, name)
         assert series.step.tolist() == [20, 40]
         assert series.value.tolist() == value
+
+
+def test_policies_that_act_are_counted_in_env_steps():
+    metrics = {
+        "env_steps": Series(np.array([0.0, 10.0, 20.0]), np.array([100.0, 110.0, 120.0])),  # 100 random steps, no update
+        "eval/return_mean": Series(np.array([0.0, 20.0]), np.array([1.0, 5.0])),
+        "teacher/clear_ratio": Series(np.array([0.0, 10.0]), np.array([1.0, 0.7])),
+    }
+    assert over(metrics, "eval/return_mean", "env_steps").step.tolist() == [100, 120]
+    assert over(metrics, "teacher/clear_ratio", "env_steps").step.tolist() == [100, 110]
 
 
 def test_runs_are_found_below_an_experiment_with_seeds_in_order(tmp_path):
