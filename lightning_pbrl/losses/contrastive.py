@@ -45,9 +45,7 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * weight).sum() / weight.sum().clamp(min=1.0)
 
 
-def ambiguity_loss(
-    z: Tensor, clear: Tensor, ambiguous: Tensor, form: AmbiguityLoss = "paper", kind: Similarity = "l2"
-) -> Tensor:
+def ambiguity_loss(z: Tensor, clear: Tensor, ambiguous: Tensor, form: AmbiguityLoss = "paper", kind: Similarity = "l2") -> Tensor:
     """Clear pairs apart, ambiguous pairs together.
 
     With s = logistic(similarity of the two segments), "paper" is the bounded form of -E_clear[d] + E_ambiguous[d]:

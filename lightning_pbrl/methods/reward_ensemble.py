@@ -6,6 +6,7 @@ Uniform queries make it MR, disagreement queries make it OPRL, ranked lists with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -50,6 +51,9 @@ class RewardEnsemble(RewardModel):
         score: bradley_terry (exponential) or linear (LiRE; needs output=tanh).
         lr: learning rate per update, one Adam over all members.
         epochs: most passes over the labels per round.
+        fit_rule: what bounds a round's fit. passes: at most ``epochs`` passes. updates: at most
+            ceil(``epochs`` x labels / ``batch_size``) updates, and ``stop_accuracy`` is compared with the accuracy since the fit
+            began (QPA and SURF in the DeepMind Control Suite).
         batch_size: pairs per update and member.
         stop_accuracy: end the round's fit above this training accuracy; 1 or more never stops early.
         margin: a pair counts as right only when P(second) is beyond 0.5 ± margin.
@@ -59,6 +63,7 @@ class RewardEnsemble(RewardModel):
         aggregate: what policies get: the members' mean, their min, or mean - 5 x (unbiased) standard deviation.
         crop: temporal crop: shortest and longest length in steps; every pair of a minibatch is cut to a random length
             in this range, each of its segments at a random place. None trains on whole segments.
+        crop_copies: crops of each pair in a minibatch, all cut from rewards that are predicted once (QPA's tau).
         sum_gradients: zero gradients once per pass instead of once per minibatch, as LiRE's released code does (a defect).
         lr_decay: factor on ``lr`` after every 10 passes of a round's fit, anew in every round; 1 keeps it constant.
         tile: pairs evaluated at once on CPU, to stay in its cache; null for whole batches.
@@ -75,6 +80,7 @@ class RewardEnsemble(RewardModel):
         score: Literal["bradley_terry", "linear"] = "bradley_terry",
         lr: float = 3e-4,
         epochs: int = 50,
+        fit_rule: Literal["passes", "updates"] = "passes",
         batch_size: int = 128,
         stop_accuracy: float = 0.97,
         margin: float = 0.1,
@@ -82,6 +88,7 @@ class RewardEnsemble(RewardModel):
         pairs: Literal["answers", "ranked", "chain"] = "answers",
         aggregate: Literal["mean", "min", "mean_minus_std"] = "mean",
         crop: Sequence[int] | None = None,
+        crop_copies: int = 1,
         lr_decay: float = 1.0,
         sum_gradients: bool = False,
         tile: int | None = 16,
@@ -92,6 +99,8 @@ class RewardEnsemble(RewardModel):
             raise UserError("aggregate=mean_minus_std needs at least two members: raise ensemble_size, or use mean.")
         if crop is not None and not (len(crop) == 2 and 1 <= crop[0] <= crop[1]):
             raise UserError(f"crop is {list(crop)}: give the shortest and the longest length in steps, such as [20, 25].")
+        if crop_copies < 1 or (crop_copies > 1 and crop is None):
+            raise UserError(f"crop_copies is {crop_copies}: give at least 1, and for more than one copy a crop.")
 
     def build(self) -> None:
         super().build()
@@ -100,6 +109,7 @@ class RewardEnsemble(RewardModel):
         self.members = MLP(obs_dim + action_dim, 1, h.hidden, h.ensemble_size, nn.LeakyReLU, output)
         self.normalizer = Normalizer(obs_dim)
         self.__dict__["scorer"] = None
+        self.passes, self.correct = 0, 0.0  # of this round's fit: passes done, sum of their accuracies
 
     def on_data(self) -> None:
         if self.hparams.normalize_obs:
@@ -115,14 +125,21 @@ class RewardEnsemble(RewardModel):
         return {"reward": Program(groups, [self.losses], self.sample_passes, self.gather_pairs, tile=tile, ragged=True)}
 
     def plan(self, round_number: int) -> list[Phase]:
-        pairs = self.training_pairs()
-        if self.hparams.crop is not None and len(pairs) and self.hparams.crop[1] > pairs.length:
+        h, pairs = self.hparams, self.training_pairs()
+        steps = pairs.length + 2 * self.context
+        if self.crop is not None and len(pairs) and self.crop[1] > steps:
             raise UserError(
-                f"crop is {list(self.hparams.crop)} and segments have {pairs.length} steps: crop to at most that, or "
-                "raise data.segment_length."
+                f"crop is {list(self.crop)} and segments have {steps} steps: crop to at most that, or raise data.segment_length."
             )
         one_pass = self.begin_fit(pairs)
-        return [Phase("reward", "reward", self.hparams.epochs * one_pass, block=one_pass, done=self.fits_well)]
+        updates = h.epochs * one_pass if h.fit_rule == "passes" else math.ceil(h.epochs * len(pairs) / h.batch_size)
+        self.passes, self.correct = 0, 0.0
+        return [Phase("reward", "reward", updates, block=one_pass, done=self.fits_well)]
+
+    @property
+    def crop(self) -> Sequence[int] | None:
+        """Shortest and longest length that pairs are cut to, in steps; None for whole segments."""
+        return self.hparams.crop
 
     def training_pairs(self) -> Labels:
         """What this round trains on: the answers, or all pairs that follow from them."""
@@ -139,32 +156,48 @@ class RewardEnsemble(RewardModel):
 
     def fits_well(self, metrics: Metrics) -> bool:
         """The early-stop rule, asked after every pass."""
-        return metrics["accuracy"] > self.hparams.stop_accuracy
+        stop, now = self.hparams.stop_accuracy, metrics["accuracy"]
+        if self.hparams.fit_rule == "passes":
+            return now > stop
+        self.passes, self.correct = self.passes + 1, self.correct + now
+        return self.correct / self.passes >= stop < 1.0
 
     def sample_passes(self, updates: int, rng: torch.Generator) -> list[Tensor]:
-        """Indices of minibatches, one (E, b) per update; with a temporal crop (4, E, b): also length and the two beginnings."""
+        """Indices of minibatches, one (E, b) per update; with a temporal crop also its :meth:`crops`, (1 + 3 tau, E, b)."""
         batches = super().sample_passes(updates, rng)
-        return batches if self.hparams.crop is None else [self.crops(ids, rng) for ids in batches]
+        return batches if self.crop is None else [self.crops(ids, rng) for ids in batches]
 
     def crops(self, ids: Tensor, rng: torch.Generator) -> Tensor:
-        """Indices (E, b) with a random crop per pair, (4, E, b)."""
-        shortest, longest = self.hparams.crop
-        length = torch.randint(shortest, longest + 1, ids.shape, generator=rng)
-        first = (torch.rand(2, *ids.shape, generator=rng) * (self.pairs.length - length + 1)).long()
-        return torch.cat([ids.unsqueeze(0), length.unsqueeze(0).to(ids), first.to(ids)])
+        """Indices (E, b) with tau random crops per pair, (1 + 3 tau, E, b).
+
+        After the indices come tau lengths, tau beginnings in the first segment and tau in the second: both segments of a
+        copy share its length, each begins where it likes.
+        """
+        assert self.crop is not None  # noqa: S101
+        (shortest, longest), steps = self.crop, self.pairs.length + 2 * self.context
+        shape = (self.hparams.crop_copies, *ids.shape)
+        length = torch.randint(shortest, longest + 1, shape, generator=rng)
+        first = (torch.rand(2, *shape, generator=rng) * (steps - length + 1)).long()
+        return torch.cat([ids.unsqueeze(0), length.to(ids), first.flatten(0, 1).to(ids)])
+
+    def kept(self, crops: Tensor, steps: int) -> Tensor:
+        """Which steps the crops keep: (3 tau, E, b) as :meth:`crops` gives them -> (tau, E, b, 2, ``steps``), bool."""
+        length, *first = crops.chunk(3)
+        since = torch.arange(steps, device=crops.device) - torch.stack(first, -1).unsqueeze(-1)
+        return (since >= 0) & (since < length[..., None, None])
 
     def gather_pairs(self, ids: Tensor) -> dict[str, Tensor]:
         """Indices (E, b) -> segments (E, b, 2, T, O + A) and labels (E, b).
 
         Derived pairs share their segments: then segments are the distinct ones, (E, U, T, O + A), and ``which`` says
-        which two of them make a pair, (E, b, 2). With a crop, ``kept`` marks the steps that count, (E, b, 2, T).
+        which two of them make a pair, (E, b, 2). With a crop, ``kept`` marks the steps that count, (tau, E, b, 2, T). Where
+        there is ``context``, T counts it on both sides.
         """
-        batch, steps = {}, self.pairs.length
-        if self.hparams.crop is not None:
-            ids, length, *first = ids.unbind(0)
-            since = torch.arange(steps, device=ids.device) - torch.stack(first, -1).unsqueeze(-1)
-            batch["kept"] = (since >= 0) & (since < length[..., None, None])
-        start = self.pairs.start[ids]
+        batch, steps = {}, self.pairs.length + 2 * self.context
+        if self.crop is not None:
+            batch["kept"] = self.kept(ids[1:], steps)
+            ids = ids[0]
+        start = self.pairs.start[ids] - self.context
         if self.hparams.pairs != "answers":
             start, batch["which"] = distinct(start)
         return {**batch, "segments": self.source.segments(start, steps), "label": self.pairs.value[ids]}
@@ -178,12 +211,13 @@ class RewardEnsemble(RewardModel):
             reward = reward.gather(1, index).view(*batch["which"].shape, -1)
         if "kept" in batch:
             reward, length = reward * batch["kept"], batch["kept"].sum(-1)[..., :1]  # both segments are cut to one length
-        returns = reward.sum(-1)  # (E, b, 2)
+        returns = reward.sum(-1)  # (E, b, 2), of every copy with a crop: (tau, E, b, 2)
         if self.hparams.score == "linear":
             loss = linear_cross_entropy(returns, label, length)
         else:
             loss = preference_cross_entropy(returns, label)
-        return {"members": loss.sum(), "accuracy": preference_accuracy(returns.detach(), label, self.hparams.margin).mean()}
+        accuracy = preference_accuracy(returns.detach(), label, self.hparams.margin)
+        return {"members": loss.sum(-1).mean(), "accuracy": accuracy.mean()}
 
     def reward(self, features: Tensor) -> Tensor:
         if self.hparams.normalize_obs:

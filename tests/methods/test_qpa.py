@@ -106,7 +106,7 @@ def test_copies_differ_and_begin_independently() -> None:
 
 
 def test_updates_of_a_fit_and_its_end() -> None:
-    """ceil(reward_update x labels / 128): 157 for QPA's first 10 labels, 1,563 for 100. It ends by the accuracy of the whole fit."""
+    """ceil(reward_update x labels / 128): 157 for QPA's first 10 labels, 1,563 for 100. It ends by the accuracy of the fit."""
 
     class Engine:
         updates = 0
@@ -126,7 +126,7 @@ def test_updates_of_a_fit_and_its_end() -> None:
 
 
 def test_sessions_of_a_run(tmp_path: Path) -> None:
-    """Policy-aligned questions in three rounds, the last clipped: 6 + 6 + 2; 3, 6 and 7 labels x 50 / 4 updates."""
+    """Policy-aligned questions in three rounds, the last clipped: 6 + 6 + 2; ceil(10 labels / 4) updates."""
     ask = {"budget": 14, "query": PolicyAlignedQuery(recent=2)}
     method = fit(QPA, tmp_path, {**CROP, "epochs": 10, "batch_size": 4, "stop_accuracy": 1.0}, ask=ask)
     assert len(method.labels) == 14

@@ -42,5 +42,5 @@ def test_pre_training_has_no_bonus(tmp_path: Path) -> None:
 
 
 def test_one_member_cannot_disagree() -> None:
-    with pytest.raises(UserError, match="set reward_model.ensemble_size to at least 2"):
+    with pytest.raises(UserError, match=r"set reward_model.ensemble_size to at least 2"):
         build(RUNE, {"ensemble_size": 1})

@@ -1,0 +1,71 @@
+"""How good a reward is where the policy goes: what online methods log of it once a round.
+
+QPA's argument (arXiv 2305.17400) is that a reward model can be right about most of what was collected and wrong about what the
+policy does now. Both are measured here, on random pairs that nobody was asked about. True rewards are read for that, and for
+nothing else; without them these numbers are left out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.regression import spearman_corrcoef
+
+from lightning_pbrl.data.feedback import Query
+from lightning_pbrl.rng import stream
+
+if TYPE_CHECKING:
+    from lightning_pbrl.methods.pebble import PEBBLE
+
+RECENT_EPISODES = 10
+"""Newest finished episodes that count as recent, for every method alike."""
+PAIRS = 200
+"""Random pairs per window."""
+
+
+@torch.no_grad()
+def diagnose(method: PEBBLE) -> dict[str, Tensor]:
+    """Agreement of learned with true returns, by key; empty before the first episode has ended.
+
+    ``pref/accuracy_recent`` and ``_all``: share of pairs that both order alike, of the newest episodes and of all stored ones;
+    ``pref/return_spearman_recent`` and ``_all``: rank correlation over their segments. ``train/learned_return_mean``: what the
+    newest finished episodes (whose true return is ``train/return_mean``) are worth to the present reward.
+    """
+    source, length = method.source, method.labels.length
+    if not source.finished:
+        return {}
+    rows = source.pool(1, RECENT_EPISODES)
+    learned = source.column("learned_reward")[rows.start(torch.arange(len(rows))).to(source.device)].sum()
+    row = {"train/learned_return_mean": learned / min(RECENT_EPISODES, source.finished)}
+    for window, recent in (("recent", RECENT_EPISODES), ("all", None)):
+        pool = source.pool(length, recent)
+        if len(pool) > 1:
+            rng = stream(method.seed, "diagnostics", window, method.trainer.current_epoch)
+            row |= {f"{key}_{window}": value for key, value in agreement(method, pool.pairs(PAIRS, rng)).items()}
+    return row
+
+
+def agreement(method: PEBBLE, query: Query) -> dict[str, Tensor]:
+    """Accuracy of the order within pairs, and rank correlation over all their segments."""
+    true = method.source.true_returns(query)
+    predicted = method.returns(query)
+    probability = torch.sigmoid(predicted[..., 1] - predicted[..., 0]).mean(0)
+    gap = true[:, 1] - true[:, 0]
+    strict = gap.abs() > 0  # false for NaN, too
+    row = {"pref/accuracy": ((probability > 0.5) == (gap > 0))[strict].float().mean()}
+    mean, true = predicted.mean(0).flatten().float(), true.flatten()
+    if torch.isfinite(true).all() and true.std() > 0 and mean.std() > 0:
+        row["pref/return_spearman"] = spearman_corrcoef(mean, true)
+    return {key: value for key, value in row.items() if not value.isnan()}
+
+
+@torch.no_grad()
+def log_prob_of_questions(method: PEBBLE, count: int) -> dict[str, Tensor]:
+    """Mean log pi(a | s) over the segments of the ``count`` newest answered questions: low where the policy no longer goes."""
+    obs_dim, start = method.source.obs_dim, method.labels.start[-count:]
+    if not len(start):
+        return {}
+    features = method.source.segments(start, method.labels.length).flatten(0, -2)
+    return {"query/log_prob": method.actor.log_prob(features[:, :obs_dim], features[:, obs_dim:]).mean()}

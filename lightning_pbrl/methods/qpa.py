@@ -1,0 +1,64 @@
+"""QPA: PEBBLE that asks about, and learns more from, what the policy does now.
+
+Source: X. Hu, J. Li, X. Zhan, Q.-S. Jia, Y.-Q. Zhang, "Query-Policy Misalignment in Preference-Based Reinforcement Learning",
+ICLR 2024 (arXiv 2305.17400), Algorithm 1, and its released code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from lightning_pbrl.data.hybrid import hybrid_rows
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.base import Spec
+from lightning_pbrl.methods.pebble import PEBBLE
+
+
+class QPA(PEBBLE):
+    """PEBBLE with three changes.
+
+    1. Questions are about the newest trajectories alone: ask with
+       :class:`~lightning_pbrl.queries.policy_aligned.PolicyAlignedQuery`.
+    2. While there is budget left, a share ``omega`` of every minibatch comes from these trajectories (hybrid replay).
+    3. The reward (a single member) is fitted to ``crop_copies`` random crops of every labelled pair.
+
+    Args:
+        spec: sizes, linked from the data module.
+        omega: share of recent rows in a minibatch, in [0, 1]; 0 is PEBBLE's replay.
+        recent: N, newest trajectories that count as recent, each of the horizon's length: a window of N x horizon rows, the
+            unfinished episode included. The same number as the query's.
+        hybrid_after_budget: go on so when the budget is spent; the released code goes back to uniform replay.
+        **pebble: arguments of :class:`~lightning_pbrl.methods.pebble.PEBBLE`; ``reward_model: {crop: [35, 45]}`` fits segments
+            of 50 steps.
+    """
+
+    reward_defaults: ClassVar[Mapping[str, Any]] = {
+        "ensemble_size": 1,
+        "crop": [35, 45],
+        "crop_copies": 20,
+        "fit_rule": "updates",
+        "epochs": 2000,
+        "stop_accuracy": 0.98,
+        "margin": 0.0,
+    }
+
+    def __init__(
+        self,
+        spec: Spec,
+        omega: float = 0.5,
+        recent: int = 10,
+        hybrid_after_budget: bool = False,
+        **pebble: Any,
+    ) -> None:
+        super().__init__(spec, **pebble)
+        if not 0.0 <= omega <= 1.0 or recent < 1:
+            raise UserError(f"QPA's omega is a share in [0, 1] and recent counts from 1, got {omega} and {recent}.")
+
+    def replay_ids(self, u: Tensor) -> Tensor:
+        h = self.hparams
+        if self.phase != "policy" or not (self.asked.remaining or h.hybrid_after_budget):
+            return super().replay_ids(u)
+        return hybrid_rows(self.source, u, h.omega, min(h.recent, self.source.finished) * self.source.horizon)

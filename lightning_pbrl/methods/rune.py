@@ -1,0 +1,52 @@
+"""RUNE: PEBBLE that explores where its reward model is unsure.
+
+Source: X. Liang, K. Shu, K. Lee, P. Abbeel, "Reward Uncertainty for Exploration in Preference-based Reinforcement Learning",
+ICLR 2022 (arXiv 2205.12401), Algorithm 1, and its released code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.losses.exploration import bonus_weight, uncertainty
+from lightning_pbrl.methods.base import Spec
+from lightning_pbrl.methods.pebble import PEBBLE
+from lightning_pbrl.methods.sac import Drawn
+
+
+class RUNE(PEBBLE):
+    r"""PEBBLE whose critic learns from the ensemble's mean plus a vanishing share of its standard deviation.
+
+    .. math::
+        r_t = \operatorname{mean}_e \hat r_e(s_t, a_t) + \beta_t \operatorname{std}_e \hat r_e(s_t, a_t), \quad
+        \beta_t = \beta_0 (1 - \rho)^t
+
+    Args:
+        spec: sizes, linked from the data module.
+        bonus: beta_0, weight of the standard deviation at env step 0.
+        bonus_decay: rho, by which it shrinks with every env step.
+        **pebble: arguments of :class:`~lightning_pbrl.methods.pebble.PEBBLE`; the reward model needs two members at least.
+
+    Differences: the standard deviation is computed with each minibatch, by the present ensemble, instead of being stored and
+    relabelled; these are the same numbers.
+    """
+
+    def __init__(self, spec: Spec, bonus: float = 0.05, bonus_decay: float = 1e-5, **pebble: Any) -> None:
+        super().__init__(spec, **pebble)
+        if bonus and self.reward_model.hparams.ensemble_size < 2:
+            raise UserError("RUNE's bonus is what the members disagree on: set reward_model.ensemble_size to at least 2.")
+
+    def gather(self, drawn: Drawn) -> Drawn:
+        rows, noise = super().gather(drawn)
+        if self.phase != "explore":
+            rows[:, self.source.layout["learned_reward"][0]] += self.exploration_bonus(rows)
+        return rows, noise
+
+    @torch.no_grad()
+    def exploration_bonus(self, rows: torch.Tensor) -> torch.Tensor:
+        """beta_t times the members' standard deviation, of packed rows, (B, W) -> (B,)."""
+        beta = bonus_weight(self.env_steps, self.hparams.bonus, self.hparams.bonus_decay)
+        return beta * uncertainty(self.reward(rows[:, : self.source.obs_dim + self.source.action_dim]))

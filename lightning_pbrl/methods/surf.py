@@ -1,0 +1,122 @@
+"""SURF: PEBBLE whose reward model also learns from pairs that nobody has judged.
+
+Source: J. Park, Y. Seo, J. Shin, H. Lee, P. Abbeel, K. Lee, "SURF: Semi-supervised Reward Learning with Data Augmentation for
+Feedback-efficient Preference-based Reinforcement Learning", ICLR 2022 (arXiv 2203.10050), Algorithm 1, and its released code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Labels
+from lightning_pbrl.engine import Program
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.losses.semi_supervised import masked_preference_cross_entropy, pseudo_labels
+from lightning_pbrl.methods.base import Spec
+from lightning_pbrl.methods.pebble import PEBBLE
+from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.rng import stream
+
+
+class SemiSupervisedEnsemble(RewardEnsemble):
+    r"""A reward ensemble that learns from random crops, of judged pairs and of others that it is sure about itself.
+
+    .. math::
+        L = \sum_e \big( E_{\text{judged}}[\text{CE}(P_e(\text{crop}), y)]
+            + \lambda\, E_{\text{others}}[1(\max(P_e, 1 - P_e) \ge \tau)\, \text{CE}(P_e(\text{crop}), 1(P_e > \tfrac12))] \big)
+
+    A segment is seen with ``context`` further steps on each side. The teacher and the pseudo label :math:`P_e` look at the
+    segment itself, a crop may reach into the context. Members label for themselves, without gradient.
+
+    Args:
+        spec: sizes, linked from the data module.
+        context: steps on each side of a segment.
+        crop: shortest and longest crop; None for segment length - context ... segment length + context.
+        epochs: with ``fit_rule`` updates, a round's fit is ceil(epochs x labels / batch_size) updates (1,000 in the DeepMind
+            Control Suite, 20 in Meta-World).
+        fit_rule: see :class:`RewardEnsemble`.
+        stop_accuracy: see :class:`RewardEnsemble`; SURF never stops early.
+        unlabelled_ratio: unlabelled pairs per label (100; Meta-World 10), drawn anew for each fit.
+        unlabelled_recent: of so many newest episodes; None for all.
+        unlabelled_batches: mu, unlabelled pairs per labelled one in a minibatch.
+        unlabelled_weight: lambda.
+        threshold: tau, confidence from which on a pseudo label counts, in [0.5, 1].
+        **reward: arguments of :class:`RewardEnsemble`.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        context: int = 5,
+        crop: Sequence[int] | None = None,
+        epochs: int = 1000,
+        fit_rule: Literal["passes", "updates"] = "updates",
+        stop_accuracy: float = 1.0,
+        unlabelled_ratio: int = 100,
+        unlabelled_recent: int | None = None,
+        unlabelled_batches: int = 4,
+        unlabelled_weight: float = 1.0,
+        threshold: float = 0.99,
+        **reward: Any,
+    ) -> None:
+        super().__init__(spec, crop=crop, epochs=epochs, fit_rule=fit_rule, stop_accuracy=stop_accuracy, **reward)
+        if min(context, unlabelled_ratio - 1, unlabelled_batches - 1) < 0 or not 0.5 <= threshold <= 1.0:
+            raise UserError(
+                f"context counts from 0, unlabelled_ratio and unlabelled_batches from 1, and threshold is in [0.5, 1]; got "
+                f"{context}, {unlabelled_ratio}, {unlabelled_batches} and {threshold}."
+            )
+        if self.hparams.crop_copies > 1 or self.hparams.score != "bradley_terry":
+            raise UserError(f"{type(self).__name__} makes one crop of each pair and knows the score bradley_terry only.")
+        self.context = context
+
+    @property
+    def crop(self) -> Sequence[int]:
+        length = self.labels.length
+        return self.hparams.crop or (max(1, length - self.context), length + self.context)
+
+    def programs(self) -> dict[str, Program]:
+        return {"reward": replace(super().programs()["reward"], tile=None)}  # a tile would hold labelled pairs alone
+
+    def begin_fit(self, pairs: Labels) -> int:
+        self.unlabelled = torch.empty(0, 2, dtype=torch.int64)
+        if len(pairs):
+            pool = self.source.pool(pairs.length, self.hparams.unlabelled_recent, self.context)
+            rng = stream(self.seed, "unlabelled", self.model_version())
+            self.unlabelled = pool.pairs(self.hparams.unlabelled_ratio * len(pairs), rng).start.to(self.device)
+        return super().begin_fit(pairs)
+
+    def sample_passes(self, updates: int, rng: torch.Generator) -> list[Any]:
+        """Per update: labelled pairs and unlabelled ones, each with a crop, (4, E, b) and (4, E, mu x batch_size)."""
+        h, batches = self.hparams, []
+        for labelled in super().sample_passes(updates, rng):
+            number = torch.randint(len(self.unlabelled), (h.ensemble_size, h.unlabelled_batches * h.batch_size), generator=rng)
+            batches.append((labelled, self.crops(number, rng).to(self.device)))
+        return batches
+
+    def gather_pairs(self, ids: Any) -> dict[str, Tensor]:
+        labelled, (number, *crops) = ids
+        steps = self.pairs.length + 2 * self.context
+        segments = self.source.segments(self.unlabelled[number] - self.context, steps)
+        unlabelled = {"unlabelled": segments, "unlabelled_kept": self.kept(torch.stack(crops), steps)}
+        return {**super().gather_pairs(labelled), **unlabelled}
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        losses, segments = super().losses(batch), batch["unlabelled"]
+        reward = self.reward(segments.flatten(1, -2)).view(segments.shape[:-1])  # (E, b, 2, T)
+        whole = reward.narrow(-1, self.context, self.pairs.length).sum(-1)
+        label, sure = pseudo_labels(whole, self.hparams.threshold)
+        (cropped,) = (reward * batch["unlabelled_kept"]).sum(-1)  # (E, b, 2)
+        loss = self.hparams.unlabelled_weight * masked_preference_cross_entropy(cropped, label, sure).sum()
+        return {**losses, "members": losses["members"] + loss, "sure": sure.mean()}
+
+
+class SURF(PEBBLE):
+    """PEBBLE with a :class:`SemiSupervisedEnsemble`, and nothing else changed. It asks where the members disagree."""
+
+    reward_class = SemiSupervisedEnsemble
+    reward_defaults: ClassVar[Mapping[str, Any]] = {"margin": 0.0, "unlabelled_recent": 100}

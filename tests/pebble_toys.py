@@ -1,0 +1,71 @@
+"""A short fit of an online preference-based method in the walking toy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from online_toys import WalkSimulator
+from toys import make_trainer
+
+from lightning_pbrl.callbacks.ask_teacher import AskTeacher
+from lightning_pbrl.data.replay import Replay
+from lightning_pbrl.datamodules.online import OnlineDataModule
+from lightning_pbrl.methods.pebble import PEBBLE
+from lightning_pbrl.teachers.simulated import SimulatedTeacher
+
+SPEC = {"obs_dim": 2, "action_dim": 1, "horizon": 20}
+SMALL: dict[str, Any] = {
+    "env_steps": 160,
+    "seed_steps": 20,
+    "explore_steps": 20,
+    "round_steps": 40,
+    "reset_updates": 9,
+    "hidden": [16, 16],
+    "batch_size": 8,
+    "lr": 1e-3,
+    "block": 7,
+    "compile": False,
+}
+SMALL_REWARD: dict[str, Any] = {"hidden": [16, 16], "epochs": 5}
+
+
+def build(cls: type[PEBBLE], reward_model: dict[str, Any] | None = None, **settings: Any) -> Any:
+    return cls(SPEC, reward_model={**SMALL_REWARD, **(reward_model or {})}, **{**SMALL, **settings})
+
+
+def fit(
+    cls: type[PEBBLE],
+    folder: Path,
+    reward_model: dict[str, Any] | None = None,
+    ask: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
+    ckpt_path: Path | None = None,
+    trainer: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Any:
+    """Rounds of 40 steps after 40; by default 6 questions in the rounds 1 and 2."""
+    module = OnlineDataModule(WalkSimulator(20), segment_length=5, eval_episodes=2, eval_envs=2, **(data or {}))
+    asking = {"teacher": SimulatedTeacher(), "budget": 12, "per_round": 6, "first_round": 1, **(ask or {})}
+    method = build(cls, reward_model, **settings)
+    make_trainer(folder, [AskTeacher(**asking)], **(trainer or {})).fit(method, module, ckpt_path=ckpt_path)
+    return method
+
+
+def filled(steps: int, capacity: int = 20, num_envs: int = 1) -> Replay:
+    """A replay whose row's observation tells the step it is of; episodes of ten steps."""
+    replay = Replay(capacity, num_envs, 2, 1, 10)
+    for step in range(steps):
+        obs = np.full((num_envs, 2), step, np.float32)
+        obs[:, 1] = np.arange(num_envs)
+        over = np.full(num_envs, step % 10 == 9)
+        zeros = np.zeros(num_envs)
+        replay.append(obs, np.zeros((num_envs, 1)), obs + 1, zeros, zeros > 0, over)
+    return replay
+
+
+def steps_of(replay: Replay, ids: torch.Tensor) -> list[int]:
+    """The steps that rows are of."""
+    return replay.column("obs")[ids, 0].long().tolist()

@@ -1,0 +1,102 @@
+"""Runs of QPA that are killed at random: ``kill_while_acting.py FOLDER KILLS``; every one is finished in the end.
+
+FOLDER/straight is left alone. FOLDER/broken0, broken1 ... are killed (SIGKILL) at random moments and started again; a run that
+ends before its kill makes room for the next, until there were KILLS kills. All runs are children of one process, so that
+nothing is imported anew. Each leaves calls.txt (what the teacher heard, written before it answered), labels.sqlite and end.pt.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from killable_run import SlowTeacher
+from online_toys import WalkSimulator
+from pebble_toys import SMALL_REWARD
+from toys import make_trainer
+
+from lightning_pbrl.callbacks.ask_teacher import AskTeacher
+from lightning_pbrl.datamodules.online import OnlineDataModule
+from lightning_pbrl.methods.qpa import QPA
+from lightning_pbrl.queries.policy_aligned import PolicyAlignedQuery
+from lightning_pbrl.train_cli import RoundCheckpoint
+
+BUDGET, PER_ROUND = 20, 4
+SIZES = {"env_steps": 340, "seed_steps": 20, "explore_steps": 20, "round_steps": 50, "reset_updates": 9}
+"""Rounds of 50 env steps after 40; questions in the rounds 1 to 5 of 6. The replay of 100 rows forgets most of them."""
+
+
+def run(folder: Path) -> None:
+    """One fit, resumed from ``last.ckpt`` when there is one."""
+    torch.set_num_threads(1)
+    data = OnlineDataModule(WalkSimulator(20), capacity=100, segment_length=5, eval_episodes=2, eval_envs=2)
+    reward = {**SMALL_REWARD, "crop": [2, 4], "crop_copies": 3, "epochs": 20}
+    method = QPA(data.spec, recent=3, reward_model=reward, hidden=(16,), batch_size=8, block=5, compile=False, seed=1, **SIZES)
+    teacher = SlowTeacher()
+    teacher.log = folder / "calls.txt"
+    ask = AskTeacher(teacher, PolicyAlignedQuery(3), BUDGET, PER_ROUND, first_round=1)
+    last = folder / "checkpoints" / "last.ckpt"
+    trainer = make_trainer(folder, [RoundCheckpoint(), ask], logger=False)
+    trainer.fit(method, data, ckpt_path=last if last.exists() else None)
+    end = {
+        "weights": {key: value.clone() for key, value in method.state_dict().items()},
+        "engines": {name: engine.state_dict() for name, engine in method.engines.items()},
+        "data": data.state_dict(),
+        "labels": [method.labels.start, method.labels.value.nan_to_num(-1.0), method.labels.status],
+        "asked": list(method.asked),
+        "env_steps": method.env_steps,
+    }
+    torch.save(end, folder / "end.part")
+    os.replace(folder / "end.part", folder / "end.pt")
+
+
+def start(folder: Path) -> int:
+    """The process of a run."""
+    folder.mkdir(exist_ok=True)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            sys.stdout = sys.stderr = open(folder / "output.txt", "a", buffering=1)  # noqa: SIM115 - closed by the end of the process
+            run(folder)
+            status = 0
+        finally:
+            os._exit(status)
+    return child
+
+
+def main(folder: Path, kills: int) -> None:
+    began = time.monotonic()
+    _, status = os.waitpid(start(folder / "straight"), 0)
+    if status:
+        raise SystemExit((folder / "straight" / "output.txt").read_text())
+    whole, rng, done, number = time.monotonic() - began, random.Random(0), 0, 0
+    while done < kills:
+        broken = folder / f"broken{number}"
+        child = start(broken)
+        time.sleep(rng.uniform(0.0, 0.4 * whole))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            done += 1
+            with open(broken / "kills.txt", "a") as file:
+                file.write("killed\n")
+        elif status:
+            raise SystemExit((broken / "output.txt").read_text())
+        else:
+            number += 1
+    for broken in sorted(folder.glob("broken*")):
+        if not (broken / "end.pt").exists() and os.waitpid(start(broken), 0)[1]:
+            raise SystemExit((broken / "output.txt").read_text())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
