@@ -23,7 +23,7 @@ from lightning_pbrl.losses.offline import advantage_weight, expectile_loss
 from lightning_pbrl.losses.preference import preference_accuracy
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.preference_policy import Batch, PreferencePolicy
-from lightning_pbrl.nn import MLP, GaussianActor
+from lightning_pbrl.nn import MLP, DeterministicActor, GaussianActor
 
 LOG_STD_RANGE = (-5.0, 2.0)
 """Bounds of the policy's log standard deviation (released code)."""
@@ -59,6 +59,7 @@ class IPL(PreferencePolicy):
         chi2_replay_weight: the same for λ E[r_Q^2].
         policy_replay_weight: the same for L_π.
         ensemble_size: critics E; each has its own preference loss.
+        actor: gaussian, or deterministic: log π is then -|π(s) - a|^2, a weighted squared error.
         hidden: hidden layers of all networks.
         dropout: of the policy while it learns.
         ortho_init: orthogonal weights and zero biases; false for PyTorch's default.
@@ -67,7 +68,7 @@ class IPL(PreferencePolicy):
     """
 
     fewest_steps = 2
-    actor: GaussianActor
+    actor: GaussianActor | DeterministicActor
 
     def __init__(
         self,
@@ -86,6 +87,7 @@ class IPL(PreferencePolicy):
         chi2_replay_weight: float | None = 0.5,
         policy_replay_weight: float | None = 0.5,
         ensemble_size: int = 2,
+        actor: Literal["gaussian", "deterministic"] = "gaussian",
         hidden: Sequence[int] = (256, 256),
         dropout: float = 0.0,
         ortho_init: bool = True,
@@ -109,7 +111,10 @@ class IPL(PreferencePolicy):
         self.q = MLP(obs_dim + action_dim, 1, h.hidden, h.ensemble_size, ortho_init=h.ortho_init)
         if h.variant != "awac":
             self.v = MLP(obs_dim, 1, h.hidden, ortho_init=h.ortho_init)
-        self.actor = GaussianActor(obs_dim, action_dim, h.hidden, LOG_STD_RANGE, h.dropout, h.ortho_init)
+        if h.actor == "gaussian":
+            self.actor = GaussianActor(obs_dim, action_dim, h.hidden, LOG_STD_RANGE, h.dropout, h.ortho_init)
+        else:
+            self.actor = DeterministicActor(obs_dim, action_dim, h.hidden, h.dropout, h.ortho_init)
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
         if h.variant == "awac":
             self.q_before = copy.deepcopy(self.q).requires_grad_(False)

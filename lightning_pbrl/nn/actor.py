@@ -86,6 +86,10 @@ class DeterministicActor(nn.Module):
         """-|π(s) - a|^2, a Gaussian's log density without its constants: (B, O), (B, A) -> (B,)."""
         return -(self.mean(obs, dropout) - action).square().sum(-1)
 
+    def sample(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """The action, whatever the noise: (B, O), (B, A) -> (B, A)."""
+        return self.mean(obs, dropout=False)
+
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
         """The action, in [-1, 1], which is the sample, too: (B, O) -> (B, A)."""
         return self.mean(obs, dropout=False)

@@ -346,11 +346,13 @@ def test_presets_are_switches_of_the_constructor(name: str) -> None:
 # A problem whose answer is known -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", ["iql", "awac", "xql"])
-def test_it_recovers_the_preferred_policy(variant: Any) -> None:
+@pytest.mark.parametrize(
+    ("variant", "actor"), [("iql", "gaussian"), ("awac", "gaussian"), ("xql", "gaussian"), ("iql", "deterministic")]
+)
+def test_it_recovers_the_preferred_policy(variant: Any, actor: Any) -> None:
     """Walk to 0.6 from wherever, and stay."""
     data, labels = corridor()
-    settings: dict[str, Any] = {"hidden": (32, 32), "lr": 5e-3, "variant": variant, "beta": 0.1, "polyak": 0.02}
+    settings: dict[str, Any] = {"hidden": (32, 32), "lr": 5e-3, "variant": variant, "beta": 0.1, "polyak": 0.02, "actor": actor}
     method, engine = ready(IPL, data, labels, double=False, chi2_coeff=0.2, expectile=0.8, **settings)
     engine.run(300)
     with torch.no_grad():
@@ -361,6 +363,17 @@ def test_it_recovers_the_preferred_policy(variant: Any) -> None:
         held = labels_of(data, data.pool(8).pairs(300, torch.Generator().manual_seed(7)))
         returns = method.returns(Query("pair", held.start, 8)).mean(0)
         assert ((returns[:, 1] > returns[:, 0]).float() == held.value).float().mean() > 0.9
+
+
+def test_a_deterministic_actor_is_trained_by_weighted_squared_errors() -> None:
+    data, labels = corridor()
+    for variant in ("iql", "awac"):
+        method, engine = ready(IPL, data, labels, double=False, hidden=(8,), variant=variant, actor="deterministic")
+        engine.run(3)
+        obs, action = torch.zeros(2, 1), torch.tensor([[0.5], [-0.25]])
+        mean = method.act(obs)
+        assert torch.equal(method.actor.log_prob(obs, action), -(mean - action).square().sum(-1))
+        assert torch.equal(method.act(obs, sample=True), mean) and not hasattr(method.actor, "log_std")
 
 
 def test_with_ties_alone_the_implied_reward_vanishes() -> None:
