@@ -63,7 +63,7 @@ class Size(NamedTuple):
     n_emb: int = 2
     epochs: int = 1
     hidden: tuple[int, ...] = (256, 256, 256)
-    runs: tuple[tuple[int, int], ...] = ((100, 50), (1_000, 50), (2_000, 1_000), (10_000, 1_000))
+    runs: tuple[tuple[int, int], ...] = ((100, 50), (1_000, 50), (3_000, 50), (2_000, 1_000), (10_000, 1_000))
     repeats: int = 3
 
 

@@ -75,6 +75,8 @@ class UpdateEngine:
     def _compiled(self, function: Gradients) -> Gradients:
         """``torch.compile`` with gradients inside the graph; the engine turns eager, with one warning, if that fails."""
         torch._dynamo.config.trace_autograd_ops = True  # lets autograd.grad be part of the graph
+        # All steps of all engines of a process share the code of `gradients`, and with it one limit (8 by default).
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         compiled = torch.compile(function, fullgraph=True, dynamic=False)
 
         def call(rows: Any) -> tuple[dict[str, Tensor], Losses]:
