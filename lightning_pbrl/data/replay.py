@@ -30,7 +30,8 @@ from lightning_pbrl.errors import UserError
 
 Array = npt.NDArray[Any]
 RECENT_EPISODES = 10
-"""Episodes whose mean reward adaptive teachers scale with (B-Pref, arXiv 2111.03026, and its released code)."""
+"""Newest finished episodes that say what the policy does now: adaptive teachers scale with their reward (B-Pref, arXiv
+2111.03026, and its released code), and what is logged of recent behaviour is about them."""
 
 
 class Replay(Transitions):

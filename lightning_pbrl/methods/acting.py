@@ -15,10 +15,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from lightning_pbrl.data.replay import RECENT_EPISODES
 from lightning_pbrl.rng import stream
-
-RECENT_EPISODES = 10
-"""Finished episodes over which ``train/return_mean`` is averaged."""
 
 
 class Acting(pl.LightningModule):

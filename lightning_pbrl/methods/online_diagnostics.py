@@ -14,13 +14,12 @@ from torch import Tensor
 from torchmetrics.functional.regression import spearman_corrcoef
 
 from lightning_pbrl.data.feedback import Query
+from lightning_pbrl.data.replay import RECENT_EPISODES
 from lightning_pbrl.rng import stream
 
 if TYPE_CHECKING:
     from lightning_pbrl.methods.pebble import PEBBLE
 
-RECENT_EPISODES = 10
-"""Newest finished episodes that count as recent, for every method alike."""
 PAIRS = 200
 """Random pairs per window."""
 
