@@ -110,6 +110,8 @@ class Simulator(ABC):
         horizon: steps after which an episode is truncated.
         d4rl_task: D4RL's name of the task, whose reference returns scale ``normalized_score``; None where there are none.
         packages: the distributions whose versions decide the physics, for provenance.
+        pixels: side S of the picture that is observed, (S, S, 3) laid out flat (``obs_dim`` = S * S * 3); None where
+            observations are states.
         view: where the camera of picture observations stands (:class:`~lightning_pbrl.envs.pixels.Pixels`).
     """
 
@@ -119,6 +121,7 @@ class Simulator(ABC):
     horizon: int
     d4rl_task: str | None = None
     packages: ClassVar[tuple[str, ...]] = ()
+    pixels: int | None = None
     view: View = View()
 
     @abstractmethod
