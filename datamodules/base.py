@@ -71,12 +71,18 @@ class OfflineDataModule(pl.LightningDataModule):
 
     @property
     def spec(self) -> dict[str, Any]:
-        """Sizes a method is built with; known without reading the data where the simulator fixes them."""
+        """Sizes a method is built with; known without reading the data where the simulator fixes them.
+
+        ``pixels`` is there only where learners see pictures: their side S, and ``obs_dim`` is then S * S * 3.
+        """
         if self.simulator is None:
             self.setup("fit")
-            return {"obs_dim": self.source.obs_dim, "action_dim": self.source.action_dim, "horizon": 0}
+            source = self.source
+            sizes = {"obs_dim": source.shown_dim, "action_dim": source.action_dim, "horizon": 0}
+            return sizes if source.frames is None else {**sizes, "pixels": source.frames.shape[1]}
         sim = self.simulator
-        return {"obs_dim": sim.obs_dim, "action_dim": sim.action_dim, "horizon": sim.horizon}
+        sizes = {"obs_dim": sim.obs_dim, "action_dim": sim.action_dim, "horizon": sim.horizon}
+        return sizes if sim.pixels is None else {**sizes, "pixels": sim.pixels}
 
     def setup(self, stage: str) -> None:
         if not hasattr(self, "source"):
@@ -184,9 +190,9 @@ def check_sizes(table: Transitions, simulator: Simulator | None, where: str | Pa
     Raises:
         UserError: when their sizes differ.
     """
-    if simulator is None or (table.obs_dim, table.action_dim) == (simulator.obs_dim, simulator.action_dim):
+    if simulator is None or (table.shown_dim, table.action_dim) == (simulator.obs_dim, simulator.action_dim):
         return
     raise UserError(
-        f"{where} has {table.obs_dim} observation and {table.action_dim} action entries and {simulator.name} has "
+        f"{where} has {table.shown_dim} observation and {table.action_dim} action entries and {simulator.name} has "
         f"{simulator.obs_dim} and {simulator.action_dim}: {cure}."
     )

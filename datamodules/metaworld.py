@@ -1,46 +1,22 @@
-"""Meta-World data made on first use: scripted experts, noise and mistakes, in one reproducible file."""
+"""Meta-World data made on first use."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from lightning_pbrl.data import archive
-from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
-from lightning_pbrl.envs.behaviour import Behaviour
-from lightning_pbrl.envs.collect import collect
+from lightning_pbrl.datamodules.collected import CollectedDataModule
 from lightning_pbrl.envs.metaworld import MetaWorld
 
-DEFAULT_MIXTURE = (
-    Behaviour(weight=1.0, noise=0.1),
-    Behaviour(weight=2.0, noise=0.5, random=0.3),
-    Behaviour(weight=2.0, noise=1.0, random=0.5),
-    Behaviour(weight=1.0, goal_shift=0.2, object_shift=0.1, noise=0.3),
-    Behaviour(weight=1.0, random=1.0),
-)
-"""Clean experts, noisy ones, experts that aim beside the goal, and random actions: a wide spread of returns."""
 
-
-class MetaWorldDataModule(OfflineDataModule):
+class MetaWorldDataModule(CollectedDataModule):
     """A Meta-World v3 task and a data set of scripted behaviour, collected into ``cache_dir`` when it is not there.
-
-    The file's name holds a hash of everything that decides its content, so changing the mixture makes a new
-    file and a second run reuses the first. A killed collection goes on where it was.
 
     Args:
         task: one of the 50 tasks, such as drawer-open (v2 and v3 names are understood).
         horizon: steps per episode, at most 500.
         goal_observable: whether learners see the goal; the experts always do.
-        episodes: episodes to collect.
-        mixture: behaviours and how often each is drawn; None for experts, noise, mistakes and random actions.
-        collection_seed: decides every episode of the data set (not the run's seed: all seeds learn from the same data).
-        cache_dir: folder of the collected files.
-        stop_after_success: end a collected episode after this many successful steps; None runs to the horizon.
-        **offline: the arguments of :class:`OfflineDataModule` but ``simulator``.
+        entries: which of the 39 observation entries learners see, in this order; None for all.
+        **collected: the other arguments of :class:`CollectedDataModule`.
     """
 
     def __init__(
@@ -48,34 +24,7 @@ class MetaWorldDataModule(OfflineDataModule):
         task: str,
         horizon: int = 500,
         goal_observable: bool = True,
-        episodes: int = 200,
-        mixture: list[Behaviour] | None = None,
-        collection_seed: int = 0,
-        cache_dir: str = "data",
-        stop_after_success: int | None = None,
-        **offline: Any,
+        entries: list[int] | None = None,
+        **collected: Any,
     ) -> None:
-        super().__init__(MetaWorld(task, horizon, goal_observable), **offline)
-        self.episodes, self.collection_seed = episodes, collection_seed
-        self.mixture = list(mixture or DEFAULT_MIXTURE)
-        self.cache_dir, self.stop_after_success = cache_dir, stop_after_success
-        self.progress: Callable[[int, int], None] | None = None
-
-    @property
-    def path(self) -> Path:
-        """The file that holds (or will hold) the data."""
-        assert self.simulator is not None  # noqa: S101
-        wanted = [self.simulator.describe(), [b.describe() for b in self.mixture], self.episodes, self.collection_seed]
-        wanted += [] if self.stop_after_success is None else [self.stop_after_success]
-        digest = hashlib.blake2b(json.dumps(wanted, sort_keys=True).encode(), digest_size=5).hexdigest()
-        return Path(self.cache_dir) / f"{self.simulator.name}-{self.episodes}-{digest}.safetensors"
-
-    def prepare_data(self) -> None:
-        assert self.simulator is not None  # noqa: S101
-        stop = self.stop_after_success
-        collect(self.simulator, self.mixture, self.episodes, self.path, self.collection_seed, self.progress, stop)
-
-    def load(self) -> Transitions:
-        if not self.path.exists():  # used without a Trainer
-            self.prepare_data()
-        return archive.load(self.path)
+        super().__init__(MetaWorld(task, horizon, goal_observable, entries), **collected)

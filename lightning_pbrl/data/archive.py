@@ -1,9 +1,10 @@
 """The library's own data format: one safetensors file per data set, opened as a memory map.
 
 A file holds the packed ``rows`` (N, W) float32, the episode ``offsets`` (M + 1,) int64, the true ``reward`` (N,)
-float32, ``success`` (N,) uint8 where it is known, ``drawable`` (D,) int64 where not all rows are, and one JSON record
-with the schema version, the sizes, the column layout, where the data come from and their fingerprint. safetensors is a
-header of JSON followed by raw tensors (https://github.com/huggingface/safetensors): it cannot hold code, every language
+float32, ``success`` (N,) uint8 where it is known, ``drawable`` (D,) int64 where not all rows are, ``frames`` (N + M, S, S, 3)
+uint8 where there are pictures, and one JSON record with the schema version, the sizes, the column layout, where the data
+come from and their fingerprint. safetensors is a header of JSON followed by raw tensors
+(https://github.com/huggingface/safetensors): it cannot hold code, every language
 reads it, and a million rows open in milliseconds because nothing is read before it is used.
 
 ``learned_reward`` belongs to a run, not to the data: it is NaN in every file. A loaded table may be written to; the
@@ -28,8 +29,8 @@ from torch import Tensor
 from lightning_pbrl.data.transitions import Transitions, row_layout
 from lightning_pbrl.errors import UserError
 
-SCHEMA_VERSION = 2
-"""Raised whenever an older library could misread a file: 2 brought ``drawable``; files without it are written as 1."""
+SCHEMA_VERSION = 3
+"""Raised whenever an older library could misread a file: 2 brought ``drawable``, 3 ``frames``; files without are written as 1."""
 
 _KEY = "lightning_pbrl"
 
@@ -85,8 +86,10 @@ def save(transitions: Transitions, path: str | Path) -> Path:
         tensors["success"] = transitions.success.cpu().to(torch.uint8).contiguous()
     if transitions.drawable is not None:
         tensors["drawable"] = transitions.drawable.cpu().contiguous()
+    if transitions.frames is not None:
+        tensors["frames"] = transitions.frames.cpu().contiguous()
     record = {
-        "schema_version": 1 if transitions.drawable is None else SCHEMA_VERSION,
+        "schema_version": 3 if "frames" in tensors else 2 if "drawable" in tensors else 1,
         "obs_dim": transitions.obs_dim,
         "action_dim": transitions.action_dim,
         "layout": {name: list(place) for name, place in transitions.layout.items()},
@@ -115,6 +118,7 @@ def load(path: str | Path) -> Transitions:
         rows, offsets, reward = (file.get_tensor(name) for name in ("rows", "offsets", "reward"))
         success = file.get_tensor("success").bool() if "success" in names else None
         drawable = file.get_tensor("drawable") if "drawable" in names else None
+        frames = file.get_tensor("frames") if "frames" in names else None
         obs_dim, action_dim, stored = record["obs_dim"], record["action_dim"], record["layout"]
         about, fingerprint = record["about"], record["fingerprint"]
     layout = row_layout(obs_dim, action_dim)
@@ -129,10 +133,11 @@ def load(path: str | Path) -> Transitions:
         and bool((offsets.diff() > 0).all())
         and offsets[[0, -1]].tolist() == [0, len(rows)]
         and (drawable is None or _ids(drawable, len(rows)))
+        and (frames is None or _pictures(frames, len(rows) + offsets.numel() - 1))
     )
     if not whole:
         raise UserError(f"{path} contradicts itself (rows, columns and episodes do not fit): make the file again.")
-    return Transitions(rows, offsets, reward, success, obs_dim, action_dim, about, fingerprint, drawable)
+    return Transitions(rows, offsets, reward, success, obs_dim, action_dim, about, fingerprint, drawable, frames)
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -176,6 +181,11 @@ def _ids(found: Tensor, rows: int) -> bool:
     """Whether these are ids of a table's rows, at least one."""
     ids = found.dtype == torch.int64 and found.dim() == 1 and found.numel() > 0
     return ids and int(found.min()) >= 0 and int(found.max()) < rows
+
+
+def _pictures(found: Tensor, steps: int) -> bool:
+    """Whether these are square pictures, one per time step."""
+    return found.dtype == torch.uint8 and found.dim() == 4 and found.shape == (steps, found.shape[1], found.shape[1], 3)
 
 
 def _umask() -> int:

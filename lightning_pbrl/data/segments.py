@@ -33,6 +33,13 @@ class Episodes(NamedTuple):
         """Steps per episode, (M,)."""
         return self.offsets.diff()
 
+    def sums(self, values: Tensor) -> Tensor:
+        """Sum of one value per row over each episode: (N,) -> (M,) on the CPU, float64, or int64 for truths and whole numbers."""
+        values = values.cpu()
+        values = values.double() if values.is_floating_point() else values.long()
+        before = torch.cat([values.new_zeros(1), values.cumsum(0)])
+        return before[self.offsets[1:]] - before[self.offsets[:-1]]
+
     def of(self, rows: Tensor) -> Tensor:
         """The episode each row belongs to, same shape as ``rows``."""
         return torch.searchsorted(self.offsets, rows.cpu().contiguous(), right=True) - 1

@@ -7,6 +7,9 @@ evaluation may look at it, a learner cannot read it by accident. ``learned_rewar
 
 What follows the last step of a clip was not always recorded. Such a row repeats its own observation as ``next_obs`` and is
 left out of ``drawable``, the rows that learners may draw as single transitions; any row may be part of a segment.
+
+Pictures are stored once per time step, not twice per row: an episode of n rows has n + 1 of them. They may lie in a file that
+is only mapped into memory; a batch of them is moved when it is gathered.
 """
 
 from __future__ import annotations
@@ -24,6 +27,12 @@ from lightning_pbrl.errors import UserError
 
 ROW_COLUMNS = ("obs", "action", "next_obs", "learned_reward", "terminated", "truncated")
 """The columns of a packed row, in order."""
+
+FRAMES_ON_DEVICE = 4 << 30
+"""Bytes of pictures that may lie on a CUDA device; more stay on the CPU, mapped from their file, and batches are moved."""
+
+PER_EPISODE = ("behaviours", "reset_seeds")
+"""Entries of ``about`` that list one thing per episode."""
 
 
 def row_layout(obs_dim: int, action_dim: int) -> dict[str, tuple[int, int]]:
@@ -60,6 +69,8 @@ class Transitions:
         about: where the data come from (task, versions, seeds ...), plain JSON types only.
         fingerprint: a hash of the content, when already known.
         drawable: ids of the rows that may be drawn as single transitions, (D,), int64, D > 0; None for all rows.
+        frames: pictures of S x S pixels, one per time step, (N + M, S, S, 3), uint8, on any device; None without. ``obs`` is
+            then a small state of the simulator that policies do not see.
     """
 
     forgets: ClassVar[bool] = False
@@ -76,8 +87,10 @@ class Transitions:
         about: Mapping[str, Any] | None = None,
         fingerprint: str | None = None,
         drawable: Tensor | None = None,
+        frames: Tensor | None = None,
     ) -> None:
         self.packed, self.episodes = rows, Episodes(offsets)
+        self.frames = frames
         self.reward = reward if reward is not None else torch.full((len(rows),), float("nan"))
         self.success, self.drawable = success, drawable
         self.obs_dim, self.action_dim = obs_dim, action_dim
@@ -99,6 +112,7 @@ class Transitions:
         success: Tensor | None = None,
         about: Mapping[str, Any] | None = None,
         drawable: Tensor | None = None,
+        frames: Tensor | None = None,
     ) -> Transitions:
         """Pack separate columns, (N, O), (N, A), (N, O), (N,) ..., into one table."""
         layout = row_layout(obs.shape[1], action.shape[1])
@@ -112,7 +126,7 @@ class Transitions:
             else:
                 rows[:, at : at + width] = 0.0 if values is None else values.reshape(len(obs), width).float()
         true = None if reward is None else reward.reshape(-1).float()
-        return cls(rows, offsets.long(), true, success, obs.shape[1], action.shape[1], about, drawable=drawable)
+        return cls(rows, offsets.long(), true, success, obs.shape[1], action.shape[1], about, drawable=drawable, frames=frames)
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -123,10 +137,15 @@ class Transitions:
         return self.packed.device
 
     def to(self, device: torch.device | str) -> Transitions:
-        """Move rows, rewards, success and drawable to ``device`` (in place); episodes stay on the CPU."""
+        """Move rows, rewards, success and drawable to ``device`` (in place); episodes stay on the CPU.
+
+        Pictures move to a CUDA device when they are at most :data:`FRAMES_ON_DEVICE` bytes.
+        """
         self.packed, self.reward = self.packed.to(device), self.reward.to(device)
         self.success = None if self.success is None else self.success.to(device)
         self.drawable = None if self.drawable is None else self.drawable.to(device)
+        if self.frames is not None and torch.device(device).type == "cuda" and self.frames.nbytes <= FRAMES_ON_DEVICE:
+            self.frames = self.frames.to(device)
         return self
 
     @property
@@ -191,6 +210,67 @@ class Transitions:
         """Mean true reward per step, environment units: what adaptive teachers scale their thresholds with."""
         return float(self.reward.double().mean())
 
+    # Pictures ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def shown_dim(self) -> int:
+        """Numbers that a policy is shown: those of a picture, S * S * 3, where there are pictures, else O."""
+        return self.obs_dim if self.frames is None else self.frames[0].numel()
+
+    def frame_ids(self, rows: Tensor) -> Tensor:
+        """The pictures of rows, same shape and device: row r of episode e has the picture r + e, what followed it the next."""
+        return rows + self.episodes.of(rows).to(rows.device)
+
+    def pictures(self, ids: Tensor) -> Tensor:
+        """Pictures by number, (...,) -> (..., S, S, 3), uint8, on the table's device.
+
+        Raises:
+            UserError: when these data have none.
+        """
+        if self.frames is None:
+            raise UserError("These data have states only, no pictures: collect them with the simulator Pixels.")
+        found = self.frames.index_select(0, ids.to(self.frames.device).reshape(-1)).to(self.device)
+        return found.view(*ids.shape, *found.shape[1:])
+
+    # Parts ---------------------------------------------------------------------------------------------------------------
+
+    def select(self, episodes: Tensor) -> Transitions:
+        """A table of some of the episodes, in the order given: a copy, pictures included.
+
+        Args:
+            episodes: their numbers, (m,), int64, m > 0. Entries of ``about`` that list one thing per episode follow.
+        """
+        episodes = episodes.cpu()
+        lengths, count = self.episodes.lengths[episodes], len(self.episodes)
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        inside = torch.arange(int(offsets[-1])) - offsets[:-1].repeat_interleave(lengths)
+        rows = (inside + self.episodes.first[episodes].repeat_interleave(lengths)).to(self.device)
+        drawable = None
+        if self.drawable is not None:
+            may = torch.zeros(len(self), dtype=torch.bool, device=self.device)
+            may[self.drawable] = True
+            drawable = may[rows].nonzero().squeeze(-1)
+        frames = None
+        if self.frames is not None:
+            first = self.episodes.first + torch.arange(count)
+            stretches = zip(first[episodes].tolist(), (lengths + 1).tolist(), strict=True)
+            frames = torch.cat([self.frames[at : at + size] for at, size in stretches])
+        about = {
+            name: [value[e] for e in episodes.tolist()] if isinstance(value, list) and name in PER_EPISODE else value
+            for name, value in self.about.items()
+        }
+        return Transitions(
+            self.packed[rows],
+            offsets,
+            self.reward[rows],
+            None if self.success is None else self.success[rows],
+            self.obs_dim,
+            self.action_dim,
+            {**about, "of": {"fingerprint": self.fingerprint, "episodes": episodes.tolist()}},
+            drawable=drawable,
+            frames=frames,
+        )
+
     # What was asked about; only a table that forgets has anything to do here --------------------------------------------
 
     def reserve(self, questions: int, length: int, context: int = 0) -> None:
@@ -217,7 +297,8 @@ class Transitions:
         if self._fingerprint is None:
             digest = hashlib.blake2b(digest_size=16)
             at = self.layout["learned_reward"][0]
-            for part in (self.packed[:, :at], self.reward, self.episodes.offsets):
+            pictures = () if self.frames is None else (self.frames,)
+            for part in (self.packed[:, :at], self.reward, self.episodes.offsets, *pictures):
                 digest.update(part.cpu().contiguous().numpy().data)
             self._fingerprint = digest.hexdigest()
         return self._fingerprint

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy.typing as npt
@@ -53,6 +54,52 @@ class Physics(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class View:
+    """Where a camera stands: one of the model's own cameras, perhaps moved, or a free one that looks at a point.
+
+    Args:
+        camera: name of a camera of the model; null: the one that films are made with, or a free one where ``lookat`` is given.
+        fovy: vertical field of view of a model's camera, degrees; null: its own.
+        position: place of a model's camera, x y z in the frame of its body, metres; a null entry keeps the model's.
+        lookat: point that a free camera looks at, metres.
+        distance: of a free camera from that point, metres.
+        azimuth: direction of a free camera's look, degrees around the vertical axis from x to y.
+        elevation: the same above the horizontal, degrees; -90 looks straight down.
+    """
+
+    camera: str | None = None
+    fovy: float | None = None
+    position: tuple[float | None, float | None, float | None] | None = None
+    lookat: tuple[float, float, float] | None = None
+    distance: float = 1.0
+    azimuth: float = 90.0
+    elevation: float = -30.0
+
+    def __post_init__(self) -> None:
+        if self.lookat is not None and (self.camera, self.fovy, self.position) != (None, None, None):
+            raise UserError("A view has a lookat and a camera: a free camera has lookat, distance, azimuth and elevation only.")
+
+    def describe(self) -> dict[str, Any]:
+        """The settings that say something, as plain JSON types."""
+        free = ("lookat", "distance", "azimuth", "elevation")
+        kept = free if self.lookat is not None else ("camera", "fovy", "position")
+        found = asdict(self)
+        return {name: list(value) if isinstance(value := found[name], tuple) else value for name in kept}
+
+
+class Expert(Protocol):
+    """A scripted policy of one task; it sees ``info["full_obs"]``, the observation with the goal, whatever learners see."""
+
+    def act(self, full_obs: Array) -> Array:
+        """The expert's action, (A,), float32, in [-1, 1]."""
+        ...
+
+    def shifted(self, full_obs: Array, goal: Array, thing: Array) -> Array:
+        """``full_obs`` with the goal displaced by ``goal`` and the objects by ``thing``, both (3,), metres: a copy."""
+        ...
+
+
 class Simulator(ABC):
     """A picklable description of an environment, cheap to build.
 
@@ -63,6 +110,9 @@ class Simulator(ABC):
         horizon: steps after which an episode is truncated.
         d4rl_task: D4RL's name of the task, whose reference returns scale ``normalized_score``; None where there are none.
         packages: the distributions whose versions decide the physics, for provenance.
+        pixels: side S of the picture that is observed, (S, S, 3) laid out flat (``obs_dim`` = S * S * 3); None where
+            observations are states.
+        view: where the camera of picture observations stands (:class:`~lightning_pbrl.envs.pixels.Pixels`).
     """
 
     name: str
@@ -71,6 +121,8 @@ class Simulator(ABC):
     horizon: int
     d4rl_task: str | None = None
     packages: ClassVar[tuple[str, ...]] = ()
+    pixels: int | None = None
+    view: View = View()
 
     @abstractmethod
     def make(self, render: bool = False) -> gymnasium.Env[Array, Array]:
@@ -87,6 +139,17 @@ class Simulator(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Class name and settings as plain JSON types, for provenance."""
+
+    def expert(self, task: str | None = None) -> Expert:
+        """A scripted expert; asking for one imports no simulator.
+
+        Args:
+            task: another task of the same simulator, whose expert would act here; None for its own.
+
+        Raises:
+            UserError: when there is none.
+        """
+        raise UserError(f"There is no scripted expert for {self.name}; give 'expert: false' in the mixture.")
 
 
 def check_horizon(horizon: int, longest: int | None = None) -> int:

@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lightning_pbrl.envs.base import Array, Simulator
-from lightning_pbrl.envs.experts import Expert
-from lightning_pbrl.envs.metaworld import MetaWorld, task_name
+from lightning_pbrl.envs.base import Array, Expert, Simulator
+from lightning_pbrl.envs.metaworld import MetaWorld
 from lightning_pbrl.envs.twin import Twin
 from lightning_pbrl.errors import UserError
 
@@ -30,7 +29,7 @@ class Behaviour:
     Args:
         weight: how often this behaviour is drawn, relative to the other weights of the mixture; 0 never.
         expert: true: the scripted expert of the simulator's own task; a task name: the expert of that other
-            Meta-World task; false: uniformly random actions.
+            task of the same simulator; false: uniformly random actions.
         noise: standard deviation of Gaussian noise added to every action, in action units (actions span 2).
         bias: standard deviation of a Gaussian offset added to the action, drawn once per episode, in action units.
         random: probability, 0 to 1, that a stretch of ``hold`` steps repeats one uniformly drawn action.
@@ -40,7 +39,7 @@ class Behaviour:
             ignore it.
         object_shift: the same for the object positions that the expert is shown.
         twin: where the expert believes to be: in a second environment that runs beside with the same actions, either its own
-            task with another object and goal, or a random other task (IPL's "within-env" and "cross-env" data).
+            task with another object and goal, or a random other task (IPL's "within-env" and "cross-env" data). Meta-World only.
     """
 
     weight: float = 1.0
@@ -62,8 +61,6 @@ class Behaviour:
             raise UserError(f"A behaviour's random is {self.random}; it is a probability, from 0 to 1.")
         if self.hold < 1:
             raise UserError(f"A behaviour's hold is {self.hold}; give at least 1 step.")
-        if isinstance(self.expert, str):
-            task_name(self.expert)
         if self.twin != "none" and self.expert is not True:
             raise UserError(f"A behaviour has twin: {self.twin} and expert: {self.expert}; a twin needs expert: true.")
 
@@ -74,24 +71,29 @@ class Behaviour:
             del settings["twin"]
         return settings
 
+    def check(self, simulator: Simulator) -> None:
+        """Whether this behaviour can be had in ``simulator``.
+
+        Raises:
+            UserError: when it has no such expert, or no twin.
+        """
+        self._expert(simulator)
+        if self.twin != "none" and not isinstance(simulator, MetaWorld):
+            raise UserError(f"A behaviour has twin: {self.twin}, which only Meta-World has, not {simulator.name}; leave it out.")
+
     def begin(self, simulator: Simulator, rng: np.random.Generator) -> Actor:
         """The behaviour in one episode of ``simulator``, with all its randomness from ``rng``."""
         expert = self._expert(simulator)
         twin = None
         if isinstance(simulator, MetaWorld) and self.twin != "none":
             twin = Twin(simulator, self.twin == "task", rng)
-            expert = Expert(twin.task)
+            expert = simulator.expert(twin.task)
         return Actor(self, expert, simulator.action_dim, rng, twin)
 
     def _expert(self, simulator: Simulator) -> Expert | None:
         if self.expert is False:
             return None
-        if not isinstance(simulator, MetaWorld):
-            raise UserError(
-                f"There is no scripted expert for {simulator.name}, only for Meta-World; "
-                "give 'expert: false' in the mixture."
-            )
-        return Expert(simulator.task if self.expert is True else self.expert)
+        return simulator.expert(None if self.expert is True else self.expert)
 
 
 class Actor:
@@ -131,18 +133,10 @@ class Actor:
         return action
 
     def _shown(self, full_obs: Array) -> Array:
-        """What the expert sees of an observation, both (39,).
-
-        The entries: hand 3, gripper 1, two objects of position 3 and rotation 4, the same 18 one step earlier, goal 3.
-        """
-        if not self._shifted:
+        """What the expert sees of an observation."""
+        if self._expert is None or not self._shifted:
             return full_obs
-        shown = full_obs.copy()
-        for first in (4, 11, 22, 29):  # an absent object is all zeros and stays so
-            if shown[first : first + 3].any():
-                shown[first : first + 3] += self._object_shift
-        shown[36:39] += self._goal_shift
-        return shown
+        return self._expert.shifted(full_obs, self._goal_shift, self._object_shift)
 
 
 def shares(mixture: Sequence[Behaviour]) -> Array:

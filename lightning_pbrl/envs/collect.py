@@ -73,11 +73,13 @@ def collect(
         (index into the mixture) and ``reset_seeds``.
 
     Raises:
-        UserError: for no episodes, an unusable mixture, or a ``path`` that holds another collection.
+        UserError: for no episodes, a mixture that is unusable or not to be had here, a ``path`` that holds another collection.
     """
     if episodes < 1:
         raise UserError(f"The number of episodes to collect is {episodes}; give at least 1.")
     shares(mixture)
+    for behaviour in mixture:
+        behaviour.check(simulator)
     path = Path(path)
     request: dict[str, Any] = {
         "source": "collect",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +26,11 @@ class Expert:
 
     def __init__(self, task: str) -> None:
         self.task = task_name(task)
-        self._policy = need("metaworld.policies", CURE).ENV_POLICY_MAP[f"{self.task}-v3"]()
+
+    @cached_property
+    def _policy(self) -> Any:
+        """The package's policy; it is imported when the expert first acts."""
+        return need("metaworld.policies", CURE).ENV_POLICY_MAP[f"{self.task}-v3"]()
 
     def act(self, full_obs: Array) -> Array:
         """The expert's action, (4,), float32, in [-1, 1].
@@ -35,3 +41,15 @@ class Expert:
         with warnings.catch_warnings():  # the gains are large on purpose; the action is clipped here
             warnings.filterwarnings("ignore", message="Constant.s. may be too high")
             return np.clip(self._policy.get_action(full_obs), -1.0, 1.0).astype(np.float32)
+
+    def shifted(self, full_obs: Array, goal: Array, thing: Array) -> Array:
+        """``full_obs``, (39,), with displaced goal and objects.
+
+        The entries: hand 3, gripper 1, two objects of position 3 and rotation 4, the same 18 one step earlier, goal 3.
+        """
+        shown = full_obs.copy()
+        for first in (4, 11, 22, 29):  # an absent object is all zeros and stays so
+            if shown[first : first + 3].any():
+                shown[first : first + 3] += thing
+        shown[36:39] += goal
+        return shown

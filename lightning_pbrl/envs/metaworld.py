@@ -6,9 +6,10 @@ step. Success is reported per step; the library counts an episode as solved when
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lightning_pbrl.envs.base import Array, Simulator, check_horizon, need
+from lightning_pbrl.envs.base import Array, Expert, Simulator, check_horizon, need
 from lightning_pbrl.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 MAX_HORIZON = 500
 """Steps after which Meta-World itself refuses to go on."""
+
+FULL = 39
+"""Entries of the whole observation."""
 
 _NAMES = """
     assembly basketball bin-picking box-close button-press button-press-topdown button-press-topdown-wall
@@ -52,32 +56,52 @@ class MetaWorld(Simulator):
         horizon: steps per episode, 1 to 500; episodes never terminate early.
         goal_observable: whether the last three of the 39 observation entries hold the goal position; hidden goals
             are zeros there. ``info["full_obs"]`` (39,) float64 always holds it, for the scripted experts.
+        entries: which of the 39 entries are observed, in this order; None for all. 0 to 2 are the hand, 3 the gripper's
+            opening, 4 to 6 the (first) object, 18 to 35 the same one step earlier, 36 to 38 the goal. Every reset places
+            furniture and objects anew: leave in what tells where they are.
+
+    Raises:
+        UserError: for an unknown task, an impossible horizon, entries that are not different numbers from 0 to 38.
     """
 
     packages = ("metaworld", "mujoco", "gymnasium")
 
-    def __init__(self, task: str, horizon: int = MAX_HORIZON, goal_observable: bool = True) -> None:
+    def __init__(
+        self, task: str, horizon: int = MAX_HORIZON, goal_observable: bool = True, entries: Sequence[int] | None = None
+    ) -> None:
         self.task = task_name(task)
         self.name = f"{self.task}-v3"
         self.horizon = check_horizon(horizon, MAX_HORIZON)
         self.goal_observable = goal_observable
-        self.obs_dim, self.action_dim = 39, 4
+        self.entries = None if entries is None else [int(entry) for entry in entries]
+        if self.entries is not None and (not self.entries or len({*self.entries} & {*range(FULL)}) < len(self.entries)):
+            raise UserError(f"The entries of the observation are {self.entries}; give different numbers from 0 to {FULL - 1}.")
+        self.obs_dim, self.action_dim = FULL if self.entries is None else len(self.entries), 4
 
     def make(self, render: bool = False) -> Episodic:
         """Build the environment; see :meth:`Simulator.make`."""
         classes = need("metaworld.env_dict", CURE).ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
         from lightning_pbrl.envs.episodic import Episodic
 
-        return Episodic(self, _Arm(classes[f"{self.name}-goal-observable"](), self.goal_observable), render)
+        arm = _Arm(classes[f"{self.name}-goal-observable"](), self.goal_observable, self.entries)
+        return Episodic(self, arm, render)
 
     def describe(self) -> dict[str, Any]:
         """Class name and settings."""
+        chosen = {} if self.entries is None else {"entries": self.entries}  # left out, so that older collections keep their names
         return {
             "simulator": "MetaWorld",
             "task": self.name,
             "horizon": self.horizon,
             "goal_observable": self.goal_observable,
+            **chosen,
         }
+
+    def expert(self, task: str | None = None) -> Expert:
+        """The package's scripted policy of this or another task."""
+        from lightning_pbrl.envs import experts
+
+        return experts.Expert(self.task if task is None else task)
 
 
 class _Arm:
@@ -86,10 +110,10 @@ class _Arm:
     camera: str | int = "corner2"
     upside_down = True
 
-    def __init__(self, env: Any, goal_observable: bool) -> None:
+    def __init__(self, env: Any, goal_observable: bool, entries: list[int] | None) -> None:
         # Without these two switches the package repeats one goal, or draws goals from NumPy's global generator.
         env._freeze_rand_vec, env.seeded_rand_vec = False, True
-        self.env, self.goal_observable = env, goal_observable
+        self.env, self.goal_observable, self.entries = env, goal_observable, entries
 
     @property
     def model(self) -> Any:
@@ -110,8 +134,8 @@ class _Arm:
         return self._visible(full), reward, False, info
 
     def _visible(self, full: Array) -> Array:
-        if self.goal_observable:
-            return full
-        obs = full.copy()
-        obs[-3:] = 0.0
-        return obs
+        obs = full
+        if not self.goal_observable:
+            obs = full.copy()
+            obs[-3:] = 0.0
+        return obs if self.entries is None else obs[self.entries]

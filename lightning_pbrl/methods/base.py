@@ -222,9 +222,9 @@ class Method(Acting, EpisodeEvaluation):
             self.trainer.num_sanity_val_steps = 0  # evaluation is real episodes, not a batch of data to try
 
     def on_fit_start(self) -> None:
-        if len(self.source) and self.source.obs_dim != self.spec["obs_dim"]:
+        if len(self.source) and self.source.shown_dim != self.spec["obs_dim"]:
             raise UserError(
-                f"The model was built for observations of size {self.spec['obs_dim']}, the data have {self.source.obs_dim}; "
+                f"The model was built for observations of size {self.spec['obs_dim']}, the data have {self.source.shown_dim}; "
                 "build it with spec=datamodule.spec."
             )
         self.source.to(self.device)

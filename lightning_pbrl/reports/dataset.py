@@ -13,10 +13,8 @@ from lightning_pbrl.data.transitions import Transitions
 
 def describe_dataset(source: Transitions) -> Table:
     """Episodes, steps, true return and success, per behaviour where the data tell who acted."""
-    ends = source.episodes.offsets
-    before = torch.cat([torch.zeros(1, dtype=torch.float64), source.reward.cpu().double().cumsum(0)])
-    returns = before[ends[1:]] - before[ends[:-1]]
-    solved = _solved(source)
+    returns = source.episodes.sums(source.reward)
+    solved = None if source.success is None else source.episodes.sums(source.success) > 0
     who = source.about.get("behaviours")
     mixture: Sequence[Any] = source.about.get("mixture", [])
     table = Table(title=f"{len(source.episodes)} episodes, {len(source)} steps")
@@ -35,19 +33,12 @@ def describe_dataset(source: Transitions) -> Table:
     return table
 
 
-def _solved(source: Transitions) -> torch.Tensor | None:
-    """Whether any step of each episode was a success, (M,)."""
-    if source.success is None:
-        return None
-    count = torch.cat([torch.zeros(1, dtype=torch.int64), source.success.cpu().long().cumsum(0)])
-    ends = source.episodes.offsets
-    return count[ends[1:]] > count[ends[:-1]]
-
-
 def _short(mixture: Sequence[Any], number: int) -> str:
     """A behaviour's settings that differ from a clean expert's."""
     if number >= len(mixture):
         return f"behaviour {number}"
+    if mixture[number].get("expert") is False:
+        return "random actions"
     settings = {key: value for key, value in mixture[number].items() if key != "weight" and value not in (0, 0.0)}
     settings = {key: value for key, value in settings.items() if (key, value) not in (("expert", True), ("hold", 1))}
     return ", ".join(f"{key} {value}" for key, value in settings.items()) or "expert"

@@ -64,6 +64,32 @@ def test_rows_that_may_be_drawn(tmp_path: Path):
     assert archive.load(archive.save(synthetic_transitions(), path)).drawable is None
 
 
+def test_pictures_are_kept_and_mapped(tmp_path: Path):
+    data = synthetic_transitions()
+    data.frames = torch.randint(0, 256, (620, 4, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    path = archive.save(data, tmp_path / "d.safetensors")
+    loaded = archive.load(path)
+    assert torch.equal(loaded.frames, data.frames)
+    assert loaded.fingerprint == data.fingerprint != synthetic_transitions().fingerprint
+    assert archive.describe(path)["schema_version"] == 3  # a library that ignored them would show states
+    assert archive.load(archive.save(synthetic_transitions(), path)).frames is None
+    data.frames = torch.zeros(620, 128, 128, 3, dtype=torch.uint8)  # 30 MB
+    path = archive.save(data, tmp_path / "big.safetensors")
+    process = psutil.Process()
+    before = process.memory_info().rss
+    loaded = archive.load(path)
+    assert loaded.pictures(torch.tensor([[3, 619]])).shape == (1, 2, 128, 128, 3)
+    assert process.memory_info().rss - before < 10e6
+
+
+@pytest.mark.parametrize("shape", [(600, 4, 4, 3), (620, 4, 5, 3), (620, 4, 4, 1), (620, 48)])
+def test_pictures_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, ...]):
+    path = archive.save(synthetic_transitions(), tmp_path / "d.safetensors")
+    rewritten(path, lambda tensors, record: tensors.update(frames=torch.zeros(shape, dtype=torch.uint8)))
+    with pytest.raises(UserError, match="contradicts itself"):
+        archive.load(path)
+
+
 def test_describe_reads_the_record_only(tmp_path: Path):
     data = synthetic_transitions()
     about = archive.describe(archive.save(data, tmp_path / "d.safetensors"))
@@ -145,8 +171,8 @@ def test_foreign(tmp_path: Path):
 
 def test_newer_schema(tmp_path: Path):
     path = archive.save(synthetic_transitions(), tmp_path / "d.safetensors")
-    rewritten(path, lambda tensors, record: record.update(schema_version=3))
-    with pytest.raises(UserError, match="schema version 3 and this library reads up to 2: upgrade lightning-pbrl"):
+    rewritten(path, lambda tensors, record: record.update(schema_version=4))
+    with pytest.raises(UserError, match="schema version 4 and this library reads up to 3: upgrade lightning-pbrl"):
         archive.load(path)
 
 

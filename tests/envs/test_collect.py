@@ -245,12 +245,31 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         ({"noise": -1.0}, "noise is -1.0"),
         ({"weight": float("nan")}, "weight is nan"),
         ({"hold": 0}, "hold is 0"),
-        ({"expert": "reech"}, "did you mean reach"),
     ],
 )
 def test_impossible_behaviours(settings, words):
     with pytest.raises(UserError, match=words):
         Behaviour(**settings)
+
+
+def test_what_a_simulator_does_not_have(tmp_path):
+    with pytest.raises(UserError, match="did you mean reach"):
+        Behaviour(expert="reech").check(MetaWorld("reach"))
+    with pytest.raises(UserError, match="twin: goal, which only Meta-World has, not Fake"):
+        Behaviour(twin="goal").check(Fake())
+    with pytest.raises(UserError, match="no scripted expert for Hopper-v5"):  # before anything is simulated
+        collect(GymMuJoCo("Hopper-v5"), [Behaviour(weight=0.0), Behaviour(expert=False)], 1, tmp_path / "x.safetensors")
+
+
+class Fake(GymMuJoCo):
+    """A simulator of somebody else that has an expert."""
+
+    def __init__(self):
+        super().__init__("Hopper-v5")
+        self.name = "Fake"
+
+    def expert(self, task=None):
+        return Expert("reach")
 
 
 def test_impossible_collections(tmp_path):

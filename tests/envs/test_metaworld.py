@@ -109,6 +109,25 @@ def test_actions_are_clipped_and_bad_ones_refused():
         env.step(np.zeros(3))
 
 
+def test_chosen_entries_are_seen_in_their_order_and_the_expert_sees_all():
+    whole, info = MetaWorld("window-open", horizon=3).make().reset(seed=5)
+    simulator = MetaWorld("window-open", horizon=3, goal_observable=False, entries=[4, 0, 38])
+    env = simulator.make()
+    seen, few_info = env.reset(seed=5)
+    assert simulator.obs_dim == 3
+    assert seen.tolist() == [whole[4], whole[0], 0.0]
+    assert np.array_equal(few_info["full_obs"], info["full_obs"])
+    obs, *_, info = env.step(np.ones(4))
+    assert np.array_equal(obs[:2], info["full_obs"][[4, 0]].astype(np.float32))
+    assert simulator.describe()["entries"] == [4, 0, 38]
+
+
+@pytest.mark.parametrize("entries", [[], [0, 0], [39], [-1]])
+def test_impossible_entries(entries):
+    with pytest.raises(UserError, match="give different numbers from 0 to 38"):
+        MetaWorld("reach", entries=entries)
+
+
 def test_hidden_goal_is_zero_but_the_expert_still_sees_it():
     seen, info = MetaWorld("reach", goal_observable=True).make().reset(seed=5)
     env = MetaWorld("reach", horizon=100, goal_observable=False).make()

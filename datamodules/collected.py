@@ -1,0 +1,82 @@
+"""Data made on first use: scripted experts, noise and mistakes in any simulator, in one reproducible file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning_pbrl.data import archive
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.envs.base import Simulator
+from lightning_pbrl.envs.behaviour import Behaviour
+from lightning_pbrl.envs.collect import collect
+
+DEFAULT_MIXTURE = (
+    Behaviour(weight=1.0, noise=0.1),
+    Behaviour(weight=2.0, noise=0.5, random=0.3),
+    Behaviour(weight=2.0, noise=1.0, random=0.5),
+    Behaviour(weight=1.0, goal_shift=0.2, object_shift=0.1, noise=0.3),
+    Behaviour(weight=1.0, random=1.0),
+)
+"""Clean experts, noisy ones, experts that aim beside the goal, and random actions: a wide spread of returns."""
+
+
+class CollectedDataModule(OfflineDataModule):
+    """A simulator and a data set of scripted behaviour in it, collected into ``cache_dir`` when it is not there.
+
+    The file's name holds a hash of everything that decides its content, so changing the mixture makes a new
+    file and a second run reuses the first. A killed collection goes on where it was.
+
+    Args:
+        simulator: where data are collected and policies rolled out.
+        episodes: episodes to collect.
+        mixture: behaviours and how often each is drawn; None for experts, noise, mistakes and random actions.
+        collection_seed: decides every episode of the data set (not the run's seed: all seeds learn from the same data).
+        cache_dir: folder of the collected files.
+        stop_after_success: end a collected episode after this many successful steps; None runs to the horizon.
+        **offline: the other arguments of :class:`OfflineDataModule`.
+
+    Raises:
+        UserError: for a behaviour that the simulator does not have.
+    """
+
+    simulator: Simulator
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        episodes: int = 200,
+        mixture: list[Behaviour] | None = None,
+        collection_seed: int = 0,
+        cache_dir: str = "data",
+        stop_after_success: int | None = None,
+        **offline: Any,
+    ) -> None:
+        super().__init__(simulator, **offline)
+        self.episodes, self.collection_seed = episodes, collection_seed
+        self.mixture = list(mixture or DEFAULT_MIXTURE)
+        for behaviour in self.mixture:
+            behaviour.check(simulator)
+        self.cache_dir, self.stop_after_success = cache_dir, stop_after_success
+        self.progress: Callable[[int, int], None] | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file that holds (or will hold) the data."""
+        wanted = [self.simulator.describe(), [b.describe() for b in self.mixture], self.episodes, self.collection_seed]
+        wanted += [] if self.stop_after_success is None else [self.stop_after_success]
+        digest = hashlib.blake2b(json.dumps(wanted, sort_keys=True).encode(), digest_size=5).hexdigest()
+        return Path(self.cache_dir) / f"{self.simulator.name}-{self.episodes}-{digest}.safetensors"
+
+    def prepare_data(self) -> None:
+        stop = self.stop_after_success
+        collect(self.simulator, self.mixture, self.episodes, self.path, self.collection_seed, self.progress, stop)
+
+    def load(self) -> Transitions:
+        if not self.path.exists():  # used without a Trainer
+            self.prepare_data()
+        return archive.load(self.path)

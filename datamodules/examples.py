@@ -1,0 +1,215 @@
+"""Learning from examples of success: any logged data, split by episodes, and a set of success states."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.example_choosers import ExampleChooser, SuccessExamples
+from lightning_pbrl.data.examples import Examples, load_examples, save_examples
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.rng import stream
+
+
+class ExamplesDataModule(OfflineDataModule):
+    """Transitions without rewards, and a few hundred states in which the task is solved.
+
+    The episodes are split once by a seeded permutation: those held out are in ``held_out_source`` and no example comes from
+    them. ``source`` holds the others, or the first ``episodes`` of them. The examples are chosen among all that are not held
+    out, so they are the same for every number of episodes, and are kept in a file beside the data.
+
+    Args:
+        data: the data module whose episodes these are; its own evaluation settings are not used.
+        examples: who chooses the examples; None takes 200 states that the environment called a success.
+        validation_share: share of the episodes that is held out, from 0 to below 1.
+        episodes: keep the first so many of the other episodes, in the order of the permutation (an integer), or this share of
+            them (a number below 1); None keeps all.
+        success_share: keep so many solved and unsolved episodes that this share is solved, from 0 to 1; together ``episodes``,
+            or as many as there are. None keeps them as they come.
+        split_seed: decides the permutation.
+        cache_dir: folder of the stored examples; None: that of the data.
+        **offline: the arguments of :class:`OfflineDataModule` but ``simulator``, which is the data's.
+
+    Raises:
+        UserError: for an impossible share, data that a learner makes itself, an episode of which no step has a known successor,
+            and as the chooser.
+    """
+
+    examples: Examples
+    held_out_source: Transitions | None = None
+    """The validation episodes; None when none are held out."""
+
+    def __init__(
+        self,
+        data: OfflineDataModule,
+        examples: ExampleChooser | None = None,
+        validation_share: float = 0.1,
+        episodes: int | float | None = None,
+        success_share: float | None = None,
+        split_seed: int = 0,
+        cache_dir: str | None = None,
+        **offline: Any,
+    ) -> None:
+        super().__init__(data.simulator, **offline)
+        if not 0.0 <= validation_share < 1.0:
+            raise UserError(f"data.validation_share is {validation_share}; give a share of the episodes from 0 to below 1.")
+        if success_share is not None and not 0.0 <= success_share <= 1.0:
+            raise UserError(f"data.success_share is {success_share}; give a share from 0 to 1, or null.")
+        if episodes is not None and not episodes > 0:
+            raise UserError(f"data.episodes is {episodes}; give at least 1, a share above 0, or null for all.")
+        self.data, self.chooser = data, examples or SuccessExamples()
+        self.validation_share, self.episodes, self.success_share = validation_share, episodes, success_share
+        self.split_seed = split_seed
+        self.cache_dir = cache_dir or getattr(data, "cache_dir", None) or "data"
+
+    # What `lightning-pbrl collect` asks of data that it makes; an AttributeError says that these data exist.
+
+    @property
+    def progress(self) -> Callable[[int, int], None] | None:
+        """As the data's own."""
+        inner: Any = self.data
+        return inner.progress
+
+    @progress.setter
+    def progress(self, report: Callable[[int, int], None] | None) -> None:
+        inner: Any = self.data
+        inner.progress = report
+
+    @property
+    def path(self) -> Path:
+        """The file of the data."""
+        inner: Any = self.data
+        return Path(inner.path)
+
+    def prepare_data(self) -> None:
+        self.data.prepare_data()
+        self.chooser.prepare()
+
+    def load(self) -> Transitions:
+        self.data.setup("fit")
+        whole = self.data.source
+        if whole.forgets:
+            raise UserError(f"{type(self.data).__name__} has no logged data: give ExamplesDataModule a module that has.")
+        check_futures(whole)
+        order = torch.randperm(len(whole.episodes), generator=stream(self.split_seed, "episodes"))
+        held_out = round(len(order) * self.validation_share)
+        if held_out == len(order):
+            raise UserError(f"All {len(order)} episodes would be held out: lower data.validation_share or give more episodes.")
+        may_see = part(whole, order[held_out:])
+        self.held_out_source = part(whole, order[:held_out]) if held_out else None
+        self.examples = self._chosen(may_see)
+        kept = self._kept(whole, order[held_out:])
+        return may_see if len(kept) == len(order) - held_out else part(whole, kept)
+
+    def _chosen(self, source: Transitions) -> Examples:
+        """The examples, from their file if they were chosen before."""
+        wanted = [self.chooser.describe(), self.chooser.key(source)]
+        digest = hashlib.blake2b(json.dumps(wanted, sort_keys=True).encode(), digest_size=8).hexdigest()
+        name = "data" if self.simulator is None else re.sub(r"[^\w.-]", "-", self.simulator.name)
+        path = Path(self.cache_dir) / f"{name}-examples-{digest}.safetensors"
+        if path.exists():
+            return load_examples(path)
+        examples = self.chooser.choose(source)
+        save_examples(examples, path)
+        return examples
+
+    def _kept(self, whole: Transitions, order: Tensor) -> Tensor:
+        """Numbers of the episodes that learners see, of those in ``order``."""
+        wanted = self.episodes
+        count = None if wanted is None else round(wanted * len(order)) if wanted < 1 else int(wanted)
+        if self.success_share is None:
+            return order if count is None else order[: _enough(count, len(order), "not held out")]
+        if whole.success is None:
+            raise UserError("These data do not say which episodes succeed: leave data.success_share at null.")
+        solved = (whole.episodes.sums(whole.success) > 0)[order]
+        good, bad = order[solved], order[~solved]
+        share = self.success_share
+        if count is None:
+            most = [len(part) / s for part, s in ((good, share), (bad, 1.0 - share)) if s > 0.0]
+            count = int(min(most))
+        n = round(count * share)
+        good, bad = good[: _enough(n, len(good), "solved")], bad[: _enough(count - n, len(bad), "not solved")]
+        if not len(good) + len(bad):
+            raise UserError(f"No episodes are left with data.success_share {share}: choose another share or collect more.")
+        return torch.cat([good, bad])
+
+
+def _enough(wanted: int, there: int, which: str) -> int:
+    if not wanted <= there:
+        raise UserError(
+            f"{wanted} episodes that are {which} are wanted and there are {there}: lower data.episodes, or collect more."
+        )
+    return wanted
+
+
+def part(whole: Transitions, episodes: Tensor) -> Transitions:
+    """These episodes in the order of the data; the data themselves, uncopied, when these are all."""
+    return whole if len(episodes) == len(whole.episodes) else whole.select(episodes.sort().values)
+
+
+def check_futures(source: Transitions) -> None:
+    """Every episode needs a step whose successor is known, else nothing could be drawn as its future.
+
+    Raises:
+        UserError: naming the first episode without one.
+    """
+    usable = torch.ones(len(source), dtype=torch.bool)
+    if source.drawable is not None:
+        usable[:] = False
+        usable[source.drawable.cpu()] = True
+    steps = source.episodes.sums(usable)
+    if bool((steps == 0).any()):
+        episode = int((steps == 0).int().argmax())
+        raise UserError(
+            f"Episode {episode} of the data has no step whose successor is known, so it has no future to learn from: drop the "
+            f"{int((steps == 0).sum())} such episode(s), or record their last observation."
+        )
+
+
+class RolloutExamples(ExampleChooser):
+    """Examples from separate rollouts: the successes of another data module, whose episodes no learner sees.
+
+    Args:
+        data: the other data, for instance the expert's episodes with another ``collection_seed``; same simulator and sizes.
+        chooser: who chooses among them; None takes 200 states that the environment called a success.
+    """
+
+    def __init__(self, data: OfflineDataModule, chooser: ExampleChooser | None = None) -> None:
+        self.data, self.chooser = data, chooser or SuccessExamples()
+        super().__init__(self.chooser.count, self.chooser.seed)
+
+    def prepare(self) -> None:
+        self.data.prepare_data()
+        self.chooser.prepare()
+
+    def key(self, source: Transitions) -> Any:
+        self.data.setup("fit")
+        return [self.chooser.key(self.data.source), source.obs_dim, source.shown_dim, source.fingerprint]
+
+    def describe(self) -> dict[str, Any]:
+        return {"class": type(self).__name__, "chooser": self.chooser.describe()}
+
+    def choose(self, source: Transitions) -> Examples:
+        self.data.setup("fit")
+        other = self.data.source
+        if (other.obs_dim, other.shown_dim) != (source.obs_dim, source.shown_dim):
+            raise UserError(
+                f"The separate rollouts have observations of size {other.shown_dim} and the data of size {source.shown_dim}: "
+                "collect both in the same simulator."
+            )
+        seen = {source.fingerprint, source.about.get("of", {}).get("fingerprint")}
+        if other.fingerprint in seen:
+            raise UserError(
+                "The rollouts that examples come from are the training data themselves: give another collection_seed."
+            )
+        found = self.chooser.choose(other)
+        return found._replace(about={**found.about, "separate": self.data.source.about.get("simulator")})

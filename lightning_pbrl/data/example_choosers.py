@@ -1,0 +1,310 @@
+"""Who chooses the examples of success: a predicate on the data's steps, a file, or a folder that somebody filled by hand.
+
+What an example shows is the state that a successful step *reached* (its ``next_obs``), because success is judged there.
+Every chooser draws from a stream of its own seed, without replacement, and a smaller ``count`` gives the first of a larger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lightning_pbrl.data.examples import Examples, check_states, make_examples
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.describe import describe
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.rng import stream
+
+
+class ExampleChooser(ABC):
+    """Chooses examples of success for the data that a learner sees.
+
+    Args:
+        count: how many; None takes all there are.
+        seed: decides which, where there are more.
+
+    Raises:
+        UserError: for a count below 1.
+    """
+
+    def __init__(self, count: int | None = 200, seed: int = 0) -> None:
+        if count is not None and count < 1:
+            raise UserError(f"The number of examples is {count}; give at least 1, or null for all.")
+        self.count, self.seed = count, seed
+
+    @abstractmethod
+    def choose(self, source: Transitions) -> Examples:
+        """The examples.
+
+        Args:
+            source: the episodes that learners may see, none of those that they are validated on.
+
+        Raises:
+            UserError: when there are none, or fewer than asked for.
+        """
+
+    def prepare(self) -> None:  # noqa: B027 - most need nothing
+        """Make what is needed first; called once per machine."""
+
+    def key(self, source: Transitions) -> Any:
+        """What decides the choice besides the settings, plain JSON types: the stored set is named by it."""
+        return source.fingerprint
+
+    def describe(self) -> dict[str, Any]:
+        """Class name and settings as plain JSON types."""
+        return describe(self)
+
+    def draw(self, found: int, what: str) -> Tensor:
+        """Numbers of ``count`` of ``found`` candidates, (count,); ``what`` and where they are, for the message.
+
+        Raises:
+            UserError: when there are too few.
+        """
+        if self.count is not None and self.count > found:
+            raise UserError(
+                f"Only {found} of the {self.count} examples wanted are there: {what}; lower the chooser's count to at most "
+                f"{found}, or collect more."
+            )
+        order = torch.randperm(found, generator=stream(self.seed, "examples"))
+        return order if self.count is None else order[: self.count]
+
+
+class StepExamples(ExampleChooser):
+    """Chooses among the steps of the data by a predicate; a subclass says by which."""
+
+    @property
+    @abstractmethod
+    def predicate(self) -> str:
+        """The predicate in words, what follows "no step with"."""
+
+    @abstractmethod
+    def solved(self, source: Transitions) -> Tensor:
+        """Which steps succeed, (N,), bool."""
+
+    def choose(self, source: Transitions) -> Examples:
+        rows = source.drawable_rows(torch.arange(source.drawable_count))  # what the others reached is not known
+        rows = rows[self.solved(source).to(rows.device)[rows]].cpu()
+        episodes = len(source.episodes)
+        if not len(rows):
+            raise UserError(
+                f"No example of success found: no step with {self.predicate} in the {episodes} episodes searched; choose another "
+                "predicate or threshold, collect episodes that succeed, or give examples from a file or folder."
+            )
+        searched = f"{len(rows)} steps with {self.predicate} in {episodes} episodes"
+        chosen = rows[self.draw(len(rows), searched)]
+        about = {
+            "chooser": self.describe(),
+            "data": source.fingerprint,
+            "episodes_searched": episodes,
+            "steps_found": len(rows),
+            "rows": chosen.tolist(),
+        }
+        return make_examples(states_after(source, chosen), about)
+
+
+def states_after(source: Transitions, rows: Tensor) -> Tensor:
+    """What the steps ``rows``, (K,), reached: (K, O) float32, or (K, S, S, 3) uint8 where there are pictures."""
+    rows = rows.to(source.device)
+    if source.frames is not None:
+        return source.pictures(source.frame_ids(rows) + 1)
+    return source.column("next_obs")[rows]
+
+
+class SuccessExamples(StepExamples):
+    """States of steps that the environment called a success."""
+
+    predicate = "success"
+
+    def solved(self, source: Transitions) -> Tensor:
+        if source.success is None:
+            raise UserError(
+                "No example of success found: these data do not say which steps succeed; choose by reward (RewardExamples), "
+                "or give examples from a file or folder."
+            )
+        return source.success
+
+
+class RewardExamples(StepExamples):
+    """States of steps whose true reward is at least a threshold.
+
+    Args:
+        threshold: environment units per step.
+        count: how many; None takes all there are.
+        seed: decides which, where there are more.
+    """
+
+    def __init__(self, threshold: float, count: int | None = 200, seed: int = 0) -> None:
+        super().__init__(count, seed)
+        self.threshold = threshold
+
+    @property
+    def predicate(self) -> str:
+        """The predicate in words."""
+        return f"a reward of at least {self.threshold:g}"
+
+    def solved(self, source: Transitions) -> Tensor:
+        return source.reward >= self.threshold
+
+
+class LastSuccessExamples(SuccessExamples):
+    """States of the last successful steps of each episode, where a task is not only reached but done.
+
+    Args:
+        last: at most so many steps of each episode.
+        count: how many in all; None takes all there are.
+        seed: decides which, where there are more.
+    """
+
+    def __init__(self, last: int = 10, count: int | None = 200, seed: int = 0) -> None:
+        super().__init__(count, seed)
+        if last < 1:
+            raise UserError(f"The number of last steps per episode is {last}; give at least 1.")
+        self.last = last
+
+    @property
+    def predicate(self) -> str:  # type: ignore[override]
+        """The predicate in words."""
+        return f"success among the last {self.last} of its episode that succeed"
+
+    def solved(self, source: Transitions) -> Tensor:
+        solved = super().solved(source).cpu()
+        until = solved.long().cumsum(0)  # successes up to and with each step
+        lengths, ends = source.episodes.lengths, source.episodes.offsets[1:] - 1
+        after = until[ends].repeat_interleave(lengths) - until
+        return solved & (after < self.last)
+
+
+class FileExamples(ExampleChooser):
+    """States from a file: .npy, .npz or .safetensors, (K, O), or uint8 pictures (K, S, S, 3).
+
+    Args:
+        path: the file.
+        key: which array of an .npz or .safetensors file; None where it holds one only.
+        count: how many; None takes all.
+        seed: decides which, where there are more.
+    """
+
+    def __init__(self, path: str, key: str | None = None, count: int | None = None, seed: int = 0) -> None:
+        super().__init__(count, seed)
+        self.path, self.array = Path(path), key
+
+    def key(self, source: Transitions) -> Any:
+        return [_content(self.path), self.array, source.obs_dim, source.shown_dim]
+
+    def describe(self) -> dict[str, Any]:
+        return {**describe(self), "path": str(self.path), "key": self.array}
+
+    def choose(self, source: Transitions) -> Examples:
+        states = check_states(self._read(), source, str(self.path))
+        if not len(states):
+            raise UserError(f"{self.path} holds no example: give a file with at least one state.")
+        chosen = self.draw(len(states), f"the states in {self.path}")
+        return make_examples(states[chosen], {"chooser": self.describe(), "content": _content(self.path)})
+
+    def _read(self) -> Tensor:
+        """The array."""
+        path = self.path
+        try:
+            if path.suffix == ".safetensors":
+                tensors: dict[str, Any] = dict(load_file(path))
+            elif path.suffix == ".npz":
+                with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                    tensors = {name: file[name] for name in file.files}
+            elif path.suffix == ".npy":
+                return _tensor(_npy(path), str(path))
+            else:
+                raise UserError(f"{path} is no file of examples: give .npy, .npz or .safetensors.")
+        except (OSError, ValueError, EOFError, BadZipFile, SafetensorError) as error:
+            raise UserError(
+                f"{path} cannot be read as examples ({error}): give a sound .npy, .npz or .safetensors file."
+            ) from error
+        if self.array is None and len(tensors) == 1:
+            return _tensor(next(iter(tensors.values())), str(path))
+        if self.array not in tensors:
+            wanted = "several arrays and no key was given" if self.array is None else f"no key {self.array!r}"
+            raise UserError(f"{path} has {wanted}: set the chooser's key to one of {', '.join(sorted(tensors)) or 'none'}.")
+        return _tensor(tensors[self.array], f"{path}: key {self.array!r}")
+
+
+class FolderExamples(ExampleChooser):
+    """States that somebody put into a folder, one file each: .npy (O,), or pictures .png or .jpg of S x S pixels.
+
+    Args:
+        path: the folder; hidden files are passed over, all others have to be states.
+        count: how many; None takes all.
+        seed: decides which, where there are more.
+    """
+
+    SUFFIXES = (".npy", ".png", ".jpg", ".jpeg")
+
+    def __init__(self, path: str, count: int | None = None, seed: int = 0) -> None:
+        super().__init__(count, seed)
+        self.path = Path(path)
+
+    def key(self, source: Transitions) -> Any:
+        return [[(file.name, _content(file)) for file in self._files()], source.obs_dim, source.shown_dim]
+
+    def describe(self) -> dict[str, Any]:
+        return {**describe(self), "path": str(self.path)}
+
+    def choose(self, source: Transitions) -> Examples:
+        files = self._files()
+        if not files:
+            raise UserError(f"The folder {self.path} holds no example: put states into it, one .npy, .png or .jpg file each.")
+        states = torch.cat([check_states(self._read(file), source, str(file)) for file in files])
+        chosen = self.draw(len(states), f"the files in {self.path}").tolist()
+        about = {"chooser": self.describe(), "files": {files[i].name: _content(files[i]) for i in chosen}}
+        return make_examples(states[chosen], about)
+
+    def _files(self) -> list[Path]:
+        if not self.path.is_dir():
+            raise UserError(f"There is no folder {self.path} of examples: check the path, or make it and put states into it.")
+        return sorted(file for file in self.path.iterdir() if not file.name.startswith("."))
+
+    def _read(self, file: Path) -> Tensor:
+        """One state, (1, ...)."""
+        if file.suffix.lower() not in self.SUFFIXES:
+            raise UserError(
+                f"{file} is no example: only {', '.join(self.SUFFIXES)} files may lie in the folder; move it elsewhere."
+            )
+        try:
+            if file.suffix == ".npy":
+                return _tensor(_npy(file), str(file)).unsqueeze(0)
+            import imageio.v3
+
+            return _tensor(imageio.v3.imread(file, plugin="pillow"), str(file)).unsqueeze(0)
+        except (OSError, ValueError, EOFError, SyntaxError) as error:
+            raise UserError(
+                f"{file} cannot be read as an example ({error}): save it again or take it out of the folder."
+            ) from error
+
+
+def _tensor(values: Any, where: str) -> Tensor:
+    """Numbers as a tensor."""
+    if isinstance(values, Tensor):
+        return values
+    if values.dtype.kind not in "biuf":
+        raise UserError(f"{where} holds {values.dtype} instead of numbers: store it as float32, pictures as uint8.")
+    return torch.from_numpy(np.ascontiguousarray(values))
+
+
+def _npy(path: Path) -> Any:
+    """The array of a .npy file; numpy itself would leave a damaged one open."""
+    with path.open("rb") as file:
+        return np.load(file, allow_pickle=False)
+
+
+def _content(path: Path) -> str:
+    """A hash of a file."""
+    if not path.is_file():
+        raise UserError(f"There is no file {path} of examples: check the path.")
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
