@@ -15,6 +15,7 @@ from synthetic import synthetic_transitions
 
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
+from lightning_pbrl.data.examples import Examples
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.base import OfflineDataModule
 from lightning_pbrl.datamodules.online import OnlineDataModule
@@ -56,15 +57,22 @@ class SeedSimulator(Simulator):
 
 
 class ToyData(OfflineDataModule):
-    """The synthetic data set with the toy simulator."""
+    """The synthetic data set with the toy simulator; where the first entry is largest are the examples of success, if wanted."""
 
-    def __init__(self, true_reward: bool = True, episodes: int = 20, **settings: Any) -> None:
+    examples: Examples | None = None
+    held_out_source: Transitions | None = None
+
+    def __init__(self, true_reward: bool = True, episodes: int = 20, examples: int = 0, **settings: Any) -> None:
         settings = {"segment_length": 10, "eval_episodes": 4, "num_envs": 2, "held_out_pairs": 50, **settings}
         super().__init__(simulator=SeedSimulator(), **settings)
-        self.true_reward, self.episodes = true_reward, episodes
+        self.true_reward, self.episodes, self.wanted = true_reward, episodes, examples
 
     def load(self) -> Transitions:
         data = synthetic_transitions(episodes=self.episodes)
+        if self.wanted:
+            best = data.column("obs")[:, 0].argsort(descending=True)[: self.wanted]
+            self.examples = Examples(data.column("obs")[best].clone(), {"from": "synthetic"}, "synthetic")
+            self.held_out_source = synthetic_transitions(episodes=5, seed=1)
         if not self.true_reward:
             data.reward.fill_(float("nan"))
         return data
@@ -74,7 +82,7 @@ def data_for(method: type[Method]) -> OfflineDataModule:
     """What a method learns from: logged data, or the toy simulator with two environments to act in."""
     if "env" in method.needs:
         return OnlineDataModule(SeedSimulator(), num_envs=2, segment_length=3, eval_episodes=4, eval_envs=2)
-    return ToyData()
+    return ToyData(examples=12 if "examples" in method.needs else 0)
 
 
 def make_trainer(folder: Path, callbacks: list[pl.Callback] | None = None, **settings: Any) -> pl.Trainer:

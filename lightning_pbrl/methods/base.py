@@ -89,9 +89,11 @@ class Method(Acting, EpisodeEvaluation):
     registry: ClassVar[dict[str, type[Method]]] = {}
     needs: ClassVar[frozenset[str]] = frozenset()
     """What must be there at start, "labels" (answers of a teacher), "learned_reward" (something relabelled the data),
-    "env" (environments to act in while learning)."""
+    "env" (environments to act in while learning), "examples" (states that show success)."""
     population: ClassVar[bool] = False
     """Whether several replicas can share a process; only methods that neither ask nor act while training."""
+    pictures: ClassVar[bool] = False
+    """Whether it can learn from pictures of ``spec["pixels"]`` points a side in place of states."""
     validates_on: ClassVar[Literal["episodes", "pairs"]] = "episodes"
 
     # Kept out of module registration (set through __dict__): no parameters of their own.
@@ -173,6 +175,11 @@ class Method(Acting, EpisodeEvaluation):
         """The one reward that policies get, of every row of a data set, (N,); models that look back override it."""
         return predict_reward(source, self.reward, combine=self.combine)
 
+    @property
+    def pixels(self) -> int:
+        """Side of the pictures that are seen in place of states; 0 for states."""
+        return int(self.spec.get("pixels") or 0)
+
     # What strategies and programs use --------------------------------------------------------------------------------
 
     def observations(self, query: Query) -> Tensor:
@@ -234,10 +241,13 @@ class Method(Acting, EpisodeEvaluation):
         self._start_engines()
 
     def _check_needs(self) -> None:
-        name = type(self).__name__
+        name, data = type(self).__name__, type(self.trainer.datamodule).__name__  # type: ignore[attr-defined]
+        if self.pixels and not self.pictures:
+            raise UserError(f"{name} learns from states and the data show pictures: choose LAEO or BC, which learn from these.")
         if "env" in self.needs and self.collector is None:
-            data = type(self.trainer.datamodule).__name__  # type: ignore[attr-defined]
             raise UserError(f"{name} acts while it learns and {data} has logged data only: use a config of conf/data/online.")
+        if "examples" in self.needs and getattr(self.trainer.datamodule, "examples", None) is None:  # type: ignore[attr-defined]
+            raise UserError(f"{name} learns from examples of success and {data} brings none: wrap it in ExamplesDataModule.")
         if "learned_reward" in self.needs:
             rewards = self.source.drawable_part(self.source.column("learned_reward"))
             if not torch.isfinite(rewards).all():
@@ -359,12 +369,16 @@ class Method(Acting, EpisodeEvaluation):
         """Learned reward and action for the rows ``index`` of the data, whichever of the two this method learns."""
         out = {"row": index}
         rows = self.source.packed[index.to(self.source.device)].to(self.device)
-        obs, features = rows[:, : self.source.obs_dim], rows[:, : self.source.obs_dim + self.source.action_dim]
+        features = rows[:, : self.source.obs_dim + self.source.action_dim]
         if type(self).reward is not Method.reward:
             out["learned_reward"] = self.combine(self.reward(features)).cpu()
         if type(self).act is not Method.act:
-            out["action"] = self.act(obs).cpu()
+            out["action"] = self.act(self.observed(index)).cpu()
         return out
+
+    def observed(self, rows: Tensor) -> Tensor:
+        """What :meth:`act` is given at these rows of the data, (n,) -> (n, O)."""
+        return self.source.column("obs")[rows.to(self.source.device)].to(self.device)
 
     def use_replica(self, replica: int) -> None:
         """Let the networks hold one replica's weights."""

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from lightning_pbrl.data.transitions import unpack
 from lightning_pbrl.engine import Group, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Spec
-from lightning_pbrl.methods.offline_policy import OfflinePolicy
-from lightning_pbrl.nn import GaussianActor
+from lightning_pbrl.methods.offline_policy import OfflinePolicy, fetch, flat_pictures
+from lightning_pbrl.nn import GaussianActor, SquashedGaussianActor
 
 
 class BC(OfflinePolicy):
@@ -29,8 +30,13 @@ class BC(OfflinePolicy):
         batch_size: transitions per update.
         top: share of the episodes that are cloned, in (0, 1]: those with the largest sum of ``learned_reward``, that is the
             true return with ``relabel.reward: true``. 1 clones all and needs no reward.
+        policy: gaussian: IQL's (one spread for all states). squashed: that of LAEO and its kin, for comparisons with them,
+            and the one that sees pictures.
+        min_std: smallest standard deviation of the squashed one.
         **offline_policy: the arguments of :class:`OfflinePolicy`: ``updates``, ``eval_interval``, ``normalize_obs`` ...
     """
+
+    pictures = True
 
     def __init__(
         self,
@@ -39,14 +45,23 @@ class BC(OfflinePolicy):
         lr: float = 3e-4,
         batch_size: int = 256,
         top: float = 1.0,
+        policy: Literal["gaussian", "squashed"] = "gaussian",
+        min_std: float = 0.1,
         **offline_policy: Any,
     ) -> None:
         super().__init__(spec, **offline_policy)
         if not 0 < top <= 1:
             raise UserError(f"BC got top={top:g}; give the share of the episodes to clone, above 0 and at most 1.")
+        if self.pixels and policy == "gaussian":
+            raise UserError("BC sees pictures with policy=squashed only: set model.init_args.policy to it.")
 
     def build(self) -> None:
-        self.actor = GaussianActor(self.spec["obs_dim"], self.spec["action_dim"], self.hparams.hidden)
+        h = self.hparams
+        self.actor: GaussianActor | SquashedGaussianActor
+        if h.policy == "squashed":
+            self.actor = self.squashed_actor(h.hidden, h.min_std)
+        else:
+            self.actor = GaussianActor(self.spec["obs_dim"], self.spec["action_dim"], h.hidden)
 
     def programs(self) -> dict[str, Program]:
         groups, replay = {"actor": Group(self.hparams.lr)}, self.replay(self.hparams.batch_size)
@@ -58,6 +73,10 @@ class BC(OfflinePolicy):
                 return rows[number.to(rows.device)].unbind(0)
 
             replay["sample"] = sample
+        if self.pixels:
+            source = self.source
+            replay["gather"] = lambda ids: (fetch(source.packed, ids), flat_pictures(source, ids))
+            replay["view"] = lambda batch: {**unpack(batch[0], source.layout), "obs": batch[1]}
         return {"policy": Program(groups, [self.losses], **replay)}
 
     def best_rows(self) -> Tensor:
@@ -80,7 +99,7 @@ class BC(OfflinePolicy):
         return rows[kept[place]]
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"actor": -self.actor.log_prob(self.normalizer(batch["obs"]), batch["action"]).mean()}
+        return {"actor": -self.actor.log_prob(self.normalized(batch["obs"]), batch["action"]).mean()}
 
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
-        return self.actor.act(self.normalizer(obs), sample)
+        return self.actor.act(self.normalized(obs), sample)

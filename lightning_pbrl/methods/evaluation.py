@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -15,7 +16,7 @@ from torchmetrics.classification import BinaryAccuracy, BinaryCalibrationError
 from torchmetrics.regression import PearsonCorrCoef, SpearmanCorrCoef
 
 from lightning_pbrl.data.d4rl_scores import normalized_score
-from lightning_pbrl.data.feedback import Judgement
+from lightning_pbrl.data.feedback import Judgement, Query
 
 
 class EpisodeEvaluation(pl.LightningModule):
@@ -134,3 +135,34 @@ class PairMetrics(nn.Module):
         for metric in (self.accuracy, self.calibration, self.pearson, self.spearman):
             metric.reset()
         return {key: value for key, value in row.items() if not value.isnan()}
+
+
+class PairEvaluation(pl.LightningModule, ABC):
+    """The part of a reward model that compares its returns with held-out pairs; stands before ``Method`` among the bases."""
+
+    validates_on: ClassVar[Literal["episodes", "pairs"]] = "pairs"
+    pair_metrics: PairMetrics
+
+    def build_metrics(self) -> None:
+        """Called by ``build``."""
+        self.pair_metrics = PairMetrics()
+
+    @abstractmethod
+    def returns(self, query: Query) -> Tensor:
+        """Predicted return of every asked segment per member, (E, B, C): what the preference is a logistic function of."""
+
+    def validation_step(self, numbers: Any, batch_idx: int) -> None:
+        """Compare predictions about held-out pairs with their labels and true returns (read here, for evaluation only)."""
+        if len(numbers):
+            judgement = self.trainer.datamodule.judgement(numbers)  # type: ignore[attr-defined]
+            self.pair_metrics.update(self.returns(judgement.query).float(), judgement)
+
+    def on_validation_epoch_end(self) -> None:
+        row = self.pair_metrics.compute(self.trainer.datamodule.judgement())  # type: ignore[attr-defined]
+        self.log_dict({**row, "step": float(self.trainer.global_step)}, batch_size=1)
+
+    def test_step(self, numbers: Any, batch_idx: int) -> None:
+        self.validation_step(numbers, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self.on_validation_epoch_end()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from lightning_pbrl.engine import Program
 from lightning_pbrl.methods.base import Method, Phase, Spec
-from lightning_pbrl.nn import Normalizer
+from lightning_pbrl.nn import AtariTorso, Normalizer, SquashedGaussianActor
 
 
 class OfflinePolicy(Method, ABC):
@@ -17,7 +21,7 @@ class OfflinePolicy(Method, ABC):
         spec: sizes, linked from the data module.
         updates: gradient updates in total.
         eval_interval: gradient updates per round, that is between evaluations.
-        normalize_obs: standardise observations with the data's mean and standard deviation (+ 1e-3).
+        normalize_obs: standardise observations with the data's mean and standard deviation (+ 1e-3); pictures never are.
         **engine: the arguments of :class:`Method`.
     """
 
@@ -32,12 +36,16 @@ class OfflinePolicy(Method, ABC):
         **engine: Any,
     ) -> None:
         super().__init__(spec, **engine)
-        self.updates, self.eval_interval, self.normalize_obs = updates, eval_interval, normalize_obs
+        self.updates, self.eval_interval, self.normalize_obs = updates, eval_interval, normalize_obs and not self.pixels
         self.normalizer = Normalizer(spec["obs_dim"])
 
     def on_data(self) -> None:
         if self.normalize_obs:
             self.normalizer.fit(self.source.column("obs"))
+
+    def normalized(self, obs: Tensor) -> Tensor:
+        """Observations as the networks read them, (..., O)."""
+        return self.normalizer(obs) if self.normalize_obs else obs
 
     @abstractmethod
     def programs(self) -> dict[str, Program]:
@@ -48,3 +56,30 @@ class OfflinePolicy(Method, ABC):
 
     def is_finished(self) -> bool:
         return self.engines["policy"].updates >= self.updates
+
+    # Pictures ------------------------------------------------------------------------------------------------------------
+
+    def torso(self, pictures: int = 1) -> AtariTorso | None:
+        """A new encoder of what is seen, ``pictures`` of them side by side; None where states are."""
+        return AtariTorso(self.pixels, pictures) if self.pixels else None
+
+    def squashed_actor(self, hidden: Sequence[int], min_std: float, inputs: int = 1) -> SquashedGaussianActor:
+        """The policy of contrastive control and of what is compared with it, for ``inputs`` observations side by side."""
+        size, action_dim = inputs * self.spec["obs_dim"], self.spec["action_dim"]
+        return SquashedGaussianActor(size, action_dim, hidden, min_std=min_std, torso=self.torso(inputs))
+
+    def observed(self, rows: Tensor) -> Tensor:
+        if not self.pixels:
+            return super().observed(rows)
+        return flat_pictures(self.source, rows.to(self.source.device)).float().to(self.device)
+
+
+def flat_pictures(source: Any, rows: Tensor, ahead: int = 0) -> Tensor:
+    """The pictures at rows of the data (``ahead`` = 1: of what followed), point by point: (...,) -> (..., S S 3), uint8."""
+    ids = source.frame_ids(rows.reshape(-1)) + ahead
+    return source.pictures(ids).to(rows.device).view(*rows.shape, -1)
+
+
+def fetch(table: Tensor, index: Tensor) -> Tensor:
+    """Rows of a table, also a strided one: (N, ...), (..., B) -> (..., B, ...)."""
+    return torch.index_select(table, 0, index.reshape(-1)).view(*index.shape, *table.shape[1:])

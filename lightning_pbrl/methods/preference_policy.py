@@ -227,10 +227,6 @@ class PreferencePolicy(OfflinePolicy, ABC):
             out.update(replay_obs=self.normalized(rows["obs"]), replay_next_obs=self.normalized(rows["next_obs"]))
         return out
 
-    def normalized(self, obs: Tensor) -> Tensor:
-        """Observations as the networks read them, (..., O)."""
-        return self.normalizer(obs) if self.normalize_obs else obs
-
     # Acting and judging --------------------------------------------------------------------------------------------------
 
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:

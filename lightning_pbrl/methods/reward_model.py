@@ -1,20 +1,19 @@
-"""What all models of a reward share: passes over the answers given so far, and how they are judged."""
+"""What all models of a reward share that learn from answers: passes over those given so far."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from typing import Any
+from abc import ABC
 
 import torch
 from torch import Tensor
 
-from lightning_pbrl.data.feedback import Labels, Query
+from lightning_pbrl.data.feedback import Labels
 from lightning_pbrl.methods.base import Method
-from lightning_pbrl.methods.evaluation import PairMetrics
+from lightning_pbrl.methods.evaluation import PairEvaluation
 
 
-class RewardModel(Method, ABC):
+class RewardModel(PairEvaluation, Method, ABC):
     """A method that fits ``ensemble_size`` members to preferences, round by round, in minibatches of ``batch_size`` pairs.
 
     Each round fits all answers given so far, warm from the round before. Skipped questions are not trained on; equal
@@ -22,16 +21,11 @@ class RewardModel(Method, ABC):
     """
 
     needs = frozenset({"labels"})
-    validates_on = "pairs"
 
     def build(self) -> None:
-        self.pair_metrics = PairMetrics()
+        self.build_metrics()
         self.pairs = Labels.empty()
         self.fit_began, self.one_pass = 0, 1
-
-    @abstractmethod
-    def returns(self, query: Query) -> Tensor:
-        """Predicted return of every asked segment per member, (E, B, C): what the preference is a logistic function of."""
 
     def training_pairs(self) -> Labels:
         """What this round trains on: all answers that say something about order."""
@@ -54,21 +48,3 @@ class RewardModel(Method, ABC):
             order = [torch.randperm(len(self.pairs), generator=rng) for _ in range(self.hparams.ensemble_size)]
             batches += torch.stack(order).to(self.device).split(self.hparams.batch_size, dim=1)
         return batches[:updates]
-
-    # How it is judged ----------------------------------------------------------------------------------------------------
-
-    def validation_step(self, numbers: Any, batch_idx: int) -> None:
-        """Compare predictions about held-out pairs with their labels and true returns (read here, for evaluation only)."""
-        if len(numbers):
-            judgement = self.trainer.datamodule.judgement(numbers)  # type: ignore[attr-defined]
-            self.pair_metrics.update(self.returns(judgement.query).float(), judgement)
-
-    def on_validation_epoch_end(self) -> None:
-        row = self.pair_metrics.compute(self.trainer.datamodule.judgement())  # type: ignore[attr-defined]
-        self.log_dict({**row, "step": float(self.trainer.global_step)}, batch_size=1)
-
-    def test_step(self, numbers: Any, batch_idx: int) -> None:
-        self.validation_step(numbers, batch_idx)
-
-    def on_test_epoch_end(self) -> None:
-        self.on_validation_epoch_end()

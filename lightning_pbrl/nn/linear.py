@@ -26,7 +26,7 @@ MIN_WIDTH, MIN_WORK = 32, 2_500_000
 """Narrowest side of a weight, and multiplications (rows x in x out), from which oneDNN repays its overhead (20 us)."""
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x W^T + b: (..., in), (out, in), (out,) -> (..., out)."""
     if ONEDNN and _suits_onednn(x, weight):
         return _Product.apply(x.contiguous(), weight, bias)  # oneDNN's gradient of a strided view takes hundreds of times as long
@@ -63,7 +63,7 @@ class _Product(torch.autograd.Function):
         )
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, int]:
         """Under a leading axis (replicas in the batched layout) PyTorch's own batched product."""
         return torch.vmap(F.linear, in_dims=in_dims)(x, weight, bias), 0
 

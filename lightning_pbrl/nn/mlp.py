@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,10 +30,12 @@ class MLP(nn.Module):
         layout: "auto", "loop" or "batched"; see above.
         dropout: probability with which a hidden unit is dropped while training, in [0, 1).
         ortho_init: orthogonal weights (gain 1, each member its own) and zero biases.
+        uniform_init: weights U(-l, l) with l = sqrt(3 / fan), fan the layer's inputs (fan_in) or the mean of inputs and outputs
+            (fan_avg), and zero biases: variance scaling 1.0 of JAX libraries.
         hold_output_bias: the last bias never moves. For outputs of which only differences are trained: their common constant
             has no gradient but rounding errors, and Adam would blow these up to steps of full size.
 
-    Initialisation: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)), as ``torch.nn.Linear``, unless ``ortho_init``.
+    Initialisation: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)), as ``torch.nn.Linear``, unless told otherwise.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class MLP(nn.Module):
         dropout: float = 0.0,
         ortho_init: bool = False,
         hold_output_bias: bool = False,
+        uniform_init: Literal["fan_in", "fan_avg"] | None = None,
     ) -> None:
         super().__init__()
         self.members, self.layout, self.dropout, self.hold_output_bias = members, layout, dropout, hold_output_bias
@@ -61,23 +65,33 @@ class MLP(nn.Module):
                 for matrix in weight.detach().view(-1, *weight.shape[-2:]):
                     nn.init.orthogonal_(matrix)
                 nn.init.zeros_(bias)
+        if uniform_init is not None:
+            for weight, bias in zip(self.weights, self.biases, strict=True):
+                fan_out, fan_in = weight.shape[-2:]
+                limit = math.sqrt(3.0 / (fan_in if uniform_init == "fan_in" else 0.5 * (fan_in + fan_out)))
+                nn.init.uniform_(weight, -limit, limit)
+                nn.init.zeros_(bias)
         self.activation = activation()
         self.output = nn.Identity() if output is None else output()
 
-    def forward(self, x: Tensor, dropout: bool = True) -> Tensor:
+    def forward(self, x: Tensor, dropout: bool = True, frozen: bool = False) -> Tensor:
         """(..., in) -> (..., out); with members (B, in) or (E, B, in) -> (E, B, out).
 
         ``dropout=False`` leaves dropout out while training, too: what acts or is compared wants the whole network.
+        ``frozen=True`` lets gradients flow through to ``x`` alone, which saves those of the weights where a policy's loss
+        passes through a critic.
         """
-        rate, all_biases = self.dropout if self.training and dropout else 0.0, list(self.biases)
+        rate, all_weights, all_biases = self.dropout if self.training and dropout else 0.0, list(self.weights), list(self.biases)
+        if frozen:
+            all_weights, all_biases = [w.detach() for w in all_weights], [b.detach() for b in all_biases]
         if self.hold_output_bias:
             all_biases[-1] = all_biases[-1].detach() + 0.0 * all_biases[-1]  # its gradient is zero, not absent
         if self.members is None:
-            return self._net(x, list(self.weights), all_biases, rate)
+            return self._net(x, all_weights, all_biases, rate)
         if self.layout == "batched" or (self.layout == "auto" and x.is_cuda):
-            return self._batched(x, all_biases, rate)
+            return self._batched(x, all_weights, all_biases, rate)
         inputs = x.unbind(0) if x.dim() == 3 else (x,) * self.members
-        weights = [w.unbind(0) for w in self.weights]
+        weights = [w.unbind(0) for w in all_weights]
         biases = [b.unbind(0) for b in all_biases]
         return torch.stack(
             [self._net(inputs[e], [w[e] for w in weights], [b[e] for b in biases], rate) for e in range(self.members)]
@@ -91,11 +105,11 @@ class MLP(nn.Module):
                 x = self._hidden(x, rate)
         return self.output(x)
 
-    def _batched(self, x: Tensor, biases: Sequence[Tensor], rate: float) -> Tensor:
+    def _batched(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], rate: float) -> Tensor:
         if x.dim() == 2:
             x = x.expand(self.members or 1, -1, -1)
-        last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, biases, strict=True)):
+        last = len(weights) - 1
+        for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
             x = torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
             if layer < last:
                 x = self._hidden(x, rate)

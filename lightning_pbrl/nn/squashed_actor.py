@@ -1,4 +1,4 @@
-"""The policy of SAC: a Gaussian whose samples are squashed by tanh (Haarnoja et al. 2018, arXiv 1812.05905, appendix C)."""
+"""Policies that are a Gaussian squashed by tanh: that of SAC (Haarnoja et al. 2018, arXiv 1812.05905) and of Acme's agents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from lightning_pbrl.nn.mlp import MLP
 LOG_STD_RANGE = (-5.0, 2.0)
 _LOG_2 = math.log(2.0)
 _HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
+_ROOT_HALF = math.sqrt(0.5)
 _INSIDE = 1.0 - 1e-6
+BORDER = 0.999
+"""Size of an action entry from which on its density is that of the whole tail (Acme)."""
 
 
 class SquashedGaussianActor(nn.Module):
@@ -23,11 +26,17 @@ class SquashedGaussianActor(nn.Module):
     One perceptron gives mean and raw log std; the latter is brought into ``log_std_range`` by a tanh, so that its gradient
     never vanishes abruptly (the form of B-Pref, arXiv 2111.03026). Weights are orthogonal, biases zero.
 
+    With ``min_std`` it is the policy of Acme and of contrastive control instead: std = softplus(raw) + ``min_std``; weights of
+    variance scaling 1.0, fan_in, uniform, biases zero; and a given action with an entry at or near the border has the mean
+    density of the tail beyond ``BORDER``, P(tail) / (1 - ``BORDER``), so that cloning actions of exactly 1 has a finite loss.
+
     Args:
         obs_dim: observation size O.
         action_dim: action size A.
         hidden: sizes of the hidden layers.
         log_std_range: bounds of the logarithm of the standard deviation before squashing.
+        min_std: smallest standard deviation before squashing; None for ``log_std_range``.
+        torso: what observations go through first, with ``features`` outputs; None for observations as they are.
     """
 
     def __init__(
@@ -36,31 +45,46 @@ class SquashedGaussianActor(nn.Module):
         action_dim: int,
         hidden: Sequence[int] = (1024, 1024),
         log_std_range: tuple[float, float] = LOG_STD_RANGE,
+        min_std: float | None = None,
+        torso: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.net = MLP(obs_dim, 2 * action_dim, hidden, ortho_init=True)
-        self.action_dim, self.log_std_range = action_dim, log_std_range
+        self.torso = torso
+        width = int(torso.features) if torso is not None else obs_dim  # type: ignore[arg-type]
+        if min_std is None:
+            self.net = MLP(width, 2 * action_dim, hidden, ortho_init=True)
+        else:
+            self.net = MLP(width, 2 * action_dim, hidden, uniform_init="fan_in")
+        self.action_dim, self.log_std_range, self.min_std = action_dim, log_std_range, min_std
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log std before squashing: (B, O) -> (B, A), (B, A)."""
-        mean, raw = self.net(obs).split(self.action_dim, dim=-1)
+        features = obs if self.torso is None else self.torso(obs)
+        mean, raw = self.net(features).split(self.action_dim, dim=-1)
+        if self.min_std is not None:
+            return mean, (F.softplus(raw) + self.min_std).log()
         low, high = self.log_std_range
         return mean, low + 0.5 * (high - low) * (raw.tanh() + 1.0)
 
     def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """The action that standard normal ``noise`` makes of the policy, and its log density: (B, A) -> (B, A), (B,)."""
         mean, log_std = self(obs)
-        unsquashed = mean + log_std.exp() * noise
-        return unsquashed.tanh(), _log_density(noise, log_std, unsquashed)
+        return squash(mean, log_std, noise)
 
     def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
         """Log density of given actions, summed over their entries: (B, O), (B, A) -> (B,).
 
-        Actions on the border are moved inside by 1e-6, where the density is finite.
+        Actions on the border are moved inside by 1e-6, where the density is finite, or have that of the tail (``min_std``).
         """
         mean, log_std = self(obs)
+        return self.density(mean, log_std, action)
+
+    def density(self, mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
+        """Log density of given actions under the law that :meth:`forward` gave: three of (B, A) -> (B,)."""
+        if self.min_std is not None:
+            return tailed_log_density(mean, log_std, action)
         unsquashed = torch.atanh(action.clamp(-_INSIDE, _INSIDE))
-        return _log_density((unsquashed - mean) * torch.exp(-log_std), log_std, unsquashed)
+        return _log_density((unsquashed - mean) * torch.exp(-log_std), log_std, unsquashed).sum(-1)
 
     def act(self, obs: Tensor, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
         """The squashed mean, or a sample, in [-1, 1]: (B, O) -> (B, A)."""
@@ -71,7 +95,34 @@ class SquashedGaussianActor(nn.Module):
         return (mean + log_std.exp() * noise).tanh()
 
 
+def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """The action of standard normal ``noise``, and its log density: three of (B, A) -> (B, A), (B,)."""
+    unsquashed = mean + log_std.exp() * noise
+    return unsquashed.tanh(), _log_density(noise, log_std, unsquashed).sum(-1)
+
+
+def tailed_log_density(mean: Tensor, log_std: Tensor, action: Tensor, border: float = BORDER) -> Tensor:
+    """Log density with the tails beyond ``border`` spread evenly, summed over entries: three of (B, A) -> (B,).
+
+    It integrates to 1 over [-1, 1].
+    """
+    edge = math.atanh(border)
+    inside = torch.atanh(action.clamp(-border, border))
+    scale = torch.exp(-log_std)
+    density = _log_density((inside - mean) * scale, log_std, inside)
+    side = torch.where(action < 0, -1.0, 1.0)  # the tail beyond side * edge is P(N > (edge - side mean) / std)
+    tail = log_ndtr((side * mean - edge) * scale) - math.log1p(-border)
+    return torch.where(action.abs() >= border, tail, density).sum(-1)
+
+
+def log_ndtr(x: Tensor) -> Tensor:
+    """Logarithm of the normal distribution function; ``torch.special.log_ndtr`` cannot run under ``vmap`` (replicas)."""
+    low, high = x.clamp(max=0.0), x.clamp(min=0.0)
+    below = torch.log(0.5 * torch.special.erfcx(-low * _ROOT_HALF)) - 0.5 * low.square()
+    return torch.where(x < 0, below, torch.log1p(-0.5 * torch.erfc(high * _ROOT_HALF)))
+
+
 def _log_density(noise: Tensor, log_std: Tensor, unsquashed: Tensor) -> Tensor:
-    """Sum of log N(noise) - log std - log(1 - tanh(x)^2); the last as 2 (log 2 - x - softplus(-2 x)), which never overflows."""
+    """Of each entry log N(noise) - log std - log(1 - tanh(x)^2); the last as 2 (log 2 - x - softplus(-2 x)), which is safe."""
     gaussian = -0.5 * noise.square() - log_std - _HALF_LOG_TAU
-    return (gaussian - 2.0 * (_LOG_2 - unsquashed - F.softplus(-2.0 * unsquashed))).sum(-1)
+    return gaussian - 2.0 * (_LOG_2 - unsquashed - F.softplus(-2.0 * unsquashed))

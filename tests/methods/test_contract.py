@@ -53,11 +53,17 @@ SMALL = {
     "round_steps": 40,
     "explore_steps": 20,
     "meta_every": 15,
+    "repr_dim": 8,
     "reward_model": {"hidden": [16, 16], "epochs": 6, "batch_size": 16, "stop_accuracy": 1.0},
 }
 """Settings of a fit of about a second; a method takes those it has."""
 REWARD_MODELS = {"QPA": {"crop": [1, 3]}, "SURF": {"context": 0, "crop": [1, 3]}}
 """What else a reward model needs for segments of three steps."""
+
+FALLING = {"LAEO": ["critic"], "SQIL": ["critic"]}
+"""Groups whose loss falls, where that is not all: a policy's loss follows the level of its critic's values."""
+CHASING = {"RCE"}
+"""Methods whose losses need not fall, because targets rise with the values: these have tests of their own."""
 
 each = pytest.mark.parametrize("name", METHODS)
 each_policy = pytest.mark.parametrize("name", [n for n, cls in METHODS.items() if not cls.needs & {"labels", "env"}])
@@ -101,10 +107,10 @@ def test_losses_are_finite_and_fall(name: str, fitted: Any) -> None:
     method, folder = fitted(name)
     rows = read_csv(folder)
     for engine in method.engines.values():
-        keys = [f"train/{group}_loss" for group in engine.program.groups]
+        keys = [f"train/{group}_loss" for group in FALLING.get(name, engine.program.groups)]
         totals = [sum(row[key] for key in keys if key in row) for row in rows if any(key in row for key in keys)]
         assert len(totals) >= 9 and all(math.isfinite(total) for total in totals)
-        if "env" not in method.needs:  # acting changes the data and targets rise with the values: those have tests of their own
+        if "env" not in method.needs and name not in CHASING:  # acting changes the data, too
             assert sum(totals[-3:]) / 3 < 0.9 * totals[0]
 
 
@@ -252,7 +258,8 @@ def test_a_policy_learner_never_reads_the_true_reward(name: str, relabel: str, t
     learned.configure_model()
     reward: Any = "zero" if relabel == "zero" else learned
     methods = [
-        fit(name, tmp_path / str(true), data=ToyData(true_reward=true), around=[RelabelRewards(reward)]) for true in (True, False)
+        fit(name, tmp_path / str(true), data=ToyData(true_reward=true, examples=12), around=[RelabelRewards(reward)])
+        for true in (True, False)
     ]
     assert all(torch.isfinite(value).all() for value in methods[1].state_dict().values())
     assert_same(methods[0].state_dict(), methods[1].state_dict())
@@ -312,6 +319,11 @@ def test_missing_needs_are_told_at_the_start(name: str, tmp_path: Path) -> None:
     if "labels" in METHODS[name].needs:
         with pytest.raises(UserError, match=rf"{name} learns from answers, .*labels\.sqlite holds none and ask\.budget is 0"):
             fit(name, tmp_path, around=[AskTeacher()])
+    if "examples" in METHODS[name].needs:
+        with pytest.raises(
+            UserError, match=f"{name} learns from examples of success and ToyData brings none: wrap it in Examples"
+        ):
+            fit(name, tmp_path, data=ToyData())
     if "learned_reward" in METHODS[name].needs:
         with pytest.raises(UserError, match=f"{name} learns from a reward and the data have none yet: set relabel.reward"):
             fit(name, tmp_path, around=[RelabelRewards()])

@@ -1,0 +1,94 @@
+"""Losses of contrastive control: a critic that tells true futures from others, and a policy that seeks what is like the examples.
+
+Source: LAEO (Hatch et al. 2023, "Contrastive example-based control", arXiv 2307.13101); the critic is that of contrastive RL
+(Eysenbach et al. 2022, arXiv 2206.07568).
+
+Everywhere: ``logits`` of the critic are (E, B, B), entry [e, i, j] = f_e(s_i, a_i, g_j) where g_j is a future of (s_j, a_j), so
+that the diagonal holds the true pairs. E are the twins.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ContrastiveLoss = Literal["nce", "cpc"]
+Aggregate = Literal["sample_logit", "sample_exp", "mean_exp", "max", "logsumexp"]
+LOGSUMEXP_PENALTY = 0.01
+"""Weight of the squared logsumexp beside the softmax loss (contrastive RL, released code)."""
+
+
+def nce_loss(logits: Tensor) -> Tensor:
+    """Binary noise contrastive estimation: mean over all entries of BCE(f, 1[i = j]), over twins as well: (E, B, B) -> ().
+
+    BCE(x, y) = softplus(x) - y x, so the true pairs enter a second time by their mean, over B. Its optimum is
+    f* = log d(g | s, a) - log p(g) - log(B - 1), with d the discounted future and p the goals of the batch.
+    """
+    true = torch.diagonal(logits, dim1=-2, dim2=-1)
+    return F.softplus(logits).mean() - true.mean() / logits.shape[-1]
+
+
+def cpc_loss(logits: Tensor, penalty: float = LOGSUMEXP_PENALTY) -> Tensor:
+    """InfoNCE: mean over rows of -log softmax_j(f_ij)[j = i] + penalty (logsumexp_j f_ij)^2: (E, B, B) -> ().
+
+    The softmax leaves a constant per row open; the penalty holds it.
+    """
+    total = torch.logsumexp(logits, dim=-1)
+    true = torch.diagonal(logits, dim1=-2, dim2=-1)
+    return (total - true + penalty * total.square()).mean()
+
+
+def contrastive_metrics(logits: Tensor) -> dict[str, Tensor]:
+    """How well true futures are told from others, over twins: (E, B, B) -> scalars.
+
+    ``binary_accuracy`` of sign(f), ``categorical_accuracy`` of the row's largest, mean ``logits_pos`` and ``logits_neg``, and the
+    rows' mean ``logsumexp``.
+    """
+    size = logits.shape[-1]
+    true = torch.diagonal(logits, dim1=-2, dim2=-1)
+    above, true_above = (logits > 0).sum(dtype=torch.float32), (true > 0).sum(dtype=torch.float32)
+    right = logits.numel() - above + 2.0 * true_above - true.numel()  # others below 0, and true ones above it
+    return {
+        "binary_accuracy": right / logits.numel(),
+        "categorical_accuracy": (true >= logits.amax(-1)).float().mean(),
+        "logits_pos": true.mean(),
+        "logits_neg": (logits.sum() - true.sum()) / (logits.numel() - true.numel()) if size > 1 else logits.sum() * 0.0,
+        "logsumexp": torch.logsumexp(logits, dim=-1).mean(),
+    }
+
+
+def example_value(logits: Tensor, aggregate: Aggregate) -> Tensor:
+    """The value of an action, from how likely each example is in its future: (E, B, N) -> (B,).
+
+    Each twin aggregates over its N examples, then the smaller twin counts.
+
+    Args:
+        logits: f_e(s_i, a_i, s*_j).
+        aggregate: mean_exp is the theory, E_j[exp f] (proportional to Q with the reward p*(s) / p(s)). sample_logit and
+            sample_exp are for examples that were drawn at random, usually one per row (N = 1): the mean over them of f (a lower
+            bound of log Q, by Jensen) or of exp f. max is the nearest example; logsumexp, not divided by N, its soft form.
+    """
+    if aggregate == "sample_logit":
+        value = logits.mean(-1)
+    elif aggregate == "max":
+        value = logits.amax(-1)
+    elif aggregate == "logsumexp":
+        value = torch.logsumexp(logits, dim=-1)
+    else:
+        value = logits.exp().mean(-1)
+    return value.amin(0)
+
+
+def mixed_actor_loss(value: Tensor, cloning: Tensor, bc_coef: float, entropy_cost: Tensor | float = 0.0) -> Tensor:
+    """Mean of c (-log pi(a_data | s)) + (1 - c) (alpha log pi(a | s) - Q(s, a)), a convex combination: (B,), (B,) -> ().
+
+    Args:
+        value: Q of the policy's own actions.
+        cloning: -log pi of the data's actions.
+        bc_coef: c in [0, 1]; 1 is behaviour cloning.
+        entropy_cost: alpha log pi of the policy's own actions, (B,) or 0.
+    """
+    return (bc_coef * cloning + (1.0 - bc_coef) * (entropy_cost - value)).mean()

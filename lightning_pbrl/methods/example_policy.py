@@ -1,0 +1,206 @@
+"""What learners of a policy from examples of success share: steps with a future and an example each, one actor, its cloning.
+
+LAEO, SQIL, RCE and GCBC differ in how they value an action, and in nothing else: a diff of two of their files is what their
+papers differ in.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.future import FutureSampler
+from lightning_pbrl.data.transitions import Transitions, unpack
+from lightning_pbrl.engine import Group
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.losses.contrastive_control import mixed_actor_loss
+from lightning_pbrl.methods.base import Spec
+from lightning_pbrl.methods.offline_policy import OfflinePolicy, fetch, flat_pictures
+from lightning_pbrl.methods.with_examples import WithExamples
+from lightning_pbrl.nn import SquashedGaussianActor
+from lightning_pbrl.nn.squashed_actor import squash
+from lightning_pbrl.rng import stream
+
+Batch = dict[str, Tensor]
+HELD_OUT_BATCHES = 4
+"""Minibatches of held-out episodes that a round is judged on, always the same ones."""
+GOAL_ROWS = 16_384
+"""Rows that a goal-conditioned policy evaluates at once when it acts."""
+ADAM = {"eps": 1e-7}
+"""Of actor and critic (released code)."""
+
+
+class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
+    """A policy learner whose only feedback is a set of example states.
+
+    Args:
+        spec: sizes, linked from the data module.
+        hidden: hidden layers of all networks.
+        lr: learning rate of all networks, per update.
+        batch_size: steps per update, each with one future and one example.
+        discount: γ, of the futures or of the returns.
+        bc_coef: weight of cloning in the policy's loss, in [0, 1]; the value has the rest.
+        min_std: smallest standard deviation of the policy before its tanh.
+        normalize_obs: standardise observations (nobody does).
+        **offline_policy: the arguments of :class:`OfflinePolicy`: ``updates``, ``eval_interval``, ``replicas`` ...
+    """
+
+    noises: ClassVar[int] = 1
+    """Standard normal vectors per step that the losses want, found in ``batch["noise"]``."""
+    reads: ClassVar[frozenset[str]] = frozenset({"goal", "example"})
+    """What is fetched beside the step itself: "goal", "example", "next_obs"."""
+    pictures = True
+    actor: SquashedGaussianActor
+
+    def __init__(
+        self,
+        spec: Spec,
+        hidden: Sequence[int] = (1024, 1024),
+        lr: float = 3e-4,
+        batch_size: int = 1024,
+        discount: float = 0.99,
+        bc_coef: float = 0.5,
+        min_std: float = 0.1,
+        normalize_obs: bool = False,
+        **offline_policy: Any,
+    ) -> None:
+        super().__init__(spec, normalize_obs=normalize_obs, **offline_policy)
+        if not 0.0 <= bc_coef <= 1.0:
+            raise UserError(f"bc_coef is {bc_coef:g}; give the share of cloning in the policy's loss, from 0 to 1.")
+
+    @property
+    def goal_conditioned(self) -> bool:
+        """Whether the policy sees a goal beside the state."""
+        return False
+
+    def group(self) -> Group:
+        """The optimiser of a network."""
+        return Group(self.hparams.lr, options=ADAM)
+
+    def build(self) -> None:
+        h = self.hparams
+        self.actor = self.squashed_actor(h.hidden, h.min_std, inputs=2 if self.goal_conditioned else 1)
+
+    # Minibatches ---------------------------------------------------------------------------------------------------------
+
+    def minibatches(self, source: Transitions) -> dict[str, Any]:
+        """``sample``, ``gather`` and ``view`` of a program."""
+        futures, size = FutureSampler(source, self.hparams.discount), self.hparams.batch_size
+        noise = self.noises * self.spec["action_dim"]
+
+        def sample(updates: int, rng: torch.Generator) -> Sequence[Tensor]:
+            """Row, future row, number of the example and noise side by side, (b, 3 + noise) per update; float64 holds all.
+
+            One call draws everything, so that the numbers of an update do not depend on the block it is in.
+            """
+            u = torch.rand(updates, size, 4 + noise, generator=rng, dtype=torch.float64)
+            row, future = futures.draw(u[..., :3])
+            example = (u[..., 3] * len(self.examples)).floor()
+            normal = torch.special.ndtri(u[..., 4:].clamp(min=1e-300))  # by the inverse distribution function
+            ids = torch.cat([torch.stack([row.double(), future.double(), example], dim=-1), normal], dim=-1)
+            return ids.to(source.device).unbind(0)
+
+        return {"sample": sample, "gather": lambda ids: self.gather(source, ids), "view": self.view}
+
+    def gather(self, source: Transitions, ids: Tensor) -> Batch:
+        """Rows (b, W), goals and examples (b, O), noise (b, noises A) of one update; pictures in place of states, if so set."""
+        row, future, example = ids[..., :3].long().unbind(-1)
+        batch = {"rows": fetch(source.packed, row), "noise": ids[..., 3:].float()}
+        if "goal" in self.reads:
+            batch["goal"] = flat_pictures(source, future, 1) if self.pixels else fetch(source.column("next_obs"), future)
+        if "example" in self.reads:
+            batch["example"] = fetch(self.examples, example)
+        if self.pixels:
+            batch["obs"] = flat_pictures(source, row)
+            if "next_obs" in self.reads:
+                batch["next_obs"] = flat_pictures(source, row, 1)
+        return batch
+
+    def view(self, batch: Batch) -> Batch:
+        """Columns by name; observations, goals and examples as the networks read them; noise (noises, b, A)."""
+        columns = {**unpack(batch["rows"], self.source.layout), **batch}
+        for name in ("obs", "next_obs", "goal", "example"):
+            if name in columns:
+                columns[name] = self.normalized(columns[name])
+        noise = batch["noise"].unflatten(-1, (self.noises, -1)).movedim(-2, 0)
+        return {**columns, "noise": noise}
+
+    # Losses --------------------------------------------------------------------------------------------------------------
+
+    def policy_losses(self, batch: Batch, value: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """The policy's loss where ``value`` tells what its own actions are worth, (B, A) -> (B,)."""
+        mean, log_std = self.actor(self.policy_input(batch))
+        cloning = -self.actor.density(mean, log_std, batch["action"])
+        action, log_prob = squash(mean, log_std, batch["noise"][0])
+        worth = value(action)
+        return {
+            "actor": mixed_actor_loss(worth, cloning, self.hparams.bc_coef, self.entropy_cost(log_prob)),
+            **self.entropy_losses(log_prob),
+            "bc": cloning.mean(),
+            "value": worth.mean(),
+        }
+
+    def policy_input(self, batch: Batch) -> Tensor:
+        """What the policy sees: the state, and its goal if it is conditioned on one."""
+        return torch.cat([batch["obs"], batch["goal"]], dim=-1) if self.goal_conditioned else batch["obs"]
+
+    def entropy_cost(self, log_prob: Tensor) -> Tensor | float:
+        """What is added to minus the value for each of the policy's own actions."""
+        return 0.0
+
+    def entropy_losses(self, log_prob: Tensor) -> dict[str, Tensor]:
+        """Further losses of the policy's entropy."""
+        return {}
+
+    # Acting --------------------------------------------------------------------------------------------------------------
+
+    def act(self, obs: Tensor, sample: bool = False) -> Tensor:
+        """Mean action, or a sample; given a goal, the mean over the examples, each taken as the goal."""
+        seen = self.normalized(obs)
+        if not self.goal_conditioned:
+            return self.actor.act(seen, sample)
+        goals = self.normalized(self.examples).to(seen.dtype)
+        if sample:  # one example per row, at random
+            number = torch.randint(len(goals), (len(seen),), device=seen.device)
+            return self.actor.act(torch.cat([seen, goals[number]], dim=-1), sample=True)
+        means = []
+        for rows in seen.split(max(GOAL_ROWS // len(goals), 1)):
+            pairs = torch.cat([rows.repeat_interleave(len(goals), 0), goals.repeat(len(rows), 1)], dim=-1)
+            means.append(self.actor.act(pairs).view(len(rows), len(goals), -1).mean(1))
+        return torch.cat(means)
+
+    # Judging -------------------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_end(self) -> None:
+        """Log losses and metrics on held-out episodes, if the data module keeps any."""
+        super().on_train_epoch_end()
+        source = getattr(self.trainer.datamodule, "held_out_source", None)  # type: ignore[attr-defined]
+        if source is None:
+            return
+        found = []
+        for replica in range(self.replicas):
+            self.use_replica(replica)
+            found.append(self.judged(source.to(self.device)))
+        self.use_replica(0)
+        groups = self.engines["policy"].program.groups
+        row = {
+            f"held_out/{key}_loss" if key in groups else f"held_out/{key}": float(torch.stack([one[key] for one in found]).mean())
+            for key in found[0]
+        }
+        self.log_dict({**row, "step": float(self.trainer.global_step)}, batch_size=1)
+
+    @torch.no_grad()
+    def judged(self, source: Transitions) -> dict[str, Tensor]:
+        """Losses and metrics of other data with the present networks, the mean over some minibatches."""
+        program = self.minibatches(source)
+        drawn = program["sample"](HELD_OUT_BATCHES, stream(0, "held out"))
+        seen = [self.losses(program["view"](program["gather"](ids))) for ids in drawn]
+        return {key: torch.stack([one[key] for one in seen]).mean() for key in seen[0]}
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The one loss step; all of it reads the state before the update."""

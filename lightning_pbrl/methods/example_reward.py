@@ -1,0 +1,116 @@
+"""What rewards learned from examples of success share: a classifier of states, examples against data.
+
+ORIL, PURL and VICE differ in its loss and in what of it is the reward. The reward then goes into ``learned_reward``
+(``relabel.reward``) and any policy learner reads it there.
+
+Differences from LAEO's released code, whose baselines train such a classifier and then learn from the *true* reward: what is
+learned here is what the policy gets.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Query
+from lightning_pbrl.data.transitions import unpack
+from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.methods.base import Phase, Spec
+from lightning_pbrl.methods.evaluation import PairEvaluation
+from lightning_pbrl.methods.offline_policy import fetch
+from lightning_pbrl.methods.with_examples import WithExamples
+from lightning_pbrl.nn import MLP, Normalizer
+from lightning_pbrl.queries.scoring import ReturnScorer
+
+
+class ExampleReward(PairEvaluation, WithExamples):
+    """A reward of states, from a classifier of examples and data; actions are ignored.
+
+    Args:
+        spec: sizes, linked from the data module.
+        updates: gradient updates in total.
+        eval_interval: gradient updates per round, that is between evaluations.
+        hidden: hidden layers (ReLU).
+        lr: learning rate per update.
+        batch_size: examples, and as many states of the data, per update.
+        normalize_obs: standardise observations with the data's mean and standard deviation (+ 1e-3).
+        **engine: the arguments of :class:`~lightning_pbrl.methods.base.Method`.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        updates: int = 10_000,
+        eval_interval: int = 2_500,
+        hidden: Sequence[int] = (1024, 1024),
+        lr: float = 3e-4,
+        batch_size: int = 1024,
+        normalize_obs: bool = False,
+        **engine: Any,
+    ) -> None:
+        super().__init__(spec, **engine)
+        self.updates, self.eval_interval, self.normalize_obs = updates, eval_interval, normalize_obs
+        self.normalizer = Normalizer(spec["obs_dim"])
+
+    def build(self) -> None:
+        self.build_metrics()
+        self.net = MLP(self.spec["obs_dim"], 1, self.hparams.hidden)
+
+    def on_data(self) -> None:
+        super().on_data()
+        if self.normalize_obs:
+            self.normalizer.fit(self.source.column("obs"))
+
+    def programs(self) -> dict[str, Program]:
+        return {"reward": Program({"net": Group(self.hparams.lr)}, [self.losses], self.sample, self.gather)}
+
+    def plan(self, round_number: int) -> list[Phase]:
+        return [Phase("reward", "reward", min(self.eval_interval, self.updates - self.engines["reward"].updates))]
+
+    def is_finished(self) -> bool:
+        return self.engines["reward"].updates >= self.updates
+
+    def sample(self, updates: int, rng: torch.Generator) -> Sequence[Tensor]:
+        """Rows and numbers of examples of each update, (2, b), uniform with replacement."""
+        u = torch.rand(updates, 2, self.hparams.batch_size, generator=rng, dtype=torch.float64)
+        rows = self.source.drawable_rows((u[:, 0] * self.source.drawable_count).long())
+        return torch.stack([rows, (u[:, 1] * len(self.examples)).long().to(rows.device)], dim=1).unbind(0)
+
+    def gather(self, ids: Tensor) -> dict[str, Tensor]:
+        """States of the data and examples, (b, O)."""
+        rows, examples = ids.unbind(-2)
+        return {
+            "obs": unpack(fetch(self.source.packed, rows), self.source.layout)["obs"],
+            "example": fetch(self.examples, examples),
+        }
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        example, other = self.logit(batch["example"]), self.logit(batch["obs"])
+        accuracy = 0.5 * ((example > 0).float().mean() + (other <= 0).float().mean())
+        return {
+            "net": self.classification(example, other),
+            "accuracy": accuracy,
+            "logit_example": example.mean(),
+            "logit": other.mean(),
+        }
+
+    @abstractmethod
+    def classification(self, example: Tensor, other: Tensor) -> Tensor:
+        """The loss of the logits of examples and of states of the data, two of (B,) -> ()."""
+
+    def logit(self, obs: Tensor) -> Tensor:
+        """How much a state looks like an example: (B, O) -> (B,)."""
+        return self.net(self.normalizer(obs)).squeeze(-1)
+
+    def reward(self, features: Tensor) -> Tensor:
+        """The probability that the state is an example: (n, O + A) -> (1, n), in (0, 1)."""
+        return torch.sigmoid(self.logit(features[:, : self.spec["obs_dim"]])).unsqueeze(0)
+
+    @torch.no_grad()
+    def returns(self, query: Query) -> Tensor:
+        """Sum of the rewards of every asked segment, (1, B, C)."""
+        return ReturnScorer(self.reward, self.source, lambda: 0).returns(query)

@@ -1,0 +1,203 @@
+"""LAEO (Hatch et al. 2023, "Contrastive Example-Based Control", L4DC, arXiv 2307.13101): a policy from examples of success.
+
+Offline trajectories without rewards and some states that show success. A critic learns which states are in the future of a step;
+the policy takes actions that have the examples in their future, and clones beside. No reward, no bootstrapping.
+
+Differences from the released code: inner products row by row, where it builds the whole matrix for its diagonal; the density of
+the policy's own actions is exact at the border, too; a frozen critic feeds the actor states alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.losses.contrastive_control import (
+    Aggregate,
+    ContrastiveLoss,
+    contrastive_metrics,
+    cpc_loss,
+    example_value,
+    nce_loss,
+)
+from lightning_pbrl.losses.sac import temperature_loss
+from lightning_pbrl.methods.base import Spec
+from lightning_pbrl.methods.cem import CEM
+from lightning_pbrl.methods.example_policy import Batch, ExamplePolicy
+from lightning_pbrl.methods.loading import load_method
+from lightning_pbrl.nn import ContrastiveCritic
+
+
+class LAEO(ExamplePolicy):
+    r"""Contrastive critic of the behaviour, and the policy that brings about what the examples show.
+
+    .. math::
+        L_f &= \text{mean}_{e,i,j}\; \text{BCE}(f_e(s_i, a_i, g_j), 1[i = j]), \quad
+            f_e = \phi_e(s, a)^\top \psi_e(g), \; g_i \text{ in the discounted future of } (s_i, a_i) \\
+        L_\pi &= E[c\,(-\log \pi(a \mid s)) + (1 - c)(\alpha \log \pi(\tilde a \mid s) - \min_e f_e(s, \tilde a, s^*))],
+            \quad \tilde a \sim \pi(s)
+
+    Critic and policy move together, and both losses read the state before.
+
+    Args:
+        spec: sizes, linked from the data module.
+        repr_dim: size of the critic's embeddings.
+        loss: of the critic: nce (binary) or cpc (softmax over the batch).
+        aggregate: how several examples make one value: sample_logit (one per step, the released code), sample_exp, mean_exp (the
+            theory), max, logsumexp.
+        twin: two critics, the smaller of which counts.
+        repr_norm: embeddings of length 1 and a learned temperature.
+        alpha: weight of the policy's entropy; learned: so that the entropy is ``target_entropy``.
+        target_entropy: of a learned ``alpha``, in nats.
+        goal_conditioned: the policy sees a goal, and learns with futures as goals (offline contrastive RL); it acts with the
+            examples.
+        critic_from: checkpoint of a LAEO whose critic is taken and stays as it is: only the policy learns, from new examples.
+        planner: what acts: the policy, or the cross-entropy method on the critic.
+        cem_candidates: per iteration of the planner (paper: 10,000).
+        cem_elites: of these.
+        cem_iterations: of the planner.
+        **example_policy: the arguments of :class:`ExamplePolicy`: ``hidden``, ``batch_size``, ``bc_coef``, ``discount`` ...
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        repr_dim: int = 256,
+        loss: ContrastiveLoss = "nce",
+        aggregate: Aggregate = "sample_logit",
+        twin: bool = True,
+        repr_norm: bool = False,
+        alpha: float | Literal["learned"] = 0.0,
+        target_entropy: float = 0.0,
+        goal_conditioned: bool = False,
+        critic_from: str | None = None,
+        planner: Literal["policy", "cem"] = "policy",
+        cem_candidates: int = 1_000,
+        cem_elites: int = 200,
+        cem_iterations: int = 10,
+        **example_policy: Any,
+    ) -> None:
+        super().__init__(spec, **example_policy)
+        if goal_conditioned and aggregate not in ("sample_logit", "sample_exp"):
+            raise UserError(
+                f"aggregate={aggregate} is over all examples, and a goal-conditioned policy learns with one goal per step: use "
+                "sample_logit or sample_exp."
+            )
+        self.planner = CEM(cem_iterations, cem_candidates, cem_elites, seed=self.seed) if planner == "cem" else None
+
+    @property
+    def goal_conditioned(self) -> bool:
+        """Whether the policy sees a goal beside the state."""
+        return bool(self.hparams.goal_conditioned)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the critic comes from another run and stays as it is."""
+        return self.hparams.critic_from is not None
+
+    def build(self) -> None:
+        super().build()
+        h = self.hparams
+        self.critic = ContrastiveCritic(
+            self.spec["obs_dim"], self.spec["action_dim"], h.hidden, h.repr_dim, 1 + h.twin, h.repr_norm, self.torso()
+        )
+        if h.alpha == "learned":
+            self.log_alpha = nn.Parameter(torch.zeros(()))
+
+    def on_data(self) -> None:
+        super().on_data()
+        if self.frozen:
+            self.take_critic(load_method(self.hparams.critic_from))
+
+    def take_critic(self, other: Any) -> None:
+        """Have the critic of another LAEO, with the statistics that it reads observations by.
+
+        Raises:
+            UserError: when that is another method, or of another size.
+        """
+        if not isinstance(other, LAEO) or sizes(other) != sizes(self):
+            found = "a critic built otherwise" if isinstance(other, LAEO) else f"the method {type(other).__name__}"
+            raise UserError(
+                f"critic_from={self.hparams.critic_from} holds {found}: give the checkpoint of a LAEO of the same observations, "
+                "hidden, repr_dim, twin, repr_norm and normalize_obs."
+            )
+        self.critic.load_state_dict(other.critic.state_dict())
+        self.normalizer.load_state_dict(other.normalizer.state_dict())
+
+    def programs(self) -> dict[str, Program]:
+        groups = {"actor": self.group()}
+        if not self.frozen:
+            groups = {"critic": self.group(), **groups}
+        if self.hparams.alpha == "learned":
+            groups["log_alpha"] = Group(self.hparams.lr)
+        return {"policy": Program(groups, [self.losses], **self.minibatches(self.source))}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        state = self.critic.encode(batch["obs"])
+        losses: dict[str, Tensor] = {}
+        if not self.frozen:
+            psi = self.critic.psi(self.critic.encode(batch["goal"]))
+            logits = self.critic.every_pair(self.critic.phi(state, batch["action"]), psi)  # (E, B, B)
+            losses["critic"] = nce_loss(logits) if self.hparams.loss == "nce" else cpc_loss(logits)
+            losses |= contrastive_metrics(logits.detach())
+        return {**losses, **self.policy_losses(batch, self.value(state.detach(), batch))}
+
+    def value(self, state: Tensor, batch: Batch) -> Callable[[Tensor], Tensor]:
+        """What actions in the batch's states are worth; gradients flow to the actions alone."""
+        aggregate = self.hparams.aggregate
+        drawn = aggregate in ("sample_logit", "sample_exp")
+        with torch.no_grad():
+            sought = batch["goal"] if self.goal_conditioned else batch["example"] if drawn else self.normalized(self.examples)
+            psi = self.critic.psi(self.critic.encode(sought))
+
+        def of(action: Tensor) -> Tensor:
+            phi = self.critic.phi(state, action, frozen=True)
+            logits = self.critic.row_by_row(phi, psi).unsqueeze(-1) if drawn else self.critic.every_pair(phi, psi)
+            return example_value(logits, aggregate)
+
+        return of
+
+    def entropy_cost(self, log_prob: Tensor) -> Tensor | float:
+        alpha = self.hparams.alpha
+        return self.log_alpha.exp().detach() * log_prob if alpha == "learned" else alpha * log_prob if alpha else 0.0
+
+    def entropy_losses(self, log_prob: Tensor) -> dict[str, Tensor]:
+        if self.hparams.alpha != "learned":
+            return {}
+        loss = temperature_loss(self.log_alpha, log_prob, self.hparams.target_entropy)
+        return {"log_alpha": loss, "alpha": self.log_alpha.exp(), "entropy": -log_prob.mean()}
+
+    # Acting --------------------------------------------------------------------------------------------------------------
+
+    def act(self, obs: Tensor, sample: bool = False) -> Tensor:
+        if self.planner is None:
+            return super().act(obs, sample)
+        return self.planner.best(self.scorer(obs), len(obs), self.spec["action_dim"], obs.device)
+
+    @torch.no_grad()
+    def scorer(self, obs: Tensor) -> Callable[[Tensor], Tensor]:
+        """The critic's value of actions in raw observations, (B, n, A) -> (B, n), over all examples; what a planner asks."""
+        state = self.critic.encode(self.normalized(obs))
+        psi = self.critic.psi(self.critic.encode(self.normalized(self.examples)))
+
+        def score(action: Tensor) -> Tensor:
+            rows = state.unsqueeze(1).expand(-1, action.shape[1], -1).flatten(0, 1)
+            logits = self.critic.every_pair(self.critic.phi(rows, action.flatten(0, 1)), psi)  # (E, B n, K)
+            return example_value(logits, self.hparams.aggregate).view(action.shape[:2])
+
+        return score
+
+    def evaluate_batch(self, seeds: Sequence[int]) -> None:
+        if self.planner is not None:  # an episode is planned alike whatever was planned before
+            self.planner.restart(*seeds)
+        super().evaluate_batch(seeds)
+
+
+def sizes(method: LAEO) -> dict[str, Any]:
+    """What has to agree for a critic to be taken over."""
+    return {"normalize_obs": method.normalize_obs, **{key: value.shape for key, value in method.critic.state_dict().items()}}

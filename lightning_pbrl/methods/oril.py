@@ -1,0 +1,34 @@
+"""ORIL (Zolna et al. 2020, "Offline Learning from Demonstrations and Unlabeled Experience", arXiv 2011.13885): its reward.
+
+Differences: of states alone, since examples have no actions; the policy learner is a choice of its own (TD3BC, IQL), where the
+paper's is CRR.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.losses.example_reward import positive_unlabelled_loss
+from lightning_pbrl.methods.base import Spec
+from lightning_pbrl.methods.example_reward import ExampleReward
+
+
+class ORIL(ExampleReward):
+    """Positive-unlabelled classification: a share ``eta`` of the data counts as successes nobody has marked.
+
+    Args:
+        spec: sizes, linked from the data module.
+        eta: that share, in (0, 1].
+        **example_reward: the arguments of :class:`ExampleReward`: ``updates``, ``hidden``, ``batch_size`` ...
+    """
+
+    def __init__(self, spec: Spec, eta: float = 0.5, **example_reward: Any) -> None:
+        super().__init__(spec, **example_reward)
+        if not 0.0 < eta <= 1.0:
+            raise UserError(f"eta is {eta:g}; give the share of successes in the data, above 0 and at most 1.")
+
+    def classification(self, example: Tensor, other: Tensor) -> Tensor:
+        return positive_unlabelled_loss(example, other, self.hparams.eta)

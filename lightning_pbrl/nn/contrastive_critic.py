@@ -1,0 +1,75 @@
+"""The critic of contrastive control: how likely a state is in the future of another, as an inner product of two embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_pbrl.nn.linear import linear
+from lightning_pbrl.nn.mlp import MLP
+
+
+class ContrastiveCritic(nn.Module):
+    """f(s, a, g) = <phi(s, a), psi(g)>, ``members`` times (contrastive RL, Eysenbach et al. 2022, arXiv 2206.07568).
+
+    Args:
+        obs_dim: size of a state, and of a goal.
+        action_dim: size of an action.
+        hidden: hidden layers of both embeddings (ReLU).
+        repr_dim: size d of an embedding.
+        members: twins E, each with embeddings of its own.
+        repr_norm: embeddings of length 1, and phi divided by a learned temperature (1 at the start, shared by the twins).
+        torso: what states and goals go through first, shared by both and by the twins, with ``features`` outputs; None for states
+            as they are.
+
+    Initialisation: variance scaling 1.0, fan_avg, uniform; biases 0.
+    """
+
+    def __init__(
+        self,
+        obs_dim: int,
+        action_dim: int,
+        hidden: Sequence[int] = (1024, 1024),
+        repr_dim: int = 256,
+        members: int = 2,
+        repr_norm: bool = False,
+        torso: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.torso = torso
+        width = int(torso.features) if torso is not None else obs_dim  # type: ignore[arg-type]
+        self.state_action = MLP(width + action_dim, repr_dim, hidden, members, uniform_init="fan_avg")
+        self.goal = MLP(width, repr_dim, hidden, members, uniform_init="fan_avg")
+        self.log_scale = nn.Parameter(torch.zeros(())) if repr_norm else None
+
+    def encode(self, obs: Tensor) -> Tensor:
+        """What both embeddings read of a state or goal: (B, O) -> (B, F)."""
+        return obs if self.torso is None else self.torso(obs)
+
+    def phi(self, features: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
+        """Embeddings of encoded states and actions: (B, F), (B, A) -> (E, B, d); ``frozen``: no gradient to the weights."""
+        embedding = self.state_action(torch.cat([features, action], dim=-1), frozen=frozen)
+        if self.log_scale is None:
+            return embedding
+        scale = self.log_scale.detach() if frozen else self.log_scale
+        return F.normalize(embedding, dim=-1) * torch.exp(-scale)
+
+    def psi(self, features: Tensor) -> Tensor:
+        """Embeddings of encoded goals: (N, F) -> (E, N, d)."""
+        embedding = self.goal(features)
+        return embedding if self.log_scale is None else F.normalize(embedding, dim=-1)
+
+    @staticmethod
+    def every_pair(phi: Tensor, psi: Tensor) -> Tensor:
+        """Pair every state and action with every goal: (E, B, d), (E, N, d) -> (E, B, N)."""
+        if phi.is_cuda:
+            return phi @ psi.mT
+        return torch.stack([linear(x, y) for x, y in zip(phi.unbind(0), psi.unbind(0), strict=True)])
+
+    @staticmethod
+    def row_by_row(phi: Tensor, psi: Tensor) -> Tensor:
+        """Pair state and action i with goal i, without the other pairs: (E, B, d), (E, B, d) -> (E, B)."""
+        return (phi * psi).sum(-1)

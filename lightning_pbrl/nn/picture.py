@@ -1,0 +1,53 @@
+"""The convolutional encoder of 64 x 64 pictures that contrastive control uses."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+"""Channels, kernel and stride (Mnih et al. 2015, "Human-level control", as Acme's AtariTorso)."""
+
+
+class AtariTorso(nn.Module):
+    """Pictures -> features: three convolutions, each followed by a ReLU, flattened (64 x 64 pictures: 4096 features).
+
+    Borders are padded so that a layer of stride s maps n points to ceil(n / s), as TensorFlow's and JAX's "SAME" does: the
+    odd one of the padded points comes last. (PyTorch pads both sides alike, and has no "same" for strides.)
+
+    Args:
+        size: side S of a picture, in points.
+        pictures: how many pictures come side by side; their features do, too.
+
+    Initialisation: weights from a normal law of standard deviation 1 / sqrt(fan in), cut at two of them; biases 0 (Haiku).
+
+    Attributes:
+        features: size of the output.
+    """
+
+    def __init__(self, size: int, pictures: int = 1) -> None:
+        super().__init__()
+        self.size, self.pictures = size, pictures
+        self.convolutions, self.padding = nn.ModuleList(), []
+        channels, side = 3, size
+        for out, kernel, stride in LAYERS:
+            layer = nn.Conv2d(channels, out, kernel, stride)
+            std = (channels * kernel * kernel) ** -0.5
+            nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            self.convolutions.append(layer)
+            smaller = -(-side // stride)
+            total = max((smaller - 1) * stride + kernel - side, 0)
+            low = total // 2
+            self.padding.append((low, total - low, low, total - low))
+            channels, side = out, smaller
+        self.features = pictures * channels * side * side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Flat pictures, values 0..255 of any type, row by row, point by point: (B, pictures S S 3) -> (B, features)."""
+        B, side = x.shape[0], self.size
+        x = x.reshape(B * self.pictures, side, side, 3).permute(0, 3, 1, 2).float() / 255.0
+        for layer, padding in zip(self.convolutions, self.padding, strict=True):
+            x = torch.relu(layer(F.pad(x, padding)))
+        return x.permute(0, 2, 3, 1).reshape(B, self.features)  # row, column, channel, as the reference
