@@ -140,6 +140,11 @@ class Simulator(ABC):
     def describe(self) -> dict[str, Any]:
         """Class name and settings as plain JSON types, for provenance."""
 
+    @property
+    def state_dim(self) -> int:
+        """Size of the state that data keep: ``obs_dim``, or that of what lies behind the pictures."""
+        return self.obs_dim
+
     def expert(self, task: str | None = None) -> Expert:
         """A scripted expert; asking for one imports no simulator.
 

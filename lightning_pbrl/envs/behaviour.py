@@ -38,6 +38,8 @@ class Behaviour:
             drawn once per episode, metres. Experts that never look at the goal (drawer-open, window-open ...)
             ignore it.
         object_shift: the same for the object positions that the expert is shown.
+        goal_offset: a fixed displacement of the goal that the expert is shown, x y z, metres: all such episodes aim at one wrong
+            place, which cloning does not average out; None for none.
         twin: where the expert believes to be: in a second environment that runs beside with the same actions, either its own
             task with another object and goal, or a random other task (IPL's "within-env" and "cross-env" data). Meta-World only.
     """
@@ -51,12 +53,15 @@ class Behaviour:
     goal_shift: float = 0.0
     object_shift: float = 0.0
     twin: Literal["none", "goal", "task"] = "none"
+    goal_offset: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("weight", "noise", "bias", "random", "goal_shift", "object_shift"):
             value = getattr(self, name)
             if not 0.0 <= value < float("inf"):
                 raise UserError(f"A behaviour's {name} is {value}; give a number from 0 up.")
+        if self.goal_offset is not None and not (len(self.goal_offset) == 3 and np.isfinite(self.goal_offset).all()):
+            raise UserError(f"A behaviour's goal_offset is {self.goal_offset}; give three numbers, metres.")
         if self.random > 1.0:
             raise UserError(f"A behaviour's random is {self.random}; it is a probability, from 0 to 1.")
         if self.hold < 1:
@@ -65,11 +70,12 @@ class Behaviour:
             raise UserError(f"A behaviour has twin: {self.twin} and expert: {self.expert}; a twin needs expert: true.")
 
     def describe(self) -> dict[str, Any]:
-        """The settings as plain JSON types; ``twin`` only when there is one, so that older collections keep their names."""
+        """The settings as plain JSON types; newer ones only when they are set, so that older collections keep their names."""
         settings = asdict(self)
         if self.twin == "none":
             del settings["twin"]
-        return settings
+        del settings["goal_offset"]
+        return settings if self.goal_offset is None else {**settings, "goal_offset": [float(x) for x in self.goal_offset]}
 
     def check(self, simulator: Simulator) -> None:
         """Whether this behaviour can be had in ``simulator``.
@@ -104,9 +110,9 @@ class Actor:
     ) -> None:
         self._behaviour, self._expert, self._size, self._rng, self._twin = behaviour, expert, action_dim, rng, twin
         self._bias = behaviour.bias * rng.standard_normal(action_dim)
-        self._goal_shift = behaviour.goal_shift * rng.standard_normal(3)
+        self._goal_shift = behaviour.goal_shift * rng.standard_normal(3) + np.array(behaviour.goal_offset or (0.0, 0.0, 0.0))
         self._object_shift = behaviour.object_shift * rng.standard_normal(3)
-        self._shifted = behaviour.goal_shift > 0.0 or behaviour.object_shift > 0.0
+        self._shifted = behaviour.goal_shift > 0.0 or behaviour.object_shift > 0.0 or behaviour.goal_offset is not None
         self._step = 0
         self._repeated: Array | None = None
 

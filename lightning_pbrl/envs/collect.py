@@ -20,8 +20,8 @@ from filelock import FileLock
 from torch import Tensor
 
 from lightning_pbrl.data import archive
-from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.envs.base import Simulator
+from lightning_pbrl.data.transitions import PER_EPISODE, Transitions
+from lightning_pbrl.envs.base import Array, Simulator
 from lightning_pbrl.envs.behaviour import Behaviour, shares
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.rng import derive
@@ -69,8 +69,9 @@ def collect(
         stop_after_success: end an episode (truncated) after this many successful steps; None runs to the time limit.
 
     Returns:
-        The data set. ``about`` tells the simulator, mixture, seed and versions, and for each episode its ``behaviours``
-        (index into the mixture) and ``reset_seeds``.
+        The data set; of a :class:`~lightning_pbrl.envs.pixels.Pixels` the states, and a picture of every time step.
+        ``about`` tells the simulator, mixture, seed and versions, and for each episode its ``behaviours`` (index into the
+        mixture) and ``reset_seeds``.
 
     Raises:
         UserError: for no episodes, a mixture that is unusable or not to be had here, a ``path`` that holds another collection.
@@ -172,15 +173,26 @@ def _episodes(
 ) -> Transitions:
     """Run the episodes ``numbers`` one after the other; ``about`` holds their behaviours and reset seeds."""
     size = len(numbers) * simulator.horizon
-    obs = np.empty((size, simulator.obs_dim), np.float32)
+    obs = np.empty((size, simulator.state_dim), np.float32)
     next_obs = np.empty_like(obs)
     action = np.empty((size, simulator.action_dim), np.float32)
     scalars = np.zeros((size, 4), np.float32)  # reward, terminated, truncated, success
+    side = simulator.pixels
+    frames = None if side is None else np.empty((size + len(numbers), side, side, 3), np.uint8)
     offsets, behaviours, reset_seeds, at, has_success = [0], [], [], 0, False
+
+    def state(seen: Array, info: dict[str, Any]) -> Array:
+        """What the row keeps of an observation; its picture, if there is one, is put beside the rows."""
+        if frames is None:
+            return seen
+        frames[at + len(offsets) - 1] = info["picture"]
+        return np.asarray(info["state"])
+
     for number in numbers:
         behaviour, reset_seed, rng = episode_plan(mixture, seed, number)
         actor = mixture[behaviour].begin(simulator, rng)
         seen, info = env.reset(seed=reset_seed)
+        seen = state(seen, info)
         over, solved = False, 0.0
         while not over:
             obs[at], action[at] = seen, actor.act(info)
@@ -188,9 +200,10 @@ def _episodes(
             has_success = "success" in info
             solved += info.get("success", 0.0)
             truncated = truncated or (stop_after_success is not None and solved >= stop_after_success)
-            next_obs[at], scalars[at] = seen, (reward, terminated, truncated, info.get("success", 0.0))
-            over = terminated or truncated
+            scalars[at] = reward, terminated, truncated, info.get("success", 0.0)
             at += 1
+            next_obs[at - 1] = seen = state(seen, info)
+            over = terminated or truncated
         offsets.append(at)
         behaviours.append(behaviour)
         reset_seeds.append(reset_seed)
@@ -205,6 +218,7 @@ def _episodes(
         terminated=terminated,
         truncated=truncated,
         success=success > 0.0 if has_success else None,
+        frames=None if frames is None else torch.from_numpy(frames[: at + len(numbers)]),
         about={"behaviours": behaviours, "reset_seeds": reset_seeds},
     )
 
@@ -216,6 +230,7 @@ def _join(shards: Sequence[Transitions]) -> Transitions:
     success: Tensor | None = None
     if shards[0].success is not None:
         success = torch.cat([shard.success for shard in shards if shard.success is not None])
+    frames = [shard.frames for shard in shards if shard.frames is not None]
     return Transitions(
         torch.cat([shard.packed for shard in shards]),
         offsets,
@@ -223,5 +238,6 @@ def _join(shards: Sequence[Transitions]) -> Transitions:
         success,
         shards[0].obs_dim,
         shards[0].action_dim,
-        {name: [entry for shard in shards for entry in shard.about[name]] for name in ("behaviours", "reset_seeds")},
+        {name: [entry for shard in shards for entry in shard.about[name]] for name in PER_EPISODE},
+        frames=torch.cat(frames) if frames else None,
     )

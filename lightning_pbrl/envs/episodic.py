@@ -75,7 +75,9 @@ class Episodic(gymnasium.Env[Array, Array]):
         return self._camera.frame()
 
     def close(self) -> None:
-        """Free the renderer, if one was made."""
+        """Free the renderer, if one was made, and what the physics holds."""
         if self._camera is not None:
             self._camera.close()
             self._camera = None
+        if hasattr(self.physics, "close"):
+            self.physics.close()

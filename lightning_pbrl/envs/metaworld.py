@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lightning_pbrl.envs.base import Array, Expert, Simulator, check_horizon, need
+from lightning_pbrl.envs.base import Array, Expert, Simulator, View, check_horizon, need
 from lightning_pbrl.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -33,6 +33,14 @@ TASKS = tuple(_NAMES.split())
 """The 50 tasks, without their version suffix."""
 
 CURE = "install lightning-pbrl with its dependencies (metaworld==3.1.1, mujoco==3.3.0)."
+
+
+VIEWS = {
+    "window-open": View(camera="corner2", fovy=17.0, position=(None, -0.1, 1.1)),
+    "drawer-open": View(camera="corner2", fovy=22.0),
+    "drawer-close": View(camera="corner2", fovy=22.0),
+}
+"""Cameras for pictures, where the usual one stands too far away: LAEO's for the window, ours for the drawer."""
 
 
 def task_name(task: str) -> str:
@@ -76,6 +84,7 @@ class MetaWorld(Simulator):
         self.entries = None if entries is None else [int(entry) for entry in entries]
         if self.entries is not None and (not self.entries or len({*self.entries} & {*range(FULL)}) < len(self.entries)):
             raise UserError(f"The entries of the observation are {self.entries}; give different numbers from 0 to {FULL - 1}.")
+        self.view = VIEWS.get(self.task, View(camera="corner2"))
         self.obs_dim, self.action_dim = FULL if self.entries is None else len(self.entries), 4
 
     def make(self, render: bool = False) -> Episodic:

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lightning_pbrl.envs.base import Array, Physics, Simulator
+from lightning_pbrl.envs.base import Array, Physics, Simulator, View
 from lightning_pbrl.envs.rollout import Rollouts, VectorEnvs, rollout
-from lightning_pbrl.errors import UserError
+from lightning_pbrl.errors import UserError, nearest
 
 LIBRARIES = "libegl1 libgl1 libgles2 libegl-mesa0 libgl1-mesa-dri"
 """Debian and Ubuntu packages that rendering without a display needs."""
@@ -58,14 +58,16 @@ class Camera:
     """Films one running simulation.
 
     Args:
-        physics: the simulation; its model's visual settings are changed (never its physics).
+        physics: the simulation; its model's visual settings and cameras are changed (never its physics).
         size: height and width of a frame, pixels.
+        view: where the camera stands; None: the simulation's own film camera.
+        marks: whether MuJoCo's sites are drawn, such as the mark of a target, which no real camera would see.
 
     Raises:
-        UserError: when no OpenGL context can be made, with the packages to install.
+        UserError: when no OpenGL context can be made, with the packages to install; for a camera that the model has not.
     """
 
-    def __init__(self, physics: Physics, size: int = 256) -> None:
+    def __init__(self, physics: Physics, size: int = 256, view: View | None = None, marks: bool = True) -> None:
         self._gl = _context(size)  # first, so that a missing library is reported as such
         if not _open:
             atexit.unregister(_close_all)
@@ -83,14 +85,40 @@ class Camera:
         self._scene = mujoco.MjvScene(model, maxgeom=1000)
         self._draw = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._draw)
-        self._option, self._view = mujoco.MjvOption(), mujoco.MjvCamera()
-        if physics.camera == -1:
-            mujoco.mjv_defaultFreeCamera(model, self._view)
-        else:
-            self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED
-            self._view.fixedcamid = model.cam(physics.camera).id
+        self._option = mujoco.MjvOption()
+        if not marks:
+            self._option.sitegroup[:] = 0
+        self._place(view or View())
         self._rect = mujoco.MjrRect(0, 0, size, size)
         self._image = np.empty((size, size, 3), np.uint8)
+
+    def _place(self, view: View) -> None:
+        """Stand where ``view`` says."""
+        mujoco, model = self._mujoco, self._physics.model
+        self._view = mujoco.MjvCamera()
+        camera = self._physics.camera if view.camera is None else view.camera
+        self._turned = self._physics.upside_down and camera == self._physics.camera and view.lookat is None
+        if view.lookat is not None:
+            self._view.type = mujoco.mjtCamera.mjCAMERA_FREE
+            self._view.lookat[:] = view.lookat
+            self._view.distance, self._view.azimuth, self._view.elevation = view.distance, view.azimuth, view.elevation
+            return
+        if camera == -1:
+            if (view.fovy, view.position) != (None, None):
+                raise UserError("A view moves the simulation's own camera, and it has none: name a camera, or give lookat.")
+            mujoco.mjv_defaultFreeCamera(model, self._view)
+            return
+        names = [model.cam(i).name for i in range(model.ncam)]
+        if isinstance(camera, str) and camera not in names:
+            raise UserError(f"There is no camera {camera!r} in the model; {nearest(camera, names)}")
+        number = model.cam(camera).id
+        self._view.type, self._view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, number
+        if view.fovy is not None:
+            model.cam_fovy[number] = view.fovy
+        for axis, place in enumerate(view.position or ()):
+            if place is not None:
+                model.cam_pos[number, axis] = place
+        mujoco.mj_camlight(model, self._physics.data)
 
     def frame(self) -> Array:
         """The present state as an RGB image, (size, size, 3), uint8, a copy."""
@@ -101,7 +129,7 @@ class Camera:
         mujoco.mjr_render(self._rect, self._scene, self._draw)
         mujoco.mjr_readPixels(self._image, None, self._rect, self._draw)
         # OpenGL counts rows from the bottom, which is a flip; a camera mounted upside down needs half a turn on top.
-        return (self._image[:, ::-1] if physics.upside_down else self._image[::-1]).copy()
+        return (self._image[:, ::-1] if self._turned else self._image[::-1]).copy()
 
     def close(self) -> None:
         """Free the OpenGL context; a second call does nothing."""

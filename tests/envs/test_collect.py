@@ -171,6 +171,21 @@ def test_shifts_move_what_the_expert_sees_and_nothing_else():
     assert (moved == 0).all()  # reach has one object; the absent second one stays absent
 
 
+def test_an_offset_aims_every_episode_at_the_same_wrong_place(tmp_path):
+    simulator, info = start()
+    for seed in (0, 1):
+        actor = Behaviour(goal_offset=(0.1, 0.0, -0.2)).begin(simulator, np.random.default_rng(seed))
+        moved = actor._shown(info["full_obs"]) - info["full_obs"]
+        assert np.allclose(moved[36:39], (0.1, 0.0, -0.2))
+        assert (moved[:36] == 0).all()
+    assert "goal_offset" not in Behaviour().describe()
+    wrong = [Behaviour(goal_offset=(0.1, 0, 0))]
+    path = tmp_path / "o.safetensors"
+    collect(MetaWorld("reach", horizon=3), wrong, 1, path)
+    again = collect(MetaWorld("reach", horizon=3), wrong, 1, path)  # what the file says is what is asked for
+    assert again.about["mixture"][0]["goal_offset"] == [0.1, 0.0, 0.0]
+
+
 def test_a_twin_with_the_same_reset_is_the_expert_and_another_is_blind():
     simulator = MetaWorld("push")
     env = simulator.make()
@@ -245,6 +260,8 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         ({"noise": -1.0}, "noise is -1.0"),
         ({"weight": float("nan")}, "weight is nan"),
         ({"hold": 0}, "hold is 0"),
+        ({"goal_offset": (1.0, 2.0)}, "goal_offset is .* give three numbers"),
+        ({"goal_offset": (1.0, 2.0, float("nan"))}, "goal_offset is .* give three numbers"),
     ],
 )
 def test_impossible_behaviours(settings, words):

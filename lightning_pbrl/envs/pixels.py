@@ -1,0 +1,97 @@
+"""Pictures instead of states: any simulator, seen through a camera."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lightning_pbrl.envs.base import Array, Expert, Physics, Simulator, View
+from lightning_pbrl.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning_pbrl.envs.episodic import Episodic
+
+
+class Pixels(Simulator):
+    """A simulator whose observation is a picture, one per step; reward, success and expert stay those of ``simulator``.
+
+    A picture is RGB, (S, S, 3), 0 to 255; as an observation it is laid out flat (row, column, colour) in float32, O = S * S * 3.
+    Marks that no real camera would see, such as that of a target, are left out. ``info["picture"]`` is the same as uint8,
+    ``info["state"]`` what the simulator itself observes: :func:`~lightning_pbrl.envs.collect.collect` stores both.
+
+    Args:
+        simulator: what is seen; any that runs on MuJoCo.
+        size: side S, pixels.
+        view: where the camera stands; None: where the simulator says (LAEO's cameras for Fetch and the window).
+
+    Raises:
+        UserError: for a size below 8, or pictures of pictures.
+    """
+
+    def __init__(self, simulator: Simulator, size: int = 64, view: View | None = None) -> None:
+        if size < 8:
+            raise UserError(f"The size of pictures is {size}; give at least 8 pixels.")
+        if isinstance(simulator, Pixels):
+            raise UserError("Pixels shows a simulator, not another Pixels; give the simulator itself.")
+        self.simulator, self.pixels, self.view = simulator, size, view or simulator.view
+        self.name = f"{simulator.name}-pixels"
+        self.obs_dim, self.action_dim, self.horizon = size * size * 3, simulator.action_dim, simulator.horizon
+        self.d4rl_task = simulator.d4rl_task
+        self.packages = simulator.packages  # type: ignore[misc]
+
+    @property
+    def state_dim(self) -> int:
+        return self.simulator.state_dim
+
+    def make(self, render: bool = False) -> Episodic:
+        """Build the environment; see :meth:`Simulator.make`.
+
+        Raises:
+            UserError: as the simulator; when this machine cannot render.
+        """
+        from lightning_pbrl.envs.episodic import Episodic
+
+        inner: Any = self.simulator.make()
+        return Episodic(self, _Seen(inner.physics, self), render)
+
+    def describe(self) -> dict[str, Any]:
+        """Class name and settings."""
+        shown = {"size": self.pixels, "view": self.view.describe()}
+        return {"simulator": "Pixels", "of": self.simulator.describe(), **shown}
+
+    def expert(self, task: str | None = None) -> Expert:
+        """The simulator's; it sees the state."""
+        return self.simulator.expert(task)
+
+
+class _Seen:
+    """The physics of a simulator with a camera before it (see :class:`lightning_pbrl.envs.base.Physics`)."""
+
+    def __init__(self, physics: Physics, simulator: Pixels) -> None:
+        from lightning_pbrl.envs.render import Camera
+
+        self.physics, self.camera, self.upside_down = physics, physics.camera, physics.upside_down
+        self._eye = Camera(physics, simulator.pixels or 0, simulator.view, marks=False)
+
+    @property
+    def model(self) -> Any:
+        return self.physics.model
+
+    @property
+    def data(self) -> Any:
+        return self.physics.data
+
+    def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
+        state, info = self.physics.begin(seed)
+        return self._look(state, info)
+
+    def advance(self, action: Array) -> tuple[Array, float, bool, dict[str, Any]]:
+        state, reward, terminated, info = self.physics.advance(action)
+        picture, info = self._look(state, info)
+        return picture, reward, terminated, info
+
+    def _look(self, state: Array, info: dict[str, Any]) -> tuple[Array, dict[str, Any]]:
+        picture = self._eye.frame()
+        return picture.reshape(-1), {**info, "picture": picture, "state": state}
+
+    def close(self) -> None:
+        self._eye.close()
