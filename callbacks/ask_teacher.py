@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
+from lightning_pbrl import memory
 from lightning_pbrl.data.feedback import Answer, AskKey, Labels, Query, Status
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.data.transitions import Transitions
@@ -20,6 +22,8 @@ from lightning_pbrl.teachers.base import RoundStats, Teacher, realised_rates
 
 RESTORED = 500
 """Questions whose segments are read from the store at a time."""
+ANSWERED = 100
+"""Questions shown to the teacher, and committed, at a time: what is gathered for them does not grow with the round."""
 
 
 class AskTeacher(pl.Callback):
@@ -50,7 +54,10 @@ class AskTeacher(pl.Callback):
         run: name of this run's rows in the store; "seed" and the seed when None.
 
     Raises:
-        UserError: for a budget smaller than one round, without a teacher, or for rounds that do not exist.
+        UserError: for a budget smaller than one round, without a teacher, or for rounds that do not exist; at the start of a
+            fit that has too few rounds to spend the budget, where the method's settings tell how many it has (``env_steps`` and
+            ``round_steps``, or ``updates`` and ``eval_interval``). A run that goes on is not checked again, and
+            ``trainer.max_epochs`` is a place to pause.
     """
 
     def __init__(
@@ -90,6 +97,7 @@ class AskTeacher(pl.Callback):
             if self.budget:
                 raise UserError(f"{type(pl_module).__name__} does not learn from answers: set ask.budget to 0.")
             return
+        self.query.begin(pl_module.hparams)
         for need in sorted(self.query.needs):
             if not hasattr(pl_module, need):
                 raise UserError(
@@ -116,6 +124,8 @@ class AskTeacher(pl.Callback):
         path = self.store_path or str(Path(trainer.default_root_dir) / "labels.sqlite")
         self.store = LabelStore(path, source.fingerprint, self.run)
         self._same_question_maker(pl_module.seed)
+        if self.budget and not self.store.spent(self.run):
+            self._rounds_enough(pl_module)
         if source.forgets:
             self._bring_back(pl_module)
         if not self.budget and not len(self.given) and not len(self.store.labels("pair", self.length)):
@@ -138,6 +148,20 @@ class AskTeacher(pl.Callback):
                 f"{different}: use a new run folder or ask.run, or remove that file."
             )
 
+    def _rounds_enough(self, method: Method) -> None:
+        """Refuse a budget that a run of so few rounds cannot spend."""
+        starts = method.round_starts()
+        if starts is None:
+            return
+        most = sum(self._size(number, method, steps) for number, steps in enumerate(starts))
+        if most < self.budget:
+            longer = "env_steps" if "env_steps" in method.hparams else "updates"
+            raise UserError(
+                f"The run has {len(starts)} rounds and would ask {most} of its ask.budget of {self.budget} questions: raise "
+                f"ask.per_round or model.init_args.{longer}, ask in more rounds (ask.every, ask.first_round), or set ask.budget "
+                f"to {most}."
+            )
+
     def _bring_back(self, method: Method) -> None:
         """Show a source that forgets every segment this run has asked about."""
         assert self.store is not None  # noqa: S101
@@ -150,15 +174,15 @@ class AskTeacher(pl.Callback):
         """What chooses the questions of a round."""
         return UniformQuery() if number == self.first_round and self.uniform_first else self.query
 
-    def _size(self, number: int, method: Method) -> int:
-        """How many questions round ``number`` asks, as long as the budget lasts."""
+    def _size(self, number: int, method: Method, done: int) -> int:
+        """How many questions round ``number``, which begins after ``done`` env steps, asks as long as the budget lasts."""
         since = number - self.first_round
         if since < 0 or since % self.every:
             return 0
         if self.schedule == "constant":
             return self.per_round
         total = int(method.hparams["env_steps"])
-        left = total - method.env_steps
+        left = total - done
         if self.schedule == "increasing":
             return max(1, self.per_round * total // (max(left, 0) + 1))
         return max(1, self.per_round * left // total if left > 0 else self.per_round // 100)
@@ -179,6 +203,7 @@ class AskTeacher(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
         if "labels" not in pl_module.needs:
             return
+        memory.give_back(pl_module.device)  # what evaluation and checkpoint have left
         message: Any = None
         if trainer.is_global_zero:
             message = self._round(trainer.current_epoch, pl_module)
@@ -193,7 +218,7 @@ class AskTeacher(pl.Callback):
             return tuple(self.given), (given, 0, 0), {}
         assert self.run is not None  # noqa: S101
         before = self.store.spent(self.run, before_round=number)
-        quota = min(self._size(number, method), self.budget - before)
+        quota = min(self._size(number, method, method.env_steps), self.budget - before)
         asked = self.store.spent(self.run, before_round=number + 1) - before
         if self.store.spent(self.run) > before + asked:  # a later round was asked too: this one is closed as it stands
             quota = min(quota, asked)
@@ -211,30 +236,36 @@ class AskTeacher(pl.Callback):
         known = self._labels(source, number - 1)
         pool = source.pool(self.length, self.query.recent, method.context)
         self.teacher.start_round(round_stats((number - self.first_round) // self.every, source))
-        answers, clips_seen, asked = [], [], 0
+        answers, rewards, asked = [], [], 0
         while asked < quota:
             query = strategy.propose(pool, quota - asked, method, known, rng)  # type: ignore[arg-type]
             if len(query) == 0:
                 break
-            query = Query(query.kind, query.start[: quota - asked], query.length)  # the budget is never overspent
-            first = AskKey(self.run, number, before + asked)
-            query, answer, clips = self._answered(first, query, method)
-            strategy.observe(query, answer)
-            asked += len(query)
+            parts = []
+            for start in query.start[: quota - asked].split(ANSWERED):  # the budget is never overspent
+                first = AskKey(self.run, number, before + asked)
+                parts.append(self._answered(first, Query(query.kind, start, query.length), method))
+                asked += len(start)
+            start, value, status, reward = (torch.cat(part) for part in zip(*parts, strict=True))
+            answer = Answer(value, status)
+            strategy.observe(Query(query.kind, start, query.length), answer)
             answers.append(answer)
-            clips_seen.append(clips)
-            known = known.then(Labels(query.start, query.length, *answer))
+            rewards.append(reward)
+            known = known.then(Labels(start, query.length, *answer))
             if not strategy.sequential:
                 break
         rates = {**self.teacher.thresholds(self.length), **strategy.metrics()}
         if answers:
             answer = Answer(*(torch.cat(part) for part in zip(*answers, strict=True)))
-            seen = type(clips_seen[0])(*(torch.cat(part) for part in zip(*clips_seen, strict=True)))
-            rates.update(realised_rates(answer, seen))
+            rates.update(realised_rates(answer, torch.cat(rewards)))
         return rates
 
-    def _answered(self, first: AskKey, query: Query, method: Method) -> tuple[Query, Answer, Any]:
-        """Answers to ``query``: stored ones where the key is in the store, fresh ones, committed, for the rest."""
+    def _answered(self, first: AskKey, query: Query, method: Method) -> tuple[Tensor, ...]:
+        """Answers to ``query``: stored ones where the key is in the store, fresh ones, committed, for the rest.
+
+        Returns:
+            Starts of what was asked, (B, C), values and statuses of the answers, (B,), and true rewards, (B, C, T).
+        """
         assert self.teacher is not None and self.store is not None  # noqa: S101
         numbers, stored_query, stored = self.store.stored(first.run, first.round, "pair")
         have = (numbers >= first.number) & (numbers < first.number + len(query))  # batches are committed whole, in order
@@ -266,7 +297,7 @@ class AskTeacher(pl.Callback):
                 clips=source.content(rest),
             )
             answer = Answer(torch.cat([answer.value, fresh.value]), torch.cat([answer.status, fresh.status]))
-        return query, answer, clips
+        return query.start, *answer, clips.reward
 
 
 def round_stats(session: int, source: Transitions) -> RoundStats:

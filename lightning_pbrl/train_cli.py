@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -149,15 +150,34 @@ class TrainCLI(LightningCLI):
         elif self.subcommand != "fit":
             raise UserError(f"{self.subcommand} needs a trained method: set ckpt_path to the .ckpt file of a fit.")
 
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            absent = re.search(r"Problem with given class_path '([^']+)':\s+Requirement '(\w+)[^']*' not met", str(error))
+            if absent is None:
+                raise
+            package = f"'lightning-pbrl[{absent[2]}]'" if absent[2] == "wandb" else absent[2]
+            name = absent[1].rpartition(".")[2]
+            raise UserError(f"{name} needs the package {absent[2]}: install it with pip install {package}.") from error
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        config = self._own
-        if config.trainer.logger in (None, True):  # not in the saved config, which may be run again in another folder
-            folder = config.run_dir
-            kwargs["logger"] = [CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard", version="")]
+        kwargs["logger"] = self._loggers()
         try:
             return super().instantiate_trainer(**kwargs)
         except (ValueError, MisconfigurationException) as error:
             raise UserError(f"The trainer cannot be built as configured: {error}") from error
+
+    def _loggers(self) -> list[Any] | bool:
+        """CSV and TensorBoard in the run folder, and what ``trainer.logger`` names; that alone where it is one of these."""
+        given = self._get(self.config_init, "trainer").logger
+        if given is False:
+            return False
+        named = [] if given in (None, True) else given if isinstance(given, list) else [given]
+        if any(isinstance(logger, CSVLogger | TensorBoardLogger) for logger in named):
+            return list(named)
+        folder = self._own.run_dir  # not in the saved config, which may be run again in another folder
+        return [CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard", version=""), *named]
 
     def _parse_ckpt_path(self) -> None:
         """Keep hyper-parameters as the config says them; a checkpoint brings weights, not settings."""

@@ -9,7 +9,6 @@ import torch
 
 from lightning_pbrl.envs.base import Array, Simulator
 from lightning_pbrl.methods.base import Method, Phase
-from lightning_pbrl.methods.lightning_glue import advance_global_step
 
 
 class WalkPhysics:
@@ -67,8 +66,7 @@ class _Actor(Method):
 
     def plan(self, round_number: int) -> list[Phase]:
         steps = self.hparams.round_steps
-        count = Phase("count", start=lambda: advance_global_step(self.trainer, 1))  # Lightning saves where this has moved
-        return [count, Phase("random", env_steps=steps // 3, random=True), Phase("act", env_steps=steps - steps // 3)]
+        return [Phase("random", env_steps=steps // 3, random=True), Phase("act", env_steps=steps - steps // 3)]
 
     def is_finished(self) -> bool:
         return self.env_steps >= self.hparams.env_steps

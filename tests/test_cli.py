@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from command_line import ASK, BC, CPU, DATA, DATA_ARGS, IQL, QUIET, REWARD, ROWS, SHORT, labels, mistake
+from lightning_utilities.core.imports import RequirementCache
 from preference_files import write_pairs
 from safetensors import safe_open
 
@@ -261,9 +266,57 @@ def test_every_config_builds(name: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
             assert part.describe()[key] == value
     else:
         assert kind in ("trainer", "debug")  # a new folder of conf/ needs a line here
+        monkeypatch.setattr("pytorch_lightning.loggers.wandb._WANDB_AVAILABLE", True)  # it is imported when it logs
         cli = train_cli([*BC, "-c", name, *(CPU if name == "trainer/gpu.yaml" else [])], run=False)
         assert cli.trainer.num_devices == written["trainer"].get("devices", 1)
         assert cli.trainer.max_steps == written["trainer"].get("max_steps", -1)
+
+
+class FakeRun:
+    """What Lightning's logger asks of a run of W&B."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings, self.rows, self.config = settings, [], SimpleNamespace(update=lambda *_, **__: None)
+
+    def log(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+
+    def define_metric(self, *_: Any, **__: Any) -> None: ...
+
+
+def test_another_logger_joins_the_files_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B gets every row with its count of updates; CSV and TensorBoard, which ``plot`` reads, stay. (A stand-in for wandb.)"""
+    runs: list[FakeRun] = []
+    package: Any = ModuleType("wandb")
+    package.run, package.init = None, lambda **settings: runs.append(FakeRun(**settings)) or runs[-1]
+    for name, found in {
+        "wandb": package,
+        "wandb.sdk.lib": SimpleNamespace(RunDisabled=FakeRun),
+        "wandb.wandb_run": SimpleNamespace(Run=FakeRun),
+    }.items():
+        monkeypatch.setitem(sys.modules, name, found)
+    monkeypatch.setattr("pytorch_lightning.loggers.wandb._WANDB_AVAILABLE", True)
+    monkeypatch.setenv("WANDB_MODE", "")  # the logger sets it
+    main(["fit", *BC, "-c", "trainer/wandb.yaml", "--run_dir=runs/watched"])
+    (run,) = runs
+    assert run.settings["project"] == "lightning-pbrl" and run.settings["dir"] == "runs/watched"
+    assert os.environ["WANDB_MODE"] == "dryrun"
+    trained = [row["trainer/global_step"] for row in run.rows if "train/actor_loss" in row]
+    assert list(dict.fromkeys(trained)) == [10, 20]
+    assert list(Path("runs/watched/csv").glob("version_*")) and list(Path("runs/watched/tensorboard").glob("events*"))
+
+
+def test_a_logger_whose_package_is_absent(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("pytorch_lightning.loggers.wandb._WANDB_AVAILABLE", RequirementCache("wandb>=999"))
+    sentence = mistake(capfd, "fit", *BC, "-c", "trainer/wandb.yaml", "--run_dir=runs/unwatched")
+    assert "WandbLogger needs the package wandb: install it with pip install 'lightning-pbrl[wandb]'." in sentence
+
+
+def test_a_csv_logger_of_ones_own_is_the_only_one() -> None:
+    logger = "{class_path: CSVLogger, init_args: {save_dir: elsewhere}}"
+    cli = build(*BC, f"--trainer.logger={logger}")
+    assert [(type(one).__name__, one.root_dir) for one in cli.trainer.loggers] == [("CSVLogger", "elsewhere/lightning_logs")]
+    assert build(*BC, "--trainer.logger=false").trainer.loggers == []
 
 
 # Mistakes --------------------------------------------------------------------------------------------------------------

@@ -30,6 +30,9 @@ from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Kind, Labels, Qu
 from lightning_pbrl.data.tables import CLIPS, INFO, METADATA, QUESTIONS, SCHEMA_VERSION, tune_sqlite
 from lightning_pbrl.errors import UserError
 
+LEARNT = [QUESTIONS.c[name] for name in ("number", "kind", "length", "start_0", "start_1", "value", "status")]
+"""What learners read of a question."""
+
 
 class LabelStore:
     """A durable table of questions and answers about one data set.
@@ -170,7 +173,9 @@ class LabelStore:
         """Insert what is new and answer what is pending; returns the number of new rows."""
         known: dict[tuple[str, int, int], sa.RowMapping] = {}
         for run, round_ in {(row["run"], row["round"]) for row in rows}:
+            numbers = [row["number"] for row in rows if (row["run"], row["round"]) == (run, round_)]
             there = sa.select(QUESTIONS).where(QUESTIONS.c.run == run, QUESTIONS.c.round == round_)
+            there = there.where(QUESTIONS.c.number.between(min(numbers), max(numbers)))
             known |= {_name(row): row for row in db.execute(there).mappings()}
         new = [i for i, row in enumerate(rows) if _name(row) not in known]
         if new:
@@ -295,7 +300,7 @@ class LabelStore:
 
     def _rows(self, *where: sa.ColumnElement[bool]) -> list[sa.RowMapping]:
         with self._reading() as db:
-            return list(db.execute(_ordered(sa.select(QUESTIONS).where(*where))).mappings())
+            return list(db.execute(_ordered(sa.select(*LEARNT).where(*where))).mappings())
 
     def _tensors(self, rows: list[sa.RowMapping], kind: str, length: int | None) -> tuple[Tensor, int, Answer]:
         """Starts, the one length, and answers of ``rows``."""

@@ -198,9 +198,8 @@ class Transitions:
     def clips(self, query: Query) -> Clips:
         """What the teacher sees of ``query``, on the CPU, true rewards included."""
         index = segment_rows(query.start.to(self.device), query.length)
-        rows = self.packed[index].cpu()
-        view = unpack(rows, self.layout)
-        return Clips(view["obs"], view["action"], self.reward[index].cpu())
+        obs, action = self.features()[index].cpu().split([self.obs_dim, self.action_dim], -1)
+        return Clips(obs, action, self.reward[index].cpu())
 
     def true_returns(self, query: Query) -> Tensor:
         """Undiscounted true return of each segment, environment units: (B, C)."""

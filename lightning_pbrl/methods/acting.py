@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -51,6 +51,10 @@ class Acting(pl.LightningModule):
         """Env steps done and planned of a phase without updates; None in any other."""
         phase = next(iter(self._phases), None)
         return None if phase is None or phase.updates or not phase.env_steps else (self._in_phase, phase.size)
+
+    def round_starts(self) -> Sequence[int] | None:
+        """Env steps done when each round of a whole fit begins; None where the settings do not say how many rounds there are."""
+        return None
 
     def behave(self, obs: Tensor) -> Tensor:
         """Actions that collect experience, (n, O) -> (n, A) in [-1, 1]: a sample of the policy."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_pbrl import memory
 from lightning_pbrl.data.feedback import Labels, Query
 from lightning_pbrl.data.relabel import predict_reward
 from lightning_pbrl.data.transitions import Transitions, unpack
@@ -294,6 +295,8 @@ class Method(Acting, EpisodeEvaluation):
             for k, generator in enumerate(engine.generators):
                 generator.manual_seed(derive(self.seed + k, "sampler", name, rank, number))
         self.start_acting(number)
+        glue.save_this_round_too(self.trainer)
+        memory.give_back(self.device)
         self._phases, self._in_phase, self.round_done = list(self.plan(number)), 0, False
         self.round_updates = sum(phase.updates for phase in self._phases)
 
@@ -330,6 +333,7 @@ class Method(Acting, EpisodeEvaluation):
             self._phases.pop(0)
             self._in_phase = 0
             self.round_done = not self._phases
+            memory.give_back(self.device)
 
     def _update(self, phase: Phase, updates: int) -> Metered:
         """Updates of a phase, the env steps that come before each of them included."""

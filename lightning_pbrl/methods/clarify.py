@@ -267,7 +267,8 @@ class CLARIFY(RewardEnsemble):
         for rows, begin in zip(*tiles, strict=True):
             obs = self.source.segments(rows, query.length)[..., : self.spec["obs_dim"]]
             obs = self.encoder_normalizer(obs) if self.hparams.standardize else obs
-            parts.append(self.encoder.segment(obs, segment_rows(begin, query.length)))
+            z = self.encoder.segment(obs, segment_rows(begin, query.length))
+            parts.append(z.clone())  # it is a view, which would keep the embeddings of every step
         self.encoder.train(training)
         return torch.cat(parts)[: len(start)].view(*query.start.shape, -1)
 

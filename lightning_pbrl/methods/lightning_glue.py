@@ -91,6 +91,16 @@ def checkpoint_at_round_edges(trainer: pl.Trainer) -> None:
             callback._save_on_train_epoch_end = True
 
 
+def save_this_round_too(trainer: pl.Trainer) -> None:
+    """Let every ``ModelCheckpoint`` save at the end of the round that begins, also when it makes no update.
+
+    Lightning keeps the file that it has when no update came since; a round may have collected or asked all the same.
+    """
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            callback._last_global_step_saved = -1
+
+
 def gradient_reducer(trainer: pl.Trainer) -> Callable[[Tensor], None] | None:
     """Averages a flat gradient over all ranks in place; None on one device."""
     if trainer.world_size == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -53,6 +54,9 @@ class OfflinePolicy(Method, ABC):
 
     def plan(self, round_number: int) -> list[Phase]:
         return [Phase("policy", "policy", min(self.eval_interval, self.updates - self.engines["policy"].updates))]
+
+    def round_starts(self) -> list[int]:
+        return [0] * math.ceil(self.updates / self.eval_interval)
 
     def is_finished(self) -> bool:
         return self.engines["policy"].updates >= self.updates

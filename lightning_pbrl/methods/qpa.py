@@ -29,7 +29,7 @@ class QPA(PEBBLE):
         spec: sizes, linked from the data module.
         omega: share of recent rows in a minibatch, in [0, 1]; 0 is PEBBLE's replay.
         recent: N, newest trajectories that count as recent, each of the horizon's length: a window of N x horizon rows, the
-            unfinished episode included. The same number as the query's.
+            unfinished episode included. The query follows it unless it has a number of its own.
         hybrid_after_budget: go on so when the budget is spent; the released code goes back to uniform replay.
         **pebble: arguments of :class:`~lightning_pbrl.methods.pebble.PEBBLE`; ``reward_model: {crop: [35, 45]}`` fits segments
             of 50 steps.

@@ -169,6 +169,10 @@ class SAC(Method):
         steps = min(h.round_steps, h.env_steps - self.env_steps)
         return Phase("policy", "policy", steps * h.update_ratio, env_steps=1 / h.update_ratio)
 
+    def round_starts(self) -> list[int]:
+        h = self.hparams
+        return [0, *range(h.seed_steps + h.explore_steps, h.env_steps, h.round_steps)]
+
     def is_finished(self) -> bool:
         return self.env_steps >= self.hparams.env_steps
 

@@ -7,6 +7,7 @@ without a Trainer; its randomness is the generator that it is handed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -56,6 +57,9 @@ class QueryStrategy(ABC):
             labels: every answer so far.
             rng: the strategy's own stream, on the CPU.
         """
+
+    def begin(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 - most strategies have settings of their own
+        """Called once at the start of a fit with the method's hyper-parameters, which a strategy may follow."""
 
     def observe(self, query: Query, answer: Answer) -> None:  # noqa: B027 - most strategies do not listen
         """Called with the answers to what was proposed, before the next proposal."""

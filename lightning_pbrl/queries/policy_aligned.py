@@ -10,9 +10,13 @@ the paper; with a wide window it is what PEBBLE's code does (its last 100 trajec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from lightning_pbrl.data.feedback import Answer, Labels, Query
+from lightning_pbrl.data.replay import RECENT_EPISODES
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.queries.base import QueryStrategy, Scorer
@@ -24,7 +28,7 @@ class PolicyAlignedQuery(QueryStrategy):
 
     Args:
         recent: N, newest finished episodes that questions are about, at least 1; in a data set its last N (paper: 10; 30 or 60
-            in Meta-World; PEBBLE's code: 100).
+            in Meta-World; PEBBLE's code: 100). None follows the method's own ``recent`` (QPA), and is 10 where it has none.
         inner: chooses within the window; uniform pairs when None, as in the paper.
 
     Raises:
@@ -33,11 +37,18 @@ class PolicyAlignedQuery(QueryStrategy):
     Bias: a short window holds segments that look alike, which a person may be unable to compare.
     """
 
-    def __init__(self, recent: int = 10, inner: QueryStrategy | None = None) -> None:
-        if recent < 1:
+    def __init__(self, recent: int | None = None, inner: QueryStrategy | None = None) -> None:
+        if recent is not None and recent < 1:
             raise UserError(f"PolicyAlignedQuery got recent={recent}; give at least 1 episode.")
-        self.recent, self.inner = recent, inner or UniformQuery()
+        self.follows = recent is None
+        self.recent, self.inner = recent or RECENT_EPISODES, inner or UniformQuery()
         self.needs, self.sequential = self.inner.needs, self.inner.sequential
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Take over the method's window, if none was given."""
+        if self.follows:
+            self.recent = settings.get("recent") or RECENT_EPISODES
+        self.inner.begin(settings)
 
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
         """What ``inner`` proposes; the pool is of the window already."""

@@ -171,8 +171,12 @@ def check_range(owner: str, name: str, value: float, low: float, high: float = f
     return value
 
 
-def realised_rates(answer: Answer, clips: Clips) -> dict[str, float]:
+def realised_rates(answer: Answer, reward: Tensor) -> dict[str, float]:
     """How often the teacher skipped, tied and erred in these answers; pending ones are not counted.
+
+    Args:
+        answer: B answers.
+        reward: true reward per step of what was shown, (B, C, T); NaN where the data have none.
 
     Returns:
         ``teacher/skip_rate``, ``teacher/clear_ratio`` (= 1 - skip rate) and ``teacher/equal_rate``, fractions of all
@@ -186,9 +190,9 @@ def realised_rates(answer: Answer, clips: Clips) -> dict[str, float]:
         "teacher/clear_ratio": 1.0 - skip_rate,
         "teacher/equal_rate": int((answer.status == Status.EQUAL).sum()) / count,
     }
-    if clips.reward.shape[1] == 2 and not clips.reward.isnan().any():
+    if reward.shape[1] == 2 and not reward.isnan().any():
         strict = answer.status == Status.ANSWERED
-        returns = clips.reward.double().sum(-1)
+        returns = reward.double().sum(-1)
         wrong = strict & ((answer.value - 0.5) * (returns[:, 1] - returns[:, 0]) < 0)
         rates["teacher/error_rate"] = int(wrong.sum()) / max(int(strict.sum()), 1)
     return rates

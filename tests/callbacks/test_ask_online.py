@@ -17,6 +17,8 @@ from lightning_pbrl.data.feedback import Answer, Clips, Query
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.base import Method
+from lightning_pbrl.methods.qpa import QPA
 from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
 from lightning_pbrl.queries.disagreement import DisagreementQuery
 from lightning_pbrl.queries.policy_aligned import PolicyAlignedQuery
@@ -120,8 +122,8 @@ def test_the_teacher_hears_the_mean_reward_of_the_newest_episodes(tmp_path: Path
 def test_schedules_by_hand(schedule: Any, expected: dict[int, int]) -> None:
     asking = AskTeacher(Diary(), budget=10_000, per_round=10, schedule=schedule)
     for done, size in expected.items():
-        method: Any = SimpleNamespace(hparams={"env_steps": 1000}, env_steps=done)
-        assert asking._size(0, method) == size
+        method: Any = SimpleNamespace(hparams={"env_steps": 1000})
+        assert asking._size(0, method, done) == size
 
 
 @pytest.mark.parametrize("schedule", ["decreasing", "increasing"])
@@ -130,8 +132,8 @@ def test_schedules_are_those_of_the_released_code(schedule: Any) -> None:
     asking, total = AskTeacher(Diary(), budget=10_000, per_round=100, schedule=schedule), 500_000
     for done in range(10_000, total, 20_000):
         fraction = (total - done) / total if schedule == "decreasing" else total / (total - done + 1)
-        method: Any = SimpleNamespace(hparams={"env_steps": total}, env_steps=done)
-        assert asking._size(0, method) == int(100 * fraction + 1e-9)
+        method: Any = SimpleNamespace(hparams={"env_steps": total})
+        assert asking._size(0, method, done) == int(100 * fraction + 1e-9)
 
 
 def test_a_schedule_never_exceeds_the_budget(tmp_path: Path) -> None:
@@ -142,6 +144,31 @@ def test_a_schedule_never_exceeds_the_budget(tmp_path: Path) -> None:
     teacher = Diary()
     fit(tmp_path / "less", ask(teacher, per_round=6, schedule="decreasing"), data())
     assert teacher.sizes == [5, 4, 3, 2, 1]  # 6 (120 - s) / 120
+
+
+def rounds(starts: list[int] | None) -> Any:
+    """A method whose rounds begin after so many env steps of 120."""
+    return SimpleNamespace(hparams={"env_steps": 120}, round_starts=lambda: starts)
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ({"per_round": 10, "every": 2}, 30),  # of the rounds 0 .. 5 those numbered 1, 3, 5
+        ({"per_round": 10, "first_round": 4}, 20),
+        ({"per_round": 6, "schedule": "decreasing"}, 15),  # 5, 4, 3, 2, 1: test_a_schedule_never_exceeds_the_budget
+        ({"per_round": 4, "schedule": "increasing"}, 49),  # 4, 5, 7, 11, 22
+    ],
+)
+def test_a_budget_that_the_rounds_cannot_spend_is_refused(settings: dict[str, Any], most: int) -> None:
+    """At the start, exactly: one question fewer is accepted."""
+    starts = [0, *range(20, 120, 20)]
+    ask(Diary(), budget=most, **settings)._rounds_enough(rounds(starts))
+    message = rf"has 6 rounds and would ask {most} of its ask\.budget of {most + 1} questions: raise ask\.per_round or "
+    message += rf"model\.init_args\.env_steps, .* or set ask\.budget to {most}\."
+    with pytest.raises(UserError, match=message):
+        ask(Diary(), budget=most + 1, **settings)._rounds_enough(rounds(starts))
+    ask(Diary(), budget=most + 1, **settings)._rounds_enough(rounds(None))  # as many rounds as it takes
 
 
 @pytest.mark.parametrize(("settings", "words"), [({"first_round": -1}, "got -1 and 1"), ({"every": 0}, "got 0 and 0")])
@@ -180,6 +207,30 @@ def test_questions_are_about_the_newest_episodes(tmp_path: Path) -> None:
     strategies = [stored(tmp_path, module).origin("seed0", number)["strategy"] for number in (1, 2)]  # type: ignore[index]
     inner = {"class": "DisagreementQuery", "large_batch": 10}
     assert strategies == [{"class": "UniformQuery"}, {"class": "PolicyAlignedQuery", "recent": 2, "inner": inner}]
+
+
+class OfThree(_Actor):
+    """Says that three episodes are recent."""
+
+    def __init__(self, spec: dict[str, Any], recent: int = 3, **settings: Any) -> None:
+        super().__init__(spec, **settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "method", "used"), [(None, OfThree, 3), (None, _Actor, 10), (2, OfThree, 2), (None, QPA, 10)]
+)
+def test_the_window_is_the_method_s_unless_it_is_given(
+    given: int | None, method: type[Method], used: int, tmp_path: Path
+) -> None:
+    """And what was used stands in the label store."""
+    query, module = PolicyAlignedQuery(given), data()
+    if method is QPA:
+        query.begin(QPA(module.spec).hparams)
+    else:
+        fit(tmp_path, ask(Diary(), query=query, uniform_first=False), module, method)  # type: ignore[arg-type]
+        settings = stored(tmp_path, module).origin("seed0", 1)
+        assert settings is not None and settings["strategy"]["recent"] == used
+    assert query.recent == used
 
 
 # Answers outlive what was asked about ----------------------------------------------------------------------------------
@@ -245,6 +296,27 @@ def test_a_crash_after_the_answers_and_before_the_checkpoint(tmp_path: Path, mon
     assert torch.equal(module.source.packed, resumed.source.packed)
     assert torch.equal(module.source.reward, resumed.source.reward)
     assert_same(one.labels, two.labels)
+
+
+def test_a_large_round_is_answered_and_committed_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds of 10 in parts of 4, 4, 2: the same answers; a crash in the second part keeps the first."""
+
+    class Crashing(Diary):
+        def answer(self, query: Query, clips: Clips, keys: torch.Tensor) -> Answer:
+            if len(self.keys) == 4:
+                raise RuntimeError("killed")
+            return super().answer(query, clips, keys)
+
+    module, resumed, teacher = data(), data(), Diary()
+    whole = fit(tmp_path / "whole", ask(Diary()), module)
+    monkeypatch.setattr("lightning_pbrl.callbacks.ask_teacher.ANSWERED", 4)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(tmp_path / "broken", ask(Crashing()), data())
+    assert stored(tmp_path / "broken", module).spent() == 14
+    parts = fit(tmp_path / "broken", ask(teacher), resumed)
+    assert teacher.sizes == [4, 2, 4, 1] and teacher.keys[0] == question_keys(0, 14, 4).tolist()
+    assert_same(whole.labels, parts.labels)
+    assert torch.equal(module.source.packed, resumed.source.packed)
 
 
 def test_half_a_round_is_completed(tmp_path: Path) -> None:

@@ -313,6 +313,14 @@ def contents(replay: Replay) -> list:
     return [*figures, solved, replay.packed[rows].tolist(), replay.reward[rows].tolist(), len(pool)]
 
 
+def test_a_state_is_as_large_as_what_is_stored() -> None:
+    """4 (2 O + A + 4) bytes per env step, whatever the capacity (docs/online.md)."""
+    replay = empty(10_000)
+    random_run(replay, 17, seed=0)
+    tensors = [value for value in saved(replay).values() if isinstance(value, torch.Tensor)]
+    assert sum(value.untyped_storage().nbytes() for value in tensors) == 34 * 4 * (2 * 2 + 1 + 4)
+
+
 @pytest.mark.parametrize("steps", [5, 6, 17])
 @pytest.mark.parametrize("capacity", [12, 40])
 def test_a_state_goes_on_as_if_nothing_had_happened(steps: int, capacity: int) -> None:

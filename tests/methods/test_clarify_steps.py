@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from typing import Any
 
 import pytest
@@ -228,6 +229,19 @@ def test_embeddings_of_a_query(readout: str, monkeypatch: pytest.MonkeyPatch) ->
     torch.testing.assert_close(z[4, 1], expected, atol=1e-5, rtol=0)
     monkeypatch.setattr("lightning_pbrl.methods.clarify.EMBED_TILE", 4)
     torch.testing.assert_close(method.embed(query), z, atol=1e-5, rtol=0)
+    # Of a tile nothing stays but what is asked for: candidates x steps would be tens of megabytes.
+    tiles: list[Any] = []
+    segment = method.encoder.segment
+
+    def noted(*args: torch.Tensor) -> torch.Tensor:
+        assert all(tile() is None for tile in tiles[:-1])
+        tiles.append(weakref.ref(z := segment(*args)))
+        return z
+
+    monkeypatch.setattr(method.encoder, "segment", noted)
+    again = method.embed(query)
+    torch.testing.assert_close(again, z, atol=1e-5, rtol=0)
+    assert len(tiles) == 5 and again.untyped_storage().nbytes() == 20 * 16 * 4  # whole tiles
     # Another first state: the whole segment's embedding moves, the released code's does not.
     method.source.packed[int(query.start[4, 1])] += 1
     moved = (method.embed(query) - z).abs().amax(-1)[4, 1]

@@ -18,6 +18,7 @@ from lightning_pbrl.envs.base import Array, Simulator
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.sac import SAC
 from lightning_pbrl.nn.state_entropy import nearest_distance
+from lightning_pbrl.train_cli import LAST, RoundCheckpoint
 
 
 class PointPhysics:
@@ -279,6 +280,20 @@ def test_resume_inside_pre_training_and_after_is_an_uninterrupted_run(tmp_path: 
         assert torch.equal(straight.source.packed, resumed.source.packed)
         assert torch.equal(straight.source.reward, resumed.source.reward)
         assert read_csv(tmp_path / "straight") == read_csv(folder)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_resume_after_a_round_of_random_steps_alone(tmp_path: Path) -> None:
+    """Round 0 makes no update, and is saved all the same: its random steps are not taken again."""
+    straight = fit(tmp_path / "straight", reward="random")
+    folder = tmp_path / "resumed"
+    first = fit(folder, reward="random", trainer={"max_epochs": 1, "callbacks": [RoundCheckpoint()]})
+    assert first.trainer.global_step == 0 and first.env_steps == 20
+    resumed = fit(folder, reward="random", ckpt_path=folder / LAST, trainer={"callbacks": [RoundCheckpoint()]})
+    assert resumed.events_of("round 0", "round 1") == [(20, 0)] and resumed.trainer.current_epoch == 4
+    assert_same(straight.state_dict(), resumed.state_dict())
+    assert torch.equal(straight.source.packed, resumed.source.packed)
+    assert read_csv(tmp_path / "straight") == read_csv(folder)
 
 
 def test_it_learns_to_stand_where_the_reward_is(tmp_path: Path) -> None:

@@ -259,10 +259,9 @@ def test_describe_is_plain_json() -> None:
 
 def test_realised_rates_by_hand() -> None:
     reward = pairs((0, 1), (0, 1), (0, 1), (1, 1), (0, 1), (0, 1))
-    clips = Clips(torch.zeros(6, 2, 1, 1), torch.zeros(6, 2, 1, 1), reward)
     status = torch.tensor([1, 1, 2, 1, 3, 0])  # right, wrong, equal, exact tie answered, skipped, pending
     answer = Answer(torch.tensor([1.0, 0.0, 0.5, 0.0, float("nan"), float("nan")]), status)
-    assert realised_rates(answer, clips) == pytest.approx(
+    assert realised_rates(answer, reward) == pytest.approx(
         {
             "teacher/skip_rate": 1 / 5,
             "teacher/clear_ratio": 4 / 5,
@@ -270,14 +269,13 @@ def test_realised_rates_by_hand() -> None:
             "teacher/error_rate": 1 / 3,
         }
     )
-    blind = realised_rates(answer, clips._replace(reward=torch.full_like(reward, float("nan"))))
+    blind = realised_rates(answer, torch.full_like(reward, float("nan")))
     assert "teacher/error_rate" not in blind
     assert blind["teacher/skip_rate"] == 1 / 5
 
 
 def test_realised_rates_of_nothing() -> None:
-    clips = Clips(torch.zeros(0, 2, 1, 1), torch.zeros(0, 2, 1, 1), torch.zeros(0, 2, 1))
     answer = Answer(torch.empty(0), torch.empty(0, dtype=torch.int64))
-    assert realised_rates(answer, clips) == {
+    assert realised_rates(answer, torch.zeros(0, 2, 1)) == {
         "teacher/skip_rate": 0.0, "teacher/clear_ratio": 1.0, "teacher/equal_rate": 0.0, "teacher/error_rate": 0.0
     }  # fmt: skip
