@@ -151,7 +151,8 @@ def preference_information(returns: Array) -> Array:
 def probability(returns: Array) -> Array:
     """P(second preferred) per member, the logistic function of the difference of returns: (E, B, 2) -> (E, B)."""
     difference = np.asarray(returns[..., 1], np.float64) - returns[..., 0]
-    return np.asarray(np.where(difference < 0, 1.0, np.exp(-np.abs(difference))) / (1.0 + np.exp(-np.abs(difference))))
+    small = np.exp(-np.abs(difference))  # never overflows
+    return np.asarray(np.where(difference < 0, small, 1.0) / (1.0 + small))
 
 
 def _finite(x: Array, y: Array) -> tuple[Array, Array]:

@@ -15,6 +15,7 @@ from lightning_pbrl.reports.plot import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
 
 Array = npt.NDArray[Any]
 
@@ -78,9 +79,17 @@ def write_table(table: Mapping[str, Sequence[Any] | Array], path: Path) -> Path:
 
 def label(axes: Axes, x: str, y: str, title: str = "") -> None:
     """Names of both axes, and a title that says the number to take home."""
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set_xlabel(x, fontsize="small")
+    axes.set_ylabel(y, fontsize="small")
+    axes.tick_params(labelsize="small")
     axes.set_title(title, fontsize="medium")
+
+
+def colour_bar(axes: Axes, drawn: ScalarMappable, name: str, text: Callable[[float, float | None], str] | None = None) -> None:
+    """The scale of colours beside a panel, in its letters."""
+    bar = axes.figure.colorbar(drawn, ax=axes, format=text)
+    bar.set_label(name, fontsize="small")
+    bar.ax.tick_params(labelsize="small")
 
 
 def legend(axes: Axes) -> None:
@@ -109,6 +118,7 @@ def shares(axes: Axes, groups: Sequence[tuple[str, Array, str]], edges: Array | 
         axes.stairs(counts / len(values), edges, color=colour, linewidth=1.4, label=text)
         if mark_means:
             axes.axvline(float(values.mean()), color=colour, linestyle="--", linewidth=1.2)
+    axes.set_ylim(0, 1.25 * axes.get_ylim()[1])  # room for the legend
     legend(axes)
     return edges
 

@@ -19,6 +19,7 @@ from lightning_pbrl.reports.panels import (
     GREY,
     ORANGE,
     Panel,
+    colour_bar,
     histogram_edges,
     histogram_table,
     label,
@@ -37,9 +38,12 @@ MOST_LEVELS = 20
 """Different ratings up to which every one is a bar of its own."""
 
 
-def last_asking(records: Sequence[Record]) -> Record | None:
-    """The newest record that asked anything."""
-    return next((record for record in reversed(records) if len(record.questions)), None)
+def last_asking(records: Sequence[Record], kind: int) -> tuple[Record, Questions] | None:
+    """The newest record that asked questions of a kind, and those."""
+    for record in reversed(records):
+        if (record.questions.kind == kind).any():
+            return record, record.questions.take(record.questions.kind == kind)
+    return None
 
 
 def _asked(records: Sequence[Record], kind: int) -> Questions:
@@ -50,41 +54,39 @@ def _asked(records: Sequence[Record], kind: int) -> Questions:
 
 def pair_scores(records: Sequence[Record]) -> Panel | None:
     """Information of random pairs and of those that the newest asking round chose."""
-    record = last_asking(records)
-    if record is None:
+    found = last_asking(records, PAIR)
+    if found is None:
         return None
-    chosen = record.questions.take(record.questions.kind == PAIR).score
-    return _scores("pair-scores", record.sample.score, chosen, BITS, "pairs", "random pairs", BLUE)
+    return _scores("pair-scores", found[0].sample.score, found[1].score, BITS, "pairs", BLUE)
 
 
 def rating_scores(records: Sequence[Record]) -> Panel | None:
     """Spread of the predicted return of random clips and of those that the newest asking round had rated."""
-    record = last_asking(records)
-    if record is None:
+    found = last_asking(records, RATING)
+    if found is None:
         return None
-    chosen = record.questions.take(record.questions.kind == RATING).score
-    return _scores("rating-scores", record.sample.spread, chosen, SPREAD, "clips", "random clips", ORANGE)
+    return _scores("rating-scores", found[0].sample.spread, found[1].score, SPREAD, "clips", ORANGE)
 
 
-def _scores(name: str, random: Array, chosen: Array, axis: str, what: str, random_name: str, colour: str) -> Panel | None:
-    groups = [(random_name, random[np.isfinite(random)], GREY), ("asked", chosen[np.isfinite(chosen)], colour)]
+def _scores(name: str, random: Array, chosen: Array, axis: str, what: str, colour: str) -> Panel | None:
+    groups = [(f"random {what}", random[np.isfinite(random)], GREY), ("asked", chosen[np.isfinite(chosen)], colour)]
     if not all(len(values) for _, values, _ in groups):
         return None
     edges = histogram_edges([values for _, values, _ in groups])
 
     def draw(axes: Axes) -> None:
         shares(axes, groups, edges, mark_means=True)
-        label(axes, axis, f"share of {what}", "what the newest round chose")
+        label(axes, axis, f"share of {what}", f"{what} that were asked last")
 
     return Panel(name, histogram_table(groups, edges), draw)
 
 
 def score_against_gap(records: Sequence[Record]) -> Panel | None:
     """Information of a pair against how different its clips truly are."""
-    record = last_asking(records)
-    if record is None:
+    found = last_asking(records, PAIR)
+    if found is None:
         return None
-    sample, asked = record.sample, record.questions.take(record.questions.kind == PAIR)
+    sample, asked = found[0].sample, found[1]
     true = np.concatenate([sample.true.reshape(-1, 2), asked.true])
     score = np.concatenate([sample.score, asked.score])
     gap, chosen = np.abs(true[:, 1] - true[:, 0]), np.arange(len(true)) >= len(sample.score)
@@ -98,18 +100,17 @@ def score_against_gap(records: Sequence[Record]) -> Panel | None:
             text = f"{name} (n = {some.sum()})"
             axes.scatter(gap[some], score[some], s=size, color=colour, alpha=0.7, linewidths=0, label=text)
         legend(axes)
-        label(axes, "|true return difference| (environment reward)", BITS, "how close were the pairs it chose?")
+        label(axes, "|true return difference| (environment reward)", BITS, "how close were the pairs asked last?")
 
     return Panel("score-against-gap", {"gap": gap[known], "score": score[known], "asked": chosen[known].astype(int)}, draw)
 
 
 def rated_returns(records: Sequence[Record]) -> Panel | None:
     """True returns of random clips and of those that the newest asking round had rated."""
-    record = last_asking(records)
-    if record is None:
+    found = last_asking(records, RATING)
+    if found is None:
         return None
-    chosen = record.questions.take(record.questions.kind == RATING).true[:, 0]
-    groups = [("random clips", record.sample.true, GREY), ("rated clips", chosen, ORANGE)]
+    groups = [("random clips", found[0].sample.true, GREY), ("rated clips", found[1].true[:, 0], ORANGE)]
     groups = [(name, values[np.isfinite(values)], colour) for name, values, colour in groups]
     if not all(len(values) for _, values, _ in groups):
         return None
@@ -117,7 +118,7 @@ def rated_returns(records: Sequence[Record]) -> Panel | None:
 
     def draw(axes: Axes) -> None:
         shares(axes, groups, edges)
-        label(axes, "true return of a clip (environment reward)", "share of clips", "which clips were rated last")
+        label(axes, "true clip return (environment reward)", "share of clips", "clips that were rated last")
 
     return Panel("rated-returns", histogram_table(groups, edges), draw)
 
@@ -137,7 +138,7 @@ def pair_heat_map(records: Sequence[Record]) -> Panel | None:
     def draw(axes: Axes) -> None:
         shown = np.ma.masked_equal(counts.T, 0)
         mesh = axes.pcolormesh(edges, edges, shown, cmap="cividis", vmin=0)
-        axes.figure.colorbar(mesh, ax=axes, label="pairs asked")
+        colour_bar(axes, mesh, "pairs asked")
         axes.plot(edges[[0, -1]], edges[[0, -1]], color="0.5", linewidth=0.8, linestyle=":")
         unit = " (environment reward)" if which == "true" else ""
         label(axes, f"{which} return, first clip{unit}", f"{which} return, second clip", f"the {len(returns)} pairs asked so far")
@@ -190,7 +191,7 @@ def ratings_against_returns(records: Sequence[Record]) -> Panel | None:
         return None
     known = bool(np.isfinite(asked.true[:, 0]).all())
     returns = asked.true[:, 0] if known else asked.predicted[:, 0]
-    which = "true return of a clip (environment reward)" if known else "predicted return of a clip"
+    which = "true clip return (environment reward)" if known else "predicted clip return"
 
     def draw(axes: Axes) -> None:
         axes.scatter(returns, asked.value, s=12, color=ORANGE, alpha=0.6, linewidths=0)
@@ -212,8 +213,8 @@ def calibration(records: Sequence[Record]) -> Panel | None:
     strict = np.isfinite(true).all(1) & (true[:, 0] != true[:, 1])
     found = []
     for name, p, outcome, colour in (
-        ("random pairs, by true return", sample.probability[strict], (true[:, 1] > true[:, 0])[strict], GREY),
-        ("asked pairs, by answer", asked.probability[decided], asked.value[decided], BLUE),
+        ("random pairs", sample.probability[strict], (true[:, 1] > true[:, 0])[strict], GREY),
+        ("asked pairs", asked.probability[decided], asked.value[decided], BLUE),
     ):
         if len(p):
             found.append((name, reliability(p, outcome), colour))
@@ -234,8 +235,8 @@ def calibration(records: Sequence[Record]) -> Panel | None:
             axes.plot(bins.predicted[some], bins.observed[some], color=colour, linewidth=1.2)
             text = f"{name} (n = {bins.size.sum()}, ECE {bins.ece:.2f})"
             axes.scatter(bins.predicted[some], bins.observed[some], s=sizes, color=colour, label=text, zorder=2)
-        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-        legend(axes)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.3), yticks=np.linspace(0, 1, 6))
+        axes.legend(fontsize="x-small", loc="upper left")
         label(axes, "predicted P(second clip is better)", "share in which it was", "calibration of the preferences")
 
     return Panel("calibration", table, draw)

@@ -18,6 +18,7 @@ from lightning_pbrl.reports.panels import (
     GREY,
     ORANGE,
     Panel,
+    colour_bar,
     histogram_edges,
     histogram_table,
     label,
@@ -29,7 +30,7 @@ from lightning_pbrl.reports.panels import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TRUE, PREDICTED = "true return of a clip (environment reward)", "predicted return of a clip"
+TRUE, PREDICTED = "true clip return (environment reward)", "predicted clip return"
 WINDOW = 10
 """Evaluations over which episode returns are correlated."""
 
@@ -58,7 +59,7 @@ def returns_scatter(record: Record) -> Panel | None:
             ends = np.array([np.nanmin(true), np.nanmax(true)])
             axes.plot(ends, intercept + slope * ends, color=ORANGE, linewidth=1.6, label=f"fit, slope {number(slope)}")
         of_new = f", new clips {number(r_new)}" if new.any() and not new.all() else ""
-        label(axes, TRUE, PREDICTED, f"predicted against true return: r = {number(r)}{of_new}")
+        label(axes, TRUE, PREDICTED, f"true and predicted: r = {number(r)}{of_new}")
         axes.legend(fontsize="x-small", framealpha=0.7)
 
     return Panel("returns", {"true": true, "predicted": predicted, "spread": record.sample.spread, "new": new.astype(int)}, draw)
@@ -66,12 +67,12 @@ def returns_scatter(record: Record) -> Panel | None:
 
 def true_histogram(record: Record) -> Panel | None:
     """True returns of past and of new clips."""
-    return _histogram(record, record.sample.true, "true-histogram", TRUE, "what clips are worth")
+    return _histogram(record, record.sample.true, "true-histogram", TRUE, "true returns of the pool")
 
 
 def predicted_histogram(record: Record) -> Panel | None:
     """Predicted returns of past and of new clips."""
-    return _histogram(record, record.sample.predicted, "predicted-histogram", PREDICTED, "what the model thinks they are worth")
+    return _histogram(record, record.sample.predicted, "predicted-histogram", PREDICTED, "predicted returns of the pool")
 
 
 def _histogram(record: Record, values: Array, name: str, axis: str, title: str) -> Panel | None:
@@ -104,7 +105,7 @@ def binned_correlation(record: Record) -> Panel | None:
                 axes.text(x, place, str(n), ha="center", va="bottom" if above else "top", fontsize=6, color="0.35")
         axes.axhline(0, color="0.3", linewidth=0.8)
         axes.set_ylim(-1.1, 1.1)
-        label(axes, TRUE, "r within the bin", "correlation by bin (number of clips)")
+        label(axes, TRUE, "r within the bin", "correlation by bin (with number of clips)")
 
     return Panel("correlation-by-bin", bins._asdict(), draw)
 
@@ -118,7 +119,7 @@ def episode_returns(metrics: Metrics) -> Panel | None:
 
     def draw(axes: Axes) -> None:
         dots = axes.scatter(true, learned, c=steps, s=16, cmap="viridis")
-        axes.figure.colorbar(dots, ax=axes, label="env steps", format=thousands)
+        colour_bar(axes, dots, "env steps", thousands)
         r = number(pearson(true, learned))
         label(axes, "true episode return (environment reward)", "learned episode return", f"episodes: r = {r} over the run")
 
