@@ -80,7 +80,7 @@ class FeedbackDiagnostics(pl.Callback):
             self.seen = {"pair": 0 if given is None else len(given), "rating": 0}
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Method, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-        if batch_idx or not self.clips or "labels" not in pl_module.needs:
+        if batch_idx or not self._concerns(pl_module):
             return
         labels, before = _labels(pl_module), dict(self.seen or {})
         self.seen = {kind: len(found) for kind, found in labels.items()}
@@ -95,7 +95,7 @@ class FeedbackDiagnostics(pl.Callback):
             self._draw(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
-        if self.clips and "labels" in pl_module.needs:
+        if self._concerns(pl_module):
             learned = {kind: len(found) for kind, found in _labels(pl_module).items()}
             self._keep(trainer, pl_module, learned)
 
@@ -109,6 +109,10 @@ class FeedbackDiagnostics(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seen = state_dict["seen"]
 
+    def _concerns(self, method: Any) -> bool:
+        """Whether there is something to record: a method that learns from answers and predicts returns."""
+        return self.clips > 0 and "labels" in method.needs and hasattr(method, "returns")
+
     # A record ----------------------------------------------------------------------------------------------------------
 
     def _keep(self, trainer: pl.Trainer, method: Method, learned: dict[str, int], *asked: Labels) -> None:
@@ -117,7 +121,7 @@ class FeedbackDiagnostics(pl.Callback):
         try:
             with untouched(method):
                 found = self._record(trainer, method, learned, asked)
-        except UserError:  # it scores no segments, or nothing that could be shown is stored yet
+        except UserError:  # nothing that could be shown is stored yet, or it scores no segments
             return
         self.records = [record for record in self.records if record.round < number] + [found]
         if not trainer.is_global_zero:

@@ -88,6 +88,11 @@ class Sample(NamedTuple):
     probability: Array
     score: Array
 
+    @staticmethod
+    def join(parts: Sequence[Sample]) -> Sample:
+        """The clips and pairs of all parts, at least one, in order."""
+        return Sample(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
 
 class Record(NamedTuple):
     """One round edge of a run.

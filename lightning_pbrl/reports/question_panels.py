@@ -12,7 +12,7 @@ import numpy as np
 
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.reports.feedback_numbers import line, pearson, reliability
-from lightning_pbrl.reports.feedback_record import PAIR, RATING, Questions, Record
+from lightning_pbrl.reports.feedback_record import NO_QUESTIONS, PAIR, RATING, Questions, Record, Sample
 from lightning_pbrl.reports.metrics import Array
 from lightning_pbrl.reports.panels import (
     BLUE,
@@ -32,18 +32,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BITS, SPREAD = "information of the answer (bits)", "spread of the predicted return"
+ENOUGH = 30
+"""Questions that a picture of the last ones shows at least, if so many were asked: some methods ask two or three a round."""
 HEAT_BINS = 12
 """Per side of the two-dimensional histogram."""
 MOST_LEVELS = 20
 """Different ratings up to which every one is a bar of its own."""
 
 
-def last_asking(records: Sequence[Record], kind: int) -> tuple[Record, Questions] | None:
-    """The newest record that asked questions of a kind, and those."""
+def newest(records: Sequence[Record], kind: int) -> tuple[Sample, Questions] | None:
+    """The last questions of a kind, of as many rounds as it takes to show :data:`ENOUGH`, and the samples of those rounds."""
+    samples: list[Sample] = []
+    asked = NO_QUESTIONS
     for record in reversed(records):
-        if (record.questions.kind == kind).any():
-            return record, record.questions.take(record.questions.kind == kind)
-    return None
+        some = record.questions.take(record.questions.kind == kind)
+        if len(some) and len(asked) < ENOUGH:
+            samples.append(record.sample)
+            asked = Questions.join([some, asked])
+    return (Sample.join(samples[::-1]), asked) if samples else None
 
 
 def _asked(records: Sequence[Record], kind: int) -> Questions:
@@ -53,19 +59,19 @@ def _asked(records: Sequence[Record], kind: int) -> Questions:
 
 
 def pair_scores(records: Sequence[Record]) -> Panel | None:
-    """Information of random pairs and of those that the newest asking round chose."""
-    found = last_asking(records, PAIR)
+    """Information of random pairs and of those that were asked last."""
+    found = newest(records, PAIR)
     if found is None:
         return None
-    return _scores("pair-scores", found[0].sample.score, found[1].score, BITS, "pairs", BLUE)
+    return _scores("pair-scores", found[0].score, found[1].score, BITS, "pairs", BLUE)
 
 
 def rating_scores(records: Sequence[Record]) -> Panel | None:
-    """Spread of the predicted return of random clips and of those that the newest asking round had rated."""
-    found = last_asking(records, RATING)
+    """Spread of the predicted return of random clips and of those that were rated last."""
+    found = newest(records, RATING)
     if found is None:
         return None
-    return _scores("rating-scores", found[0].sample.spread, found[1].score, SPREAD, "clips", ORANGE)
+    return _scores("rating-scores", found[0].spread, found[1].score, SPREAD, "clips", ORANGE)
 
 
 def _scores(name: str, random: Array, chosen: Array, axis: str, what: str, colour: str) -> Panel | None:
@@ -83,10 +89,10 @@ def _scores(name: str, random: Array, chosen: Array, axis: str, what: str, colou
 
 def score_against_gap(records: Sequence[Record]) -> Panel | None:
     """Information of a pair against how different its clips truly are."""
-    found = last_asking(records, PAIR)
+    found = newest(records, PAIR)
     if found is None:
         return None
-    sample, asked = found[0].sample, found[1]
+    sample, asked = found
     true = np.concatenate([sample.true.reshape(-1, 2), asked.true])
     score = np.concatenate([sample.score, asked.score])
     gap, chosen = np.abs(true[:, 1] - true[:, 0]), np.arange(len(true)) >= len(sample.score)
@@ -106,11 +112,11 @@ def score_against_gap(records: Sequence[Record]) -> Panel | None:
 
 
 def rated_returns(records: Sequence[Record]) -> Panel | None:
-    """True returns of random clips and of those that the newest asking round had rated."""
-    found = last_asking(records, RATING)
+    """True returns of random clips and of those that were rated last."""
+    found = newest(records, RATING)
     if found is None:
         return None
-    groups = [("random clips", found[0].sample.true, GREY), ("rated clips", found[1].true[:, 0], ORANGE)]
+    groups = [("random clips", found[0].true, GREY), ("rated clips", found[1].true[:, 0], ORANGE)]
     groups = [(name, values[np.isfinite(values)], colour) for name, values, colour in groups]
     if not all(len(values) for _, values, _ in groups):
         return None
