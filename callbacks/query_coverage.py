@@ -40,8 +40,8 @@ class QueryCoverage(pl.Callback):
         self.points, self.episodes = points, episodes
         self.rounds: list[Coverage] = []
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
-        if trainer.current_epoch == 0:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
+        if trainer.current_epoch == 0:  # known here, not yet in on_fit_start
             self.rounds = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Method, batch: Any, batch_idx: int) -> None:  # type: ignore[override]

@@ -56,30 +56,57 @@ def collect_command(args: list[str]) -> None:
 
 
 def plot_command(args: list[str]) -> None:
-    """``lightning-pbrl plot RUN...``: learning curves over seeds and an IQM table, or the embeddings or questions of runs."""
+    """``lightning-pbrl plot RUN...``: learning curves over seeds and an IQM table, or pictures of one subject."""
     parser = Arguments("lightning-pbrl plot", description="Learning curves with 95 % bootstrap intervals.")
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold run folders")
+    parser.add_argument("--metric", help="metric to draw (default: the main ones that were logged, one panel each)")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--metric", help="metric to draw (default: the main ones that were logged, one panel each)")
     what.add_argument("--embedding", action="store_true", help="draw each run's embedding and its distances, one row per run")
     what.add_argument(
         "--coverage", action="store_true", help="draw where each run asked and where its policy went, one row per run"
     )
+    what.add_argument(
+        "--feedback", action="store_true", help="a sheet per run: predicted and true returns, what was asked, calibration"
+    )
+    what.add_argument(
+        "--efficiency", action="store_true", help="compare stages by the env steps and by the labels that --metric has cost"
+    )
+    what.add_argument("--mix", action="store_true", help="draw how each stage shared its budget between pairs and ratings")
+    parser.add_argument("--round", type=int, help="with --feedback: as of this round (default: the newest)")
+    parser.add_argument("--x", choices=["labels", "env_steps"], help="with --efficiency: against this only (default: both)")
+    parser.add_argument("--middle", choices=["mean", "iqm"], help="with --efficiency: mean (default) or interquartile mean")
     parser.add_argument("--out", type=Path, default=Path("plot.png"), help="picture to write (default plot.png)")
     options = parser.parse_args(args)
+    for name, belongs in (("round", options.feedback), ("x", options.efficiency), ("middle", options.efficiency)):
+        if getattr(options, name) is not None and not belongs:
+            owner = "--feedback" if name == "round" else "--efficiency"
+            raise UserError(f"lightning-pbrl plot: --{name} belongs to {owner}; add that, or leave --{name} out.")
+    if options.metric and (options.embedding or options.coverage or options.feedback or options.mix):
+        raise UserError("lightning-pbrl plot: --metric belongs to learning curves and --efficiency; leave it out.")
     from rich.console import Console
 
     from lightning_pbrl.reports.coverage import plot_coverage
+    from lightning_pbrl.reports.efficiency import plot_efficiency
     from lightning_pbrl.reports.embedding import plot_embeddings
+    from lightning_pbrl.reports.feedback_sheet import plot_feedback
+    from lightning_pbrl.reports.mix import plot_mix
     from lightning_pbrl.reports.plot import plot, summary_table
 
     for path in options.runs:
         if not path.exists():
             raise UserError(f"There is no run folder {path}; give folders that fit or run have written.")
     console = Console()
-    if options.embedding or options.coverage:
-        draw = plot_embeddings if options.embedding else plot_coverage
-        console.print(f"wrote {draw(options.runs, options.out)}", soft_wrap=True)
+    written: list[Path] = []
+    if options.feedback:
+        written = plot_feedback(options.runs, options.out, options.round)
+    elif options.efficiency:
+        written = [plot_efficiency(options.runs, options.out, options.metric, options.x, options.middle or "mean")]
+    elif options.embedding or options.coverage or options.mix:
+        draw = plot_embeddings if options.embedding else plot_coverage if options.coverage else plot_mix
+        written = [draw(options.runs, options.out)]
+    if written:
+        for path in written:
+            console.print(f"wrote {path}", soft_wrap=True)
         return
     console.print(f"wrote {plot(options.runs, options.out, options.metric)}", soft_wrap=True)
     console.print(summary_table(options.runs, [options.metric] if options.metric else None))

@@ -20,6 +20,7 @@ from lightning_pbrl import registry
 from lightning_pbrl.arguments import with_packaged_configs
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.callbacks.embedding_map import EmbeddingMap
+from lightning_pbrl.callbacks.feedback_diagnostics import FeedbackDiagnostics
 from lightning_pbrl.callbacks.learning_curve import LearningCurve
 from lightning_pbrl.callbacks.progress import RoundProgress
 from lightning_pbrl.callbacks.query_coverage import QueryCoverage
@@ -115,6 +116,7 @@ class TrainCLI(LightningCLI):
         parser.add_lightning_class_args(RecordVideo, "video")
         parser.add_lightning_class_args(EmbeddingMap, "embedding")
         parser.add_lightning_class_args(QueryCoverage, "coverage")
+        parser.add_lightning_class_args(FeedbackDiagnostics, "feedback")
         parser.add_lightning_class_args(RoundProgress, "progress")
         parser.set_defaults({"video.every": None})  # films are asked for
         parser.link_arguments("run_dir", "trainer.default_root_dir")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from online_toys import WalkSimulator
 from toys import make_trainer
@@ -44,13 +46,14 @@ def fit(
     data: dict[str, Any] | None = None,
     ckpt_path: Path | None = None,
     trainer: dict[str, Any] | None = None,
+    around: Sequence[pl.Callback] = (),
     **settings: Any,
 ) -> Any:
     """Rounds of 40 steps after 40; by default 6 questions in the rounds 1 and 2."""
     module = OnlineDataModule(WalkSimulator(20), segment_length=5, eval_episodes=2, eval_envs=2, **(data or {}))
     asking = {"teacher": SimulatedTeacher(), "budget": 12, "per_round": 6, "first_round": 1, **(ask or {})}
     method = build(cls, reward_model, **settings)
-    make_trainer(folder, [AskTeacher(**asking)], **(trainer or {})).fit(method, module, ckpt_path=ckpt_path)
+    make_trainer(folder, [AskTeacher(**asking), *around], **(trainer or {})).fit(method, module, ckpt_path=ckpt_path)
     return method
 
 

@@ -166,6 +166,10 @@ class Replay(Transitions):
             return (self.steps - 1 - age) % self.lane
         return age % self.num_envs * self.lane + (self.steps - 1 - age // self.num_envs) % self.lane
 
+    def age(self, rows: Tensor) -> Tensor:
+        """How many steps ago each of these rows of the ring was written, same shape; 0 for those of the newest step."""
+        return (self.steps - 1 - rows % self.lane) % self.lane
+
     def uniform_rows(self, u: Tensor) -> Tensor:
         """Ids of rows drawn uniformly from all that are stored: ``u`` in [0, 1), float64, any shape -> ids."""
         return self.rows_of_age((u * self.size).long())

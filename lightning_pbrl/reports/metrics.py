@@ -162,12 +162,12 @@ def _rows(file: Path) -> list[dict[str, float]]:
 def over(metrics: Mapping[str, Series], name: str, count: str = "labels") -> Series:
     """A metric against the number of questions asked (or of env steps made) so far, in place of gradient updates.
 
-    Where several values belong to one number, the last is kept. A teacher's rates are logged where a round
-    starts, before its updates, so they belong to the labels of the updates that follow; all else to those before.
+    Where several values belong to one number, the last is kept. What is said of a round's questions is logged where the round
+    starts, before its updates, so it belongs to the labels of the updates that follow; all else to those before.
     """
     series, counted = metrics[name], metrics[count]
     after = np.searchsorted(counted.step, series.step, side="right")
-    index = after if name.startswith("teacher/") and count == "labels" else after - 1
+    index = after if name.startswith(("teacher/", "query/", "labels/")) and count == "labels" else after - 1
     so_far = counted.value[index.clip(0, len(counted.value) - 1)]
     last = np.append(so_far[1:] != so_far[:-1], True)
     return Series(so_far[last], series.value[last])

@@ -1,0 +1,253 @@
+"""How the learned reward agrees with the true one, and what was asked: a record per round, a sheet of pictures on the way."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Labels, Query
+from lightning_pbrl.data.segments import SegmentPool, segment_rows
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.base import Method
+from lightning_pbrl.reports.embedding import run_name
+from lightning_pbrl.reports.feedback_numbers import pearson, preference_information, probability, spearman
+from lightning_pbrl.reports.feedback_record import (
+    FILE,
+    NO_QUESTIONS,
+    PAIR,
+    RATING,
+    Questions,
+    Record,
+    Sample,
+    read_records,
+    write_records,
+)
+from lightning_pbrl.reports.feedback_sheet import write_sheet
+from lightning_pbrl.reports.metrics import read_metrics, run_at
+from lightning_pbrl.rng import stream
+
+Array = npt.NDArray[Any]
+STEPS = 2_000
+"""Most steps of the sample that are compared one by one."""
+
+
+class FeedbackDiagnostics(pl.Callback):
+    """Keeps a record of every round that asks, and of the end (:mod:`lightning_pbrl.reports.feedback_record`).
+
+    A round is recorded when its questions are answered and nothing has been learned from them yet. The run folder gets
+    ``feedback.npz`` and ``feedback.png``, one row of the log ``reward/pearson`` and ``reward/spearman`` (of true and predicted
+    returns of random clips), ``reward/pearson_step`` and ``query/true_gap_mean`` (mean difference of the true returns of the
+    pairs asked). ``labels`` and ``env_steps`` of that row are those the model had seen. Without true rewards these numbers are
+    left out. True rewards are read for this and for nothing else, and no random stream of the run is touched.
+
+    Methods that do not learn from answers, or predict no returns, are passed over. The cost of a record does not depend on the
+    data: one scoring of ``clips`` clips and of the round's questions, and of at most 2,000 single steps.
+
+    Args:
+        clips: random clips per record; 0 records and draws nothing.
+        every_seconds: shortest time between two drawings of ``feedback.png``; the end of a fit always draws.
+
+    Raises:
+        UserError: for a single clip or a negative number.
+    """
+
+    def __init__(self, clips: int = 500, every_seconds: float = 30.0) -> None:
+        if clips < 0 or clips == 1:
+            raise UserError(f"feedback.clips is {clips}: give at least 2 clips, or 0 to record nothing.")
+        self.clips, self.every_seconds = clips - clips % 2, every_seconds
+        self.records: list[Record] = []
+        self.seen: dict[str, int] | None = None  # answers of each kind before this round's
+        self._drawn = float("-inf")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
+        """A resumed run goes on with the records of the rounds it has finished, a new one begins without any."""
+        path, number = Path(trainer.default_root_dir) / FILE, trainer.current_epoch
+        kept = read_records(path) if self.clips and number > 0 and path.is_file() else []
+        self.records = [record for record in kept if record.round <= number]
+        if number == 0 or self.seen is None:
+            given = trainer.datamodule.labels  # type: ignore[attr-defined]
+            self.seen = {"pair": 0 if given is None else len(given), "rating": 0}
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Method, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        if batch_idx or not self._concerns(pl_module):
+            return
+        labels, before = _labels(pl_module), dict(self.seen or {})
+        self.seen = {kind: len(found) for kind, found in labels.items()}
+        if not pl_module.asked.this_round:
+            return
+        asked = []
+        for kind, found in labels.items():
+            count = min(len(found) - before.get(kind, 0), pl_module.asked.this_round)
+            asked.append(found.take(torch.arange(len(found) - count, len(found), device=found.value.device)))
+        self._keep(trainer, pl_module, before, *asked)
+        if time.monotonic() - self._drawn >= self.every_seconds:
+            self._draw(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
+        if self._concerns(pl_module):
+            learned = {kind: len(found) for kind, found in _labels(pl_module).items()}
+            self._keep(trainer, pl_module, learned)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
+        if self.records:
+            self._draw(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seen = state_dict["seen"]
+
+    def _concerns(self, method: Any) -> bool:
+        """Whether there is something to record: a method that learns from answers and predicts returns."""
+        return self.clips > 0 and "labels" in method.needs and hasattr(method, "returns")
+
+    # A record ----------------------------------------------------------------------------------------------------------
+
+    def _keep(self, trainer: pl.Trainer, method: Method, learned: dict[str, int], *asked: Labels) -> None:
+        """Record this round edge, and write and log it on rank 0; nothing where the method predicts no returns."""
+        number = trainer.current_epoch
+        try:
+            with untouched(method):
+                found = self._record(trainer, method, learned, asked)
+        except UserError:  # nothing that could be shown is stored yet, or it scores no segments
+            return
+        self.records = [record for record in self.records if record.round < number] + [found]
+        if not trainer.is_global_zero:
+            return
+        write_records(trainer.default_root_dir, self.records)
+        row = {"labels": float(found.pairs + found.ratings), **scalars(found)}
+        if method.collector is not None:
+            row["env_steps"] = float(found.env_steps)
+        for logger in trainer.loggers:  # a row of its own: what a hook logs joins the row of the block that follows
+            logger.log_metrics(row, step=trainer.global_step)
+
+    def _record(self, trainer: pl.Trainer, method: Any, learned: dict[str, int], asked: tuple[Labels, ...]) -> Record:
+        source, number = method.source, trainer.current_epoch
+        pool = source.pool(trainer.datamodule.segment_length, context=method.context)  # type: ignore[attr-defined]
+        rng = stream(method.seed, "feedback", number)
+        before = self.records[-1].env_steps if self.records and self.records[-1].round < number else 0
+        sample, steps = self._sample(method, pool, rng, before)
+        parts = [questions(method, labels) for labels in asked if len(labels)]
+        return Record(
+            round=number,
+            updates=trainer.global_step,
+            env_steps=method.env_steps,
+            pairs=learned.get("pair", 0),
+            ratings=learned.get("rating", 0),
+            pearson_step=steps,
+            sample=sample,
+            questions=Questions.join(parts) if parts else NO_QUESTIONS,
+        )
+
+    def _sample(self, method: Any, pool: SegmentPool, rng: torch.Generator, before: int) -> tuple[Sample, float]:
+        """Random clips, and the correlation over their steps."""
+        source = method.source
+        query = Query("pair", pool.draw(self.clips, rng).view(-1, 2), pool.length)
+        true, returns = _numpy(source.true_returns(query)), _numpy(method.returns(query))
+        new = torch.zeros(self.clips, dtype=torch.bool)
+        if source.forgets:
+            new = (source.steps - source.age(query.start.flatten())) * source.num_envs > before
+        rows = segment_rows(query.start.flatten(), pool.length).flatten()
+        some = rows[torch.randperm(len(rows), generator=rng)[:STEPS]].to(source.device)
+        spread = returns.std(0) if len(returns) > 1 else np.full(true.shape, np.nan)
+        sample = Sample(
+            true=_column(true),
+            predicted=_column(returns.mean(0)),
+            spread=_column(spread),
+            new=new.numpy(),
+            probability=_column(probability(returns).mean(0)),
+            score=_column(preference_information(returns)),
+        )
+        return sample, self._step_correlation(method, some)
+
+    def _step_correlation(self, method: Any, rows: Tensor) -> float:
+        """Correlation of true and learned reward over single rows; NaN where a reward depends on more than its row."""
+        if type(method).reward is Method.reward or type(method).relabel is not Method.relabel:
+            return float("nan")
+        learned = method.combine(method.reward(method.source.features()[rows]))
+        return pearson(_numpy(method.source.reward[rows]), _numpy(learned))
+
+    def _draw(self, trainer: pl.Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            logger.save()
+        run = run_at(trainer.default_root_dir)
+        try:
+            write_sheet(self.records, read_metrics(run.path), run.path / "feedback.png", run_name(run))
+        except UserError as error:  # a picture is not worth a run
+            warnings.warn(str(error), stacklevel=2)
+        self._drawn = time.monotonic()
+
+
+def questions(method: Any, labels: Labels) -> Questions:
+    """What these answered questions were about, and what the model thinks of them now."""
+    rating = labels.start.shape[1] == 1
+    query = Query("rating" if rating else "pair", labels.start, labels.length)
+    true, returns = _numpy(method.source.true_returns(query)), _numpy(method.returns(query))
+    nothing = np.full(len(labels), np.nan)
+    if rating:
+        likely, score = nothing, returns[..., 0].std(0) if len(returns) > 1 else nothing
+    else:
+        likely, score = probability(returns).mean(0), preference_information(returns)
+
+    def two(values: Array) -> Array:
+        beside = np.concatenate([values, nothing[:, None]], 1) if rating else values
+        return np.asarray(beside, np.float32)
+
+    return Questions(
+        kind=np.full(len(labels), RATING if rating else PAIR, np.int64),
+        true=two(true),
+        predicted=two(returns.mean(0)),
+        probability=_column(likely),
+        score=_column(score),
+        value=_column(_numpy(labels.value)),
+        status=labels.status.cpu().numpy(),
+    )
+
+
+def scalars(record: Record) -> dict[str, float]:
+    """What is logged of a record, by key, without what is not known."""
+    sample, asked = record.sample, record.questions
+    gap = np.abs(asked.true[asked.kind == PAIR, 1] - asked.true[asked.kind == PAIR, 0])
+    row = {
+        "reward/pearson": pearson(sample.true, sample.predicted),
+        "reward/spearman": spearman(sample.true, sample.predicted),
+        "reward/pearson_step": record.pearson_step,
+        "query/true_gap_mean": float(gap.mean()) if len(gap) else float("nan"),
+    }
+    return {key: value for key, value in row.items() if not math.isnan(value)}
+
+
+def _labels(method: Any) -> dict[str, Labels]:
+    """All questions so far by kind; methods that know no ratings have none."""
+    return {"pair": method.labels, "rating": getattr(method, "ratings", None) or Labels.empty(clips=1)}
+
+
+def _numpy(values: Tensor) -> Array:
+    return np.asarray(values.detach().cpu().double().numpy())
+
+
+def _column(values: Array) -> Array:
+    """One number per row, as it is kept."""
+    return np.asarray(values, np.float32).reshape(-1)
+
+
+@contextmanager
+def untouched(method: Method) -> Iterator[None]:
+    """No gradients, and torch's own random streams as they were: a model may draw masks to say how sure it is."""
+    devices = [method.device] if method.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        yield

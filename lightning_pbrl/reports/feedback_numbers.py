@@ -1,0 +1,162 @@
+"""The numbers behind the pictures of feedback: correlations, bins, calibration. Plain numpy, one formula each."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+FEWEST = 3
+"""Points below which a correlation is not worth drawing: of two it is always 1 or -1."""
+
+
+def pearson(x: Array, y: Array) -> float:
+    """Linear correlation over the pairs that are both finite; NaN for fewer than three, or where one does not vary."""
+    x, y = _finite(x, y)
+    if len(x) < FEWEST:
+        return float("nan")
+    dx, dy = x - x.mean(), y - y.mean()
+    scale = np.sqrt(np.square(dx).sum() * np.square(dy).sum())
+    return float((dx * dy).sum() / scale) if scale > 0 else float("nan")
+
+
+def spearman(x: Array, y: Array) -> float:
+    """Rank correlation, ties at their mean rank; NaN as :func:`pearson`."""
+    x, y = _finite(x, y)
+    return pearson(ranks(x), ranks(y))
+
+
+def ranks(x: Array) -> Array:
+    """Ranks from 0, equal values at the mean of theirs, (n,), float64."""
+    _, group, count = np.unique(x, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(count) - (count + 1) / 2.0)[group])
+
+
+def line(x: Array, y: Array) -> tuple[float, float]:
+    """Slope and intercept of the least-squares line over the finite pairs; NaN where ``x`` does not vary."""
+    x, y = _finite(x, y)
+    if len(x) < 2 or not np.ptp(x) > 0:
+        return float("nan"), float("nan")
+    dx = x - x.mean()
+    slope = float((dx * (y - y.mean())).sum() / np.square(dx).sum())
+    return slope, float(y.mean() - slope * x.mean())
+
+
+class Bins(NamedTuple):
+    """Correlation by bin.
+
+    Attributes:
+        low: lower edge of each bin, (b,).
+        high: upper edge, (b,).
+        size: points in it, (b,).
+        r: correlation within it, (b,); NaN for fewer than three points, or where one side does not vary.
+    """
+
+    low: Array
+    high: Array
+    size: Array
+    r: Array
+
+
+def correlation_by_bin(x: Array, y: Array, bins: int = 10) -> Bins:
+    """Pearson correlation of ``x`` and ``y`` within ``bins`` equal bins over the range of ``x``, in one pass over the data.
+
+    Within a bin ``x`` varies little, so every value lies below the correlation of the whole: compare bins with each other.
+    """
+    x, y = _finite(x, y)
+    edges = np.histogram_bin_edges(x, bins)
+    which = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, bins - 1)  # the last bin includes its upper edge
+    count = np.bincount(which, minlength=bins)
+
+    def total(values: Array) -> Array:
+        return np.bincount(which, values, bins)
+
+    divisor = np.maximum(count, 1)
+    dx, dy = x - (total(x) / divisor)[which], y - (total(y) / divisor)[which]
+    scale = np.sqrt(total(dx * dx) * total(dy * dy))
+    usable = (count >= FEWEST) & (scale > 0)
+    r = np.where(usable, total(dx * dy) / np.where(usable, scale, 1.0), np.nan)
+    return Bins(edges[:-1], edges[1:], count, r)
+
+
+class Reliability(NamedTuple):
+    """How often what was predicted came true.
+
+    Attributes:
+        low: lower edge of each bin of the predicted probability, (b,).
+        high: upper edge, (b,).
+        size: predictions in it, (b,).
+        predicted: their mean, (b,); NaN in an empty bin.
+        observed: share that came true, (b,); NaN in an empty bin.
+        ece: expected calibration error: mean of |observed - predicted| over all predictions, in [0, 1]; NaN without any.
+    """
+
+    low: Array
+    high: Array
+    size: Array
+    predicted: Array
+    observed: Array
+    ece: float
+
+
+def reliability(probability: Array, outcome: Array, bins: int = 10) -> Reliability:
+    """Reliability diagram and expected calibration error with equal bins on [0, 1].
+
+    Source: C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017 (arXiv 1706.04599), sec. 2 and eq. 3.
+
+    Args:
+        probability: predicted, (n,), in [0, 1].
+        outcome: what came, 0 or 1, (n,).
+        bins: number of bins.
+    """
+    probability, outcome = _finite(probability, outcome)
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    which = np.clip(np.searchsorted(edges, probability, side="right") - 1, 0, bins - 1)
+    count = np.bincount(which, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        predicted = np.bincount(which, probability, bins) / count
+        observed = np.bincount(which, outcome, bins) / count
+    gap = np.abs(observed - predicted)[count > 0]
+    ece = float((gap * count[count > 0]).sum() / count.sum()) if count.sum() else float("nan")
+    return Reliability(edges[:-1], edges[1:], count, predicted, observed, ece)
+
+
+def trailing_pearson(x: Array, y: Array, window: int = 10) -> Array:
+    """Correlation over each value and the ``window`` - 1 before it, (n,); NaN where it is not defined."""
+    return np.array([pearson(x[max(0, i + 1 - window) : i + 1], y[max(0, i + 1 - window) : i + 1]) for i in range(len(x))])
+
+
+def binary_entropy(p: Array) -> Array:
+    """Entropy of a coin, bits: (...,) -> (...,); 0 at both ends."""
+    p = np.asarray(p, np.float64)
+    q = 1.0 - p
+    return np.asarray(-(p * np.log2(np.where(p > 0, p, 1.0)) + q * np.log2(np.where(q > 0, q, 1.0))))
+
+
+def preference_information(returns: Array) -> Array:
+    """What the answer to a pair would tell about the model (BALD), bits: (E, B, 2) -> (B,), in [0, 1]; NaN for E = 1.
+
+    H(mean p) - mean H(p) over members or draws, p = P(second preferred). Source: N. Houlsby et al., "Bayesian Active Learning for
+    Classification and Preference Learning", 2011 (arXiv 1112.5745), eq. 2.
+    """
+    if len(returns) < 2:
+        return np.full(returns.shape[1], np.nan)
+    p = probability(returns)
+    return np.asarray(np.maximum(binary_entropy(p.mean(0)) - binary_entropy(p).mean(0), 0.0))
+
+
+def probability(returns: Array) -> Array:
+    """P(second preferred) per member, the logistic function of the difference of returns: (E, B, 2) -> (E, B)."""
+    difference = np.asarray(returns[..., 1], np.float64) - returns[..., 0]
+    small = np.exp(-np.abs(difference))  # never overflows
+    return np.asarray(np.where(difference < 0, small, 1.0) / (1.0 + small))
+
+
+def _finite(x: Array, y: Array) -> tuple[Array, Array]:
+    """The pairs of which both are numbers, float64."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    known = np.isfinite(x) & np.isfinite(y)
+    return x[known], y[known]

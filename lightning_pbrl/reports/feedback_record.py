@@ -1,0 +1,185 @@
+"""What a run leaves for drawing its feedback: at every round that asked, what the model thought and what was true.
+
+One file of plain tables, ``feedback.npz``. Its rows carry the number of their round, so that each table can be read alone:
+
+- ``round``, ``updates``, ``env_steps``, ``pairs``, ``ratings``, ``pearson_step``, (K,): one row per :class:`Record`;
+- ``clip_true``, ``clip_predicted``, ``clip_spread``, ``clip_new``, (M,): the clips of every :class:`Sample`;
+- ``pair_probability``, ``pair_score``, (M / 2,): the pairs that those clips make;
+- ``question_kind``, ``question_true`` ..., (Q, ...): the :class:`Questions` of every round.
+
+Everything predicted was predicted before the round's answers were learned from: it tests the model, not its memory.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.errors import UserError
+
+Array = npt.NDArray[Any]
+
+FILE = "feedback.npz"
+"""Where a run folder keeps its records."""
+PAIR, RATING = 0, 1
+"""Kinds of question."""
+
+
+class Questions(NamedTuple):
+    """What one or several rounds asked, Q questions.
+
+    Attributes:
+        kind: :data:`PAIR` or :data:`RATING`, (Q,), int64.
+        true: undiscounted true returns of the clips, environment units, (Q, 2); NaN where unknown, or where there is no clip.
+        predicted: predicted returns before the answer, mean over members or draws, (Q, 2).
+        probability: predicted P(second preferred) of a pair, mean over members or draws, (Q,); NaN for ratings.
+        score: information of a pair, bits; of a rating the spread of the predicted return; (Q,). NaN with a single member.
+        value: the answer: P(second preferred), or the rating, (Q,); NaN where there is none.
+        status: values of :class:`~lightning_pbrl.data.feedback.Status`, (Q,), int64.
+    """
+
+    kind: Array
+    true: Array
+    predicted: Array
+    probability: Array
+    score: Array
+    value: Array
+    status: Array
+
+    def __len__(self) -> int:  # the number of questions, not of fields
+        return len(self.kind)
+
+    def take(self, index: Array) -> Questions:
+        """The questions ``index``, row numbers or (Q,) bool."""
+        return Questions(*(column[index] for column in self))
+
+    @staticmethod
+    def join(parts: Sequence[Questions]) -> Questions:
+        """The questions of all parts, in order."""
+        return Questions(*(np.concatenate(columns) for columns in zip(NO_QUESTIONS, *parts, strict=True)))
+
+
+_NONE, _NO_PAIR, _NO_NUMBER = np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
+NO_QUESTIONS = Questions(_NONE, _NO_PAIR, _NO_PAIR, _NO_NUMBER, _NO_NUMBER, _NO_NUMBER, _NONE)
+
+
+class Sample(NamedTuple):
+    """Random clips, n of them (an even number), and the n / 2 pairs that they make.
+
+    Attributes:
+        true: undiscounted true return, environment units, (n,); NaN where unknown.
+        predicted: predicted return, mean over members or draws, (n,).
+        spread: its standard deviation over them (divisor E), (n,); NaN with a single one.
+        new: whether the clip began since the record before, (n,), bool.
+        probability: predicted P(second preferred) of the clips 2i and 2i + 1, (n / 2,).
+        score: information of that question, bits, (n / 2,); NaN with a single member.
+    """
+
+    true: Array
+    predicted: Array
+    spread: Array
+    new: Array
+    probability: Array
+    score: Array
+
+    @staticmethod
+    def join(parts: Sequence[Sample]) -> Sample:
+        """The clips and pairs of all parts, at least one, in order."""
+        return Sample(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+class Record(NamedTuple):
+    """One round edge of a run.
+
+    Attributes:
+        round: the round that begins here.
+        updates: gradient updates so far.
+        env_steps: env steps so far; 0 for methods that do not act.
+        pairs: pairs that the model had been asked to learn from.
+        ratings: ratings, likewise.
+        pearson_step: correlation of true and learned reward over the steps of the sample; NaN if unknown.
+        sample: random clips.
+        questions: what the round asks.
+    """
+
+    round: int
+    updates: int
+    env_steps: int
+    pairs: int
+    ratings: int
+    pearson_step: float
+    sample: Sample
+    questions: Questions = NO_QUESTIONS
+
+
+COUNTS = ("round", "updates", "env_steps", "pairs", "ratings")
+"""Whole numbers of a record."""
+CLIP, PAIRED = Sample._fields[:4], Sample._fields[4:]
+"""Fields of a sample that have a row per clip, and per pair of clips."""
+
+
+def write_records(folder: str | Path, records: Sequence[Record]) -> Path:
+    """Write ``feedback.npz``, whole or not at all.
+
+    Raises:
+        UserError: when the folder cannot be written.
+    """
+    arrays = {name: np.array([getattr(record, name) for record in records], np.int64) for name in COUNTS}
+    arrays["pearson_step"] = np.array([record.pearson_step for record in records], np.float64)
+    number = arrays["round"]
+    for prefix, fields, tables in (
+        ("clip", CLIP, [record.sample for record in records]),
+        ("pair", PAIRED, [record.sample for record in records]),
+        ("question", Questions._fields, [record.questions for record in records]),
+    ):
+        sizes = [len(getattr(table, fields[0])) for table in tables]
+        arrays[f"{prefix}_round"] = np.repeat(number, sizes)
+        for name in fields:
+            arrays[f"{prefix}_{name}"] = np.concatenate([getattr(table, name) for table in tables])
+    path = Path(folder) / FILE
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """What :func:`write_records` has kept, by round.
+
+    Raises:
+        UserError: when the file is damaged.
+    """
+    try:
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        rounds = arrays["round"]
+        if (np.diff(rounds) <= 0).any():
+            raise ValueError("rounds are not in order")
+        clips, pairs, questions = (
+            zip(*(_split(arrays, prefix, name, rounds) for name in fields), strict=True)
+            for prefix, fields in (("clip", CLIP), ("pair", PAIRED), ("question", Questions._fields))
+        )
+        return [
+            Record(
+                **{name: int(arrays[name][i]) for name in COUNTS},
+                pearson_step=float(arrays["pearson_step"][i]),
+                sample=Sample(*clip, *pair),
+                questions=Questions(*asked),
+            )
+            for i, (clip, pair, asked) in enumerate(zip(clips, pairs, questions, strict=True))
+        ]
+    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged ({error}); remove it, a further fit writes it anew.") from error
+
+
+def _split(arrays: dict[str, Array], prefix: str, name: str, rounds: Array) -> list[Array]:
+    """One column of a table by round."""
+    column, at = arrays[f"{prefix}_{name}"], arrays[f"{prefix}_round"]
+    if len(column) != len(at):
+        raise ValueError(f"{prefix}_{name} and {prefix}_round differ in length")
+    return np.split(column, np.searchsorted(at, rounds[1:]))

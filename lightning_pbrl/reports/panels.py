@@ -1,0 +1,145 @@
+"""What pictures of feedback share: a panel with the table behind it, sheets of panels, colours that everybody can tell apart."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.reports.plot import new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+
+Array = npt.NDArray[Any]
+
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "0.6"
+"""Of the palette of M. Okabe and K. Ito, "Color Universal Design" (2008), told apart with any colour vision."""
+PALETTE = (BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9", "0.3")
+"""Lines of groups, in this order."""
+SIZE = (4.0, 3.3)
+"""Width and height of a panel, inches."""
+BINS = 30
+"""Of a histogram."""
+
+
+class Panel(NamedTuple):
+    """One picture and the numbers behind it.
+
+    Attributes:
+        name: how its table is called: lower case, words joined by hyphens.
+        table: columns of one length, by name.
+        draw: puts the picture on axes.
+    """
+
+    name: str
+    table: Mapping[str, Sequence[Any] | Array]
+    draw: Callable[[Axes], None]
+
+
+def draw_sheet(panels: Sequence[Panel], out: str | Path, title: str = "", columns: int = 4) -> Path:
+    """All panels in one figure, at most ``columns`` beside each other.
+
+    Raises:
+        UserError: when the figure cannot be written.
+    """
+    figure, axes = new_figure(len(panels), columns=columns, size=SIZE)
+    for panel, place in zip(panels, axes, strict=True):
+        panel.draw(place)
+    return save_figure(figure, out, title)
+
+
+def write_tables(panels: Sequence[Panel], out: str | Path) -> list[Path]:
+    """The numbers behind every panel, as ``<name of the picture>-<name of the panel>.csv`` beside the picture.
+
+    Raises:
+        UserError: when a file cannot be written.
+    """
+    return [write_table(panel.table, Path(out).with_name(f"{Path(out).stem}-{panel.name}.csv")) for panel in panels]
+
+
+def write_table(table: Mapping[str, Sequence[Any] | Array], path: Path) -> Path:
+    """Columns of one length as CSV with a header; numbers that are not known are empty cells."""
+    with replacing(path) as part, part.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(table)
+        for row in zip(*table.values(), strict=True):
+            writer.writerow(["" if isinstance(cell, float | np.floating) and cell != cell else cell for cell in row])
+    return path
+
+
+# Drawing -----------------------------------------------------------------------------------------------------------------
+
+
+def label(axes: Axes, x: str, y: str, title: str = "") -> None:
+    """Names of both axes, and a title that says the number to take home."""
+    axes.set_xlabel(x, fontsize="small")
+    axes.set_ylabel(y, fontsize="small")
+    axes.tick_params(labelsize="small")
+    axes.set_title(title, fontsize="medium")
+
+
+def colour_bar(axes: Axes, drawn: ScalarMappable, name: str, text: Callable[[float, float | None], str] | None = None) -> None:
+    """The scale of colours beside a panel, in its letters."""
+    bar = axes.figure.colorbar(drawn, ax=axes, format=text)
+    bar.set_label(name, fontsize="small")
+    bar.ax.tick_params(labelsize="small")
+
+
+def legend(axes: Axes) -> None:
+    """A small legend, if there is more than nothing to explain."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="x-small", framealpha=0.7)
+
+
+def shares(axes: Axes, groups: Sequence[tuple[str, Array, str]], edges: Array | None = None, mark_means: bool = False) -> Array:
+    """Histograms of several groups over one range, each as shares of its own group; returns the edges, (bins + 1,).
+
+    Args:
+        axes: where to draw.
+        groups: name, finite values and colour; empty ones are left out.
+        edges: of the bins; :data:`BINS` over the common range when None.
+        mark_means: draw each group's mean as a dashed line and write it into the legend.
+    """
+    edges = histogram_edges([values for _, values, _ in groups]) if edges is None else edges
+    for name, values, colour in groups:
+        if not len(values):
+            continue
+        counts, _ = np.histogram(values, edges)
+        mean = f", mean {number(float(values.mean()))}" if mark_means else ""
+        text = f"{name} (n = {len(values)}{mean})"
+        axes.stairs(counts / len(values), edges, fill=True, color=colour, alpha=0.35)
+        axes.stairs(counts / len(values), edges, color=colour, linewidth=1.4, label=text)
+        if mark_means:
+            axes.axvline(float(values.mean()), color=colour, linestyle="--", linewidth=1.2)
+    axes.set_ylim(0, 1.25 * axes.get_ylim()[1])  # room for the legend
+    legend(axes)
+    return edges
+
+
+def histogram_edges(groups: Sequence[Array], bins: int = BINS) -> Array:
+    """Equal bins over the range of all groups together."""
+    values = np.concatenate([np.asarray(group, np.float64) for group in groups])
+    return np.histogram_bin_edges(values, bins)
+
+
+def histogram_table(groups: Sequence[tuple[str, Array, str]], edges: Array) -> dict[str, Array]:
+    """Bins and counts of the groups, a column each."""
+    counts = {name.replace(" ", "_"): np.histogram(values, edges)[0] for name, values, _ in groups}
+    return {"low": edges[:-1], "high": edges[1:], **counts}
+
+
+def number(value: float) -> str:
+    """A number with three digits that count; a dash for NaN."""
+    return "–" if value != value else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def thousands(x: float, position: float | None = None) -> str:
+    """Env steps in thousands or millions, as axes write them: 300k, 1.5M."""
+    return f"{x / 1e6:g}M" if abs(x) >= 1e6 else f"{x / 1e3:g}k" if abs(x) >= 1e3 else f"{x:g}"

@@ -1,0 +1,248 @@
+"""What was asked, why, and what came of it: scores, returns of what was chosen, ratings, calibration.
+
+Every function makes one :class:`~lightning_pbrl.reports.panels.Panel`, or None where the data for it do not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lightning_pbrl.data.feedback import Status
+from lightning_pbrl.reports.feedback_numbers import line, pearson, reliability
+from lightning_pbrl.reports.feedback_record import NO_QUESTIONS, PAIR, RATING, Questions, Record, Sample
+from lightning_pbrl.reports.metrics import Array
+from lightning_pbrl.reports.panels import (
+    BLUE,
+    GREY,
+    ORANGE,
+    Panel,
+    colour_bar,
+    histogram_edges,
+    histogram_table,
+    label,
+    legend,
+    number,
+    shares,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BITS, SPREAD = "information of the answer (bits)", "spread of the predicted return"
+ENOUGH = 30
+"""Questions that a picture of the last ones shows at least, if so many were asked: some methods ask two or three a round."""
+HEAT_BINS = 12
+"""Per side of the two-dimensional histogram."""
+MOST_LEVELS = 20
+"""Different ratings up to which every one is a bar of its own."""
+
+
+def newest(records: Sequence[Record], kind: int) -> tuple[Sample, Questions] | None:
+    """The last questions of a kind, of as many rounds as it takes to show :data:`ENOUGH`, and the samples of those rounds."""
+    samples: list[Sample] = []
+    asked = NO_QUESTIONS
+    for record in reversed(records):
+        some = record.questions.take(record.questions.kind == kind)
+        if len(some) and len(asked) < ENOUGH:
+            samples.append(record.sample)
+            asked = Questions.join([some, asked])
+    return (Sample.join(samples[::-1]), asked) if samples else None
+
+
+def _asked(records: Sequence[Record], kind: int) -> Questions:
+    """All questions of a kind."""
+    every = Questions.join([record.questions for record in records])
+    return every.take(every.kind == kind)
+
+
+def pair_scores(records: Sequence[Record]) -> Panel | None:
+    """Information of random pairs and of those that were asked last."""
+    found = newest(records, PAIR)
+    if found is None:
+        return None
+    return _scores("pair-scores", found[0].score, found[1].score, BITS, "pairs", BLUE)
+
+
+def rating_scores(records: Sequence[Record]) -> Panel | None:
+    """Spread of the predicted return of random clips and of those that were rated last."""
+    found = newest(records, RATING)
+    if found is None:
+        return None
+    return _scores("rating-scores", found[0].spread, found[1].score, SPREAD, "clips", ORANGE)
+
+
+def _scores(name: str, random: Array, chosen: Array, axis: str, what: str, colour: str) -> Panel | None:
+    groups = [(f"random {what}", random[np.isfinite(random)], GREY), ("asked", chosen[np.isfinite(chosen)], colour)]
+    if not all(len(values) for _, values, _ in groups):
+        return None
+    edges = histogram_edges([values for _, values, _ in groups])
+
+    def draw(axes: Axes) -> None:
+        shares(axes, groups, edges, mark_means=True)
+        label(axes, axis, f"share of {what}", f"{what} that were asked last")
+
+    return Panel(name, histogram_table(groups, edges), draw)
+
+
+def score_against_gap(records: Sequence[Record]) -> Panel | None:
+    """Information of a pair against how different its clips truly are."""
+    found = newest(records, PAIR)
+    if found is None:
+        return None
+    sample, asked = found
+    true = np.concatenate([sample.true.reshape(-1, 2), asked.true])
+    score = np.concatenate([sample.score, asked.score])
+    gap, chosen = np.abs(true[:, 1] - true[:, 0]), np.arange(len(true)) >= len(sample.score)
+    known = np.isfinite(gap) & np.isfinite(score)
+    if not (known & chosen).any():
+        return None
+
+    def draw(axes: Axes) -> None:
+        for which, name, colour, size in ((~chosen, "random pairs", GREY, 9), (chosen, "asked", BLUE, 16)):
+            some = known & which
+            text = f"{name} (n = {some.sum()})"
+            axes.scatter(gap[some], score[some], s=size, color=colour, alpha=0.7, linewidths=0, label=text)
+        legend(axes)
+        label(axes, "|true return difference| (environment reward)", BITS, "how close were the pairs asked last?")
+
+    return Panel("score-against-gap", {"gap": gap[known], "score": score[known], "asked": chosen[known].astype(int)}, draw)
+
+
+def rated_returns(records: Sequence[Record]) -> Panel | None:
+    """True returns of random clips and of those that were rated last."""
+    found = newest(records, RATING)
+    if found is None:
+        return None
+    groups = [("random clips", found[0].true, GREY), ("rated clips", found[1].true[:, 0], ORANGE)]
+    groups = [(name, values[np.isfinite(values)], colour) for name, values, colour in groups]
+    if not all(len(values) for _, values, _ in groups):
+        return None
+    edges = histogram_edges([values for _, values, _ in groups], 20)
+
+    def draw(axes: Axes) -> None:
+        shares(axes, groups, edges)
+        label(axes, "true clip return (environment reward)", "share of clips", "clips that were rated last")
+
+    return Panel("rated-returns", histogram_table(groups, edges), draw)
+
+
+def pair_heat_map(records: Sequence[Record]) -> Panel | None:
+    """Returns of the two clips of every pair asked so far; true ones, or predicted ones where they are not known."""
+    asked = _asked(records, PAIR)
+    which = "true" if len(asked) and np.isfinite(asked.true).all() else "predicted"
+    returns = asked.true if which == "true" else asked.predicted
+    if not len(returns):
+        return None
+    edges = histogram_edges([returns.reshape(-1)], HEAT_BINS)
+    counts, _, _ = np.histogram2d(returns[:, 0], returns[:, 1], [edges, edges])
+    low, high = np.meshgrid(edges[:-1], edges[:-1], indexing="ij")
+    table = {"first_low": low.ravel(), "second_low": high.ravel(), "count": counts.ravel().astype(int)}
+
+    def draw(axes: Axes) -> None:
+        shown = np.ma.masked_equal(counts.T, 0)
+        mesh = axes.pcolormesh(edges, edges, shown, cmap="cividis", vmin=0)
+        colour_bar(axes, mesh, "pairs asked")
+        axes.plot(edges[[0, -1]], edges[[0, -1]], color="0.5", linewidth=0.8, linestyle=":")
+        unit = " (environment reward)" if which == "true" else ""
+        label(axes, f"{which} return, first clip{unit}", f"{which} return, second clip", f"the {len(returns)} pairs asked so far")
+
+    return Panel("pair-returns", table, draw)
+
+
+def _ratings(records: Sequence[Record]) -> Questions:
+    """Ratings that were given."""
+    asked = _asked(records, RATING)
+    return asked.take((asked.status == Status.ANSWERED) & np.isfinite(asked.value))
+
+
+def _as_ratings(asked: Questions) -> Array:
+    """Predicted returns on the scale of the ratings, (Q,): by the straight line that fits those given best."""
+    slope, intercept = line(asked.predicted[:, 0], asked.value)
+    return np.asarray(intercept + slope * asked.predicted[:, 0])
+
+
+def rating_histogram(records: Sequence[Record]) -> Panel | None:
+    """Ratings that were given, and what the model would have given before it knew them."""
+    asked = _ratings(records)
+    if not len(asked):
+        return None
+    edges = level_edges(asked.value)
+    guessed = np.clip(_as_ratings(asked), edges[0], edges[-1])
+    groups = [("given", asked.value.astype(np.float64), ORANGE), ("predicted", guessed[np.isfinite(guessed)], BLUE)]
+
+    def draw(axes: Axes) -> None:
+        shares(axes, groups, edges)
+        label(axes, "rating", "share of ratings", "ratings given and predicted")
+
+    return Panel("ratings", histogram_table(groups, edges), draw)
+
+
+def level_edges(ratings: Array) -> Array:
+    """Bins of ratings: one around each level of an even scale, else 20 over their range."""
+    levels = np.unique(np.asarray(ratings, np.float64))
+    step = np.diff(levels).min() if len(levels) > 1 else 1.0
+    whole = (levels - levels[0]) / step
+    if np.ptp(levels) / step < MOST_LEVELS and np.allclose(whole, whole.round()):
+        return np.asarray(levels[0] + step * (np.arange(round(float(np.ptp(levels) / step)) + 2) - 0.5))
+    return np.histogram_bin_edges(levels, MOST_LEVELS)
+
+
+def ratings_against_returns(records: Sequence[Record]) -> Panel | None:
+    """The rating a clip was given against its true return, or against its predicted one where that is not known."""
+    asked = _ratings(records)
+    if not len(asked):
+        return None
+    known = bool(np.isfinite(asked.true[:, 0]).all())
+    returns = asked.true[:, 0] if known else asked.predicted[:, 0]
+    which = "true clip return (environment reward)" if known else "predicted clip return"
+
+    def draw(axes: Axes) -> None:
+        axes.scatter(returns, asked.value, s=12, color=ORANGE, alpha=0.6, linewidths=0)
+        label(axes, which, "rating given", f"{len(asked)} ratings: r = {number(pearson(returns, asked.value))}")
+        axes.grid(alpha=0.3)
+
+    return Panel("ratings-against-returns", {"return": returns, "rating": asked.value}, draw)
+
+
+def calibration(records: Sequence[Record]) -> Panel | None:
+    """How often the second clip was better against how likely the model held it, before it was told.
+
+    Asked pairs are judged by their answers, random ones by their true returns: a strategy asks what the model is unsure of,
+    so that only the random ones say how well it is calibrated in general.
+    """
+    asked, sample = _asked(records, PAIR), records[-1].sample
+    decided = (asked.status == Status.ANSWERED) & np.isfinite(asked.value)
+    true = sample.true.reshape(-1, 2)
+    strict = np.isfinite(true).all(1) & (true[:, 0] != true[:, 1])
+    found = []
+    for name, p, outcome, colour in (
+        ("random pairs", sample.probability[strict], (true[:, 1] > true[:, 0])[strict], GREY),
+        ("asked pairs", asked.probability[decided], asked.value[decided], BLUE),
+    ):
+        if len(p):
+            found.append((name, reliability(p, outcome), colour))
+    if not found:
+        return None
+    table: dict[str, list[object]] = {"pairs": [], "low": [], "high": [], "count": [], "predicted": [], "observed": [], "ece": []}
+    for name, bins, _ in found:
+        for i in range(len(bins.size)):
+            values = (name, bins.low[i], bins.high[i], bins.size[i], bins.predicted[i], bins.observed[i], bins.ece)
+            for column, value in zip(table.values(), values, strict=True):
+                column.append(value)
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color="0.5", linewidth=0.8, linestyle=":")
+        for name, bins, colour in found:
+            some = bins.size > 0
+            sizes = 15 + 60 * bins.size[some] / bins.size.max()
+            axes.plot(bins.predicted[some], bins.observed[some], color=colour, linewidth=1.2)
+            text = f"{name} (n = {bins.size.sum()}, ECE {bins.ece:.2f})"
+            axes.scatter(bins.predicted[some], bins.observed[some], s=sizes, color=colour, label=text, zorder=2)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.3), yticks=np.linspace(0, 1, 6))
+        axes.legend(fontsize="x-small", loc="upper left")
+        label(axes, "predicted P(second clip is better)", "share in which it was", "calibration of the preferences")
+
+    return Panel("calibration", table, draw)

@@ -1,0 +1,222 @@
+"""What a run keeps of its feedback, and the pictures of it: the numbers of every table."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from feedback_runs import NAN, both_kinds, but, floats, pairs, ratings, recorded_run, sample
+from run_folders import write_policy_run
+
+from lightning_pbrl.cli import main
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.reports import question_panels, return_panels
+from lightning_pbrl.reports.feedback_numbers import correlation_by_bin
+from lightning_pbrl.reports.feedback_record import FILE, NO_QUESTIONS, Questions, Record, Sample, read_records, write_records
+from lightning_pbrl.reports.feedback_sheet import panels_of, plot_feedback
+from lightning_pbrl.reports.metrics import read_metrics
+from lightning_pbrl.reports.panels import Panel, write_table
+
+
+def record(number: int, found: Sample, asked: Questions = NO_QUESTIONS) -> Record:
+    return Record(number, 10 * number, 0, 0, 0, NAN, found, asked)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def table(panel: Panel | None) -> dict[str, list[float]]:
+    assert panel is not None
+    return {name: np.asarray(column).tolist() for name, column in panel.table.items()}
+
+
+def test_written_and_read(tmp_path):
+    records = [both_kinds(2), record(3, sample(clips=2)), record(7, sample(seed=4), pairs([(0, 1)], [(2, 3)], [0.5]))]
+    write_records(tmp_path, records)
+    assert [file.name for file in tmp_path.iterdir()] == [FILE]
+    found = read_records(tmp_path / FILE)
+    assert [len(r.questions) for r in found] == [5, 0, 1] and [len(r.sample.true) for r in found] == [40, 2, 40]
+    for mine, theirs in zip(records, found, strict=True):
+        assert mine[:5] == theirs[:5]
+        for part, other in ((mine.sample, theirs.sample), (mine.questions, theirs.questions)):
+            for name in part._fields:
+                np.testing.assert_array_equal(getattr(part, name), getattr(other, name))
+    with np.load(tmp_path / FILE, allow_pickle=False) as file:  # plain tables that can be read alone
+        assert file["question_round"].tolist() == [2] * 5 + [7] and len(file["clip_round"]) == 2 * len(file["pair_round"]) == 82
+
+
+def test_a_damaged_file(tmp_path):
+    (tmp_path / FILE).write_bytes(b"no")
+    with pytest.raises(UserError, match=r"feedback.npz is damaged .* remove it"):
+        read_records(tmp_path / FILE)
+    write_records(tmp_path, [both_kinds(0)])
+    with np.load(tmp_path / FILE) as file:
+        arrays = dict(file)
+    np.savez(tmp_path / FILE, **{**arrays, "clip_true": arrays["clip_true"][:3]})
+    with pytest.raises(UserError, match="clip_true and clip_round differ in length"):
+        read_records(tmp_path / FILE)
+
+
+def test_returns_and_bins_are_those_of_the_sample():
+    found = sample()
+    scatter = return_panels.returns_scatter(record(0, found))
+    assert table(scatter)["true"] == found.true.tolist() and sum(table(scatter)["new"]) == 10
+    bins = table(return_panels.binned_correlation(record(0, found)))
+    expected = correlation_by_bin(found.true, found.predicted)
+    assert bins["size"] == expected.size.tolist() and sum(bins["size"]) == 40
+    counts = table(return_panels.true_histogram(record(0, found)))
+    assert sum(counts["past_clips"]) == 30 and sum(counts["new_clips"]) == 10
+    assert counts["low"][0] == found.true.min() and counts["high"][-1] == found.true.max()
+
+
+def test_episodes_are_joined_by_what_was_known(tmp_path):
+    metrics = read_metrics(recorded_run(tmp_path, 4))
+    assert table(return_panels.episode_returns(metrics)) == {
+        "env_steps": [50, 100, 150, 200],
+        "true": [1, 4, 9, 16],
+        "learned": [3, 9, 19, 33],
+    }
+    r = table(return_panels.episode_correlation(metrics))["r"]
+    assert np.isnan(r[:2]).all() and r[2:] == pytest.approx([1.0, 1.0])
+    assert return_panels.episode_returns({}) is None
+
+
+def test_scores_of_the_last_questions():
+    records = [record(0, sample(2), pairs([(0, 9)], [(0, 1)], [1.0])) for _ in range(40)]
+    records[-1] = record(1, sample(4), pairs([(1, 3), (2, 2)], [(0, 1), (0, 0)], [1.0, 0.5]))
+    found = table(question_panels.score_against_gap([*records, record(2, sample())]))
+    assert found["asked"] == [0] * 30 + [1] * 30  # 29 rounds of one question, then one of two, and their samples
+    assert found["gap"][-3:] == [9, 2, 0] and found["score"][-2:] == pytest.approx([0.0, 0.1])
+    counts = table(question_panels.pair_scores(records))
+    assert sum(counts["random_pairs"]) == 30 and sum(counts["asked"]) == 30
+    assert question_panels.rating_scores(records) is None and question_panels.rated_returns(records) is None
+
+
+def test_pairs_on_a_map():
+    asked = pairs([(0, 12), (0, 12), (6, 1)], [(0, 0)] * 3, [1.0, 1.0, 0.0])
+    found = table(question_panels.pair_heat_map([record(0, sample(), asked)]))
+    filled = [(a, b, n) for a, b, n in zip(found["first_low"], found["second_low"], found["count"], strict=True) if n]
+    assert filled == [(0, 11, 2), (6, 1, 1)]  # twelve bins of width one over the data's own range
+
+
+def test_ratings():
+    asked = ratings([0, 10, 20, 30, 40], [0.0, 1.0, 2.0, 3.0, 9.0], [1.0, 3.0, 5.0, 7.0, NAN])  # the last was skipped
+    records = [record(0, sample(), asked)]
+    # A scale in steps of two. The line through (0, 1) ... (3, 7) is 1 + 2 x: what is predicted is what was given.
+    assert table(question_panels.rating_histogram(records)) == {
+        "low": [0, 2, 4, 6],
+        "high": [2, 4, 6, 8],
+        "given": [1, 1, 1, 1],
+        "predicted": [1, 1, 1, 1],
+    }
+    assert table(question_panels.ratings_against_returns(records)) == {"return": [0, 10, 20, 30], "rating": [1, 3, 5, 7]}
+
+
+def test_edges_of_ratings():
+    assert question_panels.level_edges(floats(1, 2, 4)).tolist() == [0.5, 1.5, 2.5, 3.5, 4.5]
+    assert question_panels.level_edges(floats(3, 3)).tolist() == [2.5, 3.5]
+    assert len(question_panels.level_edges(floats(0, 0.7, 1.0))) == 21  # no even scale
+
+
+def test_calibration_of_asked_and_of_random_pairs():
+    likely = np.log(3.0)  # P(second) = 3/4 for all four, right in three
+    asked = pairs([(0, 1)] * 4, [(0, likely)] * 4, [1.0, 1.0, 1.0, 0.0])
+    equal = but(asked.take(np.arange(1)), status=np.array([2]), value=floats(0.5))  # says nothing of calibration
+    found = Sample(
+        true=floats(0, 1, 1, 0, 3, 3),
+        predicted=np.zeros(6),
+        spread=np.zeros(6),
+        new=np.zeros(6, bool),
+        probability=floats(0.95, 0.95, 0.5),
+        score=np.zeros(3),
+    )
+    panel = question_panels.calibration([record(0, found, Questions.join([asked, equal]))])
+    rows = list(zip(*table(panel).values(), strict=True))
+    (mine,) = [row for row in rows if row[0] == "asked pairs" and row[3]]
+    assert mine[1:] == pytest.approx((0.7, 0.8, 4, 0.75, 0.75, 0.0), abs=1e-6)
+    (random,) = [row for row in rows if row[0] == "random pairs" and row[3]]
+    assert random[1:] == pytest.approx((0.9, 1.0, 2, 0.95, 0.5, 0.45), abs=1e-6)  # the tie is left out
+
+
+ALL = {
+    "returns",
+    "true-histogram",
+    "predicted-histogram",
+    "correlation-by-bin",
+    "episodes",
+    "episode-correlation",
+    "calibration",
+    "pair-scores",
+    "score-against-gap",
+    "pair-returns",
+    "rating-scores",
+    "rated-returns",
+    "ratings",
+    "ratings-against-returns",
+}
+
+
+def test_a_sheet_and_its_tables(tmp_path, capsys):
+    recorded_run(tmp_path / "run" / "seed0")
+    out = tmp_path / "out" / "sheet.png"
+    main(["plot", str(tmp_path / "run"), "--feedback", "--out", str(out)])
+    assert "sheet.png" in capsys.readouterr().out
+    assert {file.name for file in out.parent.iterdir()} == {"sheet.png", *(f"sheet-{name}.csv" for name in ALL)}
+    assert out.stat().st_size > 50_000
+    bins = read_table(out.with_name("sheet-correlation-by-bin.csv"))
+    assert list(bins[0]) == ["low", "high", "size", "r"] and sum(int(row["size"]) for row in bins) == 40
+    heat = read_table(out.with_name("sheet-pair-returns.csv"))
+    assert sum(int(row["count"]) for row in heat) == 6  # two pairs in each of three rounds
+
+
+def test_without_true_rewards(tmp_path):
+    (out,) = plot_feedback(recorded_run(tmp_path / "run", known=False, learned_returns=False), tmp_path / "sheet.png")
+    names = {file.stem.removeprefix("sheet-") for file in tmp_path.glob("sheet-*.csv")}
+    unknown = {"returns", "true-histogram", "correlation-by-bin", "episodes", "episode-correlation"}
+    assert names == ALL - unknown - {"score-against-gap", "rated-returns"}
+    rows = read_table(tmp_path / "sheet-ratings-against-returns.csv")
+    assert [float(row["return"]) for row in rows[:3]] == pytest.approx([0.1, 0.2, 0.3])  # predicted ones
+    assert {row["pairs"] for row in read_table(tmp_path / "sheet-calibration.csv")} == {"asked pairs"}
+    assert out.stat().st_size > 20_000
+
+
+def test_as_of_a_round(tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_pbrl.reports.feedback_sheet.draw_sheet", lambda panels, out, *rest: Path(out))
+    recorded_run(tmp_path / "run")
+    plot_feedback(tmp_path / "run", tmp_path / "a.png", round_number=1)
+    heat = read_table(tmp_path / "a-pair-returns.csv")
+    assert sum(int(row["count"]) for row in heat) == 4 and not (tmp_path / "a-episodes.csv").exists()
+    scatter = read_table(tmp_path / "a-returns.csv")
+    assert float(scatter[0]["true"]) == pytest.approx(float(both_kinds(1).sample.true[0]))
+    with pytest.raises(UserError, match=r"no record up to round -1: its first is of round 0"):
+        plot_feedback(tmp_path / "run", tmp_path / "b.png", round_number=-1)
+
+
+def test_several_runs_get_a_sheet_each(tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_pbrl.reports.feedback_sheet.draw_sheet", lambda panels, out, *rest: Path(out))
+    for seed in (0, 1):
+        recorded_run(tmp_path / "runs" / "bald" / f"seed{seed}")
+    made = plot_feedback(tmp_path / "runs", tmp_path / "x.png")
+    assert [path.name for path in made] == ["x-bald-seed0.png", "x-bald-seed1.png"]
+    assert (tmp_path / "x-bald-seed1-ratings.csv").is_file()
+
+
+def test_a_model_alone_has_no_scores():
+    alone = record(0, sample(members=1), but(pairs([(0, 1)], [(0, 1)], [1.0]), score=floats(NAN)))
+    names = {panel.name for panel in panels_of([alone], {})}
+    assert "returns" in names and not names & {"pair-scores", "score-against-gap"}
+
+
+def test_runs_without_records(tmp_path):
+    write_policy_run(tmp_path / "run", [0.5])
+    with pytest.raises(UserError, match=r"None of these runs has a feedback.npz: .*feedback.clips"):
+        plot_feedback(tmp_path / "run", tmp_path / "x.png")
+
+
+def test_unknown_numbers_are_empty_cells(tmp_path):
+    write_table({"a": np.array([1.0, NAN]), "b": ["x", "y"]}, tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text().split() == ["a,b", "1.0,x", ",y"]
