@@ -155,7 +155,7 @@ class FeedbackDiagnostics(pl.Callback):
         """Random clips, and the correlation over their steps."""
         source = method.source
         query = Query("pair", pool.draw(self.clips, rng).view(-1, 2), pool.length)
-        true, returns = _numpy(source.true_returns(query)), _numpy(method.returns(query))
+        true, returns = _numpy(source.true_returns(query)), predictions(method, query)
         new = torch.zeros(self.clips, dtype=torch.bool)
         if source.forgets:
             new = (source.steps - source.age(query.start.flatten())) * source.num_envs > before
@@ -196,7 +196,7 @@ def questions(method: Any, labels: Labels) -> Questions:
     """What these answered questions were about, and what the model thinks of them now."""
     rating = labels.start.shape[1] == 1
     query = Query("rating" if rating else "pair", labels.start, labels.length)
-    true, returns = _numpy(method.source.true_returns(query)), _numpy(method.returns(query))
+    true, returns = _numpy(method.source.true_returns(query)), predictions(method, query)
     nothing = np.full(len(labels), np.nan)
     if rating:
         likely, score = nothing, returns[..., 0].std(0) if len(returns) > 1 else nothing
@@ -216,6 +216,12 @@ def questions(method: Any, labels: Labels) -> Questions:
         value=_column(_numpy(labels.value)),
         status=labels.status.cpu().numpy(),
     )
+
+
+def predictions(method: Any, query: Query) -> Array:
+    """Predicted returns, (E, B, C), float64; those of a model that has diverged are NaN."""
+    returns = _numpy(method.returns(query))
+    return np.where(np.isfinite(returns), returns, np.nan)
 
 
 def scalars(record: Record) -> dict[str, float]:

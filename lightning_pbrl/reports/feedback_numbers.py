@@ -45,6 +45,15 @@ def line(x: Array, y: Array) -> tuple[float, float]:
     return slope, float(y.mean() - slope * x.mean())
 
 
+def even_edges(values: Array, bins: int) -> Array:
+    """Edges of equal bins over the range of finite values, (bins + 1,), float64; over a range of 1 where there is none."""
+    values = np.asarray(values, np.float64)
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # equal but for rounding
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, bins + 1)
+
+
 class Bins(NamedTuple):
     """Correlation by bin.
 
@@ -67,7 +76,7 @@ def correlation_by_bin(x: Array, y: Array, bins: int = 10) -> Bins:
     Within a bin ``x`` varies little, so every value lies below the correlation of the whole: compare bins with each other.
     """
     x, y = _finite(x, y)
-    edges = np.histogram_bin_edges(x, bins)
+    edges = even_edges(x, bins)
     which = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, bins - 1)  # the last bin includes its upper edge
     count = np.bincount(which, minlength=bins)
 

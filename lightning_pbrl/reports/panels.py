@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.reports.feedback_numbers import even_edges
 from lightning_pbrl.reports.plot import new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -125,8 +126,7 @@ def shares(axes: Axes, groups: Sequence[tuple[str, Array, str]], edges: Array | 
 
 def histogram_edges(groups: Sequence[Array], bins: int = BINS) -> Array:
     """Equal bins over the range of all groups together."""
-    values = np.concatenate([np.asarray(group, np.float64) for group in groups])
-    return np.histogram_bin_edges(values, bins)
+    return even_edges(np.concatenate([np.asarray(group, np.float64) for group in groups]), bins)
 
 
 def histogram_table(groups: Sequence[tuple[str, Array, str]], edges: Array) -> dict[str, Array]:

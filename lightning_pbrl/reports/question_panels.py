@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightning_pbrl.data.feedback import Status
-from lightning_pbrl.reports.feedback_numbers import line, pearson, reliability
+from lightning_pbrl.reports.feedback_numbers import even_edges, line, pearson, reliability
 from lightning_pbrl.reports.feedback_record import NO_QUESTIONS, PAIR, RATING, Questions, Record, Sample
 from lightning_pbrl.reports.metrics import Array
 from lightning_pbrl.reports.panels import (
@@ -133,7 +133,8 @@ def pair_heat_map(records: Sequence[Record]) -> Panel | None:
     """Returns of the two clips of every pair asked so far; true ones, or predicted ones where they are not known."""
     asked = _asked(records, PAIR)
     which = "true" if len(asked) and np.isfinite(asked.true).all() else "predicted"
-    returns = asked.true if which == "true" else asked.predicted
+    returns = (asked.true if which == "true" else asked.predicted).astype(np.float64)
+    returns = returns[np.isfinite(returns).all(1)]
     if not len(returns):
         return None
     edges = histogram_edges([returns.reshape(-1)], HEAT_BINS)
@@ -187,7 +188,7 @@ def level_edges(ratings: Array) -> Array:
     whole = (levels - levels[0]) / step
     if np.ptp(levels) / step < MOST_LEVELS and np.allclose(whole, whole.round()):
         return np.asarray(levels[0] + step * (np.arange(round(float(np.ptp(levels) / step)) + 2) - 0.5))
-    return np.histogram_bin_edges(levels, MOST_LEVELS)
+    return even_edges(levels, MOST_LEVELS)
 
 
 def ratings_against_returns(records: Sequence[Record]) -> Panel | None:

@@ -192,6 +192,15 @@ def test_without_true_rewards(tmp_path: Path) -> None:
     assert (tmp_path / "feedback.png").is_file()
 
 
+def test_a_model_that_has_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    returns = RewardEnsemble.returns
+    monkeypatch.setattr(RewardEnsemble, "returns", lambda self, query: returns(self, query) * float("inf"))
+    fit(tmp_path, FeedbackDiagnostics(CLIPS), limit_val_batches=0)
+    last = read_records(tmp_path / FILE)[-1]
+    assert np.isnan(last.sample.predicted).all() and np.isnan(last.sample.score).all() and np.isfinite(last.sample.true).all()
+    assert "reward/pearson" not in read_metrics(tmp_path) and (tmp_path / "feedback.png").is_file()
+
+
 def test_a_method_that_acts(tmp_path: Path) -> None:
     """Clips that began since the record before are new, and env steps are in the row."""
     spy = FeedbackDiagnostics(CLIPS)

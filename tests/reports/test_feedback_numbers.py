@@ -11,6 +11,7 @@ from scipy import stats
 from lightning_pbrl.reports.feedback_numbers import (
     binary_entropy,
     correlation_by_bin,
+    even_edges,
     line,
     pearson,
     preference_information,
@@ -65,6 +66,14 @@ def test_correlation_by_bin_equals_a_loop():
 def test_few_points_have_no_correlation():
     bins = correlation_by_bin(np.array([0.0, 1.0, 10.0]), np.array([0.0, 1.0, 2.0]), 2)
     assert np.isnan(bins.r).all() and bins.size.tolist() == [2, 1]
+
+
+def test_bins_of_values_that_are_equal_but_for_rounding():
+    assert even_edges(np.array([2.0, 2.0]), 2).tolist() == [1.5, 2.0, 2.5]
+    assert even_edges(np.array([1e6, 1e6 + 1e-8]), 4).tolist() == pytest.approx(
+        [1e6 - 0.5, 1e6 - 0.25, 1e6, 1e6 + 0.25, 1e6 + 0.5]
+    )
+    assert even_edges(np.array([]), 1).tolist() == [0, 1]
 
 
 def test_reliability_by_hand():

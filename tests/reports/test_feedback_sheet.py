@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from feedback_runs import NAN, both_kinds, but, floats, pairs, ratings, recorded_run, sample
+from matplotlib.figure import Figure
 from run_folders import write_policy_run
 
 from lightning_pbrl.cli import main
@@ -15,7 +16,7 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports import question_panels, return_panels
 from lightning_pbrl.reports.feedback_numbers import correlation_by_bin
 from lightning_pbrl.reports.feedback_record import FILE, NO_QUESTIONS, Questions, Record, Sample, read_records, write_records
-from lightning_pbrl.reports.feedback_sheet import panels_of, plot_feedback
+from lightning_pbrl.reports.feedback_sheet import panels_of, plot_feedback, write_sheet
 from lightning_pbrl.reports.metrics import read_metrics
 from lightning_pbrl.reports.panels import Panel, write_table
 
@@ -209,6 +210,17 @@ def test_a_model_alone_has_no_scores():
     alone = record(0, sample(members=1), but(pairs([(0, 1)], [(0, 1)], [1.0]), score=floats(NAN)))
     names = {panel.name for panel in panels_of([alone], {})}
     assert "returns" in names and not names & {"pair-scores", "score-against-gap"}
+
+
+@pytest.mark.parametrize("value", [0.0, 7e6, NAN])
+def test_a_model_that_says_nothing(tmp_path, monkeypatch, value):
+    """Constant, or diverged: the sheet is drawn all the same."""
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **kwargs: None)
+    silent = sample()._replace(predicted=np.full(40, value, np.float32), spread=np.full(40, value, np.float32))
+    asked = Questions.join([pairs([(0, 1)], [(value, value)], [1.0]), ratings([1, 1], [value, value], [4.0, 4.0])])
+    names = {panel.name for panel in write_sheet([record(0, silent, asked)], {}, tmp_path / "sheet.png")}
+    assert {"returns", "true-histogram", "ratings-against-returns"} <= names
+    assert ("predicted-histogram" in names) == np.isfinite(value)
 
 
 def test_runs_without_records(tmp_path):
