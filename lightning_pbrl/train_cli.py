@@ -165,6 +165,9 @@ class TrainCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         kwargs["logger"] = self._loggers()
+        keys = self._parser(self.subcommand).callback_keys
+        if self._get(self.config_init, "trainer").enable_progress_bar is False and "progress" in keys:
+            keys.remove("progress")  # Lightning refuses a bar of ours where none is wanted
         try:
             return super().instantiate_trainer(**kwargs)
         except (ValueError, MisconfigurationException) as error:

@@ -145,6 +145,12 @@ def test_bc_from_its_file_and_then_test() -> None:
     assert results["updates"] == 20
 
 
+def test_the_bar_can_be_turned_off() -> None:
+    main(["fit", *BC, "--run_dir=runs/quiet", "--trainer.enable_progress_bar=false", "--trainer.max_epochs=1"])
+    assert Path("runs/quiet/checkpoints/last.ckpt").is_file()
+    assert not Path("runs/quiet/progress.json").exists()
+
+
 def test_the_saved_config_gives_the_same_run(policy: Path) -> None:
     main(["fit", "-c", str(policy / "config.yaml"), "--run_dir=runs/again"])
     first, second = (read_checkpoint(run / "checkpoints/last.ckpt") for run in (policy, Path("runs/again")))
