@@ -113,7 +113,8 @@ def callbacks_for(method: type[Method], **ask: Any) -> list[pl.Callback]:
     found: list[pl.Callback] = []
     if "labels" in method.needs:
         first = int("env" in method.needs)  # round 0 makes what questions are about
-        found.append(AskTeacher(**{"teacher": SimulatedTeacher(), "budget": 30, "per_round": 10, "first_round": first, **ask}))
+        asking = {"teacher": SimulatedTeacher(), "budget": 30 - 10 * first, "per_round": 10, "first_round": first, **ask}
+        found.append(AskTeacher(**asking))
     if "learned_reward" in method.needs:
         found.append(RelabelRewards("true"))
     return found

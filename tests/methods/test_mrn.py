@@ -36,7 +36,7 @@ def test_no_gradient_is_lost_or_infinite_where_the_gradient_is_zero() -> None:
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return fit(MRN, tmp_path_factory.mktemp("mrn"), ask={"budget": 30}, meta_every=15, meta_pairs=5)
+    return fit(MRN, tmp_path_factory.mktemp("mrn"), ask={"budget": 18}, meta_every=15, meta_pairs=5)
 
 
 def batch_of(method: MRN) -> dict[str, Any]:
