@@ -90,7 +90,7 @@ class Transitions:
         frames: Tensor | None = None,
     ) -> None:
         self.packed, self.episodes = rows, Episodes(offsets)
-        self.frames = frames
+        self.frames, self._offsets = frames, offsets
         self.reward = reward if reward is not None else torch.full((len(rows),), float("nan"))
         self.success, self.drawable = success, drawable
         self.obs_dim, self.action_dim = obs_dim, action_dim
@@ -218,7 +218,9 @@ class Transitions:
 
     def frame_ids(self, rows: Tensor) -> Tensor:
         """The pictures of rows, same shape and device: row r of episode e has the picture r + e, what followed it the next."""
-        return rows + self.episodes.of(rows).to(rows.device)
+        if self._offsets.device != rows.device:
+            self._offsets = self.episodes.offsets.to(rows.device)
+        return rows + torch.searchsorted(self._offsets, rows.contiguous(), right=True) - 1
 
     def pictures(self, ids: Tensor) -> Tensor:
         """Pictures by number, (...,) -> (..., S, S, 3), uint8, on the table's device.
