@@ -53,7 +53,7 @@ class FutureSampler:
         if len(empty) or not len(self.count):
             first = f" (number {int(empty[0])} is the first)" if len(empty) else ""
             raise UserError(
-                f"{len(empty)} of {len(self.count)} episodes{first} have no step with a known next observation, so that no future "
+                f"{len(empty)} of {len(self.count)} episodes{first} have no step with a known next observation, so no future "
                 "can be drawn in them: leave them out, or record the observation that follows the last step."
             )
         numbers = known.nonzero()[:, 0]

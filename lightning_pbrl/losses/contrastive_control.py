@@ -21,13 +21,18 @@ LOGSUMEXP_PENALTY = 0.01
 """Weight of the squared logsumexp beside the softmax loss (contrastive RL, released code)."""
 
 
+def diagonal(logits: Tensor) -> Tensor:
+    """The true pairs, (..., B, B) -> (..., B); as a slice, because compiling ``torch.diagonal`` warns of a deprecation."""
+    return logits.flatten(-2)[..., :: logits.shape[-1] + 1]
+
+
 def nce_loss(logits: Tensor) -> Tensor:
     """Binary noise contrastive estimation: mean over all entries of BCE(f, 1[i = j]), over twins as well: (E, B, B) -> ().
 
     BCE(x, y) = softplus(x) - y x, so the true pairs enter a second time by their mean, over B. Its optimum is
     f* = log d(g | s, a) - log p(g) - log(B - 1), with d the discounted future and p the goals of the batch.
     """
-    true = torch.diagonal(logits, dim1=-2, dim2=-1)
+    true = diagonal(logits)
     return F.softplus(logits).mean() - true.mean() / logits.shape[-1]
 
 
@@ -37,7 +42,7 @@ def cpc_loss(logits: Tensor, penalty: float = LOGSUMEXP_PENALTY) -> Tensor:
     The softmax leaves a constant per row open; the penalty holds it.
     """
     total = torch.logsumexp(logits, dim=-1)
-    true = torch.diagonal(logits, dim1=-2, dim2=-1)
+    true = diagonal(logits)
     return (total - true + penalty * total.square()).mean()
 
 
@@ -48,7 +53,7 @@ def contrastive_metrics(logits: Tensor) -> dict[str, Tensor]:
     rows' mean ``logsumexp``.
     """
     size = logits.shape[-1]
-    true = torch.diagonal(logits, dim1=-2, dim2=-1)
+    true = diagonal(logits)
     above, true_above = (logits > 0).sum(dtype=torch.float32), (true > 0).sum(dtype=torch.float32)
     right = logits.numel() - above + 2.0 * true_above - true.numel()  # others below 0, and true ones above it
     return {

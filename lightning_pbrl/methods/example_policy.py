@@ -51,8 +51,8 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
 
     noises: ClassVar[int] = 1
     """Standard normal vectors per step that the losses want, found in ``batch["noise"]``."""
-    reads: ClassVar[frozenset[str]] = frozenset({"goal", "example"})
-    """What is fetched beside the step itself: "goal", "example", "next_obs"."""
+    reads: frozenset[str] = frozenset()
+    """What is fetched beside the step itself: "goal", "example", "number" (of the example), "next_obs"."""
     pictures = True
     actor: SquashedGaussianActor
 
@@ -114,6 +114,8 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
             batch["goal"] = flat_pictures(source, future, 1) if self.pixels else fetch(source.column("next_obs"), future)
         if "example" in self.reads:
             batch["example"] = fetch(self.examples, example)
+        if "number" in self.reads:
+            batch["number"] = example
         if self.pixels:
             batch["obs"] = flat_pictures(source, row)
             if "next_obs" in self.reads:

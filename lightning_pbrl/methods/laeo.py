@@ -96,6 +96,11 @@ class LAEO(ExamplePolicy):
         return bool(self.hparams.goal_conditioned)
 
     @property
+    def few(self) -> bool:
+        """Whether all examples together are fewer than those that an update draws: then each is embedded once per update."""
+        return len(self.examples) < self.hparams.batch_size
+
+    @property
     def frozen(self) -> bool:
         """Whether the critic comes from another run and stays as it is."""
         return self.hparams.critic_from is not None
@@ -130,6 +135,7 @@ class LAEO(ExamplePolicy):
         self.normalizer.load_state_dict(other.normalizer.state_dict())
 
     def programs(self) -> dict[str, Program]:
+        self.reads = frozenset({"goal", "number"} if self.few else {"goal", "example"})
         groups = {"actor": self.group()}
         if not self.frozen:
             groups = {"critic": self.group(), **groups}
@@ -141,8 +147,8 @@ class LAEO(ExamplePolicy):
         state = self.critic.encode(batch["obs"])
         losses: dict[str, Tensor] = {}
         if not self.frozen:
-            psi = self.critic.psi(self.critic.encode(batch["goal"]))
-            logits = self.critic.every_pair(self.critic.phi(state, batch["action"]), psi)  # (E, B, B)
+            phi, psi = self.critic.phi(state, batch["action"]), self.embedded(batch["goal"])
+            logits = self.critic.every_pair(phi, psi)  # (E, B, B)
             losses["critic"] = nce_loss(logits) if self.hparams.loss == "nce" else cpc_loss(logits)
             losses |= contrastive_metrics(logits.detach())
         return {**losses, **self.policy_losses(batch, self.value(state.detach(), batch))}
@@ -152,8 +158,14 @@ class LAEO(ExamplePolicy):
         aggregate = self.hparams.aggregate
         drawn = aggregate in ("sample_logit", "sample_exp")
         with torch.no_grad():
-            sought = batch["goal"] if self.goal_conditioned else batch["example"] if drawn else self.normalized(self.examples)
-            psi = self.critic.psi(self.critic.encode(sought))
+            if self.goal_conditioned:
+                psi = self.embedded(batch["goal"])
+            elif drawn and "example" in batch:
+                psi = self.embedded(batch["example"])
+            else:
+                psi = self.embedded(self.normalized(self.examples))
+                if drawn:
+                    psi = psi.index_select(1, batch["number"])
 
         def of(action: Tensor) -> Tensor:
             phi = self.critic.phi(state, action, frozen=True)
@@ -161,6 +173,10 @@ class LAEO(ExamplePolicy):
             return example_value(logits, aggregate)
 
         return of
+
+    def embedded(self, goals: Tensor) -> Tensor:
+        """The critic's embeddings of goals as the networks read them: (N, O) -> (E, N, d)."""
+        return self.critic.psi(self.critic.encode(goals))
 
     def entropy_cost(self, log_prob: Tensor) -> Tensor | float:
         alpha = self.hparams.alpha
@@ -183,7 +199,7 @@ class LAEO(ExamplePolicy):
     def scorer(self, obs: Tensor) -> Callable[[Tensor], Tensor]:
         """The critic's value of actions in raw observations, (B, n, A) -> (B, n), over all examples; what a planner asks."""
         state = self.critic.encode(self.normalized(obs))
-        psi = self.critic.psi(self.critic.encode(self.normalized(self.examples)))
+        psi = self.embedded(self.normalized(self.examples))
 
         def score(action: Tensor) -> Tensor:
             rows = state.unsqueeze(1).expand(-1, action.shape[1], -1).flatten(0, 1)

@@ -1,0 +1,309 @@
+"""LAEO: its losses, what they move, what it learns on problems with a known answer, and its variants."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from example_toys import (
+    SIDE,
+    STATES,
+    FilmedToy,
+    chain,
+    final_distance,
+    near_centre,
+    ready,
+    spearman,
+    square,
+    success_probability,
+)
+from toys import SPEC, ToyData, assert_same, make_trainer, read_csv
+
+from lightning_pbrl.data.examples import Examples
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.losses.contrastive_control import example_value, mixed_actor_loss, nce_loss
+from lightning_pbrl.methods.bc import BC
+from lightning_pbrl.methods.laeo import LAEO
+from lightning_pbrl.methods.loading import load_method
+
+SMALL: dict[str, Any] = {"hidden": (16, 16), "repr_dim": 8, "batch_size": 32, "updates": 6, "eval_interval": 3, "lr": 3e-3}
+POINT = {"obs_dim": 2, "action_dim": 2, "horizon": 40}
+MODES = ("sample_logit", "sample_exp", "mean_exp", "max", "logsumexp")
+
+
+def toy(**settings: Any) -> tuple[LAEO, Any]:
+    """LAEO on the synthetic data, with its engine."""
+    data = ToyData(examples=12)
+    data.setup("fit")
+    assert data.examples is not None
+    method = LAEO(SPEC, **{**SMALL, **settings})
+    return method, ready(method, data.source, data.examples.states)
+
+
+def fit(folder: Path, data: ToyData | None = None, ckpt_path: Path | None = None, trainer: Any = None, **settings: Any) -> LAEO:
+    method = LAEO(SPEC, **{**SMALL, **settings})
+    make_trainer(folder, **(trainer or {})).fit(method, data or ToyData(examples=12), ckpt_path=ckpt_path)
+    return method
+
+
+def minibatch(method: LAEO, engine: Any) -> dict[str, torch.Tensor]:
+    (ids,) = engine.program.sample(1, torch.Generator().manual_seed(5))
+    return engine.program.view(engine.program.gather(ids))
+
+
+# Losses ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_minibatch_is_steps_with_their_futures() -> None:
+    method, engine = toy()
+    (ids,) = engine.program.sample(1, torch.Generator().manual_seed(5))
+    row, future, number = ids[:, :3].long().unbind(-1)
+    batch, source = minibatch(method, engine), method.source
+    assert torch.equal(source.episodes.of(row), source.episodes.of(future)) and (future >= row).all() and (future > row).any()
+    assert torch.equal(batch["obs"], source.column("obs")[row]) and torch.equal(batch["action"], source.column("action")[row])
+    assert torch.equal(batch["goal"], source.column("next_obs")[future])  # the action of row t made goal t + 1 and later ones
+    assert torch.equal(batch["number"], number) and number.max() < 12
+    assert batch["noise"].shape == (1, 32, 2)
+
+
+@pytest.mark.parametrize("batch_size", [8, 32])
+def test_losses_from_their_parts(batch_size: int) -> None:
+    """With more examples than steps each is embedded as it was drawn, with fewer all are, once: the same numbers."""
+    method, engine = toy(batch_size=batch_size, bc_coef=0.3)
+    batch, critic = minibatch(method, engine), method.critic
+    assert ("number" in batch) == (batch_size == 32)
+    (ids,) = engine.program.sample(1, torch.Generator().manual_seed(5))
+    example = method.examples[ids[:, 2].long()]
+    logits = critic.every_pair(critic.phi(batch["obs"], batch["action"]), critic.psi(batch["goal"]))
+    action, _ = method.actor.sample(batch["obs"], batch["noise"][0])
+    value = critic.every_pair(critic.phi(batch["obs"], action), critic.psi(example)).diagonal(dim1=1, dim2=2).amin(0)
+    cloning = -method.actor.log_prob(batch["obs"], batch["action"])
+    losses = method.losses(batch)
+    torch.testing.assert_close(losses["critic"], nce_loss(logits))
+    torch.testing.assert_close(losses["actor"], mixed_actor_loss(value, cloning, 0.3))
+    torch.testing.assert_close(losses["actor"], (0.3 * cloning - 0.7 * value).mean())
+    torch.testing.assert_close(losses["bc"], cloning.mean())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_values_the_policys_own_actions(mode: Any) -> None:
+    method, engine = toy(aggregate=mode, bc_coef=0.0)
+    batch, critic = minibatch(method, engine), method.critic
+    action, _ = method.actor.sample(batch["obs"], batch["noise"][0])
+    examples = method.examples[batch["number"]][:, None] if mode.startswith("sample") else method.examples.expand(32, -1, -1)
+    rows = [critic.every_pair(critic.phi(o[None], a[None]), critic.psi(g)) for o, a, g in zip(batch["obs"], action, examples, strict=True)]
+    value = example_value(torch.cat(rows, dim=1), mode)
+    torch.testing.assert_close(method.losses(batch)["actor"], -value.mean())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_actors_loss_leaves_the_critic_alone(frozen: bool) -> None:
+    """The critic after some updates does not depend on what the policy does with it; nor does a cloning policy on the critic."""
+    engines = [toy(bc_coef=c)[1] for c in (0.0, 1.0)]
+    for engine in engines:
+        engine.run(4)
+    assert torch.equal(engines[0].flat.storage["critic"], engines[1].flat.storage["critic"])
+    assert not torch.equal(engines[0].flat.storage["actor"], engines[1].flat.storage["actor"])
+    cloning = [toy(bc_coef=1.0, loss=loss)[1] for loss in ("nce", "cpc")]
+    for engine in cloning:
+        engine.run(4)
+    assert torch.equal(cloning[0].flat.storage["actor"], cloning[1].flat.storage["actor"])
+
+
+def test_adams_epsilon_is_the_released_codes() -> None:
+    _, engine = toy()
+    assert all(group.options["eps"] == 1e-7 for group in engine.program.groups.values())
+
+
+@pytest.mark.parametrize("target", [-20.0, 20.0])
+def test_a_learned_temperature_follows_its_target(target: float) -> None:
+    """The entropy lies between the two: alpha falls when it is above its target, and rises when below."""
+    method, engine = toy(alpha="learned", target_entropy=target, bc_coef=0.0)
+    engine.run(20)
+    assert (method.log_alpha.item() > 0) == (target > 0) and method.log_alpha.item() != 0
+
+
+def test_a_fixed_temperature_widens_the_policy() -> None:
+    entropies = []
+    for alpha in (0.0, 3.0):
+        method, engine = toy(alpha=alpha, bc_coef=0.0)
+        engine.run(150)
+        obs = method.source.column("obs")
+        entropies.append(-method.actor.sample(obs, torch.randn(len(obs), 2, generator=torch.Generator().manual_seed(0)))[1].mean())
+    assert entropies[1] > entropies[0] + 0.5
+
+
+def test_compiled_and_eager_make_the_same_updates(tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        compiled = fit(tmp_path / "compiled", compile=True)
+    assert not any("torch.compile failed" in str(warning.message) for warning in seen)
+    eager = fit(tmp_path / "eager", compile=False)
+    for key, value in eager.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[key], value, rtol=0, atol=1e-5)
+
+
+# Known answers --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["nce", "cpc"])
+def test_the_critic_ranks_actions_as_the_exact_success_probability_does(loss: Any) -> None:
+    """A chain of six states: mean_exp of the critic against the discounted probability of being in the last, by linear algebra.
+
+    For cpc, whose critic is right up to a constant per state and action that the penalty holds.
+    """
+    discount, goal = 0.8, STATES - 1
+    method = LAEO({"obs_dim": STATES, "action_dim": 1, "horizon": 60}, hidden=(32,), repr_dim=16, batch_size=128, lr=3e-3,
+                  discount=discount, loss=loss, aggregate="mean_exp")  # fmt: skip
+    ready(method, chain(), torch.eye(STATES)[goal:]).run(600)
+    actions = torch.tensor([[-1.0], [1.0]]).expand(STATES, 2, 1)
+    with torch.no_grad():
+        found = method.scorer(torch.eye(STATES))(actions)
+    exact = success_probability(goal, discount)
+    assert spearman(found, exact) > 0.9
+    assert (found[:, 1] > found[:, 0]).all() and (exact[:, 1] > exact[:, 0]).all()  # right is better everywhere
+    assert method.act(torch.eye(STATES)).min() > -1
+
+
+def test_it_goes_where_the_examples_are_and_cloning_does_not() -> None:
+    settings: dict[str, Any] = {"hidden": (64, 64), "repr_dim": 16, "batch_size": 128, "lr": 2e-3, "discount": 0.9, "seed": 1}
+    distances = {}
+    for bc_coef in (0.05, 1.0):
+        method = LAEO(POINT, bc_coef=bc_coef, **settings)
+        ready(method, square(), near_centre()).run(600)
+        distances[bc_coef] = final_distance(method)
+    assert distances[0.05] < 0.7 and distances[1.0] > 1.2
+
+
+def test_goals_in_place_of_examples() -> None:
+    """Offline contrastive RL: trained with futures as goals, it acts with the examples, and takes their mean action."""
+    method = LAEO(POINT, hidden=(64, 64), repr_dim=16, batch_size=128, lr=2e-3, discount=0.9, bc_coef=0.2, seed=1, goal_conditioned=True)
+    ready(method, square(), near_centre(5)).run(450)
+    assert final_distance(method) < 0.6
+    obs = torch.tensor([[0.1, 0.2], [-0.7, 0.9]])
+    with torch.no_grad():
+        alone = torch.stack([method.actor.act(torch.cat([obs, goal.expand(2, -1)], 1)) for goal in method.examples])
+        torch.testing.assert_close(method.act(obs), alone.mean(0))
+        assert method.act(obs, sample=True).abs().max() <= 1
+
+
+def test_goal_conditioned_refuses_what_needs_all_examples() -> None:
+    with pytest.raises(UserError, match="aggregate=max is over all examples, and a goal-conditioned policy"):
+        LAEO(POINT, goal_conditioned=True, aggregate="max")
+
+
+# Examples, checkpoints, frozen critics ----------------------------------------------------------------------------------------
+
+
+def test_the_examples_are_part_of_the_checkpoint(tmp_path: Path) -> None:
+    method = fit(tmp_path)
+    loaded = load_method(tmp_path / "checkpoints" / "last.ckpt")
+    assert method.examples.shape == (12, 5) and torch.equal(loaded.examples, method.examples)
+
+
+def test_a_resumed_run_keeps_its_examples(tmp_path: Path) -> None:
+    """The data module brings others: the run goes on with those it began with, bit for bit."""
+    straight = fit(tmp_path / "straight")
+    fit(tmp_path / "stopped", trainer={"max_epochs": 1})
+    other = ToyData(examples=7)
+    resumed = fit(tmp_path / "stopped", other, tmp_path / "stopped" / "checkpoints" / "last.ckpt")
+    assert other.examples is not None and len(other.examples.states) == 7
+    assert_same(straight.state_dict(), resumed.state_dict())
+
+
+def test_examples_of_another_shape() -> None:
+    method = LAEO(SPEC, **SMALL)
+    with pytest.raises(UserError, match=r"LAEO got examples of success of shape \(3, 4\) and sees states of shape \(5,\): give"):
+        method.use_examples(torch.zeros(3, 4))
+    with pytest.raises(UserError, match="give at least one"):
+        method.use_examples(torch.zeros(0, 5))
+
+
+def test_a_frozen_critic_serves_new_examples(tmp_path: Path) -> None:
+    """Only the policy learns, and the checkpoint stands alone."""
+    first = fit(tmp_path / "first", normalize_obs=True)
+    path = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    second = fit(tmp_path / "second", ToyData(examples=5), critic_from=str(path), normalize_obs=True, seed=3, updates=12)
+    assert list(second.engines["policy"].program.groups) == ["actor"] and second.trainer.global_step == 12
+    assert_same(first.critic.state_dict(), second.critic.state_dict())
+    assert_same(first.normalizer.state_dict(), second.normalizer.state_dict())
+    untrained = LAEO(SPEC, **SMALL, seed=3)
+    untrained.configure_model()
+    assert not torch.equal(untrained.actor.net.weights[0], second.actor.net.weights[0])
+    assert len(second.examples) == 5 and not any("critic_loss" in key for row in read_csv(tmp_path / "second") for key in row)
+    path.unlink()
+    assert_same(second.state_dict(), load_method(tmp_path / "second" / "checkpoints" / "last.ckpt").state_dict())
+
+
+def test_a_critic_of_another_size_or_method(tmp_path: Path) -> None:
+    fit(tmp_path / "first")
+    path = str(tmp_path / "first" / "checkpoints" / "last.ckpt")
+    with pytest.raises(UserError, match=r"critic_from=.*last.ckpt holds a critic built otherwise: give the checkpoint of a LAEO"):
+        fit(tmp_path / "second", critic_from=path, repr_dim=4)
+    make_trainer(tmp_path / "bc").fit(BC(SPEC, hidden=(8,), updates=2), ToyData())
+    with pytest.raises(UserError, match="holds the method BC: give"):
+        fit(tmp_path / "third", critic_from=str(tmp_path / "bc" / "checkpoints" / "last.ckpt"))
+
+
+def test_held_out_episodes_are_judged_every_round(tmp_path: Path) -> None:
+    fit(tmp_path)
+    rows = [row for row in read_csv(tmp_path) if "held_out/critic_loss" in row]
+    assert [row["step"] for row in rows] == [3, 6]
+    names = ("binary_accuracy", "categorical_accuracy", "logits_pos", "logits_neg", "logsumexp", "bc", "actor_loss")
+    assert all(f"held_out/{name}" in row for name in names for row in rows)
+    assert rows[0]["held_out/critic_loss"] > rows[1]["held_out/critic_loss"] > 0
+
+
+# Pictures, planning -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{}, {"goal_conditioned": True}, {"aggregate": "mean_exp", "batch_size": 8}])
+def test_it_learns_from_pictures(tmp_path: Path, settings: dict[str, Any]) -> None:
+    data = FilmedToy()
+    method = LAEO(data.spec, **{**SMALL, **settings})
+    make_trainer(tmp_path).fit(method, data)
+    assert method.examples.dtype == torch.uint8 and method.examples.shape == (12, SIDE * SIDE * 3)
+    shown = torch.randint(0, 256, (4, SIDE * SIDE * 3), generator=torch.Generator().manual_seed(0)).float()
+    loaded = load_method(tmp_path / "checkpoints" / "last.ckpt")
+    assert method.act(shown).shape == (4, 2) and torch.equal(loaded.act(shown), method.act(shown))
+    source: Any = data.source
+    row, future = torch.tensor([0, 29, 30]), torch.tensor([3, 29, 59])
+    ids = torch.zeros(3, 5, dtype=torch.float64)
+    ids[:, 0], ids[:, 1] = row, future
+    batch = method.gather(source, ids)
+    shade = (40 * source.column("next_obs")[future, 0] + 128).clamp(0, 255).to(torch.uint8)
+    assert torch.equal(batch["goal"], shade[:, None].expand(-1, SIDE * SIDE * 3))
+    assert torch.equal(method.observed(row)[:, 0], (40 * source.column("obs")[row, 0] + 128).clamp(0, 255).floor())
+
+
+def test_planning_asks_the_critic_alone(tmp_path: Path) -> None:
+    """A critic without a policy of its own: the planner finds the action that the critic likes best, and plans alike twice."""
+    method, _ = toy(planner="cem", cem_candidates=200, cem_elites=40)
+    obs = torch.randn(3, 5, generator=torch.Generator().manual_seed(1))
+    grid = torch.cartesian_prod(torch.linspace(-1, 1, 81), torch.linspace(-1, 1, 81)).expand(3, -1, -1)
+    with torch.no_grad():
+        score = method.scorer(obs)
+        best = score(grid).amax(1)
+        found = method.act(obs)
+        assert (score(found[:, None])[:, 0] >= best - 0.01).all()
+    fit(tmp_path, planner="cem", cem_candidates=20, cem_elites=5)
+    evaluated = [row["eval/return_mean"] for row in read_csv(tmp_path) if "eval/return_mean" in row]
+    assert len(evaluated) == 2
+    assert method.planner is not None
+    method.planner.restart(7)
+    again = method.act(obs)
+    method.planner.restart(7)
+    assert torch.equal(again, method.act(obs))
+
+
+def test_replacing_the_examples_retargets_the_planner() -> None:
+    method, _ = toy(planner="cem", cem_candidates=50, cem_elites=10)
+    obs = torch.zeros(1, 5)
+    scores = []
+    for states in (torch.ones(2, 5), -torch.ones(2, 5)):
+        method.use_examples(Examples(states, {}, "by hand").states)
+        scores.append(method.scorer(obs)(torch.zeros(1, 1, 2)).item())
+    assert scores[0] != scores[1]
