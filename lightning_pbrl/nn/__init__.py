@@ -2,8 +2,16 @@
 
 from lightning_pbrl.nn.actor import DeterministicActor, GaussianActor
 from lightning_pbrl.nn.mlp import MLP
-from lightning_pbrl.nn.normalizer import Normalizer
+from lightning_pbrl.nn.normalizer import Normalizer, RunningNormalizer
 from lightning_pbrl.nn.squashed_actor import SquashedGaussianActor
 from lightning_pbrl.nn.state_entropy import StateEntropy
 
-__all__ = ["MLP", "DeterministicActor", "GaussianActor", "Normalizer", "SquashedGaussianActor", "StateEntropy"]
+__all__ = [
+    "MLP",
+    "DeterministicActor",
+    "GaussianActor",
+    "Normalizer",
+    "RunningNormalizer",
+    "SquashedGaussianActor",
+    "StateEntropy",
+]

@@ -28,7 +28,8 @@ class MLP(nn.Module):
         output: module class after the last layer; None for a linear output.
         layout: "auto", "loop" or "batched"; see above.
         dropout: probability with which a hidden unit is dropped while training, in [0, 1).
-        ortho_init: orthogonal weights (gain 1, each member its own) and zero biases.
+        ortho_init: orthogonal weights (each member its own) and zero biases.
+        gains: factors on these weights, of the hidden layers and of the last one.
         hold_output_bias: the last bias never moves. For outputs of which only differences are trained: their common constant
             has no gradient but rounding errors, and Adam would blow these up to steps of full size.
 
@@ -47,6 +48,7 @@ class MLP(nn.Module):
         dropout: float = 0.0,
         ortho_init: bool = False,
         hold_output_bias: bool = False,
+        gains: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         super().__init__()
         self.members, self.layout, self.dropout, self.hold_output_bias = members, layout, dropout, hold_output_bias
@@ -57,12 +59,17 @@ class MLP(nn.Module):
             self.weights.append(torch.empty(*lead, fan_out, fan_in).uniform_(-bound, bound))
             self.biases.append(torch.empty(*lead, fan_out).uniform_(-bound, bound))
         if ortho_init:
-            for weight, bias in zip(self.weights, self.biases, strict=True):
-                for matrix in weight.detach().view(-1, *weight.shape[-2:]):
-                    nn.init.orthogonal_(matrix)
-                nn.init.zeros_(bias)
+            for layer in range(len(self.weights)):
+                self.ortho_init(layer, gains[layer == len(self.weights) - 1])
         self.activation = activation()
         self.output = nn.Identity() if output is None else output()
+
+    def ortho_init(self, layer: int, gain: float = 1.0) -> None:
+        """Give one layer (-1: the last) new orthogonal weights times ``gain``, and zero biases."""
+        weight = self.weights[layer].detach()
+        for matrix in weight.view(-1, *weight.shape[-2:]):
+            nn.init.orthogonal_(matrix, gain)
+        nn.init.zeros_(self.biases[layer])
 
     def forward(self, x: Tensor, dropout: bool = True) -> Tensor:
         """(..., in) -> (..., out); with members (B, in) or (E, B, in) -> (E, B, out).
