@@ -52,7 +52,7 @@ def standardised(advantage: Tensor, eps: float = 1e-8) -> Tensor:
 
 
 def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: Tensor) -> Tensor:
-    """Minus the mean of min(rho A, clamp(rho, 1 - clip, 1 + clip) A) with rho = exp(``log_ratio``): (B,), (B,), () -> () (Eq. 7)."""
+    """Minus the mean of min(rho A, clamp(rho, 1 - clip, 1 + clip) A), rho = exp(``log_ratio``): (B,), (B,), () -> () (Eq. 7)."""
     ratio = log_ratio.exp()
     return -torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage).mean()
 

@@ -53,6 +53,9 @@ SMALL = {
     "round_steps": 40,
     "explore_steps": 20,
     "meta_every": 15,
+    "n_steps": 10,
+    "n_epochs": 4,
+    "explore_epochs": 4,
     "reward_model": {"hidden": [16, 16], "epochs": 6, "batch_size": 16, "stop_accuracy": 1.0},
 }
 """Settings of a fit of about a second; a method takes those it has."""
