@@ -51,9 +51,8 @@ def standardised(advantage: Tensor, eps: float = 1e-8) -> Tensor:
     return (advantage - advantage.mean()) / (advantage.std() + eps)
 
 
-def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip: Tensor) -> Tensor:
-    """Minus the mean of min(rho A, clamp(rho, 1 - clip, 1 + clip) A), rho = exp(``log_ratio``): (B,), (B,), () -> () (Eq. 7)."""
-    ratio = log_ratio.exp()
+def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip: Tensor) -> Tensor:
+    """Minus the mean of min(rho A, clamp(rho, 1 - clip, 1 + clip) A): (B,), (B,), () -> () (Eq. 7)."""
     return -torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage).mean()
 
 
@@ -67,9 +66,9 @@ def gaussian_entropy(log_std: Tensor) -> Tensor:
     return (log_std + _ENTROPY_OF_STANDARD).sum(-1)
 
 
-def approximate_kl(log_ratio: Tensor) -> Tensor:
-    """Mean of (rho - 1) - log rho, never negative, an estimate of KL(old, new) in nats: (B,) -> ()."""
-    return (log_ratio.exp() - 1.0 - log_ratio).mean()
+def approximate_kl(log_ratio: Tensor, ratio: Tensor) -> Tensor:
+    """Mean of (rho - 1) - log rho, never negative, an estimate of KL(old, new) in nats: (B,), (B,) -> ()."""
+    return (ratio - 1.0 - log_ratio).mean()
 
 
 def explained_variance(predicted: Tensor, target: Tensor) -> Tensor:

@@ -46,9 +46,9 @@ class PPO(OnlinePolicy):
 
     .. math::
         \delta_t &= r_t + \gamma V(s_{t+1}) - V(s_t), \qquad \hat A_t = \sum_l (\gamma \lambda)^l \delta_{t+l} \\
-        L_\pi &= -E[\min(\rho \hat A, \operatorname{clip}(\rho, 1 - \epsilon, 1 + \epsilon) \hat A)] - c_H H(\pi),
-            \quad \rho = \pi(a \mid s) / \pi_{\text{old}}(a \mid s) \\
-        L_V &= c_V E[(V(s) - (\hat A + V_{\text{old}}(s)))^2]
+        L &= -E[\min(\rho \hat A, \operatorname{clip}(\rho, 1 - \epsilon, 1 + \epsilon) \hat A)]
+            + c_V E[(V(s) - (\hat A + V_{\text{old}}(s)))^2] - c_H H(\pi),
+            \quad \rho = \pi(a \mid s) / \pi_{\text{old}}(a \mid s)
 
     A round is some rollouts of ``n_steps`` per environment, each followed by ``n_epochs`` passes in shuffled minibatches. With
     ``explore_steps``, round 0 pays for rare states instead (PEBBLE's pre-training), after which the last layer of the value
@@ -138,11 +138,12 @@ class PPO(OnlinePolicy):
 
     def programs(self) -> dict[str, Program]:
         h = self.hparams
-        settings = {"options": {"eps": ADAM_EPS}, "clip": h.max_grad_norm, "clip_jointly": True}
         schedule = self.share_left if h.lr_schedule == "linear" else None
-        groups = {name: Group(h.lr, schedule=schedule, **settings) for name in ("actor", "critic")}
+        both = Group(
+            h.lr, options={"eps": ADAM_EPS}, schedule=schedule, clip=h.max_grad_norm, modules=("actor", "critic")
+        )
         ragged = self.rollout_rows % h.batch_size != 0
-        return {"policy": Program(groups, [self.losses], self.sample, self.gather, self.view, ragged=ragged)}
+        return {"policy": Program({"policy": both}, [self.losses], self.sample, self.gather, self.view, ragged=ragged)}
 
     # The plan ----------------------------------------------------------------------------------------------------------
 
@@ -252,16 +253,17 @@ class PPO(OnlinePolicy):
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         h = self.hparams
         log_ratio = self.actor.log_prob(batch["obs"], batch["action"]) - batch["log_prob"]
-        surrogate = clipped_surrogate(log_ratio, standardised(batch["advantage"]), batch["clip"])
+        ratio = log_ratio.exp()
+        surrogate = clipped_surrogate(ratio, standardised(batch["advantage"]), batch["clip"])
+        value_error = value_loss(self.critic(batch["obs"]).squeeze(-1), batch["target"])
         entropy = gaussian_entropy(self.actor.log_std)
-        value = self.critic(batch["obs"]).squeeze(-1)
-        moved = log_ratio.detach()
         return {
-            "actor": surrogate - h.entropy_coef * entropy,
-            "critic": h.value_coef * value_loss(value, batch["target"]),
+            "policy": surrogate + h.value_coef * value_error - h.entropy_coef * entropy,
+            "surrogate": surrogate,
+            "value_error": value_error,
             "entropy": entropy,
-            "kl": approximate_kl(moved),
-            "clip_fraction": ((moved.exp() - 1.0).abs() > batch["clip"]).float().mean(),
+            "kl": approximate_kl(log_ratio.detach(), ratio.detach()),
+            "clip_fraction": ((ratio.detach() - 1.0).abs() > batch["clip"]).float().mean(),
             "explained_variance": batch["explained_variance"],
         }
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_pbrl.nn.mlp import MLP
 
-LOG_STD_RANGE = (-20.0, 2.0)
+LOG_STD_RANGE, FREE = (-20.0, 2.0), (-math.inf, math.inf)
 _HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -54,19 +54,23 @@ class GaussianActor(nn.Module):
     @classmethod
     def unbounded(cls, obs_dim: int, action_dim: int, hidden: Sequence[int] = (64, 64)) -> GaussianActor:
         """PPO's policy: tanh layers, a linear mean that begins near 0, a deviation of 1 that is free to move."""
-        free = (-math.inf, math.inf)
         gains = (math.sqrt(2.0), 0.01)
-        return cls(obs_dim, action_dim, hidden, free, ortho_init=True, activation=nn.Tanh, output=None, gains=gains)
+        return cls(obs_dim, action_dim, hidden, FREE, ortho_init=True, activation=nn.Tanh, output=None, gains=gains)
+
+    @property
+    def bounded_log_std(self) -> Tensor:
+        """Logarithm of the standard deviation, within its bounds, (A,)."""
+        return self.log_std if self.log_std_range == FREE else self.log_std.clamp(*self.log_std_range)
 
     def log_prob(self, obs: Tensor, action: Tensor, dropout: bool = True) -> Tensor:
         """Log density summed over action dimensions: (B, O), (B, A) -> (B,)."""
-        log_std = self.log_std.clamp(*self.log_std_range)
+        log_std = self.bounded_log_std
         z = (action - self.mean(obs, dropout)) * torch.exp(-log_std)
         return (-0.5 * z.square() - log_std - _HALF_LOG_TAU).sum(-1)
 
     def sample(self, obs: Tensor, noise: Tensor) -> Tensor:
         """The action that standard normal ``noise`` makes of the policy, not clamped: (B, O), (B, A) -> (B, A)."""
-        return self.mean(obs, dropout=False) + self.log_std.clamp(*self.log_std_range).exp() * noise
+        return self.mean(obs, dropout=False) + self.bounded_log_std.exp() * noise
 
     def act(self, obs: Tensor, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
         """Mean action, or a sample of the policy, in [-1, 1]: (B, O) -> (B, A)."""

@@ -90,7 +90,7 @@ def test_rollouts_and_passes_take_turns(tmp_path: Path) -> None:
     assert ppo.begun == expected
     assert ppo.env_steps == 120 and ppo.trainer.global_step == ppo.engines["policy"].updates == 54
     assert ppo.trainer.current_epoch == 2 and len(ppo.acted) == 120
-    rows = [row for row in read_csv(tmp_path) if "train/actor_loss" in row]
+    rows = [row for row in read_csv(tmp_path) if "train/policy_loss" in row]
     first = {row["step"]: row["env_steps"] for row in reversed(rows)}  # a collecting block repeats what was logged before it
     assert sorted(first.items())[:4] == [(7, 20), (9, 20), (16, 40), (18, 40)]
     assert rows[-1]["train/entropy"] == pytest.approx(0.5 * math.log(2 * math.pi * math.e), rel=0.05)
@@ -125,7 +125,7 @@ def test_linear_schedules_follow_the_env_steps_before_a_rollout(tmp_path: Path) 
     shares = [1 - number / 6 for number in range(6)]
     assert [table["clip"].item() for table in ppo.tables] == pytest.approx([0.4 * share for share in shares])
     assert ppo.share_left() == pytest.approx(shares[-1])
-    (group,) = ppo.engines["policy"].flat.optimizers[0]["actor"].param_groups
+    (group,) = ppo.engines["policy"].flat.optimizers[0]["policy"].param_groups
     assert group["lr"] == pytest.approx(1e-3 * shares[-1]) and group["eps"] == 1e-5
 
 
