@@ -1,4 +1,4 @@
-"""One update of our PPO is one of stable-baselines3's, weight by weight; its benchmark runs. Skipped where it is not installed."""
+"""One update of our PPO is one of stable-baselines3's, weight by weight; its benchmark runs. Skipped without that package."""
 
 from __future__ import annotations
 
