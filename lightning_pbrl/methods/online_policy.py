@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.replay import Replay
-from lightning_pbrl.engine import Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method, Spec
 from lightning_pbrl.nn import StateEntropy
@@ -58,8 +57,8 @@ class OnlinePolicy(Method, ABC):
                 raise UserError(f"{type(self).__name__}'s {name} is {self.hparams[name]}; it counts from 1.")
 
     @abstractmethod
-    def programs(self) -> dict[str, Program]:
-        """One of them is "policy"."""
+    def act(self, obs: Tensor, sample: bool = False) -> Tensor:
+        """The policy; see :class:`Method`."""
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
