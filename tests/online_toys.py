@@ -1,4 +1,4 @@
-"""A simulator to act in whose episodes depend on seed and actions, and a method that only acts and asks."""
+"""Simulators to act in whose episodes depend on seed and actions, and a method that only acts and asks."""
 
 from __future__ import annotations
 
@@ -51,6 +51,43 @@ class WalkSimulator(Simulator):
 
     def describe(self) -> dict[str, Any]:
         return {"simulator": "WalkSimulator", "horizon": self.horizon}
+
+
+class PointPhysics:
+    """A point on the line from -1 to 1 that moves by a quarter of the action and is paid 1 - |place - 0.5|."""
+
+    camera: str | int = -1
+    upside_down = False
+    model = data = None
+
+    def __init__(self, pay: float) -> None:
+        self.pay = pay
+
+    def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
+        self.place = np.random.default_rng(seed).uniform(-1, 1)
+        return np.array([self.place]), {}
+
+    def advance(self, action: Array) -> tuple[Array, float, bool, dict[str, Any]]:
+        self.place = float(np.clip(self.place + 0.25 * float(action[0]), -1, 1))
+        return np.array([self.place]), self.pay * (1 - abs(self.place - 0.5)), False, {}
+
+
+class PointSimulator(Simulator):
+    """Twenty steps of :class:`PointPhysics`."""
+
+    name = "point-v0"
+    obs_dim, action_dim, horizon = 1, 1, 20
+
+    def __init__(self, pay: float = 1.0) -> None:
+        self.pay = pay
+
+    def make(self, render: bool = False) -> Any:
+        from lightning_pbrl.envs.episodic import Episodic
+
+        return Episodic(self, PointPhysics(self.pay))
+
+    def describe(self) -> dict[str, Any]:
+        return {"class": "PointSimulator"}
 
 
 class _Actor(Method):

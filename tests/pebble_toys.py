@@ -15,7 +15,8 @@ from toys import make_trainer
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.data.replay import Replay
 from lightning_pbrl.datamodules.online import OnlineDataModule
-from lightning_pbrl.methods.pebble import PEBBLE
+from lightning_pbrl.methods.ppo import PPO
+from lightning_pbrl.methods.preference_reward import PreferenceReward
 from lightning_pbrl.teachers.simulated import SimulatedTeacher
 
 SPEC = {"obs_dim": 2, "action_dim": 1, "horizon": 20}
@@ -31,15 +32,29 @@ SMALL: dict[str, Any] = {
     "block": 7,
     "compile": False,
 }
+SMALL_PPO: dict[str, Any] = {
+    "env_steps": 160,
+    "explore_steps": 40,
+    "round_steps": 40,
+    "n_steps": 20,
+    "n_epochs": 3,
+    "explore_epochs": 5,
+    "hidden": [16, 16],
+    "batch_size": 8,
+    "lr": 1e-3,
+    "block": 7,
+    "compile": False,
+}
 SMALL_REWARD: dict[str, Any] = {"hidden": [16, 16], "epochs": 5}
 
 
-def build(cls: type[PEBBLE], reward_model: dict[str, Any] | None = None, **settings: Any) -> Any:
-    return cls(SPEC, reward_model={**SMALL_REWARD, **(reward_model or {})}, **{**SMALL, **settings})
+def build(cls: type[PreferenceReward], reward_model: dict[str, Any] | None = None, **settings: Any) -> Any:
+    small = SMALL_PPO if issubclass(cls, PPO) else SMALL
+    return cls(SPEC, reward_model={**SMALL_REWARD, **(reward_model or {})}, **{**small, **settings})
 
 
 def fit(
-    cls: type[PEBBLE],
+    cls: type[PreferenceReward],
     folder: Path,
     reward_model: dict[str, Any] | None = None,
     ask: dict[str, Any] | None = None,

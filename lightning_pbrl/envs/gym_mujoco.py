@@ -26,6 +26,8 @@ SIZES = {
 """Observation and action size of each task with the constructor's default arguments."""
 
 
+FALLING = ("Ant-v5", "Hopper-v5", "Humanoid-v5", "Walker2d-v5")
+"""Tasks whose episodes end when the body falls, unless they are told not to."""
 D4RL_TASKS = {"Ant-v5": "ant", "HalfCheetah-v5": "halfcheetah", "Hopper-v5": "hopper", "Walker2d-v5": "walker2d"}
 """Tasks of D4RL's locomotion data, and D4RL's names for them."""
 
@@ -42,32 +44,44 @@ class GymMuJoCo(Simulator):
         horizon: steps per episode; the walkers also terminate when they fall. Returns of other than 1000 steps have no score.
         contact_forces: false leaves Ant's contact forces out of its observation (27 entries) and reward, as in D4RL's ant,
             where they are zero.
+        terminate_when_unhealthy: false lets an episode go on after a fall, so that its length tells a learner nothing (a learned
+            reward cannot be told from one that pays for staying alive otherwise); such returns have no D4RL score.
     """
 
     packages = ("gymnasium", "mujoco")
 
-    def __init__(self, env_id: str, horizon: int = 1000, contact_forces: bool = True) -> None:
+    def __init__(
+        self, env_id: str, horizon: int = 1000, contact_forces: bool = True, terminate_when_unhealthy: bool = True
+    ) -> None:
         if env_id not in SIZES:
             raise UserError(f"There is no Gymnasium MuJoCo task {env_id!r}; {nearest(env_id, SIZES)}")
         if not contact_forces and env_id != "Ant-v5":
             raise UserError(f"contact_forces: false is for Ant-v5 alone; leave it out for {env_id}.")
+        if not terminate_when_unhealthy and env_id not in FALLING:
+            raise UserError(f"{env_id} never ends by a fall: leave terminate_when_unhealthy out ({', '.join(FALLING)} have it).")
         self.name = self.env_id = env_id
+        self.terminate_when_unhealthy = terminate_when_unhealthy
         self.horizon, self.contact_forces = check_horizon(horizon), contact_forces
         self.obs_dim, self.action_dim = SIZES[env_id] if contact_forces else (27, 8)
-        self.d4rl_task = D4RL_TASKS.get(env_id) if horizon == 1000 else None
+        self.d4rl_task = D4RL_TASKS.get(env_id) if horizon == 1000 and terminate_when_unhealthy else None
 
     def make(self, render: bool = False) -> Episodic:
         """Build the environment; see :meth:`Simulator.make`."""
         gymnasium = need("gymnasium", "install lightning-pbrl with its dependencies (gymnasium[mujoco]).")
         from lightning_pbrl.envs.episodic import Episodic
 
-        settings = {} if self.contact_forces else {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0.0}
+        settings: dict[str, Any] = {}
+        if not self.contact_forces:
+            settings = {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0.0}
+        if not self.terminate_when_unhealthy:
+            settings["terminate_when_unhealthy"] = False
         return Episodic(self, _Body(gymnasium.make(self.env_id, **settings).unwrapped), render)
 
     def describe(self) -> dict[str, Any]:
         """Class name and settings."""
-        forces = {} if self.contact_forces else {"contact_forces": False}
-        return {"simulator": "GymMuJoCo", "env_id": self.env_id, "horizon": self.horizon, **forces}
+        about = {"simulator": "GymMuJoCo", "env_id": self.env_id, "horizon": self.horizon}
+        switches = {"contact_forces": self.contact_forces, "terminate_when_unhealthy": self.terminate_when_unhealthy}
+        return {**about, **{name: value for name, value in switches.items() if not value}}
 
 
 class _Body:

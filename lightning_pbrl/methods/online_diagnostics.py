@@ -14,18 +14,19 @@ from torch import Tensor
 from torchmetrics.functional.regression import spearman_corrcoef
 
 from lightning_pbrl.data.feedback import Query
+from lightning_pbrl.data.relabel import CPU_TILE
 from lightning_pbrl.data.replay import RECENT_EPISODES
 from lightning_pbrl.rng import stream
 
 if TYPE_CHECKING:
-    from lightning_pbrl.methods.pebble import PEBBLE
+    from lightning_pbrl.methods.preference_reward import PreferenceReward
 
 PAIRS = 200
 """Random pairs per window."""
 
 
 @torch.no_grad()
-def diagnose(method: PEBBLE) -> dict[str, Tensor]:
+def diagnose(method: PreferenceReward) -> dict[str, Tensor]:
     """Agreement of learned with true returns, by key; empty before the first episode has ended.
 
     ``pref/accuracy_recent`` and ``_all``: share of pairs that both order alike, of the newest episodes and of all stored ones;
@@ -36,8 +37,9 @@ def diagnose(method: PEBBLE) -> dict[str, Tensor]:
     if not source.finished:
         return {}
     rows = source.pool(1, RECENT_EPISODES)
-    learned = source.column("learned_reward")[rows.start(torch.arange(len(rows))).to(source.device)].sum()
-    row = {"train/learned_return_mean": learned / min(RECENT_EPISODES, source.finished)}
+    newest = source.features()[rows.start(torch.arange(len(rows))).to(source.device)]
+    learned = sum(method.combine(method.reward(part)).sum() for part in newest.split(CPU_TILE))
+    row = {"train/learned_return_mean": torch.as_tensor(learned) / min(RECENT_EPISODES, source.finished)}
     for window, recent in (("recent", RECENT_EPISODES), ("all", None)):
         pool = source.pool(length, recent)
         if len(pool) > 1:
@@ -46,7 +48,7 @@ def diagnose(method: PEBBLE) -> dict[str, Tensor]:
     return row
 
 
-def agreement(method: PEBBLE, query: Query) -> dict[str, Tensor]:
+def agreement(method: PreferenceReward, query: Query) -> dict[str, Tensor]:
     """Accuracy of the order within pairs, and rank correlation over all their segments."""
     true = method.source.true_returns(query)
     predicted = method.returns(query)
@@ -61,10 +63,10 @@ def agreement(method: PEBBLE, query: Query) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def log_prob_of_questions(method: PEBBLE, count: int) -> dict[str, Tensor]:
+def log_prob_of_questions(method: PreferenceReward, count: int) -> dict[str, Tensor]:
     """Mean log pi(a | s) over the segments of the ``count`` newest answered questions: low where the policy no longer goes."""
     obs_dim, start = method.source.obs_dim, method.labels.start[-count:]
     if not len(start):
         return {}
     features = method.source.segments(start, method.labels.length).flatten(0, -2)
-    return {"query/log_prob": method.actor.log_prob(features[:, :obs_dim], features[:, obs_dim:]).mean()}
+    return {"query/log_prob": method.log_prob(features[:, :obs_dim], features[:, obs_dim:]).mean()}

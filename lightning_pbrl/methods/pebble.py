@@ -6,24 +6,15 @@ Unsupervised Pre-training", ICML 2021 (arXiv 2106.05091), Algorithm 2; sizes and
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from contextvars import Context
-from dataclasses import replace
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from lightning_pbrl.data.feedback import Query
-from lightning_pbrl.engine import Program
-from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.methods.base import Phase, Spec
-from lightning_pbrl.methods.online_diagnostics import diagnose, log_prob_of_questions
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.preference_reward import PreferenceReward
 from lightning_pbrl.methods.sac import SAC
 
 
-class PEBBLE(SAC):
+class PEBBLE(PreferenceReward, SAC):
     r"""SAC whose reward is the mean of a reward ensemble, fitted anew to all answers whenever some were asked for.
 
     1. Round 0: random steps, then steps of a policy that is paid for rare states.
@@ -35,97 +26,22 @@ class PEBBLE(SAC):
 
     Args:
         spec: sizes, linked from the data module.
-        reward_model: arguments of the reward model (``reward_class``), such as ``{epochs: 50}``; what is not given is as in
-            ``reward_defaults``, or as in the class itself.
         explore_steps: steps of the pre-training (released scripts 9,000).
-        **sac: arguments of :class:`~lightning_pbrl.methods.sac.SAC`.
+        **sac: ``reward_model`` (arguments of the reward ensemble, such as ``{epochs: 50}``), and the arguments of
+            :class:`~lightning_pbrl.methods.sac.SAC`.
 
     Raises:
         UserError: for an argument that the reward model does not have.
     """
 
-    needs = frozenset({"env", "labels"})
-    reward_class: ClassVar[type[RewardEnsemble]] = RewardEnsemble
     reward_defaults: ClassVar[Mapping[str, Any]] = {"epochs": 200, "margin": 0.0}
-    """Where the released code differs from the class's defaults."""
 
-    def __init__(self, spec: Spec, reward_model: dict[str, Any] | None = None, explore_steps: int = 9_000, **sac: Any) -> None:
+    def __init__(self, spec: Spec, explore_steps: int = 9_000, **sac: Any) -> None:
         super().__init__(spec, explore_steps=explore_steps, **sac)
-        if self.hparams.reward != "true":
-            raise UserError(f"{type(self).__name__} learns its reward: leave model.init_args.reward alone (it is SAC's).")
-        settings = {**self.reward_defaults, **(reward_model or {})}
-        self.reward_model = _reward_model(self.reward_class, spec, self.seed, settings)
-        self.context = self.reward_model.context
 
-    def build(self) -> None:
-        super().build()
-        self.reward_model.build()
-
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        self.reward_model.source, self.reward_model.engines = self.source, self.engines
-
-    def programs(self) -> dict[str, Program]:
-        reward = self.reward_model.programs()["reward"]
-        groups = {name: replace(group, modules=(f"reward_model.{name}",)) for name, group in reward.groups.items()}
-        return {"reward": replace(reward, groups=groups), **super().programs()}
-
-    def plan(self, round_number: int) -> list[Phase]:
-        plan = super().plan(round_number)
-        if round_number == 0 or not (self.asked.this_round or round_number == 1):
-            return plan
-        self.reward_model.labels = self.labels
-        fit = self.reward_model.plan(round_number)
-        return [*fit, Phase("relabel", start=self.relabel_replay), *plan]
+    def after_fit(self) -> list[Phase]:
+        return [Phase("relabel", start=self.relabel_replay)]
 
     def relabel_replay(self) -> None:
         """Write the present ensemble's reward into every stored row."""
         self.source.relabel(self.reward, self.combine)
-
-    def collected_reward(self, rows: Tensor) -> Tensor:
-        return self.combine(self.reward(self.source.features()[rows]))
-
-    # What strategies and relabelling ask -----------------------------------------------------------------------------------
-
-    def reward(self, features: Tensor) -> Tensor:
-        return self.reward_model.reward(features)
-
-    def combine(self, reward: Tensor) -> Tensor:
-        return self.reward_model.combine(reward)
-
-    def returns(self, query: Query) -> Tensor:
-        """Predicted return of every asked segment per member, (E, B, C)."""
-        return self.reward_model.returns(query)
-
-    # What is logged of the reward ------------------------------------------------------------------------------------------
-
-    def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()
-        if self.asked.this_round:
-            row = log_prob_of_questions(self, self.asked.this_round)
-            self.log_dict({**row, "step": float(self.trainer.global_step)}, on_epoch=True, on_step=False, batch_size=1)
-
-    def on_validation_epoch_end(self) -> None:
-        super().on_validation_epoch_end()
-        self.log_dict({**diagnose(self), "step": float(self.trainer.global_step)}, batch_size=1)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self.reward_model.__dict__["scorer"] = None  # its sums are those of other weights
-
-
-def _reward_model(cls: type[RewardEnsemble], spec: Spec, seed: int, settings: Mapping[str, Any]) -> RewardEnsemble:
-    """The reward model of a method, built where its hyper-parameters are its own.
-
-    Lightning looks for them in all calling constructors, hence a function; and its command line leaves those of the method in
-    a context variable, hence an empty context.
-    """
-    known: set[str] = set()
-    for base in cls.__mro__:
-        if issubclass(base, RewardEnsemble):
-            known |= {name for name, p in inspect.signature(base).parameters.items() if p.kind is not p.VAR_KEYWORD}
-    known -= {"spec", "normalize_obs"}  # a replay is empty when statistics would be taken
-    for name in settings:
-        if name not in known:
-            raise UserError(f"model.init_args.reward_model has no {name!r}: {nearest(name, known)}")
-    return Context().run(lambda: cls(spec, seed=seed, **settings))

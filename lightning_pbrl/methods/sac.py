@@ -12,25 +12,25 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_pbrl.data.replay import Replay
 from lightning_pbrl.data.transitions import unpack
 from lightning_pbrl.engine import Group, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.sac import soft_actor_loss, soft_td_target, temperature_loss, twin_critic_loss
-from lightning_pbrl.methods.base import Method, Phase, Spec
-from lightning_pbrl.nn import MLP, SquashedGaussianActor, StateEntropy
+from lightning_pbrl.methods.base import Phase, Spec
+from lightning_pbrl.methods.online_policy import OnlinePolicy
+from lightning_pbrl.nn import MLP, SquashedGaussianActor
 from lightning_pbrl.rng import derive
 
 Drawn = tuple[Tensor, Tensor]
 """Of one update: where its rows are drawn from, in [0, 1), (B,); noise of next and present actions, (2, B, A)."""
 
 
-class SAC(Method):
+class SAC(OnlinePolicy):
     """Soft actor-critic with a learned temperature, on the reward its collected rows carry.
 
     .. math::
@@ -60,14 +60,10 @@ class SAC(Method):
         init_temperature: α at the start.
         alpha_lr: learning rate of log α.
         reset_updates: updates right after the critic has started anew.
-        neighbours: k of the pre-training's reward.
-        reference_entropy: scale that reward by the released code's running variance, which its mean inflates at first.
-        reward: what collected rows carry: true (the oracle), or the controls zero and random (uniform in [0, 1]).
-        **engine: the arguments of :class:`~lightning_pbrl.methods.base.Method`.
+        **online: further arguments of :class:`~lightning_pbrl.methods.online_policy.OnlinePolicy`.
     """
 
-    needs = frozenset({"env"})
-    source: Replay
+    shared_steps = ("env_steps", "seed_steps", "explore_steps", "round_steps")
 
     def __init__(
         self,
@@ -87,15 +83,11 @@ class SAC(Method):
         init_temperature: float = 0.1,
         alpha_lr: float = 1e-4,
         reset_updates: int = 100,
-        neighbours: int = 5,
-        reference_entropy: bool = False,
-        reward: Literal["true", "zero", "random"] = "true",
-        **engine: Any,
+        **online: Any,
     ) -> None:
-        super().__init__(spec, **engine)
-        for name in ("round_steps", "update_ratio", "target_every", "neighbours", "batch_size"):
-            if self.hparams[name] < 1:
-                raise UserError(f"{type(self).__name__}'s {name} is {self.hparams[name]}; it counts from 1.")
+        super().__init__(spec, env_steps, explore_steps, round_steps, **online)
+        self.check_counts("update_ratio", "target_every", "batch_size")
+        neighbours = self.entropy.k
         if env_steps <= seed_steps + explore_steps:
             raise UserError(
                 f"env_steps is {env_steps}, and {seed_steps} random plus {explore_steps} exploring steps use them up: raise it."
@@ -105,7 +97,6 @@ class SAC(Method):
                 f"Exploring compares a state with its {neighbours} nearest neighbours and only {seed_steps} random steps are "
                 "stored before: raise seed_steps."
             )
-        self.entropy = StateEntropy(neighbours, reference_entropy)
         self.updates = update_ratio * (env_steps - seed_steps) + (reset_updates if explore_steps else 0)
 
     def build(self) -> None:
@@ -118,15 +109,6 @@ class SAC(Method):
     def new_critic(self) -> MLP:
         """Two untrained critics."""
         return MLP(self.spec["obs_dim"] + self.spec["action_dim"], 1, self.hparams.hidden, members=2, ortho_init=True)
-
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        for name in ("env_steps", "seed_steps", "explore_steps", "round_steps"):
-            if self.hparams[name] % self.source.num_envs:
-                raise UserError(
-                    f"model.init_args.{name} is {self.hparams[name]} and data.init_args.num_envs is {self.source.num_envs}, "
-                    "which step together: make it a multiple."
-                )
 
     def programs(self) -> dict[str, Program]:
         h = self.hparams
@@ -173,9 +155,6 @@ class SAC(Method):
         h = self.hparams
         return [0, *range(h.seed_steps + h.explore_steps, h.env_steps, h.round_steps)]
 
-    def is_finished(self) -> bool:
-        return self.env_steps >= self.hparams.env_steps
-
     def reset_critic(self) -> None:
         """New weights for critics and targets, a fresh optimiser; actor and temperature stay."""
         with torch.random.fork_rng(devices=[]):
@@ -208,11 +187,6 @@ class SAC(Method):
             obs = rows[:, : self.source.obs_dim]
             rows[:, self.source.layout["learned_reward"][0]] = self.entropy(obs, self.seen())
         return rows, noise
-
-    def seen(self) -> list[Tensor]:
-        """The observations of every stored row, a view per environment."""
-        obs, lane = self.source.column("obs"), self.source.lane
-        return [obs[at : at + min(self.source.steps, lane)] for at in range(0, lane * self.source.num_envs, lane)]
 
     def view(self, gathered: Drawn) -> dict[str, Tensor]:
         rows, (next_noise, noise) = gathered
@@ -256,12 +230,3 @@ class SAC(Method):
     def on_env_step(self) -> None:
         rows = self.source.rows_of_age(torch.arange(self.source.num_envs, device=self.device))
         self.source.write("learned_reward", self.collected_reward(rows), rows)
-
-    def collected_reward(self, rows: Tensor) -> Tensor:
-        """What new rows carry as ``learned_reward``: ids (n,) -> (n,)."""
-        kind = self.hparams.reward
-        if kind == "true":
-            return self.source.reward[rows]
-        if kind == "zero":
-            return torch.zeros(len(rows), device=self.device)
-        return torch.rand(len(rows), generator=self.acting_rng, device=self.device)

@@ -3,7 +3,7 @@
 from lightning_pbrl.nn.actor import DeterministicActor, GaussianActor
 from lightning_pbrl.nn.contrastive_critic import ContrastiveCritic
 from lightning_pbrl.nn.mlp import MLP
-from lightning_pbrl.nn.normalizer import Normalizer
+from lightning_pbrl.nn.normalizer import Normalizer, RunningNormalizer
 from lightning_pbrl.nn.picture import AtariTorso
 from lightning_pbrl.nn.squashed_actor import SquashedGaussianActor
 from lightning_pbrl.nn.state_entropy import StateEntropy
@@ -16,6 +16,7 @@ __all__ = [
     "DeterministicActor",
     "GaussianActor",
     "Normalizer",
+    "RunningNormalizer",
     "SquashedGaussianActor",
     "StateEntropy",
     "TwinValue",

@@ -29,7 +29,8 @@ class MLP(nn.Module):
         output: module class after the last layer; None for a linear output.
         layout: "auto", "loop" or "batched"; see above.
         dropout: probability with which a hidden unit is dropped while training, in [0, 1).
-        ortho_init: orthogonal weights (gain 1, each member its own) and zero biases.
+        ortho_init: orthogonal weights (each member its own) and zero biases.
+        gains: factors on these weights, of the hidden layers and of the last one.
         uniform_init: weights U(-l, l) with l = sqrt(3 / fan), fan the layer's inputs (fan_in) or the mean of inputs and outputs
             (fan_avg), and zero biases: variance scaling 1.0 of JAX libraries.
         hold_output_bias: the last bias never moves. For outputs of which only differences are trained: their common constant
@@ -50,6 +51,7 @@ class MLP(nn.Module):
         dropout: float = 0.0,
         ortho_init: bool = False,
         hold_output_bias: bool = False,
+        gains: tuple[float, float] = (1.0, 1.0),
         uniform_init: Literal["fan_in", "fan_avg"] | None = None,
     ) -> None:
         super().__init__()
@@ -61,10 +63,8 @@ class MLP(nn.Module):
             self.weights.append(torch.empty(*lead, fan_out, fan_in).uniform_(-bound, bound))
             self.biases.append(torch.empty(*lead, fan_out).uniform_(-bound, bound))
         if ortho_init:
-            for weight, bias in zip(self.weights, self.biases, strict=True):
-                for matrix in weight.detach().view(-1, *weight.shape[-2:]):
-                    nn.init.orthogonal_(matrix)
-                nn.init.zeros_(bias)
+            for layer in range(len(self.weights)):
+                self.ortho_init(layer, gains[layer == len(self.weights) - 1])
         if uniform_init is not None:
             for weight, bias in zip(self.weights, self.biases, strict=True):
                 fan_out, fan_in = weight.shape[-2:]
@@ -73,6 +73,13 @@ class MLP(nn.Module):
                 nn.init.zeros_(bias)
         self.activation = activation()
         self.output = nn.Identity() if output is None else output()
+
+    def ortho_init(self, layer: int, gain: float = 1.0) -> None:
+        """Give one layer (-1: the last) new orthogonal weights times ``gain``, and zero biases."""
+        weight = self.weights[layer].detach()
+        for matrix in weight.view(-1, *weight.shape[-2:]):
+            nn.init.orthogonal_(matrix, gain)
+        nn.init.zeros_(self.biases[layer])
 
     def forward(self, x: Tensor, dropout: bool = True, frozen: bool = False) -> Tensor:
         """(..., in) -> (..., out); with members (B, in) or (E, B, in) -> (E, B, out).

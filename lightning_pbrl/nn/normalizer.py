@@ -1,4 +1,4 @@
-"""Standardisation of observations with statistics of a data set."""
+"""Standardisation of observations with statistics of a data set, or of what has been seen so far."""
 
 from __future__ import annotations
 
@@ -34,3 +34,45 @@ class Normalizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., dim)."""
         return (x - self.mean) * self.scale
+
+
+class RunningNormalizer(nn.Module):
+    """x -> (x - mean) / sqrt(var + eps), clipped to [-limit, limit], with mean and variance of everything seen so far.
+
+    The transform of stable-baselines3's ``VecNormalize``: population variance, statistics in float64, 0 and 1 (with the weight of
+    1e-4 of a row) before anything has been seen.
+
+    Args:
+        dim: size of the last axis.
+        limit: bound of the result.
+        eps: added to the variance, in the squared units of x.
+    """
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, dim: int, limit: float = 10.0, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.limit, self.eps = limit, eps
+        self.register_buffer("mean", torch.zeros(dim, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(dim, dtype=torch.float64))
+        self.register_buffer("count", torch.tensor(1e-4, dtype=torch.float64))
+
+    @torch.no_grad()
+    def see(self, x: Tensor) -> None:
+        """Take the rows of ``x``, (n, dim), into the statistics (Chan et al. 1979)."""
+        rows = x.to(self.mean)
+        centre = rows[0] if len(rows) == 1 else rows.mean(0)
+        delta = centre - self.mean
+        total = self.count + len(rows)
+        self.mean.add_(delta * (len(rows) / total))
+        spread = torch.addcmul(self.var * self.count, delta.square(), self.count * (len(rows) / total))
+        if len(rows) > 1:
+            spread += rows.var(0, correction=0) * len(rows)
+        self.var.copy_(spread / total)
+        self.count.copy_(total)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., dim) -> (..., dim), in the precision of ``x``."""
+        return ((x - self.mean) / (self.var + self.eps).sqrt()).clamp(-self.limit, self.limit).to(x)

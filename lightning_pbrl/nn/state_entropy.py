@@ -7,13 +7,13 @@ authors' code it is the plain distance, without a logarithm, divided by its runn
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-CHUNK = 8192
-"""Stored rows per matrix product."""
+CHUNK, LINES = 8192, 1024
+"""Stored rows per matrix product, and the most states that are compared with them at once."""
 GROUP = 8
 """Columns that share a minimum when the smallest are searched."""
 
@@ -78,14 +78,14 @@ class StateEntropy(nn.Module):
             self.register_buffer(name, torch.tensor(value))
 
     @torch.no_grad()
-    def forward(self, obs: Tensor, banks: Iterable[Tensor]) -> Tensor:
+    def forward(self, obs: Tensor, banks: Sequence[Tensor]) -> Tensor:
         """The reward of states, (B, O) -> (B,), from all stored states; takes the batch into the statistics first.
 
         Args:
             obs: states, raw.
             banks: stored states, (n, O) each.
         """
-        distance = nearest_distance(obs, banks, self.k)
+        distance = torch.cat([nearest_distance(lines, banks, self.k) for lines in obs.split(LINES)])
         self.update(distance)
         return distance / self.var.sqrt().clamp(min=1e-8)
 

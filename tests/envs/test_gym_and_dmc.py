@@ -49,6 +49,22 @@ def test_gym_episodes_end_by_falling_or_at_the_horizon():
     assert [cheetah.step(np.zeros(6))[2:4] for _ in range(2)] == [(False, False), (False, True)]
 
 
+@pytest.mark.parametrize("env_id", ["Ant-v5", "Hopper-v5", "Humanoid-v5", "Walker2d-v5"])
+def test_gym_episodes_go_on_after_a_fall_where_asked(env_id):
+    simulator = GymMuJoCo(env_id, horizon=300, terminate_when_unhealthy=False)
+    env = simulator.make()
+    env.reset(seed=0)
+    ends = [env.step(np.ones(simulator.action_dim))[2:4] for _ in range(300)]
+    assert ends == [(False, False)] * 299 + [(False, True)]
+    assert simulator.describe()["terminate_when_unhealthy"] is False and simulator.d4rl_task is None
+    assert "terminate_when_unhealthy" not in GymMuJoCo(env_id).describe()
+
+
+def test_gym_tasks_without_a_fall_have_nothing_to_go_on_after():
+    with pytest.raises(UserError, match="Reacher-v5 never ends by a fall: leave terminate_when_unhealthy out"):
+        GymMuJoCo("Reacher-v5", terminate_when_unhealthy=False)
+
+
 def test_gym_rewards_are_gymnasiums():
     import gymnasium
 

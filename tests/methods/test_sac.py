@@ -6,57 +6,18 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
+from online_toys import PointSimulator
 from toys import ToyData, assert_same, make_trainer, read_csv
 
 from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.datamodules.online import OnlineDataModule
-from lightning_pbrl.envs.base import Array, Simulator
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.sac import SAC
 from lightning_pbrl.nn.state_entropy import nearest_distance
 from lightning_pbrl.train_cli import LAST, RoundCheckpoint
-
-
-class PointPhysics:
-    """A point on the line from -1 to 1 that moves by a quarter of the action and is paid 1 - |place - 0.5|."""
-
-    camera: str | int = -1
-    upside_down = False
-    model = data = None
-
-    def __init__(self, pay: float) -> None:
-        self.pay = pay
-
-    def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
-        self.place = np.random.default_rng(seed).uniform(-1, 1)
-        return np.array([self.place]), {}
-
-    def advance(self, action: Array) -> tuple[Array, float, bool, dict[str, Any]]:
-        self.place = float(np.clip(self.place + 0.25 * float(action[0]), -1, 1))
-        return np.array([self.place]), self.pay * (1 - abs(self.place - 0.5)), False, {}
-
-
-class PointSimulator(Simulator):
-    """Twenty steps of :class:`PointPhysics`."""
-
-    name = "point-v0"
-    obs_dim, action_dim, horizon = 1, 1, 20
-
-    def __init__(self, pay: float = 1.0) -> None:
-        self.pay = pay
-
-    def make(self, render: bool = False) -> Any:
-        from lightning_pbrl.envs.episodic import Episodic
-
-        return Episodic(self, PointPhysics(self.pay))
-
-    def describe(self) -> dict[str, Any]:
-        return {"class": "PointSimulator"}
-
 
 SMALL: dict[str, Any] = {
     "env_steps": 120,

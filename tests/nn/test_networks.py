@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_pbrl.nn import MLP, DeterministicActor, GaussianActor, Normalizer
+from lightning_pbrl.nn import MLP, DeterministicActor, GaussianActor, Normalizer, RunningNormalizer
 from lightning_pbrl.nn.actor import LOG_STD_RANGE
 
 
@@ -199,3 +199,50 @@ def test_a_gaussian_sample_is_mean_plus_noise_in_units_of_its_spread() -> None:
     obs, noise = torch.randn(5, 4), torch.full((5, 2), 3.0)
     expected = actor.act(obs) + 3 * torch.tensor([math.exp(-1.0), math.exp(0.25)])
     torch.testing.assert_close(actor.sample(obs, noise), expected)
+
+
+def test_gains_scale_orthogonal_layers() -> None:
+    torch.manual_seed(0)
+    mlp = MLP(4, 1, (16, 16), members=2, ortho_init=True, gains=(math.sqrt(2), 0.01))
+    for weight, gain in zip(mlp.weights, (math.sqrt(2), math.sqrt(2), 0.01), strict=True):
+        for matrix in weight.detach():
+            wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+            torch.testing.assert_close(wide @ wide.T, gain**2 * torch.eye(len(wide)), rtol=1e-5, atol=1e-6)
+    before = [weight.clone() for weight in mlp.weights]
+    mlp.biases[-1].data.fill_(3.0)
+    mlp.ortho_init(-1)
+    assert [torch.equal(*pair) for pair in zip(before, mlp.weights, strict=True)] == [True, True, False]
+    assert (mlp.biases[-1] == 0).all() and mlp.weights[-1].detach().norm(dim=-1).tolist() == [[pytest.approx(1.0)]] * 2
+
+
+def test_the_unbounded_policy_is_a_normal_law_whose_actions_are_clamped() -> None:
+    torch.manual_seed(0)
+    actor = GaussianActor.unbounded(3, 2, (8,))
+    obs, action = torch.randn(50, 3), 4 * torch.randn(50, 2)
+    mean = actor.mean(obs)
+    assert mean.abs().max() < 0.1  # a gain of 0.01
+    actor.log_std.data = torch.tensor([-30.0, 3.0])  # beyond the bounds of others
+    actor.mean.biases[-1].data.fill_(5.0)
+    law = torch.distributions.Normal(actor.mean(obs), actor.log_std.exp())
+    taken = law.loc + action * law.scale
+    torch.testing.assert_close(actor.log_prob(obs, taken), law.log_prob(taken).sum(-1))
+    assert (actor.act(obs) == 1.0).all()
+
+
+def test_running_normalizer_equals_numpy_however_the_rows_come() -> None:
+    x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 10.0, 0.0]) + 5
+    array = x.double().numpy()
+    expected = ((array - array.mean(0)) / np.sqrt(array.var(0) + 1e-8)).clip(-10, 10)
+    for sizes in ([500], [1] * 500, [1, 7, 100, 392]):
+        normalizer = RunningNormalizer(3)
+        for part in x.split(sizes):
+            normalizer.see(part)
+        assert normalizer.count.item() == pytest.approx(500.0001)
+        np.testing.assert_allclose(normalizer(x).numpy()[:, :2], expected[:, :2], atol=1e-3)  # the first 1e-4 row counts, too
+        assert normalizer(x).dtype == torch.float32
+    assert normalizer(torch.tensor([[5.0, 500.0, 5.0]]))[0, 1] == 10.0
+    assert set(normalizer.state_dict()) == {"mean", "var", "count"} and not list(normalizer.parameters())
+
+
+def test_running_normalizer_before_anything_is_seen() -> None:
+    assert RunningNormalizer(2)(torch.tensor([[0.5, -30.0]])).tolist() == [[0.5, -10.0]]
