@@ -154,6 +154,10 @@ class PPO(OnlinePolicy):
         restart = [Phase("reset", start=self.reset_value)] if round_number == 1 and h.explore_steps else []
         return [*restart, *self.rollouts("policy", min(h.round_steps, h.env_steps - self.env_steps), h.n_epochs)]
 
+    def round_starts(self) -> list[int]:
+        h = self.hparams
+        return [0, *range(h.explore_steps or h.round_steps, h.env_steps, h.round_steps)]
+
     def rollouts(self, name: str, steps: int, epochs: int) -> list[Phase]:
         """Rollouts of ``steps`` env steps in all, each with ``epochs`` passes over it."""
         h, plan = self.hparams, []
