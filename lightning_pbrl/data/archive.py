@@ -51,8 +51,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         os.close(handle)
         temporary = Path(name)
-        temporary.chmod(0o666 & ~_umask())
         yield temporary
+        temporary.chmod(0o666 & ~_umask())  # last, because safetensors puts a file of its own in the place
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

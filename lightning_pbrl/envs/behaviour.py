@@ -60,7 +60,7 @@ class Behaviour:
             value = getattr(self, name)
             if not 0.0 <= value < float("inf"):
                 raise UserError(f"A behaviour's {name} is {value}; give a number from 0 up.")
-        if self.goal_offset is not None and not (len(self.goal_offset) == 3 and np.isfinite(self.goal_offset).all()):
+        if self.goal_offset is not None and (np.shape(self.goal_offset) != (3,) or not np.isfinite(self.goal_offset).all()):
             raise UserError(f"A behaviour's goal_offset is {self.goal_offset}; give three numbers, metres.")
         if self.random > 1.0:
             raise UserError(f"A behaviour's random is {self.random}; it is a probability, from 0 to 1.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from pathlib import Path
 
@@ -46,6 +47,15 @@ def test_round_trip(tmp_path: Path):
         Transitions(loaded.packed, loaded.episodes.offsets, loaded.reward, None, 5, 2).fingerprint == data.fingerprint
     )
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["data.safetensors"]
+
+
+def test_others_may_read_a_file_as_the_umask_says(tmp_path: Path):
+    before = os.umask(0o022)
+    try:
+        path = archive.save(synthetic_transitions(), tmp_path / "d.safetensors")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_without_success(tmp_path: Path):
