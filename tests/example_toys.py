@@ -32,7 +32,7 @@ def ready(method: Any, data: Transitions, examples: Tensor) -> UpdateEngine:
     return engine
 
 
-# A chain: one-hot states 0 .. 5, actions left (-1) and right (1), ends that hold ------------------------------------------------
+# A chain: one-hot states 0 .. 5, actions left (-1) and right (1), ends that hold --------------------------------------------
 
 
 def chain_step(state: Tensor, right: Tensor, u: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def spearman(x: Tensor, y: Tensor) -> float:
     return float(torch.corrcoef(ranks)[0, 1])
 
 
-# A point in [-1, 1]^2 that moves a tenth of its action per step --------------------------------------------------------------------
+# A point in [-1, 1]^2 that moves a tenth of its action per step -------------------------------------------------------------
 
 
 def point_step(obs: Tensor, action: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def final_distance(method: Method, steps: int = 40, episodes: int = 64) -> float
     return float((obs - CENTRE).norm(dim=1).mean())
 
 
-# Pictures: what the toy data would look like ----------------------------------------------------------------------------------------
+# Pictures: what the toy data would look like --------------------------------------------------------------------------------
 
 SIDE = 8
 

@@ -26,6 +26,8 @@ from lightning_pbrl.methods.sqil import SQIL
 from lightning_pbrl.methods.td3_bc import TD3BC
 from lightning_pbrl.methods.vice import VICE
 
+pytestmark = pytest.mark.filterwarnings("ignore:Total length of `Share` across ranks is zero")  # pictures: no simulator
+
 POINT = {"obs_dim": 2, "action_dim": 2, "horizon": 40}
 SMALL: dict[str, Any] = {"hidden": (16, 16), "batch_size": 32, "updates": 6, "eval_interval": 3, "lr": 3e-3}
 
@@ -80,10 +82,14 @@ def test_goals_are_cloned() -> None:
         GCBC(SPEC, bc_coef=0.5)
 
 
-@pytest.mark.parametrize(("cls", "settings", "within"), [(SQIL, {"polyak": 0.05}, 0.9), (RCE, {"polyak": 0.05}, 0.8), (GCBC, {"bc_coef": 1.0}, 0.5)])
+@pytest.mark.parametrize(
+    ("cls", "settings", "within"),
+    [(SQIL, {"polyak": 0.05}, 0.9), (RCE, {"polyak": 0.05}, 0.8), (GCBC, {"bc_coef": 1.0}, 0.5)],
+)
 def test_they_go_where_the_examples_are(cls: Any, settings: dict[str, Any], within: float) -> None:
     """The problem on which cloning ends at 1.7 (see the tests of LAEO)."""
-    method = cls(POINT, **{"hidden": (64, 64), "batch_size": 128, "lr": 2e-3, "discount": 0.9, "bc_coef": 0.05, "seed": 1, **settings})
+    common = {"hidden": (64, 64), "batch_size": 128, "lr": 2e-3, "discount": 0.9, "bc_coef": 0.05, "seed": 1}
+    method = cls(POINT, **{**common, **settings})
     ready(method, square(), near_centre()).run(450)
     assert final_distance(method) < within
 
