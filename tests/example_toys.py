@@ -113,20 +113,6 @@ def final_distance(method: Method, steps: int = 40, episodes: int = 64) -> float
 SIDE = 8
 
 
-class Filmed(Transitions):
-    """Transitions with one picture per time step: its points are the first entry of the observation."""
-
-    frames: Tensor
-
-    def frame_ids(self, rows: Tensor) -> Tensor:
-        """Which picture shows what was seen at a row."""
-        return rows + self.episodes.of(rows).to(rows.device)
-
-    def pictures(self, ids: Tensor) -> Tensor:
-        """(n,) -> (n, S, S, 3), uint8."""
-        return self.frames[ids]
-
-
 class FilmedToy(ToyData):
     """The toy data, seen as pictures."""
 
@@ -136,12 +122,10 @@ class FilmedToy(ToyData):
 
     @property
     def spec(self) -> dict[str, Any]:
-        return {**SPEC, "pixels": SIDE}
+        return {**SPEC, "obs_dim": 3 * SIDE * SIDE, "pixels": SIDE}
 
     def load(self) -> Transitions:
         data = super().load()
-        data.__class__ = Filmed
-        assert isinstance(data, Filmed)
         first, last = data.column("obs")[:, 0], data.column("next_obs")[:, 0]
         values = []
         for begin, end in zip(data.episodes.offsets[:-1], data.episodes.offsets[1:], strict=True):
