@@ -136,7 +136,8 @@ def test_a_fixed_temperature_widens_the_policy() -> None:
         method, engine = toy(alpha=alpha, bc_coef=0.0)
         engine.run(80)
         obs = method.source.column("obs")
-        entropies.append(-method.actor.sample(obs, torch.randn(len(obs), 2, generator=torch.Generator().manual_seed(0)))[1].mean())
+        noise = torch.randn(len(obs), 2, generator=torch.Generator().manual_seed(0))
+        entropies.append(-method.actor.sample(obs, noise)[1].mean())
     assert entropies[1] > entropies[0] + 0.5
 
 
