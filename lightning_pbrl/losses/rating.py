@@ -78,4 +78,3 @@ def rbrl_cross_entropy(returns: Tensor, rating: Tensor, bins: int, sharpness: fl
     chosen = class_log_probability(returns, boundaries, sharpness)
     index = rating.long().expand(returns.shape).unsqueeze(-1)
     return -chosen.gather(-1, index).squeeze(-1).mean(-1)
-

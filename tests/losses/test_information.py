@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -55,10 +56,10 @@ def test_agreement_and_full_disagreement() -> None:
 
 def test_bounds() -> None:
     pairs = bald(pair_probability(30 * torch.randn(20, 500, 2, generator=rng)))
-    assert 0 <= pairs.min() and pairs.max() <= 1
+    assert pairs.min() >= 0 and pairs.max() <= 1
     mean, variance = 5 + 20 * torch.randn(20, 500, generator=rng), 0.01 + torch.rand(20, 500, generator=rng)
     ratings = bald(rating_probability(mean, variance, 10))
-    assert 0 <= ratings.min() and ratings.max() <= math.log2(10)
+    assert ratings.min() >= 0 and ratings.max() <= math.log2(10)
     assert mixture_bald(mean, variance).max() <= math.log2(20) + 1e-9
     apart = torch.arange(20.0).unsqueeze(1) * 1e3  # twenty draws that any answer tells apart
     assert mixture_bald(apart, torch.ones(20, 1)).item() == pytest.approx(math.log2(20))
@@ -85,7 +86,7 @@ def test_ratings_against_a_slow_sum() -> None:
         for d in range(4):
             sd = math.sqrt(variance[d, b])
             below = [0.0, *(0.5 * (1 + math.erf((k + 0.5 - mean[d, b].item()) / sd / math.sqrt(2))) for k in range(4)), 1.0]
-            rows.append([after - before for before, after in zip(below, below[1:], strict=False)])
+            rows.append([after - before for before, after in pairwise(below)])
         together = [sum(column) / 4 for column in zip(*rows, strict=True)]
         assert found[b].item() == pytest.approx(entropy(*together) - sum(entropy(*row) for row in rows) / 4, abs=1e-6)
 
