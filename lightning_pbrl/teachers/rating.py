@@ -30,8 +30,8 @@ class RatingTeacher(Teacher):
     r"""Rates a clip 0 .. ``bins`` - 1: the number of the bin of G = sum_t discount^t r_t, bins of equal width over a range.
 
     1. G is clipped to the range; a G on an inner edge belongs to the bin above, the upper end of the range to the last bin.
-    2. With ``eval_beta`` > 0 a noise N(0, (``eval_beta`` x bin width)^2) is added and the sum is rounded and clipped to the scale:
-       away from the scale's ends its mean is zero.
+    2. With ``eval_beta`` > 0 a noise N(0, (``eval_beta`` x bin width)^2) is added and the sum is rounded and clipped to the
+       scale: away from the scale's ends its mean is zero.
 
     Args:
         bins: K, at least 2.
