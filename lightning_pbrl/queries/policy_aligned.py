@@ -10,9 +10,12 @@ the paper; with a wide window it is what PEBBLE's code does (its last 100 trajec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
-from lightning_pbrl.data.feedback import Answer, Labels, Query
+from lightning_pbrl.data.feedback import Answer, Kind, Labels, Query
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.queries.base import QueryStrategy, Scorer
@@ -37,11 +40,22 @@ class PolicyAlignedQuery(QueryStrategy):
         if recent < 1:
             raise UserError(f"PolicyAlignedQuery got recent={recent}; give at least 1 episode.")
         self.recent, self.inner = recent, inner or UniformQuery()
-        self.needs, self.sequential = self.inner.needs, self.inner.sequential
+        self.kinds, self.needs, self.sequential = self.inner.kinds, self.inner.needs, self.inner.sequential
 
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
         """What ``inner`` proposes; the pool is of the window already."""
         return self.inner.propose(pool, n, model, labels, rng)
+
+    def proposals(
+        self, pool: SegmentPool, n: int, model: Scorer, labels: Mapping[Kind, Labels], rng: torch.Generator
+    ) -> list[Query]:
+        return self.inner.proposals(pool, n, model, labels, rng)
+
+    def notes(self) -> dict[str, Any]:
+        return self.inner.notes()
+
+    def recall(self, notes: Mapping[str, Any]) -> None:
+        self.inner.recall(notes)
 
     def observe(self, query: Query, answer: Answer) -> None:
         self.inner.observe(query, answer)

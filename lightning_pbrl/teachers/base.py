@@ -7,6 +7,7 @@ its question came in nor on what was asked before: a resumed run gets the answer
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
@@ -226,4 +227,24 @@ def realised_rates(answer: Answer, clips: Clips) -> dict[str, float]:
         returns = clips.reward.double().sum(-1)
         wrong = strict & ((answer.value - 0.5) * (returns[:, 1] - returns[:, 0]) < 0)
         rates["teacher/error_rate"] = int(wrong.sum()) / max(int(strict.sum()), 1)
+    return rates
+
+
+def rating_rates(answer: Answer, clips: Clips) -> dict[str, float]:
+    """What the ratings of a round look like; pending ones are not counted.
+
+    Returns:
+        ``teacher/rating_skip_rate``, the fraction of answers that are none; of the others ``teacher/rating_mean`` and
+        ``teacher/rating_std``, rating units, and where true rewards were shown ``teacher/rating_correlation`` with the true
+        undiscounted returns (left out where one of the two does not vary).
+    """
+    rated = answer.status == Status.ANSWERED
+    count = max(int((answer.status != Status.PENDING).sum()), 1)
+    rates = {"teacher/rating_skip_rate": int((answer.status == Status.SKIPPED).sum()) / count}
+    if rated.any():
+        value, returns = answer.value[rated].double(), clips.reward[rated, 0].double().sum(-1)
+        rates |= {"teacher/rating_mean": float(value.mean()), "teacher/rating_std": float(value.std(correction=0))}
+        together = float(torch.corrcoef(torch.stack([value, returns]))[0, 1]) if len(value) > 1 else math.nan
+        if math.isfinite(together):
+            rates["teacher/rating_correlation"] = together
     return rates
