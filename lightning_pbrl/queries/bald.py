@@ -122,7 +122,7 @@ class BALDQuery(QueryStrategy):
         query, length = considered.query, considered.query.length
         score = considered.score.nan_to_num(nan=-1e300, posinf=1e300, neginf=-1e300)
         left = score.masked_fill(~considered.fresh, -torch.inf)
-        start, picked = query.start.cpu(), []
+        start, picked = query.start.cpu(), list[int]()
         while len(picked) < min(n, len(score)) and left.max() > -torch.inf:
             at = int(left.argmax())
             picked.append(at)

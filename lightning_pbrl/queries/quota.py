@@ -150,12 +150,14 @@ class InformationPerCost(Quota):
     """
 
     scored = True
+    _share: float
+    _planned: float | None
 
     def __init__(self, target: float = 0.5, eta: float = 0.2, minimum: float = 0.1) -> None:
         self.target = _fraction("InformationPerCost", "target", target)
         self.eta = _fraction("InformationPerCost", "eta", eta)
         self.minimum = _fraction("InformationPerCost", "minimum", minimum, 0.5)
-        self.recall({})
+        self._share, self._planned = target, None
         self._worth = (math.nan, math.nan)
 
     def pairs(self, n: int, asked: Mapping[Kind, int], worth: Worth | None = None) -> int:
@@ -173,8 +175,7 @@ class InformationPerCost(Quota):
         return {"share": self._share, "planned": self._planned}
 
     def recall(self, notes: Mapping[str, Any]) -> None:
-        self._share: float = notes.get("share", self.target)
-        self._planned: float | None = notes.get("planned")
+        self._share, self._planned = notes.get("share", self.target), notes.get("planned")
 
     def metrics(self) -> dict[str, float]:
         return {"query/share": self._share, "query/worth_pair": self._worth[0], "query/worth_rating": self._worth[1]}
