@@ -100,7 +100,8 @@ class EmbeddingMap(pl.Callback):
         pool = method.source.pool(data.segment_length)
         query = pool.pairs(self.pairs, stream(data.evaluation_seed, purpose, "embedding"))
         teacher = copy.deepcopy(teacher)
-        teacher.start_round(round_stats(trainer.current_epoch, method.source))
+        rng = stream(data.evaluation_seed, purpose, "embedding", "teacher")
+        teacher.start_round(round_stats(trainer.current_epoch, method.source, pool, rng))
         keys = question_keys(derive(data.evaluation_seed, purpose, "embedding"), 0, len(query))
         return query, teacher.answer(query, method.source.clips(query), keys).status.numpy()
 

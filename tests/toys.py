@@ -21,6 +21,8 @@ from lightning_pbrl.datamodules.base import OfflineDataModule
 from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.envs.base import Array, Simulator
 from lightning_pbrl.methods.base import Method
+from lightning_pbrl.queries.mixed import uniformly
+from lightning_pbrl.teachers.mixed import MixedTeacher
 from lightning_pbrl.teachers.simulated import SimulatedTeacher
 
 SPEC = {"obs_dim": 5, "action_dim": 2, "horizon": 3}
@@ -113,8 +115,9 @@ def callbacks_for(method: type[Method], **ask: Any) -> list[pl.Callback]:
     found: list[pl.Callback] = []
     if "labels" in method.needs:
         first = int("env" in method.needs)  # round 0 makes what questions are about
-        asking = {"teacher": SimulatedTeacher(), "budget": 30 - 10 * first, "per_round": 10, "first_round": first, **ask}
-        found.append(AskTeacher(**asking))
+        who = {"teacher": MixedTeacher(), "query": uniformly(method.kinds)} if "rating" in method.kinds else {}
+        usual = {"teacher": SimulatedTeacher(), "budget": 30 - 10 * first, "per_round": 10, "first_round": first}
+        found.append(AskTeacher(**{**usual, **who, **ask}))
     if "learned_reward" in method.needs:
         found.append(RelabelRewards("true"))
     return found

@@ -270,9 +270,10 @@ class Replay(Transitions):
             self._length, self._context, self._room = length, context, max(questions, self._room)
             self._move(self.device)
 
-    def placed(self, start: Tensor, number: int) -> Tensor:
+    def placed(self, start: Tensor, number: int | Tensor) -> Tensor:
         step = self._length + 2 * self._context
-        slot = 2 * (number + torch.arange(start.shape[0])[:, None]) + torch.arange(start.shape[1])
+        numbers = number + torch.arange(start.shape[0]) if isinstance(number, int) else number
+        slot = 2 * numbers[:, None] + torch.arange(start.shape[1])  # a rating leaves the second place of its number free
         return self.ring + slot * step + self._context
 
     def keep(self, query: Query, number: int) -> Query:
@@ -287,7 +288,7 @@ class Replay(Transitions):
         obs, action = self.features()[index].cpu().split([self.obs_dim, self.action_dim], -1)
         return Clips(obs, action, self.reward[index].cpu())
 
-    def restore(self, number: int, clips: Clips) -> None:
+    def restore(self, number: int | Tensor, clips: Clips) -> None:
         wanted = self._length + 2 * self._context
         if clips.obs.shape[2] != wanted:
             raise UserError(
@@ -300,13 +301,14 @@ class Replay(Transitions):
         """Row ids of the asked segments with their context, (B, C, length + 2 context)."""
         return segment_rows(query.start.to(self.device) - self._context, query.length + 2 * self._context)
 
-    def _fill(self, number: int, features: Tensor, reward: Tensor) -> None:
+    def _fill(self, number: int | Tensor, features: Tensor, reward: Tensor) -> None:
         """Write segments with context, (B, C, S, O + A) and (B, C, S), to their place in the album."""
         start = self.placed(features[:, :, 0, 0], number).to(self.device)
         rows = segment_rows(start - self._context, features.shape[2])
         self.features()[rows] = features
         self.reward[rows] = reward
-        self._kept = max(self._kept, number + len(features))
+        last = number + len(features) - 1 if isinstance(number, int) else int(number.max())
+        self._kept = max(self._kept, last + 1)
         self.version += 1
 
     # Moving and saving -------------------------------------------------------------------------------------------------

@@ -245,12 +245,30 @@ class LabelStore:
         Raises:
             UserError: when ``length`` is None and the questions have several lengths.
         """
-        where = [QUESTIONS.c.kind == kind]
-        where += [] if length is None else [QUESTIONS.c.length == length]
-        where += [] if run is None else [QUESTIONS.c.run == run]
-        where += [] if up_to_round is None else [QUESTIONS.c.round <= up_to_round]
-        start, length, answer = self._tensors(self._rows(*where), kind, length)
+        start, length, answer = self._tensors(self._rows(*_chosen(kind, length, run, up_to_round)), kind, length)
         return Labels(start, length, answer.value, answer.status).to(device)
+
+    def numbers(
+        self, kind: Kind, length: int | None = None, run: str | None = None, up_to_round: int | None = None
+    ) -> Tensor:
+        """Numbers of the questions that :meth:`labels` gives for the same arguments, in the same order, (N,), int64."""
+        with self._reading() as db:
+            chosen = sa.select(QUESTIONS.c.number).where(*_chosen(kind, length, run, up_to_round))
+            return torch.tensor(list(db.scalars(_ordered(chosen))), dtype=torch.int64)
+
+    def kinds(self, run: str, round: int) -> dict[int, Kind]:  # noqa: A002 (as in AskKey)
+        """Number and kind of the questions that a round has asked already, in the order of asking."""
+        with self._reading() as db:
+            chosen = sa.select(QUESTIONS.c.number, QUESTIONS.c.kind)
+            chosen = chosen.where(QUESTIONS.c.run == run, QUESTIONS.c.round == round)
+            return {row.number: row.kind for row in db.execute(_ordered(chosen))}
+
+    def notes(self, run: str, before_round: int) -> dict[str, Any]:
+        """What the strategy of the newest question of a run's rounds before ``before_round`` has noted for later ones."""
+        chosen = sa.select(QUESTIONS.c.strategy).where(QUESTIONS.c.run == run, QUESTIONS.c.round < before_round)
+        with self._reading() as db:
+            newest = db.scalar(chosen.order_by(QUESTIONS.c.round.desc(), QUESTIONS.c.number.desc()).limit(1))
+        return (newest or {}).get("notes", {})
 
     def spent(self, run: str | None = None, before_round: int | None = None) -> int:
         """How many questions a run has asked, answered or not (in the rounds before ``before_round``, if given)."""
@@ -353,6 +371,14 @@ def _pack(clips: Clips, i: int) -> bytes:
 def _name(row: Mapping[str, Any] | sa.RowMapping) -> tuple[str, int, int]:
     """The key of a row."""
     return row["run"], row["round"], row["number"]
+
+
+def _chosen(kind: Kind, length: int | None, run: str | None, up_to_round: int | None) -> list[sa.ColumnElement[bool]]:
+    """The conditions on the rows of a kind; None does not restrict."""
+    where = [QUESTIONS.c.kind == kind]
+    where += [] if length is None else [QUESTIONS.c.length == length]
+    where += [] if run is None else [QUESTIONS.c.run == run]
+    return where + ([] if up_to_round is None else [QUESTIONS.c.round <= up_to_round])
 
 
 def _ordered(select: sa.Select) -> sa.Select:

@@ -285,11 +285,21 @@ class Transitions:
         """What a label store must hold so that :meth:`restore` can bring the asked segments back; None for nothing."""
         return None
 
-    def restore(self, number: int, clips: Clips) -> None:
-        """Bring back the segments of the questions ``number``, ``number`` + 1, ..., as :meth:`content` gave them."""
+    def restore(self, number: int | Tensor, clips: Clips) -> None:
+        """Bring back the segments of the questions ``number``, ``number`` + 1, ..., as :meth:`content` gave them.
 
-    def placed(self, start: Tensor, number: int) -> Tensor:
-        """Where the segments of the questions ``number``, ``number`` + 1, ... begin, (B, C); ``start`` is where they were."""
+        Args:
+            number: of the first question, or of every one, (B,).
+            clips: what they are about, (B, C, ...).
+        """
+
+    def placed(self, start: Tensor, number: int | Tensor) -> Tensor:
+        """Where the segments of the questions ``number``, ``number`` + 1, ... begin, (B, C); ``start`` is where they were.
+
+        Args:
+            start: (B, C), with C = 2 for pairs and 1 for ratings.
+            number: of the first question, or of every one, (B,).
+        """
         return start
 
     @property

@@ -143,7 +143,7 @@ class ReachExpert:
 
 
 class PushExpert:
-    """The gripper goes behind the block, over it if need be, and pushes it to the target. It keeps no memory."""
+    """The gripper goes behind the block, over it if need be, and pushes it on to the target. No memory."""
 
     BEHIND, LANE, KEEP, LOW, HIGH = 0.09, 0.03, 0.04, 0.42, 0.5
     """How far behind the block's centre a push begins, how straight it begins and stays, heights of pushing and travel; metres."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl import memory
-from lightning_pbrl.data.feedback import Labels, Query
+from lightning_pbrl.data.feedback import Kind, Labels, Query
 from lightning_pbrl.data.relabel import predict_reward
 from lightning_pbrl.data.transitions import Transitions, unpack
 from lightning_pbrl.engine import Program, UpdateEngine
@@ -91,6 +91,8 @@ class Method(Acting, EpisodeEvaluation):
     needs: ClassVar[frozenset[str]] = frozenset()
     """What must be there at start, "labels" (answers of a teacher), "learned_reward" (something relabelled the data),
     "env" (environments to act in while learning), "examples" (states that show success)."""
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"pair"})
+    """The kinds of answer it learns from, where it needs labels: ``labels`` are the pairs, ``ratings`` the ratings."""
     population: ClassVar[bool] = False
     """Whether several replicas can share a process; only methods that neither ask nor act while training."""
     pictures: ClassVar[bool] = False
@@ -124,7 +126,7 @@ class Method(Acting, EpisodeEvaluation):
             raise UserError(f"block and replicas count from 1, got block={block}, replicas={replicas}.")
         self.spec, self.seed = dict(spec), int(seed)
         self.block, self.compile_updates, self.replicas, self.layout = block, compile, replicas, layout
-        self.labels, self.asked = Labels.empty(), Asked()
+        self.labels, self.ratings, self.asked = Labels.empty(), Labels.empty(clips=1), Asked()
         self.round_done, self.finished, self.updates_loaded = False, False, 0
         self.__dict__.update(engines={}, _restored=None, _built=False, _results={})
         self._phases: list[Phase] = []

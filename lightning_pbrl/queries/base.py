@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lightning_pbrl.data.feedback import Answer, Labels, Query
+from lightning_pbrl.data.feedback import Answer, Kind, Labels, Query
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.describe import describe
 from lightning_pbrl.errors import UserError
@@ -35,13 +35,15 @@ class QueryStrategy(ABC):
     """Chooses the questions of a round.
 
     Attributes:
-        needs: what it asks of the model, a subset of {"returns", "observations", "embed"}; a method that lacks one of
-            them refuses the strategy at start.
+        kinds: the kinds of question it asks.
+        needs: what it asks of the model, a subset of {"returns", "observations", "embed", "posterior", "rating_probability"}; a
+            method that lacks one of them refuses the strategy at start.
         sequential: whether what it proposes next depends on the answers to what it proposed before; then it is asked again
             until the round's questions are spent. Otherwise one proposal is the round, also when it is short.
         recent: of how many of the newest episodes the pool is made; None for all.
     """
 
+    kinds: frozenset[Kind] = frozenset({"pair"})
     needs: frozenset[str] = frozenset()
     sequential: bool = False
     recent: int | None = None
@@ -60,6 +62,34 @@ class QueryStrategy(ABC):
 
     def begin(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 - most strategies have settings of their own
         """Called once at the start of a fit with the method's hyper-parameters, which a strategy may follow."""
+
+    def proposals(
+        self, pool: SegmentPool, n: int, model: Scorer, labels: Mapping[Kind, Labels], rng: torch.Generator
+    ) -> list[Query]:
+        """At most ``n`` questions in all, one query per kind, in the order of asking: what a round is made of.
+
+        A strategy of one kind writes :meth:`propose`; one that shares ``n`` between kinds overrides this.
+
+        Args:
+            pool: the segments that may be shown.
+            n: how many questions are wanted.
+            model: predictions for candidates.
+            labels: every answer so far, by kind.
+            rng: the strategy's own stream, on the CPU.
+        """
+        (kind,) = self.kinds
+        return [self.propose(pool, n, model, labels[kind], rng)]
+
+    def notes(self) -> dict[str, Any]:
+        """What later rounds must know of this one beside its answers (running scales ...), plain JSON.
+
+        It is kept in every label record and handed to :meth:`recall` at the start of the next round that asks, so that a
+        strategy remembers what the label store holds and nothing else.
+        """
+        return {}
+
+    def recall(self, notes: Mapping[str, Any]) -> None:  # noqa: B027 - most strategies remember nothing
+        """Take over the :meth:`notes` of the newest round that asked; empty before the first."""
 
     def observe(self, query: Query, answer: Answer) -> None:  # noqa: B027 - most strategies do not listen
         """Called with the answers to what was proposed, before the next proposal."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from lightning_pbrl.data.feedback import Answer, Labels, Query
+from lightning_pbrl.data.feedback import Answer, Kind, Labels, Query
 from lightning_pbrl.data.replay import RECENT_EPISODES
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.errors import UserError
@@ -42,7 +42,7 @@ class PolicyAlignedQuery(QueryStrategy):
             raise UserError(f"PolicyAlignedQuery got recent={recent}; give at least 1 episode.")
         self.follows = recent is None
         self.recent, self.inner = recent or RECENT_EPISODES, inner or UniformQuery()
-        self.needs, self.sequential = self.inner.needs, self.inner.sequential
+        self.kinds, self.needs, self.sequential = self.inner.kinds, self.inner.needs, self.inner.sequential
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Take over the method's window, if none was given."""
@@ -53,6 +53,17 @@ class PolicyAlignedQuery(QueryStrategy):
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
         """What ``inner`` proposes; the pool is of the window already."""
         return self.inner.propose(pool, n, model, labels, rng)
+
+    def proposals(
+        self, pool: SegmentPool, n: int, model: Scorer, labels: Mapping[Kind, Labels], rng: torch.Generator
+    ) -> list[Query]:
+        return self.inner.proposals(pool, n, model, labels, rng)
+
+    def notes(self) -> dict[str, Any]:
+        return self.inner.notes()
+
+    def recall(self, notes: Mapping[str, Any]) -> None:
+        self.inner.recall(notes)
 
     def observe(self, query: Query, answer: Answer) -> None:
         self.inner.observe(query, answer)

@@ -1,17 +1,41 @@
-"""Ask about random pairs: the strategy of "MR", and of the first round of every paper here."""
+"""Ask about random segments: the strategy of "MR", and of the first round of every paper here."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from lightning_pbrl.data.feedback import Labels, Query
+from lightning_pbrl.data.feedback import Kind, Labels, Query
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.queries.base import QueryStrategy, Scorer
 
 
 class UniformQuery(QueryStrategy):
-    """Pairs of two different segments, every segment of the pool equally likely."""
+    """Pairs of two different segments, or single segments to be rated, every segment of the pool equally likely.
+
+    Args:
+        kind: pair or rating. Ratings are of different segments as long as the pool has enough of them.
+    """
+
+    def __init__(self, kind: Kind = "pair") -> None:
+        self.kind, self.kinds = kind, frozenset({kind})
 
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
-        """Exactly ``n`` random pairs."""
-        return pool.pairs(n, rng)
+        """Exactly ``n`` random questions."""
+        if self.kind == "pair":
+            return pool.pairs(n, rng)
+        return Query("rating", pool.start(distinct(len(pool), n, rng)).unsqueeze(1), pool.length)
+
+    def describe(self) -> dict[str, Any]:
+        """Class name; the kind where it is not pairs."""
+        return {name: value for name, value in super().describe().items() if name != "kind" or value != "pair"}
+
+
+def distinct(size: int, n: int, rng: torch.Generator) -> torch.Tensor:
+    """``n`` numbers of 0 .. ``size`` - 1 drawn uniformly, (n,), int64; all different where ``size`` allows it."""
+    drawn: dict[int, None] = {}
+    while len(drawn) < min(n, size):
+        drawn.update(dict.fromkeys(torch.randint(size, (n - len(drawn),), generator=rng).tolist()))
+    more = torch.randint(size, (max(n - size, 0),), generator=rng).tolist()
+    return torch.tensor([*list(drawn)[:n], *more], dtype=torch.int64)

@@ -7,6 +7,7 @@ its question came in nor on what was asked before: a resumed run gets the answer
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,6 +24,8 @@ DRAW_MISTAKE = 1
 """The number of a question that decides whether the answer is corrupted."""
 DRAW_CORRUPTION = 2
 """The number of a question that decides what a corrupted answer becomes."""
+DRAW_NOISE = 3
+"""The number of a question that decides the noise of a rating."""
 
 
 class RoundStats(NamedTuple):
@@ -31,10 +34,15 @@ class RoundStats(NamedTuple):
     Attributes:
         round: number of the round, from 0; only rounds that may ask are counted.
         mean_reward: mean true reward per environment step: of the data set (offline), of recent episodes (online).
+        rewards: true rewards of segments drawn uniformly from those that may be shown, (n, T); what ranges and spreads of returns
+            are estimated from. None where nobody has drawn any.
+        progress: how far the run is, in [0, 1]: env steps done of those planned (online), or questions asked of the budget.
     """
 
     round: int
     mean_reward: float
+    rewards: Tensor | None = None
+    progress: float = 0.0
 
 
 class Teacher(ABC):
@@ -69,6 +77,10 @@ class Teacher(ABC):
     def describe(self) -> dict[str, Any]:
         """Class name and settings as plain JSON; kept in every label record."""
         return describe(self)
+
+    def in_force(self) -> dict[str, Any]:
+        """What this round's answers depend on beside the settings (the edges of bins ...), plain JSON; kept in their records."""
+        return {}
 
 
 class AdaptiveTeacher(Teacher):
@@ -122,6 +134,30 @@ def true_returns(clips: Clips, teacher: str, gamma: float = 1.0) -> Tensor:
         return reward.sum(-1)
     age = torch.arange(reward.shape[-1] - 1, -1, -1, dtype=torch.float64)
     return (reward * gamma**age).sum(-1)
+
+
+def known_returns(stats: RoundStats, teacher: str, what: str, discount: float = 1.0) -> Tensor:
+    """Returns of the segments that a round's statistics are about, sum_t discount^t r_t, (n,), float64.
+
+    Raises:
+        UserError: when there are none, or they have no true reward; ``what`` names the setting that would do without.
+    """
+    if stats.rewards is None or not len(stats.rewards):
+        raise UserError(
+            f"{teacher} takes its scale from the returns of segments and was told none: "
+            f"call start_round(RoundStats(..., rewards=...)) before answer, or set {what}."
+        )
+    rewards = stats.rewards.double()
+    if rewards.isnan().any():
+        raise no_true_reward(teacher)
+    return discounted(rewards, discount)
+
+
+def discounted(reward: Tensor, discount: float) -> Tensor:
+    """Return that weighs the *first* steps most, sum_t discount^t r_t: (..., T) -> (...,)."""
+    if discount == 1.0:
+        return reward.sum(-1)
+    return (reward * discount ** torch.arange(reward.shape[-1], dtype=reward.dtype)).sum(-1)
 
 
 def rational_choice(returns: Tensor) -> Tensor:
@@ -195,4 +231,28 @@ def realised_rates(answer: Answer, reward: Tensor) -> dict[str, float]:
         returns = reward.double().sum(-1)
         wrong = strict & ((answer.value - 0.5) * (returns[:, 1] - returns[:, 0]) < 0)
         rates["teacher/error_rate"] = int(wrong.sum()) / max(int(strict.sum()), 1)
+    return rates
+
+
+def rating_rates(answer: Answer, reward: Tensor) -> dict[str, float]:
+    """What the ratings of a round look like; pending ones are not counted.
+
+    Args:
+        answer: B answers.
+        reward: true reward per step of what was shown, (B, 1, T); NaN where the data have none.
+
+    Returns:
+        ``teacher/rating_skip_rate``, the fraction of answers that are none; of the others ``teacher/rating_mean`` and
+        ``teacher/rating_std``, rating units, and where true rewards were shown ``teacher/rating_correlation`` with the true
+        undiscounted returns (left out where one of the two does not vary).
+    """
+    rated = answer.status == Status.ANSWERED
+    count = max(int((answer.status != Status.PENDING).sum()), 1)
+    rates = {"teacher/rating_skip_rate": int((answer.status == Status.SKIPPED).sum()) / count}
+    if rated.any():
+        value, returns = answer.value[rated].double(), reward[rated, 0].double().sum(-1)
+        rates |= {"teacher/rating_mean": float(value.mean()), "teacher/rating_std": float(value.std(correction=0))}
+        together = float(torch.corrcoef(torch.stack([value, returns]))[0, 1]) if len(value) > 1 else math.nan
+        if math.isfinite(together):
+            rates["teacher/rating_correlation"] = together
     return rates

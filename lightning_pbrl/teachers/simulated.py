@@ -6,7 +6,7 @@ NeurIPS 2021 (arXiv 2111.03026), Algorithm 1.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,10 +21,16 @@ from lightning_pbrl.teachers.base import (
     boltzmann_choice,
     check_range,
     flip,
+    known_returns,
     make_answer,
     rational_choice,
     true_returns,
 )
+
+OURS = {"eps_twice": False, "unit": "reward", "return_std": None, "min_gap": 0.0, "final_gap": None}
+"""Settings, with their defaults, that B-Pref's teacher does not have."""
+TINY = 1e-12
+"""The smallest spread of returns that counts, reward units."""
 
 
 class SimulatedTeacher(AdaptiveTeacher):
@@ -32,7 +38,8 @@ class SimulatedTeacher(AdaptiveTeacher):
 
     With R_i the undiscounted and G_i the myopic return of segment i, and a margin of mean true reward x T:
 
-    1. skip, when max(R_0, R_1) <= ``eps_skip`` x margin (both are too poor to judge); only when that threshold is > 0;
+    1. skip, when max(R_0, R_1) <= ``eps_skip`` x margin (both are too poor to judge); only when that threshold is > 0; and
+       when \|R_0 - R_1\| < ``min_gap`` (too close; not of B-Pref);
     2. note as equal, when \|R_0 - R_1\| < ``eps_equal`` x margin (strict: at threshold 0 not even an exact tie);
     3. G_i = sum_t gamma^(T - 1 - t) r_t;
     4. choose the second with probability sigmoid(beta (G_1 - G_0)), or when G_0 < G_1 if ``beta`` <= 0;
@@ -43,7 +50,7 @@ class SimulatedTeacher(AdaptiveTeacher):
     (``eps_skip`` 0.1), myopic (``gamma`` 0.9), equal (``eps_equal`` 0.1).
 
     Args:
-        beta: rationality, in 1 / reward units; 0 or less is perfectly rational.
+        beta: rationality, in 1 / ``unit``; 0 or less is perfectly rational.
         gamma: myopia, in [0, 1]; 1 weighs all steps equally, 0 sees the last step alone.
         eps_mistake: probability of a reversed choice, in [0, 1].
         eps_skip: skip threshold as a fraction of the mean true return of a segment, at least 0; 0 never skips.
@@ -51,6 +58,12 @@ class SimulatedTeacher(AdaptiveTeacher):
         eps_twice: from the second round of questions on, multiply both margins by their eps once more (0.1 acts as 0.01), as
             the released code of PEBBLE, MRN and QPA does; the published figures of their skip and equal teachers were
             made so.
+        unit: what ``beta`` and the gaps are measured in: reward, environment reward units; or return_std, the standard deviation
+            of the returns of segments, so that one setting means the same in any environment and for any segment length (sums of
+            many steps make a beta in reward units all but noise-free).
+        return_std: that standard deviation, reward units; None takes each round's, of segments that may be shown.
+        min_gap: pairs whose returns differ by less are skipped (and cost budget), in ``unit``; 0 skips none.
+        final_gap: what ``min_gap`` has become at the end of the run, linearly with its progress; None keeps it constant.
 
     Raises:
         UserError: for a setting out of range, or clips without a true reward.
@@ -68,6 +81,10 @@ class SimulatedTeacher(AdaptiveTeacher):
         eps_skip: float = 0.0,
         eps_equal: float = 0.0,
         eps_twice: bool = False,
+        unit: Literal["reward", "return_std"] = "reward",
+        return_std: float | None = None,
+        min_gap: float = 0.0,
+        final_gap: float | None = None,
     ) -> None:
         name = type(self).__name__
         self.beta = beta
@@ -76,19 +93,47 @@ class SimulatedTeacher(AdaptiveTeacher):
         self.eps_skip = check_range(name, "eps_skip", eps_skip, 0.0)
         self.eps_equal = check_range(name, "eps_equal", eps_equal, 0.0)
         self.eps_twice, self._first = eps_twice, True
+        self.unit, self.return_std = unit, return_std
+        if return_std is not None:
+            check_range(name, "return_std", return_std, TINY)
+        self.min_gap = check_range(name, "min_gap", min_gap, 0.0)
+        self.final_gap = final_gap if final_gap is None else check_range(name, "final_gap", final_gap, 0.0)
+        self._stats = RoundStats(0, float("nan"))
 
     def start_round(self, stats: RoundStats) -> None:
         """Keep what the thresholds of this round depend on."""
         super().start_round(stats)
-        self._first = stats.round == 0
+        self._first, self._stats = stats.round == 0, stats
+
+    @property
+    def scale(self) -> float:
+        """How many reward units one ``unit`` is."""
+        if self.unit == "reward":
+            return 1.0
+        if self.return_std is not None:
+            return self.return_std
+        returns = known_returns(self._stats, type(self).__name__, "return_std")
+        return max(float(returns.std(correction=0)), TINY)  # all returns alike: no gap is a gap
+
+    @property
+    def gap(self) -> float:
+        """The smallest difference of returns that this round's pairs are judged by, reward units."""
+        last = self.min_gap if self.final_gap is None else self.final_gap
+        now = self.min_gap + (last - self.min_gap) * min(max(self._stats.progress, 0.0), 1.0)
+        return now * self.scale if now else 0.0
 
     def margin(self, eps: float, length: int) -> float:
         """As :meth:`AdaptiveTeacher.margin`, with ``eps_twice``."""
         return super().margin(eps * eps if self.eps_twice and not self._first else eps, length)
 
     def describe(self) -> dict[str, Any]:
-        """Class name and settings; ``eps_twice`` only where it is on."""
-        return {name: value for name, value in super().describe().items() if name != "eps_twice" or value}
+        """Class name and settings; those that B-Pref's teacher does not have only where they are used."""
+        return {name: value for name, value in super().describe().items() if name not in OURS or value != OURS[name]}
+
+    def in_force(self) -> dict[str, Any]:
+        """The unit and the gap in reward units, where they are not those of the settings."""
+        found = {} if self.unit == "reward" else {"unit": self.scale}
+        return {**found, "gap": self.gap} if self.min_gap or self.final_gap else found
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
         """The six steps of the class docstring."""
@@ -97,18 +142,21 @@ class SimulatedTeacher(AdaptiveTeacher):
         skip_threshold = self.margin(self.eps_skip, query.length)
         best = returns.amax(1)
         skipped = best <= skip_threshold if skip_threshold > 0 else torch.zeros_like(best, dtype=torch.bool)
-        equal = (returns[:, 0] - returns[:, 1]).abs() < self.margin(self.eps_equal, query.length)
+        difference = (returns[:, 0] - returns[:, 1]).abs()
+        skipped = skipped | (difference < self.gap)
+        equal = difference < self.margin(self.eps_equal, query.length)
         perceived = true_returns(clips, name, self.gamma)
         if self.beta > 0:
-            label = boltzmann_choice(perceived, self.beta, uniform(keys, DRAW_CHOICE))
+            label = boltzmann_choice(perceived, self.beta / self.scale, uniform(keys, DRAW_CHOICE))
         else:
             label = rational_choice(perceived)
         label = flip(label, uniform(keys, DRAW_MISTAKE), self.eps_mistake)
         return make_answer(label, equal, skipped)
 
     def thresholds(self, length: int) -> dict[str, float]:
-        """``teacher/skip_threshold`` and ``teacher/equal_threshold``."""
-        return {
+        """``teacher/skip_threshold`` and ``teacher/equal_threshold``; ``teacher/min_gap`` where it is used."""
+        found = {
             "teacher/skip_threshold": self.margin(self.eps_skip, length),
             "teacher/equal_threshold": self.margin(self.eps_equal, length),
         }
+        return {**found, "teacher/min_gap": self.gap} if self.min_gap or self.final_gap else found

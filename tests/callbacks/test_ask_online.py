@@ -123,7 +123,7 @@ def test_schedules_by_hand(schedule: Any, expected: dict[int, int]) -> None:
     asking = AskTeacher(Diary(), budget=10_000, per_round=10, schedule=schedule)
     for done, size in expected.items():
         method: Any = SimpleNamespace(hparams={"env_steps": 1000})
-        assert asking._size(0, method, done) == size
+        assert asking._size(0, method, 0, done) == size
 
 
 @pytest.mark.parametrize("schedule", ["decreasing", "increasing"])
@@ -133,7 +133,7 @@ def test_schedules_are_those_of_the_released_code(schedule: Any) -> None:
     for done in range(10_000, total, 20_000):
         fraction = (total - done) / total if schedule == "decreasing" else total / (total - done + 1)
         method: Any = SimpleNamespace(hparams={"env_steps": total})
-        assert asking._size(0, method, done) == int(100 * fraction + 1e-9)
+        assert asking._size(0, method, 0, done) == int(100 * fraction + 1e-9)
 
 
 def test_a_schedule_never_exceeds_the_budget(tmp_path: Path) -> None:

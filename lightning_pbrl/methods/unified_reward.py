@@ -1,0 +1,418 @@
+"""One reward network for both kinds of answer: which of two clips is better, and how good a clip is.
+
+Source: the repository `MariaGkoulta/rlhf-repo` (active RLHF): architecture, sizes and schedule of fits. Its code never trains on
+a rating; here both likelihoods are one objective. Rating classes: RbRL (White et al. 2024, arXiv 2307.16348).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_pbrl.data.feedback import Kind, Labels, Query, Status
+from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.losses.information import rating_probability
+from lightning_pbrl.losses.preference import preference_accuracy, preference_cross_entropy
+from lightning_pbrl.losses.rating import class_boundaries, class_log_probability, gaussian_nll, rbrl_cross_entropy, squared_error
+from lightning_pbrl.methods.base import Metrics, Phase, Spec
+from lightning_pbrl.methods.reward_model import RewardModel
+from lightning_pbrl.nn.dropout_mlp import DropoutMLP
+from lightning_pbrl.queries.scoring import ReturnScorer
+from lightning_pbrl.rng import derive, stream, uniform
+
+SHARPNESS = 30.0
+"""How strictly RbRL keeps its rating intervals (k of its class score)."""
+POSTERIOR_TILE = 256
+"""Rows per forward pass of all draws on a CPU: their activations stay in its cache."""
+
+
+class Ratings(nn.Module):
+    """How a clip's return becomes a rating, per member: y ~ N(a R + b, V + sigma_0^2), a = exp(log_a) > 0.
+
+    Preferences fix the scale of returns (in logits) and ratings have one of their own, hence a and b; a rater is noisy, hence
+    sigma_0, which the likelihood fits as well.
+    """
+
+    def __init__(self, members: int, middle: float) -> None:
+        super().__init__()
+        self.log_a, self.log_sigma = nn.Parameter(torch.zeros(members)), nn.Parameter(torch.zeros(members))
+        self.b = nn.Parameter(torch.full((members,), middle))
+
+    def forward(self, mean: Tensor, variance: Tensor, member: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the ratings, for returns (D, ...) of the members (D,)."""
+        a, b, sigma = (p[member].view(-1, *[1] * (mean.dim() - 1)) for p in (self.log_a.exp(), self.b, self.log_sigma.exp()))
+        return a * mean + b, variance + sigma.square()
+
+
+class UnifiedReward(RewardModel):
+    r"""A sum of per-step rewards that explains preferences (Bradley-Terry) and ratings at once.
+
+    .. math::
+        L = L_{pref} + \lambda L_{rate}, \quad
+        L_{pref} = \text{mean}\, \text{CE}(\sigma(R_1 - R_0), \text{label}), \quad
+        L_{rate} = -\text{mean} \log N(y \mid a R + b, V + \sigma_0^2)
+
+    with R the sum over a clip's steps of the reward r(s, a), V that of a variance v(s, a) from a second head, and a > 0, b and
+    sigma_0 learnt. Each round fits all answers so far, warm from the round before, until the loss on the answers that are held
+    out has not fallen for ``patience`` passes; then the best weights come back.
+
+    Policies get r without dropout. :meth:`posterior` gives the returns under draws from the posterior, each draw one function
+    of everything that is asked about.
+
+    Args:
+        spec: sizes, linked from the data module.
+        posterior: what draws are: dropout (masks on one network, or on each of the members in turn) or ensemble (the members).
+        ensemble_size: members E.
+        hidden: hidden layers (leaky ReLU between them).
+        dropout: probability with which a hidden unit is dropped in training and in draws (released code: .1, and .4 where it asks
+            by BALD, so that its strategies differ in more than their questions).
+        dropout_masks: what shares a mask: question (all steps of both clips: a draw is one function, in training as in scoring)
+            or step (every step and clip its own, as released).
+        variance_head: predict V; without it V = 0.
+        ratings: gaussian (above), rbrl (class cross entropy of RbRL), squared (mean (a R + b - y)^2) or ignored (as released).
+        decoder: affine (a, b and sigma_0 learnt) or none (a = 1, b = 0, sigma_0 = 0, as released).
+        rating_weight: lambda.
+        bins: K; ratings are 0 .. K - 1.
+        step_mode: joint (one step on L) or sequential (one on L_pref, then one on lambda L_rate, as released).
+        lr: learning rate per update, Adam.
+        weight_decay: L2 penalty inside Adam, of the network.
+        batch_size: answers per update; each kind has its share of every minibatch.
+        first_epochs: most passes of the first fit.
+        epochs: most passes of every later one.
+        first_patience: passes without a lower held-out loss after which the first fit ends.
+        patience: the same for every later one.
+        validation: share of answers that are held out, by a hash of the answer's number: an answer never changes sides. 0, or
+            none held out yet: all passes are done.
+        restore_best: end a fit with the weights of the lowest held-out loss.
+        return_penalty: weight of the norm of a minibatch's predicted returns, over both sides of its pairs (released: 1e-5).
+
+    Raises:
+        UserError: for settings that contradict each other.
+
+    Differences: validation is the training objective without dropout (released: cross entropy plus squared error).
+    """
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"pair", "rating"})
+    boundaries: Tensor
+    scorer: tuple[Any, ReturnScorer] | None
+    sampler: tuple[Any, ReturnScorer] | None
+    held_out: tuple[Labels, Labels]
+
+    def __init__(
+        self,
+        spec: Spec,
+        posterior: Literal["dropout", "ensemble"] = "dropout",
+        ensemble_size: int = 1,
+        hidden: Sequence[int] = (64, 64),
+        dropout: float = 0.1,
+        dropout_masks: Literal["question", "step"] = "question",
+        variance_head: bool = True,
+        ratings: Literal["gaussian", "rbrl", "squared", "ignored"] = "gaussian",
+        decoder: Literal["affine", "none"] = "affine",
+        rating_weight: float = 1.0,
+        bins: int = 10,
+        step_mode: Literal["joint", "sequential"] = "joint",
+        lr: float = 1e-3,
+        weight_decay: float = 1e-3,
+        batch_size: int = 64,
+        first_epochs: int = 100,
+        epochs: int = 50,
+        first_patience: int = 10,
+        patience: int = 7,
+        validation: float = 0.2,
+        restore_best: bool = True,
+        return_penalty: float = 0.0,
+        **engine: Any,
+    ) -> None:
+        super().__init__(spec, **engine)
+        name = type(self).__name__
+        if posterior == "ensemble" and ensemble_size < 2:
+            raise UserError(f"{name} with posterior=ensemble has {ensemble_size} member(s): raise ensemble_size, or use dropout.")
+        if posterior == "dropout" and not 0 < dropout < 1:
+            raise UserError(f"{name} draws by dropout and dropout is {dropout:g}: give a probability between 0 and 1.")
+        if not 0 <= validation < 1 or bins < 2:
+            raise UserError(f"{name} got validation={validation:g} and bins={bins}: give a share below 1 and at least 2 bins.")
+        if decoder == "none" and not variance_head and ratings == "gaussian":
+            raise UserError(f"{name} has no variance for its ratings: set variance_head, decoder=affine, or ratings=squared.")
+
+    def build(self) -> None:
+        super().build()
+        h, features = self.hparams, self.spec["obs_dim"] + self.spec["action_dim"]
+        self.network = DropoutMLP(features, 1 + h.variance_head, h.hidden, h.ensemble_size, h.dropout)
+        self.decoder = Ratings(h.ensemble_size, (h.bins - 1) / 2)
+        self.register_buffer("boundaries", torch.linspace(0, 1, h.bins + 1).repeat(h.ensemble_size, 1))  # rbrl: of returns
+        self.rated = Labels.empty(clips=1)
+        self.__dict__.update(scorer=None, sampler=None, held_out=(Labels.empty(), Labels.empty(clips=1)))
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+        self.bad_passes, self.allowed, self.held_out_loss = 0, 0, math.nan
+
+    @property
+    def decodes(self) -> bool:
+        """Whether a, b and sigma_0 are learnt."""
+        return self.hparams.decoder == "affine" and self.hparams.ratings in ("gaussian", "squared")
+
+    def programs(self) -> dict[str, Program]:
+        h = self.hparams
+        groups = {"network": Group(h.lr, options={"weight_decay": h.weight_decay})}
+        if self.decodes:
+            groups["decoder"] = Group(h.lr)
+        steps = [self.losses] if h.step_mode == "joint" else [self.preference_step, self.rating_step]
+        return {"reward": Program(groups, steps, self.sample_both, self.gather_both, ragged=True)}
+
+    def plan(self, round_number: int) -> list[Phase]:
+        h, first = self.hparams, self.engines["reward"].updates == 0
+        train, self.held_out = self.split()
+        self.begin_fit(train[0])
+        self.rated = train[1].to(self.device)
+        one_pass = self.one_pass = math.ceil((len(self.pairs) + len(self.rated)) / h.batch_size)
+        self.best, self.bad_passes, self.held_out_loss = None, 0, math.nan
+        self.allowed = h.first_patience if first else h.patience
+        epochs = h.first_epochs if first else h.epochs
+
+        def seed_dropout() -> None:  # a resumed round drops what it would have dropped
+            rank = 0 if self._trainer is None else self._trainer.global_rank  # none inside an acting method
+            torch.manual_seed(derive(self.seed, "dropout", round_number, rank))
+
+        fit = Phase("reward", "reward", epochs * one_pass, block=max(one_pass, 1), start=seed_dropout, done=self.stops)
+        return [fit, Phase("best weights", start=self.end_fit)]
+
+    # Which answers ---------------------------------------------------------------------------------------------------------
+
+    def split(self) -> tuple[tuple[Labels, Labels], tuple[Labels, Labels]]:
+        """Pairs and ratings to train on, and those held out; skipped and pending ones in neither."""
+        train, held = [], []
+        for kind, labels in (("pair", self.labels), ("rating", self.ratings)):
+            keep = (labels.status == Status.ANSWERED) | (labels.status == Status.EQUAL)
+            if kind == "rating" and self.hparams.ratings == "ignored":
+                keep = torch.zeros_like(keep)
+            out = self.held(kind, len(labels)).to(keep.device)
+            train.append(labels.take(keep & ~out))
+            held.append(labels.take(keep & out))
+        return (train[0], train[1]), (held[0].to(self.device), held[1].to(self.device))
+
+    def held(self, kind: str, count: int) -> Tensor:
+        """Which of the answers 0 .. ``count`` - 1 of a kind are held out, (count,), bool; each for ever."""
+        keys = torch.arange(count) + derive(self.seed, "validation", kind) % 2**62
+        return uniform(keys, 0) < self.hparams.validation
+
+    def sample_both(self, updates: int, rng: torch.Generator) -> list[tuple[Tensor, Tensor]]:
+        """Indices of pairs (E, b) and of ratings (E, m) per update; each member sees every answer once a pass, in its order."""
+        members, batches = self.hparams.ensemble_size, list[tuple[Tensor, Tensor]]()
+        while len(batches) < updates:
+            parts = []
+            for count in (len(self.pairs), len(self.rated)):
+                order = torch.stack([torch.randperm(count, generator=rng) for _ in range(members)]).to(self.device)
+                parts.append(order.tensor_split(self.one_pass, dim=1))
+            batches += list(zip(*parts, strict=True))
+        return batches[:updates]
+
+    def gather_both(self, ids: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Clips and answers: pairs (E, b, 2, T, O + A) with labels (E, b), rated clips (E, m, T, O + A) with ratings (E, m).
+
+        A kind of which the minibatch has none is left out.
+        """
+        pair, rating = ids
+        batch: dict[str, Tensor] = {}
+        if pair.shape[1]:
+            batch |= {"pairs": self.source.segments(self.pairs.start[pair], self.pairs.length), "label": self.pairs.value[pair]}
+        if rating.shape[1]:
+            start = self.rated.start[rating, 0]
+            batch |= {"rated": self.source.segments(start, self.rated.length), "rating": self.rated.value[rating]}
+        return batch
+
+    # Losses ----------------------------------------------------------------------------------------------------------------
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Both kinds in one step: L, summed over members."""
+        parts = [part for part in (self.preference_step(batch), self.rating_step(batch)) if part]
+        total = torch.stack([part["network"] for part in parts]).sum()
+        every = {name: value for part in parts for name, value in part.items()}
+        return {name: total if name in ("network", "decoder") else value for name, value in every.items()}
+
+    def preference_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Bradley-Terry cross entropy; nothing where the minibatch has no pair."""
+        if "pairs" not in batch:
+            return {}
+        returns, _ = self.clip_sums(batch["pairs"], dropout=True)
+        loss = preference_cross_entropy(returns, batch["label"]).sum()
+        if self.hparams.return_penalty:
+            loss = loss + self.hparams.return_penalty * returns.norm(dim=1).sum()
+        accuracy = preference_accuracy(returns.detach(), batch["label"]).mean()
+        return {"network": loss, "preference_loss": loss, "accuracy": accuracy}
+
+    def rating_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Lambda times the ratings' loss; nothing where the minibatch has none."""
+        if "rated" not in batch:
+            return {}
+        loss = self.hparams.rating_weight * self.rating_loss(batch["rated"], batch["rating"], dropout=True).sum()
+        return {"network": loss, **({"decoder": loss} if self.decodes else {}), "rating_loss": loss}
+
+    def rating_loss(self, clips: Tensor, rating: Tensor, dropout: bool) -> Tensor:
+        """Loss of the ratings per member, (E, m, T, F) -> (E,)."""
+        h = self.hparams
+        mean, variance = self.clip_sums(clips, dropout)
+        if h.ratings == "rbrl":
+            return rbrl_cross_entropy(mean, rating, h.bins, SHARPNESS)
+        if self.decodes:
+            mean, variance = self.decoder(mean, variance, torch.arange(h.ensemble_size, device=mean.device))
+        if h.ratings == "squared":
+            return squared_error(mean, rating) + 0.0 * variance.sum(-1)  # the gradient of sigma_0 is zero, not absent
+        return gaussian_nll(mean, variance, rating)
+
+    def clip_sums(self, clips: Tensor, dropout: bool) -> tuple[Tensor, Tensor]:
+        """Return and variance of clips: (E, b, ..., T, F) -> two of (E, b, ...); the variance is 0 without its head."""
+        share = math.prod(clips.shape[2:-1]) if self.hparams.dropout_masks == "question" else 1
+        out = self.network(clips.flatten(1, -2), share if dropout else 0).view(*clips.shape[:-1], -1)
+        return self.sums(out)
+
+    def sums(self, out: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs per step, (..., T, 1 or 2) -> sums of means and of variances, (...,)."""
+        mean = out[..., 0].sum(-1)
+        return mean, F.softplus(out[..., 1]).sum(-1) if self.hparams.variance_head else torch.zeros_like(mean)
+
+    # When a fit ends -------------------------------------------------------------------------------------------------------
+
+    def stops(self, metrics: Metrics) -> bool:
+        """Asked after every pass: whether the held-out loss has not fallen for long enough."""
+        if not any(len(labels) for labels in self.held_out):
+            return False
+        loss = self.held_out_loss = self.validation_loss()
+        if self.best is None or loss < self.best[0]:
+            storage = self.engines["reward"].flat.storage if self.hparams.restore_best else {}
+            self.best, self.bad_passes = (loss, {key: value.clone() for key, value in storage.items()}), 0
+        else:
+            self.bad_passes += 1
+        return self.bad_passes >= self.allowed
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """The objective on the held-out answers without dropout, mean over members."""
+        pairs, ratings = self.held_out
+        loss = torch.zeros((), device=self.device)
+        members = self.hparams.ensemble_size
+        if len(pairs):
+            clips = self.source.segments(pairs.start, pairs.length).expand(members, -1, -1, -1, -1)
+            loss = loss + preference_cross_entropy(self.clip_sums(clips, dropout=False)[0], pairs.value).mean()
+        if len(ratings):
+            clips = self.source.segments(ratings.start[:, 0], ratings.length).expand(members, -1, -1, -1)
+            value = ratings.value.expand(members, -1)
+            loss = loss + self.hparams.rating_weight * self.rating_loss(clips, value, dropout=False).mean()
+        return float(loss)
+
+    def end_fit(self) -> None:
+        """Judge the last pass, bring the best weights back, and note where RbRL's classes are cut."""
+        self.stops({})
+        if self.best is not None and self.hparams.restore_best:
+            self.held_out_loss = self.best[0]
+            for key, value in self.best[1].items():
+                self.engines["reward"].flat.storage[key].copy_(value)
+        self.best = None
+        self.__dict__.update(scorer=None, sampler=None)  # what they hold is of other weights
+        if self.hparams.ratings == "rbrl" and len(self.rated):
+            returns = self.returns(Query("rating", self.rated.start, self.rated.length)).squeeze(-1).float()
+            self.boundaries.copy_(class_boundaries(returns, self.rated.value, self.hparams.bins))
+
+    # What policies and strategies ask --------------------------------------------------------------------------------------
+
+    def reward(self, features: Tensor) -> Tensor:
+        """The mean head without dropout: (n, O + A) -> (E, n)."""
+        return self.network(features)[..., 0]
+
+    @torch.no_grad()
+    def returns(self, query: Query) -> Tensor:
+        """Predicted return of every asked segment per member, (E, B, C), without dropout."""
+        key, found = (self.model_version(), id(self.source)), self.scorer
+        if found is None or found[0] != key:
+            found = self.__dict__["scorer"] = key, ReturnScorer(self.reward, self.source, self.model_version)
+        return found[1].returns(query)
+
+    @torch.no_grad()
+    def posterior(self, query: Query, draws: int) -> Tensor:
+        """Returns under draws from the posterior: (D, B, C), or (D, B, C, 2) with their variances where there is a variance head.
+
+        A draw is one function, the same for every step, clip and question, and for every call until the weights move; D is
+        ``draws``, or the number of members of an ensemble.
+        """
+        if self.hparams.dropout_masks == "step" and self.hparams.posterior == "dropout":
+            return self._independent(query, draws)
+        key, found = (draws, self.model_version(), id(self.source)), self.sampler
+        if found is None or found[0] != key:
+            tile = POSTERIOR_TILE if self.device.type == "cpu" else None
+            functions = ReturnScorer(self._functions(draws), self.source, self.model_version, tile)
+            found = self.__dict__["sampler"] = key, functions
+        sums = found[1].returns(query)
+        if not self.hparams.variance_head:
+            return sums
+        return torch.stack(sums.chunk(2), -1)
+
+    def _functions(self, draws: int) -> Any:
+        """Rewards per step under every draw, and their variances behind them: (n, F) -> (D, n) or (2 D, n)."""
+        h = self.hparams
+        if h.posterior == "ensemble":
+            masks = [torch.ones(1, width, device=self.device) for width in h.hidden]
+            parts = [(member, masks) for member in range(h.ensemble_size)]
+        else:
+            rng = stream(self.seed, "posterior", self.model_version())
+            every = [mask.to(self.device) for mask in self.network.masks(draws, rng)]
+            parts = [(e, [mask[e :: h.ensemble_size] for mask in every]) for e in range(min(h.ensemble_size, draws))]
+
+        def functions(features: Tensor) -> Tensor:
+            out = torch.cat([self.network.functions(features, masks, member) for member, masks in parts])
+            if h.variance_head:
+                return torch.cat([out[..., 0], F.softplus(out[..., 1])])
+            return out[..., 0]
+
+        return functions
+
+    def member_of(self, draws: int) -> Tensor:
+        """Which member each draw is of, (D,)."""
+        members = self.hparams.ensemble_size
+        return torch.cat([torch.full((len(range(e, draws, members)),), e) for e in range(members)]).to(self.device)
+
+    def _independent(self, query: Query, draws: int) -> Tensor:
+        """The released code's draws: a mask for every step and clip, so that no draw is a function."""
+        clips = self.source.segments(query.start, query.length)
+        members = self.hparams.ensemble_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self.seed, "posterior", self.model_version()))
+            found = []
+            for member in self.member_of(draws).tolist():
+                out = self.network(clips.flatten(0, -2), share=1)[member % members].view(*clips.shape[:-1], -1)
+                mean, variance = self.sums(out)
+                found.append(torch.stack([mean, variance], -1) if self.hparams.variance_head else mean)
+        return torch.stack(found).double()
+
+    def decode(self, posterior: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the ratings under every draw of :meth:`posterior`: two of (D, B, C), rating units."""
+        mean, variance = posterior.unbind(-1) if self.hparams.variance_head else (posterior, torch.zeros_like(posterior))
+        if not self.decodes:
+            return mean, variance.clamp(min=1e-6)
+        with torch.no_grad():
+            return self.decoder(mean, variance, self.member_of(len(mean)))
+
+    def rating_probability(self, posterior: Tensor) -> Tensor:
+        """Probability of every rating under every draw of :meth:`posterior`: (D, B, C, K), float64."""
+        if self.hparams.ratings == "rbrl":
+            returns = posterior[..., 0] if self.hparams.variance_head else posterior
+            cut = self.boundaries[self.member_of(len(returns))].double()
+            return class_log_probability(returns.flatten(1), cut, SHARPNESS).exp().view(*returns.shape, -1)
+        return rating_probability(*self.decode(posterior), self.hparams.bins)
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        if not math.isnan(self.held_out_loss):
+            self.log_dict({"pref/held_out_loss": self.held_out_loss, "step": float(self.trainer.global_step)}, batch_size=1)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.__dict__.update(scorer=None, sampler=None)
+
+    def model_version(self) -> int:
+        """A number that changes whenever the network has moved."""
+        return self.engines["reward"].updates if self.engines else 0

@@ -1,0 +1,78 @@
+"""Perceptrons with dropout whose masks are whole functions: one mask may be shared by any number of rows.
+
+Ordinary dropout draws a mask for every row. A sum over the rows of a clip then averages over as many functions as it has steps,
+and two evaluations of one clip differ. Where a mask is to stand for a draw of *one function* (a sample of the posterior of MC
+dropout, Gal and Ghahramani 2016, arXiv 1506.02142), everything that is compared has to share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_pbrl.nn.linear import linear
+from lightning_pbrl.nn.mlp import MLP
+
+
+class DropoutMLP(nn.Module):
+    """``members`` independent perceptrons with leaky ReLU, dropout after every hidden layer.
+
+    Dropout happens where it is asked for and nowhere else: neither ``train()`` nor ``eval()`` changes what a call returns.
+
+    Args:
+        in_dim: input size.
+        out_dim: output size.
+        hidden: sizes of the hidden layers, at least one.
+        members: E.
+        rate: probability with which a hidden unit is dropped, in [0, 1).
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, hidden: Sequence[int], members: int = 1, rate: float = 0.0) -> None:
+        super().__init__()
+        net = MLP(in_dim, out_dim, hidden, members, nn.LeakyReLU)
+        self.weights, self.biases = net.weights, net.biases
+        self.hidden, self.members, self.rate = tuple(hidden), members, rate
+
+    def forward(self, x: Tensor, share: int = 0) -> Tensor:
+        """(n, in) or (E, n, in) -> (E, n, out).
+
+        Args:
+            x: rows, the same for every member or each member's own.
+            share: how many consecutive rows share a mask; 0 for no dropout.
+        """
+        inputs = x.unbind(0) if x.dim() == 3 else (x,) * self.members
+        return torch.stack([self._member(rows, e, share) for e, rows in enumerate(inputs)])
+
+    def _member(self, x: Tensor, member: int, share: int) -> Tensor:
+        last = len(self.hidden)
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = linear(x, weight[member], bias[member])
+            if layer < last:
+                x = F.leaky_relu(x)
+                if share and self.rate > 0.0:
+                    groups = x.view(-1, share, x.shape[-1])
+                    x = (groups * F.dropout(groups.new_ones(len(groups), 1, x.shape[-1]), self.rate)).view(x.shape)
+        return x
+
+    def masks(self, draws: int, rng: torch.Generator) -> list[Tensor]:
+        """Masks of ``draws`` functions, one per hidden layer, (draws, width): 0, or 1 / (1 - rate) where a unit is kept."""
+        kept = [torch.rand(draws, width, generator=rng) >= self.rate for width in self.hidden]
+        return [mask.float() / (1.0 - self.rate) for mask in kept]
+
+    @torch.no_grad()
+    def functions(self, x: Tensor, masks: Sequence[Tensor], member: int) -> Tensor:
+        """What one member computes under each of D masks: (n, in) -> (D, n, out).
+
+        The first hidden layer lies before any mask, so it is computed once for all draws; a mask on a layer's input is a mask on
+        its weights, so the second layer of all draws is one product with D times as many columns.
+        """
+        draws, weights, biases = len(masks[0]), [w[member] for w in self.weights], [b[member] for b in self.biases]
+        x = F.leaky_relu(linear(x, weights[0], biases[0]))
+        masked = (weights[1] * masks[0].unsqueeze(1)).flatten(0, 1)  # (D x out, in)
+        x = linear(x, masked, biases[1].repeat(draws)).view(len(x), draws, -1).transpose(0, 1)
+        for weight, bias, mask in zip(weights[2:], biases[2:], masks[1:], strict=True):
+            x = torch.baddbmm(bias.view(1, 1, -1), F.leaky_relu_(x), (weight * mask.unsqueeze(1)).transpose(1, 2))
+        return x

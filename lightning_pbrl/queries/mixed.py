@@ -1,0 +1,92 @@
+"""Pairs and ratings in one round: two strategies that choose, and a quota that shares the questions out between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import Any
+
+import torch
+
+from lightning_pbrl.data.feedback import Kind, Labels, Query
+from lightning_pbrl.data.segments import SegmentPool
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.queries.bald import BALDQuery
+from lightning_pbrl.queries.base import QueryStrategy, Scorer
+from lightning_pbrl.queries.quota import FixedShare, Quota, Worth
+from lightning_pbrl.queries.uniform import UniformQuery
+
+
+class MixedQuery(QueryStrategy):
+    """Asks pairs by one strategy and ratings by another, exactly as many in all as the round has questions.
+
+    Args:
+        pair: chooses pairs; the most informative (BALD) when None.
+        rating: chooses clips to be rated; likewise.
+        quota: how many of each; half and half when None. One that weighs the kinds by their scores needs two strategies that
+            score, in one unit.
+
+    Raises:
+        UserError: for a strategy of the wrong kind, one that has to hear answers before it goes on, or a quota that wants scores
+            of a strategy that has none.
+    """
+
+    kinds: frozenset[Kind] = frozenset({"pair", "rating"})
+
+    def __init__(
+        self, pair: QueryStrategy | None = None, rating: QueryStrategy | None = None, quota: Quota | None = None
+    ) -> None:
+        self.pair, self.rating = pair or BALDQuery("pair"), rating or BALDQuery("rating")
+        self.quota = quota or FixedShare()
+        for kind, part in (("pair", self.pair), ("rating", self.rating)):
+            if part.kinds != {kind} or part.sequential:
+                raise UserError(
+                    f"MixedQuery got {type(part).__name__} for the questions of kind {kind!r}: give a strategy that asks this "
+                    "kind alone and proposes a round at once, such as UniformQuery or BALDQuery with that kind."
+                )
+            if self.quota.scored and not isinstance(part, BALDQuery):
+                raise UserError(
+                    f"{type(self.quota).__name__} weighs kinds of question by their scores and {type(part).__name__} has none: "
+                    "use BALDQuery for both, or FixedShare."
+                )
+        self.needs = self.pair.needs | self.rating.needs
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        self.pair.begin(settings)
+        self.rating.begin(settings)
+
+    def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
+        raise TypeError("two kinds of question are no single query: call proposals")
+
+    def proposals(
+        self, pool: SegmentPool, n: int, model: Scorer, labels: Mapping[Kind, Labels], rng: torch.Generator
+    ) -> list[Query]:
+        """The quota's share of pairs, then ratings: ``n`` in all, as far as the two strategies find something to ask."""
+        asked: dict[Kind, int] = {kind: len(found) for kind, found in labels.items()}
+        if self.quota.scored and isinstance(self.pair, BALDQuery) and isinstance(self.rating, BALDQuery):
+            first = self.pair.consider(pool, n, model, labels["pair"], rng)
+            second = self.rating.consider(pool, n, model, labels["rating"], rng)
+            pairs = self.quota.pairs(n, asked, Worth(first.score, second.score))
+            chosen = [self.pair.choose(first, pairs)]
+            chosen.append(self.rating.choose(second, n - len(chosen[0])))
+            return chosen
+        pairs = self.quota.pairs(n, asked)
+        chosen = [self.pair.propose(pool, pairs, model, labels["pair"], rng)] if pairs else []
+        left = n - sum(len(query) for query in chosen)
+        return [*chosen, self.rating.propose(pool, left, model, labels["rating"], rng)] if left else chosen
+
+    def notes(self) -> dict[str, Any]:
+        return self.quota.notes()
+
+    def recall(self, notes: Mapping[str, Any]) -> None:
+        self.quota.recall(notes)
+
+    def metrics(self) -> dict[str, float]:
+        """Those of the quota and of both strategies."""
+        return {**self.quota.metrics(), **self.pair.metrics(), **self.rating.metrics()}
+
+
+def uniformly(kinds: Set[Kind]) -> QueryStrategy:
+    """Random questions of these kinds, half of them pairs where both are asked."""
+    if len(kinds) == 1:
+        return UniformQuery(next(iter(kinds)))
+    return MixedQuery(UniformQuery("pair"), UniformQuery("rating"), FixedShare(0.5))
