@@ -60,7 +60,7 @@ SMALL = {
     "reward_model": {"hidden": [16, 16], "epochs": 6, "batch_size": 16, "stop_accuracy": 1.0},
 }
 """Settings of a fit of about a second; a method takes those it has."""
-REWARD_MODELS = {"QPA": {"crop": [1, 3]}, "SURF": {"context": 0, "crop": [1, 3]}}
+REWARD_MODELS = {"QPA": {"crop": [1, 3]}, "SURF": {"context": 0, "crop": [1, 3]}, "ActiveRLHF": {"first_epochs": 6}}
 """What else a reward model needs for segments of three steps."""
 
 FALLING = {"LAEO": ["critic"], "SQIL": ["critic"]}
@@ -74,9 +74,14 @@ each_policy = pytest.mark.parametrize("name", [n for n, cls in METHODS.items() i
 
 def small(name: str, **changes: Any) -> Method:
     cls = METHODS[name]
+    reward = accepted(getattr(cls, "reward_class", Method), {**SMALL["reward_model"], **REWARD_MODELS.get(name, {})})
+    return cls(SPEC, **accepted(cls, {**SMALL, "reward_model": reward, **changes}))
+
+
+def accepted(cls: type[Method], settings: dict[str, Any]) -> dict[str, Any]:
+    """Those settings that a class and its bases know."""
     known = {key for base in cls.__mro__ if issubclass(base, Method) for key in inspect.signature(base).parameters}
-    settings = {**SMALL, "reward_model": {**SMALL["reward_model"], **REWARD_MODELS.get(name, {})}, **changes}
-    return cls(SPEC, **{key: value for key, value in settings.items() if key in known})
+    return {key: value for key, value in settings.items() if key in known}
 
 
 def fit(name: str, folder: Path, ckpt_path: Path | None = None, data: ToyData | None = None, **settings: Any) -> Method:

@@ -1,0 +1,68 @@
+"""Active RLHF: PPO on one reward network that is fitted to preferences and ratings, asked for where they tell most.
+
+Source: the repository `MariaGkoulta/rlhf-repo` (there is no paper). What is asked is the query's business (``MixedQuery``,
+``BALDQuery``), how many questions the schedule's (``ask.schedule: spread``); this file is PPO with another source of reward.
+
+Differences from the released code: ratings train the network; the policy starts without any step on the true reward; clips are cut
+from what the policy itself has done, so that every env step is counted; one standardisation of observations serves acting,
+learning and evaluation; a rollout is paid by one reward model, as it is when the rollout ends; every question counts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Kind, Query
+from lightning_pbrl.methods.base import Phase, Spec
+from lightning_pbrl.methods.ppo import PPO
+from lightning_pbrl.methods.preference_reward import PreferenceReward
+from lightning_pbrl.methods.reward_model import RewardModel
+from lightning_pbrl.methods.unified_reward import UnifiedReward
+
+
+class ActiveRLHF(PreferenceReward, PPO):
+    """PPO whose reward is a :class:`UnifiedReward`, fitted anew to all answers of both kinds whenever some were asked for.
+
+    1. Round 0: rollouts of a policy that is paid for rare states (``explore_steps``).
+    2. Each later round, if it has asked: fit the network, warm from the round before; in round 1 also start the last layer of
+       the value anew.
+    3. Rollouts, each paid by the present network, without dropout, when it is complete.
+
+    Questions start in round 1 (``ask.first_round``), which asks uniformly; they are about what the replay still holds
+    (``data.init_args.capacity``; null for all the run's steps).
+
+    Args:
+        spec: sizes, linked from the data module.
+        explore_steps: steps of the pre-training, a multiple of ``n_steps`` x environments.
+        **ppo: ``reward_model`` (arguments of :class:`UnifiedReward`, such as ``{dropout: 0.4}``), and the arguments of
+            :class:`~lightning_pbrl.methods.ppo.PPO`.
+
+    Raises:
+        UserError: for an argument that the reward model does not have.
+    """
+
+    kinds: ClassVar[frozenset[Kind]] = UnifiedReward.kinds
+    reward_class: ClassVar[type[RewardModel]] = UnifiedReward
+
+    def __init__(self, spec: Spec, explore_steps: int = 20_480, **ppo: Any) -> None:
+        super().__init__(spec, explore_steps=explore_steps, **ppo)
+
+    def plan(self, round_number: int) -> list[Phase]:
+        self.reward_model.ratings = self.ratings
+        return super().plan(round_number)
+
+    # What strategies ask of the reward beside its returns ------------------------------------------------------------------
+
+    def posterior(self, query: Query, draws: int) -> Tensor:
+        """Returns under draws from the posterior; see :meth:`UnifiedReward.posterior`."""
+        return self.reward_model.posterior(query, draws)
+
+    def decode(self, posterior: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the ratings under every draw."""
+        return self.reward_model.decode(posterior)
+
+    def rating_probability(self, posterior: Tensor) -> Tensor:
+        """Probability of every rating under every draw."""
+        return self.reward_model.rating_probability(posterior)
