@@ -146,11 +146,7 @@ class PushExpert:
     """The gripper goes behind the block, over it if need be, and pushes it on to the target. No memory."""
 
     BEHIND, LANE, KEEP, LOW, HIGH = 0.09, 0.03, 0.04, 0.42, 0.5
-<<<<<<< HEAD
     """How far behind the block's centre a push begins, how straight it begins and stays, heights of push and travel; metres."""
-=======
-    """How far behind the block's centre a push begins, how straight it begins and stays, heights of pushing, travel; metres."""
->>>>>>> examples-data
 
     def act(self, full_obs: Array) -> Array:
         """The action, (4,), for observation and target, (28,)."""
