@@ -19,9 +19,10 @@ from torch import Tensor
 from lightning_pbrl.data.feedback import Labels, Query
 from lightning_pbrl.data.segments import SegmentPool, segment_rows
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.losses.information import bald, pair_probability
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.reports.embedding import run_name
-from lightning_pbrl.reports.feedback_numbers import pearson, preference_information, probability, spearman
+from lightning_pbrl.reports.feedback_numbers import pearson, spearman
 from lightning_pbrl.reports.feedback_record import (
     FILE,
     NO_QUESTIONS,
@@ -162,13 +163,14 @@ class FeedbackDiagnostics(pl.Callback):
         rows = segment_rows(query.start.flatten(), pool.length).flatten()
         some = rows[torch.randperm(len(rows), generator=rng)[:STEPS]].to(source.device)
         spread = returns.std(0) if len(returns) > 1 else np.full(true.shape, np.nan)
+        likely, information = opinion(returns)
         sample = Sample(
             true=_column(true),
             predicted=_column(returns.mean(0)),
             spread=_column(spread),
             new=new.numpy(),
-            probability=_column(probability(returns).mean(0)),
-            score=_column(preference_information(returns)),
+            probability=_column(likely),
+            score=_column(information),
         )
         return sample, self._step_correlation(method, some)
 
@@ -192,6 +194,20 @@ class FeedbackDiagnostics(pl.Callback):
         self._drawn = time.monotonic()
 
 
+def opinion(returns: Array) -> tuple[Array, Array]:
+    """What members or draws think of pairs: their mean P(second preferred), and what the answer would tell about them (BALD).
+
+    Args:
+        returns: predicted, (E, B, 2).
+
+    Returns:
+        Two of (B,): in [0, 1]; bits in [0, 1], NaN for E = 1.
+    """
+    probability = pair_probability(torch.from_numpy(np.asarray(returns)))
+    information = bald(probability) if len(returns) > 1 else torch.full(returns.shape[1:2], torch.nan)
+    return probability[..., 1].mean(0).numpy(), information.numpy()
+
+
 def questions(method: Any, labels: Labels) -> Questions:
     """What these answered questions were about, and what the model thinks of them now."""
     rating = labels.start.shape[1] == 1
@@ -201,7 +217,7 @@ def questions(method: Any, labels: Labels) -> Questions:
     if rating:
         likely, score = nothing, returns[..., 0].std(0) if len(returns) > 1 else nothing
     else:
-        likely, score = probability(returns).mean(0), preference_information(returns)
+        likely, score = opinion(returns)
 
     def two(values: Array) -> Array:
         beside = np.concatenate([values, nothing[:, None]], 1) if rating else values

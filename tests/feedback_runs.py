@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from run_folders import write_version
 
+from lightning_pbrl.callbacks.feedback_diagnostics import opinion
 from lightning_pbrl.data.feedback import Status
-from lightning_pbrl.reports.feedback_numbers import preference_information, probability
 from lightning_pbrl.reports.feedback_record import NO_QUESTIONS, PAIR, RATING, Questions, Record, Sample, write_records
 
 NAN = float("nan")
@@ -30,8 +30,7 @@ def sample(clips: int = 40, seed: int = 0, known: bool = True, members: int = 3)
     return Sample(
         *(column.astype(np.float32) for column in columns),
         new,
-        probability(pairs).mean(0).astype(np.float32),
-        preference_information(pairs).astype(np.float32),
+        *(column.astype(np.float32) for column in opinion(pairs)),
     )
 
 
@@ -42,7 +41,7 @@ def pairs(true: Sequence[tuple[float, float]], predicted: Sequence[tuple[float, 
         np.full(len(value), PAIR),
         np.array(true, np.float32).reshape(-1, 2),
         returns,
-        probability(returns[None])[0].astype(np.float32),
+        opinion(returns[None])[0].astype(np.float32),
         np.arange(len(value), dtype=np.float32) / 10,
         np.array(value, np.float32),
         np.full(len(value), int(Status.ANSWERED)),

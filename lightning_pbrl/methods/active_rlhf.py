@@ -3,7 +3,7 @@
 Source: the repository `MariaGkoulta/rlhf-repo` (there is no paper). What is asked is the query's business (``MixedQuery``,
 ``BALDQuery``), how many questions the schedule's (``ask.schedule: spread``); this file is PPO with another source of reward.
 
-Differences from the released code: ratings train the network; the policy starts without any step on the true reward; clips are cut
+Differences from the released code: ratings train the network; the policy starts without a step on the true reward; clips are cut
 from what the policy itself has done, so that every env step is counted; one standardisation of observations serves acting,
 learning and evaluation; a rollout is paid by one reward model, as it is when the rollout ends; every question counts.
 """

@@ -138,32 +138,6 @@ def trailing_pearson(x: Array, y: Array, window: int = 10) -> Array:
     return np.array([pearson(x[max(0, i + 1 - window) : i + 1], y[max(0, i + 1 - window) : i + 1]) for i in range(len(x))])
 
 
-def binary_entropy(p: Array) -> Array:
-    """Entropy of a coin, bits: (...,) -> (...,); 0 at both ends."""
-    p = np.asarray(p, np.float64)
-    q = 1.0 - p
-    return np.asarray(-(p * np.log2(np.where(p > 0, p, 1.0)) + q * np.log2(np.where(q > 0, q, 1.0))))
-
-
-def preference_information(returns: Array) -> Array:
-    """What the answer to a pair would tell about the model (BALD), bits: (E, B, 2) -> (B,), in [0, 1]; NaN for E = 1.
-
-    H(mean p) - mean H(p) over members or draws, p = P(second preferred). Source: N. Houlsby et al., "Bayesian Active Learning for
-    Classification and Preference Learning", 2011 (arXiv 1112.5745), eq. 2.
-    """
-    if len(returns) < 2:
-        return np.full(returns.shape[1], np.nan)
-    p = probability(returns)
-    return np.asarray(np.maximum(binary_entropy(p.mean(0)) - binary_entropy(p).mean(0), 0.0))
-
-
-def probability(returns: Array) -> Array:
-    """P(second preferred) per member, the logistic function of the difference of returns: (E, B, 2) -> (E, B)."""
-    difference = np.asarray(returns[..., 1], np.float64) - returns[..., 0]
-    small = np.exp(-np.abs(difference))  # never overflows
-    return np.asarray(np.where(difference < 0, small, 1.0) / (1.0 + small))
-
-
 def _finite(x: Array, y: Array) -> tuple[Array, Array]:
     """The pairs of which both are numbers, float64."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)

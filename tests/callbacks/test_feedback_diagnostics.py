@@ -14,16 +14,16 @@ from pebble_toys import fit as fit_pebble
 from toys import SPEC, ToyData, assert_same, make_trainer, read_csv
 
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
-from lightning_pbrl.callbacks.feedback_diagnostics import FeedbackDiagnostics
+from lightning_pbrl.callbacks.feedback_diagnostics import FeedbackDiagnostics, opinion
 from lightning_pbrl.data.feedback import Answer, Clips, Labels, Query, Status
 from lightning_pbrl.data.replay import Replay
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.bc import BC
+from lightning_pbrl.methods.evaluation import PairEvaluation
 from lightning_pbrl.methods.ipl import IPL
 from lightning_pbrl.methods.pebble import PEBBLE
 from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
-from lightning_pbrl.methods.reward_model import RewardModel
-from lightning_pbrl.reports.feedback_numbers import pearson, preference_information, probability
+from lightning_pbrl.reports.feedback_numbers import pearson
 from lightning_pbrl.reports.feedback_record import FILE, PAIR, RATING, read_records
 from lightning_pbrl.reports.metrics import read_metrics
 from lightning_pbrl.rng import stream
@@ -108,8 +108,9 @@ def test_the_last_record_is_what_the_model_says(trained: tuple[Any, Path]) -> No
     returns = method.returns(query).detach().double().numpy()
     np.testing.assert_allclose(last.sample.predicted, returns.mean(0).ravel(), rtol=1e-5)
     np.testing.assert_allclose(last.sample.spread, returns.std(0).ravel(), rtol=1e-4)
-    np.testing.assert_allclose(last.sample.probability, probability(returns).mean(0), rtol=1e-5)
-    np.testing.assert_allclose(last.sample.score, preference_information(returns), rtol=1e-3, atol=1e-7)
+    likely, information = opinion(returns)
+    np.testing.assert_allclose(last.sample.probability, likely, rtol=1e-5)
+    np.testing.assert_allclose(last.sample.score, information, rtol=1e-3, atol=1e-7)
     np.testing.assert_allclose(last.sample.true, method.source.true_returns(query).numpy().ravel())
     rows = (query.start.flatten()[:, None] + torch.arange(LENGTH)).flatten()  # 300 steps: all of them are compared
     learned = method.combine(method.reward(method.source.features()[rows])).detach().numpy()
@@ -231,7 +232,7 @@ def test_a_method_that_asks_nothing(tmp_path: Path) -> None:
 
 def test_a_method_that_predicts_no_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(RewardEnsemble, "returns")
-    monkeypatch.delattr(RewardModel, "returns")
+    monkeypatch.delattr(PairEvaluation, "returns")
     fit(tmp_path, FeedbackDiagnostics(CLIPS), limit_val_batches=0)
     assert not set(tmp_path.glob("feedback*"))
 
@@ -249,3 +250,13 @@ def test_a_policy_that_learns_from_the_answers(tmp_path: Path) -> None:
 def test_clips_that_make_no_pair(clips: int) -> None:
     with pytest.raises(UserError, match=f"feedback.clips is {clips}: give at least 2 clips, or 0"):
         FeedbackDiagnostics(clips)
+
+
+def test_opinion_by_hand() -> None:
+    sure = math.log(9.0)  # probabilities .9 and .1: the mean is a coin, each of them is not
+    opposed = np.array([[[0.0, sure], [5.0, 5.0]], [[0.0, -sure], [1e4, 0.0]]])
+    likely, information = opinion(opposed)
+    entropy = -(0.9 * math.log2(0.9) + 0.1 * math.log2(0.1))
+    assert likely == pytest.approx([0.5, 0.25])
+    assert information[0] == pytest.approx(1 - entropy)
+    assert np.isnan(opinion(opposed[:1])[1]).all()

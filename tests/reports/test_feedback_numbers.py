@@ -9,13 +9,10 @@ import pytest
 from scipy import stats
 
 from lightning_pbrl.reports.feedback_numbers import (
-    binary_entropy,
     correlation_by_bin,
     even_edges,
     line,
     pearson,
-    preference_information,
-    probability,
     reliability,
     spearman,
     trailing_pearson,
@@ -92,18 +89,3 @@ def test_trailing_correlation():
     found = trailing_pearson(x, y, 3)
     assert np.isnan(found[:2]).all()
     assert found[2:] == pytest.approx([1.0, pearson(x[1:], y[1:])])
-
-
-def test_probability_is_the_logistic_function_and_never_overflows():
-    returns = np.array([[[0.0, math.log(3.0)], [5.0, 5.0], [1e4, 0.0], [0.0, 1e4]]])
-    assert probability(returns)[0] == pytest.approx([0.75, 0.5, 0.0, 1.0])
-
-
-def test_information_by_hand():
-    sure = math.log(9.0)  # probabilities .9 and .1: the mean is a coin, each of them is not
-    opposed = np.array([[[0.0, sure]], [[0.0, -sure]]])
-    entropy = -(0.9 * math.log2(0.9) + 0.1 * math.log2(0.1))
-    assert preference_information(opposed) == pytest.approx([1 - entropy])
-    assert preference_information(np.array([[[0.0, sure]], [[2.0, sure + 2.0]]])) == pytest.approx([0.0])  # they agree
-    assert np.isnan(preference_information(opposed[:1])).all()
-    assert binary_entropy(np.array([0.0, 0.5, 1.0])).tolist() == [0, 1, 0]
