@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_pbrl.callbacks.ask_teacher import AskTeacher as AskTeacher
+    from lightning_pbrl.callbacks.feedback_diagnostics import FeedbackDiagnostics as FeedbackDiagnostics
     from lightning_pbrl.callbacks.query_coverage import QueryCoverage as QueryCoverage
     from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards as RelabelRewards
+    from lightning_pbrl.datamodules.collected import CollectedDataModule as CollectedDataModule
     from lightning_pbrl.datamodules.d4rl import D4RLDataModule as D4RLDataModule
+    from lightning_pbrl.datamodules.examples import ExamplesDataModule as ExamplesDataModule
     from lightning_pbrl.datamodules.lire import LiREDataModule as LiREDataModule
     from lightning_pbrl.datamodules.metaworld import MetaWorldDataModule as MetaWorldDataModule
     from lightning_pbrl.datamodules.metaworld_comparisons import MetaWorldComparisonsDataModule as MetaWorldComparisonsDataModule
@@ -21,29 +24,44 @@ if TYPE_CHECKING:
     from lightning_pbrl.datamodules.preference_npz import PreferenceNPZDataModule as PreferenceNPZDataModule
     from lightning_pbrl.datamodules.robomimic import RobomimicDataModule as RobomimicDataModule
     from lightning_pbrl.errors import UserError as UserError
+    from lightning_pbrl.methods.active_rlhf import ActiveRLHF as ActiveRLHF
     from lightning_pbrl.methods.bc import BC as BC
     from lightning_pbrl.methods.clarify import CLARIFY as CLARIFY
     from lightning_pbrl.methods.cpl import CPL as CPL
+    from lightning_pbrl.methods.gcbc import GCBC as GCBC
     from lightning_pbrl.methods.ipl import IPL as IPL
     from lightning_pbrl.methods.iql import IQL as IQL
+    from lightning_pbrl.methods.laeo import LAEO as LAEO
     from lightning_pbrl.methods.loading import load_method as load_method
     from lightning_pbrl.methods.mr_iql import MRIQL as MRIQL
     from lightning_pbrl.methods.mrn import MRN as MRN
     from lightning_pbrl.methods.nmr import NMR as NMR
+    from lightning_pbrl.methods.oril import ORIL as ORIL
     from lightning_pbrl.methods.pebble import PEBBLE as PEBBLE
+    from lightning_pbrl.methods.ppo import PPO as PPO
+    from lightning_pbrl.methods.pref_ppo import PrefPPO as PrefPPO
     from lightning_pbrl.methods.preference_transformer import PreferenceTransformer as PreferenceTransformer
+    from lightning_pbrl.methods.purl import PURL as PURL
     from lightning_pbrl.methods.qpa import QPA as QPA
+    from lightning_pbrl.methods.rce import RCE as RCE
     from lightning_pbrl.methods.reward_ensemble import RewardEnsemble as RewardEnsemble
     from lightning_pbrl.methods.rune import RUNE as RUNE
     from lightning_pbrl.methods.sac import SAC as SAC
     from lightning_pbrl.methods.sft import SFT as SFT
+    from lightning_pbrl.methods.sqil import SQIL as SQIL
     from lightning_pbrl.methods.surf import SURF as SURF
     from lightning_pbrl.methods.td3_bc import TD3BC as TD3BC
+    from lightning_pbrl.methods.unified_reward import UnifiedReward as UnifiedReward
+    from lightning_pbrl.methods.vice import VICE as VICE
+    from lightning_pbrl.queries.bald import BALDQuery as BALDQuery
     from lightning_pbrl.queries.disagreement import DisagreementQuery as DisagreementQuery
     from lightning_pbrl.queries.embedding import EmbeddingQuery as EmbeddingQuery
+    from lightning_pbrl.queries.mixed import MixedQuery as MixedQuery
     from lightning_pbrl.queries.policy_aligned import PolicyAlignedQuery as PolicyAlignedQuery
     from lightning_pbrl.queries.ranked_list import RankedListQuery as RankedListQuery
     from lightning_pbrl.queries.uniform import UniformQuery as UniformQuery
+    from lightning_pbrl.teachers.mixed import MixedTeacher as MixedTeacher
+    from lightning_pbrl.teachers.rating import RatingTeacher as RatingTeacher
     from lightning_pbrl.teachers.simulated import SimulatedTeacher as SimulatedTeacher
     from lightning_pbrl.teachers.skip import SkipTeacher as SkipTeacher
 
@@ -51,9 +69,12 @@ __version__ = "0.1.0"
 
 _HOME = {
     "AskTeacher": "callbacks.ask_teacher",
+    "FeedbackDiagnostics": "callbacks.feedback_diagnostics",
     "QueryCoverage": "callbacks.query_coverage",
     "RelabelRewards": "callbacks.relabel_rewards",
+    "CollectedDataModule": "datamodules.collected",
     "D4RLDataModule": "datamodules.d4rl",
+    "ExamplesDataModule": "datamodules.examples",
     "LiREDataModule": "datamodules.lire",
     "MetaWorldDataModule": "datamodules.metaworld",
     "MetaWorldComparisonsDataModule": "datamodules.metaworld_comparisons",
@@ -62,29 +83,44 @@ _HOME = {
     "PreferenceNPZDataModule": "datamodules.preference_npz",
     "RobomimicDataModule": "datamodules.robomimic",
     "UserError": "errors",
+    "ActiveRLHF": "methods.active_rlhf",
     "BC": "methods.bc",
     "CLARIFY": "methods.clarify",
     "CPL": "methods.cpl",
+    "GCBC": "methods.gcbc",
     "IPL": "methods.ipl",
     "IQL": "methods.iql",
+    "LAEO": "methods.laeo",
     "load_method": "methods.loading",
     "MRIQL": "methods.mr_iql",
     "MRN": "methods.mrn",
     "NMR": "methods.nmr",
+    "ORIL": "methods.oril",
     "PEBBLE": "methods.pebble",
+    "PPO": "methods.ppo",
+    "PrefPPO": "methods.pref_ppo",
     "PreferenceTransformer": "methods.preference_transformer",
+    "PURL": "methods.purl",
     "QPA": "methods.qpa",
+    "RCE": "methods.rce",
     "RewardEnsemble": "methods.reward_ensemble",
     "RUNE": "methods.rune",
     "SAC": "methods.sac",
     "SFT": "methods.sft",
+    "SQIL": "methods.sqil",
     "SURF": "methods.surf",
     "TD3BC": "methods.td3_bc",
+    "UnifiedReward": "methods.unified_reward",
+    "VICE": "methods.vice",
+    "BALDQuery": "queries.bald",
     "DisagreementQuery": "queries.disagreement",
     "EmbeddingQuery": "queries.embedding",
+    "MixedQuery": "queries.mixed",
     "PolicyAlignedQuery": "queries.policy_aligned",
     "RankedListQuery": "queries.ranked_list",
     "UniformQuery": "queries.uniform",
+    "MixedTeacher": "teachers.mixed",
+    "RatingTeacher": "teachers.rating",
     "SimulatedTeacher": "teachers.simulated",
     "SkipTeacher": "teachers.skip",
 }

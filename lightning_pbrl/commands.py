@@ -43,7 +43,7 @@ def collect_command(args: list[str]) -> None:
     parser.add_subclass_arguments(OfflineDataModule, "data", required=True)
     data = parser.instantiate_classes(parser.parse_args(with_packaged_configs(args))).data
     if not hasattr(data, "progress"):
-        raise UserError(f"{type(data).__name__} reads data that exist; collect needs one that makes them: MetaWorldDataModule.")
+        raise UserError(f"{type(data).__name__} reads data that exist; collect needs one that makes them: CollectedDataModule.")
     columns = (TextColumn("collecting episodes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as bar:
         task = bar.add_task("collect", total=None)
