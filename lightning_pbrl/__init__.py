@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lightning_pbrl.datamodules.robomimic import RobomimicDataModule as RobomimicDataModule
     from lightning_pbrl.errors import UserError as UserError
     from lightning_pbrl.methods.active_rlhf import ActiveRLHF as ActiveRLHF
+    from lightning_pbrl.methods.active_sac import ActiveSAC as ActiveSAC
     from lightning_pbrl.methods.bc import BC as BC
     from lightning_pbrl.methods.clarify import CLARIFY as CLARIFY
     from lightning_pbrl.methods.cpl import CPL as CPL
@@ -84,6 +85,7 @@ _HOME = {
     "RobomimicDataModule": "datamodules.robomimic",
     "UserError": "errors",
     "ActiveRLHF": "methods.active_rlhf",
+    "ActiveSAC": "methods.active_sac",
     "BC": "methods.bc",
     "CLARIFY": "methods.clarify",
     "CPL": "methods.cpl",

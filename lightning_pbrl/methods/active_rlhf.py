@@ -10,6 +10,8 @@ learning and evaluation; a rollout is paid by one reward model, as it is when th
 
 from __future__ import annotations
 
+from abc import ABC
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -22,7 +24,33 @@ from lightning_pbrl.methods.reward_model import RewardModel
 from lightning_pbrl.methods.unified_reward import UnifiedReward
 
 
-class ActiveRLHF(PreferenceReward, PPO):
+class UnifiedFeedback(PreferenceReward, ABC):
+    """A policy learner that is paid by a :class:`UnifiedReward`: what ActiveRLHF makes of PPO, and ActiveSAC of PEBBLE."""
+
+    kinds: ClassVar[frozenset[Kind]] = UnifiedReward.kinds
+    reward_class: ClassVar[type[RewardModel]] = UnifiedReward
+    reward_defaults: ClassVar[Mapping[str, Any]] = {}
+
+    def plan(self, round_number: int) -> list[Phase]:
+        self.reward_model.ratings = self.ratings
+        return super().plan(round_number)
+
+    # What strategies ask of the reward beside its returns ------------------------------------------------------------------
+
+    def posterior(self, query: Query, draws: int) -> Tensor:
+        """Returns under draws from the posterior; see :meth:`UnifiedReward.posterior`."""
+        return self.reward_model.posterior(query, draws)
+
+    def decode(self, posterior: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the ratings under every draw."""
+        return self.reward_model.decode(posterior)
+
+    def rating_probability(self, posterior: Tensor) -> Tensor:
+        """Probability of every rating under every draw."""
+        return self.reward_model.rating_probability(posterior)
+
+
+class ActiveRLHF(UnifiedFeedback, PPO):
     """PPO whose reward is a :class:`UnifiedReward`, fitted anew to all answers of both kinds whenever some were asked for.
 
     1. Round 0: rollouts of a policy that is paid for rare states (``explore_steps``).
@@ -43,26 +71,5 @@ class ActiveRLHF(PreferenceReward, PPO):
         UserError: for an argument that the reward model does not have.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = UnifiedReward.kinds
-    reward_class: ClassVar[type[RewardModel]] = UnifiedReward
-
     def __init__(self, spec: Spec, explore_steps: int = 20_480, **ppo: Any) -> None:
         super().__init__(spec, explore_steps=explore_steps, **ppo)
-
-    def plan(self, round_number: int) -> list[Phase]:
-        self.reward_model.ratings = self.ratings
-        return super().plan(round_number)
-
-    # What strategies ask of the reward beside its returns ------------------------------------------------------------------
-
-    def posterior(self, query: Query, draws: int) -> Tensor:
-        """Returns under draws from the posterior; see :meth:`UnifiedReward.posterior`."""
-        return self.reward_model.posterior(query, draws)
-
-    def decode(self, posterior: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the ratings under every draw."""
-        return self.reward_model.decode(posterior)
-
-    def rating_probability(self, posterior: Tensor) -> Tensor:
-        """Probability of every rating under every draw."""
-        return self.reward_model.rating_probability(posterior)

@@ -60,7 +60,12 @@ SMALL = {
     "reward_model": {"hidden": [16, 16], "epochs": 6, "batch_size": 16, "stop_accuracy": 1.0},
 }
 """Settings of a fit of about a second; a method takes those it has."""
-REWARD_MODELS = {"QPA": {"crop": [1, 3]}, "SURF": {"context": 0, "crop": [1, 3]}, "ActiveRLHF": {"first_epochs": 6}}
+REWARD_MODELS: dict[str, dict[str, Any]] = {
+    "QPA": {"crop": [1, 3]},
+    "SURF": {"context": 0, "crop": [1, 3]},
+    "ActiveRLHF": {"first_epochs": 6},
+    "ActiveSAC": {"first_epochs": 6},
+}
 """What else a reward model needs for segments of three steps."""
 
 FALLING = {"LAEO": ["critic"], "SQIL": ["critic"]}
