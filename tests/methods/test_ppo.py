@@ -33,7 +33,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-class Watched(PPO):
+class WatchedPPO(PPO):  # a name of its own: checkpoints are loaded by it
     """Notes every phase with the env steps and updates at which it begins, and what was drawn and with which density."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -68,7 +68,7 @@ def fit(
     capacity: int | None = None,
     ckpt_path: Path | None = None,
     trainer: dict[str, Any] | None = None,
-    cls: type[PPO] = Watched,
+    cls: type[PPO] = WatchedPPO,
     **settings: Any,
 ) -> Any:
     simulator = simulator or PointSimulator()
@@ -164,7 +164,7 @@ def test_advantages_bootstrap_from_a_time_limit_and_not_from_a_fall(tmp_path: Pa
     """Episodes of six steps that also end beyond 0.7: every kind of end lies in one rollout, worked out row by row."""
     seen: dict[str, Any] = {}
 
-    class Kept(Watched):
+    class Kept(WatchedPPO):
         def end_rollout(self) -> None:
             super().end_rollout()
             seen["critic"] = copy.deepcopy(self.critic)
@@ -234,7 +234,7 @@ def test_a_control_never_reads_the_true_reward(tmp_path: Path) -> None:
 def test_exploring_is_paid_by_distance_and_ends_with_a_new_last_layer(tmp_path: Path) -> None:
     seen: dict[str, Any] = {}
 
-    class Kept(Watched):
+    class Kept(WatchedPPO):
         def reset_value(self) -> None:
             seen["before"] = {key: value.clone() for key, value in self.state_dict().items()}
             super().reset_value()
