@@ -142,7 +142,7 @@ class BALDQuery(QueryStrategy):
         seen, self._seen = self._seen, []
         if not seen:
             return {}
-        return {f"query/{self.kind}_score": seen[-1][0], f"query/{self.kind}_score_asked": seen[-1][1]}
+        return {f"query/score_{self.kind}": seen[-1][0], f"query/score_asked_{self.kind}": seen[-1][1]}
 
 
 def _chunks(query: Query) -> list[Query]:

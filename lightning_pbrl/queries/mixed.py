@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lightning_pbrl.data.feedback import Kind, Labels, Query
+from lightning_pbrl.data.feedback import Answer, Kind, Labels, Query
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.queries.bald import BALDQuery
@@ -49,6 +49,7 @@ class MixedQuery(QueryStrategy):
                     "use BALDQuery for both, or FixedShare."
                 )
         self.needs = self.pair.needs | self.rating.needs
+        self._asked: dict[Kind, int] = {}
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         self.pair.begin(settings)
@@ -61,7 +62,7 @@ class MixedQuery(QueryStrategy):
         self, pool: SegmentPool, n: int, model: Scorer, labels: Mapping[Kind, Labels], rng: torch.Generator
     ) -> list[Query]:
         """The quota's share of pairs, then ratings: ``n`` in all, as far as the two strategies find something to ask."""
-        asked: dict[Kind, int] = {kind: len(found) for kind, found in labels.items()}
+        asked = self._asked = {kind: len(found) for kind, found in labels.items()}
         if self.quota.scored and isinstance(self.pair, BALDQuery) and isinstance(self.rating, BALDQuery):
             first = self.pair.consider(pool, n, model, labels["pair"], rng)
             second = self.rating.consider(pool, n, model, labels["rating"], rng)
@@ -74,6 +75,10 @@ class MixedQuery(QueryStrategy):
         left = n - sum(len(query) for query in chosen)
         return [*chosen, self.rating.propose(pool, left, model, labels["rating"], rng)] if left else chosen
 
+    def observe(self, query: Query, answer: Answer) -> None:
+        self._asked[query.kind] = self._asked.get(query.kind, 0) + len(query)
+        (self.pair if query.kind == "pair" else self.rating).observe(query, answer)
+
     def notes(self) -> dict[str, Any]:
         return self.quota.notes()
 
@@ -81,8 +86,10 @@ class MixedQuery(QueryStrategy):
         self.quota.recall(notes)
 
     def metrics(self) -> dict[str, float]:
-        """Those of the quota and of both strategies."""
-        return {**self.quota.metrics(), **self.pair.metrics(), **self.rating.metrics()}
+        """Those of the quota and of both strategies, and the share of pairs in all that was asked so far."""
+        total = sum(self._asked.values())
+        share = {"query/share_pair": self._asked.get("pair", 0) / total} if total else {}
+        return {**share, **self.quota.metrics(), **self.pair.metrics(), **self.rating.metrics()}
 
 
 def uniformly(kinds: Set[Kind]) -> QueryStrategy:

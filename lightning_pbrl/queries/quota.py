@@ -178,7 +178,7 @@ class InformationPerCost(Quota):
         self._share, self._planned = notes.get("share", self.target), notes.get("planned")
 
     def metrics(self) -> dict[str, float]:
-        return {"query/share": self._share, "query/worth_pair": self._worth[0], "query/worth_rating": self._worth[1]}
+        return {"query/target_share": self._share, "query/worth_pair": self._worth[0], "query/worth_rating": self._worth[1]}
 
 
 def mean_worth(scores: Tensor) -> float:

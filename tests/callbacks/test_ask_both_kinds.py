@@ -104,6 +104,8 @@ def test_one_budget_one_row_of_numbers(tmp_path: Path) -> None:
     assert sorted([*store.numbers("pair").tolist(), *store.numbers("rating").tolist()]) == list(range(25))
     assert torch.equal(store.labels("rating").start, method.ratings.start) and method.ratings.start.shape == (13, 1)
     assert {row["labels/pair"] for row in read_csv(tmp_path) if "labels/pair" in row} == {4.0, 9.0, 12.0}
+    shares = [row["query/share_pair"] for row in read_csv(tmp_path) if "query/share_pair" in row]
+    assert sorted(set(shares)) == pytest.approx([4 / 9, 12 / 25, 9 / 18])
     row = next(row for row in read_csv(tmp_path) if "teacher/rating_mean" in row)
     assert row["teacher/rating_correlation"] > 0.9 and row["teacher/error_rate"] == 0.0
 
