@@ -139,7 +139,7 @@ def test_several_processes_are_refused() -> None:
 def test_every_task_of_the_papers_has_a_config() -> None:
     folder = Path(packaged_config("data/online/walker-walk.yaml")).parent
     settings = {path.stem: yaml.safe_load(path.read_text())["data"] for path in folder.glob("*.yaml")}
-    assert len(settings) == 16
+    assert len(settings) == 20
     for name, data_ in settings.items():
         assert data_["class_path"] == "OnlineDataModule"
         simulator = data_["init_args"]["simulator"]
