@@ -22,7 +22,7 @@ def test_quick_run_measures_every_claim():
     assert SUITES["laeo"] is laeo
     assert [row["claim"] for row in result["claims"]] == [claim.text for claim in laeo.claims(laeo.QUICK)]
     assert all(row["rounds"] == 2 and row["min"] <= row["ratio"] <= row["max"] for row in result["claims"])
-    assert result["peak_memory_mib"]["eager"] >= 0.9 * result["peak_memory_mib"]["idle"] > 100
+    assert result["peak_memory_mib"]["eager"] > result["peak_memory_mib"]["idle"] > 100
     assert "Peak memory, batch 96" in result["note"]
 
 
