@@ -193,7 +193,7 @@ class Transitions:
     def segments(self, start: Tensor, length: int) -> Tensor:
         """Observation and action of segments: (...,) starts -> (..., length, O + A)."""
         index = segment_rows(start.to(self.device), length)
-        return self.features().index_select(0, index.reshape(-1)).view(*index.shape, -1)
+        return self.features().index_select(0, index.reshape(-1)).view(*index.shape, self.obs_dim + self.action_dim)
 
     def clips(self, query: Query) -> Clips:
         """What the teacher sees of ``query``, on the CPU, true rewards included."""

@@ -72,7 +72,7 @@ class DropoutMLP(nn.Module):
         draws, weights, biases = len(masks[0]), [w[member] for w in self.weights], [b[member] for b in self.biases]
         x = F.leaky_relu(linear(x, weights[0], biases[0]))
         masked = (weights[1] * masks[0].unsqueeze(1)).flatten(0, 1)  # (D x out, in)
-        x = linear(x, masked, biases[1].repeat(draws)).view(len(x), draws, -1).transpose(0, 1)
+        x = linear(x, masked, biases[1].repeat(draws)).view(len(x), draws, weights[1].shape[0]).transpose(0, 1)
         for weight, bias, mask in zip(weights[2:], biases[2:], masks[1:], strict=True):
             x = torch.baddbmm(bias.view(1, 1, -1), F.leaky_relu_(x), (weight * mask.unsqueeze(1)).transpose(1, 2))
         return x
