@@ -255,7 +255,7 @@ def test_never_over_and_never_below() -> None:
         n = int(torch.randint(0, 6, (1,), generator=rng))
         pairs = quota.pairs(n, asked, Worth(torch.rand(20, generator=rng), torch.rand(20, generator=rng)))  # type: ignore[arg-type]
         assert 0 <= pairs <= n
-        planned += quota.metrics()["query/share"] * n
+        planned += quota.metrics()["query/target_share"] * n
         asked = {"pair": asked["pair"] + pairs, "rating": asked["rating"] + n - pairs}
         assert -1e-6 < planned - asked["pair"] < 1
 
@@ -270,7 +270,7 @@ def test_mixed_asks_exactly_what_is_wanted(quota: Any, model: UnifiedReward) -> 
         for query in queries:
             labels[query.kind] = labels[query.kind].then(answered(query.start))
     assert set(strategy.needs) == {"posterior", "observations", "decode", "rating_probability"}
-    assert "query/rating_score" in strategy.metrics()
+    assert "query/score_rating" in strategy.metrics()
 
 
 def test_mixed_refuses_what_cannot_work() -> None:
