@@ -64,7 +64,7 @@ def test_antmaze_goals(tmp_path):
 
 def test_minari_reads_by_name_and_downloads_once_per_machine(monkeypatch):
     class Table:
-        obs_dim, action_dim = 11, 3
+        obs_dim, action_dim, shown_dim = 11, 3, 11
 
     calls = []
     monkeypatch.setattr(minari_module, "open_minari", lambda *a, **k: calls.append(("open", a, k)))

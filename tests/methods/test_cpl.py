@@ -146,10 +146,10 @@ def find(method: CPL, batch: dict[str, Tensor]) -> list[int]:
 def test_scores_must_be_there(tmp_path: Path) -> None:
     method = CPL(SPEC, compare="rank", hidden=[8], updates=4, eval_interval=4, batch_size=4)
     with pytest.raises(UserError, match="CPL learns from a reward and the data have none yet"):
-        make_trainer(tmp_path, callbacks_for(CPL)).fit(method, ToyData())
+        make_trainer(tmp_path, callbacks_for(CPL, budget=10)).fit(method, ToyData())
     assert CPL.needs == CPL(SPEC).needs == {"labels"}
     method = CPL(SPEC, compare="score", hidden=[8], updates=4, eval_interval=4, batch_size=4, bc_updates=0)
-    make_trainer(tmp_path, [*callbacks_for(CPL), RelabelRewards("true")]).fit(method, ToyData())
+    make_trainer(tmp_path, [*callbacks_for(CPL, budget=10), RelabelRewards("true")]).fit(method, ToyData())
     assert method.engines["policy"].updates == 4
 
 

@@ -74,8 +74,9 @@ def test_updates_equal_a_plain_loop(replay: int) -> None:
         step(adams["q"], sum(((q(sa).squeeze(1) - y) ** 2).mean() for q in qs) / 2)
         follow(targets, qs, POLYAK)
     pairs = [(method.reward_net, [reward]), (method.v, [v]), (method.q, qs), (method.q_target, targets)]
-    assert max(difference(mlp, nets) for mlp, nets in [*pairs, (method.actor.mean, [mean])]) < 1e-12
-    assert float((method.actor.log_std - log_std).detach().abs().max()) < 1e-12
+    # Rounding alone, which Adam's division blows up: 6e-12 on an Intel Xeon, below 1e-12 on an AMD EPYC.
+    assert max(difference(mlp, nets) for mlp, nets in [*pairs, (method.actor.mean, [mean])]) < 1e-10
+    assert float((method.actor.log_std - log_std).detach().abs().max()) < 1e-10
     assert difference(method.q, start) > 1e-2
 
 
