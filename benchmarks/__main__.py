@@ -12,12 +12,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import encoder, engine, ipl, online, scoring
+from benchmarks import bald, encoder, engine, ipl, online, scoring
 from benchmarks.measure import machine
 from benchmarks.readme import RESULTS, rewrite
 
 MARKER = "results: written by python -m benchmarks"
-SUITES = {"engine": engine, "scoring": scoring, "encoder": encoder, "ipl": ipl, "online": online}
+SUITES = {"engine": engine, "scoring": scoring, "encoder": encoder, "ipl": ipl, "online": online, "bald": bald}
 
 
 def table(claims: list[dict[str, Any]]) -> Table:
