@@ -12,12 +12,20 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import encoder, engine, ipl, laeo, online, scoring
+from benchmarks import bald, encoder, engine, ipl, laeo, online, scoring
 from benchmarks.measure import machine
 from benchmarks.readme import RESULTS, rewrite
 
 MARKER = "results: written by python -m benchmarks"
-SUITES = {"engine": engine, "scoring": scoring, "encoder": encoder, "ipl": ipl, "online": online, "laeo": laeo}
+SUITES = {
+    "engine": engine,
+    "scoring": scoring,
+    "encoder": encoder,
+    "ipl": ipl,
+    "online": online,
+    "laeo": laeo,
+    "bald": bald,
+}
 
 
 def table(claims: list[dict[str, Any]]) -> Table:

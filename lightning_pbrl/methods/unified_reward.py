@@ -28,7 +28,7 @@ from lightning_pbrl.rng import derive, stream, uniform
 
 SHARPNESS = 30.0
 """How strictly RbRL keeps its rating intervals (k of its class score)."""
-POSTERIOR_TILE = 256
+POSTERIOR_TILE = 512
 """Rows per forward pass of all draws on a CPU: their activations stay in its cache."""
 
 
