@@ -59,7 +59,7 @@ class IPL(PreferencePolicy):
         chi2_replay_weight: the same for λ E[r_Q^2].
         policy_replay_weight: the same for L_π.
         ensemble_size: critics E; each has its own preference loss.
-        actor: gaussian, or deterministic: log π is then -|π(s) - a|^2, a weighted squared error.
+        actor: gaussian, or deterministic: log π is then ``-|π(s) - a|^2``, a weighted squared error.
         hidden: hidden layers of all networks.
         dropout: of the policy while it learns.
         ortho_init: orthogonal weights and zero biases; false for PyTorch's default.

@@ -70,7 +70,7 @@ class Quota(ABC):
 class FixedShare(Quota):
     """A fixed share of *all* questions so far: what rounding leaves over in one round is made good in the next.
 
-    After every round |pairs - share x questions| < 1, as soon as there were enough questions to get there.
+    After every round ``|pairs - share x questions| < 1``, as soon as there were enough questions to get there.
 
     Args:
         share: of pairs, in [0, 1].
