@@ -62,7 +62,11 @@ class QueryCoverage(pl.Callback):
         def states(rows: Tensor) -> Any:
             return obs[rows.to(obs.device)].cpu().numpy()
 
-        asked = segment_rows(method.labels.start[-method.asked.this_round :].cpu(), method.labels.length).flatten()
+        start = method.labels.start[-method.asked.this_round :].flatten()
+        if len(method.ratings):  # places follow the questions' numbers: the newest clips of both kinds
+            both = torch.cat([method.labels.start.flatten(), method.ratings.start.flatten()])
+            start = both.sort().values[-method.asked.this_round :]
+        asked = segment_rows(start.cpu(), method.labels.length).flatten()
         stored = source.uniform_rows(torch.rand(self.points, generator=rng, dtype=torch.float64).to(obs.device))
         visited = source.pool(1, recent=self.episodes).draw(self.points, rng)
         some = asked[torch.randperm(len(asked), generator=rng)[: self.points]]
