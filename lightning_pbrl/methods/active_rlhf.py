@@ -49,6 +49,10 @@ class UnifiedFeedback(PreferenceReward, ABC):
         """Probability of every rating under every draw."""
         return self.reward_model.rating_probability(posterior)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.reward_model.__dict__["sampler"] = None  # its sums are those of other weights
+
 
 class ActiveRLHF(UnifiedFeedback, PPO):
     """PPO whose reward is a :class:`UnifiedReward`, fitted anew to all answers of both kinds whenever some were asked for.
