@@ -34,7 +34,7 @@ def transitions(batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
 @pytest.mark.parametrize("replay", [0, 6])
 def test_updates_equal_a_plain_loop(replay: int) -> None:
     """V, actor (both on the state before), critic with the new V and reward; after seven updates the reward stands still."""
-    data, labels = labelled(count=10)
+    data, labels = labelled(count=10, seed=1)  # no gradient nearly cancels: Adam's division would turn its rounding into a step
     method, engine = ready(MRIQL, data, labels, reward_updates=7, window=5, replay_batch_size=replay, **SETTINGS)
     seen = batches(method, 12)
     reward, v, mean = plain(method.reward_net, 0), plain(method.v), plain(method.actor.mean)
@@ -49,7 +49,7 @@ def test_updates_equal_a_plain_loop(replay: int) -> None:
             ("q", [p for q in qs for p in q.parameters()]),
         )
     }
-    start = [plain(method.q, e) for e in range(2)]
+    start, first = [plain(method.q, e) for e in range(2)], plain(method.reward_net, 0)
     engine.run(7)
     method._close()
     engine.run(5)
@@ -74,10 +74,9 @@ def test_updates_equal_a_plain_loop(replay: int) -> None:
         step(adams["q"], sum(((q(sa).squeeze(1) - y) ** 2).mean() for q in qs) / 2)
         follow(targets, qs, POLYAK)
     pairs = [(method.reward_net, [reward]), (method.v, [v]), (method.q, qs), (method.q_target, targets)]
-    # Rounding alone, which Adam's division blows up: 6e-12 on an Intel Xeon, below 1e-12 on an AMD EPYC.
-    assert max(difference(mlp, nets) for mlp, nets in [*pairs, (method.actor.mean, [mean])]) < 1e-10
-    assert float((method.actor.log_std - log_std).detach().abs().max()) < 1e-10
-    assert difference(method.q, start) > 1e-2
+    assert max(difference(mlp, nets) for mlp, nets in [*pairs, (method.actor.mean, [mean])]) < 1e-12
+    assert float((method.actor.log_std - log_std).detach().abs().max()) < 1e-12
+    assert difference(method.q, start) > 1e-2 and difference(method.reward_net, [first]) > 1e-2
 
 
 def test_the_reward_stops_and_is_logged_until_then(tmp_path: Path) -> None:
