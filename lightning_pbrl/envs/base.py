@@ -100,6 +100,20 @@ class Expert(Protocol):
         ...
 
 
+class OverEnv:
+    """The part of a :class:`Physics` that a package's own environment ``env`` has: MuJoCo's model and state."""
+
+    env: Any
+
+    @property
+    def model(self) -> Any:
+        return self.env.model
+
+    @property
+    def data(self) -> Any:
+        return self.env.data
+
+
 class Simulator(ABC):
     """A picklable description of an environment, cheap to build.
 

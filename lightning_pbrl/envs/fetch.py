@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from lightning_pbrl.envs.base import Array, Expert, Simulator, View, check_horizon, need
+from lightning_pbrl.envs.base import Array, Expert, OverEnv, Simulator, View, check_horizon, need
 from lightning_pbrl.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Fetch(Simulator):
         return PushExpert() if task == "push" else ReachExpert()
 
 
-class _Arm:
+class _Arm(OverEnv):
     """The physics of one task (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
     camera: str | int = -1
@@ -101,14 +101,6 @@ class _Arm:
         body = model.site("target0").bodyid[0]
         model.site("target0").pos[:] = target - model.body_pos[body]
         model.geom_rgba[model.body_mocapid[model.geom_bodyid] >= 0, 3] = 0.0  # handles of the controller, no part of the robot
-
-    @property
-    def model(self) -> Any:
-        return self.env.model
-
-    @property
-    def data(self) -> Any:
-        return self.env.data
 
     def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
         seen, _ = self.env.reset(seed=seed)

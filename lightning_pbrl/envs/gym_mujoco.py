@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lightning_pbrl.envs.base import Array, Simulator, check_horizon, need, rescale
+from lightning_pbrl.envs.base import Array, OverEnv, Simulator, check_horizon, need, rescale
 from lightning_pbrl.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class GymMuJoCo(Simulator):
         return {**about, **{name: value for name, value in switches.items() if not value}}
 
 
-class _Body:
+class _Body(OverEnv):
     """The physics of one task (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
     upside_down = False
@@ -93,14 +93,6 @@ class _Body:
         self.env = env
         self.low, self.high = env.action_space.low, env.action_space.high  # Humanoid: -0.4 to 0.4
         self.camera: str | int = "track" if any(env.model.cam(i).name == "track" for i in range(env.model.ncam)) else -1
-
-    @property
-    def model(self) -> Any:
-        return self.env.model
-
-    @property
-    def data(self) -> Any:
-        return self.env.data
 
     def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
         return self.env.reset(seed=seed)

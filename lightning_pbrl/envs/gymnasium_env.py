@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_pbrl.data.minari import parts
-from lightning_pbrl.envs.base import Array, Simulator, check_horizon, need, rescale
+from lightning_pbrl.envs.base import Array, OverEnv, Simulator, check_horizon, need, rescale
 from lightning_pbrl.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class GymnasiumEnv(Simulator):
         return {**about, "settings": {name: str(value) for name, value in self.settings.items()}}
 
 
-class _Any:
+class _Any(OverEnv):
     """The physics of one environment (see :class:`lightning_pbrl.envs.base.Physics`); films need MuJoCo underneath."""
 
     camera: str | int = -1
@@ -82,14 +82,6 @@ class _Any:
     def __init__(self, env: Any) -> None:
         self.env = env
         self.low, self.high = env.action_space.low, env.action_space.high
-
-    @property
-    def model(self) -> Any:
-        return self.env.model
-
-    @property
-    def data(self) -> Any:
-        return self.env.data
 
     def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
         return self._flat(self.env.reset(seed=seed)[0]), {}

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lightning_pbrl.envs.base import Array, Simulator, check_horizon, need
+from lightning_pbrl.envs.base import Array, OverEnv, Simulator, check_horizon, need
 from lightning_pbrl.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class GymnasiumRobotics(Simulator):
         return {"simulator": "GymnasiumRobotics", "task": self.task, "horizon": self.horizon}
 
 
-class _Robot:
+class _Robot(OverEnv):
     """What the three families share (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
     camera: str | int = -1
@@ -126,14 +126,6 @@ class _Robot:
 
     def __init__(self, gymnasium: Any, task: _Task, **settings: Any) -> None:
         self.env, self.task = gymnasium.make(task.env_id, **settings).unwrapped, task
-
-    @property
-    def model(self) -> Any:
-        return self.env.model
-
-    @property
-    def data(self) -> Any:
-        return self.env.data
 
 
 class _AntMaze(_Robot):

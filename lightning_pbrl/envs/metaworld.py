@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lightning_pbrl.envs.base import Array, Expert, Simulator, View, check_horizon, need
+from lightning_pbrl.envs.base import Array, Expert, OverEnv, Simulator, View, check_horizon, need
 from lightning_pbrl.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class MetaWorld(Simulator):
         return experts.Expert(self.task if task is None else task)
 
 
-class _Arm:
+class _Arm(OverEnv):
     """The physics of one Meta-World task (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
     camera: str | int = "corner2"
@@ -123,14 +123,6 @@ class _Arm:
         # Without these two switches the package repeats one goal, or draws goals from NumPy's global generator.
         env._freeze_rand_vec, env.seeded_rand_vec = False, True
         self.env, self.goal_observable, self.entries = env, goal_observable, entries
-
-    @property
-    def model(self) -> Any:
-        return self.env.model
-
-    @property
-    def data(self) -> Any:
-        return self.env.data
 
     def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
         self.env.seed(seed)  # the package ignores reset(seed=...)
