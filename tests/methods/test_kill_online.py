@@ -24,11 +24,17 @@ def committed(folder: Path) -> list[int]:
 
 
 @pytest.mark.slow
-def test_ten_kills_of_qpa(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path), str(KILLS)], capture_output=True, text=True, timeout=600)
+@pytest.mark.parametrize("method", ["QPA", "ActiveRLHF"])
+def test_ten_kills(method: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), method, str(tmp_path), str(KILLS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     end = torch.load(tmp_path / "straight" / "end.pt", weights_only=True)
-    assert end["asked"] == [BUDGET, 0, 0] and end["env_steps"] == 340
+    total, _, remaining = end["asked"]
+    assert (total, remaining, end["env_steps"]) == (BUDGET, 0, 340)
+    kinds = [len(start) for start, _, _ in end["labels"]]
+    assert sum(kinds) == BUDGET and (method == "QPA" or min(kinds) > 0)
+    assert method == "QPA" or end["weights"]["normalizer.count"] > 340  # statistics of every step that was acted on
     broken = sorted(tmp_path.glob("broken*"))
     kills = [(folder / "kills.txt").read_text().count("killed") if (folder / "kills.txt").exists() else 0 for folder in broken]
     assert sum(kills) == KILLS
