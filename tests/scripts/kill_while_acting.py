@@ -52,7 +52,7 @@ def qpa(spec: Spec) -> tuple[Method, AskTeacher]:
 
 
 def active_rlhf(spec: Spec) -> tuple[Method, AskTeacher]:
-    """Two rollouts of 20 steps to explore, then rounds of three; 2 questions in round 1 and the rest evenly in the rounds 2 to 5."""
+    """Two rollouts of 20 steps to explore, then rounds of three; 2 questions in round 1 and the rest evenly in later ones."""
     reward = {"hidden": [16, 16], "dropout": 0.2, "batch_size": 8, "first_epochs": 20, "epochs": 10}
     steps = {"env_steps": 340, "explore_steps": 40, "round_steps": 60, "n_steps": 20, "n_epochs": 3, "explore_epochs": 5}
     query = MixedQuery(BALDQuery("pair"), BALDQuery("rating"), InformationPerCost())
