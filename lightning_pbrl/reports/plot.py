@@ -98,8 +98,10 @@ def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: 
             axes.plot(x, mean(values, axis=0), style, color=f"C{number}", marker=".", label=f"{label} (n = {len(curves)})")
             if len(curves) > 1 and len(x):
                 axes.fill_between(x, *bootstrap_interval([values], mean), color=f"C{number}", alpha=0.2, linewidth=0)
-        axes.legend(fontsize="small" if len(groups) <= 8 else "xx-small", ncols=-(-len(groups) // 16))
         _decorate(axes, name, x_axis)
+    lines = {line.get_label(): line for axes in panels for line in axes.get_lines()}
+    columns = 3 * min(len(panels), 3)
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns, fontsize="small")
     return save_figure(figure, out, "mean over seeds, 95 % bootstrap interval")
 
 
