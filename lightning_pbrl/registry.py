@@ -12,18 +12,19 @@ import pkgutil
 from importlib.metadata import entry_points
 
 PACKAGES = {
-    "methods": ("lightning_pbrl.methods", "Method"),
-    "teachers": ("lightning_pbrl.teachers", "Teacher"),
-    "queries": ("lightning_pbrl.queries", "QueryStrategy"),
-    "data": ("lightning_pbrl.datamodules", "OfflineDataModule"),
-    "envs": ("lightning_pbrl.envs", "Simulator"),
+    "methods": ("lightning_pbrl.methods", "base", "Method"),
+    "teachers": ("lightning_pbrl.teachers", "base", "Teacher"),
+    "queries": ("lightning_pbrl.queries", "base", "QueryStrategy"),
+    "data": ("lightning_pbrl.datamodules", "base", "OfflineDataModule"),
+    "examples": ("lightning_pbrl.data", "example_choosers", "ExampleChooser"),
+    "envs": ("lightning_pbrl.envs", "base", "Simulator"),
 }
-"""Kind -> (package whose modules hold it, base class in that package's ``base`` module)."""
+"""Kind -> (package whose modules hold it, the module of its base class, that class)."""
 
 
 def import_all() -> None:
     """Import every module that defines a nameable class, outside plugins included."""
-    for package, _ in PACKAGES.values():
+    for package, *_ in PACKAGES.values():
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             importlib.import_module(f"{package}.{module.name}")
     for plugin in entry_points(group="lightning_pbrl.plugins"):
@@ -37,8 +38,8 @@ def classes(kind: str) -> dict[str, type]:
         kind: a key of :data:`PACKAGES`.
     """
     import_all()
-    package, base_name = PACKAGES[kind]
-    base = getattr(importlib.import_module(f"{package}.base"), base_name)
+    package, module, base_name = PACKAGES[kind]
+    base = getattr(importlib.import_module(f"{package}.{module}"), base_name)
     found: dict[str, type] = {}
     waiting = [base]
     while waiting:

@@ -415,6 +415,7 @@ def test_list(capfd: pytest.CaptureFixture[str]) -> None:
     everything = capfd.readouterr().out
     for name in ("IQL", "BC", "RewardEnsemble", "SimulatedTeacher", "SkipTeacher", "DisagreementQuery", "LiREDataModule"):
         assert name in everything
+    assert "SuccessExamples" in everything
     main(["list", "teachers"])
     teachers = capfd.readouterr().out
     assert "SkipTeacher" in teachers
