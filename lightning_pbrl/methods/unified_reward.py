@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_pbrl.data.feedback import Kind, Labels, Query, Status
 from lightning_pbrl.engine import Group, Program
@@ -23,6 +23,7 @@ from lightning_pbrl.losses.rating import class_boundaries, class_log_probability
 from lightning_pbrl.methods.base import Metrics, Phase, Spec
 from lightning_pbrl.methods.reward_model import RewardModel
 from lightning_pbrl.nn.dropout_mlp import DropoutMLP
+from lightning_pbrl.nn.rating_decoder import RatingDecoder
 from lightning_pbrl.queries.scoring import ReturnScorer
 from lightning_pbrl.rng import derive, stream, uniform
 
@@ -30,24 +31,6 @@ SHARPNESS = 30.0
 """How strictly RbRL keeps its rating intervals (k of its class score)."""
 POSTERIOR_TILE = 512
 """Rows per forward pass of all draws on a CPU: their activations stay in its cache."""
-
-
-class Ratings(nn.Module):
-    """How a clip's return becomes a rating, per member: y ~ N(a R + b, V + sigma_0^2), a = exp(log_a) > 0.
-
-    Preferences fix the scale of returns (in logits) and ratings have one of their own, hence a and b; a rater is noisy, hence
-    sigma_0, which the likelihood fits as well.
-    """
-
-    def __init__(self, members: int, middle: float) -> None:
-        super().__init__()
-        self.log_a, self.log_sigma = nn.Parameter(torch.zeros(members)), nn.Parameter(torch.zeros(members))
-        self.b = nn.Parameter(torch.full((members,), middle))
-
-    def forward(self, mean: Tensor, variance: Tensor, member: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the ratings, for returns (D, ...) of the members (D,)."""
-        a, b, sigma = (p[member].view(-1, *[1] * (mean.dim() - 1)) for p in (self.log_a.exp(), self.b, self.log_sigma.exp()))
-        return a * mean + b, variance + sigma.square()
 
 
 class UnifiedReward(RewardModel):
@@ -145,7 +128,7 @@ class UnifiedReward(RewardModel):
         super().build()
         h, features = self.hparams, self.spec["obs_dim"] + self.spec["action_dim"]
         self.network = DropoutMLP(features, 1 + h.variance_head, h.hidden, h.ensemble_size, h.dropout)
-        self.decoder = Ratings(h.ensemble_size, (h.bins - 1) / 2)
+        self.decoder = RatingDecoder(h.ensemble_size, (h.bins - 1) / 2)
         self.register_buffer("boundaries", torch.linspace(0, 1, h.bins + 1).repeat(h.ensemble_size, 1))  # rbrl: of returns
         self.rated = Labels.empty(clips=1)
         self.__dict__.update(scorer=None, sampler=None, held_out=(Labels.empty(), Labels.empty(clips=1)))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from command_line import QUIET
 from online_toys import WalkSimulator
+from pebble_toys import SMALL_PPO
 from toys import assert_same, make_trainer, read_csv
 
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
@@ -31,19 +32,7 @@ pytestmark = [
 ]
 
 REWARD: dict[str, Any] = {"hidden": [16, 16], "dropout": 0.2, "batch_size": 8, "first_epochs": 12, "epochs": 6}
-SMALL: dict[str, Any] = {
-    "env_steps": 200,
-    "explore_steps": 40,
-    "round_steps": 40,
-    "n_steps": 20,
-    "n_epochs": 3,
-    "explore_epochs": 5,
-    "hidden": [16, 16],
-    "batch_size": 8,
-    "lr": 1e-3,
-    "block": 7,
-    "compile": False,
-}
+SMALL: dict[str, Any] = {**SMALL_PPO, "env_steps": 200}
 
 
 def mixed() -> MixedQuery:

@@ -1,0 +1,28 @@
+"""How a clip's return becomes a rating: an affine scale and a rater's noise, learnt with the reward."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class RatingDecoder(nn.Module):
+    """y ~ N(a R + b, V + sigma_0^2) with a = exp(log_a) > 0, per member.
+
+    Preferences fix the scale of returns (in logits) and ratings have one of their own, hence a and b; a rater is noisy, hence
+    sigma_0, which the likelihood fits as well.
+
+    Args:
+        members: E; each has an a, a b and a sigma_0 of its own.
+        middle: where b begins, rating units: the middle of the scale.
+    """
+
+    def __init__(self, members: int, middle: float) -> None:
+        super().__init__()
+        self.log_a, self.log_sigma = nn.Parameter(torch.zeros(members)), nn.Parameter(torch.zeros(members))
+        self.b = nn.Parameter(torch.full((members,), middle))
+
+    def forward(self, mean: Tensor, variance: Tensor, member: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the ratings, for returns (D, ...) of the members (D,)."""
+        a, b, sigma = (p[member].view(-1, *[1] * (mean.dim() - 1)) for p in (self.log_a.exp(), self.b, self.log_sigma.exp()))
+        return a * mean + b, variance + sigma.square()
