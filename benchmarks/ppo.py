@@ -2,7 +2,8 @@
 
 Without ``--curves``: one whole update from equal weights, rollout and order of minibatches, compared weight by weight; and both
 loops on one environment, timed in turn. Written to ``results/ppo.json``. With ``--curves``: both are trained, seed by seed, and
-judged at the same steps on the same episodes; written to ``results/ppo-curves.csv`` as they come, so that it can be interrupted.
+judged at the same steps on the same episodes; written to ``results/ppo-curves.csv`` as they come, so that it can be interrupted,
+and drawn beside it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from benchmarks.sb3_ppo import collect, ours_after, parity, sb3_model
 from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
 from lightning_pbrl.methods.ppo import PPO
+from lightning_pbrl.reports.plot import new_figure, save_figure
 
 CLAIMS = [
     Claim("PPO loop (env steps, 10 passes, 64-64) in the Trainer, compiled / stable-baselines3", 2.0, "loop sb3", "loop ours"),
@@ -226,19 +228,46 @@ def curves(size: Size, seeds: list[int], who: list[str], path: Path) -> None:
     write()
 
 
-def final(path: Path) -> dict[str, str]:
-    """Mean and 95 % interval (t) over seeds of the last evaluation, by who."""
+class Interval(NamedTuple):
+    """Mean over seeds and half the width of its 95 % interval (Student's t; nan for one seed)."""
+
+    mean: float
+    half: float
+    seeds: int
+
+
+def intervals(path: Path) -> dict[str, dict[int, Interval]]:
+    """Of every evaluation: who -> env steps -> interval."""
     from scipy import stats
 
     with open(path) as file:
         rows = list(csv.DictReader(file))
-    shown = {}
-    for name in sorted({row["who"] for row in rows}):
-        ends = {row["seed"]: float(row["return_mean"]) for row in rows if row["who"] == name}  # the last of each seed stays
-        values = np.array(list(ends.values()))
-        half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-        shown[name] = f"{values.mean():.1f} +- {half:.1f} over {len(values)} seeds"
-    return shown
+    found: dict[str, dict[int, Interval]] = {}
+    for who, steps in sorted({(row["who"], int(row["env_steps"])) for row in rows}):
+        values = np.array([float(row["return_mean"]) for row in rows if (row["who"], int(row["env_steps"])) == (who, steps)])
+        n = len(values)
+        half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+        found.setdefault(who, {})[steps] = Interval(float(values.mean()), float(half), n)
+    return found
+
+
+def final(path: Path) -> dict[str, str]:
+    """The last evaluation, by who."""
+    ends = {who: curve[max(curve)] for who, curve in intervals(path).items()}
+    return {who: f"{end.mean:.1f} +- {end.half:.1f} over {end.seeds} seeds" for who, end in ends.items()}
+
+
+def draw(path: Path, out: Path) -> None:
+    """Both curves with their intervals."""
+    figure, (axes,) = new_figure(1, size=(5.6, 3.8))
+    for who, curve in intervals(path).items():
+        steps, means, halves = list(curve), *(np.array([point[i] for point in curve.values()]) for i in range(2))
+        axes.plot(steps, means, marker=".", label={"ours": "lightning-pbrl", "sb3": "stable-baselines3"}[who])
+        axes.fill_between(steps, means - halves, means + halves, alpha=0.2, linewidth=0)
+    axes.set(xlabel="env steps", ylabel="return of evaluation episodes")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    save_figure(figure, out, "PPO: mean over seeds, 95 % interval")
 
 
 def command_line(arguments: list[str] | None = None) -> int:
@@ -264,6 +293,7 @@ def command_line(arguments: list[str] | None = None) -> int:
         if options.curves:
             path = options.out / "ppo-curves.csv"
             curves(size, options.seeds, options.who, path)
+            draw(path, path.with_suffix(".png"))
             console.print(final(path))
             return 0
         before = machine("python -m benchmarks.ppo")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -49,3 +50,13 @@ def test_curves_are_judged_at_the_same_steps_and_are_not_made_twice(tmp_path: Pa
     assert rows[:4] == first  # CPU seconds and all
     assert all(float(row["return_mean"]) >= 1 for row in rows)  # InvertedPendulum pays 1 per step
     assert "over 2 seeds" in ppo.final(tmp_path / "ppo-curves.csv")["ours"]
+    assert (tmp_path / "ppo-curves.png").stat().st_size > 5_000
+
+
+def test_intervals_by_hand(tmp_path: Path) -> None:
+    """Three seeds with 1, 2 and 3: mean 2, s.d. 1, t of two degrees of freedom 4.303."""
+    lines = [",".join(ppo.FIELDS), *(f"ours,toy,{seed},100,{seed + 1},0.0" for seed in range(3)), "sb3,toy,0,100,5,0.0"]
+    (tmp_path / "curves.csv").write_text("\n".join(lines) + "\n")
+    found = ppo.intervals(tmp_path / "curves.csv")
+    assert found["ours"][100].mean == 2 and found["ours"][100].half == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+    assert found["sb3"][100].mean == 5 and math.isnan(found["sb3"][100].half)
