@@ -99,9 +99,9 @@ def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: 
             if len(curves) > 1 and len(x):
                 axes.fill_between(x, *bootstrap_interval([values], mean), color=f"C{number}", alpha=0.2, linewidth=0)
         _decorate(axes, name, x_axis)
-    lines = {line.get_label(): line for axes in panels for line in axes.get_lines()}
+    lines = {str(line.get_label()): line for axes in panels for line in axes.get_lines()}
     columns = 3 * min(len(panels), 3)
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns, fontsize="small")
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=columns, fontsize="small")
     return save_figure(figure, out, "mean over seeds, 95 % bootstrap interval")
 
 
