@@ -100,7 +100,7 @@ def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: 
                 axes.fill_between(x, *bootstrap_interval([values], mean), color=f"C{number}", alpha=0.2, linewidth=0)
         _decorate(axes, name, x_axis)
     lines = {str(line.get_label()): line for axes in panels for line in axes.get_lines()}
-    columns = 3 * min(len(panels), 3)
+    columns = 2 * min(len(panels), 3)
     figure.legend(lines.values(), lines, loc="outside lower center", ncols=columns, fontsize="small")
     return save_figure(figure, out, "mean over seeds, 95 % bootstrap interval")
 
@@ -153,7 +153,7 @@ def _decorate(axes: Axes, name: str, x_axis: str) -> None:
     axes.grid(alpha=0.3)
     if name.rsplit("/", 1)[-1] in FRACTIONS:
         axes.set_ylim(-0.03, 1.03)
-    if "updates" in x_axis:
+    if "labels" not in x_axis:
         axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if abs(x) >= 1000 else f"{x:g}")
 
 
