@@ -213,8 +213,9 @@ def questions(method: Any, labels: Labels) -> Questions:
     rating = labels.start.shape[1] == 1
     query = Query("rating" if rating else "pair", labels.start, labels.length)
     true, returns = _numpy(method.source.true_returns(query)), predictions(method, query)
-    nothing = np.full(len(labels), np.nan)
+    nothing = guess = np.full(len(labels), np.nan)
     if rating:
+        guess = _numpy(method.predicted_ratings(query)) if hasattr(method, "predicted_ratings") else nothing
         likely, score = nothing, returns[..., 0].std(0) if len(returns) > 1 else nothing
     else:
         likely, score = opinion(returns)
@@ -229,6 +230,7 @@ def questions(method: Any, labels: Labels) -> Questions:
         predicted=two(returns.mean(0)),
         probability=_column(likely),
         score=_column(score),
+        rating=_column(guess),
         value=_column(_numpy(labels.value)),
         status=labels.status.cpu().numpy(),
     )

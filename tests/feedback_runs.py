@@ -43,13 +43,14 @@ def pairs(true: Sequence[tuple[float, float]], predicted: Sequence[tuple[float, 
         returns,
         opinion(returns[None])[0].astype(np.float32),
         np.arange(len(value), dtype=np.float32) / 10,
+        np.full(len(value), NAN, np.float32),
         np.array(value, np.float32),
         np.full(len(value), int(Status.ANSWERED)),
     )
 
 
 def ratings(true: Sequence[float], predicted: Sequence[float], value: Sequence[float]) -> Questions:
-    """Given ratings; NaN stands for a clip that nobody could rate."""
+    """Given ratings, predicted as 1 + 2 x return; NaN stands for a clip that nobody could rate."""
     nothing = np.full(len(value), NAN, np.float32)
     given = np.array(value, np.float32)
     return Questions(
@@ -58,6 +59,7 @@ def ratings(true: Sequence[float], predicted: Sequence[float], value: Sequence[f
         np.stack([np.array(predicted, np.float32), nothing], 1),
         nothing,
         np.arange(len(value), dtype=np.float32) / 10,
+        1 + 2 * np.array(predicted, np.float32),
         given,
         np.where(np.isnan(given), int(Status.SKIPPED), int(Status.ANSWERED)),
     )

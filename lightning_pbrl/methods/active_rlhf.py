@@ -49,6 +49,10 @@ class UnifiedFeedback(PreferenceReward, ABC):
         """Probability of every rating under every draw."""
         return self.reward_model.rating_probability(posterior)
 
+    def predicted_ratings(self, query: Query) -> Tensor:
+        """Expected rating of every asked clip, (B,), rating units."""
+        return self.reward_model.predicted_ratings(query)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.reward_model.__dict__["sampler"] = None  # its sums are those of other weights

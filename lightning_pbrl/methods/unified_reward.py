@@ -371,6 +371,15 @@ class UnifiedReward(RewardModel):
                 found.append(torch.stack([mean, variance], -1) if self.hparams.variance_head else mean)
         return torch.stack(found).double()
 
+    @torch.no_grad()
+    def predicted_ratings(self, query: Query) -> Tensor:
+        """Expected rating of every asked clip, (B,), rating units: without dropout, mean over members."""
+        returns, members = self.returns(query)[..., 0], torch.arange(self.hparams.ensemble_size, device=self.device)
+        if self.hparams.ratings == "rbrl":
+            share = class_log_probability(returns, self.boundaries.double(), SHARPNESS).exp().mean(0)
+            return share @ torch.arange(self.hparams.bins, dtype=share.dtype, device=share.device)
+        return (self.decoder(returns, torch.zeros_like(returns), members)[0] if self.decodes else returns).mean(0)
+
     def decode(self, posterior: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the ratings under every draw of :meth:`posterior`: two of (D, B, C), rating units."""
         mean, variance = posterior.unbind(-1) if self.hparams.variance_head else (posterior, torch.zeros_like(posterior))

@@ -40,6 +40,7 @@ class Questions(NamedTuple):
         predicted: predicted returns before the answer, mean over members or draws, (Q, 2).
         probability: predicted P(second preferred) of a pair, mean over members or draws, (Q,); NaN for ratings.
         score: information of a pair, bits; of a rating the spread of the predicted return; (Q,). NaN with a single member.
+        rating: predicted rating before the answer, rating units, (Q,); NaN for pairs, and where a model has no scale of ratings.
         value: the answer: P(second preferred), or the rating, (Q,); NaN where there is none.
         status: values of :class:`~lightning_pbrl.data.feedback.Status`, (Q,), int64.
     """
@@ -49,6 +50,7 @@ class Questions(NamedTuple):
     predicted: Array
     probability: Array
     score: Array
+    rating: Array
     value: Array
     status: Array
 
@@ -66,7 +68,7 @@ class Questions(NamedTuple):
 
 
 _NONE, _NO_PAIR, _NO_NUMBER = np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
-NO_QUESTIONS = Questions(_NONE, _NO_PAIR, _NO_PAIR, _NO_NUMBER, _NO_NUMBER, _NO_NUMBER, _NONE)
+NO_QUESTIONS = Questions(_NONE, _NO_PAIR, _NO_PAIR, _NO_NUMBER, _NO_NUMBER, _NO_NUMBER, _NO_NUMBER, _NONE)
 
 
 class Sample(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightning_pbrl.data.feedback import Status
-from lightning_pbrl.reports.feedback_numbers import even_edges, line, pearson, reliability
+from lightning_pbrl.reports.feedback_numbers import even_edges, pearson, reliability
 from lightning_pbrl.reports.feedback_record import NO_QUESTIONS, PAIR, RATING, Questions, Record, Sample
 from lightning_pbrl.reports.metrics import Array
 from lightning_pbrl.reports.panels import (
@@ -159,20 +159,15 @@ def _ratings(records: Sequence[Record]) -> Questions:
     return asked.take((asked.status == Status.ANSWERED) & np.isfinite(asked.value))
 
 
-def _as_ratings(asked: Questions) -> Array:
-    """Predicted returns on the scale of the ratings, (Q,): by the straight line that fits those given best."""
-    slope, intercept = line(asked.predicted[:, 0], asked.value)
-    return np.asarray(intercept + slope * asked.predicted[:, 0])
-
-
 def rating_histogram(records: Sequence[Record]) -> Panel | None:
     """Ratings that were given, and what the model would have given before it knew them."""
     asked = _ratings(records)
     if not len(asked):
         return None
     edges = level_edges(asked.value)
-    guessed = np.clip(_as_ratings(asked), edges[0], edges[-1])
-    groups = [("given", asked.value.astype(np.float64), ORANGE), ("predicted", guessed[np.isfinite(guessed)], BLUE)]
+    guessed = np.clip(asked.rating[np.isfinite(asked.rating)].astype(np.float64), edges[0], edges[-1])
+    groups = [("given", asked.value.astype(np.float64), ORANGE), ("predicted", guessed, BLUE)]
+    groups = [group for group in groups if len(group[1])]
 
     def draw(axes: Axes) -> None:
         shares(axes, groups, edges)

@@ -141,9 +141,9 @@ def test_a_saved_run_acts_and_judges_as_it_did(tmp_path: Path) -> None:
     loaded = load_method(tmp_path / "checkpoints" / "last.ckpt")
     obs = torch.tensor([[0.3, 4.0], [-1.0, 11.0]])
     with torch.no_grad():
-        assert torch.equal(method.act(obs), loaded.act(obs))
+        torch.testing.assert_close(method.act(obs), loaded.act(obs))  # to rounding: a product depends on where its weights lie
         features = torch.cat([obs, torch.zeros(2, 1)], 1)
-        assert torch.equal(method.reward(features), loaded.reward(features))
+        torch.testing.assert_close(method.reward(features), loaded.reward(features))
     assert isinstance(loaded.reward_model, UnifiedReward)
 
 

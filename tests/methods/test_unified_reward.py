@@ -233,6 +233,22 @@ def test_rating_probabilities_follow_the_decoder() -> None:
 # When fits end ---------------------------------------------------------------------------------------------------------
 
 
+def test_predicted_ratings_by_hand() -> None:
+    query = Query("rating", torch.tensor([[0], [40], [90]]), T)
+    method = alone(posterior="ensemble", ensemble_size=2)
+    with torch.no_grad():
+        method.decoder.log_a.copy_(torch.tensor([2.0, 3.0]).log())
+        method.decoder.b.copy_(torch.tensor([1.0, 5.0]))
+    first, second = method.returns(query)[..., 0]
+    torch.testing.assert_close(method.predicted_ratings(query), ((2 * first + 1) + (3 * second + 5)) / 2)
+    plain = alone(decoder="none")
+    torch.testing.assert_close(plain.predicted_ratings(query), plain.returns(query)[0, :, 0])
+    classes = alone(ratings="rbrl", bins=2)
+    classes.boundaries.copy_(torch.tensor([[-1.0, 0.0, 1.0]]))  # the classes score 30 (R - 1/2) apart, R = (r + 1) / 2
+    expected = torch.sigmoid(15 * classes.returns(query)[0, :, 0])
+    torch.testing.assert_close(classes.predicted_ratings(query), expected)
+
+
 def test_an_answer_never_changes_sides() -> None:
     method = alone(validation=0.2)
     held = method.held("pair", 5000)

@@ -107,7 +107,7 @@ def test_pairs_on_a_map():
 def test_ratings():
     asked = ratings([0, 10, 20, 30, 40], [0.0, 1.0, 2.0, 3.0, 9.0], [1.0, 3.0, 5.0, 7.0, NAN])  # the last was skipped
     records = [record(0, sample(), asked)]
-    # A scale in steps of two. The line through (0, 1) ... (3, 7) is 1 + 2 x: what is predicted is what was given.
+    # A scale in steps of two. Predicted is 1 + 2 x: what was given.
     assert table(question_panels.rating_histogram(records)) == {
         "low": [0, 2, 4, 6],
         "high": [2, 4, 6, 8],
