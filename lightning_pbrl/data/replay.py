@@ -184,6 +184,12 @@ class Replay(Transitions):
         first = torch.arange(self.num_envs, device=self.device) * self.lane
         return (first[:, None] + torch.arange(min(self.steps, self.lane), device=self.device)).flatten()
 
+    @property
+    def written(self) -> Tensor:
+        """Ids of all stored rows and of those of the album, ascending."""
+        end = self.ring + 2 * self._kept * (self._length + 2 * self._context)
+        return torch.cat([self.stored, torch.arange(self.ring, end, device=self.device)])
+
     def stored_column(self, name: str) -> Tensor:
         """One column of all stored rows, in the order of :attr:`stored`; a view where there is one environment."""
         at, width = self.layout[name]

@@ -149,6 +149,16 @@ class Transitions:
         return self
 
     @property
+    def written(self) -> Tensor | None:
+        """Ids of the rows that hold something, ascending; None where all do."""
+        return None
+
+    @property
+    def size(self) -> int:
+        """How many rows there are to learn from."""
+        return len(self)
+
+    @property
     def drawable_count(self) -> int:
         """How many rows may be drawn as single transitions."""
         return len(self) if self.drawable is None else len(self.drawable)

@@ -21,6 +21,8 @@ from lightning_pbrl.queries.base import QueryStrategy, Scorer, check_large_batch
 from lightning_pbrl.queries.uniform import distinct
 from lightning_pbrl.rng import stream
 
+UNITS = {"bald": "bits about the model", "mixture": "bits about the model", "entropy": "bits of the answer", "margin": "margin"}
+"""What scores are in where those of pairs and of ratings can be weighed against each other."""
 CHUNK = 16_384
 """Candidates that are scored at once: bounds the memory of (draws, candidates, answers)."""
 OF_PROBABILITIES = {"bald": bald, "entropy": predictive_entropy, "margin": margin}
@@ -42,10 +44,10 @@ class Considered(NamedTuple):
 
 
 class BALDQuery(QueryStrategy):
-    """The questions whose answers are worth most, about clips that share no step with each other or with earlier ones.
+    """The questions whose answers are worth most, about clips that share no step with each other or with earlier ones of the kind.
 
     Of pairs ``large_batch`` random candidates per question are scored, of ratings every clip of the pool. Only where too few
-    clips are left that nobody was asked about are some of them shown again: a round is always whole.
+    clips are left that nobody was asked about are some of them shown again: a round is whole as long as there are candidates.
 
     Args:
         kind: pair or rating.
@@ -118,7 +120,17 @@ class BALDQuery(QueryStrategy):
         return spread(mean) if self.acquisition == "variance" else mixture_bald(mean, variance)
 
     def choose(self, considered: Considered, n: int) -> Query:
-        """The ``n`` best candidates, best first: fresh ones that share no step with a better one, as long as there are any."""
+        """The first ``n`` of :meth:`order`, as questions."""
+        index = self.order(considered, n)
+        if len(index):
+            self._seen.append((float(considered.score.nanmean()), float(considered.score[index].nanmean())))
+        return take(considered.query, index)
+
+    def order(self, considered: Considered, n: int) -> Tensor:
+        """Numbers of the ``n`` best candidates, best first: fresh ones that share no step with a better one, while there are any.
+
+        Those of a smaller ``n`` are the first of a larger.
+        """
         query, length = considered.query, considered.query.length
         score = considered.score.nan_to_num(nan=-1e300, posinf=1e300, neginf=-1e300)
         left = score.masked_fill(~considered.fresh, -torch.inf)
@@ -132,10 +144,7 @@ class BALDQuery(QueryStrategy):
             rest = score.index_fill(0, torch.tensor(picked, dtype=torch.int64), -torch.inf)
             more = rest.argsort(descending=True, stable=True)[: max(min(n, len(score)) - len(picked), 0)]
             picked += more.tolist()
-        index = torch.tensor(picked, dtype=torch.int64)
-        if len(picked):
-            self._seen.append((float(considered.score.nanmean()), float(considered.score[index].nanmean())))
-        return take(query, index)
+        return torch.tensor(picked, dtype=torch.int64)
 
     def metrics(self) -> dict[str, float]:
         """Mean score of all candidates and of those that were asked."""

@@ -10,7 +10,7 @@ import torch
 from lightning_pbrl.data.feedback import Answer, Kind, Labels, Query
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.queries.bald import BALDQuery
+from lightning_pbrl.queries.bald import UNITS, BALDQuery
 from lightning_pbrl.queries.base import QueryStrategy, Scorer
 from lightning_pbrl.queries.quota import FixedShare, Quota, Worth
 from lightning_pbrl.queries.uniform import UniformQuery
@@ -48,6 +48,12 @@ class MixedQuery(QueryStrategy):
                     f"{type(self.quota).__name__} weighs kinds of question by their scores and {type(part).__name__} has none: "
                     "use BALDQuery for both, or FixedShare."
                 )
+        units = [UNITS.get(getattr(part, "acquisition", "")) for part in (self.pair, self.rating)]
+        if self.quota.scored and (units[0] is None or units[0] != units[1]):
+            raise UserError(
+                f"{type(self.quota).__name__} weighs pairs by {self.pair.acquisition} against ratings by "  # type: ignore[attr-defined]
+                f"{self.rating.acquisition}, which have no unit in common: give both acquisition=bald."  # type: ignore[attr-defined]
+            )
         self.needs = self.pair.needs | self.rating.needs
         self._asked: dict[Kind, int] = {}
 
@@ -66,7 +72,8 @@ class MixedQuery(QueryStrategy):
         if self.quota.scored and isinstance(self.pair, BALDQuery) and isinstance(self.rating, BALDQuery):
             first = self.pair.consider(pool, n, model, labels["pair"], rng)
             second = self.rating.consider(pool, n, model, labels["rating"], rng)
-            pairs = self.quota.pairs(n, asked, Worth(first.score, second.score))
+            best = (part.score[by.order(part, n)] for by, part in ((self.pair, first), (self.rating, second)))
+            pairs = self.quota.pairs(n, asked, Worth(first.score, second.score, *best))
             chosen = [self.pair.choose(first, pairs)]
             chosen.append(self.rating.choose(second, n - len(chosen[0])))
             return chosen

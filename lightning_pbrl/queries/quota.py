@@ -26,10 +26,17 @@ ROUNDING = 1e-9
 
 
 class Worth(NamedTuple):
-    """Scores of all candidates of both kinds, any order; not a number counts as nothing."""
+    """What the questions of a round of n are worth; a score that is not a number counts as nothing.
+
+    Attributes:
+        pair, rating: scores of all candidates of a kind, any order.
+        best_pair, best_rating: of the n that would be asked if the round had this kind alone.
+    """
 
     pair: Tensor
     rating: Tensor
+    best_pair: Tensor
+    best_rating: Tensor
 
 
 class Quota(ABC):
@@ -104,7 +111,7 @@ class MeanScore(Quota):
 
     def __init__(self, normalize: bool = True) -> None:
         self.normalize = normalize
-        self._scale, self._means = 1e-8, (math.nan, math.nan)
+        self._scale, self._means, self._wanted = 1e-8, (math.nan, math.nan), math.nan
 
     def pairs(self, n: int, asked: Mapping[Kind, int], worth: Worth | None = None) -> int:
         assert worth is not None  # noqa: S101
@@ -116,8 +123,9 @@ class MeanScore(Quota):
             b /= self._scale
         self._means = (a, b)
         if a <= 0 and b <= 0:
+            self._wanted = 0.5
             return n // 2
-        share = 1.0 if b <= 0 else 0.0 if a <= 0 else a / (a + b)
+        share = self._wanted = 1.0 if b <= 0 else 0.0 if a <= 0 else a / (a + b)
         return min(max(round(n * share), 0), n)
 
     def notes(self) -> dict[str, Any]:
@@ -127,13 +135,13 @@ class MeanScore(Quota):
         self._scale = notes.get("scale", 1e-8)
 
     def metrics(self) -> dict[str, float]:
-        return {"query/mean_pair": self._means[0], "query/mean_rating": self._means[1]}
+        return {"query/target_share": self._wanted, "query/mean_pair": self._means[0], "query/mean_rating": self._means[1]}
 
 
 class InformationPerCost(Quota):
     r"""The share moves from ``target`` towards where a question tells most per unit of cost.
 
-    With a and b the mean scores of the n best candidates of each kind (those that could be bought),
+    With a and b the mean scores of the n questions that a round of one kind alone would ask,
 
         f_0 = target,    f_(k+1) = (1 - eta) f_k + eta clip(a / (a + b), minimum, 1 - minimum),
 
@@ -162,7 +170,7 @@ class InformationPerCost(Quota):
 
     def pairs(self, n: int, asked: Mapping[Kind, int], worth: Worth | None = None) -> int:
         assert worth is not None  # noqa: S101
-        a, b = (max(mean_worth(best_finite(scores, n)), 0.0) for scores in worth)
+        a, b = (max(mean_worth(scores), 0.0) for scores in (worth.best_pair, worth.best_rating))
         self._worth = (a, b)
         if a + b > 0:
             aim = min(max(a / (a + b), self.minimum), 1 - self.minimum)
@@ -185,12 +193,6 @@ def mean_worth(scores: Tensor) -> float:
     """Mean of the scores that are numbers; 0 of none."""
     kept = scores[scores.isfinite()].double()
     return float(kept.mean()) if len(kept) else 0.0
-
-
-def best_finite(scores: Tensor, n: int) -> Tensor:
-    """The ``n`` largest scores that are numbers."""
-    kept = scores[scores.isfinite()]
-    return kept.topk(min(n, len(kept))).values
 
 
 def percentile(scores: Tensor, share: float) -> Tensor:

@@ -27,18 +27,22 @@ class PrefixSums:
 
     Args:
         reward: per step, (E, N).
+        rows: ids of the rows that these are, ascending, (N,); 0 .. N - 1 when None.
 
-    The sums run over the whole table in float64 (in float32 differences of sums over a million rows lose the segment);
+    The sums run over all rows in float64 (in float32 differences of sums over a million rows lose the segment);
     a segment within one episode, which is all a pool draws, sums that episode's steps alone.
     """
 
-    def __init__(self, reward: Tensor) -> None:
+    def __init__(self, reward: Tensor, rows: Tensor | None = None) -> None:
+        self._rows = rows
         self._before = torch.zeros(reward.shape[0], reward.shape[1] + 1, dtype=torch.float64, device=reward.device)
         torch.cumsum(reward, 1, dtype=torch.float64, out=self._before[:, 1:])
 
     def returns(self, start: Tensor, length: int) -> Tensor:
         """Sum of the ``length`` steps from ``start``: (...,) -> (E, ...), float64."""
         flat = start.reshape(-1)
+        if self._rows is not None:
+            flat = torch.searchsorted(self._rows, flat)
         total = self._before.index_select(1, flat + length) - self._before.index_select(1, flat)
         return total.view(len(total), *start.shape)
 
@@ -46,10 +50,10 @@ class PrefixSums:
 class ReturnScorer:
     """Answers a strategy's questions from a reward function and a table of transitions.
 
-    Two paths give the same numbers up to the rounding of the forward pass. A query that touches fewer rows than the
-    table has (B x C x T < N) is gathered and scored directly; a larger one scores the whole table once and keeps its
-    prefix sums until the model or the table changes. The choice depends on sizes alone, never on what is cached, so
-    that a resumed run repeats it bit for bit.
+    Two paths give the same numbers up to the rounding of the forward pass. A query whose segments have fewer steps than the
+    table has rows (B x C x T < N) is scored directly, each row that it touches once; a larger one scores all rows once and
+    keeps their prefix sums until the model or the table changes. The choice depends on sizes alone, never on what is cached,
+    so that a resumed run repeats it bit for bit. Rows of a replay that nothing was written to are neither counted nor scored.
 
     Args:
         reward: member rewards of features, (n, O + A) -> (E, n); called without gradient.
@@ -73,10 +77,9 @@ class ReturnScorer:
     def returns(self, query: Query) -> Tensor:
         """Predicted return of each segment per member, (E, B, C), float64, on the source's device."""
         start = query.start.to(self.source.device)
-        if start.numel() * query.length < len(self.source):
-            rows = segment_rows(start, query.length)
-            reward = self._score(rows.reshape(-1))
-            return reward.view(len(reward), *rows.shape).sum(-1, dtype=torch.float64)
+        if start.numel() * query.length < self.source.size:
+            rows, place = segment_rows(start, query.length).unique(return_inverse=True)
+            return self._score(rows)[:, place].sum(-1, dtype=torch.float64)
         return self._prefix_sums().returns(start, query.length)
 
     def observations(self, query: Query) -> Tensor:
@@ -90,7 +93,8 @@ class ReturnScorer:
     def _prefix_sums(self) -> PrefixSums:
         now = (self.version(), self.source.version)
         if self._sums is None or self._scored != now:
-            self._sums, self._scored = PrefixSums(self._score()), now
+            rows = self.source.written
+            self._sums, self._scored = PrefixSums(self._score(rows), rows), now
         return self._sums
 
     def _score(self, rows: Tensor | None = None) -> Tensor:

@@ -13,7 +13,10 @@ from lightning_pbrl.data.feedback import Labels, Query, Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.information import bald, mixture_bald, pair_probability, predictive_entropy, rating_probability
+from lightning_pbrl.methods import unified_reward
 from lightning_pbrl.methods.unified_reward import UnifiedReward
+from lightning_pbrl.queries import bald as bald_query
+from lightning_pbrl.queries import scoring
 from lightning_pbrl.queries.bald import BALDQuery, fingerprint
 from lightning_pbrl.queries.mixed import MixedQuery, uniformly
 from lightning_pbrl.queries.quota import FixedShare, InformationPerCost, MeanScore, Worth, percentile
@@ -172,6 +175,62 @@ def test_settings_out_of_range(settings: dict[str, Any]) -> None:
         BALDQuery("rating", **settings)
 
 
+def test_each_transition_is_scored_once_in_any_number_of_chunks(model: UnifiedReward, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool scored in chunks of few steps beside the table's: neighbouring clips share their rows' scores."""
+    seen = [0]
+    reward = type(model)._functions
+
+    def counted(self: UnifiedReward, draws: int) -> Any:
+        functions = reward(self, draws)
+
+        def count(features: torch.Tensor) -> torch.Tensor:
+            seen[0] += len(features)
+            return functions(features)
+
+        return count
+
+    pool, strategy = model.source.pool(T), BALDQuery("rating")
+    whole = strategy.consider(pool, 3, model, NONE["rating"], generator()).score
+    monkeypatch.setattr(bald_query, "CHUNK", 42)  # two episodes: 60 of the 600 rows
+    monkeypatch.setattr(scoring, "CPU_TILE", 1)
+    monkeypatch.setattr(unified_reward, "POSTERIOR_TILE", 1)
+    monkeypatch.setattr(UnifiedReward, "_functions", counted)
+    model.__dict__["sampler"] = None
+    chunked = strategy.consider(pool, 3, model, NONE["rating"], generator()).score
+    model.__dict__["sampler"] = None
+    assert seen[0] == 600
+    torch.testing.assert_close(chunked, whole, atol=1e-5, rtol=0)
+
+
+def test_scores_of_different_units_are_not_weighed() -> None:
+    for quota in (MeanScore(), InformationPerCost()):
+        for pair, rating in (("bald", "variance"), ("random", "random"), ("entropy", "bald")):
+            with pytest.raises(UserError, match=f"weighs pairs by {pair} against ratings by {rating}"):
+                MixedQuery(BALDQuery("pair", pair), BALDQuery("rating", rating), quota)  # type: ignore[arg-type]
+        MixedQuery(BALDQuery("pair"), BALDQuery("rating", "mixture"), quota)
+
+
+def test_the_quota_weighs_what_would_be_asked(model: UnifiedReward) -> None:
+    """Not the best scores of all: clips that overlap with better ones, or were asked about before, are passed over."""
+    found: list[Worth] = []
+
+    class Noted(InformationPerCost):
+        def pairs(self, n: int, asked: Any, worth: Worth | None = None) -> int:
+            assert worth is not None
+            found.append(worth)
+            return super().pairs(n, asked, worth)
+
+    pool, query = model.source.pool(T), MixedQuery(quota=Noted())
+    pairs, ratings = query.proposals(pool, 8, model, NONE, generator())
+    worth = found[0]
+    assert len(worth.best_pair) == len(worth.best_rating) == 8
+    assert worth.best_rating.mean() < worth.rating.topk(8).values.mean()
+    asked = BALDQuery("rating").score(ratings, model)
+    torch.testing.assert_close(worth.best_rating[: len(ratings)], asked, atol=1e-5, rtol=0)
+    asked = BALDQuery("pair").score(pairs, model)
+    torch.testing.assert_close(worth.best_pair[: len(pairs)], asked, atol=1e-5, rtol=0)
+
+
 # Who gets how many -----------------------------------------------------------------------------------------------------
 
 
@@ -190,7 +249,12 @@ def play(quota: Any, sizes: list[int], worth: list[Worth] | None = None, resume:
 
 
 def flat(a: float, b: float, count: int = 10) -> Worth:
-    return Worth(torch.full((count,), a), torch.full((count,), b))
+    return all_good(torch.full((count,), a), torch.full((count,), b))
+
+
+def all_good(pair: torch.Tensor, rating: torch.Tensor) -> Worth:
+    """Candidates all of which would be asked."""
+    return Worth(pair, rating, pair, rating)
 
 
 def test_a_fixed_share_carries_over() -> None:
@@ -211,14 +275,14 @@ def test_the_released_rule_by_hand() -> None:
     assert quota.pairs(7, asked, flat(0.0, 0.5)) == 0 and quota.pairs(7, asked, flat(0.5, -0.1)) == 7
     assert quota.pairs(7, asked, flat(0.0, 0.0)) == 3
     assert quota.pairs(7, asked, flat(math.nan, 0.5)) == 0
-    assert quota.pairs(7, asked, Worth(torch.empty(0), torch.empty(0))) == 3
+    assert quota.pairs(7, asked, all_good(torch.empty(0), torch.empty(0))) == 3
 
 
 def test_the_released_scale_never_shrinks_and_is_remembered() -> None:
     """Ratings at half their largest 99th percentile count .5 whatever their unit."""
-    scores = Worth(torch.full((101,), 0.5), torch.arange(101.0))  # 99th percentile 99, mean 50
+    scores = all_good(torch.full((101,), 0.5), torch.arange(101.0))  # 99th percentile 99, mean 50
     assert float(percentile(torch.arange(101.0), 0.99)) == 99
-    later = Worth(torch.full((101,), 0.5), torch.full((101,), 9.9))
+    later = all_good(torch.full((101,), 0.5), torch.full((101,), 9.9))
     first, second = 0.5 / (0.5 + 50 / 99), 0.5 / (0.5 + 0.1)
     expected = [round(100 * first), round(100 * second)]
     for resume in (False, True):
@@ -235,14 +299,15 @@ def test_information_per_cost_by_hand() -> None:
 def test_a_minimum_share_and_scores_that_say_nothing() -> None:
     assert sum(play(InformationPerCost(0.5, 1.0, 0.2), [10] * 10, [flat(0.0, 1.0)] * 10)) == 20
     assert sum(play(InformationPerCost(0.5, 1.0, 0.2), [10] * 10, [flat(1.0, 0.0)] * 10)) == 80
-    for nothing in (flat(0.0, 0.0), flat(math.nan, math.nan), flat(-1.0, -2.0), Worth(torch.empty(0), torch.empty(0))):
+    for nothing in (flat(0.0, 0.0), flat(math.nan, math.nan), flat(-1.0, -2.0), all_good(torch.empty(0), torch.empty(0))):
         assert play(InformationPerCost(0.3, 1.0), [10] * 3, [nothing] * 3) == [3, 3, 3]
     assert play(InformationPerCost(0.5, 0.0), [3] * 4, [flat(0.0, 1.0)] * 4) == [1, 2, 1, 2]  # eta 0 keeps the target
 
 
 def test_only_what_could_be_bought_is_weighed() -> None:
     """A thousand worthless pairs beside five good ones: of five questions, the good ones count."""
-    good = Worth(torch.cat([torch.full((5,), 0.9), torch.zeros(1000)]), torch.full((1000,), 0.1))
+    five, pairs, ratings = torch.full((5,), 0.9), torch.zeros(1000), torch.full((1000,), 0.1)
+    good = Worth(torch.cat([five, pairs]), ratings, five, ratings[:5])
     assert play(InformationPerCost(0.5, 1.0, 0.0), [5], [good]) == [4]  # 4.5, the half is carried on
     assert play(MeanScore(normalize=False), [5], [good]) == [0]
 
@@ -253,7 +318,8 @@ def test_never_over_and_never_below() -> None:
     quota, asked, planned = InformationPerCost(0.5, 0.3, 0.05), {"pair": 0, "rating": 0}, 0.0
     for _ in range(300):
         n = int(torch.randint(0, 6, (1,), generator=rng))
-        pairs = quota.pairs(n, asked, Worth(torch.rand(20, generator=rng), torch.rand(20, generator=rng)))  # type: ignore[arg-type]
+        worth = all_good(torch.rand(20, generator=rng), torch.rand(20, generator=rng))
+        pairs = quota.pairs(n, asked, worth)  # type: ignore[arg-type]
         assert 0 <= pairs <= n
         planned += quota.metrics()["query/target_share"] * n
         asked = {"pair": asked["pair"] + pairs, "rating": asked["rating"] + n - pairs}

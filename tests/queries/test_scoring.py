@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from synthetic import synthetic_transitions
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Query
+from lightning_pbrl.data.replay import Replay
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.queries.scoring import PrefixSums, ReturnScorer
 
@@ -80,9 +82,35 @@ def test_both_paths_agree_with_the_slow_loop() -> None:
     few = Query("pair", query.start[:29], 5)  # 290 rows: direct
     model.rows = 0
     torch.testing.assert_close(scorer.returns(few), slow[:, :29], atol=1e-5, rtol=0)
-    assert model.rows == 320  # whole tiles of 64
+    distinct = len({row for start in few.start.flatten().tolist() for row in range(start, start + 5)})
+    assert distinct < 290 and model.rows == -(-distinct // 64) * 64  # each that is touched once, in whole tiles of 64
     one = Query("rating", query.start[:7, :1], 5)
     torch.testing.assert_close(scorer.returns(one), slow[:, :7, :1], atol=1e-5, rtol=0)
+
+
+def test_rows_of_a_replay_that_are_empty_are_not_scored() -> None:
+    """Two lanes of 1,000 rows with 20 steps each: 40 rows, by either path, whatever the capacity."""
+    data = Replay(2_000, 2, 5, 2, 10)
+    for step in range(20):
+        last = np.full(2, step % 10 == 9)
+        data.append(torch.randn(2, 5), torch.rand(2, 2), torch.randn(2, 5), np.zeros(2), np.zeros(2, bool), last)
+    model = Reward(7)
+    scorer = ReturnScorer(model, data, lambda: 0, tile=1)
+    start = data.pool(5).start(torch.arange(24)).view(12, 2)
+    assert start.max() > 1_000
+    every = Query("pair", start, 5)
+    slow = slow_returns(model, data, every)
+    model.rows = 0
+    torch.testing.assert_close(scorer.returns(every), slow, atol=1e-5, rtol=0)  # 24 x 5 steps are more than 40 rows
+    assert model.rows == 40
+    model.rows = 0
+    torch.testing.assert_close(scorer.returns(Query("pair", start[3:5], 5)), slow[:, 3:5], atol=1e-5, rtol=0)
+    assert model.rows <= 20
+    data.reserve(3, 5)
+    kept = data.keep(Query("pair", start[:2], 5), 1)  # the second and third question; the first place of the album stays free
+    scorer = ReturnScorer(model, data, lambda: 0, tile=64)
+    both = Query("pair", torch.cat([start, kept.start]), 5)
+    torch.testing.assert_close(scorer.returns(both), torch.cat([slow, slow[:, :2]], 1), atol=1e-5, rtol=0)
 
 
 def test_an_empty_query_has_no_returns() -> None:
