@@ -102,6 +102,10 @@ class AskTeacher(pl.Callback):
             )
         if rounds is not None and not 1 <= rounds <= max(budget, 1):
             raise UserError(f"ask.rounds is {rounds} and ask.budget {budget}: give at least one round, and a question for each.")
+        if schedule == "spread" and rounds == 1 and initial not in (None, 1.0):
+            raise UserError(
+                f"ask.rounds is 1 and ask.initial {initial}: the only round asks everything; leave initial null."
+            )
         self.initial, self.rounds = initial, rounds
         self.teacher, self.query = teacher, query or UniformQuery()
         self.first_round, self.every, self.schedule = first_round, every, schedule
@@ -126,6 +130,7 @@ class AskTeacher(pl.Callback):
                     "have: choose another ask.query, such as UniformQuery."
                 )
         self._same_kinds(pl_module)
+        self._same_scale(pl_module)
         if self.given.length != self.length:
             raise UserError(
                 f"The answers that come with the data are about segments of {self.given.length} steps and data.segment_length "
@@ -174,6 +179,15 @@ class AskTeacher(pl.Callback):
                     "(single clips) or MixedTeacher (both kinds) as ask.teacher."
                 )
 
+    def _same_scale(self, method: Method) -> None:
+        """Refuse a teacher whose ratings have more levels than the method knows."""
+        theirs, ours = getattr(self.teacher, "bins", None), getattr(method, "bins", None)
+        if self.budget and "rating" in self.query.kinds and theirs and ours and theirs != ours:
+            raise UserError(
+                f"{type(self.teacher).__name__} rates on {theirs} levels and {type(method).__name__} reads {ours}: set bins of "
+                "the teacher and of the reward model alike."
+            )
+
     def _same_question_maker(self, seed: int) -> None:
         """Refuse to mix this run's questions with those another configuration has left under the same name."""
         assert self.store is not None and self.run is not None  # noqa: S101
@@ -201,10 +215,11 @@ class AskTeacher(pl.Callback):
         for number, done in enumerate(starts):
             most += self._size(number, method, most, done)
         if most < self.budget:
+            more = "ask.initial" if self.schedule == "spread" else "ask.per_round"
             longer = "env_steps" if "env_steps" in method.hparams else "updates"
             raise UserError(
                 f"The run has {len(starts)} rounds and would ask {most} of its ask.budget of {self.budget} questions: raise "
-                f"ask.per_round or model.init_args.{longer}, ask in more rounds (ask.every, ask.first_round), or set ask.budget "
+                f"{more} or model.init_args.{longer}, ask in more rounds (ask.every, ask.first_round), or set ask.budget "
                 f"to {most}."
             )
 
@@ -305,7 +320,9 @@ class AskTeacher(pl.Callback):
         total = self.store.spent(self.run, before_round=number + 1)
         if "rating" in self.query.kinds:
             rates |= {f"labels/{kind}": float(len(found)) for kind, found in labels.items()}
-        counts = (given + total, total - before, max(self.budget - total, 0))
+        dry = quota > 0 and total == before
+        last = self.rounds is not None and number >= self.first_round + self.every * (self.rounds - 1)
+        counts = (given + total, total - before, max(self.budget - total, 0), dry or last)
         return tuple(labels["pair"]), tuple(labels["rating"]), counts, rates
 
     @torch.no_grad()

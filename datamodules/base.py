@@ -60,6 +60,12 @@ class OfflineDataModule(pl.LightningDataModule):
         evaluation_seed: int = 0,
     ) -> None:
         super().__init__()
+        if segment_length < 0 or min(eval_episodes, test_episodes, held_out_pairs) < 0 or num_envs < 1:
+            raise UserError(
+                f"{type(self).__name__} got segment_length={segment_length}, eval_episodes={eval_episodes}, "
+                f"test_episodes={test_episodes}, held_out_pairs={held_out_pairs} and num_envs={num_envs}: none is negative, and "
+                "there is at least one environment."
+            )
         self.simulator, self.segment_length, self.num_envs = simulator, segment_length, num_envs
         self.eval_episodes, self.test_episodes = eval_episodes, test_episodes
         self.held_out_pairs, self.evaluation_seed = held_out_pairs, evaluation_seed

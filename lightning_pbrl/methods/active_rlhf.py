@@ -35,6 +35,11 @@ class UnifiedFeedback(PreferenceReward, ABC):
         self.reward_model.ratings = self.ratings
         return super().plan(round_number)
 
+    @property
+    def bins(self) -> int:
+        """Levels of the ratings."""
+        return int(self.reward_model.bins)
+
     # What strategies ask of the reward beside its returns ------------------------------------------------------------------
 
     def posterior(self, query: Query, draws: int) -> Tensor:

@@ -23,6 +23,7 @@ from lightning_pbrl.methods import lightning_glue as glue
 from lightning_pbrl.methods.acting import Acting
 from lightning_pbrl.methods.evaluation import EpisodeEvaluation
 from lightning_pbrl.methods.lightning_glue import plain
+from lightning_pbrl.methods.settings import check_settings
 from lightning_pbrl.rng import derive, stream
 
 Spec = dict[str, Any]
@@ -38,11 +39,13 @@ class Asked(NamedTuple):
         total: answers that came with the data and questions asked in the run.
         this_round: questions asked at this round's start.
         remaining: budget left.
+        over: whether no later round asks although budget is left: there was nothing to ask about, or the rounds are over.
     """
 
     total: int = 0
     this_round: int = 0
     remaining: int = 0
+    over: bool = False
 
 
 class Phase(NamedTuple):
@@ -116,6 +119,7 @@ class Method(Acting, EpisodeEvaluation):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_settings(type(self), self.hparams)
         self.automatic_optimization = False
         if replicas > 1 and not self.population:
             raise UserError(
@@ -246,7 +250,7 @@ class Method(Acting, EpisodeEvaluation):
     def _check_needs(self) -> None:
         name, data = type(self).__name__, type(self.trainer.datamodule).__name__  # type: ignore[attr-defined]
         if self.pixels and not self.pictures:
-            raise UserError(f"{name} learns from states and the data show pictures: choose LAEO or BC, which learn from these.")
+            raise UserError(f"{name} learns from states and the data show pictures: choose LAEO, SQIL, RCE, GCBC or BC.")
         if "env" in self.needs and self.collector is None:
             raise UserError(f"{name} acts while it learns and {data} has logged data only: use a config of conf/data/online.")
         if "examples" in self.needs and getattr(self.trainer.datamodule, "examples", None) is None:  # type: ignore[attr-defined]

@@ -39,7 +39,7 @@ class RewardModel(PairEvaluation, Method, ABC):
         return one_pass
 
     def is_finished(self) -> bool:
-        return self.asked.remaining == 0 or self.asked.this_round == 0
+        return self.asked.remaining == 0 or self.asked.over
 
     def sample_passes(self, updates: int, rng: torch.Generator) -> list[Tensor]:
         """Indices of minibatches, one (E, b) per update; every pass shuffles the labels anew for each member."""

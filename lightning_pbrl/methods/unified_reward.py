@@ -17,23 +17,18 @@ from torch import Tensor
 from lightning_pbrl.data.feedback import Kind, Labels, Query, Status
 from lightning_pbrl.engine import Group, Program
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.losses.information import rating_probability
 from lightning_pbrl.losses.preference import preference_accuracy, preference_cross_entropy
-from lightning_pbrl.losses.rating import class_boundaries, class_log_probability, gaussian_nll, rbrl_cross_entropy, squared_error
+from lightning_pbrl.losses.rating import class_boundaries, gaussian_nll, rbrl_cross_entropy, squared_error
 from lightning_pbrl.methods.base import Metrics, Phase, Spec
 from lightning_pbrl.methods.reward_model import RewardModel
+from lightning_pbrl.methods.reward_posterior import SHARPNESS, RewardPosterior
 from lightning_pbrl.nn.dropout_mlp import DropoutMLP
 from lightning_pbrl.nn.rating_decoder import RatingDecoder
 from lightning_pbrl.queries.scoring import ReturnScorer
-from lightning_pbrl.rng import derive, stream, uniform
-
-SHARPNESS = 30.0
-"""How strictly RbRL keeps its rating intervals (k of its class score)."""
-POSTERIOR_TILE = 512
-"""Rows per forward pass of all draws on a CPU: their activations stay in its cache."""
+from lightning_pbrl.rng import derive, uniform
 
 
-class UnifiedReward(RewardModel):
+class UnifiedReward(RewardPosterior, RewardModel):
     r"""A sum of per-step rewards that explains preferences (Bradley-Terry) and ratings at once.
 
     .. math::
@@ -84,7 +79,6 @@ class UnifiedReward(RewardModel):
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair", "rating"})
     boundaries: Tensor
     scorer: tuple[Any, ReturnScorer] | None
-    sampler: tuple[Any, ReturnScorer] | None
     held_out: tuple[Labels, Labels]
 
     def __init__(
@@ -121,6 +115,16 @@ class UnifiedReward(RewardModel):
             raise UserError(f"{name} draws by dropout and dropout is {dropout:g}: give a probability between 0 and 1.")
         if not 0 <= validation < 1 or bins < 2:
             raise UserError(f"{name} got validation={validation:g} and bins={bins}: give a share below 1 and at least 2 bins.")
+        counts = {"ensemble_size": ensemble_size, "batch_size": batch_size, "epochs": epochs, "first_epochs": first_epochs}
+        counts |= {"patience": patience, "first_patience": first_patience, "hidden": min(hidden, default=0)}
+        for argument, value in counts.items():
+            if value < 1:
+                raise UserError(f"{name} got {argument}={value}: give 1 or more (hidden: a list of layers of at least one unit).")
+        if not 0 <= dropout < 1 or min(lr, weight_decay, rating_weight, return_penalty) < 0:
+            raise UserError(
+                f"{name} got dropout={dropout:g}, lr={lr:g}, weight_decay={weight_decay:g}, rating_weight={rating_weight:g} and "
+                f"return_penalty={return_penalty:g}: dropout is below 1, and none is negative."
+            )
         if decoder == "none" and not variance_head and ratings == "gaussian":
             raise UserError(f"{name} has no variance for its ratings: set variance_head, decoder=affine, or ratings=squared.")
 
@@ -134,11 +138,6 @@ class UnifiedReward(RewardModel):
         self.__dict__.update(scorer=None, sampler=None, held_out=(Labels.empty(), Labels.empty(clips=1)))
         self.best: tuple[float, dict[str, Tensor]] | None = None
         self.bad_passes, self.allowed, self.held_out_loss = 0, 0, math.nan
-
-    @property
-    def decodes(self) -> bool:
-        """Whether a, b and sigma_0 are learnt."""
-        return self.hparams.decoder == "affine" and self.hparams.ratings in ("gaussian", "squared")
 
     def programs(self) -> dict[str, Program]:
         h = self.hparams
@@ -174,10 +173,19 @@ class UnifiedReward(RewardModel):
             keep = (labels.status == Status.ANSWERED) | (labels.status == Status.EQUAL)
             if kind == "rating" and self.hparams.ratings == "ignored":
                 keep = torch.zeros_like(keep)
+            if kind == "rating" and self.hparams.ratings == "rbrl":
+                self._check_classes(labels.value[keep])
             out = self.held(kind, len(labels)).to(keep.device)
             train.append(labels.take(keep & ~out))
             held.append(labels.take(keep & out))
         return (train[0], train[1]), (held[0].to(self.device), held[1].to(self.device))
+
+    def _check_classes(self, ratings: Tensor) -> None:
+        if len(ratings) and not (ratings.frac().eq(0) & (ratings >= 0) & (ratings < self.bins)).all():
+            raise UserError(
+                f"{type(self).__name__} with ratings=rbrl takes the whole numbers 0 to {self.bins - 1} and got ratings from "
+                f"{ratings.min():g} to {ratings.max():g}: set bins, or use ratings=gaussian, which takes any number."
+            )
 
     def held(self, kind: str, count: int) -> Tensor:
         """Which of the answers 0 .. ``count`` - 1 of a kind are held out, (count,), bool; each for ever."""
@@ -314,87 +322,6 @@ class UnifiedReward(RewardModel):
         if found is None or found[0] != key:
             found = self.__dict__["scorer"] = key, ReturnScorer(self.reward, self.source, self.model_version)
         return found[1].returns(query)
-
-    @torch.no_grad()
-    def posterior(self, query: Query, draws: int) -> Tensor:
-        """Returns under draws from the posterior: (D, B, C), or (D, B, C, 2) with their variances where there is a variance head.
-
-        A draw is one function, the same for every step, clip and question, and for every call until the weights move; D is
-        ``draws``, or the number of members of an ensemble.
-        """
-        if self.hparams.dropout_masks == "step" and self.hparams.posterior == "dropout":
-            return self._independent(query, draws)
-        key, found = (draws, self.model_version(), id(self.source)), self.sampler
-        if found is None or found[0] != key:
-            tile = POSTERIOR_TILE if self.device.type == "cpu" else None
-            functions = ReturnScorer(self._functions(draws), self.source, self.model_version, tile)
-            found = self.__dict__["sampler"] = key, functions
-        sums = found[1].returns(query)
-        if not self.hparams.variance_head:
-            return sums
-        return torch.stack(sums.chunk(2), -1)
-
-    def _functions(self, draws: int) -> Any:
-        """Rewards per step under every draw, and their variances behind them: (n, F) -> (D, n) or (2 D, n)."""
-        h = self.hparams
-        if h.posterior == "ensemble":
-            masks = [torch.ones(1, width, device=self.device) for width in h.hidden]
-            parts = [(member, masks) for member in range(h.ensemble_size)]
-        else:
-            rng = stream(self.seed, "posterior", self.model_version())
-            every = [mask.to(self.device) for mask in self.network.masks(draws, rng)]
-            parts = [(e, [mask[e :: h.ensemble_size] for mask in every]) for e in range(min(h.ensemble_size, draws))]
-
-        def functions(features: Tensor) -> Tensor:
-            out = torch.cat([self.network.functions(features, masks, member) for member, masks in parts])
-            if h.variance_head:
-                return torch.cat([out[..., 0], F.softplus(out[..., 1])])
-            return out[..., 0]
-
-        return functions
-
-    def member_of(self, draws: int) -> Tensor:
-        """Which member each draw is of, (D,)."""
-        members = self.hparams.ensemble_size
-        return torch.cat([torch.full((len(range(e, draws, members)),), e) for e in range(members)]).to(self.device)
-
-    def _independent(self, query: Query, draws: int) -> Tensor:
-        """The released code's draws: a mask for every step and clip, so that no draw is a function."""
-        clips = self.source.segments(query.start, query.length)
-        members = self.hparams.ensemble_size
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(self.seed, "posterior", self.model_version()))
-            found = []
-            for member in self.member_of(draws).tolist():
-                out = self.network(clips.flatten(0, -2), share=1)[member % members].view(*clips.shape[:-1], -1)
-                mean, variance = self.sums(out)
-                found.append(torch.stack([mean, variance], -1) if self.hparams.variance_head else mean)
-        return torch.stack(found).double()
-
-    @torch.no_grad()
-    def predicted_ratings(self, query: Query) -> Tensor:
-        """Expected rating of every asked clip, (B,), rating units: without dropout, mean over members."""
-        returns, members = self.returns(query)[..., 0], torch.arange(self.hparams.ensemble_size, device=self.device)
-        if self.hparams.ratings == "rbrl":
-            share = class_log_probability(returns, self.boundaries.double(), SHARPNESS).exp().mean(0)
-            return share @ torch.arange(self.hparams.bins, dtype=share.dtype, device=share.device)
-        return (self.decoder(returns, torch.zeros_like(returns), members)[0] if self.decodes else returns).mean(0)
-
-    def decode(self, posterior: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the ratings under every draw of :meth:`posterior`: two of (D, B, C), rating units."""
-        mean, variance = posterior.unbind(-1) if self.hparams.variance_head else (posterior, torch.zeros_like(posterior))
-        if not self.decodes:
-            return mean, variance.clamp(min=1e-6)
-        with torch.no_grad():
-            return self.decoder(mean, variance, self.member_of(len(mean)))
-
-    def rating_probability(self, posterior: Tensor) -> Tensor:
-        """Probability of every rating under every draw of :meth:`posterior`: (D, B, C, K), float64."""
-        if self.hparams.ratings == "rbrl":
-            returns = posterior[..., 0] if self.hparams.variance_head else posterior
-            cut = self.boundaries[self.member_of(len(returns))].double()
-            return class_log_probability(returns.flatten(1), cut, SHARPNESS).exp().view(*returns.shape, -1)
-        return rating_probability(*self.decode(posterior), self.hparams.bins)
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()

@@ -35,6 +35,11 @@ class MixedTeacher(Teacher):
                     "give pair a teacher who compares and rating one who rates."
                 )
 
+    @property
+    def bins(self) -> int | None:
+        """Levels of the ratings; None where the one who rates has no fixed number."""
+        return getattr(self.rating, "bins", None)
+
     def _parts(self) -> dict[str, Teacher]:
         return {"pair": self.pair, "rating": self.rating}
 

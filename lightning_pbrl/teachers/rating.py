@@ -64,9 +64,10 @@ class RatingTeacher(Teacher):
     ) -> None:
         name = type(self).__name__
         self.bins = int(check_range(name, "bins", bins, 2))
-        if (low is None) != (high is None) or (low is not None and high is not None and not low < high):
+        finite = low is not None and high is not None and -math.inf < low < high < math.inf
+        if not finite and not low is high is None:
             raise UserError(
-                f"{name} got low={low} and high={high}: give both ends of the range of returns, low below high, or none."
+                f"{name} got low={low} and high={high}: give both ends of the range of returns, finite, low below high, or none."
             )
         if len(quantiles) != 2 or not 0 <= quantiles[0] < quantiles[1] <= 1:
             raise UserError(f"{name} got quantiles={list(quantiles)}: give two shares in [0, 1], the smaller first.")

@@ -98,7 +98,7 @@ def test_one_budget_one_row_of_numbers(tmp_path: Path) -> None:
     method = fit(tmp_path, AskTeacher(teacher, half(), budget=25, per_round=9))
     assert teacher.sizes == [("pair", 4), ("rating", 5), ("pair", 5), ("rating", 4), ("pair", 3), ("rating", 4)]
     assert teacher.keys == question_keys(0, 0, 25).tolist()
-    assert method.asked == (25, 7, 0) and (len(method.labels), len(method.ratings)) == (12, 13)
+    assert method.asked[:3] == (25, 7, 0) and (len(method.labels), len(method.ratings)) == (12, 13)
     store = stored(tmp_path)
     assert store.numbers("pair").tolist() == [*range(4), *range(9, 14), *range(18, 21)]
     assert sorted([*store.numbers("pair").tolist(), *store.numbers("rating").tolist()]) == list(range(25))
@@ -134,7 +134,7 @@ def test_the_first_round_is_uniform_halves(tmp_path: Path) -> None:
 
 def test_ratings_alone(tmp_path: Path) -> None:
     method = fit(tmp_path, AskTeacher(RatingTeacher(), UniformQuery("rating"), budget=20, per_round=10))
-    assert len(method.labels) == 0 and len(method.ratings) == 20 and method.asked == (20, 10, 0)
+    assert len(method.labels) == 0 and len(method.ratings) == 20 and method.asked[:3] == (20, 10, 0)
     assert len(method.ratings.start.unique()) >= 18  # of one round all are different
 
 
@@ -167,7 +167,7 @@ def test_stored_kinds_stand_when_others_would_be_proposed(tmp_path: Path) -> Non
     teacher = Diary()
     drifting = Drifting(UniformQuery("pair"), UniformQuery("rating"), FixedShare(1 / 9))
     method = fit(tmp_path, AskTeacher(teacher, drifting, budget=9, per_round=9, uniform_first=False))
-    assert teacher.sizes == [("rating", 5)] and method.asked == (9, 9, 0)
+    assert teacher.sizes == [("rating", 5)] and method.asked[:3] == (9, 9, 0)
     assert (len(method.labels), len(method.ratings)) == (4, 5) and stored(tmp_path).spent() == 9
 
 
@@ -232,6 +232,10 @@ def test_budgets_are_spent_exactly() -> None:
             with pytest.raises(UserError, match=f"ask.rounds is {rounds} and ask.budget {budget}"):
                 AskTeacher(Diary(), half(), budget=budget, schedule="spread", rounds=rounds)
             continue
+        if rounds == 1 and share not in (None, 1.0):
+            with pytest.raises(UserError, match=r"ask\.rounds is 1 and ask\.initial"):
+                AskTeacher(Diary(), half(), budget=budget, schedule="spread", rounds=rounds, initial=share)
+            continue
         asking = AskTeacher(Diary(), half(), budget=budget, schedule="spread", rounds=rounds, initial=share)
         asked: dict[Any, int] = {"pair": 0, "rating": 0}
         count, sizes = 0, []
@@ -244,7 +248,7 @@ def test_budgets_are_spent_exactly() -> None:
             assert 0 <= quota <= size and count <= budget
             if number and count * min(pairs, 1 - pairs) >= sizes[0]:
                 assert abs(asked["pair"] - pairs * count) < 1
-        assert count == budget or (rounds == 1 and share not in (None, 1.0))
+        assert count == budget
         if share is not None:
             assert sizes[0] == max(1, int(budget * share + 1e-9))
         later = sizes if share is None else sizes[1:]

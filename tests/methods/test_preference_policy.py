@@ -172,7 +172,7 @@ def test_given_answers_are_enough_and_no_reward_is_read(cls: type[PreferencePoli
     """Nobody is asked, nothing is relabelled; with NaN in place of every true reward, the same policy comes out."""
     settings = {"bc_updates": 15} if issubclass(cls, SFT) else {}
     methods = [fit(cls, tmp_path / str(true), AnsweredToy(true_reward=true), **settings) for true in (True, False)]
-    assert methods[0].asked == (40, 0, 0) and not (tmp_path / "True" / "labels.sqlite").exists()
+    assert methods[0].asked[:3] == (40, 0, 0) and not (tmp_path / "True" / "labels.sqlite").exists()
     assert all(torch.isfinite(value).all() for value in methods[1].state_dict().values())
     assert_same(methods[0].state_dict(), methods[1].state_dict())
 

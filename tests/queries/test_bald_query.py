@@ -13,7 +13,7 @@ from lightning_pbrl.data.feedback import Labels, Query, Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.information import bald, mixture_bald, pair_probability, predictive_entropy, rating_probability
-from lightning_pbrl.methods import unified_reward
+from lightning_pbrl.methods import reward_posterior
 from lightning_pbrl.methods.unified_reward import UnifiedReward
 from lightning_pbrl.queries import bald as bald_query
 from lightning_pbrl.queries import scoring
@@ -193,7 +193,7 @@ def test_each_transition_is_scored_once_in_any_number_of_chunks(model: UnifiedRe
     whole = strategy.consider(pool, 3, model, NONE["rating"], generator()).score
     monkeypatch.setattr(bald_query, "CHUNK", 42)  # two episodes: 60 of the 600 rows
     monkeypatch.setattr(scoring, "CPU_TILE", 1)
-    monkeypatch.setattr(unified_reward, "POSTERIOR_TILE", 1)
+    monkeypatch.setattr(reward_posterior, "POSTERIOR_TILE", 1)
     monkeypatch.setattr(UnifiedReward, "_functions", counted)
     model.__dict__["sampler"] = None
     chunked = strategy.consider(pool, 3, model, NONE["rating"], generator()).score

@@ -1,0 +1,140 @@
+"""Draws from the posterior of a reward network, and what they say of ratings: what BALD and the feedback record ask."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Query
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.losses.information import rating_probability
+from lightning_pbrl.losses.rating import class_log_probability
+from lightning_pbrl.nn.dropout_mlp import DropoutMLP
+from lightning_pbrl.nn.rating_decoder import RatingDecoder
+from lightning_pbrl.queries.scoring import ReturnScorer
+from lightning_pbrl.rng import derive, stream
+
+SHARPNESS = 30.0
+"""How strictly RbRL keeps its rating intervals (k of its class score)."""
+POSTERIOR_TILE = 512
+"""Rows per forward pass of all draws on a CPU: their activations stay in its cache."""
+
+
+class RewardPosterior(ABC):
+    """The half of :class:`~lightning_pbrl.methods.unified_reward.UnifiedReward` that answers questions of strategies."""
+
+    network: DropoutMLP
+    decoder: RatingDecoder
+    boundaries: Tensor
+    source: Transitions
+    sampler: tuple[Any, ReturnScorer] | None
+    hparams: Any
+    device: Any
+    seed: int
+
+    @abstractmethod
+    def returns(self, query: Query) -> Tensor:
+        """Predicted return of every asked segment per member, (E, B, C), without dropout."""
+
+    @abstractmethod
+    def sums(self, out: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs per step, (..., T, 1 or 2) -> sums of means and of variances, (...,)."""
+
+    @abstractmethod
+    def model_version(self) -> int:
+        """A number that changes whenever the network has moved."""
+
+    @property
+    def bins(self) -> int:
+        """Levels of the ratings."""
+        return int(self.hparams.bins)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether a, b and sigma_0 are learnt."""
+        return self.hparams.decoder == "affine" and self.hparams.ratings in ("gaussian", "squared")
+
+    @torch.no_grad()
+    def posterior(self, query: Query, draws: int) -> Tensor:
+        """Returns under draws from the posterior: (D, B, C), or (D, B, C, 2) with their variances where there is a variance head.
+
+        A draw is one function, the same for every step, clip and question, and for every call until the weights move; D is
+        ``draws``, or the number of members of an ensemble.
+        """
+        if self.hparams.dropout_masks == "step" and self.hparams.posterior == "dropout":
+            return self._independent(query, draws)
+        key, found = (draws, self.model_version(), id(self.source)), self.sampler
+        if found is None or found[0] != key:
+            tile = POSTERIOR_TILE if self.device.type == "cpu" else None
+            functions = ReturnScorer(self._functions(draws), self.source, self.model_version, tile)
+            found = self.__dict__["sampler"] = key, functions
+        sums = found[1].returns(query)
+        if not self.hparams.variance_head:
+            return sums
+        return torch.stack(sums.chunk(2), -1)
+
+    def _functions(self, draws: int) -> Any:
+        """Rewards per step under every draw, and their variances behind them: (n, F) -> (D, n) or (2 D, n)."""
+        h = self.hparams
+        if h.posterior == "ensemble":
+            masks = [torch.ones(1, width, device=self.device) for width in h.hidden]
+            parts = [(member, masks) for member in range(h.ensemble_size)]
+        else:
+            rng = stream(self.seed, "posterior", self.model_version())
+            every = [mask.to(self.device) for mask in self.network.masks(draws, rng)]
+            parts = [(e, [mask[e :: h.ensemble_size] for mask in every]) for e in range(min(h.ensemble_size, draws))]
+
+        def functions(features: Tensor) -> Tensor:
+            out = torch.cat([self.network.functions(features, masks, member) for member, masks in parts])
+            if h.variance_head:
+                return torch.cat([out[..., 0], F.softplus(out[..., 1])])
+            return out[..., 0]
+
+        return functions
+
+    def member_of(self, draws: int) -> Tensor:
+        """Which member each draw is of, (D,)."""
+        members = self.hparams.ensemble_size
+        return torch.cat([torch.full((len(range(e, draws, members)),), e) for e in range(members)]).to(self.device)
+
+    def _independent(self, query: Query, draws: int) -> Tensor:
+        """The released code's draws: a mask for every step and clip, so that no draw is a function."""
+        clips = self.source.segments(query.start, query.length)
+        members = self.hparams.ensemble_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self.seed, "posterior", self.model_version()))
+            found = []
+            for member in self.member_of(draws).tolist():
+                out = self.network(clips.flatten(0, -2), share=1)[member % members].view(*clips.shape[:-1], -1)
+                mean, variance = self.sums(out)
+                found.append(torch.stack([mean, variance], -1) if self.hparams.variance_head else mean)
+        return torch.stack(found).double()
+
+    @torch.no_grad()
+    def predicted_ratings(self, query: Query) -> Tensor:
+        """Expected rating of every asked clip, (B,), rating units: without dropout, mean over members."""
+        returns, members = self.returns(query)[..., 0], torch.arange(self.hparams.ensemble_size, device=self.device)
+        if self.hparams.ratings == "rbrl":
+            share = class_log_probability(returns, self.boundaries.double(), SHARPNESS).exp().mean(0)
+            return share @ torch.arange(self.hparams.bins, dtype=share.dtype, device=share.device)
+        return (self.decoder(returns, torch.zeros_like(returns), members)[0] if self.decodes else returns).mean(0)
+
+    def decode(self, posterior: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the ratings under every draw of :meth:`posterior`: two of (D, B, C), rating units."""
+        mean, variance = posterior.unbind(-1) if self.hparams.variance_head else (posterior, torch.zeros_like(posterior))
+        if not self.decodes:
+            return mean, variance.clamp(min=1e-6)
+        with torch.no_grad():
+            return self.decoder(mean, variance, self.member_of(len(mean)))
+
+    def rating_probability(self, posterior: Tensor) -> Tensor:
+        """Probability of every rating under every draw of :meth:`posterior`: (D, B, C, K), float64."""
+        if self.hparams.ratings == "rbrl":
+            returns = posterior[..., 0] if self.hparams.variance_head else posterior
+            cut = self.boundaries[self.member_of(len(returns))].double()
+            return class_log_probability(returns.flatten(1), cut, SHARPNESS).exp().view(*returns.shape, -1)
+        return rating_probability(*self.decode(posterior), self.hparams.bins)
