@@ -322,7 +322,8 @@ class AskTeacher(pl.Callback):
             rates |= {f"labels/{kind}": float(len(found)) for kind, found in labels.items()}
         dry = quota > 0 and total == before
         last = self.rounds is not None and number >= self.first_round + self.every * (self.rounds - 1)
-        counts = (given + total, total - before, max(self.budget - total, 0), dry or last)
+        ratings = sum(kind == "rating" for kind in self.store.kinds(self.run, number).values())
+        counts = (given + total, total - before, max(self.budget - total, 0), ratings, dry or last)
         return tuple(labels["pair"]), tuple(labels["rating"]), counts, rates
 
     @torch.no_grad()

@@ -58,6 +58,10 @@ class UnifiedFeedback(PreferenceReward, ABC):
         """Expected rating of every asked clip, (B,), rating units."""
         return self.reward_model.predicted_ratings(query)
 
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        self.reward_model.log_held_out(self)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.reward_model.__dict__["sampler"] = None  # its sums are those of other weights

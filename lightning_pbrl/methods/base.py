@@ -39,12 +39,14 @@ class Asked(NamedTuple):
         total: answers that came with the data and questions asked in the run.
         this_round: questions asked at this round's start.
         remaining: budget left.
+        ratings: of those of this round that are ratings; the others are pairs.
         over: whether no later round asks although budget is left: there was nothing to ask about, or the rounds are over.
     """
 
     total: int = 0
     this_round: int = 0
     remaining: int = 0
+    ratings: int = 0
     over: bool = False
 
 

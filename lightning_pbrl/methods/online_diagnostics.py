@@ -64,7 +64,7 @@ def agreement(method: PreferenceReward, query: Query) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def log_prob_of_questions(method: PreferenceReward, count: int) -> dict[str, Tensor]:
-    """Mean log pi(a | s) over the segments of the ``count`` newest answered questions: low where the policy no longer goes."""
+    """Mean log pi(a | s) over the segments of the ``count`` newest pairs: low where the policy no longer goes."""
     obs_dim, start = method.source.obs_dim, method.labels.start[-count:]
     if not len(start):
         return {}

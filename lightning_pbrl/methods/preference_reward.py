@@ -100,8 +100,8 @@ class PreferenceReward(OnlinePolicy, ABC):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        if self.asked.this_round:
-            row = log_prob_of_questions(self, self.asked.this_round)
+        if pairs := self.asked.this_round - self.asked.ratings:
+            row = log_prob_of_questions(self, pairs)
             self.log_dict({**row, "step": float(self.trainer.global_step)}, on_epoch=True, on_step=False, batch_size=1)
 
     def on_validation_epoch_end(self) -> None:

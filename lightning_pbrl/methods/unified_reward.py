@@ -19,7 +19,7 @@ from lightning_pbrl.engine import Group, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.preference import preference_accuracy, preference_cross_entropy
 from lightning_pbrl.losses.rating import class_boundaries, gaussian_nll, rbrl_cross_entropy, squared_error
-from lightning_pbrl.methods.base import Metrics, Phase, Spec
+from lightning_pbrl.methods.base import Method, Metrics, Phase, Spec
 from lightning_pbrl.methods.reward_model import RewardModel
 from lightning_pbrl.methods.reward_posterior import SHARPNESS, RewardPosterior
 from lightning_pbrl.nn.dropout_mlp import DropoutMLP
@@ -325,8 +325,13 @@ class UnifiedReward(RewardPosterior, RewardModel):
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
+        self.log_held_out(self)
+
+    def log_held_out(self, learner: Method) -> None:
+        """Log the loss on held-out answers at the end of the newest fit, through whoever trains."""
         if not math.isnan(self.held_out_loss):
-            self.log_dict({"pref/held_out_loss": self.held_out_loss, "step": float(self.trainer.global_step)}, batch_size=1)
+            row = {"pref/held_out_loss": self.held_out_loss, "step": float(learner.trainer.global_step)}
+            learner.log_dict(row, batch_size=1)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)

@@ -44,7 +44,7 @@ class Considered(NamedTuple):
 
 
 class BALDQuery(QueryStrategy):
-    """The questions whose answers are worth most, about clips that share no step with each other or with earlier ones of the kind.
+    """The questions worth most, about clips that share no step with each other or with earlier ones of their kind.
 
     Of pairs ``large_batch`` random candidates per question are scored, of ratings every clip of the pool. Only where too few
     clips are left that nobody was asked about are some of them shown again: a round is whole as long as there are candidates.

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from command_line import QUIET
 from online_toys import WalkSimulator
 from pebble_toys import SMALL_PPO
-from toys import assert_same, make_trainer, read_csv
+from toys import SPEC, assert_same, make_trainer, read_csv
 
+from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.errors import UserError
@@ -138,6 +140,8 @@ def test_the_learner_never_reads_the_true_reward(tmp_path: Path) -> None:
 
 def test_a_saved_run_acts_and_judges_as_it_did(tmp_path: Path) -> None:
     method = fit(tmp_path)
+    logged = {key for row in read_csv(tmp_path) for key in row}
+    assert {"pref/held_out_loss", "query/log_prob", "labels/pair", "labels/rating"} <= logged
     loaded = load_method(tmp_path / "checkpoints" / "last.ckpt")
     obs = torch.tensor([[0.3, 4.0], [-1.0, 11.0]])
     with torch.no_grad():
@@ -145,6 +149,16 @@ def test_a_saved_run_acts_and_judges_as_it_did(tmp_path: Path) -> None:
         features = torch.cat([obs, torch.zeros(2, 1)], 1)
         torch.testing.assert_close(method.reward(features), loaded.reward(features))
     assert isinstance(loaded.reward_model, UnifiedReward)
+
+
+def test_presets_are_arguments_of_the_reward_model() -> None:
+    files = {name: Path(packaged_config(f"preset/active_rlhf/{name}.yaml")) for name in ("paper", "reference")}
+    written = {name: yaml.safe_load(file.read_text())["model"]["init_args"]["reward_model"] for name, file in files.items()}
+    models = {name: ActiveRLHF(SPEC, reward_model=settings).reward_model.hparams for name, settings in written.items()}
+    assert all(models["paper"][key] == value == UnifiedReward(SPEC).hparams[key] for key, value in written["paper"].items())
+    assert set(written["reference"]) == set(written["paper"])
+    assert all(models["reference"][key] == value for key, value in written["reference"].items())
+    assert all(value != written["paper"][key] for key, value in written["reference"].items() if key != "bins")
 
 
 def test_off_policy_relabels_what_it_keeps(tmp_path: Path) -> None:
