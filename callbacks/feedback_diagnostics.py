@@ -26,21 +26,26 @@ from lightning_pbrl.reports.feedback_numbers import pearson, spearman
 from lightning_pbrl.reports.feedback_record import (
     FILE,
     NO_QUESTIONS,
+    NO_STEPS,
     PAIR,
     RATING,
     Questions,
     Record,
     Sample,
+    Steps,
     read_records,
     write_records,
 )
 from lightning_pbrl.reports.feedback_sheet import write_sheet
 from lightning_pbrl.reports.metrics import read_metrics, run_at
+from lightning_pbrl.reports.panels import write_tables
 from lightning_pbrl.rng import stream
 
 Array = npt.NDArray[Any]
-STEPS = 2_000
-"""Most steps of the sample that are compared one by one."""
+STEPS, KEPT_STEPS = 2_000, 500
+"""Most steps of the sample that are compared one by one, and most of these that are kept for a picture."""
+DRAWS = 20
+"""Functions drawn from the posterior of a model that has one."""
 
 
 class FeedbackDiagnostics(pl.Callback):
@@ -53,7 +58,8 @@ class FeedbackDiagnostics(pl.Callback):
     left out. True rewards are read for this and for nothing else, and no random stream of the run is touched.
 
     Methods that do not learn from answers, or predict no returns, are passed over. The cost of a record does not depend on the
-    data: one scoring of ``clips`` clips and of the round's questions, and of at most 2,000 single steps.
+    data: one scoring of ``clips`` clips and of the round's questions (a second one under 20 draws, for models with a posterior),
+    and of at most 2,000 single steps.
 
     Args:
         clips: random clips per record; 0 records and draws nothing.
@@ -102,7 +108,7 @@ class FeedbackDiagnostics(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
         if self.records:
-            self._draw(trainer)
+            self._draw(trainer, tables=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {"seen": self.seen}
@@ -140,6 +146,7 @@ class FeedbackDiagnostics(pl.Callback):
         rng = stream(method.seed, "feedback", number)
         before = self.records[-1].env_steps if self.records and self.records[-1].round < number else 0
         sample, steps = self._sample(method, pool, rng, before)
+        r = pearson(steps.true, steps.learned)
         parts = [questions(method, labels) for labels in asked if len(labels)]
         return Record(
             round=number,
@@ -147,48 +154,55 @@ class FeedbackDiagnostics(pl.Callback):
             env_steps=method.env_steps,
             pairs=learned.get("pair", 0),
             ratings=learned.get("rating", 0),
-            pearson_step=steps,
+            pearson_step=r,
             sample=sample,
             questions=Questions.join(parts) if parts else NO_QUESTIONS,
+            steps=Steps(*(_column(values[:KEPT_STEPS]) for values in steps)),
         )
 
-    def _sample(self, method: Any, pool: SegmentPool, rng: torch.Generator, before: int) -> tuple[Sample, float]:
-        """Random clips, and the correlation over their steps."""
+    def _sample(self, method: Any, pool: SegmentPool, rng: torch.Generator, before: int) -> tuple[Sample, Steps]:
+        """Random clips, and some of their steps in random order."""
         source = method.source
         query = Query("pair", pool.draw(self.clips, rng).view(-1, 2), pool.length)
-        true, returns = _numpy(source.true_returns(query)), predictions(method, query)
+        true, predicted = _numpy(source.true_returns(query)), predictions(method, query).mean(0)
         new = torch.zeros(self.clips, dtype=torch.bool)
         if source.forgets:
             new = (source.steps - source.age(query.start.flatten())) * source.num_envs > before
         rows = segment_rows(query.start.flatten(), pool.length).flatten()
         some = rows[torch.randperm(len(rows), generator=rng)[:STEPS]].to(source.device)
+        returns, bits = draws(method, query)
         spread = returns.std(0) if len(returns) > 1 else np.full(true.shape, np.nan)
         likely, information = opinion(returns)
         sample = Sample(
             true=_column(true),
-            predicted=_column(returns.mean(0)),
+            predicted=_column(predicted),
             spread=_column(spread),
             new=new.numpy(),
+            rating_score=_column(np.full(true.shape, np.nan) if bits is None else bits),
             probability=_column(likely),
             score=_column(information),
         )
-        return sample, self._step_correlation(method, some)
+        return sample, self._steps(method, some)
 
-    def _step_correlation(self, method: Any, rows: Tensor) -> float:
-        """Correlation of true and learned reward over single rows; NaN where a reward depends on more than its row."""
+    def _steps(self, method: Any, rows: Tensor) -> Steps:
+        """True and learned reward of single rows, float64; none where a reward depends on more than its row."""
         if type(method).reward is Method.reward or type(method).relabel is not Method.relabel:
-            return float("nan")
+            return NO_STEPS
         learned = method.combine(method.reward(method.source.features()[rows]))
-        return pearson(_numpy(method.source.reward[rows]), _numpy(learned))
+        return Steps(_numpy(method.source.reward[rows]), _numpy(learned))
 
-    def _draw(self, trainer: pl.Trainer) -> None:
+    def _draw(self, trainer: pl.Trainer, tables: bool = False) -> None:
+        """Draw the sheet as of now on rank 0, and write the numbers behind it if ``tables``."""
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
             logger.save()
         run = run_at(trainer.default_root_dir)
+        out = run.path / "feedback.png"
         try:
-            write_sheet(self.records, read_metrics(run.path), run.path / "feedback.png", run_name(run))
+            panels = write_sheet(self.records, read_metrics(run.path), out, run_name(run))
+            if tables:
+                write_tables(panels, out)
         except UserError as error:  # a picture is not worth a run
             warnings.warn(str(error), stacklevel=2)
         self._drawn = time.monotonic()
@@ -212,11 +226,13 @@ def questions(method: Any, labels: Labels) -> Questions:
     """What these answered questions were about, and what the model thinks of them now."""
     rating = labels.start.shape[1] == 1
     query = Query("rating" if rating else "pair", labels.start, labels.length)
-    true, returns = _numpy(method.source.true_returns(query)), predictions(method, query)
+    true, predicted = _numpy(method.source.true_returns(query)), predictions(method, query).mean(0)
+    returns, bits = draws(method, query)
     nothing = guess = np.full(len(labels), np.nan)
     if rating:
         guess = _numpy(method.predicted_ratings(query)) if hasattr(method, "predicted_ratings") else nothing
-        likely, score = nothing, returns[..., 0].std(0) if len(returns) > 1 else nothing
+        spread = returns[..., 0].std(0) if len(returns) > 1 else nothing
+        likely, score = nothing, spread if bits is None else bits[:, 0]
     else:
         likely, score = opinion(returns)
 
@@ -227,7 +243,7 @@ def questions(method: Any, labels: Labels) -> Questions:
     return Questions(
         kind=np.full(len(labels), RATING if rating else PAIR, np.int64),
         true=two(true),
-        predicted=two(returns.mean(0)),
+        predicted=two(predicted),
         probability=_column(likely),
         score=_column(score),
         rating=_column(guess),
@@ -238,8 +254,24 @@ def questions(method: Any, labels: Labels) -> Questions:
 
 def predictions(method: Any, query: Query) -> Array:
     """Predicted returns, (E, B, C), float64; those of a model that has diverged are NaN."""
-    returns = _numpy(method.returns(query))
-    return np.where(np.isfinite(returns), returns, np.nan)
+    return _known(_numpy(method.returns(query)))
+
+
+def draws(method: Any, query: Query) -> tuple[Array, Array | None]:
+    """What to score by: draws from the posterior where the method has one, else its members.
+
+    Returns:
+        Predicted returns, (D, B, C), float64; NaN where the model has diverged. What a rating of each clip would tell about the
+        draw (BALD), bits, (B, C); None where the method does not say how likely each rating is.
+    """
+    if not hasattr(method, "posterior"):
+        return predictions(method, query), None
+    drawn = method.posterior(query, DRAWS)
+    returns = _known(_numpy(drawn if drawn.dim() == 3 else drawn[..., 0]))
+    if not hasattr(method, "rating_probability"):
+        return returns, None
+    probability = method.rating_probability(drawn).flatten(1, 2)  # (D, B C, K)
+    return returns, _known(_numpy(bald(probability))).reshape(returns.shape[1:])
 
 
 def scalars(record: Record) -> dict[str, float]:
@@ -262,6 +294,11 @@ def _labels(method: Any) -> dict[str, Labels]:
 
 def _numpy(values: Tensor) -> Array:
     return np.asarray(values.detach().cpu().double().numpy())
+
+
+def _known(values: Array) -> Array:
+    """NaN for what is not finite."""
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _column(values: Array) -> Array:

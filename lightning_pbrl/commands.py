@@ -73,13 +73,20 @@ def plot_command(args: list[str]) -> None:
     )
     what.add_argument("--mix", action="store_true", help="draw how each stage shared its budget between pairs and ratings")
     parser.add_argument("--round", type=int, help="with --feedback: as of this round (default: the newest)")
-    parser.add_argument("--x", choices=["labels", "env_steps"], help="with --efficiency: against this only (default: both)")
+    parser.add_argument(
+        "--x",
+        choices=["labels", "env_steps"],
+        help="with --efficiency (default: both) or --mix (env steps): against this",
+    )
     parser.add_argument("--middle", choices=["mean", "iqm"], help="with --efficiency: mean (default) or interquartile mean")
     parser.add_argument("--out", type=Path, default=Path("plot.png"), help="picture to write (default plot.png)")
     options = parser.parse_args(args)
-    for name, belongs in (("round", options.feedback), ("x", options.efficiency), ("middle", options.efficiency)):
+    for name, owner, belongs in (
+        ("round", "--feedback", options.feedback),
+        ("x", "--efficiency or --mix", options.efficiency or options.mix),
+        ("middle", "--efficiency", options.efficiency),
+    ):
         if getattr(options, name) is not None and not belongs:
-            owner = "--feedback" if name == "round" else "--efficiency"
             raise UserError(f"lightning-pbrl plot: --{name} belongs to {owner}; add that, or leave --{name} out.")
     if options.metric and (options.embedding or options.coverage or options.feedback or options.mix):
         raise UserError("lightning-pbrl plot: --metric belongs to learning curves and --efficiency; leave it out.")
@@ -101,9 +108,10 @@ def plot_command(args: list[str]) -> None:
         written = plot_feedback(options.runs, options.out, options.round)
     elif options.efficiency:
         written = [plot_efficiency(options.runs, options.out, options.metric, options.x, options.middle or "mean")]
-    elif options.embedding or options.coverage or options.mix:
-        draw = plot_embeddings if options.embedding else plot_coverage if options.coverage else plot_mix
-        written = [draw(options.runs, options.out)]
+    elif options.mix:
+        written = [plot_mix(options.runs, options.out, options.x)]
+    elif options.embedding or options.coverage:
+        written = [(plot_embeddings if options.embedding else plot_coverage)(options.runs, options.out)]
     if written:
         for path in written:
             console.print(f"wrote {path}", soft_wrap=True)

@@ -10,7 +10,7 @@ from run_folders import write_version
 
 from lightning_pbrl.callbacks.feedback_diagnostics import opinion
 from lightning_pbrl.data.feedback import Status
-from lightning_pbrl.reports.feedback_record import NO_QUESTIONS, PAIR, RATING, Questions, Record, Sample, write_records
+from lightning_pbrl.reports.feedback_record import NO_QUESTIONS, PAIR, RATING, Questions, Record, Sample, Steps, write_records
 
 NAN = float("nan")
 
@@ -19,8 +19,8 @@ def floats(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
 
-def sample(clips: int = 40, seed: int = 0, known: bool = True, members: int = 3) -> Sample:
-    """Clips whose predicted return follows the true one with noise; every fourth is new."""
+def sample(clips: int = 40, seed: int = 0, known: bool = True, members: int = 3, in_bits: bool = False) -> Sample:
+    """Clips whose predicted return follows the true one with noise; every fourth is new, a rating of clip i tells i bits."""
     rng = np.random.default_rng(seed)
     true = rng.normal(10.0, 5.0, clips)
     draws = 0.2 * true + rng.normal(0.0, 0.3, (members, clips))
@@ -30,8 +30,17 @@ def sample(clips: int = 40, seed: int = 0, known: bool = True, members: int = 3)
     return Sample(
         *(column.astype(np.float32) for column in columns),
         new,
+        np.arange(clips, dtype=np.float32) if in_bits else np.full(clips, NAN, np.float32),
         *(column.astype(np.float32) for column in opinion(pairs)),
     )
+
+
+def steps(count: int = 100, seed: int = 0, known: bool = True) -> Steps:
+    """Steps whose learned reward is half the true one, with noise."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(0.0, 1.0, count)
+    learned = 0.5 * true + rng.normal(0.0, 0.2, count)
+    return Steps((true if known else np.full(count, NAN)).astype(np.float32), learned.astype(np.float32))
 
 
 def pairs(true: Sequence[tuple[float, float]], predicted: Sequence[tuple[float, float]], value: Sequence[float]) -> Questions:
@@ -80,14 +89,15 @@ def both_kinds(round_number: int, known: bool = True) -> Record:
         ]
     )
     k = round_number
-    return Record(k, 100 * k, 50 * k, 2 * k, 3 * k, NAN, sample(seed=k, known=known), asked)
+    return Record(k, 100 * k, 50 * k, 2 * k, 3 * k, NAN, sample(seed=k, known=known), asked, steps(seed=k, known=known))
 
 
 def recorded_run(folder: Path, rounds: int = 3, known: bool = True, learned_returns: bool = True) -> Path:
     """A run that asked for both kinds in every round and was recorded at its end."""
     records = [both_kinds(k, known) for k in range(rounds)]
     end = sample(seed=rounds, known=known)
-    records.append(Record(rounds, 100 * rounds, 50 * rounds, 2 * rounds, 3 * rounds, NAN, end, NO_QUESTIONS))
+    counts = (rounds, 100 * rounds, 50 * rounds, 2 * rounds, 3 * rounds)
+    records.append(Record(*counts, NAN, end, NO_QUESTIONS, steps(seed=rounds, known=known)))
     rows: list[dict[str, float]] = []
     for k in range(1, rounds + 1):
         rows.append({"step": 100 * k, "labels": 5 * k, "env_steps": 50 * k, "train/return_mean": k * k, "train/q_loss": 1.0})

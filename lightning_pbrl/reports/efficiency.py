@@ -10,9 +10,10 @@ import numpy as np
 
 from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.reports.metrics import Array, Metrics, Series, find_runs, group, over, read_metrics, replicas
-from lightning_pbrl.reports.panels import PALETTE, Panel, draw_sheet, label, thousands, write_table
+from lightning_pbrl.reports.panels import PALETTE, Panel, draw_sheet, label, thousands
 from lightning_pbrl.reports.plot import AXIS, FRACTIONS, STYLES, X_AXES
 from lightning_pbrl.reports.statistics import bootstrap_interval, iqm, mean
+from lightning_pbrl.reports.tables import write_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

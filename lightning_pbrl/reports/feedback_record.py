@@ -3,8 +3,10 @@
 One file of plain tables, ``feedback.npz``. Its rows carry the number of their round, so that each table can be read alone:
 
 - ``round``, ``updates``, ``env_steps``, ``pairs``, ``ratings``, ``pearson_step``, (K,): one row per :class:`Record`;
-- ``clip_true``, ``clip_predicted``, ``clip_spread``, ``clip_new``, (M,): the clips of every :class:`Sample`;
+- ``clip_true``, ``clip_predicted``, ``clip_spread``, ``clip_new``, ``clip_rating_score``, (M,): the clips of every
+  :class:`Sample`;
 - ``pair_probability``, ``pair_score``, (M / 2,): the pairs that those clips make;
+- ``step_true``, ``step_learned``, (S,): the single :class:`Steps`;
 - ``question_kind``, ``question_true`` ..., (Q, ...): the :class:`Questions` of every round.
 
 Everything predicted was predicted before the round's answers were learned from: it tests the model, not its memory.
@@ -37,9 +39,10 @@ class Questions(NamedTuple):
     Attributes:
         kind: :data:`PAIR` or :data:`RATING`, (Q,), int64.
         true: undiscounted true returns of the clips, environment units, (Q, 2); NaN where unknown, or where there is no clip.
-        predicted: predicted returns before the answer, mean over members or draws, (Q, 2).
+        predicted: predicted returns before the answer, mean over members, (Q, 2).
         probability: predicted P(second preferred) of a pair, mean over members or draws, (Q,); NaN for ratings.
-        score: information of a pair, bits; of a rating the spread of the predicted return; (Q,). NaN with a single member.
+        score: information of the answer, bits; of a rating by a model that does not say how likely each one is, the spread of
+            the predicted return; (Q,). NaN with a single member that draws nothing.
         rating: predicted rating before the answer, rating units, (Q,); NaN for pairs, and where a model has no scale of ratings.
         value: the answer: P(second preferred), or the rating, (Q,); NaN where there is none.
         status: values of :class:`~lightning_pbrl.data.feedback.Status`, (Q,), int64.
@@ -76,17 +79,19 @@ class Sample(NamedTuple):
 
     Attributes:
         true: undiscounted true return, environment units, (n,); NaN where unknown.
-        predicted: predicted return, mean over members or draws, (n,).
-        spread: its standard deviation over them (divisor E), (n,); NaN with a single one.
+        predicted: predicted return, mean over members, (n,).
+        spread: its standard deviation over members or draws (divisor their number), (n,); NaN with a single one.
         new: whether the clip began since the record before, (n,), bool.
-        probability: predicted P(second preferred) of the clips 2i and 2i + 1, (n / 2,).
-        score: information of that question, bits, (n / 2,); NaN with a single member.
+        rating_score: information of a rating of the clip, bits, (n,); NaN for a model that does not say how likely each one is.
+        probability: predicted P(second preferred) of the clips 2i and 2i + 1, mean over members or draws, (n / 2,).
+        score: information of that question, bits, (n / 2,); NaN with a single member that draws nothing.
     """
 
     true: Array
     predicted: Array
     spread: Array
     new: Array
+    rating_score: Array
     probability: Array
     score: Array
 
@@ -94,6 +99,21 @@ class Sample(NamedTuple):
     def join(parts: Sequence[Sample]) -> Sample:
         """The clips and pairs of all parts, at least one, in order."""
         return Sample(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+class Steps(NamedTuple):
+    """Random single steps, s of them.
+
+    Attributes:
+        true: true reward, environment units, (s,); NaN where unknown.
+        learned: the reward that policies get, (s,).
+    """
+
+    true: Array
+    learned: Array
+
+
+NO_STEPS = Steps(_NO_NUMBER, _NO_NUMBER)
 
 
 class Record(NamedTuple):
@@ -105,9 +125,10 @@ class Record(NamedTuple):
         env_steps: env steps so far; 0 for methods that do not act.
         pairs: pairs that the model had been asked to learn from.
         ratings: ratings, likewise.
-        pearson_step: correlation of true and learned reward over the steps of the sample; NaN if unknown.
+        pearson_step: correlation of true and learned reward over steps of the sample; NaN if unknown.
         sample: random clips.
         questions: what the round asks.
+        steps: some of the steps that ``pearson_step`` is of; none where a reward depends on more than its step.
     """
 
     round: int
@@ -118,12 +139,15 @@ class Record(NamedTuple):
     pearson_step: float
     sample: Sample
     questions: Questions = NO_QUESTIONS
+    steps: Steps = NO_STEPS
 
 
 COUNTS = ("round", "updates", "env_steps", "pairs", "ratings")
 """Whole numbers of a record."""
-CLIP, PAIRED = Sample._fields[:4], Sample._fields[4:]
+CLIP, PAIRED = Sample._fields[:5], Sample._fields[5:]
 """Fields of a sample that have a row per clip, and per pair of clips."""
+LATER = (("question", "rating"), ("clip", "rating_score"))
+"""Columns that older files lack: they are read as NaN."""
 
 
 def write_records(folder: str | Path, records: Sequence[Record]) -> Path:
@@ -139,6 +163,7 @@ def write_records(folder: str | Path, records: Sequence[Record]) -> Path:
         ("clip", CLIP, [record.sample for record in records]),
         ("pair", PAIRED, [record.sample for record in records]),
         ("question", Questions._fields, [record.questions for record in records]),
+        ("step", Steps._fields, [record.steps for record in records]),
     ):
         sizes = [len(getattr(table, fields[0])) for table in tables]
         arrays[f"{prefix}_round"] = np.repeat(number, sizes)
@@ -162,9 +187,13 @@ def read_records(path: str | Path) -> list[Record]:
         rounds = arrays["round"]
         if (np.diff(rounds) <= 0).any():
             raise ValueError("rounds are not in order")
-        clips, pairs, questions = (
-            zip(*(_split(arrays, prefix, name, rounds) for name in fields), strict=True)
-            for prefix, fields in (("clip", CLIP), ("pair", PAIRED), ("question", Questions._fields))
+        for prefix, name in LATER:
+            arrays.setdefault(f"{prefix}_{name}", np.full(len(arrays[f"{prefix}_round"]), np.nan, np.float32))
+        if "step_round" not in arrays:
+            arrays |= {"step_round": _NONE, **{f"step_{name}": column for name, column in NO_STEPS._asdict().items()}}
+        tables = (("clip", CLIP), ("pair", PAIRED), ("question", Questions._fields), ("step", Steps._fields))
+        clips, pairs, questions, steps = (
+            zip(*(_split(arrays, prefix, name, rounds) for name in fields), strict=True) for prefix, fields in tables
         )
         return [
             Record(
@@ -172,8 +201,9 @@ def read_records(path: str | Path) -> list[Record]:
                 pearson_step=float(arrays["pearson_step"][i]),
                 sample=Sample(*clip, *pair),
                 questions=Questions(*asked),
+                steps=Steps(*some),
             )
-            for i, (clip, pair, asked) in enumerate(zip(clips, pairs, questions, strict=True))
+            for i, (clip, pair, asked, some) in enumerate(zip(clips, pairs, questions, steps, strict=True))
         ]
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({error}); remove it, a further fit writes it anew.") from error

@@ -15,6 +15,7 @@ from lightning_pbrl.reports.panels import Panel, draw_sheet, write_tables
 
 OF_CLIPS = (
     return_panels.returns_scatter,
+    return_panels.steps_scatter,
     return_panels.true_histogram,
     return_panels.predicted_histogram,
     return_panels.binned_correlation,

@@ -1,8 +1,8 @@
 """Two kinds of question in one budget: how many of each were asked, in which share, and what each was worth by then.
 
 Drawn from what mixing strategies log: ``labels/pair``, ``labels/rating`` (asked so far), ``query/share_pair`` (the share of pairs
-in them), ``query/target_share`` (the share wanted), ``query/score_pair``, ``query/score_rating`` (bits per unit of cost, mean
-over the pool). A picture is drawn where its metrics were logged.
+in them), ``query/target_share`` (the share wanted in a round), ``query/score_pair``, ``query/score_rating`` (bits per unit of
+cost, mean over the pool). A picture is drawn where its metrics were logged.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.reports.efficiency import held
-from lightning_pbrl.reports.feedback_record import FILE, read_records
+from lightning_pbrl.reports.efficiency import Count, held
+from lightning_pbrl.reports.feedback_record import FILE, PAIR, RATING, read_records
 from lightning_pbrl.reports.metrics import Array, Metrics, Run, Series, find_runs, group, over, read_metrics
-from lightning_pbrl.reports.panels import BLUE, ORANGE, SIZE, Panel, label, legend, thousands, write_table
+from lightning_pbrl.reports.panels import BLUE, ORANGE, SIZE, Panel, label, legend, thousands
 from lightning_pbrl.reports.plot import X_AXES, new_figure, save_figure
 from lightning_pbrl.reports.statistics import bootstrap_interval, mean
+from lightning_pbrl.reports.tables import write_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,87 +39,121 @@ def seed_metrics(run: Run) -> Metrics:
     if not set(LABELS) & set(metrics) and (run.path / FILE).is_file():
         records = {record.updates: record for record in read_records(run.path / FILE)}  # the later of two at one update
         step = np.array(sorted(records), np.float64)
-        for name, field in zip(LABELS, ("pairs", "ratings"), strict=True):
-            metrics[name] = Series(step, np.array([getattr(records[int(at)], field) for at in step], np.float64))
+        for name, field, kind in zip(LABELS, ("pairs", "ratings"), (PAIR, RATING), strict=True):
+            now = [getattr(record, field) + (record.questions.kind == kind).sum() for _, record in sorted(records.items())]
+            metrics[name] = Series(step, np.array(now, np.float64))
     return metrics
 
 
-def together(seeds: Sequence[Metrics], names: Sequence[str]) -> tuple[str, Array, list[Array]] | None:
-    """Metrics of all seeds that have them all, against env steps or else labels.
+def together(seeds: Sequence[Metrics], names: Sequence[str], count: Count | None = None) -> tuple[str, Array, list[Array]] | None:
+    """Metrics of all seeds that have them all, against ``count``; against env steps or else labels when None.
 
     Returns:
         What they are counted in, points (m,), and of each metric the values (seeds, m); None where nobody has them.
     """
-    having = [metrics for metrics in seeds if all(name in metrics for name in names)]
+    needed = [*names, count] if count else names
+    having = [metrics for metrics in seeds if all(name in metrics for name in needed)]
     if not having:
         return None
-    count = next((name for name in ("env_steps", "labels") if all(name in metrics for metrics in having)), "step")
-    curves = [m[name] if count == "step" else over(m, name, count) for name in names for m in having]
+    known = [name for name in ("env_steps", "labels") if all(name in metrics for metrics in having)]
+    axis = count or (known[0] if known else "step")
+    curves = [m[name] if axis == "step" else over(m, name, axis) for name in names for m in having]
     x, values = held(curves)
-    return (count, x, list(np.split(values, len(names)))) if len(x) else None
+    return (axis, x, list(np.split(values, len(names)))) if len(x) else None
 
 
-def labels_panel(seeds: Sequence[Metrics], title: str = "") -> Panel | None:
-    """Questions of each kind asked so far, stacked, mean over seeds."""
-    found = together(seeds, LABELS)
+def labels_panel(seeds: Sequence[Metrics], title: str = "", count: Count | None = None) -> Panel | None:
+    """Questions of each kind asked so far, stacked, mean over seeds with the interval of each kind on top of its layer."""
+    found = together(seeds, LABELS, count)
     if found is None:
         return None
-    count, x, values = found
+    axis, x, values = found
     means = [mean(part, axis=0) for part in values]
+    spreads = [bootstrap_interval([part], mean) for part in values]
 
     def draw(axes: Axes) -> None:
+        step: Literal["post"] | None = None if axis == "labels" else "post"  # against labels both grow between the points
         names = [f"{kind}s, {part[-1]:,.0f}" for (kind, _), part in zip(KINDS, means, strict=True)]
-        axes.stackplot(x, *means, labels=names, colors=[colour for _, colour in KINDS], alpha=0.6, step="post")
+        axes.stackplot(x, *means, labels=names, colors=[colour for _, colour in KINDS], alpha=0.6, step=step)
+        base = np.zeros(len(x))
+        for middle, (low, high) in zip(means, spreads, strict=True):
+            if np.isfinite(low).all():
+                axes.fill_between(x, base + low, base + high, color="0.2", alpha=0.35, linewidth=0, step=step)
+                axes.plot(x, base + middle, drawstyle=f"steps-{step}" if step else "default", color="0.2", linewidth=1.0)
+            base = base + middle
         axes.xaxis.set_major_formatter(thousands)
         axes.margins(x=0)
         axes.legend(fontsize="x-small", loc="upper left")
-        label(axes, X_AXES[count], "questions asked so far", title)
+        label(axes, X_AXES[axis], "questions asked so far", title)
 
-    return Panel("labels", {count: x, "pair": means[0], "rating": means[1], "total": means[0] + means[1]}, draw)
+    table = {axis: x, **_columns(means, spreads), "total": means[0] + means[1]}
+    return Panel("labels", table, draw)
 
 
-def share_panel(seeds: Sequence[Metrics], title: str = "") -> Panel | None:
-    """Share of pairs among the questions asked so far, with its interval over seeds, and the share that is wanted."""
-    found = together(seeds, (SHARE,))
-    if found is None:
+def _columns(means: Sequence[Array], spreads: Sequence[tuple[Array, Array]]) -> dict[str, Array]:
+    """Mean and ends of the interval of each kind."""
+    table: dict[str, Array] = {}
+    for (kind, _), middle, (low, high) in zip(KINDS, means, spreads, strict=True):
+        table |= {kind: middle, f"{kind}_low": low, f"{kind}_high": high}
+    return table
+
+
+def share_panel(seeds: Sequence[Metrics], title: str = "", count: Count | None = None) -> Panel | None:
+    """Share of pairs among the questions asked so far, with its interval over seeds, and the share that is wanted.
+
+    The wanted share is that of a round alone, the share asked that of all rounds so far.
+    """
+    asked, wanted = together(seeds, (SHARE,), count), together(seeds, (TARGET,), count)
+    logged = [found for found in (asked, wanted) if found is not None]
+    if not logged:
         return None
-    count, x, (values,) = found
-    middle, (low, high) = mean(values, axis=0), bootstrap_interval([values], mean)
-    wanted = together(seeds, (SHARE, TARGET))
-    target = np.full(len(x), np.nan)
-    if wanted is not None:
-        at = np.searchsorted(wanted[1], x, side="right") - 1
-        target = np.where(at >= 0, mean(wanted[2][1], axis=0)[at], np.nan)
+    axis, x = logged[0][0], np.unique(np.concatenate([found[1] for found in logged]))
+    (share, low, high), (target, target_low, target_high) = (_by_then(found, x) for found in (asked, wanted))
 
     def draw(axes: Axes) -> None:
-        axes.plot(x, middle, color=BLUE, marker=".", label=f"asked (n = {len(values)})")
-        axes.fill_between(x, low, high, color=BLUE, alpha=0.2, linewidth=0)
-        if np.isfinite(target).any():
-            axes.plot(x, target, color="0.2", linestyle="--", linewidth=1.2, label="wanted")
+        if asked is not None:
+            axes.plot(x, share, color=BLUE, marker=".", label=f"asked (n = {len(asked[2][0])})")
+            axes.fill_between(x, low, high, color=BLUE, alpha=0.2, linewidth=0)
+        if wanted is not None:
+            text = f"wanted (n = {len(wanted[2][0])})"
+            axes.plot(x, target, color="0.2", linestyle="--", marker=".", markersize=3, linewidth=1.2, label=text)
+            axes.fill_between(x, target_low, target_high, color="0.2", alpha=0.15, linewidth=0)
         axes.set_ylim(-0.03, 1.03)
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_formatter(thousands)
         legend(axes)
-        label(axes, X_AXES[count], "share of pairs", title)
+        label(axes, X_AXES[axis], "share of pairs", title)
 
-    return Panel("share", {count: x, "share": middle, "low": low, "high": high, "target": target}, draw)
+    columns = {"share": share, "low": low, "high": high, "target": target, "target_low": target_low, "target_high": target_high}
+    return Panel("share", {axis: x, **columns}, draw)
 
 
-def information_panel(seeds: Sequence[Metrics], title: str = "") -> Panel | None:
+def _by_then(found: tuple[str, Array, list[Array]] | None, x: Array) -> tuple[Array, Array, Array]:
+    """Mean over seeds of what :func:`together` has found and its interval, as known at ``x``, three of (m,); NaN outside."""
+    if found is None:
+        return (np.full(len(x), np.nan),) * 3
+    values = found[2][0]
+    curves = mean(values, axis=0), *bootstrap_interval([values], mean)
+    at, inside = np.searchsorted(found[1], x, side="right") - 1, (x >= found[1][0]) & (x <= found[1][-1])
+    middle, low, high = (np.where(inside, curve[at], np.nan) for curve in curves)
+    return middle, low, high
+
+
+def information_panel(seeds: Sequence[Metrics], title: str = "", count: Count | None = None) -> Panel | None:
     """What a question of each kind is worth, bits per unit of cost, mean over the pool and over seeds."""
-    return _information(seeds, title, normalised=False)
+    return _information(seeds, title, count, normalised=False)
 
 
-def normalised_panel(seeds: Sequence[Metrics], title: str = "") -> Panel | None:
+def normalised_panel(seeds: Sequence[Metrics], title: str = "", count: Count | None = None) -> Panel | None:
     """The same, every seed's series divided by its own largest value: which kind fades first."""
-    return _information(seeds, title, normalised=True)
+    return _information(seeds, title, count, normalised=True)
 
 
-def _information(seeds: Sequence[Metrics], title: str, normalised: bool) -> Panel | None:
-    found = together(seeds, SCORES)
+def _information(seeds: Sequence[Metrics], title: str, count: Count | None, normalised: bool) -> Panel | None:
+    found = together(seeds, SCORES, count)
     if found is None:
         return None
-    count, x, values = found
+    axis, x, values = found
     if normalised:
         largest = [part.max(1, keepdims=True) for part in values]
         values = [part / np.where(top > 0, top, 1.0) for part, top in zip(values, largest, strict=True)]
@@ -134,33 +169,34 @@ def _information(seeds: Sequence[Metrics], title: str, normalised: bool) -> Pane
         axes.xaxis.set_major_formatter(thousands)
         legend(axes)
         unit = "information (share of its largest)" if normalised else "information (bits per unit of cost)"
-        label(axes, X_AXES[count], unit, title)
+        label(axes, X_AXES[axis], unit, title)
 
-    table = {count: x}
-    for (kind, _), middle, (low, high) in zip(KINDS, means, spreads, strict=True):
-        table |= {kind: middle, f"{kind}_low": low, f"{kind}_high": high}
+    table = {axis: x, **_columns(means, spreads)}
     return Panel("information-normalised" if normalised else "information", table, draw)
 
 
 PANELS = (labels_panel, share_panel, information_panel, normalised_panel)
 
 
-def plot_mix(run_paths: str | Path | Iterable[str | Path], out: str | Path) -> Path:
+def plot_mix(run_paths: str | Path | Iterable[str | Path], out: str | Path, count: Count | None = None) -> Path:
     """How strategies shared their budget out, one row per stage; the numbers as CSV beside the picture.
 
     Args:
         run_paths: run folders, or folders that hold some.
         out: the figure; its ending chooses the format (png, pdf, svg).
+        count: against what; None draws env steps, and labels for runs that do not act.
 
     Raises:
-        UserError: when no run is found, or none has asked.
+        UserError: when no run is found, or none has asked, or none has logged ``count``.
     """
     rows: list[tuple[str, list[Panel]]] = []
     for name, runs in group(find_runs(run_paths)).items():
         seeds = [seed_metrics(run) for run in runs]
-        made = [panel for make in PANELS if (panel := make(seeds, name)) is not None]
+        made = [panel for make in PANELS if (panel := make(seeds, name, count)) is not None]
         if made:
             rows.append((name, made))
+    if not rows and count:
+        raise UserError(f"None of these runs has logged how it mixed together with {X_AXES[count]}: leave --x out.")
     if not rows:
         raise UserError(
             f"None of these runs has logged {LABELS[0]} or {SHARE}, and none has a {FILE}: mixing strategies log them as they "

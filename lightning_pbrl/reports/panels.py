@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.reports.feedback_numbers import even_edges
 from lightning_pbrl.reports.plot import new_figure, save_figure
+from lightning_pbrl.reports.tables import write_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,16 +62,6 @@ def write_tables(panels: Sequence[Panel], out: str | Path) -> list[Path]:
         UserError: when a file cannot be written.
     """
     return [write_table(panel.table, Path(out).with_name(f"{Path(out).stem}-{panel.name}.csv")) for panel in panels]
-
-
-def write_table(table: Mapping[str, Sequence[Any] | Array], path: Path) -> Path:
-    """Columns of one length as CSV with a header; numbers that are not known are empty cells."""
-    with replacing(path) as part, part.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(table)
-        for row in zip(*table.values(), strict=True):
-            writer.writerow(["" if isinstance(cell, float | np.floating) and cell != cell else cell for cell in row])
-    return path
 
 
 # Drawing -----------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.reports.metrics import Array, Metrics, Series, find_runs, group, over, read_metrics, replicas
 from lightning_pbrl.reports.statistics import bootstrap_interval, mean
-from lightning_pbrl.reports.tables import print_comparison, summary_table
+from lightning_pbrl.reports.tables import print_comparison, summary_table, write_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,8 +61,34 @@ def learning_curve(metrics: Metrics, out: str | Path, title: str = "") -> Path |
     return save_figure(figure, out, title)
 
 
+class Curve(NamedTuple):
+    """One metric of one stage over its seeds.
+
+    Attributes:
+        stage: its name.
+        number: of the stage among those that are drawn: it keeps its colour in every panel.
+        seeds: how many runs or replicas, n.
+        x_is: what ``x`` counts, a key of :data:`X_AXES`.
+        x: (m,).
+        middle: mean over the seeds, (m,).
+        low: lower end of its 95 % bootstrap interval, (m,); NaN for one seed.
+        high: upper end, (m,).
+    """
+
+    stage: str
+    number: int
+    seeds: int
+    x_is: str
+    x: Array
+    middle: Array
+    low: Array
+    high: Array
+
+
 def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: str | None = None) -> Path:
     """Learning curves with one line per stage: mean over seeds, shaded 95 % bootstrap interval of that mean.
+
+    The numbers of every panel are written beside the picture, as ``<picture>-<metric>.csv``.
 
     Seeds (run folders ``seed<k>``, or replicas within a run) that were evaluated at different points are joined
     linearly and drawn where all of them have values. A stage with one seed has no shade.
@@ -86,23 +112,46 @@ def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: 
     else:
         raise UserError(f"No run has logged the metric {metric!r}: {nearest(metric, logged)}")
     figure, panels = new_figure(len(names))
+    tables: dict[str, list[Curve]] = {}
     for axes, name in zip(panels, names, strict=True):
-        x_axis = X_AXES["step"]
-        for number, (label, seeds) in enumerate(groups):  # a stage keeps its colour in every panel
-            curves = [_curve(metrics, replica) for metrics in seeds for replica in replicas(metrics, name)]
-            if not curves:
-                continue
-            x, values = aligned(curves)
-            x_axis = X_AXES[next(_count(metrics, name) for metrics in seeds if name in metrics)]
-            style = STYLES[number // 10 % len(STYLES)]
-            axes.plot(x, mean(values, axis=0), style, color=f"C{number}", marker=".", label=f"{label} (n = {len(curves)})")
-            if len(curves) > 1 and len(x):
-                axes.fill_between(x, *bootstrap_interval([values], mean), color=f"C{number}", alpha=0.2, linewidth=0)
-        _decorate(axes, name, x_axis)
+        curves = tables[name] = _curves_of(groups, name)
+        for c in curves:
+            style = STYLES[c.number // 10 % len(STYLES)]
+            axes.plot(c.x, c.middle, style, color=f"C{c.number}", marker=".", label=f"{c.stage} (n = {c.seeds})")
+            if c.seeds > 1 and len(c.x):
+                axes.fill_between(c.x, c.low, c.high, color=f"C{c.number}", alpha=0.2, linewidth=0)
+        _decorate(axes, name, X_AXES[curves[-1].x_is])
     lines = {str(line.get_label()): line for axes in panels for line in axes.get_lines()}
     columns = 2 * min(len(panels), 3)
     figure.legend(lines.values(), lines, loc="outside lower center", ncols=columns, fontsize="small")
-    return save_figure(figure, out, "mean over seeds, 95 % bootstrap interval")
+    drawn = save_figure(figure, out, "mean over seeds, 95 % bootstrap interval")
+    for name, curves in tables.items():
+        slug = name.replace("/", "-").replace("_", "-")
+        write_table(_columns(curves), drawn.with_name(f"{drawn.stem}-{slug}.csv"))
+    return drawn
+
+
+def _curves_of(groups: Sequence[tuple[str, Sequence[Metrics]]], name: str) -> list[Curve]:
+    """A metric of every stage that has logged it."""
+    found = []
+    for number, (stage, seeds) in enumerate(groups):
+        curves = [_curve(metrics, replica) for metrics in seeds for replica in replicas(metrics, name)]
+        if not curves:
+            continue
+        x, values = aligned(curves)
+        low, high = bootstrap_interval([values], mean) if len(x) else (x, x)
+        count = next(_count(metrics, name) for metrics in seeds if replicas(metrics, name))
+        found.append(Curve(stage, number, len(curves), count, x, mean(values, axis=0), low, high))
+    return found
+
+
+def _columns(curves: Sequence[Curve]) -> dict[str, Array]:
+    """The points of all stages below each other; ``x_is`` says what ``x`` counts."""
+    sizes = [len(curve.x) for curve in curves]
+    words = {"group": "stage", "seeds": "seeds", "x_is": "x_is"}
+    named = {name: np.repeat([getattr(curve, field) for curve in curves], sizes) for name, field in words.items()}
+    points = {"x": "x", "mean": "middle", "low": "low", "high": "high"}
+    return named | {name: np.concatenate([getattr(curve, field) for curve in curves]) for name, field in points.items()}
 
 
 def aligned(curves: Sequence[Series]) -> tuple[Array, Array]:

@@ -67,11 +67,14 @@ def pair_scores(records: Sequence[Record]) -> Panel | None:
 
 
 def rating_scores(records: Sequence[Record]) -> Panel | None:
-    """Spread of the predicted return of random clips and of those that were rated last."""
+    """Information of a rating of random clips and of those that were rated last; their spread, for a model without it."""
     found = newest(records, RATING)
     if found is None:
         return None
-    return _scores("rating-scores", found[0].spread, found[1].score, SPREAD, "clips", ORANGE)
+    sample, asked = found
+    in_bits = bool(np.isfinite(sample.rating_score).any())
+    random, axis = (sample.rating_score, BITS) if in_bits else (sample.spread, SPREAD)
+    return _scores("rating-scores", random, asked.score, axis, "clips", ORANGE)
 
 
 def _scores(name: str, random: Array, chosen: Array, axis: str, what: str, colour: str) -> Panel | None:

@@ -22,6 +22,7 @@ from lightning_pbrl.reports.panels import (
     histogram_edges,
     histogram_table,
     label,
+    legend,
     number,
     shares,
     thousands,
@@ -63,6 +64,24 @@ def returns_scatter(record: Record) -> Panel | None:
         axes.legend(fontsize="x-small", framealpha=0.7)
 
     return Panel("returns", {"true": true, "predicted": predicted, "spread": record.sample.spread, "new": new.astype(int)}, draw)
+
+
+def steps_scatter(record: Record) -> Panel | None:
+    """Learned against true reward of single steps, with the least-squares line and r."""
+    true, learned = record.steps
+    if not np.isfinite(true).any():
+        return None
+    slope, intercept = line(true, learned)
+
+    def draw(axes: Axes) -> None:
+        axes.scatter(true, learned, s=9, color=BLUE, alpha=0.5, linewidths=0, label=f"steps (n = {len(true)})")
+        if slope == slope:
+            ends = np.array([np.nanmin(true), np.nanmax(true)])
+            axes.plot(ends, intercept + slope * ends, color=ORANGE, linewidth=1.6, label=f"fit, slope {number(slope)}")
+        label(axes, "true reward of a step", "learned reward of a step", f"single steps: r = {number(record.pearson_step)}")
+        legend(axes)
+
+    return Panel("steps", {"true": true, "learned": learned}, draw)
 
 
 def true_histogram(record: Record) -> Panel | None:

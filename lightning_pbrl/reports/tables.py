@@ -1,12 +1,14 @@
-"""Tables of final figures over seeds: on the terminal, as CSV, as Markdown."""
+"""Tables: final figures over seeds on the terminal, as CSV, as Markdown; the numbers behind a picture as CSV."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
@@ -18,8 +20,16 @@ from lightning_pbrl.reports.statistics import Summary, summarise
 DEFAULT_METRICS = ("success_rate", "return_mean", "normalized_score", "accuracy", "return_pearson", "clear_ratio", "auc")
 """Metrics by the last part of their names, so that ``test/success_rate`` and ``eval/success_rate`` share a row."""
 
+OTHERWISE = ("teacher/clear_ratio", "embedding/auc_asked")
+"""Metrics of runs that have none of these."""
+
 LAST_EVALUATIONS = 5
 """Evaluations averaged for a run that was not tested: a single one is noisy, more would reach back into learning."""
+
+EVALUATED = ("eval", "pref", "embedding")
+"""First parts of the names of what is measured again at every evaluation."""
+LAST = "last logged"
+"""Where figures come from that are no evaluation's."""
 
 HEADER = ("stage", "metric", "source", "seeds", "mean", "std", "iqm", "ci_low", "ci_high")
 
@@ -33,8 +43,8 @@ class Row(NamedTuple):
 
     Attributes:
         stage: name of the stage.
-        metric: last part of the metric's name.
-        source: "test" (results.json), "last 5 evals" (mean of the last evaluations) or "final eval".
+        metric: the metric as it was asked for.
+        source: "test" (results.json), "last 5 evals" (mean of the last evaluations), "final eval", or "last logged".
         summary: the figures over seeds.
     """
 
@@ -47,28 +57,36 @@ class Row(NamedTuple):
 def finals(runs: Sequence[Run], metric: str) -> dict[str, list[float]]:
     """Final values of a metric per seed, by where they come from.
 
-    Test results when every run has been tested; else the mean of the last evaluations, and the final one alone.
+    Test results when every run has been tested; else the mean of the last evaluations, and the final one alone. Of what no
+    evaluation measures, the value that was logged last.
 
     Args:
         runs: the seeds of one stage.
-        metric: last part of its name, for instance ``success_rate``.
+        metric: its name, such as ``eval/success_rate`` (which a test calls ``test/success_rate``) or ``train/return_mean``; or
+            the last part alone, ``success_rate``, for what evaluations and tests measure.
     """
+    kind, rest = metric.split("/", 1) if "/" in metric else ("", metric)
+    kinds = [kind] if kind else ["test", "pref", "teacher", "embedding"]
     tested: list[list[float]] = []
     for run in runs:
         results = read_results(run.path)
         values = {} if results is None else results["metrics"]
-        names = [name for prefix in ("test", "pref", "teacher", "embedding") if (name := f"{prefix}/{metric}") in values]
+        names = [name for each in kinds if (name := f"{'test' if each == 'eval' else each}/{rest}") in values]
         tested.append([float(values[key]) for name in names[:1] for key in replicas(values, name)])
     if all(tested):
         return {"test": [value for seeds in tested for value in seeds]}
-    averaged, final = [], []
+    kinds = [each for each in EVALUATED if kind in ("", each)]
+    averaged, final, last = list[float](), list[float](), list[float]()
     for run in runs:
         metrics = read_metrics(run.path)
-        names = [name for prefix in ("eval", "pref", "embedding") if (name := f"{prefix}/{metric}") in metrics]
+        names = [name for each in kinds if (name := f"{each}/{rest}") in metrics]
         for key in replicas(metrics, names[0]) if names else []:
             averaged.append(float(metrics[key].value[-LAST_EVALUATIONS:].mean()))
             final.append(float(metrics[key].value[-1]))
-    return {f"last {LAST_EVALUATIONS} evals": averaged, "final eval": final} if final else {}
+        last += [float(metrics[key].value[-1]) for key in replicas(metrics, metric)]
+    if final:
+        return {f"last {LAST_EVALUATIONS} evals": averaged, "final eval": final}
+    return {LAST: last} if last else {}
 
 
 def summary(
@@ -78,31 +96,37 @@ def summary(
 
     Args:
         run_paths: run folders, or folders that hold some.
-        metrics: last parts of metric names (a prefix such as ``eval/`` is ignored); :data:`DEFAULT_METRICS` when None.
+        metrics: their names, or the last parts alone, see :func:`finals`; :data:`DEFAULT_METRICS` when None.
         stages: which stages, in this order; all when empty.
 
     Raises:
         UserError: when no run is found, or none has any of the metrics.
     """
-    groups, names = group(find_runs(run_paths)), DEFAULT_METRICS if metrics is None else metrics
-    rows = [
-        Row(stage, name, source, summarise([values]))
-        for stage in (stages or groups)
-        if stage in groups
-        for name in dict.fromkeys(metric.rsplit("/", 1)[-1] for metric in names)
-        for source, values in finals(groups[stage], name).items()
-    ]
-    if not rows:
-        raise UserError(f"None of these runs has a value of {', '.join(names)} yet; evaluate or test them first.")
-    return rows
+    groups = group(find_runs(run_paths))
+    for names in (DEFAULT_METRICS, OTHERWISE) if metrics is None else (metrics,):
+        rows = [
+            Row(stage, name, source, summarise([values]))
+            for stage in (stages or groups)
+            if stage in groups
+            for name in dict.fromkeys(names)
+            for source, values in finals(groups[stage], name).items()
+        ]
+        if rows:
+            return rows
+    wanted = ", ".join(DEFAULT_METRICS if metrics is None else metrics)
+    raise UserError(f"None of these runs has a value of {wanted} yet; evaluate or test them first.")
 
 
 def summary_table(run_paths: str | Path | Iterable[str | Path], metrics: Sequence[str] | None = None) -> Table:
     """Seeds, mean, standard deviation, interquartile mean and its 95 % bootstrap interval, for the terminal."""
-    table = Table(title="Final figures over seeds", caption="n seeds; IQM: interquartile mean, 95 % bootstrap interval")
+    rows = summary(run_paths, metrics)
+    logged = [row.metric for row in rows if row.source == LAST]
+    title = f"Last logged values of {', '.join(dict.fromkeys(logged))}" if len(logged) == len(rows) else "Final figures"
+    wrapped = 2 if any("/" in row.metric for row in rows) else 1  # columns of long names
+    table = Table(title=f"{title} over seeds", caption="n seeds; IQM: interquartile mean, 95 % bootstrap interval")
     for number, name in enumerate(("stage", "metric", "source", "n", "mean ± std", "IQM [95 % interval]")):
-        table.add_column(name, justify="left" if number < 3 else "right", no_wrap=number > 0, overflow="fold")  # long names wrap
-    for row in summary(run_paths, metrics):
+        table.add_column(name, justify="left" if number < 3 else "right", no_wrap=number >= wrapped, overflow="fold")
+    for row in rows:
         s = row.summary
         spread = f"{number_text(s.mean)} ± {number_text(s.std)}"
         table.add_row(row.stage, row.metric, row.source, str(s.n), spread, f"{number_text(s.iqm)} {interval_text(s.low, s.high)}")
@@ -117,6 +141,16 @@ def write_csv(rows: Sequence[Row], path: str | Path) -> Path:
         for stage, metric, source, s in rows:
             writer.writerow([stage, metric, source, s.n, s.mean, s.std, s.iqm, s.low, s.high])
     return Path(path)
+
+
+def write_table(table: Mapping[str, Sequence[Any] | npt.NDArray[Any]], path: Path) -> Path:
+    """Columns of one length as CSV with a header; numbers that are not known are empty cells."""
+    with replacing(path) as part, part.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(table)
+        for row in zip(*table.values(), strict=True):
+            writer.writerow(["" if isinstance(cell, float | np.floating) and cell != cell else cell for cell in row])
+    return path
 
 
 def markdown(rows: Sequence[Row]) -> str:

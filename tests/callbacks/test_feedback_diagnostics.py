@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from online_toys import WalkSimulator
+from pebble_toys import SMALL_PPO
 from pebble_toys import fit as fit_pebble
 from toys import SPEC, ToyData, assert_same, make_trainer, read_csv
 
@@ -17,17 +19,24 @@ from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.callbacks.feedback_diagnostics import FeedbackDiagnostics, opinion
 from lightning_pbrl.data.feedback import Answer, Clips, Labels, Query, Status
 from lightning_pbrl.data.replay import Replay
+from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.active_rlhf import ActiveRLHF
 from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.methods.evaluation import PairEvaluation
 from lightning_pbrl.methods.ipl import IPL
 from lightning_pbrl.methods.pebble import PEBBLE
 from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.unified_reward import UnifiedReward
+from lightning_pbrl.queries.bald import BALDQuery
+from lightning_pbrl.queries.mixed import MixedQuery
 from lightning_pbrl.reports.feedback_numbers import pearson
 from lightning_pbrl.reports.feedback_record import FILE, PAIR, RATING, read_records
+from lightning_pbrl.reports.feedback_sheet import panels_of
 from lightning_pbrl.reports.metrics import read_metrics
 from lightning_pbrl.rng import stream
 from lightning_pbrl.teachers.base import Teacher
+from lightning_pbrl.teachers.mixed import MixedTeacher
 from lightning_pbrl.teachers.simulated import SimulatedTeacher
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
@@ -103,6 +112,14 @@ def test_a_record_per_round_and_one_at_the_end(trained: tuple[Any, Path]) -> Non
     assert (folder / "feedback.png").read_bytes().startswith(b"\x89PNG")  # painted before the patch above
 
 
+def test_the_end_of_a_fit_writes_the_numbers_of_its_sheet(trained: tuple[Any, Path]) -> None:
+    _, folder = trained
+    names = {panel.name for panel in panels_of(read_records(folder / FILE), read_metrics(folder))}
+    assert {"returns", "steps", "pair-scores"} <= names
+    assert {file.name for file in folder.glob("feedback-*.csv")} == {f"feedback-{name}.csv" for name in names}
+    assert len((folder / "feedback-returns.csv").read_text().splitlines()) == CLIPS + 1
+
+
 def test_the_last_record_is_what_the_model_says(trained: tuple[Any, Path]) -> None:
     method, folder = trained
     last = read_records(folder / FILE)[-1]
@@ -115,9 +132,13 @@ def test_the_last_record_is_what_the_model_says(trained: tuple[Any, Path]) -> No
     np.testing.assert_allclose(last.sample.probability, likely, rtol=1e-5)
     np.testing.assert_allclose(last.sample.score, information, rtol=1e-3, atol=1e-7)
     np.testing.assert_allclose(last.sample.true, method.source.true_returns(query).numpy().ravel())
-    rows = (query.start.flatten()[:, None] + torch.arange(LENGTH)).flatten()  # 300 steps: all of them are compared
+    assert np.isnan(last.sample.rating_score).all()  # an ensemble does not say how likely each rating is
+    rows = (query.start.flatten()[:, None] + torch.arange(LENGTH)).flatten()  # 300 steps: all of them are compared, and kept
     learned = method.combine(method.reward(method.source.features()[rows])).detach().numpy()
     assert last.pearson_step == pytest.approx(pearson(method.source.reward[rows].numpy(), learned), abs=1e-6)
+    assert sorted(last.steps.true.tolist()) == sorted(method.source.reward[rows].tolist())
+    np.testing.assert_allclose(np.sort(last.steps.learned), np.sort(learned), rtol=1e-4, atol=1e-6)
+    assert pearson(last.steps.true, last.steps.learned) == pytest.approx(last.pearson_step, abs=1e-5)  # row by row
 
 
 def test_questions_are_predicted_before_the_answer(trained: tuple[Any, Path], tmp_path: Path) -> None:
@@ -186,7 +207,76 @@ def test_pairs_and_ratings(tmp_path: Path) -> None:
         true = method.source.true_returns(Query("rating", torch.arange(3 * k, 3 * k + 3)[:, None], LENGTH))
         np.testing.assert_allclose(rated.true[:, 0], true[:, 0].numpy())
         assert np.isnan(rated.true[:, 1]).all() and np.isnan(rated.probability).all() and (rated.score > 0).all()
+        assert np.isnan(record.sample.rating_score).all()  # this model has a spread, and no probability of a rating
         assert rated.rating.tolist() == [3 * k / 2, (3 * k + 1) / 2, (3 * k + 2) / 2] and np.isnan(asked.rating[:10]).all()
+
+
+OF_SCORES = {"pair-scores", "score-against-gap", "rating-scores"}
+
+
+def fit_unified(folder: Path, clips: int = CLIPS, **settings: Any) -> Any:
+    """Three rounds of ten questions, pairs and ratings."""
+    method = UnifiedReward(SPEC, **{"hidden": (16, 16), "first_epochs": 5, "epochs": 4, "batch_size": 8, **settings})
+    ask = AskTeacher(MixedTeacher(), MixedQuery(), budget=30, per_round=10)
+    make_trainer(folder, [ask, FeedbackDiagnostics(clips)]).fit(method, ToyData())
+    return method
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"variance_head": False},
+        {"posterior": "ensemble", "ensemble_size": 3},
+        {"dropout_masks": "step"},
+        {"ratings": "rbrl"},
+    ],
+    ids=str,
+)
+def test_a_model_with_a_posterior_is_scored_by_its_draws(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """What the questions' own strategy says of them, in bits, for both kinds."""
+    method = fit_unified(tmp_path, **settings)
+    records = read_records(tmp_path / FILE)
+    for record in records:
+        asked = record.questions
+        assert all(np.isfinite(column).all() for column in (*record.sample, asked.score)) and (record.sample.spread > 0).all()
+        assert np.isfinite(asked.probability[asked.kind == PAIR]).all()
+    last, rng = records[-1].sample, stream(method.seed, "feedback", 3)
+    query = Query("pair", method.source.pool(LENGTH).draw(CLIPS, rng).view(-1, 2), LENGTH)
+    near = {"rtol": 1e-3, "atol": 1e-6}
+    np.testing.assert_allclose(last.predicted, method.returns(query).mean(0).flatten(), **near)  # without dropout
+    drawn = method.posterior(query, 20)
+    returns = drawn if drawn.dim() == 3 else drawn[..., 0]
+    np.testing.assert_allclose(last.spread, returns.std(0, correction=0).flatten(), **near)
+    np.testing.assert_allclose(last.probability, torch.sigmoid(returns[..., 1] - returns[..., 0]).mean(0), **near)
+    np.testing.assert_allclose(last.score, BALDQuery("pair").score(query, method), **near)
+    if settings.get("dropout_masks") != "step":  # whose draws depend on what else is asked about
+        clips = Query("rating", query.start.view(-1, 1), LENGTH)
+        np.testing.assert_allclose(last.rating_score, BALDQuery("rating").score(clips, method), **near)
+    panels = {panel.name: panel for panel in panels_of(records, {})}
+    assert set(panels) >= OF_SCORES
+    axes = Figure().subplots()
+    panels["rating-scores"].draw(axes)
+    assert axes.get_xlabel() == "information of the answer (bits)"
+
+
+def test_draws_do_not_touch_training(tmp_path: Path) -> None:
+    noted, plain = fit_unified(tmp_path / "noted"), fit_unified(tmp_path / "plain", clips=0)
+    assert_same(plain.state_dict(), noted.state_dict())
+    assert torch.equal(plain.labels.start, noted.labels.start) and torch.equal(plain.ratings.start, noted.ratings.start)
+    seen = [row for row in read_csv(tmp_path / "noted") if "reward/pearson" not in row]
+    assert seen == read_csv(tmp_path / "plain")
+
+
+def test_a_policy_learner_passes_on_the_draws_of_its_reward(tmp_path: Path) -> None:
+    data = OnlineDataModule(WalkSimulator(20), segment_length=5, eval_episodes=2, eval_envs=2)
+    reward = {"hidden": [16, 16], "batch_size": 8, "first_epochs": 5, "epochs": 4}
+    ask = AskTeacher(MixedTeacher(), MixedQuery(), 12, first_round=1, initial=0.5, schedule="spread")
+    method = ActiveRLHF(data.spec, reward_model=reward, **{**SMALL_PPO, "env_steps": 120})
+    make_trainer(tmp_path, [ask, FeedbackDiagnostics(CLIPS)]).fit(method, data)
+    records = read_records(tmp_path / FILE)
+    assert np.isfinite(records[0].questions.score).all() and len(records[0].questions) == 6
+    assert {panel.name for panel in panels_of(records, {})} >= OF_SCORES
 
 
 def test_without_true_rewards(tmp_path: Path) -> None:
@@ -247,7 +337,7 @@ def test_a_policy_that_learns_from_the_answers(tmp_path: Path) -> None:
     make_trainer(tmp_path, [ask, FeedbackDiagnostics(CLIPS)]).fit(IPL(SPEC, updates=20, hidden=(8,), batch_size=4), ToyData())
     records = read_records(tmp_path / FILE)
     assert len(records) == 2 and len(records[0].questions) == 10
-    assert all(math.isnan(record.pearson_step) for record in records)
+    assert all(math.isnan(record.pearson_step) and not len(record.steps.true) for record in records)
 
 
 @pytest.mark.parametrize("clips", [-1, 1])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from feedback_runs import recorded_run
+from matplotlib.figure import Figure
 from run_folders import write_policy_run, write_version
 
 from lightning_pbrl.cli import main
@@ -117,7 +118,13 @@ def test_stacked_counts_are_means_over_seeds(tmp_path):
     panel = labels_panel(seeds)
     assert panel is not None
     table = {name: np.asarray(column).tolist() for name, column in panel.table.items()}
-    assert table == {"env_steps": [0, 50], "pair": [4, 8], "rating": [6, 12], "total": [10, 20]}
+    ends = {"pair_low": [2, 6], "pair_high": [6, 10], "rating_low": [4, 10], "rating_high": [8, 14]}  # of two seeds: their values
+    assert table == {"env_steps": [0, 50], "pair": [4, 8], "rating": [6, 12], "total": [10, 20], **ends}
+    axes = Figure().subplots()
+    panel.draw(axes)
+    bands = [shade.get_paths()[0].vertices for shade in axes.collections[2:]]  # the two layers come first
+    at_0 = [sorted({y for x, y in band.tolist() if x == 0}) for band in bands]
+    assert [(ys[0], ys[-1]) for ys in at_0] == [(2, 6), (8, 12)]  # ratings lie on top of 4 pairs
     share = share_panel(seeds)
     assert share is not None
     assert np.asarray(share.table["share"]) == pytest.approx([0.4, 0.4])
@@ -125,6 +132,50 @@ def test_stacked_counts_are_means_over_seeds(tmp_path):
         0.5,
         0.5,
     ]
+
+
+def test_a_mix_of_one_seed_has_no_interval(tmp_path):
+    panel = labels_panel([seed_metrics(run_at(mixed_run(tmp_path, [0.2, 0.4])))])
+    assert panel is not None and np.isnan(np.asarray(panel.table["pair_low"])).all()
+    axes = Figure().subplots()
+    panel.draw(axes)
+    assert len(axes.collections) == 2
+
+
+def test_a_mix_against_labels(tmp_path):
+    for seed, shares in enumerate(([0.2, 0.4], [0.6, 0.4])):
+        mixed_run(tmp_path / "runs" / "mixed" / f"seed{seed}", shares)
+    main(["plot", str(tmp_path / "runs"), "--mix", "--x", "labels", "--out", str(tmp_path / "mix.png")])
+    for name in ("labels", "share", "information", "information-normalised"):
+        assert numbers(tmp_path / f"mix-{name}.csv", "labels") == [10, 20]
+    assert numbers(tmp_path / "mix-labels.csv", "total") == [10, 20]
+    recorded_run(tmp_path / "recorded")  # has logged no counts: they are those of its records, this round's questions included
+    plot_mix(tmp_path / "recorded", tmp_path / "r.png", "labels")
+    assert numbers(tmp_path / "r-labels.csv", "total") == numbers(tmp_path / "r-labels.csv", "labels") == [5, 10, 15]
+    write_policy_run(tmp_path / "policy", [0.5])
+    with pytest.raises(UserError, match="None of these runs has logged how it mixed together with env steps: leave --x out"):
+        plot_mix(tmp_path / "policy", tmp_path / "x.png", "env_steps")
+
+
+def test_a_share_that_is_wanted(tmp_path):
+    """Any run with the key is drawn, whatever else it has logged, and only as far as it was logged."""
+    rows: list[dict[str, float]] = []
+    for k, share in enumerate((0.3, 0.5)):
+        rows.append({"step": 100 * k, "query/target_share": share})
+        rows.append({"step": 100 * k + 100, "train/q_loss": 1.0, "labels": 10.0 * (k + 1)})
+    write_version(tmp_path / "target", 0, rows)
+    panel = share_panel([read_metrics(tmp_path / "target")])
+    assert panel is not None
+    assert np.asarray(panel.table["labels"]).tolist() == [10, 20] and np.isnan(panel.table["share"]).all()
+    assert np.asarray(panel.table["target"]) == pytest.approx([0.3, 0.5])
+    seeds = [read_metrics(mixed_run(tmp_path / f"seed{k}", [0.2, 0.4])) for k in range(2)]
+    del seeds[0]["query/target_share"]
+    panel = share_panel(seeds)
+    assert panel is not None
+    axes = Figure().subplots()
+    panel.draw(axes)
+    assert axes.get_legend_handles_labels()[1] == ["asked (n = 2)", "wanted (n = 1)"]
+    assert share_panel([read_metrics(asking_run(tmp_path / "pairs", [1.0]))]) is None
 
 
 def test_a_mix_and_its_tables(tmp_path, capsys):
@@ -157,7 +208,7 @@ def test_nothing_was_mixed(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--feedback", "--x", "labels"], "--x belongs to --efficiency"),
+        (["--feedback", "--x", "labels"], "--x belongs to --efficiency or --mix"),
         (["--mix", "--round", "2"], "--round belongs to --feedback"),
         (["--middle", "iqm"], "--middle belongs to --efficiency"),
         (["--mix", "--metric", "eval/return_mean"], "--metric belongs to learning curves and --efficiency"),

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from feedback_runs import NAN, both_kinds, but, floats, pairs, ratings, recorded_run, sample
+from feedback_runs import NAN, both_kinds, but, floats, pairs, ratings, recorded_run, sample, steps
 from matplotlib.figure import Figure
 from run_folders import write_policy_run
 
 from lightning_pbrl.cli import main
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports import question_panels, return_panels
-from lightning_pbrl.reports.feedback_numbers import correlation_by_bin
+from lightning_pbrl.reports.feedback_numbers import correlation_by_bin, line
 from lightning_pbrl.reports.feedback_record import FILE, NO_QUESTIONS, Questions, Record, Sample, read_records, write_records
 from lightning_pbrl.reports.feedback_sheet import panels_of, plot_feedback, write_sheet
 from lightning_pbrl.reports.metrics import read_metrics
@@ -41,9 +41,10 @@ def test_written_and_read(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [FILE]
     found = read_records(tmp_path / FILE)
     assert [len(r.questions) for r in found] == [5, 0, 1] and [len(r.sample.true) for r in found] == [40, 2, 40]
+    assert [len(r.steps.true) for r in found] == [100, 0, 0]
     for mine, theirs in zip(records, found, strict=True):
         assert mine[:5] == theirs[:5]
-        for part, other in ((mine.sample, theirs.sample), (mine.questions, theirs.questions)):
+        for part, other in zip(mine[6:], theirs[6:], strict=True):  # sample, questions and steps
             for name in part._fields:
                 np.testing.assert_array_equal(getattr(part, name), getattr(other, name))
     with np.load(tmp_path / FILE, allow_pickle=False) as file:  # plain tables that can be read alone
@@ -62,6 +63,26 @@ def test_a_damaged_file(tmp_path):
         read_records(tmp_path / FILE)
 
 
+def test_a_file_from_before_a_column_was_kept(tmp_path):
+    """What an older version has written is read, with NaN for what it did not know."""
+    write_records(tmp_path, [both_kinds(0), both_kinds(2)])
+    later = {"question_rating", "clip_rating_score", "step_round", "step_true", "step_learned"}
+    with np.load(tmp_path / FILE) as file:
+        old = {name: file[name] for name in file.files if name not in later}
+        assert later <= set(file.files)
+    np.savez(tmp_path / FILE, **old)
+    for mine, theirs in zip([both_kinds(0), both_kinds(2)], read_records(tmp_path / FILE), strict=True):
+        assert np.isnan(theirs.questions.rating).tolist() == [True] * 5 and len(theirs.steps.true) == 0
+        assert np.isnan(theirs.sample.rating_score).tolist() == [True] * 40
+        np.testing.assert_array_equal(mine.questions.score, theirs.questions.score)
+        np.testing.assert_array_equal(mine.sample.probability, theirs.sample.probability)
+    write_records(tmp_path, read_records(tmp_path / FILE))  # and a resumed run goes on with it
+    assert len(read_records(tmp_path / FILE)) == 2
+    np.savez(tmp_path / FILE, **{name: column for name, column in old.items() if name != "question_value"})
+    with pytest.raises(UserError, match=r"feedback\.npz is damaged"):
+        read_records(tmp_path / FILE)
+
+
 def test_returns_and_bins_are_those_of_the_sample():
     found = sample()
     scatter = return_panels.returns_scatter(record(0, found))
@@ -72,6 +93,18 @@ def test_returns_and_bins_are_those_of_the_sample():
     counts = table(return_panels.true_histogram(record(0, found)))
     assert sum(counts["past_clips"]) == 30 and sum(counts["new_clips"]) == 10
     assert counts["low"][0] == found.true.min() and counts["high"][-1] == found.true.max()
+
+
+def test_single_steps():
+    some = steps(60)
+    panel = return_panels.steps_scatter(record(0, sample())._replace(steps=some, pearson_step=0.876))
+    assert table(panel) == {"true": some.true.tolist(), "learned": some.learned.tolist()}
+    axes = Figure().subplots()
+    panel.draw(axes)
+    assert axes.get_title() == "single steps: r = 0.876"
+    assert axes.get_legend_handles_labels()[1] == ["steps (n = 60)", f"fit, slope {line(*some)[0]:.3g}"]
+    assert return_panels.steps_scatter(record(0, sample())) is None  # a reward that looks back
+    assert return_panels.steps_scatter(record(0, sample())._replace(steps=steps(known=False))) is None
 
 
 def test_episodes_are_joined_by_what_was_known(tmp_path):
@@ -95,6 +128,19 @@ def test_scores_of_the_last_questions():
     counts = table(question_panels.pair_scores(records))
     assert sum(counts["random_pairs"]) == 30 and sum(counts["asked"]) == 30
     assert question_panels.rating_scores(records) is None and question_panels.rated_returns(records) is None
+
+
+@pytest.mark.parametrize("in_bits", [False, True])
+def test_scores_of_ratings_are_compared_in_their_unit(in_bits):
+    found = sample(in_bits=in_bits)
+    asked = but(ratings([1, 2], [1.0, 2.0], [3.0, 4.0]), score=floats(50.0, 60.0))
+    panel = question_panels.rating_scores([record(0, found, asked)])
+    low, high = table(panel)["low"][0], table(panel)["high"][-1]
+    random = np.arange(40) if in_bits else found.spread
+    assert (low, high) == pytest.approx((random.min(), 60.0)) and sum(table(panel)["random_clips"]) == 40
+    axes = Figure().subplots()
+    panel.draw(axes)
+    assert axes.get_xlabel() == ("information of the answer (bits)" if in_bits else "spread of the predicted return")
 
 
 def test_pairs_on_a_map():
@@ -132,6 +178,7 @@ def test_calibration_of_asked_and_of_random_pairs():
         predicted=np.zeros(6),
         spread=np.zeros(6),
         new=np.zeros(6, bool),
+        rating_score=np.zeros(6),
         probability=floats(0.95, 0.95, 0.5),
         score=np.zeros(3),
     )
@@ -145,6 +192,7 @@ def test_calibration_of_asked_and_of_random_pairs():
 
 ALL = {
     "returns",
+    "steps",
     "true-histogram",
     "predicted-histogram",
     "correlation-by-bin",
@@ -177,7 +225,7 @@ def test_a_sheet_and_its_tables(tmp_path, capsys):
 def test_without_true_rewards(tmp_path):
     (out,) = plot_feedback(recorded_run(tmp_path / "run", known=False, learned_returns=False), tmp_path / "sheet.png")
     names = {file.stem.removeprefix("sheet-") for file in tmp_path.glob("sheet-*.csv")}
-    unknown = {"returns", "true-histogram", "correlation-by-bin", "episodes", "episode-correlation"}
+    unknown = {"returns", "steps", "true-histogram", "correlation-by-bin", "episodes", "episode-correlation"}
     assert names == ALL - unknown - {"score-against-gap", "rated-returns"}
     rows = read_table(tmp_path / "sheet-ratings-against-returns.csv")
     assert [float(row["return"]) for row in rows[:3]] == pytest.approx([0.1, 0.2, 0.3])  # predicted ones

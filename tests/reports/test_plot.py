@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from run_folders import write_policy_run, write_version
 
+from lightning_pbrl.cli import main
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports.metrics import Series, read_metrics
 from lightning_pbrl.reports.plot import aligned, learning_curve, plot
@@ -40,7 +41,8 @@ def test_a_line_is_the_mean_over_seeds_and_its_shade_the_interval(tmp_path, figu
     write_policy_run(tmp_path / "demo" / "bc" / "seed0", [0.1, 0.1])
     out = plot(tmp_path / "demo", tmp_path / "figures" / "plot.png")
     assert out.read_bytes().startswith(b"\x89PNG")
-    assert [file.name for file in out.parent.iterdir()] == ["plot.png"]
+    tables = ("plot-eval-return-mean.csv", "plot-eval-success-rate.csv")
+    assert {file.name for file in out.parent.iterdir()} == {"plot.png", *tables}
     success, returns = figures[0].axes
     assert success.get_xlabel() == "gradient updates"
     assert (success.get_ylabel(), returns.get_ylabel()) == (
@@ -55,6 +57,45 @@ def test_a_line_is_the_mean_over_seeds_and_its_shade_the_interval(tmp_path, figu
     (shade,) = success.collections  # one seed has none
     at_100 = [y for x, y in shade.get_paths()[0].vertices if x == 100]
     assert (min(at_100), max(at_100)) == pytest.approx((0.0, 0.2))
+
+
+def test_the_numbers_behind_the_lines(tmp_path):
+    write_policy_run(tmp_path / "demo" / "learned" / "seed0", [0.0, 0.4, 0.8])
+    write_policy_run(tmp_path / "demo" / "learned" / "seed1", [0.2, 0.6, 0.8])
+    write_policy_run(tmp_path / "demo" / "bc" / "seed0", [0.1])
+    plot(tmp_path / "demo", tmp_path / "plot.svg", "eval/success_rate")
+    assert (tmp_path / "plot-eval-success-rate.csv").read_text().splitlines() == [
+        "group,seeds,x_is,x,mean,low,high",
+        "bc,1,step,100.0,0.1,,",
+        "learned,2,step,100.0,0.1,0.0,0.2",
+        "learned,2,step,200.0,0.5,0.4,0.6",
+        "learned,2,step,300.0,0.8,0.8,0.8",
+    ]
+
+
+def test_a_metric_that_no_evaluation_measures(tmp_path, capsys):
+    """It is drawn, and its last value makes the table: of the metric that was asked for, not of one with the same last part."""
+    for seed in (0, 1):
+        rows = [{"step": 100.0 * k, "train/q_loss": 1.0, "train/return_mean": 7.0 * k + seed} for k in (1, 2)]
+        rows += [{"step": 200.0, "eval/return_mean": 900.0}, {"step": 0.0, "reward/pearson_step": 0.25}]
+        write_version(tmp_path / "demo" / "learned" / f"seed{seed}", 0, rows)
+    for name, value in (("train/return_mean", "14.5"), ("reward/pearson_step", "0.250")):
+        main(["plot", str(tmp_path / "demo"), "--metric", name, f"--out={tmp_path}/plot.png"])
+        printed = capsys.readouterr().out
+        assert f"Last logged values of {name} over seeds" in " ".join(printed.split())
+        assert value in printed and "900" not in printed
+    main(["plot", str(tmp_path / "demo"), "--metric", "eval/return_mean", f"--out={tmp_path}/plot.png"])
+    printed = capsys.readouterr().out
+    assert "900.0" in printed and "Final figures over seeds" in printed and "14.5" not in printed
+
+
+def test_what_is_drawn_by_itself_has_a_table(tmp_path, capsys):
+    write_version(tmp_path / "run", 0, [{"step": 0, "teacher/clear_ratio": 0.75}, {"step": 10, "train/q_loss": 1.0}])
+    main(["plot", str(tmp_path / "run"), f"--out={tmp_path}/plot.png"])
+    assert "0.750" in capsys.readouterr().out
+    write_version(tmp_path / "count", 0, [{"step": 10, "train/q_loss": 1.0, "labels": 30}])
+    main(["plot", str(tmp_path / "count"), "--metric", "labels", f"--out={tmp_path}/plot.png"])
+    assert "Last logged values of labels" in " ".join(capsys.readouterr().out.split())
 
 
 def test_replicas_count_as_seeds(tmp_path, figures):

@@ -58,6 +58,16 @@ def test_one_untested_seed_makes_the_stage_untested(tmp_path):
     assert rows[0].summary.mean == pytest.approx(0.3)
 
 
+def test_a_first_part_is_part_of_the_name(tmp_path):
+    rows = [{"step": 1, "train/q_loss": 1.0, "train/return_mean": 3.0, "eval/return_mean": 5.0, "query/score_pair": 0.5}]
+    write_version(tmp_path / "run", 0, rows)
+    (tmp_path / "run" / "results.json").write_text(json.dumps({"metrics": {"test/return_mean": 7.0, "pref/accuracy": 0.9}}))
+    names = ("return_mean", "eval/return_mean", "train/return_mean", "pref/accuracy", "query/score_pair")
+    found = [(row.metric, row.source, row.summary.mean) for row in summary(tmp_path / "run", names)]
+    sources = ("test", "test", "last logged", "test", "last logged")
+    assert found == list(zip(names, sources, (7.0, 7.0, 3.0, 0.9, 0.5), strict=True))
+
+
 def test_replicas_of_a_tested_run_are_seeds(tmp_path):
     write_version(tmp_path / "run", 0, [{"step": 1, "train/q_loss": 1.0}])
     values = {"test/success_rate": 0.5, "test/success_rate/replica_0": 0.4, "test/success_rate/replica_1": 0.6}
@@ -86,9 +96,7 @@ def test_comparison_has_one_line_per_policy_in_the_order_asked_for(tmp_path):
     for stage, tested in {"bc": (0.1, 0.3), "learned": (0.8, 0.9), "true": (1.0, 1.0)}.items():
         for seed, value in enumerate(tested):
             write_policy_run(tmp_path / "demo" / stage / f"seed{seed}", [0.0], tested=value)
-    write_version(
-        tmp_path / "demo" / "reward" / "seed0", 0, [{"step": 1, "pref/accuracy": 1.0, "train/members_loss": 1}]
-    )
+    write_version(tmp_path / "demo" / "reward" / "seed0", 0, [{"step": 1, "pref/accuracy": 1.0, "train/members_loss": 1}])
     console = Console(file=io.StringIO(), width=100)
     print_comparison(tmp_path / "demo", ("learned", "true", "bc", "missing"), console=console)
     lines = [line for line in console.file.getvalue().splitlines() if line.startswith("│")]
