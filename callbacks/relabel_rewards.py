@@ -9,6 +9,7 @@ import torch
 
 from lightning_pbrl.data.relabel import control_reward
 from lightning_pbrl.data.reward_scaling import rescale
+from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.loading import load_method
@@ -50,8 +51,19 @@ class RelabelRewards(pl.Callback):
             if isinstance(self.reward, str) and not self.reward.endswith(".ckpt"):
                 raise UserError(f"relabel.reward is {self.reward!r}: give a .ckpt file, or one of {', '.join(CONTROLS)}.")
             model = self.reward if isinstance(self.reward, Method) else load_method(self.reward)
+            _check_sizes(model, source)
             with torch.no_grad():
                 values = model.to(source.device).eval().relabel(source)
         if self.normalize:
             values = rescale(values, source, "min_max" if self.normalize is True else self.normalize, self.horizon)
         source.write("learned_reward", values + self.bonus)
+
+
+def _check_sizes(model: Method, source: Transitions) -> None:
+    """A reward model reads rows of the sizes that it was trained on."""
+    learned, there = (model.spec["obs_dim"], model.spec["action_dim"]), (source.obs_dim, source.action_dim)
+    if learned != there:
+        raise UserError(
+            f"relabel.reward is a {type(model).__name__} for observations of size {learned[0]} and actions of size {learned[1]}, "
+            f"and these data have sizes {there[0]} and {there[1]}: give a reward model that was trained on data of this task."
+        )

@@ -126,6 +126,11 @@ class ExamplesDataModule(OfflineDataModule):
         """Numbers of the episodes that learners see, of those in ``order``."""
         wanted = self.episodes
         count = None if wanted is None else round(wanted * len(order)) if wanted < 1 else int(wanted)
+        if count == 0:
+            raise UserError(
+                f"data.episodes {wanted} leaves none of the {len(order)} episodes that are not held out: give a larger share, or "
+                "their number."
+            )
         if self.success_share is None:
             return order if count is None else order[: _enough(count, len(order), "not held out")]
         if whole.success is None:

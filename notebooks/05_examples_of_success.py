@@ -389,7 +389,8 @@ for name in ("behaviour cloning", "LAEO policy, at B"):
 #   --run_dir=runs/reach --then_test
 # lightning-pbrl fit -c data/examples/fetch-reach.yaml -c model/laeo_cem.yaml -c preset/laeo/small.yaml \
 #   --model.init_args.critic_from=runs/reach/checkpoints/last.ckpt --model.init_args.updates=1 \
-#   --data.init_args.examples=FileExamples --data.init_args.examples.init_args.path=elsewhere.npy --run_dir=runs/elsewhere
+#   --data.init_args.examples='{class_path: FileExamples, init_args: {path: elsewhere.npy, count: null}}' \
+#   --run_dir=runs/elsewhere
 # ```
 #
 # ## What next

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -114,7 +113,7 @@ class StepExamples(ExampleChooser):
 def states_after(source: Transitions, rows: Tensor) -> Tensor:
     """What the steps ``rows``, (K,), reached: (K, O) float32, or (K, S, S, 3) uint8 where there are pictures."""
     rows = rows.to(source.device)
-    if source.frames is not None:
+    if source.has_pictures:
         return source.pictures(source.frame_ids(rows) + 1)
     return source.column("next_obs")[rows]
 
@@ -213,26 +212,19 @@ class FileExamples(ExampleChooser):
     def _read(self) -> Tensor:
         """The array."""
         path = self.path
-        try:
-            if path.suffix == ".safetensors":
-                tensors: dict[str, Any] = dict(load_file(path))
-            elif path.suffix == ".npz":
-                with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                    tensors = {name: file[name] for name in file.files}
-            elif path.suffix == ".npy":
-                return _tensor(_npy(path), str(path))
-            else:
-                raise UserError(f"{path} is no file of examples: give .npy, .npz or .safetensors.")
-        except (OSError, ValueError, EOFError, BadZipFile, SafetensorError) as error:
-            raise UserError(
-                f"{path} cannot be read as examples ({error}): give a sound .npy, .npz or .safetensors file."
-            ) from error
-        if self.array is None and len(tensors) == 1:
-            return _tensor(next(iter(tensors.values())), str(path))
-        if self.array not in tensors:
+        if path.suffix.lower() not in _READERS:
+            raise UserError(f"{path} is no file of examples: give .npy, .npz or .safetensors.")
+        arrays = _sound(path, _READERS[path.suffix.lower()], "as examples", "give a sound .npy, .npz or .safetensors file")
+        if not isinstance(arrays, dict):
+            return _tensor(arrays, str(path))
+        if not arrays:
+            raise UserError(f"{path} holds no array: save the states into it, one array (K, O).")
+        if self.array is None and len(arrays) == 1:
+            return _tensor(next(iter(arrays.values())), str(path))
+        if self.array not in arrays:
             wanted = "several arrays and no key was given" if self.array is None else f"no key {self.array!r}"
-            raise UserError(f"{path} has {wanted}: set the chooser's key to one of {', '.join(sorted(tensors)) or 'none'}.")
-        return _tensor(tensors[self.array], f"{path}: key {self.array!r}")
+            raise UserError(f"{path} has {wanted}: set the chooser's key to one of {', '.join(sorted(arrays))}.")
+        return _tensor(arrays[self.array], f"{path}: key {self.array!r}")
 
 
 class FolderExamples(ExampleChooser):
@@ -266,9 +258,14 @@ class FolderExamples(ExampleChooser):
         return make_examples(states[chosen], about)
 
     def _files(self) -> list[Path]:
-        if not self.path.is_dir():
-            raise UserError(f"There is no folder {self.path} of examples: check the path, or make it and put states into it.")
-        return sorted(file for file in self.path.iterdir() if not file.name.startswith("."))
+        try:
+            if not self.path.is_dir():
+                raise UserError(f"There is no folder {self.path} of examples: check the path, or make it and put states into it.")
+            return sorted(file for file in self.path.iterdir() if not file.name.startswith("."))
+        except OSError as error:
+            raise UserError(
+                f"The folder {self.path} cannot be read ({error.strerror or error}): check its permissions."
+            ) from error
 
     def _read(self, file: Path) -> Tensor:
         """One state, (1, ...)."""
@@ -276,35 +273,76 @@ class FolderExamples(ExampleChooser):
             raise UserError(
                 f"{file} is no example: only {', '.join(self.SUFFIXES)} files may lie in the folder; move it elsewhere."
             )
-        try:
-            if file.suffix == ".npy":
-                return _tensor(_npy(file), str(file)).unsqueeze(0)
-            import imageio.v3
-
-            return _tensor(imageio.v3.imread(file, plugin="pillow"), str(file)).unsqueeze(0)
-        except (OSError, ValueError, EOFError, SyntaxError) as error:
-            raise UserError(
-                f"{file} cannot be read as an example ({error}): save it again or take it out of the folder."
-            ) from error
+        reader = _npy if file.suffix.lower() == ".npy" else _picture
+        state = _sound(file, reader, "as an example", "save it again or take it out of the folder")
+        return _tensor(state, str(file)).unsqueeze(0)
 
 
 def _tensor(values: Any, where: str) -> Tensor:
     """Numbers as a tensor."""
     if isinstance(values, Tensor):
         return values
-    if values.dtype.kind not in "biuf":
-        raise UserError(f"{where} holds {values.dtype} instead of numbers: store it as float32, pictures as uint8.")
-    return torch.from_numpy(np.ascontiguousarray(values))
+    if values.dtype.kind not in "biuf" or values.dtype.itemsize > 8:
+        raise UserError(f"{where} holds {values.dtype} instead of plain numbers: store it as float32, pictures as uint8.")
+    return torch.from_numpy(np.ascontiguousarray(values, values.dtype.newbyteorder("=")))  # torch knows this machine's order
+
+
+def _sound(path: Path, reader: Callable[[Path], Any], what: str, cure: str) -> Any:
+    """What ``reader`` finds in a file.
+
+    Raises:
+        UserError: when it finds nothing sound there.
+    """
+    try:
+        return reader(path)
+    except Exception as error:  # the readers of a damaged file fail in many ways
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(f"{path} cannot be read {what} ({reason}): {cure}.") from error
 
 
 def _npy(path: Path) -> Any:
     """The array of a .npy file; numpy itself would leave a damaged one open."""
     with path.open("rb") as file:
-        return np.load(file, allow_pickle=False)
+        found = np.load(file, allow_pickle=False)
+    if not isinstance(found, np.ndarray):
+        raise ValueError("it is an .npz file by another name")
+    return found
+
+
+def _npz(path: Path) -> dict[str, Any]:
+    """The arrays of an .npz file."""
+    with path.open("rb") as opened:
+        file = np.load(opened, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ValueError("it is a .npy file by another name")
+        return {name: file[name] for name in file.files}
+
+
+def _picture(path: Path) -> Any:
+    """The points of a picture, (S, S, 3)."""
+    import imageio.v3
+
+    return imageio.v3.imread(path, plugin="pillow")
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {".npy": _npy, ".npz": _npz, ".safetensors": load_file}
+"""How files of examples are read, by their ending."""
 
 
 def _content(path: Path) -> str:
-    """A hash of a file."""
-    if not path.is_file():
-        raise UserError(f"There is no file {path} of examples: check the path.")
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    """A hash of a file.
+
+    Raises:
+        UserError: when there is none, or it cannot be read.
+    """
+    try:
+        if path.is_dir():
+            raise UserError(
+                f"{path} is a folder, not a file of examples: give a file; FolderExamples reads a folder of files, without "
+                "folders inside."
+            )
+        if not path.is_file():
+            raise UserError(f"There is no file {path} of examples: check the path.")
+        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}): check its permissions.") from error

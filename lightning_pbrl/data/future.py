@@ -5,7 +5,8 @@ discount^(j - t) and cut off at the episode's end. Source: LAEO (Hatch et al. 20
 released code, where the goal is observation k = j + 1 of the trajectory.
 
 Numbers come in as uniform ones and go out by the inverse distribution function, so that a block of updates is one call, and
-what an update draws does not depend on the block it is in.
+what an update draws does not depend on the block it is in. All of it runs on the data's device; uniform numbers from a stream on
+the CPU give the same rows on every device, but for numbers within rounding of a border between two of them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class FutureSampler:
     Rows whose next observation is not known (not ``drawable``) are neither step nor future.
 
     Args:
-        source: the data.
+        source: the data; episodes are looked up on the device where it is now.
         discount: of the future, in (0, 1): the mean distance of an unlimited one is discount / (1 - discount) steps.
 
     Raises:
@@ -38,9 +39,7 @@ class FutureSampler:
 
     def __init__(self, source: Transitions, discount: float) -> None:
         if not 0.0 < discount < 1.0:
-            raise UserError(
-                f"discount is {discount:g}, and futures weigh discount^k: give one between 0 and 1."
-            )
+            raise UserError(f"discount is {discount:g}, and futures weigh discount^k: give one between 0 and 1.")
         self.discount = discount
         known = torch.ones(len(source), dtype=torch.bool)
         if source.drawable is not None:
@@ -66,15 +65,16 @@ class FutureSampler:
                 f"Episode {int(gaps[0])} has a step whose next observation is not known between steps where it is, and a future "
                 "must not jump over it: split the episode there."
             )
+        self.count, self.first = self.count.to(source.device), self.first.to(source.device)
 
     def rows(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Steps and how many futures each has (itself included).
 
         Args:
-            u: uniform in [0, 1), for the episode and for the step, (..., 2), float64.
+            u: uniform in [0, 1), for the episode and for the step, (..., 2), float64, on the data's device.
 
         Returns:
-            Row ids t and numbers n, (...,), int64, on the CPU; futures are the rows t .. t + n - 1.
+            Row ids t and numbers n, (...,), int64, on that device; futures are the rows t .. t + n - 1.
         """
         episode = (u[..., 0] * len(self.count)).long()
         count = self.count[episode]
@@ -85,10 +85,10 @@ class FutureSampler:
         """A step and its future.
 
         Args:
-            u: uniform in [0, 1), for episode, step and future, (..., 3), float64.
+            u: uniform in [0, 1), for episode, step and future, (..., 3), float64, on the data's device.
 
         Returns:
-            Row ids t and j, (...,), int64, on the CPU; the goal of t is ``next_obs`` of j.
+            Row ids t and j, (...,), int64, on that device; the goal of t is ``next_obs`` of j.
         """
         row, count = self.rows(u[..., :2])
         # P(j - t <= k) = (1 - discount^(k + 1)) / (1 - discount^n), solved for k

@@ -15,7 +15,7 @@ is only mapped into memory; a batch of them is moved when it is gathered.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -144,8 +144,9 @@ class Transitions:
         self.packed, self.reward = self.packed.to(device), self.reward.to(device)
         self.success = None if self.success is None else self.success.to(device)
         self.drawable = None if self.drawable is None else self.drawable.to(device)
-        if self.frames is not None and torch.device(device).type == "cuda" and self.frames.nbytes <= FRAMES_ON_DEVICE:
-            self.frames = self.frames.to(device)
+        stored = self._stored
+        if stored is not None and torch.device(device).type == "cuda" and stored.nbytes <= FRAMES_ON_DEVICE:
+            self._stored = stored.to(device)
         return self
 
     @property
@@ -222,15 +223,43 @@ class Transitions:
     # Pictures ------------------------------------------------------------------------------------------------------------
 
     @property
+    def frames(self) -> Tensor | None:
+        """The pictures, (N + M, S, S, 3), uint8; of a part they are copied together when first asked for, and not before."""
+        if self._stored is not None and self._shift is not None and self._own is None:
+            self._own = torch.cat(list(self._stretches(self._stored)))
+        return self._stored if self._shift is None else self._own
+
+    @frames.setter
+    def frames(self, frames: Tensor | None) -> None:
+        self._stored, self._own = frames, None
+        self._shift: Tensor | None = None  # of a part: what a row's id lacks to that of its picture, by episode, (M,)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether policies are shown pictures."""
+        return self._stored is not None
+
+    def _stretches(self, stored: Tensor) -> Iterator[Tensor]:
+        """The pictures of each episode, views, (n + 1, S, S, 3)."""
+        first = self.frame_ids(self.episodes.first)
+        for at, length in zip(first.tolist(), self.episodes.lengths.tolist(), strict=True):
+            yield stored[at : at + length + 1]
+
+    @property
     def shown_dim(self) -> int:
         """Numbers that a policy is shown: those of a picture, S * S * 3, where there are pictures, else O."""
-        return self.obs_dim if self.frames is None else self.frames[0].numel()
+        return self.obs_dim if self._stored is None else self._stored[0].numel()
 
     def frame_ids(self, rows: Tensor) -> Tensor:
-        """The pictures of rows, same shape and device: row r of episode e has the picture r + e, what followed it the next."""
+        """The pictures of rows as :meth:`pictures` counts them, same shape and device; what followed a row is the next.
+
+        Row r of episode e has the picture r + e; a part counts as the data that it was selected from.
+        """
         if self._offsets.device != rows.device:
             self._offsets = self.episodes.offsets.to(rows.device)
-        return rows + torch.searchsorted(self._offsets, rows.contiguous(), right=True) - 1
+            self._shift = None if self._shift is None else self._shift.to(rows.device)
+        episode = torch.searchsorted(self._offsets, rows.contiguous(), right=True) - 1
+        return rows + (episode if self._shift is None else self._shift[episode])
 
     def pictures(self, ids: Tensor) -> Tensor:
         """Pictures by number, (...,) -> (..., S, S, 3), uint8, on the table's device.
@@ -238,21 +267,21 @@ class Transitions:
         Raises:
             UserError: when these data have none.
         """
-        if self.frames is None:
+        if self._stored is None:
             raise UserError("These data have states only, no pictures: collect them with the simulator Pixels.")
-        found = self.frames.index_select(0, ids.to(self.frames.device).reshape(-1)).to(self.device)
+        found = self._stored.index_select(0, ids.to(self._stored.device).reshape(-1)).to(self.device)
         return found.view(*ids.shape, *found.shape[1:])
 
     # Parts ---------------------------------------------------------------------------------------------------------------
 
     def select(self, episodes: Tensor) -> Transitions:
-        """A table of some of the episodes, in the order given: a copy, pictures included.
+        """A table of some of the episodes, in the order given: a copy, whose pictures stay where these data have them.
 
         Args:
             episodes: their numbers, (m,), int64, m > 0. Entries of ``about`` that list one thing per episode follow.
         """
         episodes = episodes.cpu()
-        lengths, count = self.episodes.lengths[episodes], len(self.episodes)
+        lengths = self.episodes.lengths[episodes]
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
         inside = torch.arange(int(offsets[-1])) - offsets[:-1].repeat_interleave(lengths)
         rows = (inside + self.episodes.first[episodes].repeat_interleave(lengths)).to(self.device)
@@ -261,16 +290,11 @@ class Transitions:
             may = torch.zeros(len(self), dtype=torch.bool, device=self.device)
             may[self.drawable] = True
             drawable = may[rows].nonzero().squeeze(-1)
-        frames = None
-        if self.frames is not None:
-            first = self.episodes.first + torch.arange(count)
-            stretches = zip(first[episodes].tolist(), (lengths + 1).tolist(), strict=True)
-            frames = torch.cat([self.frames[at : at + size] for at, size in stretches])
         about = {
             name: [value[e] for e in episodes.tolist()] if isinstance(value, list) and name in PER_EPISODE else value
             for name, value in self.about.items()
         }
-        return Transitions(
+        part = Transitions(
             self.packed[rows],
             offsets,
             self.reward[rows],
@@ -279,8 +303,11 @@ class Transitions:
             self.action_dim,
             {**about, "of": {"fingerprint": self.fingerprint, "episodes": episodes.tolist()}},
             drawable=drawable,
-            frames=frames,
+            frames=self._stored,
         )
+        if self._stored is not None:
+            part._shift = self.frame_ids(self.episodes.first[episodes]) - offsets[:-1]
+        return part
 
     # What was asked about; only a table that forgets has anything to do here --------------------------------------------
 
@@ -318,7 +345,7 @@ class Transitions:
         if self._fingerprint is None:
             digest = hashlib.blake2b(digest_size=16)
             at = self.layout["learned_reward"][0]
-            pictures = () if self.frames is None else (self.frames,)
+            pictures = () if self._stored is None else self._stretches(self._stored)
             for part in (self.packed[:, :at], self.reward, self.episodes.offsets, *pictures):
                 digest.update(part.cpu().contiguous().numpy().data)
             self._fingerprint = digest.hexdigest()

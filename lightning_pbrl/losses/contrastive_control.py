@@ -19,6 +19,8 @@ ContrastiveLoss = Literal["nce", "cpc"]
 Aggregate = Literal["sample_logit", "sample_exp", "mean_exp", "max", "logsumexp"]
 LOGSUMEXP_PENALTY = 0.01
 """Weight of the squared logsumexp beside the softmax loss (contrastive RL, released code)."""
+EXP_LIMIT = 20.0
+"""Logits above it count as this much where they are exponentiated: e^20 is 5e8, and float32 ends at e^88."""
 
 
 def diagonal(logits: Tensor) -> Tensor:
@@ -75,6 +77,7 @@ def example_value(logits: Tensor, aggregate: Aggregate) -> Tensor:
         aggregate: mean_exp is the theory, E_j[exp f] (proportional to Q with the reward p*(s) / p(s)). sample_logit and
             sample_exp are for examples that were drawn at random, usually one per row (N = 1): the mean over them of f (a lower
             bound of log Q, by Jensen) or of exp f. max is the nearest example; logsumexp, not divided by N, its soft form.
+            sample_exp and mean_exp cut f off at :data:`EXP_LIMIT`, above which they are flat: their gradient is 0 there.
     """
     if aggregate == "sample_logit":
         value = logits.mean(-1)
@@ -83,7 +86,7 @@ def example_value(logits: Tensor, aggregate: Aggregate) -> Tensor:
     elif aggregate == "logsumexp":
         value = torch.logsumexp(logits, dim=-1)
     else:
-        value = logits.exp().mean(-1)
+        value = logits.clamp(max=EXP_LIMIT).exp().mean(-1)
     return value.amin(0)
 
 

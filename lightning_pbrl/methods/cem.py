@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.rng import derive
+from lightning_pbrl.rng import stream
 
 Score = Callable[[Tensor], Tensor]
 """How good candidates are: actions (B, n, A) for B states -> (B, n)."""
@@ -22,14 +22,17 @@ class CEM:
     The first candidates are drawn from N(0, 2 I), the width of [-1, 1] as variance; all are clipped to [-1, 1]. The answer is the
     best candidate of the last iteration. Source: the multitask notebook of LAEO's released code (arXiv 2307.13101, Sec. 5).
 
-    Differences: every iteration draws anew, where the notebook draws the same numbers each time.
+    The random numbers depend on seed and iteration alone, and are the same for all states: a state is planned alike whenever it
+    comes and whatever else is in the batch (to the rounding of matrix products, which may differ between batch sizes).
+
+    Differences: every iteration has numbers of its own, where the notebook draws the same ones.
 
     Args:
         iterations: refits, and one more drawing.
         candidates: per iteration and state.
         elites: candidates that the Gaussian is refitted to.
         chunk: candidates of all states that are scored at once: bounds memory, and changes nothing else.
-        seed: of the generator of its own.
+        seed: of the random numbers, a stream of their own.
     """
 
     def __init__(
@@ -42,28 +45,27 @@ class CEM:
             )
         self.iterations, self.candidates, self.elites, self.chunk = iterations, candidates, elites, chunk
         self.seed = seed
-        self.restart()
-
-    def restart(self, *names: int) -> None:
-        """Begin the random numbers anew, as ``names`` say: what follows then depends on them and the seed alone."""
-        self.rng = torch.Generator().manual_seed(derive(self.seed, "planner", *names))
 
     @torch.no_grad()
-    def best(self, score: Score, states: int, action_dim: int, device: torch.device | str = "cpu") -> Tensor:
+    def best(self, score: Score, states: int, action_dim: int, device: torch.device | str = "cpu", replica: int = 0) -> Tensor:
         """The best action of each state, (B, A) in [-1, 1].
 
         Args:
             score: actions (B, n, A) -> (B, n); asked for some of the candidates at a time.
-            states: B.
+            states: B; without any there is nothing to score.
             action_dim: A.
             device: where actions are scored.
+            replica: which has the numbers of ``seed`` + ``replica``.
         """
+        if not states:
+            return torch.zeros(0, action_dim, device=device)
+        rng = stream(self.seed + replica, "planner")
         mean = torch.zeros(states, 1, action_dim, device=device)
         root = (2.0**0.5 * torch.eye(action_dim, device=device)).expand(states, -1, -1)
         eye = RIDGE * torch.eye(action_dim, device=device)
         for iteration in range(self.iterations):
-            noise = torch.randn(states, self.candidates, action_dim, generator=self.rng).to(device)
-            action = (mean + noise @ root.mT).clamp(-1.0, 1.0)
+            noise = torch.randn(self.candidates, action_dim, generator=rng).to(device)
+            action = (mean + noise @ root.mT).clamp(-1.0, 1.0)  # (B, n, A)
             scores = torch.cat([score(part) for part in action.split(max(self.chunk // states, 1), dim=1)], dim=1)
             if iteration + 1 < self.iterations:
                 which = scores.topk(self.elites, dim=1).indices.unsqueeze(-1).expand(-1, -1, action_dim)

@@ -71,6 +71,11 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
         super().__init__(spec, normalize_obs=normalize_obs, **offline_policy)
         if not 0.0 <= bc_coef <= 1.0:
             raise UserError(f"bc_coef is {bc_coef:g}; give the share of cloning in the policy's loss, from 0 to 1.")
+        if batch_size < 1 or not min_std > 0.0:
+            raise UserError(
+                f"{type(self).__name__} got batch_size={batch_size} and min_std={min_std:g}: give at least 1 step per update and "
+                "a standard deviation above 0."
+            )
 
     @property
     def goal_conditioned(self) -> bool:
@@ -95,14 +100,15 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
         def sample(updates: int, rng: torch.Generator) -> Sequence[Tensor]:
             """Row, future row, number of the example and noise side by side, (b, 3 + noise) per update; float64 holds all.
 
-            One call draws everything, so that the numbers of an update do not depend on the block it is in.
+            One call draws everything, so that the numbers of an update do not depend on the block it is in. Uniform numbers come
+            from the seeded stream on the CPU; what they become is worked out on the data's device.
             """
-            u = torch.rand(updates, size, 4 + noise, generator=rng, dtype=torch.float64)
+            u = torch.rand(updates, size, 4 + noise, generator=rng, dtype=torch.float64).to(source.device)
             row, future = futures.draw(u[..., :3])
             example = (u[..., 3] * len(self.examples)).floor()
             normal = torch.special.ndtri(u[..., 4:].clamp(min=1e-300))  # by the inverse distribution function
             ids = torch.cat([torch.stack([row.double(), future.double(), example], dim=-1), normal], dim=-1)
-            return ids.to(source.device).unbind(0)
+            return ids.unbind(0)
 
         return {"sample": sample, "gather": lambda ids: self.gather(source, ids), "view": self.view}
 
@@ -161,18 +167,18 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
     # Acting --------------------------------------------------------------------------------------------------------------
 
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
-        """Mean action, or a sample; given a goal, the mean over the examples, each taken as the goal."""
+        """Mean action, or a sample; given a goal, the mean over the examples, each taken as the goal: (B, O) -> (B, A)."""
         seen = self.normalized(obs)
         if not self.goal_conditioned:
             return self.actor.act(seen, sample)
-        goals = self.normalized(self.examples).to(seen.dtype)
+        goals = self.normalized(self.sought).to(seen.dtype)
         if sample:  # one example per row, at random
             number = torch.randint(len(goals), (len(seen),), device=seen.device)
             return self.actor.act(torch.cat([seen, goals[number]], dim=-1), sample=True)
         means = []
         for rows in seen.split(max(GOAL_ROWS // len(goals), 1)):
             pairs = torch.cat([rows.repeat_interleave(len(goals), 0), goals.repeat(len(rows), 1)], dim=-1)
-            means.append(self.actor.act(pairs).view(len(rows), len(goals), -1).mean(1))
+            means.append(self.actor.act(pairs).view(len(rows), len(goals), self.spec["action_dim"]).mean(1))
         return torch.cat(means)
 
     # Judging -------------------------------------------------------------------------------------------------------------

@@ -4,12 +4,13 @@ Offline trajectories without rewards and some states that show success. A critic
 the policy takes actions that have the examples in their future, and clones beside. No reward, no bootstrapping.
 
 Differences from the released code: inner products row by row, where it builds the whole matrix for its diagonal; the density of
-the policy's own actions is exact at the border, too; a frozen critic feeds the actor states alone.
+the policy's own actions is exact at the border, too; a frozen critic feeds the actor states alone. Where values are exponentiated
+(sample_exp, mean_exp) logits above 20 count as 20, so that exp is finite; the value is flat there, without a gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -64,6 +65,8 @@ class LAEO(ExamplePolicy):
         **example_policy: the arguments of :class:`ExamplePolicy`: ``hidden``, ``batch_size``, ``bc_coef``, ``discount`` ...
     """
 
+    _acting_replica = 0
+
     def __init__(
         self,
         spec: Spec,
@@ -87,6 +90,12 @@ class LAEO(ExamplePolicy):
             raise UserError(
                 f"aggregate={aggregate} is over all examples, and a goal-conditioned policy learns with one goal per step: use "
                 "sample_logit or sample_exp."
+            )
+        least, batch_size = 1 if critic_from else 2, self.hparams.batch_size  # a frozen critic needs no wrong futures
+        if repr_dim < 1 or batch_size < least or not (isinstance(alpha, str) or alpha >= 0.0):
+            raise UserError(
+                f"LAEO got repr_dim={repr_dim}, batch_size={batch_size} and alpha={alpha}: give embeddings of size 1 or more, at "
+                f"least {least} steps per update (the others' futures are the wrong ones), and an alpha of 0 or more, or learned."
             )
         self.planner = CEM(cem_iterations, cem_candidates, cem_elites, seed=self.seed) if planner == "cem" else None
 
@@ -193,13 +202,13 @@ class LAEO(ExamplePolicy):
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
         if self.planner is None:
             return super().act(obs, sample)
-        return self.planner.best(self.scorer(obs), len(obs), self.spec["action_dim"], obs.device)
+        return self.planner.best(self.scorer(obs), len(obs), self.spec["action_dim"], obs.device, self._acting_replica)
 
     @torch.no_grad()
     def scorer(self, obs: Tensor) -> Callable[[Tensor], Tensor]:
         """The critic's value of actions in raw observations, (B, n, A) -> (B, n), over all examples; what a planner asks."""
         state = self.critic.encode(self.normalized(obs))
-        psi = self.embedded(self.normalized(self.examples))
+        psi = self.embedded(self.normalized(self.sought))
 
         def score(action: Tensor) -> Tensor:
             rows = state.unsqueeze(1).expand(-1, action.shape[1], -1).flatten(0, 1)
@@ -208,10 +217,9 @@ class LAEO(ExamplePolicy):
 
         return score
 
-    def evaluate_batch(self, seeds: Sequence[int]) -> None:
-        if self.planner is not None:  # an episode is planned alike whatever was planned before
-            self.planner.restart(*seeds)
-        super().evaluate_batch(seeds)
+    def use_replica(self, replica: int) -> None:
+        self._acting_replica = replica  # it plans with the numbers of its own seed
+        super().use_replica(replica)
 
 
 def sizes(method: LAEO) -> dict[str, Any]:

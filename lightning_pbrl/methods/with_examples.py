@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_pbrl.engine import Program
@@ -31,25 +33,44 @@ class WithExamples(Method, ABC):
         super().on_data()
         self.use_examples(self.trainer.datamodule.examples.states)  # type: ignore[attr-defined]
 
-    def use_examples(self, states: Tensor) -> None:
-        """Seek these from now on.
+    @property
+    def sought(self) -> Tensor:
+        """The examples, for what cannot act without.
+
+        Raises:
+            UserError: when there are none yet.
+        """
+        if not len(self.examples):
+            raise UserError(
+                f"{type(self).__name__} was asked for actions and has no examples of success yet: give them to use_examples "
+                "first, or load a checkpoint, which brings its own."
+            )
+        return self.examples
+
+    def use_examples(self, states: Tensor | NDArray[np.generic]) -> None:
+        """Seek a copy of these from now on.
 
         Args:
             states: (K, O), or pictures (K, S, S, 3) uint8.
 
         Raises:
-            UserError: when there is none, or their shape is not that of what the method sees.
+            UserError: when there is none, their shape or type is not that of what the method sees, or one is NaN or infinite.
         """
-        size = self.pixels
+        states, size = torch.as_tensor(states), self.pixels
         shape, kind = ((size, size, 3), "pictures") if size else ((self.spec["obs_dim"],), "states")
         if tuple(states.shape[1:]) != shape or not len(states):
             raise UserError(
                 f"{type(self).__name__} got examples of success of shape {tuple(states.shape)} and sees {kind} of shape {shape}: "
                 f"give at least one, (K, {', '.join(map(str, shape))})."
             )
+        if size and states.dtype != torch.uint8:
+            name = type(self).__name__
+            raise UserError(f"{name} got pictures of success of {states.dtype}: give them as uint8, 0 to 255, red, green, blue.")
+        states = states.detach().clone() if size else states.detach().float().clone()
+        if not size and not torch.isfinite(states).all():
+            row = int((~torch.isfinite(states)).any(dim=1).int().argmax())
+            raise UserError(f"{type(self).__name__} got an example of success, number {row}, with NaN or infinity: leave it out.")
         self.examples = states.to(self.device).flatten(1)
-        if not size:
-            self.examples = self.examples.float()
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         """Make room for as many examples as were saved."""

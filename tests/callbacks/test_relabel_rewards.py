@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -117,6 +118,19 @@ def test_negated_is_minus_true() -> None:
 def test_missing_checkpoint_is_told_before_training(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"There is no checkpoint at .*gone\.ckpt"):
         make_trainer(tmp_path, [RelabelRewards(str(tmp_path / "gone.ckpt"))]).fit(IQL(SPEC, hidden=(8,)), ToyData())
+
+
+@pytest.mark.parametrize(("obs_dim", "action_dim"), [(4, 2), (5, 3), (6, 1)])
+def test_a_reward_model_of_other_sizes(obs_dim: int, action_dim: int, reward_checkpoint: Path) -> None:
+    obs = torch.zeros(4, obs_dim)
+    source = Transitions.from_columns(obs, torch.zeros(4, action_dim), obs, torch.tensor([0, 4]), torch.zeros(4))
+    words = (
+        "relabel.reward is a RewardEnsemble for observations of size 5 and actions of size 2, and these data have sizes "
+        f"{obs_dim} and {action_dim}: give a reward model that was trained on data of this task."
+    )
+    for reward in (str(reward_checkpoint), load_method(reward_checkpoint)):
+        with pytest.raises(UserError, match=re.escape(words)):
+            relabelled(source, RelabelRewards(reward))
 
 
 def test_a_policy_is_no_reward_model(tmp_path: Path) -> None:

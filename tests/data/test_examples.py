@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import imageio.v3
 import numpy as np
 import pytest
@@ -135,7 +137,7 @@ def test_bad_files(tmp_path):
         ("b.npz", "gaols", "no key 'gaols': set the chooser's key to one of goals, other"),
         ("wide.npy", None, r"wide.npy has an example of shape \(3,\), and the states of these data have shape \(2,\)"),
         ("nan.npy", None, "nan.npy is NaN or infinite in example 1"),
-        ("words.npy", None, "words.npy holds <U1 instead of numbers"),
+        ("words.npy", None, "words.npy holds <U1 instead of plain numbers"),
         ("empty.npy", None, "empty.npy holds no example"),
         ("cut.npy", None, "cut.npy cannot be read as examples"),
         ("cut.npz", "goals", "cut.npz cannot be read as examples"),
@@ -146,6 +148,83 @@ def test_bad_files(tmp_path):
             FileExamples(str(tmp_path / name), key).choose(source)
     with pytest.raises(UserError, match=r"no file .*gone\.npy"):
         FileExamples(str(tmp_path / "gone.npy")).key(source)
+
+
+def test_files_by_another_name_and_of_another_make(tmp_path):
+    source, states = line([4], []), np.arange(8, dtype=np.float64).reshape(4, 2)
+    np.save(tmp_path / "a.npy", states)
+    np.savez_compressed(tmp_path / "b.npz", states=np.random.default_rng(0).normal(size=(100, 2)))
+    np.savez(tmp_path / "none.npz")
+    np.save(tmp_path / "long.npy", states.astype(np.longdouble))
+    np.save(tmp_path / "big.npy", states.astype(">f8"))
+    np.savez(tmp_path / "big.npz", states=states.astype(">f4"), odd=states.astype(">i2"))
+    damaged = bytearray((tmp_path / "b.npz").read_bytes())
+    damaged[60:160] = b"\xff" * 100  # where the compressed bytes begin
+    (tmp_path / "damaged.npz").write_bytes(damaged)
+    (tmp_path / "renamed.npz").write_bytes((tmp_path / "a.npy").read_bytes())
+    (tmp_path / "renamed.npy").write_bytes((tmp_path / "b.npz").read_bytes())
+    (tmp_path / "A.NPY").write_bytes((tmp_path / "a.npy").read_bytes())
+    (tmp_path / "folder.npy").mkdir()
+    for name, words in (
+        ("damaged.npz", r"damaged.npz cannot be read as examples \(Error -3 while decompressing.*\): give a sound \.npy"),
+        ("renamed.npz", r"renamed.npz cannot be read as examples \(it is a \.npy file by another name\): give a sound"),
+        ("renamed.npy", r"renamed.npy cannot be read as examples \(it is an \.npz file by another name\): give a sound"),
+        ("none.npz", r"none.npz holds no array: save the states into it, one array \(K, O\)"),
+        ("folder.npy", "folder.npy cannot be read as examples"),
+        ("long.npy", "long.npy holds float(96|128) instead of plain numbers"),
+    ):
+        if name != "long.npy" or np.longdouble(0).itemsize > 8:
+            with pytest.raises(UserError, match=words):
+                FileExamples(str(tmp_path / name)).choose(source)
+    for name, key in (("A.NPY", None), ("big.npy", None), ("big.npz", "states"), ("big.npz", "odd")):
+        assert sorted(FileExamples(str(tmp_path / name), key).choose(source).states.tolist()) == states.tolist()
+    with pytest.raises(UserError, match=r"folder\.npy is a folder, not a file of examples: give a file"):
+        FileExamples(str(tmp_path / "folder.npy")).key(source)
+    capitals = tmp_path / "capitals"
+    capitals.mkdir()
+    np.save(capitals / "one", states[1].astype(">f8"))
+    (capitals / "one.npy").rename(capitals / "ONE.NPY")
+    assert FolderExamples(str(capitals)).choose(source).states.tolist() == [[2, 3]]
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz", "safetensors"])
+def test_whatever_is_damaged_one_sentence_says_so(tmp_path, suffix):
+    """Cut off anywhere, or with any few bytes changed: it is read, or refused in words."""
+    source, states, path = line([4], []), np.arange(8, dtype=np.float32).reshape(4, 2), tmp_path / f"x.{suffix}"
+    if suffix == "npy":
+        np.save(path, states)
+    elif suffix == "npz":
+        np.savez_compressed(path, states=states)
+    else:
+        save_file({"states": torch.from_numpy(states)}, path)
+    sound, rng = path.read_bytes(), np.random.default_rng(0)
+    for trial in range(300):
+        damaged = np.frombuffer(sound, np.uint8)[: rng.integers(len(sound)) if trial < 100 else None].copy()
+        at = rng.integers(len(damaged), size=3 if trial >= 100 else 0)
+        damaged[at] = rng.integers(256, size=len(at))
+        path.write_bytes(damaged.tobytes())
+        with suppress(UserError):
+            FileExamples(str(path)).choose(source)
+
+
+def test_what_may_not_be_read(tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    source = line([4], [])
+    np.save(tmp_path / "a.npy", np.zeros(2))
+    file, folder = FileExamples(str(tmp_path / "a.npy")), FolderExamples(str(tmp_path))
+    for name, calls, words in (
+        ("read_bytes", (file.key, folder.key), r"a\.npy cannot be read \(Permission denied\): check its permissions\."),
+        ("open", (file.choose, folder.choose), r"a\.npy cannot be read as .*Permission denied\): "),
+        ("is_file", (file.key, folder.key), r"a\.npy cannot be read \(Permission denied\)"),
+        ("iterdir", (folder.key, folder.choose), r"The folder .* cannot be read \(Permission denied\): check its permissions\."),
+    ):
+        monkeypatch.setattr(f"pathlib.Path.{name}", refuse)
+        for call in calls:
+            with pytest.raises(UserError, match=words):
+                call(source)
+        monkeypatch.undo()
 
 
 def test_a_folder_of_states(tmp_path):

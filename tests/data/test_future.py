@@ -78,6 +78,13 @@ def test_rows_without_a_next_observation_are_neither_step_nor_future() -> None:
     assert set(row.tolist()) == set(future.tolist()) == {0, 1, 3, 4, 5}
 
 
+def test_everything_runs_on_the_datas_device() -> None:
+    """Data on the device without storage: whatever stayed on the CPU would be refused beside them, or come out there."""
+    sampler = FutureSampler(table([3, 5]).to("meta"), 0.9)
+    row, future = sampler.draw(torch.rand(6, 4, 3, dtype=torch.float64, device="meta"))
+    assert row.is_meta and future.is_meta and row.shape == future.shape == (6, 4)
+
+
 @pytest.mark.parametrize("discount", [0.0, 1.0, -0.5, 1.5])
 def test_discounts_outside(discount: float) -> None:
     with pytest.raises(UserError, match="give one between 0 and 1"):

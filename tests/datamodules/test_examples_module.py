@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from command_line import QUIET
+from d4rl_files import episodes, write_d4rl
 from synthetic import synthetic_transitions
 from toys import SPEC, SeedSimulator, ToyData, make_trainer
 
 from lightning_pbrl import registry
-from lightning_pbrl.data.example_choosers import ExampleChooser, FileExamples, RewardExamples, SuccessExamples
+from lightning_pbrl.arguments import packaged_config
+from lightning_pbrl.data import archive
+from lightning_pbrl.data.example_choosers import ExampleChooser, FileExamples, FolderExamples, RewardExamples, SuccessExamples
 from lightning_pbrl.data.examples import Examples, make_examples
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.base import OfflineDataModule
@@ -23,6 +31,7 @@ from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
 from lightning_pbrl.envs.metaworld import MetaWorld
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.bc import BC
+from lightning_pbrl.train_cli import resolved_config
 
 
 def module(tmp_path, data: OfflineDataModule | None = None, **settings: Any) -> ExamplesDataModule:
@@ -78,6 +87,12 @@ def test_fewer_episodes_are_the_first_of_more_and_leave_the_examples(tmp_path):
     assert ten.examples.fingerprint == five.examples.fingerprint == module(tmp_path).examples.fingerprint
     with pytest.raises(UserError, match="19 episodes that are not held out are wanted and there are 18"):
         module(tmp_path, episodes=19)
+    for share in (None, 0.5):
+        with pytest.raises(
+            UserError, match=r"episodes 0\.001 leaves none of the 18 episodes that are not held out: give a larger"
+        ):
+            module(tmp_path, episodes=0.001, success_share=share)
+    assert len(module(tmp_path, episodes=0.05).source.episodes) == 1
 
 
 class HalfSolved(ToyData):
@@ -171,6 +186,30 @@ def test_pictures_follow_a_selection():
         data.pictures(torch.tensor([0]))
 
 
+def test_pictures_of_a_part_are_not_copied(tmp_path):
+    """Also of a part of a part, and of data that lie in a mapped file; what they hold is what a slow copy holds."""
+    data = synthetic_transitions(6, 5)
+    offsets = torch.tensor([0, 3, 5, 7, 12, 20, 30])
+    frames = torch.randint(0, 256, (36, 2, 2, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    made = Transitions(data.packed, offsets, data.reward, data.success, 5, 2, frames=frames)
+    whole = archive.load(archive.save(made, tmp_path / "whole.safetensors"))
+    first = whole.select(torch.tensor([4, 1, 5, 2]))
+    for part, numbers in ((first, [4, 1, 5, 2]), (first.select(torch.tensor([3, 0])), [2, 4])):
+        copies = [frames[offsets[e] + e : offsets[e + 1] + e + 1] for e in numbers]
+        slow = Transitions(part.packed, part.episodes.offsets, part.reward, part.success, 5, 2, frames=torch.cat(copies))
+        rows = torch.arange(len(part)).flip(0).view(2, -1) if len(part) % 2 == 0 else torch.arange(len(part))
+        for ahead in (0, 1):
+            assert torch.equal(part.pictures(part.frame_ids(rows) + ahead), slow.pictures(slow.frame_ids(rows) + ahead))
+        assert part.shown_dim == 12
+        assert part.fingerprint == slow.fingerprint
+        assert part._stored.data_ptr() == whole.frames.data_ptr()
+        assert part._own is None  # nothing above copied them
+        assert torch.equal(part.frames, slow.frames)
+        again = archive.load(archive.save(part, tmp_path / "part.safetensors"))
+        assert torch.equal(again.frames, slow.frames)
+        assert torch.equal(again.pictures(again.frame_ids(rows)), slow.pictures(slow.frame_ids(rows)))
+
+
 def test_impossible_settings(tmp_path):
     for settings, words in (
         ({"validation_share": 1.0}, "validation_share is 1.0"),
@@ -247,17 +286,72 @@ def test_methods_learn_and_are_judged_as_with_any_data(tmp_path):
     assert len(trainer.predict(method, data)) == 1
 
 
-def test_from_a_config(tmp_path):
+def built(text: str) -> ExamplesDataModule:
+    """The data module that a config names."""
     from jsonargparse import ArgumentParser
 
     registry.import_all()
     parser = ArgumentParser()
     parser.add_subclass_arguments(OfflineDataModule, "data")
+    return parser.instantiate(parser.parse_args([f"--data={text}"])).data
+
+
+def test_from_a_config(tmp_path):
     text = (
         "{class_path: ExamplesDataModule, init_args: {episodes: 0.5, examples: {class_path: RewardExamples, init_args: "
         "{threshold: 2.0, count: 7}}, data: {class_path: MetaWorldDataModule, init_args: {task: reach, entries: [0, 1]}}, "
         f"eval_episodes: 3, cache_dir: {tmp_path}}}}}"
     )
-    made = parser.instantiate(parser.parse_args([f"--data={text}"])).data
+    made = built(text)
     assert (made.episodes, made.eval_episodes, made.chooser.threshold, made.chooser.count) == (0.5, 3, 2.0, 7)
     assert made.spec["obs_dim"] == 2
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def typed(page: str) -> list[str]:
+    """The options ``--data.init_args.examples=`` of a document for choosers that read files, as a shell passes them on."""
+    text = (ROOT / page).read_text()
+    if page.endswith("ipynb"):
+        text = "".join(line for cell in json.loads(text)["cells"] for line in cell["source"])
+    lines = [line.strip("# \\") for line in text.splitlines() if "--data.init_args.examples" in line]
+    words = [word for line in lines for word in shlex.split(line) if word.startswith("--data.init_args.examples")]
+    return [word for word in words if "SuccessExamples" not in word]
+
+
+@QUIET
+@pytest.mark.parametrize("page", ["docs/examples.md", *(f"notebooks/05_examples_of_success.{end}" for end in ("py", "ipynb"))])
+def test_another_chooser_as_the_documents_type_it(page, tmp_path):
+    """The shipped config's count of 200 does not stay when the class changes: a file of 3 states is taken whole."""
+    np.save(tmp_path / "elsewhere.npy", np.ones((3, 10)))
+    (tmp_path / "elsewhere").mkdir()
+    np.save(tmp_path / "elsewhere" / "one.npy", np.ones(10))
+    obs = torch.zeros(4, 10)
+    source = Transitions.from_columns(obs, torch.zeros(4, 4), obs, torch.tensor([0, 4]))
+    options = typed(page)
+    assert len(options) == (2 if page.endswith("md") else 1)
+    for option in options:
+        data = resolved_config(["-c", "data/examples/fetch-reach.yaml", "-c", "model/bc.yaml", option])["data"]
+        chosen = data["init_args"]["examples"]
+        chooser, settings = chosen["class_path"].split(".")[-1], chosen["init_args"]
+        settings["path"] = str(tmp_path / settings["path"])
+        found = {"FileExamples": FileExamples, "FolderExamples": FolderExamples}[chooser](**settings).choose(source)
+        assert len(found.states) == {"FileExamples": 3, "FolderExamples": 1}[chooser]
+
+
+def test_antmaze_has_no_goal_in_its_states(tmp_path):
+    """The shipped config on a small file of D4RL's layout: examples are what rows of reward 1 reached."""
+    columns = episodes(("timeout",) * 10, (20,) * 10, obs_dim=29, action_dim=8)
+    columns["rewards"][:] = columns["terminals"][:] = np.arange(200) % 20 >= 15
+    settings = yaml.safe_load(Path(packaged_config("data/examples/antmaze-umaze.yaml")).read_text())["data"]
+    given = settings["init_args"]["data"]["init_args"]
+    given |= {"path": str(write_d4rl(tmp_path / Path(given["path"]).name, columns)), "cache_dir": str(tmp_path)}
+    settings["init_args"]["examples"]["init_args"]["count"] = 20
+    made = built(json.dumps(settings))
+    made.prepare_data()
+    made.setup("fit")
+    assert made.spec == {"obs_dim": 29, "action_dim": 8, "horizon": 700}
+    assert made.source.episodes.lengths.tolist() == [20] * 9
+    assert made.examples.states.shape == (20, 29)
+    assert bool((made.examples.states[:, 0] % 100 > 15).all())  # column 0 counts the steps of an episode

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_pbrl.losses.contrastive_control import (
+    EXP_LIMIT,
     contrastive_metrics,
     cpc_loss,
     example_value,
@@ -101,6 +102,18 @@ def test_with_one_example_all_modes_agree_up_to_the_exponential() -> None:
     for mode in MODES:
         expected = smaller.exp() if mode.endswith("exp") and mode != "logsumexp" else smaller
         torch.testing.assert_close(example_value(logits, mode), expected)
+
+
+@pytest.mark.parametrize("mode", ["sample_exp", "mean_exp"])
+def test_exponentiated_logits_stay_finite_and_are_flat_above_the_limit(mode: str) -> None:
+    logits = torch.tensor([[[19.0, 1.0], [100.0, 1.0], [1e4, 1e4]]], requires_grad=True)
+    value = example_value(logits, mode)  # type: ignore[arg-type]
+    e = math.exp(1.0)
+    expected = [(math.exp(19) + e) / 2, (math.exp(EXP_LIMIT) + e) / 2, math.exp(EXP_LIMIT)]
+    assert value.tolist() == pytest.approx(expected)
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    assert gradient[0, 0].tolist() == pytest.approx([math.exp(19) / 2, e / 2])
+    assert gradient[0, 1].tolist() == pytest.approx([0.0, e / 2]) and gradient[0, 2].tolist() == [0.0, 0.0]
 
 
 def test_actor_loss_is_a_convex_combination() -> None:

@@ -100,6 +100,38 @@ def test_a_share_of_cloning(bc_coef: float) -> None:
         SQIL(SPEC, bc_coef=bc_coef)
 
 
+@pytest.mark.parametrize("cls", [SQIL, RCE, GCBC, LAEO])
+@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"min_std": -1.0}, {"min_std": float("nan")}])
+def test_numbers_that_make_no_sense(cls: Any, settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=rf"{cls.__name__} got batch_size=.* and min_std=.*: give at least 1 step per update"):
+        cls(SPEC, **settings)
+
+
+@pytest.mark.parametrize("polyak", [0.0, 2.0])
+def test_rates_and_limits_that_make_no_sense(polyak: float) -> None:
+    with pytest.raises(UserError, match=r"SQIL got polyak=.: give the rate at which the targets follow, above 0 and at most 1"):
+        SQIL(SPEC, polyak=polyak)
+    for settings in ({"polyak": polyak}, {"max_ratio": -1.0}):
+        with pytest.raises(UserError, match=r"RCE got polyak=.* and max_ratio=.*: give a rate above 0 and at most 1, and a"):
+            RCE(SPEC, **settings)
+
+
+def test_a_goal_conditioned_policy_acts_on_no_rows_and_not_without_examples() -> None:
+    method = GCBC(SPEC, **SMALL)
+    method.configure_model()
+    with pytest.raises(UserError, match="GCBC was asked for actions and has no examples of success yet"):
+        method.act(torch.zeros(2, 5))
+    method.use_examples(torch.zeros(3, 5))
+    assert method.act(torch.zeros(0, 5)).shape == (0, 2)
+
+
+def test_minibatches_are_drawn_on_the_datas_device() -> None:
+    """Data on the device without storage: uniform numbers of the stream are the last thing that the CPU makes."""
+    method, _ = toy(RCE)
+    ids = method.minibatches(method.source.to("meta"))["sample"](2, torch.Generator().manual_seed(5))
+    assert [(one.is_meta, one.shape) for one in ids] == 2 * [(True, (32, 3 + 3 * 2))]
+
+
 def test_cloning_with_laeos_policy_is_laeo_with_nothing_but_cloning() -> None:
     """The same network and the same loss of the same minibatch."""
     laeo, batch = toy(LAEO, bc_coef=1.0, repr_dim=4)
@@ -125,7 +157,7 @@ def test_learning_from_pictures(cls: Any, tmp_path: Path) -> None:
 
 def test_what_learns_from_states_refuses_pictures(tmp_path: Path) -> None:
     data = FilmedToy()
-    with pytest.raises(UserError, match="VICE learns from states and the data show pictures: choose LAEO or BC"):
+    with pytest.raises(UserError, match="VICE learns from states and the data show pictures: choose LAEO"):
         make_trainer(tmp_path).fit(VICE(data.spec, hidden=(8,), updates=2), data)
     with pytest.raises(UserError, match="BC sees pictures with policy=squashed only"):
         BC(data.spec)

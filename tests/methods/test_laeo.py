@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from example_toys import (
@@ -141,9 +143,7 @@ def test_a_fixed_temperature_widens_the_policy() -> None:
     assert entropies[1] > entropies[0] + 0.5
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"aggregate": "logsumexp", "loss": "cpc", "alpha": "learned", "repr_norm": True}]
-)
+@pytest.mark.parametrize("settings", [{}, {"aggregate": "logsumexp", "loss": "cpc", "alpha": "learned", "repr_norm": True}])
 def test_losses_and_gradients_are_one_graph(settings: dict[str, Any]) -> None:
     """Traced whole, with the gradients inside, it gives the eager numbers; the code made of the graph is torch's business."""
     _, engine = toy(**settings)
@@ -232,8 +232,49 @@ def test_examples_of_another_shape() -> None:
     method = LAEO(SPEC, **SMALL)
     with pytest.raises(UserError, match=r"LAEO got examples of success of shape \(3, 4\) and sees states of shape \(5,\): give"):
         method.use_examples(torch.zeros(3, 4))
-    with pytest.raises(UserError, match="give at least one"):
-        method.use_examples(torch.zeros(0, 5))
+    for wrong in (torch.zeros(0, 5), torch.tensor(3.0)):
+        with pytest.raises(UserError, match="give at least one"):
+            method.use_examples(wrong)
+
+
+def test_examples_of_another_type(tmp_path: Path) -> None:
+    """Arrays are taken; pictures in [0, 1] would be divided by 255 again, and NaN would be sought."""
+    method = LAEO(SPEC, **SMALL)
+    states = np.random.default_rng(0).normal(size=(4, 5))
+    method.use_examples(states)
+    assert method.examples.dtype == torch.float32 and method.examples.numpy() == pytest.approx(states)
+    single = states.astype(np.float32)
+    method.use_examples(single)
+    single[:] = 0.0
+    assert method.examples.numpy() == pytest.approx(states)  # a copy
+    for wrong in (np.nan, np.inf):
+        states[2, 1] = wrong
+        with pytest.raises(UserError, match="LAEO got an example of success, number 2, with NaN or infinity: leave it out"):
+            method.use_examples(states)
+    seen = LAEO(FilmedToy().spec, **SMALL)
+    with pytest.raises(UserError, match=r"LAEO got pictures of success of torch.float32: give them as uint8, 0 to 255"):
+        seen.use_examples(torch.rand(3, SIDE, SIDE, 3))
+    seen.use_examples(np.full((3, SIDE, SIDE, 3), 255, dtype=np.uint8))
+    assert seen.examples.dtype == torch.uint8 and seen.examples.shape == (3, SIDE * SIDE * 3)
+
+
+@pytest.mark.parametrize("settings", [{"planner": "cem"}, {"goal_conditioned": True}])
+@pytest.mark.parametrize("sample", [False, True])
+def test_acting_without_examples_or_without_states(settings: dict[str, Any], sample: bool) -> None:
+    method = LAEO(SPEC, **SMALL, **settings)
+    method.configure_model()
+    for rows in (0, 3):
+        with pytest.raises(UserError, match="LAEO was asked for actions and has no examples of success yet: give them to use_ex"):
+            method.act(torch.zeros(rows, 5), sample)
+    method.use_examples(torch.zeros(2, 5))
+    assert method.act(torch.zeros(0, 5), sample).shape == (0, 2)
+    assert method.act(torch.zeros(1, 5), sample).shape == (1, 2)
+
+
+@pytest.mark.parametrize("settings", [{"repr_dim": 0}, {"batch_size": 1}, {"alpha": -1.0}, {"alpha": float("nan")}])
+def test_numbers_that_make_no_sense(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"LAEO got repr_dim=.*, batch_size=.* and alpha=.*: give embeddings of size 1 or more"):
+        LAEO(SPEC, **{**SMALL, **settings})
 
 
 def test_a_frozen_critic_serves_new_examples(tmp_path: Path) -> None:
@@ -306,11 +347,40 @@ def test_planning_asks_the_critic_alone(tmp_path: Path) -> None:
     fit(tmp_path, planner="cem", cem_candidates=20, cem_elites=5)
     evaluated = [row["eval/return_mean"] for row in read_csv(tmp_path) if "eval/return_mean" in row]
     assert len(evaluated) == 2
-    assert method.planner is not None
-    method.planner.restart(7)
-    again = method.act(obs)
-    method.planner.restart(7)
-    assert torch.equal(again, method.act(obs))
+    assert torch.equal(found, method.act(obs))
+
+
+PLANNED: dict[str, Any] = {"planner": "cem", "cem_candidates": 30, "cem_elites": 6, "cem_iterations": 3}
+
+
+def test_a_state_is_planned_alike_in_a_batch_of_one_and_of_three() -> None:
+    method, _ = toy(**PLANNED)
+    obs = torch.randn(3, 5, generator=torch.Generator().manual_seed(1))
+    together = method.act(obs)
+    assert together.unique(dim=0).shape == (3, 2)
+    for i in range(3):
+        torch.testing.assert_close(method.act(obs[i : i + 1]), together[i : i + 1])
+        torch.testing.assert_close(method.act(obs[[2, 0, 1]][i : i + 1]), together[[2, 0, 1]][i : i + 1])
+
+
+def test_replicas_plan_as_their_seeds_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an evaluation replica k takes the actions of seed + k alone, whichever episodes there are."""
+    settings: dict[str, Any] = {**PLANNED, "updates": 3}
+    both = fit(tmp_path / "both", seed=4, replicas=2, layout="loop", **settings)
+    alone = [fit(tmp_path / str(k), seed=4 + k, **settings) for k in range(2)]
+    obs = torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
+    seen: list[torch.Tensor] = []
+
+    def rollout(act: Any, seeds: Any) -> Any:
+        seen.append(act(obs))
+        return SimpleNamespace(episode_return=torch.zeros(1), success=torch.zeros(1))
+
+    monkeypatch.setattr(both.trainer.datamodule, "rollout", rollout)
+    for seeds in ([0], [1, 2]):
+        both.evaluate_batch(seeds)
+    assert [torch.equal(seen[i], alone[i % 2].act(obs)) for i in range(4)] == 4 * [True]
+    alone[0].critic.load_state_dict(alone[1].critic.state_dict())
+    assert not torch.equal(alone[0].act(obs), alone[1].act(obs))  # the same critic, other numbers
 
 
 def test_replacing_the_examples_retargets_the_planner() -> None:
