@@ -17,7 +17,8 @@ from benchmarks.plain_bald import PlainReward, pair_scores, rating_scores
 from lightning_pbrl.data.feedback import Labels, Query
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.losses.information import bald
-from lightning_pbrl.methods.unified_reward import POSTERIOR_TILE, UnifiedReward
+from lightning_pbrl.methods.reward_posterior import POSTERIOR_TILE
+from lightning_pbrl.methods.unified_reward import UnifiedReward
 from lightning_pbrl.queries.bald import BALDQuery
 
 CLAIMS = [

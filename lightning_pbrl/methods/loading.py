@@ -73,4 +73,5 @@ def load_method(path: str | Path, replica: int = 0, device: str = "cpu") -> Meth
         raise UserError(f"{path} holds {method.replicas} replica(s), numbered from 0; there is no replica {replica}.")
     for engine in saved["engines"].values():
         method.load_state_dict(engine["flat"]["weights"][replica], strict=False)
+    method.use_replica(replica)  # a planner's numbers are a replica's own
     return method.to(device).eval().requires_grad_(False)
