@@ -90,7 +90,9 @@ class Transitions:
         frames: Tensor | None = None,
     ) -> None:
         self.packed, self.episodes = rows, Episodes(offsets)
-        self.frames, self._offsets = frames, offsets
+        self._store, self._offsets = [frames], offsets  # a list that parts share: who moves the pictures does so for all
+        self._shift: Tensor | None = None  # of a part: what a row's id lacks to that of its picture, by episode, (M,)
+        self._own: Tensor | None = None  # of a part: its pictures together, once asked for
         self.reward = reward if reward is not None else torch.full((len(rows),), float("nan"))
         self.success, self.drawable = success, drawable
         self.obs_dim, self.action_dim = obs_dim, action_dim
@@ -146,7 +148,7 @@ class Transitions:
         self.drawable = None if self.drawable is None else self.drawable.to(device)
         stored = self._stored
         if stored is not None and torch.device(device).type == "cuda" and stored.nbytes <= FRAMES_ON_DEVICE:
-            self._stored = stored.to(device)
+            self._store[0] = stored.to(device)
         return self
 
     @property
@@ -225,14 +227,19 @@ class Transitions:
     @property
     def frames(self) -> Tensor | None:
         """The pictures, (N + M, S, S, 3), uint8; of a part they are copied together when first asked for, and not before."""
-        if self._stored is not None and self._shift is not None and self._own is None:
-            self._own = torch.cat(list(self._stretches(self._stored)))
-        return self._stored if self._shift is None else self._own
+        stored = self._stored
+        if stored is not None and self._shift is not None and self._own is None:
+            self._own = torch.cat(list(self._stretches(stored)))
+        return stored if self._shift is None else self._own
 
     @frames.setter
     def frames(self, frames: Tensor | None) -> None:
-        self._stored, self._own = frames, None
-        self._shift: Tensor | None = None  # of a part: what a row's id lacks to that of its picture, by episode, (M,)
+        self._store, self._shift, self._own = [frames], None, None
+
+    @property
+    def _stored(self) -> Tensor | None:
+        """All pictures that :meth:`frame_ids` counts, also those of other parts."""
+        return self._store[0]
 
     @property
     def has_pictures(self) -> bool:
@@ -267,9 +274,10 @@ class Transitions:
         Raises:
             UserError: when these data have none.
         """
-        if self._stored is None:
+        stored = self._stored
+        if stored is None:
             raise UserError("These data have states only, no pictures: collect them with the simulator Pixels.")
-        found = self._stored.index_select(0, ids.to(self._stored.device).reshape(-1)).to(self.device)
+        found = stored.index_select(0, ids.to(stored.device).reshape(-1)).to(self.device)
         return found.view(*ids.shape, *found.shape[1:])
 
     # Parts ---------------------------------------------------------------------------------------------------------------
@@ -303,9 +311,9 @@ class Transitions:
             self.action_dim,
             {**about, "of": {"fingerprint": self.fingerprint, "episodes": episodes.tolist()}},
             drawable=drawable,
-            frames=self._stored,
         )
         if self._stored is not None:
+            part._store = self._store
             part._shift = self.frame_ids(self.episodes.first[episodes]) - offsets[:-1]
         return part
 

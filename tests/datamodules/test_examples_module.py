@@ -203,6 +203,7 @@ def test_pictures_of_a_part_are_not_copied(tmp_path):
         assert part.shown_dim == 12
         assert part.fingerprint == slow.fingerprint
         assert part._stored.data_ptr() == whole.frames.data_ptr()
+        assert part._store is whole._store  # moved once for all
         assert part._own is None  # nothing above copied them
         assert torch.equal(part.frames, slow.frames)
         again = archive.load(archive.save(part, tmp_path / "part.safetensors"))
