@@ -144,6 +144,7 @@ def test_a_saved_run_acts_and_judges_as_it_did(tmp_path: Path) -> None:
     assert {"pref/held_out_loss", "query/log_prob", "labels/pair", "labels/rating"} <= logged
     loaded = load_method(tmp_path / "checkpoints" / "last.ckpt")
     obs = torch.tensor([[0.3, 4.0], [-1.0, 11.0]])
+    assert_same(method.state_dict(), loaded.state_dict())  # bit for bit
     with torch.no_grad():
         torch.testing.assert_close(method.act(obs), loaded.act(obs))  # to rounding: a product depends on where its weights lie
         features = torch.cat([obs, torch.zeros(2, 1)], 1)
