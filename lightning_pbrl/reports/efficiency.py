@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.reports.metrics import Array, Metrics, Series, find_runs, group, over, read_metrics, replicas
 from lightning_pbrl.reports.panels import PALETTE, Panel, draw_sheet, label, thousands
-from lightning_pbrl.reports.plot import AXIS, FRACTIONS, STYLES, X_AXES
+from lightning_pbrl.reports.plot import AXIS, FRACTIONS, STYLES, X_AXES, Curve
 from lightning_pbrl.reports.statistics import bootstrap_interval, iqm, mean
 from lightning_pbrl.reports.tables import write_table
 
@@ -26,26 +26,6 @@ METRICS = ("eval/success_rate", "eval/return_mean", "eval/normalized_score", "re
 """What is compared when nothing else is asked for, as far as it was logged."""
 NAMES = {**AXIS, "reward/pearson": "r of true and predicted clip returns", "reward/spearman": "rank correlation of clip returns"}
 """Metric -> axis name with unit."""
-
-
-class Curve(NamedTuple):
-    """One metric of one group over its seeds.
-
-    Attributes:
-        group: the stage.
-        seeds: how many runs or replicas, n.
-        x: env steps or labels, (m,).
-        middle: mean or interquartile mean over the seeds, (m,).
-        low: lower end of its 95 % bootstrap interval, (m,); NaN for one seed.
-        high: upper end, (m,).
-    """
-
-    group: str
-    seeds: int
-    x: Array
-    middle: Array
-    low: Array
-    high: Array
 
 
 def held(curves: Sequence[Series]) -> tuple[Array, Array]:

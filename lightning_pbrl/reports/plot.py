@@ -62,27 +62,27 @@ def learning_curve(metrics: Metrics, out: str | Path, title: str = "") -> Path |
 
 
 class Curve(NamedTuple):
-    """One metric of one stage over its seeds.
+    """One metric of one group over its seeds.
 
     Attributes:
-        stage: its name.
-        number: of the stage among those that are drawn: it keeps its colour in every panel.
+        group: the stage.
         seeds: how many runs or replicas, n.
-        x_is: what ``x`` counts, a key of :data:`X_AXES`.
-        x: (m,).
-        middle: mean over the seeds, (m,).
+        x: updates, env steps or labels, (m,).
+        middle: mean or interquartile mean over the seeds, (m,).
         low: lower end of its 95 % bootstrap interval, (m,); NaN for one seed.
         high: upper end, (m,).
+        number: of the group among those that are drawn: it keeps its colour in every panel.
+        x_is: what ``x`` counts, a key of :data:`X_AXES`.
     """
 
-    stage: str
-    number: int
+    group: str
     seeds: int
-    x_is: str
     x: Array
     middle: Array
     low: Array
     high: Array
+    number: int = 0
+    x_is: str = "step"
 
 
 def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: str | None = None) -> Path:
@@ -117,7 +117,7 @@ def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: 
         curves = tables[name] = _curves_of(groups, name)
         for c in curves:
             style = STYLES[c.number // 10 % len(STYLES)]
-            axes.plot(c.x, c.middle, style, color=f"C{c.number}", marker=".", label=f"{c.stage} (n = {c.seeds})")
+            axes.plot(c.x, c.middle, style, color=f"C{c.number}", marker=".", label=f"{c.group} (n = {c.seeds})")
             if c.seeds > 1 and len(c.x):
                 axes.fill_between(c.x, c.low, c.high, color=f"C{c.number}", alpha=0.2, linewidth=0)
         _decorate(axes, name, X_AXES[curves[-1].x_is])
@@ -141,15 +141,14 @@ def _curves_of(groups: Sequence[tuple[str, Sequence[Metrics]]], name: str) -> li
         x, values = aligned(curves)
         low, high = bootstrap_interval([values], mean) if len(x) else (x, x)
         count = next(_count(metrics, name) for metrics in seeds if replicas(metrics, name))
-        found.append(Curve(stage, number, len(curves), count, x, mean(values, axis=0), low, high))
+        found.append(Curve(stage, len(curves), x, mean(values, axis=0), low, high, number, count))
     return found
 
 
 def _columns(curves: Sequence[Curve]) -> dict[str, Array]:
     """The points of all stages below each other; ``x_is`` says what ``x`` counts."""
     sizes = [len(curve.x) for curve in curves]
-    words = {"group": "stage", "seeds": "seeds", "x_is": "x_is"}
-    named = {name: np.repeat([getattr(curve, field) for curve in curves], sizes) for name, field in words.items()}
+    named = {name: np.repeat([getattr(curve, name) for curve in curves], sizes) for name in ("group", "seeds", "x_is")}
     points = {"x": "x", "mean": "middle", "low": "low", "high": "high"}
     return named | {name: np.concatenate([getattr(curve, field) for curve in curves]) for name, field in points.items()}
 
