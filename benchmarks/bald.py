@@ -57,7 +57,7 @@ def unified(source: Transitions, size: Size) -> UnifiedReward:
 
 def copy_weights(method: UnifiedReward, plain: PlainReward) -> None:
     """Give the plain model our weights."""
-    weights, biases = [w[0] for w in method.network.weights], [b[0] for b in method.network.biases]
+    weights, biases = zip(*method.network.layers(0), strict=True)
     with torch.no_grad():
         for layer, at in ((plain.trunk[0], 0), (plain.trunk[3], 1)):
             layer.weight.copy_(weights[at]), layer.bias.copy_(biases[at])

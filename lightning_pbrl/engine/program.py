@@ -63,7 +63,8 @@ class Program:
     Attributes:
         groups: name -> :class:`Group`.
         steps: loss methods in the paper's order. A step maps a batch to ``{group: loss, metric: value}``; its losses
-            read the state before the step, and its groups move before the next step begins.
+            read the state before the step, and its groups move before the next step begins. Parameters of a group that its loss
+            does not reach are not moved; on several devices they must be the same ones on all.
         sample: (updates, generator) -> ids of every update, one entry per update, drawn in one call. An entry may be a tuple
             (ids and noise, say).
         gather: entry of one update -> tensors, once per update (per step and tile with ``tile``); runs outside the compiled

@@ -29,6 +29,8 @@ class SummingAdam(torch.optim.Adam):
         """Add each gradient to its sum, or start a new one, and step with it."""
         for group in self.param_groups:
             for p in group["params"]:
+                if p.grad is None:  # the loss does not reach it
+                    continue
                 done = int(self.state[p]["step"]) if self.state.get(p) else 0
                 self._sums[p] = p.grad.clone() if self.begins(done) else self._sums[p].add_(p.grad)
                 p.grad = self._sums[p]

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
-from lightning_pbrl.engine.flat import FlatState
+from lightning_pbrl.engine.flat import FlatState, Reached
 from lightning_pbrl.engine.program import Losses, LossStep, Program
 
 Compile = bool | Literal["auto"]
 Layout = Literal["auto", "loop", "batched"]
-Gradients = Callable[[Any], tuple[dict[str, Tensor], Losses]]
+Gradients = Callable[[Any], tuple[dict[str, Tensor], dict[str, Reached], Losses]]
+"""Batch -> flat gradient per group, which parameters have one (groups in which all have are left out), every loss and metric."""
 
 COMPILE_PAYS_AFTER = 12_000
 """Updates after which compiling has paid for itself on a CPU with a cold cache (``benchmarks/README.md``)."""
@@ -79,7 +81,7 @@ class UpdateEngine:
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         compiled = torch.compile(function, fullgraph=True, dynamic=False)
 
-        def call(rows: Any) -> tuple[dict[str, Tensor], Losses]:
+        def call(rows: Any) -> tuple[dict[str, Tensor], dict[str, Reached], Losses]:
             if self.compile:
                 try:
                     return compiled(rows)
@@ -95,19 +97,24 @@ class UpdateEngine:
         """Batch -> flat gradient per group and every loss; one graph when compiled."""
         leaves, view = self.flat.leaves, self.program.view
 
-        def gradients(rows: Any) -> tuple[dict[str, Tensor], Losses]:
+        def gradients(rows: Any) -> tuple[dict[str, Tensor], dict[str, Reached], Losses]:
             with torch.enable_grad():
                 losses = step(view(rows))
                 grads: dict[str, Tensor] = {}
+                reached: dict[str, Reached] = {}
                 for group, loss in losses.items():  # one gradient per loss keeps an actor's out of the critic it flows through
                     if group in leaves and group not in grads:
                         moved = [name for name in losses if name in leaves and losses[name] is loss]  # they share a pass backward
-                        parts = torch.autograd.grad(loss, [p for name in moved for p in leaves[name]], retain_graph=True)
+                        wanted = [p for name in moved for p in leaves[name]]
+                        parts = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
                         at = 0
                         for name in moved:
-                            grads[name] = torch.cat([part.reshape(-1) for part in parts[at : at + len(leaves[name])]])
-                            at += len(leaves[name])
-            return grads, {name: loss.detach() for name, loss in losses.items()}
+                            own = parts[at : at + len(leaves[name])]
+                            at += len(own)
+                            if any(part is None for part in own):
+                                reached[name] = tuple(part is not None for part in own)
+                            grads[name] = torch.cat([_flat(part, p) for part, p in zip(own, leaves[name], strict=True)])
+            return grads, reached, {name: loss.detach() for name, loss in losses.items()}
 
         return gradients
 
@@ -127,15 +134,19 @@ class UpdateEngine:
         def one(weights: dict[str, Tensor], rows: Any) -> Losses:
             return torch.func.functional_call(call, weights, (view(rows),))
 
-        def gradients(rows: Any) -> tuple[dict[str, Tensor], Losses]:
+        def gradients(rows: Any) -> tuple[dict[str, Tensor], dict[str, Reached], Losses]:
             with torch.enable_grad():
                 losses = torch.vmap(one, randomness="different")(stacked, rows)
-                grads = {}
+                grads, reached = {}, {}
                 for group, loss in losses.items():
                     if group in flat.groups:
-                        parts = torch.autograd.grad(loss.sum(), [stacked[n] for n in of_group[group]], retain_graph=True)
-                        grads[group] = torch.cat([part.reshape(flat.replicas, -1) for part in parts], dim=1)
-            return grads, {name: loss.detach() for name, loss in losses.items()}
+                        held = [stacked[name] for name in of_group[group]]
+                        parts = torch.autograd.grad(loss.sum(), held, retain_graph=True, allow_unused=True)
+                        if any(part is None for part in parts):
+                            reached[group] = tuple(part is not None for part in parts)
+                        rows_of = [_flat(part, p).view(flat.replicas, -1) for part, p in zip(parts, held, strict=True)]
+                        grads[group] = torch.cat(rows_of, dim=1)
+            return grads, reached, {name: loss.detach() for name, loss in losses.items()}
 
         return gradients
 
@@ -171,14 +182,14 @@ class UpdateEngine:
                 before(number)
             whole = None if self._in_tiles(ids) else self.program.gather(ids)
             for gradients in self._due(self.updates + number):
-                grads, losses = self._tiled(gradients, ids) if whole is None else gradients(whole)
+                grads, reached, losses = self._tiled(gradients, ids) if whole is None else gradients(whole)
                 if self.reduce is not None:
                     grads = self._reduced(grads)
                 grads = self._clipped_jointly(grads)
                 _count(ran, losses, number)
                 _accumulate(total, losses)  # before anything moves: a metric may be a view of a parameter
                 for group, grad in grads.items():
-                    self.flat.step(group, grad, self.updates + number)
+                    self.flat.step(group, grad, self.updates + number, reached.get(group))
             if gradients is self._gradients[-1] and self._follows(self.updates + number):
                 self.flat.follow()
         return {key: value / len(ran[key]) for key, value in total.items()}
@@ -196,14 +207,18 @@ class UpdateEngine:
         """Whether an update is so wide that it is evaluated in tiles."""
         return self.program.tile is not None and ids.shape[-1] > self.program.tile
 
-    def _tiled(self, gradients: Gradients, ids: Tensor) -> tuple[dict[str, Tensor], Losses]:
+    def _tiled(self, gradients: Gradients, ids: Tensor) -> tuple[dict[str, Tensor], dict[str, Reached], Losses]:
         """Gradients of one update, summed over its tiles, each with its share of the ids."""
         sums: tuple[dict[str, Tensor], Losses] = ({}, {})
+        found: list[dict[str, Reached]] = []
         for part in ids.split(self.program.tile, dim=-1):
             share = part.shape[-1] / ids.shape[-1]
-            for into, values in zip(sums, gradients(self.program.gather(part)), strict=True):
+            grads, reached, losses = gradients(self.program.gather(part))
+            found.append(reached)
+            for into, values in zip(sums, (grads, losses), strict=True):
                 _accumulate(into, values, share)
-        return sums
+        in_all = set.intersection(*map(set, found))  # any other group is reached whole by some tile
+        return sums[0], {group: tuple(map(any, zip(*(each[group] for each in found), strict=True))) for group in in_all}, sums[1]
 
     def _reduced(self, grads: dict[str, Tensor]) -> dict[str, Tensor]:
         bucket = torch.cat(list(grads.values()))  # one message per step
@@ -226,21 +241,27 @@ class UpdateEngine:
         ran: dict[str, set[int]] = {}
         sampled = [self.program.sample(updates, generator) for generator in self.generators]
         for number, ids in enumerate(zip(*sampled, strict=True)):
-            rows = self.program.gather(torch.stack(ids))
+            rows = self._gather_all(ids)
             for gradients in self._due(self.updates + number):
-                grads, losses = gradients(rows)
+                grads, reached, losses = gradients(rows)
                 _count(ran, losses, number)
                 _accumulate(total, losses)
                 for replica in range(self.flat.replicas):
                     self.flat.bound = replica
                     for group, grad in self._clipped_jointly({g: grad[replica] for g, grad in grads.items()}).items():
-                        self.flat.step(group, grad, self.updates + number)
+                        self.flat.step(group, grad, self.updates + number, reached.get(group))
             if gradients is self._gradients[-1] and self._follows(self.updates + number):
                 for replica in range(self.flat.replicas):
                     self.flat.bound = replica
                     self.flat.follow()
         self.flat.bind(0)
         return {key: value / len(ran[key]) for key, value in total.items()}
+
+    def _gather_all(self, ids: Sequence[Any]) -> Any:
+        """What all replicas gather for one update, stacked; ids of several parts are gathered one replica after another."""
+        if all(torch.is_tensor(own) for own in ids):
+            return self.program.gather(torch.stack(tuple(ids)))
+        return tree_map(lambda *parts: torch.stack(parts), *map(self.program.gather, ids))
 
     def reset(self, group: str, values: Mapping[str, Tensor] | None = None) -> None:
         """Give a group new weights (the present ones when None) and a fresh optimiser; targets that follow it equal it.
@@ -277,6 +298,11 @@ class _Call(nn.Module):
 
     def forward(self, batch: Any) -> Losses:
         return self.step(batch)
+
+
+def _flat(grad: Tensor | None, p: Tensor) -> Tensor:
+    """A gradient as a vector; zeros where there is none, which :class:`FlatState` leaves out of the step."""
+    return torch.zeros_like(p).reshape(-1) if grad is None else grad.reshape(-1)
 
 
 def _count(ran: dict[str, set[int]], losses: Losses, number: int) -> None:

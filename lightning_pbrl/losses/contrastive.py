@@ -68,6 +68,27 @@ def preferred_first(z: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(second, z[:, 1], z[:, 0]), torch.where(second, z[:, 0], z[:, 1])
 
 
+def listed(z: Tensor, label: Tensor, clear: Tensor, pairing: Pairing) -> tuple[Tensor, Tensor, Tensor]:
+    """List the preferred and the rejected segments of the clear pairs, those of which the first segment won in front.
+
+    Args:
+        z: (B, 2, Z).
+        label: (B,).
+        clear: (B,).
+        pairing: "query" lists z+ and z- of one question side by side; "reference" does as the released code, whose list of
+            rejected segments starts with the questions of which the second segment won, so that entry i of the two lists
+            mostly belongs to different questions.
+
+    Returns:
+        Preferred segments, (B, Z), rejected segments, (B, Z), and the number of clear pairs, (); entries beyond it mean nothing.
+    """
+    preferred, rejected = preferred_first(z, label)
+    second = label > 0.5
+    first_won_first = torch.where(clear, second.long(), 2).argsort(stable=True)  # clear ones in front
+    second_won_first = torch.where(clear, (~second).long(), 2).argsort(stable=True)
+    return preferred[first_won_first], rejected[first_won_first if pairing == "query" else second_won_first], clear.sum()
+
+
 def quadrilateral_loss(
     z: Tensor,
     label: Tensor,
@@ -89,17 +110,9 @@ def quadrilateral_loss(
         partner: numbers in [0, 1) that pick the partners (with replacement, itself allowed), (R, B).
         kind: similarity.
         squash: bound each term to (0, 1); without it the loss is that of the paper and has no lower bound (l2).
-        pairing: "query" takes z+_i and z-_i from one question; "reference" does as the released code, whose list of
-            positives starts with the questions of which the first segment won and whose list of negatives starts with
-            the others, so that they mostly belong to different questions.
+        pairing: which z-_i goes with z+_i; see :func:`listed`.
     """
-    preferred, rejected = preferred_first(z, label)
-    second = label > 0.5
-    first_won_first = torch.where(clear, second.long(), 2).argsort(stable=True)  # clear ones in front
-    second_won_first = torch.where(clear, (~second).long(), 2).argsort(stable=True)
-    good = preferred[first_won_first]
-    bad = rejected[first_won_first if pairing == "query" else second_won_first]
-    count = clear.sum()
+    good, bad, count = listed(z, label, clear, pairing)
     j = torch.minimum((partner * count).long(), (count - 1).clamp(min=0))  # (R, B); the product may round up to count
     good_j, bad_j = good[j], bad[j]
     good_i, bad_i = good.expand_as(good_j), bad.expand_as(bad_j)
@@ -110,10 +123,18 @@ def quadrilateral_loss(
     return masked_mean(term, is_pair.expand_as(term))
 
 
-def anchor_loss(z: Tensor, label: Tensor, clear: Tensor, anchor: Tensor, kind: Similarity = "l2") -> Tensor:
+def anchor_loss(
+    z: Tensor,
+    label: Tensor,
+    clear: Tensor,
+    anchor: Tensor,
+    kind: Similarity = "l2",
+    squash: bool = True,
+    pairing: Pairing = "query",
+) -> Tensor:
     """Preferred segments nearer to a learned point z* than rejected ones, by a margin of 1.
 
-    Mean over clear pairs of logistic(max(0, S(z-, z*) - S(z+, z*) + 1)); 0 without a clear pair.
+    Mean over clear pairs of max(0, S(z-, z*) - S(z+, z*) + 1), under a logistic when ``squash``; 0 without a clear pair.
 
     Args:
         z: (B, 2, Z).
@@ -121,8 +142,10 @@ def anchor_loss(z: Tensor, label: Tensor, clear: Tensor, anchor: Tensor, kind: S
         clear: (B,).
         anchor: z*, (Z,).
         kind: similarity.
+        squash: bound each term to [1/2, 1); without it the loss is the hinge itself.
+        pairing: which z- goes with which z+; see :func:`listed`. The hinge makes it matter.
     """
-    preferred, rejected = preferred_first(z, label)
-    star = anchor.expand_as(preferred)
-    hinge = (similarity(rejected, star, kind) - similarity(preferred, star, kind) + 1.0).clamp(min=0.0)
-    return masked_mean(torch.sigmoid(hinge), clear)
+    good, bad, count = listed(z, label, clear, pairing)
+    star = anchor.expand_as(good)
+    hinge = (similarity(bad, star, kind) - similarity(good, star, kind) + 1.0).clamp(min=0.0)
+    return masked_mean(torch.sigmoid(hinge) if squash else hinge, torch.arange(len(z), device=z.device) < count)

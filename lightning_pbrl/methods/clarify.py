@@ -79,7 +79,8 @@ class CLARIFY(RewardEnsemble):
         max_episode_steps: rows of the time embedding; at least the longest episode (Meta-World 500, DMControl 1,000).
         readout: full: z has seen every state of the segment. reference: only the last, as in the released code.
         amb_loss: paper. reference: never pulls ambiguous pairs together (an operator-precedence slip of the released code).
-        squash: bound each term of L_quad by a logistic; false is the paper's formula, which has no lower bound.
+        squash: bound each term of L_quad (or of the anchor's loss) by a logistic; false is the paper's formula, whose L_quad has
+            no lower bound.
         pairing: query: z+ and z- of one question. reference: the released code's lists, which mix up questions.
         standardize: standardise states wherever the encoder reads them. false: for the reconstruction only, so that
             L_amb, L_quad and the choice of questions see states on another scale (released code).
@@ -243,7 +244,7 @@ class CLARIFY(RewardEnsemble):
         amb = ambiguity_loss(z, clear, ambiguous, h.amb_loss, h.similarity)
         norm = norm_loss(self.encoder(batch["obs"], batch["time"], batch["valid"]))
         if h.direction_loss == "anchor":
-            quad = anchor_loss(z, label, clear, self.anchor, h.similarity)
+            quad = anchor_loss(z, label, clear, self.anchor, h.similarity, h.squash, h.pairing)
         else:
             quad = quadrilateral_loss(z, label, clear, batch["partner"], h.similarity, h.squash, h.pairing)
         loss = h.amb_weight * amb + h.quad_weight * quad + h.norm_weight * norm

@@ -230,7 +230,7 @@ class UnifiedReward(RewardPosterior, RewardModel):
         """Bradley-Terry cross entropy; nothing where the minibatch has no pair."""
         if "pairs" not in batch:
             return {}
-        returns, _ = self.clip_sums(batch["pairs"], dropout=True)
+        returns, _ = self.clip_sums(batch["pairs"], dropout=True, heads=1)
         loss = preference_cross_entropy(returns, batch["label"]).sum()
         if self.hparams.return_penalty:
             loss = loss + self.hparams.return_penalty * returns.norm(dim=1).sum()
@@ -247,25 +247,26 @@ class UnifiedReward(RewardPosterior, RewardModel):
     def rating_loss(self, clips: Tensor, rating: Tensor, dropout: bool) -> Tensor:
         """Loss of the ratings per member, (E, m, T, F) -> (E,)."""
         h = self.hparams
-        mean, variance = self.clip_sums(clips, dropout)
+        mean, variance = self.clip_sums(clips, dropout, heads=None if h.ratings == "gaussian" else 1)
         if h.ratings == "rbrl":
             return rbrl_cross_entropy(mean, rating, h.bins, SHARPNESS)
         if self.decodes:
             mean, variance = self.decoder(mean, variance, torch.arange(h.ensemble_size, device=mean.device))
-        if h.ratings == "squared":
-            return squared_error(mean, rating) + 0.0 * variance.sum(-1)  # the gradient of sigma_0 is zero, not absent
-        return gaussian_nll(mean, variance, rating)
+        return squared_error(mean, rating) if h.ratings == "squared" else gaussian_nll(mean, variance, rating)
 
-    def clip_sums(self, clips: Tensor, dropout: bool) -> tuple[Tensor, Tensor]:
-        """Return and variance of clips: (E, b, ..., T, F) -> two of (E, b, ...); the variance is 0 without its head."""
+    def clip_sums(self, clips: Tensor, dropout: bool, heads: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return and variance of clips: (E, b, ..., T, F) -> two of (E, b, ...).
+
+        The variance is 0 without its head, or with ``heads=1``, which leaves that head without a gradient.
+        """
         share = math.prod(clips.shape[2:-1]) if self.hparams.dropout_masks == "question" else 1
-        out = self.network(clips.flatten(1, -2), share if dropout else 0).view(*clips.shape[:-1], -1)
+        out = self.network(clips.flatten(1, -2), share if dropout else 0, heads).view(*clips.shape[:-1], -1)
         return self.sums(out)
 
     def sums(self, out: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs per step, (..., T, 1 or 2) -> sums of means and of variances, (...,)."""
         mean = out[..., 0].sum(-1)
-        return mean, F.softplus(out[..., 1]).sum(-1) if self.hparams.variance_head else torch.zeros_like(mean)
+        return mean, F.softplus(out[..., 1]).sum(-1) if out.shape[-1] > 1 else torch.zeros_like(mean)
 
     # When a fit ends -------------------------------------------------------------------------------------------------------
 
@@ -289,7 +290,7 @@ class UnifiedReward(RewardPosterior, RewardModel):
         members = self.hparams.ensemble_size
         if len(pairs):
             clips = self.source.segments(pairs.start, pairs.length).expand(members, -1, -1, -1, -1)
-            loss = loss + preference_cross_entropy(self.clip_sums(clips, dropout=False)[0], pairs.value).mean()
+            loss = loss + preference_cross_entropy(self.clip_sums(clips, dropout=False, heads=1)[0], pairs.value).mean()
         if len(ratings):
             clips = self.source.segments(ratings.start[:, 0], ratings.length).expand(members, -1, -1, -1)
             value = ratings.value.expand(members, -1)
@@ -313,7 +314,7 @@ class UnifiedReward(RewardPosterior, RewardModel):
 
     def reward(self, features: Tensor) -> Tensor:
         """The mean head without dropout: (n, O + A) -> (E, n)."""
-        return self.network(features)[..., 0]
+        return self.network(features, heads=1)[..., 0]
 
     @torch.no_grad()
     def returns(self, query: Query) -> Tensor:

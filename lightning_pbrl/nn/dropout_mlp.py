@@ -21,6 +21,8 @@ class DropoutMLP(nn.Module):
     """``members`` independent perceptrons with leaky ReLU, dropout after every hidden layer.
 
     Dropout happens where it is asked for and nowhere else: neither ``train()`` nor ``eval()`` changes what a call returns.
+    Every output is a head with parameters of its own, so that a loss on one leaves the others without a gradient, which is not
+    a gradient of zero: weight decay must not move a head that nothing is learnt about.
 
     Args:
         in_dim: input size.
@@ -33,23 +35,32 @@ class DropoutMLP(nn.Module):
     def __init__(self, in_dim: int, out_dim: int, hidden: Sequence[int], members: int = 1, rate: float = 0.0) -> None:
         super().__init__()
         net = MLP(in_dim, out_dim, hidden, members, nn.LeakyReLU)
-        self.weights, self.biases = net.weights, net.biases
+        self.weights, self.biases = net.weights[:-1], net.biases[:-1]
+        self.head_weights = nn.ParameterList(part.detach().clone() for part in net.weights[-1].split(1, dim=1))
+        self.head_biases = nn.ParameterList(part.detach().clone() for part in net.biases[-1].split(1, dim=1))
         self.hidden, self.members, self.rate = tuple(hidden), members, rate
 
-    def forward(self, x: Tensor, share: int = 0) -> Tensor:
+    def layers(self, member: int, heads: int | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Weight (out, in) and bias (out,) of every layer of one member; the last one has the first ``heads`` outputs, or all."""
+        weights, biases = list(self.head_weights)[:heads], list(self.head_biases)[:heads]
+        last = torch.cat([w[member] for w in weights]), torch.cat([b[member] for b in biases])
+        return [*((w[member], b[member]) for w, b in zip(self.weights, self.biases, strict=True)), last]
+
+    def forward(self, x: Tensor, share: int = 0, heads: int | None = None) -> Tensor:
         """(n, in) or (E, n, in) -> (E, n, out).
 
         Args:
             x: rows, the same for every member or each member's own.
             share: how many consecutive rows share a mask; 0 for no dropout.
+            heads: compute the first so many outputs alone; None for all.
         """
         inputs = x.unbind(0) if x.dim() == 3 else (x,) * self.members
-        return torch.stack([self._member(rows, e, share) for e, rows in enumerate(inputs)])
+        return torch.stack([self._member(rows, self.layers(e, heads), share) for e, rows in enumerate(inputs)])
 
-    def _member(self, x: Tensor, member: int, share: int) -> Tensor:
+    def _member(self, x: Tensor, layers: Sequence[tuple[Tensor, Tensor]], share: int) -> Tensor:
         last = len(self.hidden)
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = linear(x, weight[member], bias[member])
+        for layer, (weight, bias) in enumerate(layers):
+            x = linear(x, weight, bias)
             if layer < last:
                 x = F.leaky_relu(x)
                 if share and self.rate > 0.0:
@@ -69,7 +80,7 @@ class DropoutMLP(nn.Module):
         The first hidden layer lies before any mask, so it is computed once for all draws; a mask on a layer's input is a mask on
         its weights, so the second layer of all draws is one product with D times as many columns.
         """
-        draws, weights, biases = len(masks[0]), [w[member] for w in self.weights], [b[member] for b in self.biases]
+        draws, (weights, biases) = len(masks[0]), zip(*self.layers(member), strict=True)
         x = F.leaky_relu(linear(x, weights[0], biases[0]))
         masked = (weights[1] * masks[0].unsqueeze(1)).flatten(0, 1)  # (D x out, in)
         x = linear(x, masked, biases[1].repeat(draws)).view(len(x), draws, weights[1].shape[0]).transpose(0, 1)

@@ -67,11 +67,13 @@ def clarify_target(everything: Array, clear: Array, skipped: Array) -> Array:
 
 
 def max_ratio_target(everything: Array, clear: Array, skipped: Array) -> Array:
-    """All weight on the bin with the largest ratio of clear to skipped (the paper's ablation), (K,) each -> (K,)."""
+    """The same weight on every bin with the largest ratio of clear to skipped (the paper's ablation), (K,) each -> (K,).
+
+    Several bins share the largest ratio where no pair was skipped and clear ones are equally over-represented.
+    """
     of_clear, of_skipped = class_ratios(everything, clear, skipped)
-    target = np.full_like(everything, FLOOR)
-    target[np.argmax(of_clear / (of_skipped + TINY))] += 1.0
-    return target
+    ratio = of_clear / (of_skipped + TINY)
+    return FLOOR + (ratio == ratio.max()).astype(np.float64)
 
 
 def acceptance(distance: Array, centres: Array, target: Array, candidates: Array, exact: bool = False) -> Array:
@@ -132,7 +134,7 @@ class EmbeddingQuery(QueryStrategy):
         large_batch: candidates per question (paper 10).
         density: kernel: Gaussian kernel with Scott's bandwidth and one pseudo-row per class, so that an empty bin
             is not an infinite ratio. histogram: the released code's.
-        target: clarify, or max_ratio (the paper's ablation: the single best bin).
+        target: clarify, or max_ratio (the paper's ablation: the best bin, or bins where several tie).
         rejection: clipped (released code) or exact; see :func:`acceptance`.
         bins: points at which densities are estimated, over the range of the answered pairs' distances.
         outlier: distances this many standard deviations from the mean are left out, of answers and of candidates.

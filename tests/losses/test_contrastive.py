@@ -160,13 +160,35 @@ def test_partner_number_just_below_one() -> None:
 
 @each_mix
 @each_kind
-def test_anchor_against_a_slow_loop(mix: str, kind: Similarity) -> None:
+@pytest.mark.parametrize("squash", [True, False])
+@pytest.mark.parametrize("pairing", ["query", "reference"])
+def test_anchor_against_a_slow_loop(mix: str, kind: Similarity, squash: bool, pairing: Pairing) -> None:
     z, label, clear, _ = batch(mix)
     star = torch.tensor([0.5, -1.0, 0.2])
-    terms = []
-    for i in range(5):
-        if clear[i]:
-            good, bad = (z[i, 1], z[i, 0]) if label[i] == 1 else (z[i, 0], z[i, 1])
-            terms.append(sig(max(0.0, slow_similarity(bad, star, kind) - slow_similarity(good, star, kind) + 1.0)))
+    first = [i for i in range(5) if clear[i] and label[i] == 0]
+    second = [i for i in range(5) if clear[i] and label[i] == 1]
+    good = [z[i, 0] for i in first] + [z[i, 1] for i in second]
+    bad = [z[i, 0] for i in second] + [z[i, 1] for i in first] if pairing == "reference" else None
+    bad = bad or [z[i, 1] for i in first] + [z[i, 0] for i in second]
+    terms = [
+        max(0.0, slow_similarity(worse, star, kind) - slow_similarity(better, star, kind) + 1.0)
+        for better, worse in zip(good, bad, strict=True)
+    ]
+    terms = [sig(term) for term in terms] if squash else terms
     expected = sum(terms) / len(terms) if terms else 0.0
-    assert anchor_loss(z, label, clear, star, kind).item() == pytest.approx(expected, abs=1e-6)
+    assert anchor_loss(z, label, clear, star, kind, squash, pairing).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_anchor_gradient_depends_on_the_pairing() -> None:
+    """Question 0: z+ = 0, z- = 2; question 1: z+ = 3, z- = 1 (second won); z* = 0, so S(z, z*) = -z^2, without squashing.
+
+    query: hinges max(0, -4 + 0 + 1) = 0 and max(0, -1 + 9 + 1) = 9. reference pairs z+ of one with z- of the other:
+    max(0, -1 + 0 + 1) = 0 and max(0, -4 + 9 + 1) = 6.
+    """
+    z = torch.tensor([[[0.0], [2.0]], [[1.0], [3.0]]], requires_grad=True)
+    label, clear, star = torch.tensor([0.0, 1.0]), torch.tensor([True, True]), torch.zeros(1)
+    losses = {pairing: anchor_loss(z, label, clear, star, "l2", False, pairing) for pairing in ("query", "reference")}
+    assert {pairing: loss.item() for pairing, loss in losses.items()} == {"query": 4.5, "reference": 3.0}
+    (query,), (reference,) = (torch.autograd.grad(loss, z) for loss in losses.values())
+    assert query.flatten().tolist() == [0.0, 0.0, -1.0, 3.0]  # d(9/2): -z for z- = 1, z for z+ = 3
+    assert reference.flatten()[[1, 3]].tolist() == [-2.0, 3.0]  # d(6/2): z- = 2 of question 0, z+ = 3 of question 1

@@ -188,6 +188,9 @@ def test_anchor_in_place_of_the_quadrilateral() -> None:
     z = method.encoder.segment(batch["pair_obs"].flatten(0, 1), batch["pair_time"].flatten(0, 1)).view(16, 2, -1)
     expected = anchor_loss(z, batch["label"], batch["clear"], method.anchor)
     assert method.contrast(batch)["anchor"].item() == pytest.approx(expected.item())
+    method.hparams.pairing, method.hparams.squash = "reference", False  # both switches act here, too
+    expected = anchor_loss(z, batch["label"], batch["clear"], method.anchor, "l2", False, "reference")
+    assert method.contrast(batch)["anchor"].item() == pytest.approx(expected.item())
     before = method.anchor.detach().clone()
     method.engines["encoder"].run(1)
     assert not torch.equal(before, method.anchor)

@@ -182,6 +182,18 @@ def test_released_masks_give_a_clip_with_itself_information() -> None:
     assert 0.05 < bits["step"] < 0.4 and bits["question"] == 0.0
 
 
+@pytest.mark.parametrize("settings", [{"step_mode": "sequential"}, {"step_mode": "joint"}, {"ratings": "squared"}, {"ratings": "rbrl"}])
+def test_what_nothing_is_learnt_about_keeps_its_weights(settings: dict[str, Any]) -> None:
+    """As in the released code, where the variance head has no gradient: weight decay inside Adam would move it by lr a step."""
+    method = alone(weight_decay=1e-2, **settings)
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    engine_of(method, 12, 8 if "ratings" in settings else 0).run(5)
+    moved = {name for name, value in method.state_dict().items() if not torch.equal(value, before[name])}
+    network = {f"network.{name}" for name in method.network.state_dict()} - {"network.head_weights.1", "network.head_biases.1"}
+    decoder = {"decoder.log_a", "decoder.b"} if settings.get("ratings") == "squared" else set()
+    assert moved == network | decoder
+
+
 def test_a_draw_is_one_function() -> None:
     """Draws by folded weights are the network with the same masks, written out; for every query they are the same."""
     method = alone(ensemble_size=2)
@@ -191,8 +203,8 @@ def test_a_draw_is_one_function() -> None:
     clips = method.source.segments(query.start, T)
     for d, (member, mask) in enumerate([(0, 0), (0, 2), (1, 1), (1, 3)]):
         x = clips
-        for layer in range(3):
-            x = x @ method.network.weights[layer][member].T + method.network.biases[layer][member]
+        for layer, (weight, bias) in enumerate(method.network.layers(member)):
+            x = x @ weight.T + bias
             x = torch.nn.functional.leaky_relu(x) * masks[layer][mask] if layer < 2 else x
         torch.testing.assert_close(sample[d, ..., 0].float(), x[..., 0].sum(-1), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(

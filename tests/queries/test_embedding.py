@@ -97,7 +97,7 @@ def slow_target(p: list[float], c: list[float], a: list[float], max_ratio: bool)
     rho_a = one([ak / (pk + 1e-6) for ak, pk in zip(a, p, strict=True)])
     ratio = [x / (y + 1e-6) for x, y in zip(rho_c, rho_a, strict=True)]
     if max_ratio:
-        return [1e-3 + (k == ratio.index(max(ratio))) for k in range(len(p))]
+        return [1e-3 + (ratio[k] == max(ratio)) for k in range(len(p))]
     t1 = one([max(x - y, 0) * pk for x, y, pk in zip(rho_c, rho_a, p, strict=True)])
     t2 = one([r * pk for r, pk in zip(ratio, p, strict=True)])
     return [(x + y) / 2 for x, y in zip(t1, t2, strict=True)]
@@ -110,6 +110,12 @@ def test_targets_against_a_slow_loop() -> None:
     np.testing.assert_allclose(max_ratio_target(*arrays), slow_target(p, c, a, True))
     # An empty bin of the skipped is a ratio of about a million: half of the weight sits there.
     assert clarify_target(*arrays)[3] > 0.6
+
+
+def test_max_ratio_weighs_every_tied_bin() -> None:
+    """No skipped pair in bins 1 and 3, where clear ones are equally over-represented: both ratios are the largest."""
+    everything, clear, skipped = np.array([0.25] * 4), np.array([0.1, 0.4, 0.1, 0.4]), np.array([0.6, 0.0, 0.4, 0.0])
+    np.testing.assert_allclose(max_ratio_target(everything, clear, skipped), [0.001, 1.001, 0.001, 1.001])
 
 
 def test_acceptance_against_a_slow_loop() -> None:
