@@ -3,20 +3,49 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from contextlib import suppress
+from typing import Any, Self
+
+
+class Described:
+    """An object that knows the arguments of its constructor, whatever attributes its author keeps them in."""
+
+    _given: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note the arguments; a call that the constructor will refuse notes none."""
+        new = super().__new__(cls)
+        with suppress(TypeError):
+            bound = inspect.signature(cls).bind(*args, **kwargs)
+            bound.apply_defaults()
+            given = dict(bound.arguments)
+            for name, parameter in bound.signature.parameters.items():
+                if parameter.kind is parameter.VAR_KEYWORD:
+                    given |= given.pop(name)
+            new._given = given
+        return new
+
+    def describe(self) -> dict[str, Any]:
+        """Class name and settings as plain JSON types; kept in every record that the object had a part in."""
+        return describe(self)
 
 
 def describe(thing: object) -> dict[str, Any]:
-    """Class name and constructor settings of ``thing``.
+    """Class name and constructor settings of ``thing``, and its module where that is not of this library.
 
-    A setting is found when it is kept in an attribute of the constructor argument's name; a setting that is itself
-    describable (a strategy inside a strategy) is described in turn, anything that JSON does not know becomes its repr.
+    A setting is the attribute of the constructor argument's name; where there is none, the argument itself
+    (:class:`Described`). A setting that is itself describable (a strategy inside a strategy) is described in turn, anything
+    that JSON does not know becomes its repr.
 
     Returns:
         For instance ``{"class": "SkipTeacher", "eps": 0.5, "eps_mistake": 0.0}``.
     """
-    names = [name for name in inspect.signature(type(thing)).parameters if hasattr(thing, name)]
-    return {"class": type(thing).__name__, **{name: _plain(getattr(thing, name)) for name in names}}
+    cls = type(thing)
+    module = {} if cls.__module__.partition(".")[0] == "lightning_pbrl" else {"module": cls.__module__}
+    given = getattr(thing, "_given", {})
+    names = dict.fromkeys([*inspect.signature(cls).parameters, *given])
+    settings = {name: getattr(thing, name, given.get(name)) for name in names if hasattr(thing, name) or name in given}
+    return {"class": cls.__name__, **module, **{name: _plain(value) for name, value in settings.items()}}
 
 
 def _plain(value: Any) -> Any:

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from lightning_pbrl.data.examples import Examples, check_states, make_examples
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.describe import describe
+from lightning_pbrl.describe import Described, describe
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.rng import stream
 
 
-class ExampleChooser(ABC):
+class ExampleChooser(Described, ABC):
     """Chooses examples of success for the data that a learner sees.
 
     Args:
@@ -51,16 +51,12 @@ class ExampleChooser(ABC):
             UserError: when there are none, or fewer than asked for.
         """
 
-    def prepare(self) -> None:  # noqa: B027 - most need nothing
+    def prepare(self) -> None:
         """Make what is needed first; called once per machine."""
 
     def key(self, source: Transitions) -> Any:
         """What decides the choice besides the settings, plain JSON types: the stored set is named by it."""
         return source.fingerprint
-
-    def describe(self) -> dict[str, Any]:
-        """Class name and settings as plain JSON types."""
-        return describe(self)
 
     def draw(self, found: int, what: str) -> Tensor:
         """Numbers of ``count`` of ``found`` candidates, (count,); ``what`` and where they are, for the message.

@@ -121,7 +121,7 @@ class FlatState:
             for old in whole.values():
                 optimizer.state.pop(old, None)
             optimizer.param_groups[0]["params"] = made
-            if isinstance(optimizer, torch.optim.SGD):  # fused SGD (torch 2.13) fails where one slice has momentum and one none yet
+            if isinstance(optimizer, torch.optim.SGD):  # fused SGD (torch 2.13) fails where only some slices have momentum yet
                 optimizer.param_groups[0]["fused"] = False
 
     def _rebind_optimizers(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from lightning_pbrl.engine.flat import FlatState, Reached
 from lightning_pbrl.engine.program import Losses, LossStep, Program
@@ -60,6 +60,7 @@ class UpdateEngine:
         pays = device.type == "cuda" or (planned > COMPILE_PAYS_AFTER and shutil.which("g++") is not None)
         self.compile = (pays and not program.ragged) if compile == "auto" else bool(compile)
         self.updates = 0
+        self._draws_singly: bool | None = None
         self._gradients = [self._prepare(step) for step in program.steps]
         if device.type == "cpu":
             torch.set_flush_denormal(True)  # underflowing moments would slow the fused optimiser threefold
@@ -173,6 +174,19 @@ class UpdateEngine:
             meters = {key: torch.stack([column[key] for column in columns]) for key in columns[0]}
         self.updates += updates
         return meters
+
+    def draws_singly(self) -> bool:
+        """Whether two updates drawn at once are those drawn one by one, so that no number depends on the size of a block.
+
+        Tried once, with generators of its own.
+        """
+        if self._draws_singly is None:
+            one, two = (torch.Generator(device=self.generators[0].device).manual_seed(0) for _ in range(2))
+            sample = self.program.sample
+            together, apart = list(sample(2, one)), [*sample(1, two), *sample(1, two)]
+            pairs = zip(tree_leaves(together), tree_leaves(apart), strict=True)
+            self._draws_singly = all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
+        return self._draws_singly
 
     def _run_bound(self, updates: int, generator: torch.Generator, before: Callable[[int], None] | None) -> dict[str, Tensor]:
         total: dict[str, Tensor] = {}

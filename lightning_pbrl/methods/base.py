@@ -19,6 +19,7 @@ from lightning_pbrl.data.transitions import Transitions, unpack
 from lightning_pbrl.engine import Program, UpdateEngine
 from lightning_pbrl.engine.update import Compile, Layout
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods import author_checks as checks
 from lightning_pbrl.methods import lightning_glue as glue
 from lightning_pbrl.methods.acting import Acting
 from lightning_pbrl.methods.evaluation import EpisodeEvaluation
@@ -140,6 +141,7 @@ class Method(Acting, EpisodeEvaluation):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        checks.check_name(cls, Method.registry)
         Method.registry[cls.__name__] = cls
 
     if TYPE_CHECKING:  # for type checkers only: torch.compile cannot follow super() in a property
@@ -274,6 +276,8 @@ class Method(Acting, EpisodeEvaluation):
                 self, program, generators, self.compile_updates, self.layout, getattr(self, "updates", 0), reduce
             )
             self.engines[name] = engine
+        if self.replicas > 1:
+            checks.check_shared_parameters(self)
         if self._restored is None:
             self._init_replicas()
             return
@@ -284,11 +288,16 @@ class Method(Acting, EpisodeEvaluation):
         self.__dict__["_restored"] = None
 
     def _init_replicas(self) -> None:
-        """Give replica k the initial weights that seed + k has alone."""
+        """Give replica k the initial weights that seed + k has alone.
+
+        Raises:
+            UserError: when a buffer depends on the seed, because all replicas share it.
+        """
         for replica in range(1, self.replicas):
             twin = type(self)(**{**plain(self.hparams), "seed": self.seed + replica, "replicas": 1})
             twin.configure_model()
             weights = twin.state_dict()
+            checks.check_shared_buffers(self, twin)
             for engine in self.engines.values():
                 for key, rows in engine.flat.storage.items():
                     rows[replica].copy_(engine.flat._join(key, weights))
@@ -330,6 +339,7 @@ class Method(Acting, EpisodeEvaluation):
             self.round_done = True
             return
         phase = self._phases[0]
+        checks.check_phase(self, phase)
         if self._in_phase == 0:
             self._phase_began = self.env_steps
             if phase.start:
@@ -347,8 +357,14 @@ class Method(Acting, EpisodeEvaluation):
         """Updates of a phase, the env steps that come before each of them included."""
         if self.trainer.max_steps > 0:
             updates = min(updates, self.trainer.max_steps - self.trainer.global_step)
+        engine = self.engines[str(phase.program)]
+        if phase.block is None:
+            checks.check_block_draws(self, str(phase.program), engine)
+        buffers = checks.buffer_versions(self)
         act = self.acting(self._phase_began, self._in_phase, phase.env_steps, phase.random) if phase.env_steps else None
-        meters = self.engines[str(phase.program)].run(updates, before=act)
+        meters = engine.run(updates, before=act)
+        if self.replicas > 1 and buffers != checks.buffer_versions(self):
+            raise checks.no_replicas(self, "its updates change a buffer")
         self._in_phase += updates
         glue.advance_global_step(self.trainer, updates)
         return meters

@@ -18,7 +18,7 @@ from torch import Tensor
 from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.engine import Program
 from lightning_pbrl.errors import UserError, nearest
-from lightning_pbrl.methods.base import Phase, Spec
+from lightning_pbrl.methods.base import Method, Phase, Spec
 from lightning_pbrl.methods.online_diagnostics import diagnose, log_prob_of_questions
 from lightning_pbrl.methods.online_policy import OnlinePolicy
 from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
@@ -37,7 +37,7 @@ class PreferenceReward(OnlinePolicy, ABC):
         **policy: arguments of the policy learner.
 
     Raises:
-        UserError: for an argument that the reward model does not have.
+        UserError: for an argument that the reward model does not have, or for one that looks back over an episode.
     """
 
     needs = frozenset({"env", "labels"})
@@ -50,6 +50,11 @@ class PreferenceReward(OnlinePolicy, ABC):
         if self.hparams.reward != "true":
             name = type(self).__name__
             raise UserError(f"{name} learns its reward: leave model.init_args.reward alone (a setting of SAC and PPO alone).")
+        if self.reward_class.relabel is not Method.relabel:
+            raise UserError(
+                f"{type(self).__name__} asks for rewards of single steps and {self.reward_class.__name__} needs those before, too: "
+                "use RewardEnsemble here, or relabel logged data with it and train a policy on them."
+            )
         settings = {**self.reward_defaults, **(reward_model or {})}
         self.reward_model: Any = _reward_model(self.reward_class, spec, self.seed, settings)
         self.context = self.reward_model.context

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_pbrl.data.feedback import Answer, Kind, Labels, Query
 from lightning_pbrl.data.segments import SegmentPool
-from lightning_pbrl.describe import describe
+from lightning_pbrl.describe import Described
 from lightning_pbrl.errors import UserError
 
 
@@ -31,7 +31,7 @@ class Scorer(Protocol):
         ...
 
 
-class QueryStrategy(ABC):
+class QueryStrategy(Described, ABC):
     """Chooses the questions of a round.
 
     Attributes:
@@ -60,7 +60,7 @@ class QueryStrategy(ABC):
             rng: the strategy's own stream, on the CPU.
         """
 
-    def begin(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 - most strategies have settings of their own
+    def begin(self, settings: Mapping[str, Any]) -> None:
         """Called once at the start of a fit with the method's hyper-parameters, which a strategy may follow."""
 
     def proposals(
@@ -88,19 +88,15 @@ class QueryStrategy(ABC):
         """
         return {}
 
-    def recall(self, notes: Mapping[str, Any]) -> None:  # noqa: B027 - most strategies remember nothing
+    def recall(self, notes: Mapping[str, Any]) -> None:
         """Take over the :meth:`notes` of the newest round that asked; empty before the first."""
 
-    def observe(self, query: Query, answer: Answer) -> None:  # noqa: B027 - most strategies do not listen
+    def observe(self, query: Query, answer: Answer) -> None:
         """Called with the answers to what was proposed, before the next proposal."""
 
     def metrics(self) -> dict[str, float]:
         """What to log about the proposals since this was last read, by metric key; read once a round."""
         return {}
-
-    def describe(self) -> dict[str, Any]:
-        """Class name and settings as plain JSON; kept in every label record."""
-        return describe(self)
 
 
 def draw_candidates(pool: SegmentPool, n: int, large_batch: int, rng: torch.Generator) -> Query:

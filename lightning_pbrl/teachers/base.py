@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Answer, Clips, Kind, Query, Status
-from lightning_pbrl.describe import describe
+from lightning_pbrl.describe import Described
 from lightning_pbrl.errors import UserError
 
 DRAW_CHOICE = 0
@@ -45,7 +45,7 @@ class RoundStats(NamedTuple):
     progress: float = 0.0
 
 
-class Teacher(ABC):
+class Teacher(Described, ABC):
     """Answers questions about segments; usable without a Trainer.
 
     Attributes:
@@ -56,7 +56,7 @@ class Teacher(ABC):
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair"})
     simulated: ClassVar[bool] = True
 
-    def start_round(self, stats: RoundStats) -> None:  # noqa: B027 - most teachers adapt nothing
+    def start_round(self, stats: RoundStats) -> None:
         """Called once at the start of every round, before :meth:`answer`; the place to adapt thresholds."""
 
     @abstractmethod
@@ -73,10 +73,6 @@ class Teacher(ABC):
     def thresholds(self, length: int) -> dict[str, float]:
         """The return gaps in force for segments of ``length`` steps, environment reward units, by metric key."""
         return {}
-
-    def describe(self) -> dict[str, Any]:
-        """Class name and settings as plain JSON; kept in every label record."""
-        return describe(self)
 
     def in_force(self) -> dict[str, Any]:
         """What this round's answers depend on beside the settings (the edges of bins ...), plain JSON; kept in their records."""

@@ -182,7 +182,9 @@ def test_released_masks_give_a_clip_with_itself_information() -> None:
     assert 0.05 < bits["step"] < 0.4 and bits["question"] == 0.0
 
 
-@pytest.mark.parametrize("settings", [{"step_mode": "sequential"}, {"step_mode": "joint"}, {"ratings": "squared"}, {"ratings": "rbrl"}])
+@pytest.mark.parametrize(
+    "settings", [{"step_mode": "sequential"}, {"step_mode": "joint"}, {"ratings": "squared"}, {"ratings": "rbrl"}]
+)
 def test_what_nothing_is_learnt_about_keeps_its_weights(settings: dict[str, Any]) -> None:
     """As in the released code, where the variance head has no gradient: weight decay inside Adam would move it by lr a step."""
     method = alone(weight_decay=1e-2, **settings)

@@ -1,0 +1,146 @@
+"""What the base refuses of an outside method: shared copies, numbers that depend on the block, a name that is taken."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from toys import SPEC, ToyData, make_trainer
+
+from lightning_pbrl.data.feedback import Answer, Clips, Query
+from lightning_pbrl.engine import Program
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.base import Method, Phase
+from lightning_pbrl.methods.bc import BC
+from lightning_pbrl.methods.iql import IQL
+from lightning_pbrl.methods.pebble import PEBBLE
+from lightning_pbrl.methods.preference_transformer import PreferenceTransformer
+from lightning_pbrl.queries.uniform import UniformQuery
+from lightning_pbrl.teachers.base import Teacher, make_answer
+
+SMALL: dict[str, Any] = {"updates": 4, "hidden": (8,), "batch_size": 8}
+
+
+class FrozenCopy(BC):
+    """Keeps its first policy, as methods with a reference policy do, outside of any program."""
+
+    def build(self) -> None:
+        super().build()
+        self.first = copy.deepcopy(self.actor).requires_grad_(False)
+
+
+class SeededBuffer(BC):
+    """Random features that depend on the seed."""
+
+    def build(self) -> None:
+        super().build()
+        self.register_buffer("directions", torch.randn(3))
+
+
+class CountingBuffer(BC):
+    """Statistics that move while it learns."""
+
+    def build(self) -> None:
+        super().build()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def programs(self) -> dict[str, Program]:
+        (name, program), *_ = super().programs().items()
+
+        def gather(ids: Tensor) -> Any:
+            self.seen += 1
+            return program.gather(ids)
+
+        return {name: replace(program, gather=gather)}
+
+
+class TwoDraws(BC):
+    """Draws all rows of a block and then all noise, so that the noise depends on the number of rows."""
+
+    def programs(self) -> dict[str, Program]:
+        (name, program), *_ = super().programs().items()
+
+        def sample(updates: int, rng: torch.Generator) -> Any:
+            rows = program.sample(updates, rng)
+            self.noise = torch.rand(updates, 1, generator=rng)
+            return [row + (noise > 2).long() for row, noise in zip(rows, self.noise, strict=True)]
+
+        return {name: replace(program, sample=sample)}
+
+
+class MayEnd(BC):
+    """Ends a phase by its metrics, after any block."""
+
+    def plan(self, round_number: int) -> list[Phase]:
+        return [phase._replace(done=lambda metrics: False) for phase in super().plan(round_number)]
+
+
+def fit(cls: type[Method], folder: Path, **settings: Any) -> Method:
+    method = cls(SPEC, **{**SMALL, **settings})
+    make_trainer(folder).fit(method, ToyData())
+    return method
+
+
+@pytest.mark.parametrize(
+    ("cls", "sentence"),
+    [
+        (FrozenCopy, r"FrozenCopy cannot train replicas in one process, because the parameter first\.\S+ is neither moved nor"),
+        (SeededBuffer, "SeededBuffer cannot train replicas .* because the buffer directions depends on the seed"),
+        (CountingBuffer, "CountingBuffer cannot train replicas .* because its updates change a buffer"),
+    ],
+)
+def test_replicas_share_nothing_in_silence(cls: type[Method], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        fit(cls, tmp_path / "two", replicas=2)
+    fit(cls, tmp_path / "one")  # alone it is right
+
+
+def test_numbers_do_not_depend_on_the_block(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="TwoDraws's program '.*' draws other minibatches when two are drawn at once than one by one"):
+        fit(TwoDraws, tmp_path)
+    with pytest.raises(UserError, match="MayEnd's phase '.*' may end after any block .* give the Phase a block"):
+        fit(MayEnd, tmp_path)
+
+
+def test_a_name_that_is_taken_is_refused() -> None:
+    with pytest.raises(UserError, match=r"test_author_checks defines a method IQL and so does lightning_pbrl\.methods\.iql"):
+        type("IQL", (BC,), {"__module__": "test_author_checks"})
+    assert Method.registry["IQL"] is IQL
+    again = type("FrozenCopy", (BC,), {"__module__": __name__})  # a notebook cell that is run twice
+    assert Method.registry["FrozenCopy"] is again
+
+
+def test_a_reward_that_looks_back_is_refused_where_steps_are_paid_one_by_one() -> None:
+    class WithHistory(PEBBLE):
+        reward_class = PreferenceTransformer
+
+    with pytest.raises(UserError, match="WithHistory asks for rewards of single steps and PreferenceTransformer needs those"):
+        WithHistory(SPEC)
+
+
+class Private(Teacher):
+    """Keeps its settings where no record looks."""
+
+    def __init__(self, eps: float, *, gap: float = 0.5, **more: int) -> None:
+        self._eps, self._gap = eps, gap
+
+    def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
+        never = torch.zeros(len(keys), dtype=torch.bool)
+        return make_answer(torch.ones(len(keys)), never, never)
+
+
+def test_settings_are_recorded_wherever_an_author_keeps_them() -> None:
+    """Two teachers of other settings have other records; a class of another package says where it is from."""
+    first, second = Private(0.1, patience=3).describe(), Private(0.2).describe()
+    assert first == {"class": "Private", "module": __name__, "eps": 0.1, "gap": 0.5, "patience": 3}
+    assert second == {"class": "Private", "module": __name__, "eps": 0.2, "gap": 0.5}
+    assert copy.deepcopy(Private(0.3)).describe()["eps"] == 0.3
+    assert UniformQuery().describe() == {"class": "UniformQuery"}  # ours: the name alone
+    changed = Private(0.4)
+    changed.gap = 0.9  # what it holds now is what it answers by
+    assert changed.describe()["gap"] == 0.9
