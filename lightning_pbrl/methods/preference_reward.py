@@ -52,7 +52,7 @@ class PreferenceReward(OnlinePolicy, ABC):
             raise UserError(f"{name} learns its reward: leave model.init_args.reward alone (a setting of SAC and PPO alone).")
         if self.reward_class.relabel is not Method.relabel:
             raise UserError(
-                f"{type(self).__name__} asks for rewards of single steps and {self.reward_class.__name__} needs those before, too: "
+                f"{type(self).__name__} asks for rewards of single steps and {self.reward_class.__name__} needs those before: "
                 "use RewardEnsemble here, or relabel logged data with it and train a policy on them."
             )
         settings = {**self.reward_defaults, **(reward_model or {})}
