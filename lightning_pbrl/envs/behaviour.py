@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lightning_pbrl.envs.base import Array, Expert, Simulator
-from lightning_pbrl.envs.metaworld import MetaWorld
+from lightning_pbrl.envs.metaworld import SCENE, MetaWorld
 from lightning_pbrl.envs.twin import Twin
 from lightning_pbrl.errors import UserError
 
@@ -74,6 +74,8 @@ class Behaviour:
         settings = asdict(self)
         if self.twin == "none":
             del settings["twin"]
+        elif self.twin == "task":
+            settings["scene"] = SCENE  # whatever task is recorded, the other one may be among those that were rebuilt
         del settings["goal_offset"]
         return settings if self.goal_offset is None else {**settings, "goal_offset": [float(x) for x in self.goal_offset]}
 

@@ -1,7 +1,8 @@
 """Meta-World v3: 50 manipulation tasks for one simulated arm (Yu et al. 2019, arXiv 1910.10897).
 
-Every reset draws the object and goal anew from the reset seed. Reward is version "v2" of the package, 0 to 10 per
-step. Success is reported per step; the library counts an episode as solved when *any* of its steps is.
+Every reset draws the object and goal anew from the reset seed. Start, observations and rewards are those of the package's
+``set_task`` with the same draw. Reward is version "v2" of the package, 0 to 10 per step. Success is reported per step; the
+library counts an episode as solved when *any* of its steps is.
 """
 
 from __future__ import annotations
@@ -31,6 +32,15 @@ _NAMES = """
 """
 TASKS = tuple(_NAMES.split())
 """The 50 tasks, without their version suffix."""
+
+_REBUILT = """
+    box-close dial-turn disassemble door-lock door-unlock drawer-open faucet-open handle-press handle-press-side handle-pull
+    handle-pull-side lever-pull peg-unplug-side window-close window-open
+"""
+REBUILT = frozenset(_REBUILT.split())
+"""Tasks whose starts, first observations or rewards were partly those of a discarded draw before ``SCENE`` 2."""
+SCENE = 2
+"""Version of what a reset builds. Descriptions hold it where an older one built something else: such data are made anew."""
 
 CURE = "install lightning-pbrl with its dependencies (metaworld==3.1.1, mujoco==3.3.0)."
 
@@ -92,12 +102,14 @@ class MetaWorld(Simulator):
         classes = need("metaworld.env_dict", CURE).ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
         from lightning_pbrl.envs.episodic import Episodic
 
-        arm = _Arm(classes[f"{self.name}-goal-observable"](), self.goal_observable, self.entries)
+        arm = _Arm(classes[f"{self.name}-goal-observable"](), self.task, self.goal_observable, self.entries)
         return Episodic(self, arm, render)
 
     def describe(self) -> dict[str, Any]:
         """Class name and settings."""
-        chosen = {} if self.entries is None else {"entries": self.entries}  # left out, so that older collections keep their names
+        chosen: dict[str, Any] = {} if self.entries is None else {"entries": self.entries}  # older collections keep their names
+        if self.task in REBUILT:
+            chosen["scene"] = SCENE
         return {
             "simulator": "MetaWorld",
             "task": self.name,
@@ -119,15 +131,39 @@ class _Arm(OverEnv):
     camera: str | int = "corner2"
     upside_down = True
 
-    def __init__(self, env: Any, goal_observable: bool, entries: list[int] | None) -> None:
-        # Without these two switches the package repeats one goal, or draws goals from NumPy's global generator.
-        env._freeze_rand_vec, env.seeded_rand_vec = False, True
-        self.env, self.goal_observable, self.entries = env, goal_observable, entries
+    def __init__(self, env: Any, task: str, goal_observable: bool, entries: list[int] | None) -> None:
+        env.seeded_rand_vec = True  # else the package draws goals from NumPy's global generator
+        self.env, self.task, self.goal_observable, self.entries = env, task, goal_observable, entries
 
     def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
         self.env.seed(seed)  # the package ignores reset(seed=...)
+        self._draw()
         full, info = self.env.reset()
+        if self.task == "window-close":
+            self._show_where_objects_are(full)
         return self._visible(full), {**info, "full_obs": full}
+
+    def _draw(self) -> None:
+        """Choose object and goal of the episode, and keep the choice.
+
+        ``reset()`` builds the scene twice. Were both builds to draw, hand, first observation and constants of the reward
+        would partly belong to the first draw and everything else to the second.
+        """
+        env = self.env
+        env._freeze_rand_vec = False
+        substeps, env.frame_skip = env.frame_skip, 0  # draws need no physics, and this saves half of the time
+        env.reset_model()
+        env.reset_model()  # the second draw is the one that every release of this library has used
+        env.frame_skip = substeps
+        env._freeze_rand_vec = True
+
+    def _show_where_objects_are(self, full: Array) -> None:
+        """Correct the objects of a first observation whose joints the package moved without computing places anew."""
+        import mujoco
+
+        mujoco.mj_kinematics(self.env.model, self.env.data)
+        full[4:18] = self.env._get_curr_obs_combined_no_goal()[4:18]
+        full[18:36] = self.env._prev_obs[:] = full[:18]
 
     def advance(self, action: Array) -> tuple[Array, float, bool, dict[str, Any]]:
         full, reward, _, _, info = self.env.step(action)

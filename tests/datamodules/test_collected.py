@@ -17,8 +17,8 @@ from lightning_pbrl.errors import UserError
 
 
 def test_names_of_collections_stay():
-    """Files that exist are found again: these names were made before other simulators could collect."""
-    assert MetaWorldDataModule("drawer-open").path.name == "drawer-open-v3-200-c16ae86493.safetensors"
+    """Files that exist are found again, where what they hold would be collected again today."""
+    assert MetaWorldDataModule("button-press").path.name == "button-press-v3-200-c01e6b2106.safetensors"
     mixture = [
         Behaviour(0.2, noise=0.2),
         Behaviour(0.4, expert="reach", noise=0.2),
@@ -27,7 +27,13 @@ def test_names_of_collections_stay():
     ]
     demo = MetaWorldDataModule("plate-slide", horizon=150, mixture=mixture)
     assert demo.path.name == "plate-slide-v3-200-f6327fc648.safetensors"
-    assert MetaWorldComparisonsDataModule("drawer-open").path.name == "drawer-open-v3-400-13f1fdbec2.safetensors"
+
+
+def test_collections_of_discarded_scenes_are_not_read():
+    """Old names: drawer-open-v3-200-c16ae86493, dial-turn-v3-200-c20c38dea5 and, by other tasks' experts, ...-400-e030da1b05."""
+    assert MetaWorldDataModule("drawer-open").path.name == "drawer-open-v3-200-f0ba411084.safetensors"
+    assert MetaWorldDataModule("dial-turn").path.name == "dial-turn-v3-200-8f9bdaf943.safetensors"
+    assert MetaWorldComparisonsDataModule("plate-slide").path.name == "plate-slide-v3-400-b07b359686.safetensors"
 
 
 def test_content_of_collections_stays(tmp_path):
@@ -42,7 +48,7 @@ def test_content_of_collections_stays(tmp_path):
         stop_after_success=3,
         cache_dir=str(tmp_path),
     )
-    assert data.path.name == "plate-slide-v3-6-94a52f7662.safetensors"
+    assert data.path.name == "plate-slide-v3-6-2cd6321487.safetensors"
     table = data.load()
     assert table.about["behaviours"] == [7, 7, 3, 5, 7, 2]
     assert table.about["reset_seeds"][:2] == [3288346366, 319825366]

@@ -131,8 +131,8 @@ def test_a_clean_behaviour_is_the_expert():
 
 
 def test_bias_is_held_and_noise_is_not():
-    simulator, info = start("drawer-open")
-    expert = Expert("drawer-open").act(info["full_obs"])
+    simulator, info = start("push")
+    expert = Expert("push").act(info["full_obs"])
     actor = Behaviour(bias=0.2).begin(simulator, np.random.default_rng(1))
     offset = 0.2 * np.random.default_rng(1).standard_normal(4)
     for _ in range(3):

@@ -39,7 +39,7 @@ def test_the_task_list_is_the_packages():
 def test_all_spellings_name_one_task(name):
     simulator = MetaWorld(name, horizon=7)
     assert simulator.name == "drawer-open-v3"
-    described = {"simulator": "MetaWorld", "task": "drawer-open-v3", "horizon": 7, "goal_observable": True}
+    described = {"simulator": "MetaWorld", "task": "drawer-open-v3", "horizon": 7, "goal_observable": True, "scene": 2}
     assert json.loads(json.dumps(simulator.describe())) == described
 
 
