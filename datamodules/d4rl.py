@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.d4rl import Terminals, read_d4rl
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.base import OfflineDataModule, check_sizes
@@ -26,6 +27,8 @@ class D4RLDataModule(OfflineDataModule):
             simulator's horizon.
         obs_dim: read the first so many entries of an observation; null reads all. Ant: 27, see :func:`read_d4rl`.
         cache_dir: folder for a memory-mapped copy that opens at once in later runs; null: read the file each time.
+        action_bounds: low and high of the file's actions, each a number or one per entry; null: they are in [-1, 1].
+        clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
         **offline: the other arguments of :class:`OfflineDataModule`.
 
     Raises:
@@ -40,14 +43,18 @@ class D4RLDataModule(OfflineDataModule):
         max_episode_steps: int | None = None,
         obs_dim: int | None = None,
         cache_dir: str | None = "data",
+        action_bounds: Bounds | None = None,
+        clip_actions: bool = False,
         **offline: Any,
     ) -> None:
         super().__init__(simulator, **offline)
         self.path, self.terminals, self.obs_dim, self.cache_dir = Path(path), terminals, obs_dim, cache_dir
         self.max_episode_steps = max_episode_steps
+        self.action_bounds, self.clip_actions = action_bounds, clip_actions
 
     def load(self) -> Transitions:
         steps = self.max_episode_steps or (self.simulator.horizon if self.simulator is not None else None)
-        table = read_d4rl(self.path, self.terminals, steps, self.obs_dim, self.cache_dir)
+        actions = (self.action_bounds, self.clip_actions)
+        table = read_d4rl(self.path, self.terminals, steps, self.obs_dim, self.cache_dir, *actions)
         check_sizes(table, self.simulator, self.path, "give the simulator of this file's task, or set obs_dim")
         return table

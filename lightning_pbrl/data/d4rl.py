@@ -9,7 +9,8 @@
 Source: Fu et al., "D4RL: Datasets for Deep Data-Driven Reinforcement Learning", arXiv 2004.07219;
 github.com/Farama-Foundation/D4RL (code Apache-2.0, data CC BY 4.0).
 
-An episode ends where ``terminals`` or ``timeouts`` is set; without ``timeouts``, after ``max_episode_steps`` steps. In
+An episode ends where ``terminals`` or ``timeouts`` is set; without ``timeouts``, after ``max_episode_steps`` steps. Where
+``next_observations`` does not lead to the next row, the recording was reset unmarked, and an episode ends there, too. In
 AntMaze ``terminals`` says that the ant is at its goal while the recording goes on: episodes then end at ``timeouts``
 alone. What follows the last end is an incomplete episode and is left out. A terminal has no future value
 (``terminated``), a timeout has (``truncated``).
@@ -25,6 +26,7 @@ episode's last, truncated.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +35,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_pbrl.data import continuity
+from lightning_pbrl.data.actions import Bounds, into_range
 from lightning_pbrl.data.hdf5 import cached, finite, has, open_hdf5, read
 from lightning_pbrl.data.lire import split_episodes
 from lightning_pbrl.data.transitions import Transitions
@@ -41,10 +45,9 @@ from lightning_pbrl.errors import UserError
 Terminals = Literal["end", "goal"]
 """What ``terminals`` means: the end of an episode, or (AntMaze) that the goal is reached."""
 
-ACTION_BOUND = 1.0 - 1e-5
-"""Actions are clipped to this magnitude: the log-probability of a squashed policy is infinite at 1."""
+_KEYS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
 
-_READER = 1
+_READER = 2
 """Raised whenever the reader makes something else of the same file: cached copies are then made anew."""
 
 
@@ -54,6 +57,8 @@ def read_d4rl(
     max_episode_steps: int | None = None,
     obs_dim: int | None = None,
     cache_dir: str | Path | None = None,
+    action_bounds: Bounds | None = None,
+    clip_actions: bool = False,
 ) -> Transitions:
     """Read one data set into one table.
 
@@ -65,28 +70,47 @@ def read_d4rl(
         obs_dim: read the first so many entries of an observation; None reads all. (The last 84 of ant's 111 are contact
             forces, which MuJoCo 2.0 left at zero: github.com/openai/gym/issues/1541.)
         cache_dir: folder for a memory-mapped copy, so that the next run opens it at once; None: no copy.
+        action_bounds: low and high of the file's actions, which become -1 and 1; None: they are on that scale.
+        clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
 
     Returns:
-        The data. ``about`` keeps the file's name, size and hash, where episode ends and next observations come from, and
-        the number of ``actions_clipped`` (steps with an action beyond [-1, 1]) and of rows left out.
+        The data. ``about`` keeps the file's name, size and hash, where episode ends and next observations come from, keys
+        that are not read, and the number of ``unmarked_resets``, of ``actions_clipped`` (steps with an action beyond [-1, 1])
+        and of rows left out. Unmarked resets are also warned of.
 
     Raises:
         UserError: when the file is missing, damaged or lacks a key, when an array is of the wrong type, shape or length,
-            NaN or infinite, when ``timeouts`` are missing and ``max_episode_steps`` is not given, or when no episode is complete.
+            NaN or infinite, when flags are neither 0 nor 1, when actions leave [-1, 1] or ``next_observations`` lead
+            nowhere, when ``timeouts`` are missing and ``max_episode_steps`` is not given, or when no episode is complete.
     """
     if max_episode_steps is not None and max_episode_steps < 1:
         raise UserError(f"max_episode_steps is {max_episode_steps}; give at least 1.")
     settings = {"reader": ["d4rl", _READER], "terminals": terminals, "steps": max_episode_steps, "obs_dim": obs_dim}
-    return cached(path, settings, lambda: _table(Path(path), terminals, max_episode_steps, obs_dim), cache_dir)
+    settings |= {"bounds": action_bounds, "clip": clip_actions}
+
+    def table() -> Transitions:
+        return _table(Path(path), terminals, max_episode_steps, obs_dim, action_bounds, clip_actions)
+
+    found = cached(path, settings, table, cache_dir)
+    if resets := found.about["unmarked_resets"]:
+        warnings.warn(continuity.tell(str(path), resets, found.about["first_reset_after_row"]), stacklevel=2)
+    return found
 
 
-def _table(path: Path, terminals: Terminals, limit: int | None, obs_dim: int | None) -> Transitions:
+def _table(
+    path: Path, terminals: Terminals, limit: int | None, obs_dim: int | None, bounds: Bounds | None, clip: bool
+) -> Transitions:
     """The file as a table, without a copy."""
-    table = _columns(path)
+    table, resets, unread = _columns(path, terminals)
+    action, clipped = into_range(table["action"].numpy(), f"{path}: key 'actions'", bounds, clip)
+    table["action"] = torch.from_numpy(action)
     rows, width = table["obs"].shape
     if obs_dim is not None and not 1 <= obs_dim <= width:
         raise UserError(f"{path}: key 'observations' has {width} entries per row and obs_dim is {obs_dim}: give 1 to {width}.")
-    offsets = _episodes(path, table["terminated"] if terminals == "end" else None, table.get("timeout"), rows, limit)
+    offsets = _episodes(path, table["terminated"] if terminals == "end" else None, table.get("timeout"), resets, rows, limit)
+    if "timeout" not in table and limit is not None:  # at the limit a reset is what the count expects
+        steps = dict(zip((offsets[1:] - 1).tolist(), offsets.diff().tolist(), strict=True))
+        resets = resets[[steps.get(row, 0) < limit for row in resets.tolist()]]
     complete = int(offsets[-1])
     table = {name: values[:complete] for name, values in table.items()}
     stored = "next_obs" in table
@@ -94,8 +118,8 @@ def _table(path: Path, terminals: Terminals, limit: int | None, obs_dim: int | N
         table, offsets = _shifted(table, offsets)
         if len(offsets) < 2:
             raise UserError(f"{path} has episodes of one step only and no 'next_observations': give a file that has them.")
-    action, terminated = table["action"], table["terminated"]
-    last = torch.zeros(len(action), dtype=torch.bool)
+    terminated = table["terminated"]
+    last = torch.zeros(len(terminated), dtype=torch.bool)
     last[offsets[1:] - 1] = True
     with path.open("rb") as raw:
         digest = hashlib.file_digest(raw, "sha256").hexdigest()
@@ -105,12 +129,15 @@ def _table(path: Path, terminals: Terminals, limit: int | None, obs_dim: int | N
         "terminals": terminals,
         "timeouts": "stored" if "timeout" in table else f"every {limit} steps",
         "next_obs": "stored" if stored else "shifted",
-        "actions_clipped": int((action.abs() > 1.0).any(1).sum()),
-        "rows_left_out": {"incomplete_episode": rows - complete, "no_next_obs": complete - len(action)},
+        "keys_not_read": unread,
+        "unmarked_resets": len(resets),
+        "first_reset_after_row": int(resets[0]) if len(resets) else None,
+        "actions_clipped": clipped,
+        "rows_left_out": {"incomplete_episode": rows - complete, "no_next_obs": complete - len(terminated)},
     }
     return Transitions.from_columns(
         table["obs"][:, :obs_dim],
-        action.clamp(-ACTION_BOUND, ACTION_BOUND),
+        table["action"],
         table["next_obs"][:, :obs_dim],
         offsets,
         reward=table["reward"],
@@ -121,8 +148,11 @@ def _table(path: Path, terminals: Terminals, limit: int | None, obs_dim: int | N
     )
 
 
-def _columns(path: Path) -> dict[str, Tensor]:
-    """The file's checked arrays; ``timeout`` and ``next_obs`` only where it has them."""
+def _columns(path: Path, terminals: Terminals) -> tuple[dict[str, Tensor], Tensor, list[str]]:
+    """The file's checked arrays, the rows after which it is reset unmarked, and the keys that are not read.
+
+    ``timeout`` and ``next_obs`` are there only where the file has them; without the latter no reset is seen.
+    """
     with open_hdf5(path) as file:
         obs = _numbers(file, "observations", 2, None)
         rows = len(obs)
@@ -132,12 +162,21 @@ def _columns(path: Path) -> dict[str, Tensor]:
             columns["timeout"] = read(file, "timeouts", ndim=1, dtype=bool, rows=rows)
         if has(file, "next_observations"):
             columns["next_obs"] = _numbers(file, "next_observations", 2, rows)
+            tolerance = continuity.rounding(file["observations"].dtype, file["next_observations"].dtype)
+        unread = sorted(set(file) - set(_KEYS))
     if "next_obs" in columns and columns["next_obs"].shape != obs.shape:
         raise UserError(
             f"{path}: key 'next_observations' has shape {columns['next_obs'].shape} and 'observations' has {obs.shape}: "
             "store one next observation of the same size per row."
         )
-    return {name: torch.from_numpy(values) for name, values in columns.items()}
+    table = {name: torch.from_numpy(values) for name, values in columns.items()}
+    if "next_obs" not in table:
+        return table, torch.empty(0, dtype=torch.int64), unread
+    ends = table["timeout"].clone() if "timeout" in table else torch.zeros(rows, dtype=torch.bool)
+    if terminals == "end":
+        ends |= table["terminated"]
+    where = f"{path}: key 'next_observations'"
+    return table, continuity.jumps(table["obs"], table["next_obs"], ends, tolerance, where), unread
 
 
 def _numbers(file: Any, key: str, ndim: int, rows: int | None) -> NDArray[np.float32]:
@@ -147,17 +186,19 @@ def _numbers(file: Any, key: str, ndim: int, rows: int | None) -> NDArray[np.flo
     return values
 
 
-def _episodes(path: Path, ended: Tensor | None, timeout: Tensor | None, rows: int, limit: int | None) -> Tensor:
+def _episodes(path: Path, ended: Tensor | None, timeout: Tensor | None, resets: Tensor, rows: int, limit: int | None) -> Tensor:
     """Offsets of the complete episodes, (M + 1,), from 0.
 
     Args:
         path: for the messages.
         ended: whether an episode ends with this row, (N,), bool; None when ``terminals`` are goals.
         timeout: the same for time limits; None when the file does not say.
+        resets: rows after which the recording was reset unmarked.
         rows: N.
         limit: steps of an episode that nothing else ends, for files without ``timeouts``.
     """
-    done = torch.zeros(rows, dtype=torch.bool) if ended is None else ended
+    done = torch.zeros(rows, dtype=torch.bool) if ended is None else ended.clone()
+    done[resets] = True
     if timeout is not None:
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), (done | timeout).nonzero()[:, 0] + 1])
     elif limit is None:

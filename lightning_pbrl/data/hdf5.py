@@ -150,6 +150,11 @@ def _dataset(file: Any, key: str) -> Any:
     try:
         found = file[key]
     except KeyError as error:
+        if file.get(key, getlink=True) is not None:
+            raise UserError(
+                f"{_where(file, key)} is there and cannot be opened ({error.args[0]}): write the file again with the array "
+                "itself in it, not a link to another file."
+            ) from error
         group, place = file, ""
         for name in key.split("/")[:-1]:
             if name not in group or not hasattr(group[name], "keys"):

@@ -8,32 +8,37 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_pbrl.data.actions import Bounds, into_range
 from lightning_pbrl.errors import UserError
-
-ACTION_TOLERANCE = 1e-4
-"""How far an action may leave [-1, 1] and still count as rounding; it is then clipped."""
 
 _MATRICES = ("obs", "action", "next_obs")  # (N, d); all other columns have one number per row
 _REQUIRED = ("obs", "action", "next_obs")
+_FLAGS = ("done", "terminated", "truncated", "success")
 
 
 def check_columns(
-    columns: Mapping[str, NDArray], file: str | Path, names: Mapping[str, str] | None = None
+    columns: Mapping[str, NDArray],
+    file: str | Path,
+    names: Mapping[str, str] | None = None,
+    action_bounds: Bounds | None = None,
+    clip_actions: bool = False,
 ) -> dict[str, NDArray[np.float32]]:
-    """Columns that are numeric, finite, of fitting shapes and with actions in [-1, 1].
+    """Columns that are numeric, finite, of fitting shapes, with flags of 0 and 1 and actions in [-1, 1].
 
     Args:
         columns: arrays by the library's names: obs (N, O), action (N, A), next_obs (N, O) and, where there are any,
             reward, terminated, truncated, success ..., each (N,) or (N, 1).
         file: where they come from, for the messages.
         names: what a column is called in the file, where that differs.
+        action_bounds: low and high of the file's actions, see :func:`lightning_pbrl.data.actions.into_range`.
+        clip_actions: whether the environment itself clips actions.
 
     Returns:
         The same columns as float32, matrices (N, d) and all others (N,); actions clipped to [-1, 1].
 
     Raises:
         UserError: for a missing or empty column, values that are not numbers, NaN or infinity (with the first such
-            row), lengths or shapes that do not fit together, and actions outside [-1, 1].
+            row), lengths or shapes that do not fit together, flags that are neither 0 nor 1, and actions outside [-1, 1].
     """
     called = {name: (names or {}).get(name, name) for name in (*columns, *_REQUIRED)}
     for name in _REQUIRED:
@@ -52,8 +57,24 @@ def check_columns(
             f"{file}: key {called['next_obs']!r} has shape {checked['next_obs'].shape} and {called['obs']!r} has "
             f"{checked['obs'].shape}: both must be equal, one next observation per row."
         )
-    checked["action"] = _actions(checked["action"], f"{file}: key {called['action']!r}")
+    for name in _FLAGS:
+        if name in checked:
+            check_flags(checked[name], f"{file}: key {called[name]!r}")
+    where = f"{file}: key {called['action']!r}"
+    checked["action"] = into_range(checked["action"], where, action_bounds, clip_actions, limit=1.0)[0]
     return checked
+
+
+def check_flags(values: NDArray, where: str) -> None:
+    """Check that flags, (N,), are all 0 or 1.
+
+    Raises:
+        UserError: naming the first row that is neither, NaN included.
+    """
+    good = np.isin(values, (0, 1))
+    if not good.all():
+        row = int((~good).argmax())
+        raise UserError(f"{where} holds {values[row]} in row {row}: store 0 and 1, or booleans.")
 
 
 def _array(values: object, where: str) -> NDArray:
@@ -84,15 +105,3 @@ def _numbers(values: NDArray, matrix: bool, rows: int, where: str, obs: str) -> 
             "drop those episodes or repair them."
         )
     return values
-
-
-def _actions(action: NDArray[np.float32], where: str) -> NDArray[np.float32]:
-    """Actions clipped to [-1, 1], refused when that would change more than rounding."""
-    beyond = np.abs(action).max(axis=1) > 1 + ACTION_TOLERANCE
-    if beyond.any():
-        row = int(beyond.argmax())
-        raise UserError(
-            f"{where} leaves [-1, 1] in {int(beyond.sum())} row(s), the first is row {row} with "
-            f"{float(np.abs(action[row]).max()):.4g}: rescale actions to [-1, 1] before storing them."
-        )
-    return np.clip(action, -1.0, 1.0)

@@ -83,7 +83,59 @@ def test_missing_timeouts_are_counted(tmp_path, stored):
 def test_a_counted_last_episode_is_complete_at_the_limit(tmp_path):
     path = write_d4rl(tmp_path / "a.hdf5", episodes(("timeout", "timeout"), (4, 4)), without=["timeouts"])
     assert read_d4rl(path, max_episode_steps=4).episodes.offsets.tolist() == [0, 4, 8]
-    assert read_d4rl(path, max_episode_steps=5).episodes.offsets.tolist() == [0, 5]
+    with pytest.warns(UserWarning, match=r"1 reset\(s\) inside episodes are not marked, the first after row 3"):
+        table = read_d4rl(path, max_episode_steps=5)  # the data show a reset where the count would go on
+    assert table.episodes.offsets.tolist() == [0, 4]
+    path = write_d4rl(tmp_path / "b.hdf5", episodes(("timeout", "timeout"), (4, 4)), ["timeouts", "next_observations"])
+    assert read_d4rl(path, max_episode_steps=5).episodes.offsets.tolist() == [0, 4]  # nothing but the count
+
+
+def test_unmarked_resets_end_episodes_and_are_told(tmp_path):
+    """Rows 0-3, 4-6 and 7-9 are three recordings; the file marks the end of the last two alone."""
+    columns = episodes(("nothing", "terminal", "timeout"), (4, 3, 3))
+    path, cache = write_d4rl(tmp_path / "a.hdf5", columns), tmp_path / "cache"
+    sentence = (
+        rf"{path}: 1 reset\(s\) inside episodes are not marked, the first after row 3: next_observations do not lead to the "
+        "next row there; episodes were split, their last steps truncated."
+    )
+    for _ in range(2):  # also when the copy is read
+        with pytest.warns(UserWarning, match=f"^{sentence}$"):
+            table = read_d4rl(path, cache_dir=cache)
+    assert table.episodes.offsets.tolist() == [0, 4, 7, 10]
+    assert flags(table) == ([6], [3, 9])
+    assert table.column("next_obs")[3, 0] == 4.0
+    check_successors(table)
+    assert (table.about["unmarked_resets"], table.about["first_reset_after_row"]) == (1, 3)
+
+
+def test_a_goal_does_not_hide_a_reset(tmp_path):
+    columns = episodes(("nothing", "timeout"), (4, 3))
+    columns["terminals"][1] = columns["terminals"][3] = True  # AntMaze: at the goal, once as the recording was reset
+    path = write_d4rl(tmp_path / "a.hdf5", columns)
+    with pytest.warns(UserWarning, match="the first after row 3"):
+        table = read_d4rl(path, terminals="goal")
+    assert table.episodes.offsets.tolist() == [0, 4, 7]
+    assert flags(table) == ([1, 3], [6])
+
+
+def test_rounding_is_no_reset_but_a_left_out_row_is(tmp_path):
+    columns = episodes(("timeout", "timeout"), (6, 6))
+    columns["next_observations"] = columns["next_observations"] * (1 + 1e-7)
+    assert read_d4rl(write_d4rl(tmp_path / "a.hdf5", columns)).about["unmarked_resets"] == 0
+    half = {**columns, "observations": columns["observations"].astype(np.float16)}
+    assert read_d4rl(write_d4rl(tmp_path / "b.hdf5", half)).about["unmarked_resets"] == 0
+    left_out = {key: np.delete(values, 2, axis=0) for key, values in columns.items()}
+    with pytest.warns(UserWarning, match="1 reset.*the first after row 1"):
+        assert read_d4rl(write_d4rl(tmp_path / "c.hdf5", left_out)).episodes.offsets.tolist() == [0, 2, 5, 11]
+
+
+def test_rows_in_no_order_are_refused(tmp_path):
+    columns = episodes(("timeout",), (12,))
+    columns["next_observations"] = columns["next_observations"][::-1]
+    with pytest.raises(
+        UserError, match=r"a\.hdf5: key 'next_observations' is not the observation of the next row in 11 of the 11 "
+    ):
+        read_d4rl(write_d4rl(tmp_path / "a.hdf5", columns))
 
 
 def test_a_row_that_is_both_is_terminal(tmp_path):
@@ -120,13 +172,31 @@ def test_iqls_scale_of_the_true_reward(tmp_path):
     assert scaled.tolist() == pytest.approx([r * 1000 / 7 for r in (1, 2, 3, 4, 1, 2, 3, 1, 2)], rel=1e-5)
 
 
-def test_actions_are_clipped_and_counted(tmp_path):
+def test_actions_beyond_their_scale(tmp_path):
+    """Rounding is clipped; more is refused, rescaled by the bounds that the user names, or clipped where the environment does."""
     columns = episodes(("timeout",), (3,))
-    columns["actions"][:, 0] = [1.0, -1.0, 1.5]
-    table = read_d4rl(write_d4rl(tmp_path / "a.hdf5", columns))
-    bound = torch.tensor(1.0 - 1e-5)
+    columns["actions"][:, 0], columns["actions"][:, 1] = [1.0005, -1.0, 1.5], 0.5
+    path = write_d4rl(tmp_path / "a.hdf5", columns)
+    with pytest.raises(UserError) as error:
+        read_d4rl(path)
+    assert str(error.value) == (
+        f"{path}: key 'actions' leaves [-1, 1] in 1 row(s) by up to 0.5, the first is row 2 with 1.5: rescale actions to [-1, 1] "
+        "before storing them, or set action_bounds to [low, high] of their units, or set clip_actions: true where the "
+        "environment itself clips them."
+    )
+    table, bound = read_d4rl(path, clip_actions=True), torch.tensor(1.0 - 1e-5)
     assert torch.equal(table.column("action")[:, 0], torch.stack([bound, -bound, bound]))
-    assert table.about["actions_clipped"] == 1
+    assert table.about["actions_clipped"] == 2
+    table = read_d4rl(path, action_bounds=[-2.0, 2.0], cache_dir=tmp_path / "cache")
+    assert table.column("action")[:, 0].tolist() == pytest.approx([0.50025, -0.5, 0.75])
+    assert table.about["actions_clipped"] == 0
+    each = read_d4rl(path, action_bounds=[[-2.0, 0.0], [2.0, 1.0]], cache_dir=tmp_path / "cache")  # another setting, another copy
+    assert each.column("action")[2].tolist() == pytest.approx([0.75, 0.0])
+    with pytest.raises(UserError, match=r"leaves .-1, 1. after rescaling in 1 row.*row 2 with 1.25: correct action_bounds"):
+        read_d4rl(path, action_bounds=[-1.0, 1.2222222])
+    for wrong in ([-1.0], [1.0, 1.0], [-np.inf, np.inf], [[-1.0, -1.0, -1.0], 1.0]):
+        with pytest.raises(UserError, match=r"a\.hdf5: key 'actions'.*action_bounds is .*: give "):
+            read_d4rl(path, action_bounds=wrong)
 
 
 def test_other_types_and_shapes_are_read(tmp_path):
@@ -186,7 +256,12 @@ NAN = np.where(np.arange(ROWS)[:, None] == 6, np.nan, np.ones((ROWS, 3), dtype=n
         ({"actions": np.zeros((3, 2))}, ["key 'actions'", "3 rows", f"where {ROWS} belong"]),
         ({"observations": np.zeros(ROWS)}, ["key 'observations'", "shape"]),
         ({"next_observations": np.zeros((ROWS, 2))}, ["'next_observations'", "'observations'", "same size"]),
-        ({"terminals": np.zeros(ROWS), "timeouts": np.zeros(ROWS)}, ["no complete episode", "'terminals' or 'timeouts'"]),
+        ({"timeouts": np.where(np.arange(ROWS) == 5, np.nan, 0.0)}, ["key 'timeouts' holds nan in row 5", "store 0 and 1"]),
+        ({"terminals": np.full(ROWS, -1)}, ["key 'terminals' holds -1 in row 0", "store 0 and 1"]),
+        (
+            {"terminals": np.zeros(ROWS), "timeouts": np.zeros(ROWS), "next_observations": None},
+            ["no complete episode", "'terminals' or 'timeouts'"],
+        ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )

@@ -1,0 +1,91 @@
+"""What an action's numbers mean: learners read [-1, 1], whatever units a file has.
+
+One rule for every reader. Numbers are rescaled where their bounds are known: from the file, or from the user's
+``action_bounds``. What then leaves [-1, 1] by rounding is clipped. What leaves it by more is refused, unless the user says
+that the environment itself clips actions (``clip_actions``), so that the clipped action is the one that was taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lightning_pbrl.errors import UserError
+
+ACTION_BOUND = 1.0 - 1e-5
+"""Actions are clipped to this magnitude: the log-probability of a squashed policy is infinite at 1."""
+
+ROUNDING = 1e-3
+"""How far an action may leave [-1, 1] and still count as rounding."""
+
+UNBOUNDED = 1e6
+"""Bounds of this size and more say nothing: libraries write the largest float, or infinity, where they know none."""
+
+Bounds = list[float] | list[list[float]]
+"""Low and high: a number each, or a list each with one number per action entry."""
+
+
+def into_range(
+    action: NDArray,
+    where: str,
+    bounds: Sequence[ArrayLike] | None = None,
+    clip: bool = False,
+    limit: float = ACTION_BOUND,
+    place: Callable[[int], str] = "row {}".format,
+) -> tuple[NDArray[np.float32], int]:
+    """Actions on the scale [-1, 1].
+
+    Args:
+        action: (N, A), finite numbers in the file's units.
+        where: file and key, for the messages.
+        bounds: low and high in the file's units, each a number or (A,), that become -1 and 1; None: the scale is that already.
+        clip: whether any excess is clipped.
+        limit: magnitude at which actions are clipped.
+        place: says where row n lies.
+
+    Returns:
+        Actions (N, A) within ``limit``, and the number of rows that were beyond [-1, 1].
+
+    Raises:
+        UserError: for impossible bounds, and for actions that leave [-1, 1] by more than rounding where ``clip`` is false.
+    """
+    scaled = action if bounds is None else _rescale(action, *_finite(bounds, action.shape[1], where))
+    excess = np.abs(scaled).max(axis=1) - 1.0
+    beyond = excess > ROUNDING
+    if beyond.any() and not clip:
+        row, count = int(beyond.argmax()), int(beyond.sum())
+        cure = "rescale actions to [-1, 1] before storing them, or set action_bounds to [low, high] of their units"
+        if bounds is not None:
+            cure = "correct action_bounds ([low, high] of the actions' units)"
+        raise UserError(
+            f"{where} leaves [-1, 1]{'' if bounds is None else ' after rescaling'} in {count} row(s) by up to "
+            f"{float(excess.max()):.4g}, the first is {place(row)} with {float(np.abs(scaled[row]).max()):.4g}: {cure}, or set "
+            "clip_actions: true where the environment itself clips them."
+        )
+    return np.clip(scaled, -limit, limit).astype(np.float32, copy=False), int((excess > 0.0).sum())
+
+
+def known(low: ArrayLike, high: ArrayLike) -> NDArray[np.bool_]:
+    """Whether bounds say something, (A,), for low and high of shape (A,)."""
+    return (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED)
+
+
+def _finite(bounds: Sequence[ArrayLike], size: int, where: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Low and high, (A,) each."""
+    try:
+        low, high = (np.broadcast_to(np.asarray(bound, dtype=np.float64), (size,)) for bound in bounds)
+    except ValueError as error:
+        raise UserError(
+            f"{where} has {size} entries and action_bounds is {list(bounds)}: give [low, high], each a number or one per entry."
+        ) from error
+    if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
+        raise UserError(f"{where}: action_bounds is {list(bounds)}: give finite numbers, each low below its high.")
+    return low, high
+
+
+def _rescale(action: NDArray, low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray:
+    """[low, high] to [-1, 1]; what is [-1, 1] already stays as it is, bit for bit."""
+    own = (low == -1.0) & (high == 1.0)
+    return np.where(own, action, (action - low) * (2.0 / (high - low)) - 1.0)
