@@ -124,7 +124,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(os.environ.get("LIRE_ROOT", "data/lire")) / TASK
-    room = Classroom(read_lire(folder, folder.name, 1.0, seeds=[0, 1, 2]))
+    room = Classroom(read_lire(folder, data_quality=1.0))
     rows: dict[str, dict[str, Any]] = {}
     console = Console()
     for encoder, settings in ENCODERS.items():

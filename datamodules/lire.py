@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.lire import read_lire
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.base import OfflineDataModule, check_sizes
 from lightning_pbrl.envs.base import Simulator
 
 
@@ -22,6 +23,10 @@ class LiREDataModule(OfflineDataModule):
         simulator: where policies are rolled out, for instance MetaWorld(task) or DMControl(walker-walk).
         data_quality: rows per seed file in units of 100,000; more rows means later, better policies. None reads all.
         seeds: which replay buffers to concatenate, in this order.
+        max_episode_steps: the longest an episode may be; longer stretches are cut there. Null: the simulator's horizon. Dones,
+            and resets that no done marks, end episodes earlier. The folder's name decides nothing.
+        action_bounds: low and high of the files' actions, each a number or one per entry; null: they are in [-1, 1].
+        clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
         **offline: the other arguments of :class:`OfflineDataModule` (CLARIFY: segments of 50 steps, 20 evaluation
             episodes; LiRE: 25 and 50).
     """
@@ -32,11 +37,22 @@ class LiREDataModule(OfflineDataModule):
         simulator: Simulator,
         data_quality: float | None = None,
         seeds: list[int] | None = None,
+        max_episode_steps: int | None = None,
+        action_bounds: Bounds | None = None,
+        clip_actions: bool = False,
         **offline: Any,
     ) -> None:
         super().__init__(simulator, **offline)
         self.root, self.data_quality = Path(root), data_quality
         self.seeds = [0, 1, 2] if seeds is None else seeds
+        self.max_episode_steps = max_episode_steps
+        self.action_bounds, self.clip_actions = action_bounds, clip_actions
 
     def load(self) -> Transitions:
-        return read_lire(self.root, self.root.name, self.data_quality, seeds=self.seeds)
+        simulator = self.simulator
+        task = simulator.name if simulator is not None else None
+        steps = self.max_episode_steps or (simulator.horizon if simulator is not None else None)
+        actions = {"action_bounds": self.action_bounds, "clip_actions": self.clip_actions}
+        table = read_lire(self.root, task, self.data_quality, steps, self.seeds, **actions)
+        check_sizes(table, simulator, self.root, "give the simulator of the task that was recorded")
+        return table

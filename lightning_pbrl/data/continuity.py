@@ -59,6 +59,20 @@ def jumps(obs: Tensor, next_obs: Tensor, ends: Tensor, tolerance: float | Tensor
     return found
 
 
+def unmarked(resets: Tensor, offsets: Tensor, limit: int | None) -> Tensor:
+    """Those of the ``resets`` that no time limit explains: an episode ends there before it has ``limit`` steps.
+
+    Args:
+        resets: rows, as :func:`jumps` gives them.
+        offsets: of the episodes as they were split, (M + 1,).
+        limit: steps of an episode that nothing else ends; None when ends are marked in the file.
+    """
+    if limit is None:
+        return resets
+    ends = offsets[1:] - 1
+    return resets[torch.isin(resets, ends[offsets.diff() < limit])]
+
+
 def tell(where: str, rows: int, first: int) -> str:
     """What a user is warned of when episodes were split at ``rows`` jumps, the first after row ``first``."""
     return (

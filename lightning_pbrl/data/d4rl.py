@@ -108,9 +108,7 @@ def _table(
     if obs_dim is not None and not 1 <= obs_dim <= width:
         raise UserError(f"{path}: key 'observations' has {width} entries per row and obs_dim is {obs_dim}: give 1 to {width}.")
     offsets = _episodes(path, table["terminated"] if terminals == "end" else None, table.get("timeout"), resets, rows, limit)
-    if "timeout" not in table and limit is not None:  # at the limit a reset is what the count expects
-        steps = dict(zip((offsets[1:] - 1).tolist(), offsets.diff().tolist(), strict=True))
-        resets = resets[[steps.get(row, 0) < limit for row in resets.tolist()]]
+    resets = continuity.unmarked(resets, offsets, None if "timeout" in table else limit)
     complete = int(offsets[-1])
     table = {name: values[:complete] for name, values in table.items()}
     stored = "next_obs" in table

@@ -9,6 +9,8 @@ Each file is a dict of arrays: observations (N, O), actions (N, A), next_observa
 both (N,) or (N, 1). Source: Choi et al., "Listwise Reward Estimation for Offline Preference-based Reinforcement
 Learning", arXiv 2408.04190; CLARIFY (arXiv 2506.00388) uses the same files.
 
+An episode ends at a done, and where ``next_observations`` does not lead to the next row (an unmarked reset).
+
 Differences: the released readers crash on, or silently cut across, episodes of unequal length; here any length will do.
 Every done of these files marks a time limit (neither simulator ends an episode early), so it is read as
 ``truncated`` and learners bootstrap through it; ``early_end="terminated"`` is for other people's data in this format.
@@ -19,9 +21,10 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +33,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_pbrl.data import continuity
+from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.data.pickles import load_pickle
 from lightning_pbrl.data.transitions import Transitions
@@ -48,6 +53,9 @@ KEYS = {
 ROWS_PER_QUALITY = 100_000
 """``data_quality`` 1 is the first 100k rows of each seed, the youngest and worst policies of the run."""
 
+LONGEST = 1_000
+"""Steps of the longest episode of LiRE's tasks: more rows without an end need a time limit that the user names."""
+
 HUMANOID_SKIP = 200_000
 """Rows at the beginning of humanoid buffers that LiRE never uses."""
 
@@ -59,56 +67,68 @@ def read_lire(
     max_episode_steps: int | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     early_end: Literal["truncated", "terminated"] = "truncated",
+    action_bounds: Bounds | None = None,
+    clip_actions: bool = False,
 ) -> Transitions:
     """Read a task's buffers, seed after seed, into one table.
 
     Args:
         folder: the task's folder, holding ``saved_replay_buffer_*_seed<k>.pkl`` or ``.npz``. Of several files of a
-            seed the one with the largest number in its name is read, and .npz before .pkl.
-        task: task name; the folder's when None. ``humanoid-*`` skips its first 200k rows.
+            seed the one with the largest number in its name is read, and .npz before .pkl. Its own name decides nothing.
+        task: name of the task, such as ``walker-walk``. ``humanoid-*`` skips its first 200k rows; None skips nothing.
         data_quality: q, read rows [0, 100,000 q) of each seed; everything when None.
-        max_episode_steps: where an episode without ``dones`` is cut; None: 500 for names that end in -v2 or -v3
-            (Meta-World), 1000 otherwise (DMControl).
+        max_episode_steps: the longest an episode may be; longer stretches are cut there. None: as long as the data go on.
         seeds: which buffers to read, in this order.
         early_end: what a done before ``max_episode_steps`` means. Dones at that step are always time limits.
+        action_bounds: low and high of the files' actions, which become -1 and 1; None: they are on that scale.
+        clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
 
     Returns:
-        The data; a partial episode at the end of a buffer is kept and truncated. ``about`` lists task, quality, files.
+        The data; a partial episode at the end of a buffer is kept and truncated. ``about`` lists task, quality, the longest
+        episode (``horizon``) and the files, each with the number of its ``unmarked_resets``, which are also warned of.
 
     Raises:
         UserError: when the folder or a file is missing, truncated, asks to run code, or its arrays are not what the
-            format says; when a file has fewer rows than ``data_quality`` asks for.
+            format says; when a file has fewer rows than ``data_quality`` asks for; when nothing says how long an episode is.
     """
     folder = Path(folder)
-    task = folder.name if task is None else task
-    limit = max_episode_steps or (500 if re.search(r"-v[23]$", task) else 1000)
-    first = HUMANOID_SKIP if task.startswith("humanoid-") else 0
+    if max_episode_steps is not None and max_episode_steps < 1:
+        raise UserError(f"max_episode_steps is {max_episode_steps}; give at least 1.")
+    if early_end == "terminated" and max_episode_steps is None:
+        raise UserError("early_end: terminated needs max_episode_steps, because a done at the time limit is no end of the task.")
+    what = task or str(folder)
+    first = HUMANOID_SKIP if what.startswith("humanoid-") else 0
     last = None if data_quality is None else round(data_quality * ROWS_PER_QUALITY)
     if last is not None and last <= first:
         least = first / ROWS_PER_QUALITY
-        raise UserError(f"data_quality {data_quality} of {task} asks for no rows: choose more than {least:g}.")
+        raise UserError(f"data_quality {data_quality} of {what} asks for no rows: choose more than {least:g}.")
     parts, files = [], []
     for seed in seeds:
         path = _find(folder, seed)
-        columns = _read(path)
+        arrays = load_arrays(path)
+        columns = check_columns(arrays, path, KEYS, action_bounds, clip_actions)
         found = len(columns["obs"])
         if found < (last or first + 1):
             raise UserError(
-                f"{path} has {found} rows, and data_quality {data_quality} of {task} needs {last or first + 1}: "
+                f"{path} has {found} rows, and data_quality {data_quality} of {what} needs {last or first + 1}: "
                 f"choose data_quality <= {found / ROWS_PER_QUALITY:g}."
             )
-        parts.append({name: values[first:last] for name, values in columns.items()})
-        used = len(parts[-1]["obs"])
-        files.append({"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path), "rows": used})
+        part = {name: torch.tensor(values[first:last]) for name, values in columns.items()}
+        tolerance = continuity.rounding(arrays["obs"].dtype, arrays["next_obs"].dtype)
+        part["done"], resets = ends(part, max_episode_steps, tolerance, path)
+        parts.append(part)
+        used = {"rows": len(part["obs"]), "unmarked_resets": resets}
+        files.append({"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path), **used})
     if len({(part["obs"].shape[1], part["action"].shape[1]) for part in parts}) > 1:
         raise UserError(f"The buffers in {folder} differ in observation or action size: keep one task per folder.")
-    table = {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
-    offsets, done = split_episodes(table["done"] > 0, [len(part["obs"]) for part in parts], limit)
+    table = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    limit = max_episode_steps or len(table["obs"])
+    offsets, done = split_episodes(table["done"], [len(part["obs"]) for part in parts], limit)
     final, early = offsets[1:] - 1, done & (offsets.diff() < limit)
     terminated, truncated = torch.zeros(len(table["obs"])), torch.zeros(len(table["obs"]))
     ended = early if early_end == "terminated" else torch.zeros_like(early)
     terminated[final[ended]], truncated[final[~ended]] = 1.0, 1.0
-    about: dict[str, Any] = {"format": "lire", "task": task, "data_quality": data_quality, "horizon": limit}
+    about: dict[str, Any] = {"format": "lire", "task": task, "data_quality": data_quality, "horizon": int(offsets.diff().max())}
     return Transitions.from_columns(
         table["obs"],
         table["action"],
@@ -119,6 +139,33 @@ def read_lire(
         truncated=truncated,
         about={**about, "early_end": early_end, "seeds": list(seeds), "files": files},
     )
+
+
+def ends(columns: Mapping[str, Tensor], limit: int | None, tolerance: float, path: str | Path) -> tuple[Tensor, int]:
+    """Rows that end an episode, (N,), bool: dones, and resets that no done marks; the latter are also counted and told.
+
+    Args:
+        columns: ``obs``, ``next_obs`` (N, O) and ``done`` (N,) of one recording.
+        limit: the longest an episode may be; None when the data alone say it.
+        tolerance: see :func:`lightning_pbrl.data.continuity.jumps`.
+        path: for the messages.
+
+    Raises:
+        UserError: when neither ``limit`` nor the data say how long an episode is.
+    """
+    done = columns["done"] > 0
+    resets = continuity.jumps(columns["obs"], columns["next_obs"], done, tolerance, f"{path}: key 'next_observations'")
+    done[resets] = True
+    offsets, _ = split_episodes(done, [len(done)], limit or len(done))
+    if limit is None and int(offsets.diff().max()) > LONGEST:
+        raise UserError(
+            f"{path} marks no end of an episode in {int(offsets.diff().max())} rows, neither by 'dones' nor by a reset: set "
+            "max_episode_steps to the time limit of the task."
+        )
+    resets = continuity.unmarked(resets, offsets, limit)
+    if len(resets):
+        warnings.warn(continuity.tell(str(path), len(resets), int(resets[0])), stacklevel=3)
+    return done, len(resets)
 
 
 def split_episodes(done: Tensor, parts: Sequence[int], limit: int) -> tuple[Tensor, Tensor]:
@@ -140,9 +187,7 @@ def split_episodes(done: Tensor, parts: Sequence[int], limit: int) -> tuple[Tens
     return offsets, done[offsets[1:] - 1]
 
 
-def write_lire(
-    transitions: Transitions, folder: str | Path, seed: int = 0, suffix: Literal["npz", "pkl"] = "npz"
-) -> Path:
+def write_lire(transitions: Transitions, folder: str | Path, seed: int = 0, suffix: Literal["npz", "pkl"] = "npz") -> Path:
     """Write a data set as the buffer of one seed, ``saved_replay_buffer_<rows>_seed<seed>.<suffix>``.
 
     ``dones`` marks the last row of every episode; unknown true rewards cannot be stored in this format.
@@ -184,16 +229,23 @@ def _find(folder: Path, seed: int) -> Path:
     return max(found)[2]
 
 
-def _read(path: Path) -> dict[str, NDArray[np.float32]]:
-    """The five checked columns of one file."""
-    arrays = _npz(path) if path.suffix == ".npz" else load_pickle(path)
+def load_arrays(path: str | Path) -> dict[str, NDArray]:
+    """The five arrays of one file by the library's names, unchecked.
+
+    Raises:
+        UserError: when the file cannot be read, or lacks a key.
+    """
+    arrays = _npz(Path(path)) if Path(path).suffix == ".npz" else load_pickle(path)
     if not isinstance(arrays, dict):
         raise UserError(f"{path} holds a {type(arrays).__name__}, not a dict of arrays: write it in LiRE's format.")
     missing = [key for key in KEYS.values() if key not in arrays]
     if missing:
         there = ", ".join(sorted(map(str, arrays)))
         raise UserError(f"{path} has no key {missing[0]!r} (it has {there}): write it in LiRE's format.")
-    return check_columns({name: arrays[key] for name, key in KEYS.items()}, path, KEYS)
+    try:
+        return {name: np.asarray(arrays[key]) for name, key in KEYS.items()}
+    except ValueError as error:  # lists of unequal lengths
+        raise UserError(f"{path} holds rows of unequal sizes ({error}): store plain float32 arrays.") from error
 
 
 def _npz(path: Path) -> dict[str, NDArray]:

@@ -27,13 +27,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from lightning_pbrl.data import jsonl
+from lightning_pbrl.data import continuity, jsonl
 from lightning_pbrl.data.feedback import Labels, Status
-from lightning_pbrl.data.lire import KEYS, split_episodes
-from lightning_pbrl.data.pickles import load_pickle
+from lightning_pbrl.data.lire import KEYS, ends, load_arrays, split_episodes
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.data.validate import check_columns
 from lightning_pbrl.errors import UserError
@@ -49,24 +47,17 @@ def read_human_data(path: str | Path, max_episode_steps: int = 500) -> Transitio
 
     Args:
         path: the ``dataset.pkl``: a dict of arrays or lists, observations, actions, next_observations, rewards, dones.
-        max_episode_steps: where an episode without a done is cut.
+        max_episode_steps: the longest an episode may be; longer stretches are cut there. A done ends one earlier, and so
+            does a reset that none marks, of which is warned.
 
     Raises:
         UserError: when the file is missing, damaged, asks to run code, or lacks a key.
     """
-    content = load_pickle(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}, not a dict of lists: give LiRE's dataset.pkl.")
-    missing = [key for key in KEYS.values() if key not in content]
-    if missing:
-        there = ", ".join(sorted(map(str, content)))
-        raise UserError(f"{path} has no key {missing[0]!r} (it has {there}): give LiRE's dataset.pkl.")
-    try:
-        arrays = {name: np.asarray(content[key]) for name, key in KEYS.items()}
-    except ValueError as error:  # lists of unequal lengths
-        raise UserError(f"{path} holds rows of unequal sizes ({error}): copy it again from its source.") from error
-    columns = {name: torch.from_numpy(values) for name, values in check_columns(arrays, path, KEYS).items()}
-    offsets, _ = split_episodes(columns["done"] > 0, [len(columns["obs"])], max_episode_steps)
+    arrays = load_arrays(path)
+    columns = {name: torch.tensor(values) for name, values in check_columns(arrays, path, KEYS).items()}
+    tolerance = continuity.rounding(arrays["obs"].dtype, arrays["next_obs"].dtype)
+    done, resets = ends(columns, max_episode_steps, tolerance, path)
+    offsets, _ = split_episodes(done, [len(done)], max_episode_steps)
     truncated = torch.zeros(len(columns["obs"]))
     truncated[offsets[1:] - 1] = 1.0
     return Transitions.from_columns(
@@ -76,7 +67,7 @@ def read_human_data(path: str | Path, max_episode_steps: int = 500) -> Transitio
         offsets,
         reward=columns["reward"],
         truncated=truncated,
-        about={"format": "lire_human", "file": Path(path).name, "horizon": max_episode_steps},
+        about={"format": "lire_human", "file": Path(path).name, "horizon": max_episode_steps, "unmarked_resets": resets},
     )
 
 

@@ -14,6 +14,8 @@ from synthetic import synthetic_transitions
 
 from lightning_pbrl.data import lire
 from lightning_pbrl.data.lire import read_lire, split_episodes, write_lire
+from lightning_pbrl.datamodules.lire import LiREDataModule
+from lightning_pbrl.envs.dm_control import DMControl
 from lightning_pbrl.errors import UserError
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "lire"
@@ -21,14 +23,18 @@ real_files = pytest.mark.skipif(not REAL.is_dir(), reason="the recreated LiRE fi
 
 
 def buffer(seed: int = 0, rows: int = 12, ends: tuple[int, ...] = (3, 9), **changes: object) -> dict[str, object]:
-    """A buffer whose observations and rewards count 100 * seed + row; ``ends`` are the rows with a done."""
+    """A buffer whose observations and rewards count 100 * seed + row; ``ends`` are the rows with a done.
+
+    What followed a row is the next row; after a done it is a quarter more, which is in no other row.
+    """
     count = 100.0 * seed + np.arange(rows)
     done = np.zeros(rows)
     done[list(ends)] = 1
+    after = np.where(done == 1, 0.25, 1.0)
     arrays = {
         "observations": np.stack([count, -count], 1),
         "actions": np.full((rows, 1), 0.5, np.float32),
-        "next_observations": np.stack([count + 0.25, -count], 1),
+        "next_observations": np.stack([count + after, -(count + after)], 1),
         "rewards": count[:, None],
         "dones": done[:, None],
     }
@@ -83,10 +89,10 @@ def test_buffers_are_joined_in_seed_order(tmp_path: Path, suffix: str):
     count = torch.cat([100 * seed + torch.arange(12.0) for seed in (0, 1, 2)])
     assert torch.equal(data.reward, count)
     assert torch.equal(data.column("obs"), torch.stack([count, -count], 1))
-    assert torch.equal(data.column("next_obs")[:, 0], count + 0.25)  # as stored, not the next row's observation
+    assert data.column("next_obs")[[3, 9, 15], 0].tolist() == [3.25, 9.25, 103.25]  # as stored, not the next row's observation
     assert data.episodes.offsets.tolist() == [0, 4, 10, 12, 16, 22, 24, 28, 34, 36]  # ragged, last one partial
-    assert data.about["task"] == "hammer-v2"
-    assert data.about["horizon"] == 500
+    assert data.about["task"] is None
+    assert data.about["horizon"] == 6
     assert [file["rows"] for file in data.about["files"]] == [12, 12, 12]
     assert len(data.about["files"][0]["sha256"]) == 64
 
@@ -109,36 +115,92 @@ def test_every_end_is_a_time_limit_unless_told_otherwise(tmp_path: Path):
     assert data.column("truncated").nonzero()[:, 0].tolist() == [9, 11]
 
 
-def test_horizon_by_name_and_by_argument(tmp_path: Path):
-    for task in ("walker-walk", "hammer-v2", "hammer-v3"):
-        written(tmp_path / task, rows=1100, ends=())
-    assert read_lire(tmp_path / "walker-walk", seeds=[0]).episodes.lengths.tolist() == [1000, 100]
-    assert read_lire(tmp_path / "hammer-v2", seeds=[0]).episodes.lengths.tolist() == [500, 500, 100]
-    assert read_lire(tmp_path / "hammer-v3", seeds=[0]).episodes.lengths.tolist() == [500, 500, 100]
-    assert read_lire(tmp_path / "hammer-v2", seeds=[0], task="walker-run").about["horizon"] == 1000
-    assert len(read_lire(tmp_path / "hammer-v2", seeds=[0], max_episode_steps=1100).episodes) == 1
+@pytest.mark.filterwarnings("ignore:.*reset.s. inside episodes are not marked")
+def test_the_folders_name_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A link, ``.`` and any other name give the same table, with dones and without."""
+    jump = np.arange(1100.0) + 50 * (np.arange(1100) >= 500)  # reset after row 499
+    unmarked = {"observations": np.stack([jump, -jump], 1), "next_observations": np.stack([jump + 1, -jump - 1], 1)}
+    for name, changes in (("marked", {"ends": (499, 999)}), ("unmarked", {"ends": (999,), **unmarked})):
+        folder = tmp_path / name / "hammer-v2"
+        written(folder, rows=1100, **changes)
+        (tmp_path / name / "walker-walk").symlink_to(folder)
+        monkeypatch.chdir(folder)
+        for place in (folder, tmp_path / name / "walker-walk", Path(".")):
+            data = read_lire(place, seeds=[0])
+            assert data.episodes.lengths.tolist() == [500, 500, 100]
+            assert data.about["horizon"] == 500
+
+
+def test_who_says_how_long_an_episode_is(tmp_path: Path):
+    written(tmp_path, rows=1100, ends=())
+    with pytest.raises(UserError) as error:
+        read_lire(tmp_path, seeds=[0])
+    assert str(error.value) == (
+        f"{tmp_path}/saved_replay_buffer_1000000_seed0.pkl marks no end of an episode in 1100 rows, neither by 'dones' nor by a "
+        "reset: set max_episode_steps to the time limit of the task."
+    )
+    assert read_lire(tmp_path, seeds=[0], max_episode_steps=500).episodes.lengths.tolist() == [500, 500, 100]
+    assert len(read_lire(tmp_path, seeds=[0], max_episode_steps=1100).episodes) == 1
+    with pytest.raises(UserError, match="early_end: terminated needs max_episode_steps, because a done at the time limit"):
+        read_lire(tmp_path, seeds=[0], early_end="terminated")
+    with pytest.raises(UserError, match="max_episode_steps is 0; give at least 1"):
+        read_lire(tmp_path, seeds=[0], max_episode_steps=0)
+
+
+def test_unmarked_resets_end_episodes_and_are_told(tmp_path: Path):
+    place = np.r_[0:5, 20:27].astype(float)
+    columns = {"observations": place[:, None], "next_observations": place[:, None] + 1}
+    written(tmp_path, ends=(8,), **columns)
+    sentence = r"seed0\.pkl: 1 reset\(s\) inside episodes are not marked, the first after row 4: next_observations do not lead to"
+    with pytest.warns(UserWarning, match=sentence):
+        data = read_lire(tmp_path, seeds=[0])
+    assert data.episodes.offsets.tolist() == [0, 5, 9, 12]
+    assert data.column("truncated").nonzero()[:, 0].tolist() == [4, 8, 11]
+    assert data.column("next_obs")[4].item() == 5.0
+    assert data.about["files"][0]["unmarked_resets"] == 1
+    assert read_lire(tmp_path, seeds=[0], max_episode_steps=5).episodes.offsets.tolist() == [
+        0,
+        5,
+        9,
+        12,
+    ]  # at the limit: expected
+
+
+def test_the_module_takes_the_time_limit_from_the_user_or_the_simulator(tmp_path: Path):
+    wide = {"observations": np.zeros((1100, 24)), "next_observations": np.zeros((1100, 24)), "actions": np.zeros((1100, 6))}
+    written(tmp_path, rows=1100, ends=(), **wide)
+    simulator = DMControl("walker-walk")
+    lengths = [1000, 100]
+    for settings, expected in (({}, lengths), ({"max_episode_steps": 600}, [600, 500])):
+        module = LiREDataModule(str(tmp_path), simulator, seeds=[0], **settings)
+        assert module.load().episodes.lengths.tolist() == expected
+    assert module.load().about["task"] == "walker-walk"
+    with pytest.raises(
+        UserError, match="has 24 observation and 6 action entries and cheetah-run has 17 and 6: give the simulator"
+    ):
+        LiREDataModule(str(tmp_path), DMControl("cheetah-run"), seeds=[0]).load()
 
 
 @pytest.mark.usefixtures("small_quality")
 def test_data_quality_takes_the_first_rows_of_each_seed(tmp_path: Path):
     for seed in (0, 1):
         written(tmp_path / "a", seed)
-    data = read_lire(tmp_path / "a", data_quality=0.6, seeds=(0, 1))
+    data = read_lire(tmp_path / "a", "a", data_quality=0.6, seeds=(0, 1))
     assert data.reward.tolist() == [0, 1, 2, 3, 4, 5, 100, 101, 102, 103, 104, 105]
     with pytest.raises(UserError, match=r"seed0\.pkl has 12 rows, and data_quality 1.5 of a needs 15.*<= 1\.2"):
-        read_lire(tmp_path / "a", data_quality=1.5)
+        read_lire(tmp_path / "a", "a", data_quality=1.5)
     with pytest.raises(UserError, match="data_quality 0 of a asks for no rows: choose more than 0"):
-        read_lire(tmp_path / "a", data_quality=0)
+        read_lire(tmp_path / "a", "a", data_quality=0)
 
 
 @pytest.mark.usefixtures("small_quality")
 def test_humanoid_leaves_out_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert lire.HUMANOID_SKIP == 200_000
     monkeypatch.setattr(lire, "HUMANOID_SKIP", 4)
-    written(tmp_path / "humanoid-walk")
-    assert read_lire(tmp_path / "humanoid-walk", data_quality=0.7, seeds=[0]).reward.tolist() == [4, 5, 6]
+    written(tmp_path / "any")
+    assert read_lire(tmp_path / "any", "humanoid-walk", data_quality=0.7, seeds=[0]).reward.tolist() == [4, 5, 6]
     with pytest.raises(UserError, match=r"choose more than 0\.4"):
-        read_lire(tmp_path / "humanoid-walk", data_quality=0.4, seeds=[0])
+        read_lire(tmp_path / "any", "humanoid-walk", data_quality=0.4, seeds=[0])
 
 
 def test_which_file_of_a_seed(tmp_path: Path):
@@ -148,6 +210,15 @@ def test_which_file_of_a_seed(tmp_path: Path):
     assert len(read_lire(tmp_path, seeds=[0])) == 13
     written(tmp_path, suffix="npz", size=20000, rows=14)
     assert len(read_lire(tmp_path, seeds=[0])) == 14
+
+
+def test_actions_in_other_units(tmp_path: Path):
+    written(tmp_path, actions=np.linspace(-3, 3, 12)[:, None])
+    with pytest.raises(UserError, match=r"leaves \[-1, 1\] in 8 row\(s\) by up to 2, the first is row 0 with 3: rescale"):
+        read_lire(tmp_path, seeds=[0])
+    data = read_lire(tmp_path, seeds=[0], action_bounds=[-3.0, 3.0])
+    assert data.column("action")[:, 0].tolist() == pytest.approx(np.linspace(-1, 1, 12), abs=1e-6)
+    assert read_lire(tmp_path, seeds=[0], clip_actions=True).column("action")[0].item() == -1.0
 
 
 @pytest.mark.parametrize("suffix", ["npz", "pkl"])
@@ -179,6 +250,9 @@ def test_unknown_rewards_cannot_be_written(tmp_path: Path):
         ({"rewards": np.full(12, np.nan)}, "key 'rewards' is NaN or infinite in 12 row.*first is row 0"),
         ({"rewards": np.zeros((12, 2))}, r"key 'rewards' has shape \(12, 2\)"),
         ({"dones": np.zeros(11)}, "key 'dones' has 11 rows and 'observations' has 12"),
+        ({"dones": np.full(12, 0.5)}, r"key 'dones' holds 0\.5 in row 0: store 0 and 1, or booleans"),
+        ({"dones": np.r_[np.zeros(7), 2, np.zeros(4)]}, r"key 'dones' holds 2\.0 in row 7"),
+        ({"next_observations": np.zeros((12, 2))}, r"'next_observations' is not the observation of the next row in 9 of the 9"),
         ({"actions": np.full((12, 1), 2.0)}, r"key 'actions' leaves \[-1, 1\] in 12 row.*rescale actions"),
         ({"next_observations": np.zeros((12, 3))}, r"key 'next_observations' has shape \(12, 3\)"),
     ],
@@ -191,7 +265,7 @@ def test_bad_content(tmp_path: Path, changes: dict, message: str):
 
 def test_ragged_arrays_are_named(tmp_path: Path):
     written(tmp_path, observations=[[1.0, 2.0], [3.0]])
-    with pytest.raises(UserError, match="key 'observations' has rows of unequal size"):
+    with pytest.raises(UserError, match="holds rows of unequal sizes"):
         read_lire(tmp_path, seeds=[0])
 
 
@@ -232,7 +306,7 @@ def test_no_loop_over_rows(tmp_path: Path):
     rows = 300_000
     written(tmp_path, rows=rows, ends=tuple(range(499, rows, 500)))
     start = time.perf_counter()
-    assert len(read_lire(tmp_path, seeds=[0], task="x-v2").episodes) == rows // 500
+    assert len(read_lire(tmp_path, seeds=[0]).episodes) == rows // 500
     assert time.perf_counter() - start < 3.0
 
 
@@ -259,6 +333,6 @@ def test_the_real_pickle(tmp_path: Path):
     folder = REAL / "MetaWorld" / "button-press-topdown-v3"
     sample = next(folder.glob("*_first5episodes.pkl"))
     shutil.copy(sample, tmp_path / "saved_replay_buffer_1000000_seed0.pkl")
-    data = read_lire(tmp_path, task=folder.name, seeds=[0])
+    data = read_lire(tmp_path, seeds=[0])
     assert data.fingerprint == read_lire(folder, data_quality=0.025, seeds=[0]).fingerprint
     assert data.episodes.lengths.tolist() == [500] * 5

@@ -24,10 +24,11 @@ def human_files(folder: Path, episodes: int = 2, steps: int = 60) -> Path:
     rng = np.random.default_rng(0)
     n = episodes * steps
     done = [float(i % steps == steps - 1) for i in range(n)]
+    path = rng.normal(size=(n + 1, 3)).astype(np.float32)
     content = {
-        "observations": list(rng.normal(size=(n, 3)).astype(np.float32)),
+        "observations": list(path[:-1]),
         "actions": list(rng.uniform(-1, 1, size=(n, 2)).astype(np.float32)),
-        "next_observations": list(rng.normal(size=(n, 3)).astype(np.float32)),
+        "next_observations": list(path[1:]),
         "rewards": [float(i) for i in range(n)],
         "dones": done,
     }
@@ -128,7 +129,7 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path) -> None:
 
     for name, content, words in (
         ("code", {"observations": Evil()}, r"refused because it asks for builtins\.print"),
-        ("list", [1, 2], "holds a list, not a dict of lists"),
+        ("list", [1, 2], "holds a list, not a dict of arrays"),
         ("keys", {"observations": [1.0]}, "has no key 'actions'"),
     ):
         (tmp_path / name).write_bytes(pickle.dumps(content))
