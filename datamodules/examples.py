@@ -135,8 +135,8 @@ class ExamplesDataModule(OfflineDataModule):
             return order if count is None else order[: _enough(count, len(order), "not held out")]
         if whole.success is None:
             raise UserError("These data do not say which episodes succeed: leave data.success_share at null.")
-        solved = (whole.episodes.sums(whole.success) > 0)[order]
-        good, bad = order[solved], order[~solved]
+        solved, failed = whole.solved_episodes()
+        good, bad = order[solved[order]], order[failed[order]]
         share = self.success_share
         if count is None:
             most = [len(part) / s for part, s in ((good, share), (bad, 1.0 - share)) if s > 0.0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.minari import open_minari, read_minari
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.base import OfflineDataModule, check_sizes
@@ -21,6 +22,8 @@ class MinariDataModule(OfflineDataModule):
             id, dictionaries laid end to end as the data's are; null without evaluation.
         download: fetch the data set when it is not there (once per machine).
         cache_dir: folder for a memory-mapped copy that opens at once in later runs; null: read the data each time.
+        action_bounds: low and high of the actions, each a number or one per entry; null: those of the action space.
+        clip_actions: whether the recorded environment itself clips actions; otherwise those beyond their bounds are refused.
         **offline: the other arguments of :class:`OfflineDataModule`.
 
     Raises:
@@ -33,16 +36,19 @@ class MinariDataModule(OfflineDataModule):
         simulator: Simulator | None = None,
         download: bool = False,
         cache_dir: str | None = "data",
+        action_bounds: Bounds | None = None,
+        clip_actions: bool = False,
         **offline: Any,
     ) -> None:
         super().__init__(simulator, **offline)
         self.dataset_id, self.download, self.cache_dir = dataset_id, download, cache_dir
+        self.actions: dict[str, Any] = {"action_bounds": action_bounds, "clip_actions": clip_actions}
 
     def prepare_data(self) -> None:
         if self.download:
             open_minari(self.dataset_id, download=True)
 
     def load(self) -> Transitions:
-        table = read_minari(self.dataset_id, cache_dir=self.cache_dir)
+        table = read_minari(self.dataset_id, cache_dir=self.cache_dir, **self.actions)
         check_sizes(table, self.simulator, self.dataset_id, "give the simulator of the environment that recorded the data")
         return table

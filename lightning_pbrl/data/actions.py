@@ -58,7 +58,7 @@ def into_range(
         row, count = int(beyond.argmax()), int(beyond.sum())
         cure = "rescale actions to [-1, 1] before storing them, or set action_bounds to [low, high] of their units"
         if bounds is not None:
-            cure = "correct action_bounds ([low, high] of the actions' units)"
+            cure = "set action_bounds to the right [low, high] of their units"
         raise UserError(
             f"{where} leaves [-1, 1]{'' if bounds is None else ' after rescaling'} in {count} row(s) by up to "
             f"{float(excess.max()):.4g}, the first is {place(row)} with {float(np.abs(scaled[row]).max()):.4g}: {cure}, or set "

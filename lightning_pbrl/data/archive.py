@@ -1,11 +1,11 @@
 """The library's own data format: one safetensors file per data set, opened as a memory map.
 
 A file holds the packed ``rows`` (N, W) float32, the episode ``offsets`` (M + 1,) int64, the true ``reward`` (N,)
-float32, ``success`` (N,) uint8 where it is known, ``drawable`` (D,) int64 where not all rows are, ``frames`` (N + M, S, S, 3)
-uint8 where there are pictures, and one JSON record with the schema version, the sizes, the column layout, where the data
-come from and their fingerprint. safetensors is a header of JSON followed by raw tensors
-(https://github.com/huggingface/safetensors): it cannot hold code, every language
-reads it, and a million rows open in milliseconds because nothing is read before it is used.
+float32, ``success`` (N,) uint8 where it is known (2 in rows of which it is not), ``drawable`` (D,) int64 where not all rows
+are, ``frames`` (N + M, S, S, 3) uint8 where there are pictures, and one JSON record with the schema version, the sizes, the
+column layout, where the data come from and their fingerprint. safetensors is a header of JSON followed by raw tensors
+(https://github.com/huggingface/safetensors): it cannot hold code, every language reads it, and a million rows open in
+milliseconds because nothing is read before it is used.
 
 ``learned_reward`` belongs to a run, not to the data: it is NaN in every file. A loaded table may be written to; the
 map is private (copy on write), so the file never changes.
@@ -29,8 +29,12 @@ from torch import Tensor
 from lightning_pbrl.data.transitions import Transitions, row_layout
 from lightning_pbrl.errors import UserError
 
-SCHEMA_VERSION = 3
-"""Raised whenever an older library could misread a file: 2 brought ``drawable``, 3 ``frames``; files without are written as 1."""
+SCHEMA_VERSION = 4
+"""Raised whenever an older library could misread a file: 2 brought ``drawable``, 3 ``frames``, 4 a success that is not known of
+all rows; files without are written as 1."""
+
+UNKNOWN = 2
+"""What stands in ``success`` where it is not known."""
 
 _KEY = "lightning_pbrl"
 
@@ -83,13 +87,16 @@ def save(transitions: Transitions, path: str | Path) -> Path:
         "reward": transitions.reward.detach().cpu().contiguous(),
     }
     if transitions.success is not None:
-        tensors["success"] = transitions.success.cpu().to(torch.uint8).contiguous()
+        success = transitions.success.cpu().to(torch.uint8)
+        if (unknown := transitions.success_unknown) is not None:
+            success = success.masked_fill(unknown.cpu(), UNKNOWN)
+        tensors["success"] = success.contiguous()
     if transitions.drawable is not None:
         tensors["drawable"] = transitions.drawable.cpu().contiguous()
     if transitions.frames is not None:
         tensors["frames"] = transitions.frames.cpu().contiguous()
     record = {
-        "schema_version": 3 if "frames" in tensors else 2 if "drawable" in tensors else 1,
+        "schema_version": _version(transitions),
         "obs_dim": transitions.obs_dim,
         "action_dim": transitions.action_dim,
         "layout": {name: list(place) for name, place in transitions.layout.items()},
@@ -116,7 +123,7 @@ def load(path: str | Path) -> Transitions:
         if missing:
             raise UserError(f"{path} lacks {', '.join(sorted(missing))}: make the file again.")
         rows, offsets, reward = (file.get_tensor(name) for name in ("rows", "offsets", "reward"))
-        success = file.get_tensor("success").bool() if "success" in names else None
+        success = file.get_tensor("success") if "success" in names else None
         drawable = file.get_tensor("drawable") if "drawable" in names else None
         frames = file.get_tensor("frames") if "frames" in names else None
         obs_dim, action_dim, stored = record["obs_dim"], record["action_dim"], record["layout"]
@@ -132,12 +139,15 @@ def load(path: str | Path) -> Transitions:
         and offsets.numel() > 1
         and bool((offsets.diff() > 0).all())
         and offsets[[0, -1]].tolist() == [0, len(rows)]
+        and (success is None or _flags(success, len(rows)))
         and (drawable is None or _ids(drawable, len(rows)))
         and (frames is None or _pictures(frames, len(rows) + offsets.numel() - 1))
     )
     if not whole:
         raise UserError(f"{path} contradicts itself (rows, columns and episodes do not fit): make the file again.")
-    return Transitions(rows, offsets, reward, success, obs_dim, action_dim, about, fingerprint, drawable, frames)
+    solved = None if success is None else success == 1
+    unknown = None if success is None or not bool((success == UNKNOWN).any()) else success == UNKNOWN
+    return Transitions(rows, offsets, reward, solved, obs_dim, action_dim, about, fingerprint, drawable, frames, unknown)
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -175,6 +185,18 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, dict[str, Any]]]:
         raise UserError(
             f"{path} is truncated or not a lightning-pbrl data file ({error}): copy it again or make it anew."
         ) from error
+
+
+def _version(transitions: Transitions) -> int:
+    """The oldest schema that has all that these data have."""
+    if transitions.success_unknown is not None:
+        return 4
+    return 3 if transitions.frames is not None else 2 if transitions.drawable is not None else 1
+
+
+def _flags(found: Tensor, rows: int) -> bool:
+    """Whether these are one flag per row: 0, 1 or :data:`UNKNOWN`."""
+    return found.shape == (rows,) and found.dtype in (torch.uint8, torch.bool) and int(found.max()) <= UNKNOWN
 
 
 def _ids(found: Tensor, rows: int) -> bool:

@@ -58,9 +58,11 @@ def with_replay(segments: Transitions, labels: Labels, replay: Transitions) -> t
             f"replay data {replay.obs_dim} and {replay.action_dim}: choose data of one task."
         )
     first = len(segments)
-    success = None
+    success, unknown = None, None
     if segments.success is not None and replay.success is not None:
         success = torch.cat([segments.success, replay.success])
+        gaps = [torch.zeros_like(p.success) if p.success_unknown is None else p.success_unknown for p in (segments, replay)]
+        unknown = torch.cat(gaps) if any(bool(gap.any()) for gap in gaps) else None
     table = Transitions(
         torch.cat([segments.packed, replay.packed]),
         torch.cat([segments.episodes.offsets, replay.episodes.offsets[1:] + first]),
@@ -70,5 +72,6 @@ def with_replay(segments: Transitions, labels: Labels, replay: Transitions) -> t
         segments.action_dim,
         {"segments": segments.about, "replay": replay.about},
         drawable=first + replay.drawable_rows(torch.arange(replay.drawable_count)),
+        success_unknown=unknown,
     )
     return table, labels

@@ -3,12 +3,18 @@
 The package ``minari`` (extra ``minari``) finds and reads them. An episode of T steps brings T + 1 observations, so every
 step has its true successor. Observations that are dictionaries (goal-conditioned tasks) are laid end to end in the
 alphabetical order of their keys, at every level: ``achieved_goal``, ``desired_goal``, ``observation`` for AntMaze. Actions
-are mapped from the bounds of the data set's action space to [-1, 1].
+are mapped from the bounds of the data set's action space to [-1, 1]; entries without bounds must lie in [-1, 1] as they are.
+
+What Minari 0.5.4 itself gets wrong, and what is done about it here: its reader of Arrow and Parquet takes batches of 32,768
+rows for episodes (refused), ``combine_datasets`` of filtered data sets joins the whole ones (equal episodes are told), and
+pictures pass through JPEG (told).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,18 +23,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lightning_pbrl.data.actions import Bounds, into_range, known
 from lightning_pbrl.data.hdf5 import cached
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.data.validate import check_columns
+from lightning_pbrl.data.validate import check_columns, check_flags
 from lightning_pbrl.errors import UserError
-
-ACTION_BOUND = 1.0 - 1e-5
-"""Actions are clipped to this magnitude: the log-probability of a squashed policy is infinite at 1."""
 
 NAMES = {"obs": "observations", "action": "actions", "next_obs": "observations", "reward": "rewards"}
 """The library's column names and Minari's."""
 
-_READER = 1
+SUCCESS = ("success", "is_success")
+"""What infos call success: most environments, and Gymnasium-Robotics' Fetch and Hand tasks."""
+
+_READER = 2
 """Raised whenever the reader makes something else of the same data: cached copies are then made anew."""
 
 
@@ -58,25 +65,39 @@ def open_minari(dataset_id: str, download: bool = False) -> Any:
         ) from error
 
 
-def read_minari(dataset_id: str, download: bool = False, cache_dir: str | Path | None = None) -> Transitions:
+def read_minari(
+    dataset_id: str,
+    download: bool = False,
+    cache_dir: str | Path | None = None,
+    action_bounds: Bounds | None = None,
+    clip_actions: bool = False,
+) -> Transitions:
     """Read one data set into one table.
 
     Args:
         dataset_id: its name, version included.
         download: see :func:`open_minari`.
         cache_dir: folder for a memory-mapped copy, so that the next run opens it at once; None: no copy.
+        action_bounds: low and high of the actions, which become -1 and 1; None: those of the action space.
+        clip_actions: whether the recorded environment itself clips actions; otherwise those beyond their bounds are refused.
 
     Returns:
         The data. An episode that neither terminates nor is truncated is truncated where its recording stops. ``about``
-        keeps name, environment, Minari's version, the ``observation``'s parts and sizes in order, and the number of
-        ``actions_clipped`` (steps with an action beyond the bounds of its space).
+        keeps name, environment, Minari's version and format, the ``observation``'s parts and sizes in order, ``action_bounds``,
+        and the number of ``actions_clipped`` (steps with an action beyond them) and of ``equal_episodes``. The latter, and
+        pictures that went through JPEG, are also warned of.
 
     Raises:
-        UserError: as :func:`open_minari`; when observations or actions are not vectors of finite numbers, or lengths differ.
+        UserError: as :func:`open_minari`; when observations or actions are not vectors of finite numbers, lengths or flags
+            contradict each other, actions leave their bounds, or Minari gives fewer steps than the data set has.
     """
     dataset = open_minari(dataset_id, download)
     state = Path(dataset.storage.data_path) / "metadata.json"  # rewritten with every change of the data
-    return cached(state, {"reader": ["minari", _READER]}, lambda: _table(dataset), cache_dir)
+    settings = {"reader": ["minari", _READER], "bounds": action_bounds, "clip": clip_actions}
+    found = cached(state, settings, lambda: _table(dataset, action_bounds, clip_actions), cache_dir)
+    for sentence in _doubts(found.about):
+        warnings.warn(sentence, stacklevel=2)
+    return found
 
 
 def parts(obs: Any, name: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
@@ -96,49 +117,130 @@ def parts(obs: Any, name: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
         yield name or "observation", np.asarray(obs)
 
 
-def _table(dataset: Any) -> Transitions:
+def _table(dataset: Any, bounds: Bounds | None = None, clip: bool = False) -> Transitions:
     """The data set as a table, without a copy."""
-    where, space = f"Minari data set {dataset.id}", dataset.action_space
-    low, high = getattr(space, "low", None), getattr(space, "high", None)
-    if low is None or high is None or len(space.shape) != 1:
-        raise UserError(f"{where} has the action space {space}: methods here need vectors of continuous actions (a Box).")
-    episodes, layout = [], {}
+    where = f"Minari data set {dataset.id}"
+    bounds, unbounded = (bounds, False) if bounds is not None else _bounds(dataset.action_space, where)
+    episodes, layout, seen, equal = [], {}, set(), 0
     for episode in dataset.iterate_episodes():
         if len(episode.rewards):
-            episodes.append(_episode(episode, where))
+            columns = _episode(episode, where)
+            digest = _digest(columns)
+            equal += digest in seen
+            seen.add(digest)
+            episodes.append(columns)
             layout = {name: int(np.prod(part.shape[1:])) for name, part in parts(episode.observations)}
     if not episodes:
         raise UserError(f"{where} has no steps: give a data set with episodes.")
+    _complete(dataset, sum(len(columns["reward"]) for columns in episodes), where)
+    if len({(columns["obs"].shape[1], columns["action"].shape[1]) for columns in episodes}) > 1:
+        raise UserError(f"{where} has episodes of different observation or action sizes: keep one environment in a data set.")
     table = {name: np.concatenate([columns[name] for columns in episodes]) for name in episodes[0]}
-    if np.isfinite(low).all() and np.isfinite(high).all():
-        table["action"] = (table["action"] - low) * (2.0 / (high - low)) - 1.0
-    clipped = int((np.abs(table["action"]) > 1.0).any(axis=1).sum())
-    table["action"] = table["action"].clip(-ACTION_BOUND, ACTION_BOUND)
+    space = " (its action space names no bounds)" if unbounded else ""
+    table["action"], clipped = into_range(table["action"], f"{where}: key 'actions'{space}", bounds, clip)
     table |= check_columns({name: table[name] for name in NAMES}, where, NAMES)
+    success = torch.from_numpy(table.pop("success"))
+    told = not bool(success.isnan().all())
     columns = {name: torch.from_numpy(values) for name, values in table.items()}
     offsets = torch.tensor([0, *(len(columns["reward"]) for columns in episodes)]).cumsum(0)
     last = torch.zeros(int(offsets[-1]), dtype=torch.bool)
     last[offsets[1:] - 1] = True
+    storage = getattr(dataset, "storage", None)
     about: dict[str, Any] = {
         "format": "minari",
         "dataset_id": dataset.id,
         "env_id": getattr(dataset.env_spec, "id", None),
         "minari_version": str(dataset.minari_version),
+        "data_format": getattr(storage, "FORMAT", None),
         "observation": layout,
+        "action_bounds": None if bounds is None else np.asarray(bounds, dtype=float).tolist(),
         "actions_clipped": clipped,
+        "equal_episodes": equal,
+        "jpeg_pictures": _jpeg(dataset) if getattr(storage, "jpeg_encoding", False) else [],
     }
-    success = columns.pop("success", None)
     return Transitions.from_columns(
         **columns,
         offsets=offsets,
         truncated=last & ~columns["terminated"],
-        success=success,
+        success=success == 1 if told else None,
+        success_unknown=success.isnan() if told and bool(success.isnan().any()) else None,
         about=about,
     )
 
 
+def _bounds(space: Any, where: str) -> tuple[list[list[float]] | None, bool]:
+    """Low and high per action entry, -1 and 1 where the space names none, and whether there are such entries."""
+    low, high = getattr(space, "low", None), getattr(space, "high", None)
+    if low is None or high is None or len(space.shape) != 1:
+        raise UserError(f"{where} has the action space {space}: methods here need vectors of continuous actions (a Box).")
+    low, high = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
+    named = known(low, high)
+    if (low >= high)[named].any():
+        entry = int(((low >= high) & named).argmax())
+        raise UserError(
+            f"{where}: entry {entry} of its action space goes from {low[entry]:g} to {high[entry]:g}, so its scale is unknown: "
+            "set action_bounds to [low, high] of the actions' units."
+        )
+    if not named.any():
+        return None, True
+    return [np.where(named, low, -1.0).tolist(), np.where(named, high, 1.0).tolist()], not named.all()
+
+
+def _complete(dataset: Any, steps: int, where: str) -> None:
+    """Refuse what Minari gives incompletely."""
+    promised = getattr(dataset, "total_steps", steps)
+    if steps != promised:
+        kind = getattr(getattr(dataset, "storage", None), "FORMAT", None)
+        cure = "download or record it again"
+        if kind in ("arrow", "parquet"):
+            cure = (
+                f"Minari takes batches of 32,768 rows of {kind} files for episodes, so record it with data_format='hdf5', or in "
+                "shorter episodes"
+            )
+        raise UserError(f"{where} has {promised} steps and its episodes {steps} together: {cure}.")
+
+
+def _jpeg(dataset: Any) -> list[str]:
+    """Parts of the observation that were stored as JPEG."""
+    from minari.dataset.minari_storage import is_image_space
+
+    def pictures(space: Any, name: str = "") -> Iterator[str]:
+        inner = getattr(space, "spaces", None)
+        if inner is None:
+            if is_image_space(space):
+                yield name or "observation"
+            return
+        for key, part in inner.items() if isinstance(inner, Mapping) else enumerate(inner):
+            yield from pictures(part, f"{name}/{key}".lstrip("/"))
+
+    return sorted(pictures(dataset.observation_space))
+
+
+def _doubts(about: Mapping[str, Any]) -> Iterator[str]:
+    """What a user should know of a data set that is read all the same."""
+    where = f"Minari data set {about['dataset_id']}"
+    if equal := about["equal_episodes"]:
+        yield (
+            f"{where} has {equal} episode(s) that equal an earlier one: Minari's combine_datasets joins whole data sets where "
+            "filtered ones are given; learners see these episodes as often as they are there."
+        )
+    if pictures := about["jpeg_pictures"]:
+        yield (
+            f"{where} stores the pictures {', '.join(pictures)} as JPEG, so they differ from what the environment showed: record "
+            "with jpeg_encoding=False to have them exact."
+        )
+
+
+def _digest(columns: Mapping[str, NDArray[Any]]) -> bytes:
+    """A hash of what was seen and done in an episode."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in ("obs", "action", "next_obs", "reward"):
+        digest.update(np.ascontiguousarray(columns[name]).data)
+    return digest.digest()
+
+
 def _episode(episode: Any, where: str) -> dict[str, NDArray[Any]]:
-    """One episode's columns, (T, ...) each; ``success`` where its infos tell."""
+    """One episode's columns, (T, ...) each; ``success`` is NaN where its infos do not tell it."""
     steps, number = len(episode.rewards), episode.id
     flat = []
     for name, part in parts(episode.observations):
@@ -152,14 +254,37 @@ def _episode(episode: Any, where: str) -> dict[str, NDArray[Any]]:
     action = np.asarray(episode.actions)
     if action.ndim != 2 or len(action) != steps:
         raise UserError(f"{where}: episode {number} has actions of shape {action.shape} for {steps} steps: one vector per step.")
-    columns = {
+    ended = np.asarray(episode.terminations).reshape(-1)
+    cut = np.asarray(episode.truncations).reshape(-1)
+    for key, flags in (("terminations", ended), ("truncations", cut)):
+        if len(flags) != steps:
+            raise UserError(f"{where}: episode {number} has {len(flags)} {key} for {steps} steps: record the episode again.")
+        check_flags(flags, f"{where}: episode {number}: key {key!r}")
+    if cut[:-1].any():
+        raise UserError(
+            f"{where}: episode {number} is truncated after step {int(cut.argmax())} of {steps} and goes on: record two episodes."
+        )
+    return {
         "obs": obs[:-1],
         "action": action.astype(np.float32),
         "next_obs": obs[1:],
         "reward": np.asarray(episode.rewards),
-        "terminated": np.asarray(episode.terminations, dtype=bool),
+        "terminated": ended.astype(bool),
+        "success": _success(episode.infos or {}, steps, f"{where}: episode {number}"),
     }
-    success = (episode.infos or {}).get("success")
-    if success is not None and len(success) >= steps:
-        columns["success"] = np.asarray(success, dtype=bool).reshape(len(success))[-steps:]  # infos begin with the reset's
-    return columns
+
+
+def _success(infos: Mapping[str, Any], steps: int, where: str) -> NDArray[np.float32]:
+    """Whether each step solved the task, (T,), 0 or 1; NaN where it is not told."""
+    key = next((key for key in SUCCESS if infos.get(key) is not None), None)
+    if key is None:
+        return np.full(steps, np.nan, dtype=np.float32)
+    try:
+        values = np.asarray(infos[key]).astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: infos {key!r} holds something else than numbers ({error}): store 0, 1, or NaN.") from error
+    if len(values) not in (steps, steps + 1) or values.size != len(values):
+        raise UserError(f"{where}: infos {key!r} has shape {values.shape} for {steps} steps: store one flag per step.")
+    values = values.reshape(-1)[-steps:]  # infos begin with the reset's
+    check_flags(np.where(np.isnan(values), 0.0, values), f"{where}: infos {key!r}")
+    return values

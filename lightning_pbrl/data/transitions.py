@@ -64,6 +64,7 @@ class Transitions:
         offsets: episode offsets, (M + 1,), int64, from 0 to N.
         reward: true reward per step, (N,), float32; None when unknown.
         success: whether the task was solved at that step, (N,), bool; None when unknown.
+        success_unknown: steps of which that is not known, (N,), bool; ``success`` is false there. None when there are none.
         obs_dim: observation size O.
         action_dim: action size A.
         about: where the data come from (task, versions, seeds ...), plain JSON types only.
@@ -88,13 +89,14 @@ class Transitions:
         fingerprint: str | None = None,
         drawable: Tensor | None = None,
         frames: Tensor | None = None,
+        success_unknown: Tensor | None = None,
     ) -> None:
         self.packed, self.episodes = rows, Episodes(offsets)
         self._store, self._offsets = [frames], offsets  # a list that parts share: who moves the pictures does so for all
         self._shift: Tensor | None = None  # of a part: what a row's id lacks to that of its picture, by episode, (M,)
         self._own: Tensor | None = None  # of a part: its pictures together, once asked for
         self.reward = reward if reward is not None else torch.full((len(rows),), float("nan"))
-        self.success, self.drawable = success, drawable
+        self.success, self.success_unknown, self.drawable = success, success_unknown, drawable
         self.obs_dim, self.action_dim = obs_dim, action_dim
         self.layout = row_layout(obs_dim, action_dim)
         self.about = dict(about or {})
@@ -115,6 +117,7 @@ class Transitions:
         about: Mapping[str, Any] | None = None,
         drawable: Tensor | None = None,
         frames: Tensor | None = None,
+        success_unknown: Tensor | None = None,
     ) -> Transitions:
         """Pack separate columns, (N, O), (N, A), (N, O), (N,) ..., into one table."""
         layout = row_layout(obs.shape[1], action.shape[1])
@@ -128,7 +131,8 @@ class Transitions:
             else:
                 rows[:, at : at + width] = 0.0 if values is None else values.reshape(len(obs), width).float()
         true = None if reward is None else reward.reshape(-1).float()
-        return cls(rows, offsets.long(), true, success, obs.shape[1], action.shape[1], about, drawable=drawable, frames=frames)
+        rest = {"drawable": drawable, "frames": frames, "success_unknown": success_unknown}
+        return cls(rows, offsets.long(), true, success, obs.shape[1], action.shape[1], about, **rest)
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -145,6 +149,7 @@ class Transitions:
         """
         self.packed, self.reward = self.packed.to(device), self.reward.to(device)
         self.success = None if self.success is None else self.success.to(device)
+        self.success_unknown = None if self.success_unknown is None else self.success_unknown.to(device)
         self.drawable = None if self.drawable is None else self.drawable.to(device)
         stored = self._stored
         if stored is not None and torch.device(device).type == "cuda" and stored.nbytes <= FRAMES_ON_DEVICE:
@@ -221,6 +226,20 @@ class Transitions:
     def mean_reward(self) -> float:
         """Mean true reward per step, environment units: what adaptive teachers scale their thresholds with."""
         return float(self.reward.double().mean())
+
+    def solved_episodes(self) -> tuple[Tensor, Tensor]:
+        """Whether each episode has a successful step, and whether it is known to have none, (M,), bool, on the CPU.
+
+        Neither holds for an episode without a success of which some steps are not known.
+
+        Raises:
+            UserError: when success is not known at all.
+        """
+        if self.success is None:
+            raise UserError("These data do not say which episodes succeed.")
+        solved = self.episodes.sums(self.success) > 0
+        unknown = torch.zeros_like(solved) if self.success_unknown is None else self.episodes.sums(self.success_unknown) > 0
+        return solved, ~solved & ~unknown
 
     # Pictures ------------------------------------------------------------------------------------------------------------
 
@@ -311,6 +330,7 @@ class Transitions:
             self.action_dim,
             {**about, "of": {"fingerprint": self.fingerprint, "episodes": episodes.tolist()}},
             drawable=drawable,
+            success_unknown=None if self.success_unknown is None else self.success_unknown[rows],
         )
         if self._stored is not None:
             part._store = self._store

@@ -181,8 +181,8 @@ def test_foreign(tmp_path: Path):
 
 def test_newer_schema(tmp_path: Path):
     path = archive.save(synthetic_transitions(), tmp_path / "d.safetensors")
-    rewritten(path, lambda tensors, record: record.update(schema_version=4))
-    with pytest.raises(UserError, match="schema version 4 and this library reads up to 3: upgrade lightning-pbrl"):
+    rewritten(path, lambda tensors, record: record.update(schema_version=archive.SCHEMA_VERSION + 1))
+    with pytest.raises(UserError, match="schema version 5 and this library reads up to 4: upgrade lightning-pbrl"):
         archive.load(path)
 
 

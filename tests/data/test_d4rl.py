@@ -192,7 +192,7 @@ def test_actions_beyond_their_scale(tmp_path):
     assert table.about["actions_clipped"] == 0
     each = read_d4rl(path, action_bounds=[[-2.0, 0.0], [2.0, 1.0]], cache_dir=tmp_path / "cache")  # another setting, another copy
     assert each.column("action")[2].tolist() == pytest.approx([0.75, 0.0])
-    with pytest.raises(UserError, match=r"leaves .-1, 1. after rescaling in 1 row.*row 2 with 1.25: correct action_bounds"):
+    with pytest.raises(UserError, match=r"leaves .-1, 1. after rescaling in 1 row.*row 2 with 1.25: set action_bounds to the r"):
         read_d4rl(path, action_bounds=[-1.0, 1.2222222])
     for wrong in ([-1.0], [1.0, 1.0], [-np.inf, np.inf], [[-1.0, -1.0, -1.0], 1.0]):
         with pytest.raises(UserError, match=r"a\.hdf5: key 'actions'.*action_bounds is .*: give "):

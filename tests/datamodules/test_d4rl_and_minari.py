@@ -74,7 +74,10 @@ def test_minari_reads_by_name_and_downloads_once_per_machine(monkeypatch):
     module.prepare_data()
     assert calls == []  # nothing is fetched unasked
     assert module.load().obs_dim == 11
-    assert calls.pop() == ("read", ("mujoco/hopper/medium-v0",), {"cache_dir": "here"})
+    settings = {"cache_dir": "here", "action_bounds": None, "clip_actions": False}
+    assert calls.pop() == ("read", ("mujoco/hopper/medium-v0",), settings)
+    MinariDataModule("x/y-v0", cache_dir=None, action_bounds=[-5.0, 5.0], clip_actions=True).load()
+    assert calls.pop() == ("read", ("x/y-v0",), {"cache_dir": None, "action_bounds": [-5.0, 5.0], "clip_actions": True})
     MinariDataModule("mujoco/hopper/medium-v0", download=True).prepare_data()
     assert calls == [("open", ("mujoco/hopper/medium-v0",), {"download": True})]
     with pytest.raises(UserError, match="mujoco/hopper/medium-v0 has 11 observation and 3 action entries and Ant-v5"):
