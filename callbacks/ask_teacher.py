@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_pbrl import memory
 from lightning_pbrl.callbacks import ask_schedule
 from lightning_pbrl.data.feedback import Answer, AskKey, Kind, Labels, Query, Status
+from lightning_pbrl.data.given_labels import check_labels
 from lightning_pbrl.data.segments import SegmentPool, segment_rows
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.data.transitions import Transitions
@@ -276,6 +277,8 @@ class AskTeacher(pl.Callback):
             which: dict[str, Any] = {"length": self.length, "run": self.run if self.budget or source.forgets else None}
             which["up_to_round"] = up_to_round if self.budget else None
             labels = self.store.labels(kind, **which)
+            if not source.forgets:
+                check_labels(labels, source, f"the label store {self.store.name}")
             start = source.placed(labels.start, self.store.numbers(kind, **which))
             found[kind] = given.then(Labels(start, labels.length, labels.value, labels.status))
         return found

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Judgement, Labels, Query
+from lightning_pbrl.data.given_labels import check_labels
 from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.data.validate import check_table
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.envs.rollout import Rollouts, VectorEnvs, rollout
 from lightning_pbrl.errors import UserError
@@ -93,6 +95,10 @@ class OfflineDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         if not hasattr(self, "source"):
             self.source = self.load()
+            check_table(self.source, type(self).__name__)
+            for name, labels in (("labels", self.labels), ("held_out_labels", self.held_out_labels)):
+                if labels is not None:
+                    check_labels(labels, self.source, f"{type(self).__name__}.{name}")
 
     def rollout(self, act: Callable[[Tensor], Tensor], seeds: Sequence[int]) -> Rollouts:
         """Episodes of a policy, one per seed; environments stay alive between calls."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.given_labels import hold_out, with_replay
 from lightning_pbrl.data.preference_npz import Undecided, read_preference_npz
 from lightning_pbrl.data.transitions import Transitions
@@ -37,6 +38,8 @@ class PreferenceNPZDataModule(OfflineDataModule):
         fold: which fold of the answers is held out for validation, 0 .. ``folds`` - 1; None learns from all of them. Clips of
             held-out pairs stay in the data. ``evaluation_seed`` decides the folds.
         folds: parts that the answers are split into.
+        action_bounds: low and high of the file's actions, each a number or one per entry; null: they are in [-1, 1].
+        clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
         replay: a data set of the same task from which learners draw single transitions, such as D4RLDataModule; the clips are
             then seen through their answers alone. Its own simulator is not used.
         **offline: the other arguments of :class:`OfflineDataModule`; ``segment_length`` is the clips' own.
@@ -57,12 +60,15 @@ class PreferenceNPZDataModule(OfflineDataModule):
         fold: int | None = None,
         folds: int = 5,
         replay: OfflineDataModule | None = None,
+        action_bounds: Bounds | None = None,
+        clip_actions: bool = False,
         **offline: Any,
     ) -> None:
         super().__init__(simulator, segment_length=0, **offline)  # load() says how long the clips are
         self.path, self.answered_by = Path(path), answered_by
         self.capacity, self.undecided, self.obs_keys = capacity, undecided, obs_keys
         self.fold, self.folds, self.replay = fold, folds, replay
+        self.action_bounds, self.clip_actions = action_bounds, clip_actions
 
     def prepare_data(self) -> None:
         if self.replay is not None:
@@ -70,7 +76,8 @@ class PreferenceNPZDataModule(OfflineDataModule):
 
     def load(self) -> Transitions:
         path = self._file()
-        source, labels = read_preference_npz(path, self.capacity, self.undecided, self.obs_keys)
+        actions = (self.action_bounds, self.clip_actions)
+        source, labels = read_preference_npz(path, self.capacity, self.undecided, self.obs_keys, *actions)
         check_sizes(source, self.simulator, path, "set data.simulator to the task of the file")
         self.segment_length, self.labels = labels.length, labels
         if self.fold is not None:

@@ -1,12 +1,60 @@
-"""Answers that come with the data: parts of them kept for judging, and a replay data set beside their clips."""
+"""Answers that come with the data: that they fit, parts of them kept for judging, and a replay data set beside their clips."""
 
 from __future__ import annotations
 
 import torch
 
-from lightning_pbrl.data.feedback import Labels
+from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
+
+
+def check_labels(labels: Labels, source: Transitions, where: str) -> None:
+    """Check that answers are about segments of these data.
+
+    Args:
+        labels: any answers, (N, 2) or (N, 1) starts.
+        source: the data whose rows they name.
+        where: what holds the answers, for the messages.
+
+    Raises:
+        UserError: naming the first answer whose segment leaves the data or an episode, that compares a segment with itself, or
+            whose value and status contradict each other.
+    """
+    count = len(labels)
+    if not (count == len(labels.value) == len(labels.status)):
+        raise UserError(
+            f"{where} has {count} questions, {len(labels.value)} values and {len(labels.status)} statuses: give one of each."
+        )
+    start = labels.start.cpu()
+    last = start + labels.length - 1
+    outside = (start < 0) | (last >= len(source)) | (last < start)
+    inside = start.clamp(0, len(source) - 1), last.clamp(0, len(source) - 1)
+    outside |= source.episodes.of(inside[0]) != source.episodes.of(inside[1])
+    if bool(outside.any()):
+        number = int(outside.any(1).int().argmax())
+        row = int(start[number][outside[number]][0])
+        raise UserError(
+            f"The segment of {labels.length} steps from row {row} does not lie within one episode of the data ({len(source)} "
+            f"rows), as answer {number} of {where} says: give the data set that was labelled, or leave the answer out."
+        )
+    if start.shape[1] == 2 and bool((start[:, 0] == start[:, 1]).any()):
+        number = int((start[:, 0] == start[:, 1]).int().argmax())
+        raise UserError(
+            f"Answer {number} of {where} compares the segment from row {int(start[number, 0])} with itself: leave it out."
+        )
+    told = (labels.status == Status.ANSWERED) | (labels.status == Status.EQUAL)
+    good = labels.value.isfinite()
+    if start.shape[1] == 2:
+        good = torch.where(labels.status == Status.EQUAL, labels.value == 0.5, (labels.value == 0) | (labels.value == 1))
+    wrong = (told & ~good).cpu()
+    if bool(wrong.any()):
+        number = int(wrong.int().argmax())
+        status, value = Status(int(labels.status[number])).name.lower(), float(labels.value[number])
+        raise UserError(
+            f"Answer {number} of {where} is {status} and has value {value:g}: a pair is 0 or 1 when answered and 0.5 when equal, "
+            "a rating any number."
+        )
 
 
 def hold_out(labels: Labels, fold: int, folds: int, rng: torch.Generator) -> tuple[Labels, Labels]:

@@ -31,6 +31,7 @@ import torch
 
 from lightning_pbrl.data import continuity, jsonl
 from lightning_pbrl.data.feedback import Labels, Status
+from lightning_pbrl.data.given_labels import check_labels
 from lightning_pbrl.data.lire import KEYS, ends, load_arrays, split_episodes
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.data.validate import check_columns
@@ -82,6 +83,8 @@ def read_answers(path: str | Path, length: int = SEGMENT_LENGTH) -> Labels:
         words = line.split()
         if len(words) != 3 or not all(re.fullmatch(r"\d+", word) for word in words) or int(words[2]) not in VALUES:
             raise UserError(f"{path} line {number} is {line!r}: write two start rows and 1, 2 or 3.")
+        if int(words[0]) == int(words[1]):
+            raise UserError(f"{path} line {number} is {line!r}: it compares a segment with itself, leave it out.")
         rows.append((int(words[0]), int(words[1]), VALUES[int(words[2])]))
     return _labels(rows, length)
 
@@ -127,18 +130,9 @@ def write_jsonl(labels: Labels, source: Transitions, path: str | Path, run: str 
     """Write the answers as records that ``LabelStore.import_jsonl`` takes, bound to the data set ``source``.
 
     Raises:
-        UserError: when a segment does not lie within one episode of ``source``, or the file cannot be written.
+        UserError: when an answer is not about two segments of ``source``, each within one episode, or the file cannot be written.
     """
-    last = labels.start + labels.length - 1
-    outside = (last >= len(source)) | (labels.start < 0)
-    if not bool(outside.any()):
-        outside = source.episodes.of(labels.start) != source.episodes.of(last)
-    if bool(outside.any()):
-        wrong = int(labels.start[outside][0])
-        raise UserError(
-            f"The segment of {labels.length} steps from row {wrong} does not lie within one episode of the data "
-            f"({len(source)} rows): give the data set that was labelled."
-        )
+    check_labels(labels, source, f"the answers for {path}")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     rows: list[dict[str, Any]] = [
         {

@@ -5,6 +5,7 @@
     obs_1, obs_2         (N, k, O)   or the parts of a dict: obs_1.object (N, k, d), obs_1.gripper (N, k, e) ...
     action_1, action_2   (N, k, A)
     label                (N,)        0: the first clip is preferred, 1: the second, 0.5: undecided
+    skip_flag            (N,)        optional: 1 where the pair cannot be compared, whatever its label
 
 Sources: Hejna and Sadigh, "Inverse Preference Learning", NeurIPS 2023 (arXiv 2305.15363), who defined the format; Kim et
 al., "Preference Transformer", ICLR 2023 (arXiv 2303.00957), who asked the people.
@@ -31,17 +32,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_pbrl.data.actions import Bounds, into_range
 from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.data.validate import check_flags
 from lightning_pbrl.errors import UserError
-
-ACTION_BOUND = 1.0 - 1e-5
-"""Actions are clipped to this magnitude: the log-probability of a squashed policy is infinite at 1."""
 
 Undecided = Literal["equal", "skip", "drop"]
 
-_KEY = re.compile(r"obs_[12](\..+)?|action_[12]|label")
+_KEY = re.compile(r"obs_[12](\..+)?|action_[12]|label|skip_flag")
 _DAMAGE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
 """What a broken zip archive makes its reader raise."""
 
@@ -53,6 +53,8 @@ def read_preference_npz(
     capacity: int | None = None,
     undecided: Undecided = "equal",
     obs_keys: Sequence[str] | None = None,
+    action_bounds: Bounds | None = None,
+    clip_actions: bool = False,
 ) -> tuple[Transitions, Labels]:
     """Read the pairs of one file.
 
@@ -63,30 +65,44 @@ def read_preference_npz(
             cannot be compared: no label to train on, its clips stay in the data), ``drop`` (the pair and its clips are
             left out).
         obs_keys: parts of a dict observation in the order in which they are laid end to end; None: all, sorted by name.
+        action_bounds: low and high of the file's actions, which become -1 and 1; None: they are on that scale.
+        clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
 
     Returns:
-        The clips, 2 k rows per pair, and their labels. ``about`` tells file, settings, and ``actions_clipped``, the number of
-        steps whose action was beyond [-1, 1].
+        The clips, 2 k rows per pair, and their labels. ``about`` tells file, settings, keys that are not read, and
+        ``actions_clipped``, the number of steps whose action was beyond [-1, 1].
 
     Raises:
         UserError: when the file is missing, damaged or holds pickled objects; when a key is missing, of the wrong type or
-            shape, NaN or infinite; when a label is none of 0, 0.5 and 1; when ``capacity`` exceeds the file.
+            shape, NaN or infinite; when a label is none of 0, 0.5 and 1; when one of two equal clips is preferred; when
+            actions leave [-1, 1]; when ``capacity`` exceeds the file.
     """
     path = Path(path)
-    arrays = _read(path)
+    arrays, unread = _read(path)
     parts = _parts(arrays, obs_keys, path)
     _check_shapes(arrays, parts, path)
     label = _labels(arrays, path)
     if capacity is not None and not 1 <= capacity <= len(label):
         raise UserError(f"{path} has {len(label)} pairs and capacity is {capacity}: choose 1 to {len(label)}, or null for all.")
+    skipped = _skipped(arrays, len(label), path)
     kept = np.arange(len(label))[:capacity]
     if undecided == "drop":
-        kept = kept[label[kept] != 0.5]
+        kept = kept[(label[kept] != 0.5) & ~skipped[kept]]
         if len(kept) == 0:
             raise UserError(f"{path}: key 'label' is 0.5 for every pair and undecided is drop: choose equal or skip.")
     clips = [[_clips(arrays, f"obs_{clip}{part}", kept, path) for part in parts] for clip in (1, 2)]
     obs = np.stack([np.concatenate(both, axis=-1) for both in clips], axis=1)  # (N, 2, k, O)
     action = np.stack([_clips(arrays, f"action_{clip}", kept, path) for clip in (1, 2)], axis=1)  # (N, 2, k, A)
+    _differ(obs, action, label[kept], kept, path)
+    pairs, _, steps, size = action.shape
+    action, clipped = into_range(
+        action.reshape(-1, size),
+        f"{path}: keys 'action_1' and 'action_2'",
+        action_bounds,
+        clip_actions,
+        place=lambda row: f"step {row % steps} of clip {row // steps % 2 + 1} of pair {kept[row // (2 * steps)]}",
+    )
+    action = action.reshape(pairs, 2, steps, size)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     about: dict[str, Any] = {
@@ -95,10 +111,11 @@ def read_preference_npz(
         "pairs": len(kept),
         "undecided": undecided,
         "obs_keys": None if parts == [""] else [part[1:] for part in parts],
-        "actions_clipped": int((np.abs(action) > 1.0).any(axis=-1).sum()),
+        "keys_not_read": unread,
+        "actions_clipped": clipped,
     }
-    source = _table(obs, action.clip(-ACTION_BOUND, ACTION_BOUND), about)
-    return source, _answers(torch.from_numpy(label[kept]), obs.shape[2], undecided)
+    source = _table(obs, action, about)
+    return source, _answers(torch.from_numpy(label[kept]), torch.from_numpy(skipped[kept]), obs.shape[2], undecided)
 
 
 def write_preference_npz(path: str | Path, source: Transitions, labels: Labels) -> Path:
@@ -139,30 +156,32 @@ def _table(obs: NDArray[np.float32], action: NDArray[np.float32], about: dict[st
     )
 
 
-def _answers(value: Tensor, steps: int, undecided: Undecided) -> Labels:
-    """Labels (N,) of clips that lie one after the other, ``steps`` rows each."""
+def _answers(value: Tensor, skipped: Tensor, steps: int, undecided: Undecided) -> Labels:
+    """Labels (N,) of clips that lie one after the other, ``steps`` rows each; those ``skipped``, (N,), carry no value."""
     between = value == 0.5
     if undecided == "skip":
-        value = value.masked_fill(between, float("nan"))
-    open_status = int(Status.SKIPPED if undecided == "skip" else Status.EQUAL)
-    status = torch.where(between, open_status, int(Status.ANSWERED))
+        skipped = skipped | between
+    status = torch.where(between, int(Status.EQUAL), int(Status.ANSWERED)).masked_fill(skipped, int(Status.SKIPPED))
+    value = value.masked_fill(skipped, float("nan"))
     return Labels(torch.arange(2 * len(value)).view(-1, 2) * steps, steps, value, status)
 
 
-def _read(path: Path) -> dict[str, NDArray[Any]]:
-    """Those arrays of a file that belong to the format; checksums are verified and nothing is unpickled."""
+def _read(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Those arrays of a file that belong to the format, and its other keys; checksums are verified and nothing is unpickled."""
     if not path.is_file():
         raise UserError(f"There is no file {path}: check the path, or copy the file from the data set's origin.")
-    found = {}
+    found, unread = {}, []
     try:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 key = name.removesuffix(".npy")
                 if _KEY.fullmatch(key):
                     found[key] = _array(archive.read(name), f"{path}: key {key!r}")
+                else:
+                    unread.append(key)
     except _DAMAGE as error:
         raise UserError(f"{path} is truncated or not an .npz file ({error}): copy it again from its source.") from error
-    return found
+    return found, sorted(unread)
 
 
 def _array(content: bytes, where: str) -> NDArray[Any]:
@@ -223,6 +242,28 @@ def _labels(arrays: Arrays, path: Path) -> NDArray[np.float32]:
             "Preference Transformer's raw files have -1 for it)."
         )
     return label.astype(np.float32)
+
+
+def _skipped(arrays: Arrays, pairs: int, path: Path) -> NDArray[np.bool_]:
+    """Which pairs cannot be compared, (N,)."""
+    if "skip_flag" not in arrays:
+        return np.zeros(pairs, dtype=bool)
+    flags = _numbers(arrays, "skip_flag", path)
+    if flags.shape not in ((pairs,), (pairs, 1)):
+        raise UserError(f"{path}: key 'skip_flag' has shape {flags.shape} and there are {pairs} pairs: store one flag for each.")
+    check_flags(flags.reshape(-1), f"{path}: key 'skip_flag'")
+    return flags.reshape(-1).astype(bool)
+
+
+def _differ(obs: NDArray, action: NDArray, label: NDArray, kept: NDArray[np.int64], path: Path) -> None:
+    """Nobody can prefer one of two equal clips, (n, 2, k, ...)."""
+    equal = np.logical_and(*((part[:, 0] == part[:, 1]).all(axis=(1, 2)) for part in (obs, action)))
+    wrong = equal & (label != 0.5)
+    if wrong.any():
+        raise UserError(
+            f"{path}: pair {int(kept[wrong.argmax()])} compares a clip with itself and its label is {label[wrong.argmax()]:g}, as "
+            f"in {int(wrong.sum())} pair(s): store 0.5, or leave these pairs out."
+        )
 
 
 def _clips(arrays: Arrays, key: str, kept: NDArray[np.int64], path: Path) -> NDArray[np.float32]:

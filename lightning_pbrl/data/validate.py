@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from lightning_pbrl.data.actions import Bounds, into_range
+from lightning_pbrl.data.actions import ROUNDING, Bounds, into_range
+from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 
 _MATRICES = ("obs", "action", "next_obs")  # (N, d); all other columns have one number per row
@@ -63,6 +65,32 @@ def check_columns(
     where = f"{file}: key {called['action']!r}"
     checked["action"] = into_range(checked["action"], where, action_bounds, clip_actions, limit=1.0)[0]
     return checked
+
+
+def check_table(table: Transitions, where: str) -> None:
+    """Check what every learner relies on, whoever made the table; what its reader has checked already costs one pass.
+
+    Raises:
+        UserError: naming the first row of which an observation, action or next observation is not finite, an action leaves
+            [-1, 1], or ``terminated`` or ``truncated`` is neither 0 nor 1. Rows that a replay has yet to fill do not count.
+    """
+    if table.forgets:
+        return
+    for name in ("obs", "action", "next_obs", "terminated", "truncated"):
+        values = table.column(name).reshape(len(table), -1)
+        if name in ("terminated", "truncated"):
+            bad, what = (values != 0) & (values != 1), "neither 0 nor 1"
+        elif name == "action":
+            bad, what = ~(values.abs() <= 1.0 + ROUNDING), "beyond [-1, 1] or not finite"
+        else:
+            bad, what = ~torch.isfinite(values), "NaN or infinite"
+        rows = bad.any(dim=1)
+        if bool(rows.any()):
+            row = int(rows.int().argmax())
+            raise UserError(
+                f"The data of {where} have {name} {what} in {int(rows.sum())} row(s), the first is row {row}: correct what made "
+                "them."
+            )
 
 
 def check_flags(values: NDArray, where: str) -> None:

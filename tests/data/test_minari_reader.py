@@ -284,6 +284,7 @@ def test_pictures_in_jpeg_and_equal_episodes_are_told_each_time(tmp_path, monkey
             description="two equal episodes",
         )
         with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
             for _ in range(2):
                 table = read_minari(dataset.id, cache_dir=tmp_path / "cache")
         sentences = [str(warning.message) for warning in told if "test/" in str(warning.message)]

@@ -49,7 +49,13 @@ def test_two_pairs_by_hand(tmp_path: Path) -> None:
 def test_numbers_become_float32_and_actions_stay_inside(tmp_path: Path) -> None:
     arrays = pair_arrays()
     arrays["action_2"][3, 1] = [-1.0, 7.0]
-    source, labels = read_preference_npz(changed(tmp_path, **arrays))
+    path = changed(tmp_path, **arrays)
+    message = r"'action_2' leaves \[-1, 1\] in 1 row\(s\) by up to 6, the first is step 1 of clip 2 of pair 3 with 7: rescale"
+    with pytest.raises(UserError, match=message):
+        read_preference_npz(path)
+    halved = read_preference_npz(path, action_bounds=[-7.0, 7.0])[0].column("action")
+    assert halved[43].tolist() == pytest.approx([-1 / 7, 0.99999])  # pair 3 of six steps: rows 36 .. 47
+    source, labels = read_preference_npz(path, clip_actions=True)
     assert source.packed.dtype == labels.value.dtype == torch.float32
     row = int(labels.start[3, 1]) + 1
     assert source.column("action")[row].tolist() == pytest.approx([-0.99999, 0.99999], abs=1e-7)
@@ -60,7 +66,8 @@ def test_numbers_become_float32_and_actions_stay_inside(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int64])
 def test_other_numbers_are_read_too(tmp_path: Path, dtype: type) -> None:
-    arrays = {key: values.astype(dtype) for key, values in pair_arrays(undecided=0).items()}
+    whole = {key: values * 100 if key.startswith("obs") else values for key, values in pair_arrays(undecided=0).items()}
+    arrays = {key: values.astype(dtype) for key, values in whole.items()}
     source, labels = read_preference_npz(changed(tmp_path, **{**arrays, "label": arrays["label"][:, None]}))
     assert source.column("obs")[:6].tolist() == arrays["obs_1"][0].astype(np.float32).tolist()
     assert labels.value.tolist() == arrays["label"].astype(float).tolist()
@@ -79,6 +86,33 @@ def test_what_undecided_means(tmp_path: Path) -> None:
     kept = equal.take(equal.status == ANSWERED)
     assert torch.equal(drop.value, kept.value)
     assert torch.equal(fewer.segments(drop.start, 6), source.segments(kept.start, 6))
+
+
+def test_pairs_that_were_passed_over(tmp_path: Path) -> None:
+    """A flag of its own outweighs the label, and other keys are named."""
+    flags = np.zeros(12)
+    flags[[1, 4]] = 1
+    path = changed(tmp_path, skip_flag=flags, timestep_1=np.zeros(12))
+    source, labels = read_preference_npz(path)
+    assert (labels.status == SKIPPED).nonzero().flatten().tolist() == [1, 4]
+    assert labels.value.isnan().nonzero().flatten().tolist() == [1, 4]
+    assert (labels.status == EQUAL).nonzero().flatten().tolist() == [0, 8]
+    assert source.about["keys_not_read"] == ["timestep_1"]
+    assert len(read_preference_npz(path, undecided="drop")[1]) == 8  # without 0, 1, 4 and 8
+    for wrong, message in ((flags / 2, r"holds 0\.5 in row 1"), (flags * np.nan, "holds nan in row 0"), (flags[:3], "shape")):
+        with pytest.raises(UserError, match=f"pairs.npz: key 'skip_flag'.*{message}"):
+            read_preference_npz(changed(tmp_path, skip_flag=wrong))
+
+
+def test_a_clip_is_not_better_than_itself(tmp_path: Path) -> None:
+    arrays = pair_arrays()
+    for pair in (4, 5):  # 4 is undecided
+        arrays["obs_2"][pair], arrays["action_2"][pair] = arrays["obs_1"][pair], arrays["action_1"][pair]
+    path = changed(tmp_path, **arrays)
+    with pytest.raises(UserError, match=r"pairs\.npz: pair 5 compares a clip with itself and its label is [01], as in 1 pair"):
+        read_preference_npz(path)
+    arrays["label"][5] = 0.5
+    assert read_preference_npz(changed(tmp_path, **arrays))[1].status[[4, 5]].tolist() == [EQUAL, EQUAL]
 
 
 def test_capacity_takes_the_first_pairs(tmp_path: Path) -> None:
@@ -122,7 +156,7 @@ def test_parts_of_a_dict_observation(tmp_path: Path) -> None:
 def test_write_and_read_back(tmp_path: Path) -> None:
     """Answered and equal pairs of any data set, in the order of the labels; skipped and pending ones are left out."""
     data = synthetic_transitions()
-    start = torch.tensor([[0, 40], [65, 3], [100, 200], [7, 500], [31, 31]])
+    start = torch.tensor([[0, 40], [65, 3], [100, 200], [7, 500], [31, 36]])
     value = torch.tensor([1.0, 0.5, float("nan"), float("nan"), 0.0])
     status = torch.tensor([ANSWERED, EQUAL, SKIPPED, int(Status.PENDING), ANSWERED])
     path = write_preference_npz(tmp_path / "new" / "mine.npz", data, Labels(start, 8, value, status))
