@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.robomimic import read_robomimic
+from lightning_pbrl.data.robomimic_control import difference
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.base import OfflineDataModule
 from lightning_pbrl.envs.base import Simulator
@@ -28,11 +30,14 @@ class RobomimicDataModule(OfflineDataModule):
         last: what the last step of a demonstration is: ``terminated`` (robomimic, IPL), or left out: ``drop``
             (Preference Transformer).
         cache_dir: folder for a memory-mapped copy that opens at once in later runs; null: read the file each time.
+        action_bounds: low and high of the file's actions, each a number or one per entry; null: they are in [-1, 1]. Absolute
+            poses need them.
+        clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
         **offline: the other arguments of :class:`OfflineDataModule`.
 
     Raises:
-        UserError: as :func:`lightning_pbrl.data.robomimic.read_robomimic`; when the file was recorded in another task, or
-            with another observation, than the simulator's.
+        UserError: as :func:`lightning_pbrl.data.robomimic.read_robomimic`; when the file was recorded in another task, with
+            another controller or with another observation, than the simulator's.
     """
 
     def __init__(
@@ -43,14 +48,17 @@ class RobomimicDataModule(OfflineDataModule):
         simulator: Simulator | None = None,
         last: Literal["terminated", "drop"] = "terminated",
         cache_dir: str | None = "data",
+        action_bounds: Bounds | None = None,
+        clip_actions: bool = False,
         **offline: Any,
     ) -> None:
         super().__init__(simulator, **offline)
         self.path, self.filter_key, self.obs_keys, self.last = Path(path), filter_key, obs_keys, last
-        self.cache_dir = cache_dir
+        self.cache_dir, self.action_bounds, self.clip_actions = cache_dir, action_bounds, clip_actions
 
     def load(self) -> Transitions:
-        table = read_robomimic(self.path, self.filter_key, self.obs_keys, self.last, self.cache_dir)
+        actions = (self.action_bounds, self.clip_actions)
+        table = read_robomimic(self.path, self.filter_key, self.obs_keys, self.last, self.cache_dir, *actions)
         self._check(table)
         return table
 
@@ -69,5 +77,11 @@ class RobomimicDataModule(OfflineDataModule):
         recorded = (table.about["env_args"] or {}).get("env_name", simulator.env_name)
         if recorded != simulator.env_name:
             raise UserError(f"{self.path} was recorded in {recorded}, not in {simulator.env_name}: set the simulator's task.")
+        if (other := difference(table.about["env_args"])) is not None or self.action_bounds is not None:
+            raise UserError(
+                f"{self.path} was recorded with {other or f'action_bounds {self.action_bounds}'}, and {simulator.name} plays "
+                "robosuite's default controller (displacements, OSC_POSE at 20 Hz, a Panda): set data.simulator to null and "
+                "judge the policy elsewhere."
+            )
         if (table.about["obs_keys"] or simulator.obs_keys) != simulator.obs_keys:
             raise UserError(f"{self.path} is read with other obs_keys than {simulator.name} has: give both the same list.")

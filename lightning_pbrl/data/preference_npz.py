@@ -261,8 +261,8 @@ def _differ(obs: NDArray, action: NDArray, label: NDArray, kept: NDArray[np.int6
     wrong = equal & (label != 0.5)
     if wrong.any():
         raise UserError(
-            f"{path}: pair {int(kept[wrong.argmax()])} compares a clip with itself and its label is {label[wrong.argmax()]:g}, as "
-            f"in {int(wrong.sum())} pair(s): store 0.5, or leave these pairs out."
+            f"{path}: pair {int(kept[wrong.argmax()])} compares a clip with itself and its label is {label[wrong.argmax()]:g}, "
+            f"as in {int(wrong.sum())} pair(s): store 0.5, or leave these pairs out."
         )
 
 

@@ -2,7 +2,9 @@
 
 The robot is steered by its default controller, OSC_POSE at 20 Hz: six numbers move the hand, the seventh closes the
 gripper. The reward is sparse, 1 where the task is solved and 0 elsewhere; the first such step ends the episode
-(terminated), else the horizon does. Every reset draws robot pose, object pose and object size from the reset seed.
+(terminated), else the horizon does. A controller cannot be chosen: robosuite 1.5.2 drops ``control_delta: false`` from older
+settings without a word and plays absolute poses as displacements, so data of such a controller are refused. Every reset draws
+robot pose, object pose and object size from the reset seed.
 
 robosuite pins an old NumPy and therefore lives in an environment of its own, ``requirements/robomimic.txt``. Its physics
 and some conventions differ between versions, so results are quoted with robosuite's and mujoco's.

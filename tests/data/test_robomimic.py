@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,15 +123,106 @@ def test_missing_next_obs_is_the_next_steps_obs(tmp_path: Path, demos: dict[str,
     assert torch.equal(dropped.column("next_obs"), next_obs[data.drawable])
 
 
-def test_actions_are_clipped_and_counted(tmp_path: Path, demos: dict[str, Demo]):
+def test_actions_beyond_their_scale(tmp_path: Path, demos: dict[str, Demo]):
     demos["demo_2"]["actions"][1] = [1.5, -1.0, -2.0, 0, 0, 0, 1.0]
     demos["demo_10"]["actions"][0, 6] = -1.0  # at the border: clipped, but not out of range
-    data = read_robomimic(write_robomimic(tmp_path / "a.hdf5", demos))
+    path = write_robomimic(tmp_path / "a.hdf5", demos)
+    with pytest.raises(UserError, match=r"leaves \[-1, 1\] in 1 row\(s\) by up to 1, the first is row 3 with 2: rescale actions"):
+        read_robomimic(path)
+    data = read_robomimic(path, clip_actions=True)
     assert data.about["actions_clipped"] == 1
     bound = np.float32(1 - 1e-5).item()
     assert data.column("action")[3].tolist() == [bound, -bound, -bound, 0, 0, 0, bound]
     assert data.column("action")[6, 6].item() == -bound
     assert data.column("action").abs().max().item() < 1
+    halved = read_robomimic(path, action_bounds=[-2.0, 2.0]).column("action")
+    assert halved[3].tolist() == pytest.approx([0.75, -0.5, -bound, 0, 0, 0, 0.5])
+
+
+OLD_ABSOLUTE = {"type": "OSC_POSE", "control_delta": False, "output_max": [0.05] * 3 + [0.5] * 3}
+"""A controller as robosuite 1.4 and before writes it."""
+ARM = {"type": "OSC_POSE", "input_type": "absolute", "input_ref_frame": "world"}
+NEW_ABSOLUTE = {"type": "BASIC", "body_parts": {"right": {**ARM, "gripper": {"type": "GRIP"}}}}
+"""The same as robosuite 1.5 writes it."""
+
+
+def recorded_with(path: Path, demos: dict[str, Demo], **settings: Any) -> Path:
+    return write_robomimic(path, demos, env_args={"env_name": "Lift", "type": 1, "env_kwargs": settings})
+
+
+@pytest.mark.parametrize(
+    ("controller", "said"),
+    [(OLD_ABSOLUTE, "control_delta: false"), (NEW_ABSOLUTE, "input_type: absolute"), ([OLD_ABSOLUTE], "control_delta: false")],
+)
+def test_absolute_poses_are_not_taken_for_displacements(tmp_path: Path, demos: dict[str, Demo], controller: Any, said: str):
+    """Even where all of them happen to lie in [-1, 1]."""
+    low, high = [0.1, -0.3, 0.8, 2.5, -0.5, -0.25, -1.0], [0.3, 0.3, 1.0, 3.0, 0.5, 0.25, 1.0]
+    rng = np.random.default_rng(0)
+    for demo in demos.values():
+        demo["actions"] = rng.uniform(low, high, demo["actions"].shape)
+    demos["demo_0"]["actions"][0], demos["demo_0"]["actions"][1] = low, high
+    path = recorded_with(tmp_path / "abs.hdf5", demos, controller_configs=controller)
+    for settings in ({}, {"clip_actions": True}):
+        with pytest.raises(UserError) as error:
+            read_robomimic(path, **settings)
+        sentence = f"{path}: attribute 'env_args' says {said}"
+        assert str(error.value).startswith(sentence)
+        assert "so actions are absolute poses and no displacements in [-1, 1]: set action_bounds to [low, high]" in str(error.value)
+        assert re.search(r"those of this file, \[\[0\.09[89], -0\.30[12], 0\.79[89], 2\.49[89], ", str(error.value))
+    data = read_robomimic(path, action_bounds=[low, high])
+    assert data.column("action")[:2].tolist() == [[pytest.approx(sign * (1 - 1e-5))] * 7 for sign in (-1, 1)]
+    assert data.about["action_bounds"] == [low, high]
+    module = RobomimicDataModule(str(path), simulator=Robosuite("Lift"), cache_dir=None, action_bounds=[low, high])
+    with pytest.raises(UserError, match=f"abs.hdf5 was recorded with {said}.*, and Lift plays robosuite's default controller"):
+        module.setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"control_freq": 50}, "control_freq: 50"),
+        ({"robots": ["Sawyer"]}, r"robots: \['Sawyer'\]"),
+        ({"controller_configs": {"type": "JOINT_VELOCITY"}}, "type: JOINT_VELOCITY"),
+        ({"controller_configs": {"type": "OSC_POSE", "output_max": 0.1}}, r"output_max: \[0.1, 0.1"),
+    ],
+)
+def test_another_controller_than_the_simulators(tmp_path: Path, demos: dict[str, Demo], settings: dict[str, Any], said: str):
+    path = recorded_with(tmp_path / "a.hdf5", demos, **settings)
+    assert len(read_robomimic(path)) == 9
+    with pytest.raises(UserError, match=rf"a\.hdf5 was recorded with {said}.*set data.simulator to null"):
+        RobomimicDataModule(str(path), simulator=Robosuite("Lift"), cache_dir=None).setup("fit")
+
+
+def test_the_usual_controllers_are_the_simulators(tmp_path: Path, demos: dict[str, Demo]):
+    old = {"type": "OSC_POSE", "control_delta": True, "output_max": [0.05] * 3 + [0.5] * 3, "kp": 150}
+    new = {"type": "BASIC", "body_parts": {"right": {"type": "OSC_POSE", "input_type": "delta", "gripper": {"type": "GRIP"}}}}
+    for number, controller in enumerate((old, new, None)):
+        path = recorded_with(tmp_path / f"{number}.hdf5", demos, controller_configs=controller, robots="Panda", control_freq=20)
+        RobomimicDataModule(str(path), simulator=Robosuite("Lift"), cache_dir=None).setup("fit")
+
+
+def test_nothing_is_bootstrapped_from_a_demonstrations_last_next_obs(path: Path):
+    """robomimic's own is up to 7.6 mm off: the row is terminated, or left out."""
+    data = read_robomimic(path)
+    ends = data.episodes.offsets[1:] - 1
+    assert data.column("terminated")[ends].tolist() == [1, 1, 1]
+    last = data.column("next_obs")[ends]
+    dropped = read_robomimic(path, last="drop").column("next_obs")
+    assert not (dropped.unsqueeze(1) == last).all(-1).any()
+
+
+def test_an_interrupted_demonstration(tmp_path: Path, demos: dict[str, Demo]):
+    for which in ("obs", "next_obs"):
+        demos["demo_2"][which]["object"] = demos["demo_2"][which]["object"] + np.array([0, 0, 1, 1.0])[:, None]
+    rebuilt = demos["demo_10"]["obs"]["robot0_joint_pos"].copy()
+    rebuilt[1] += 0.1  # from a stored state; a step is 1.0 long in every entry
+    demos["demo_10"]["obs"]["robot0_joint_pos"] = rebuilt
+    with pytest.raises(UserError) as error:
+        read_robomimic(write_robomimic(tmp_path / "a.hdf5", demos))
+    assert str(error.value) == (
+        f"{tmp_path}/a.hdf5: key 'data/demo_2/next_obs' does not lead to the next row of 'obs' in 1 row(s), the first is row 1: "
+        "write what was recorded without interruption as a demonstration of its own."
+    )
 
 
 def test_a_copy_equals_a_fresh_read(tmp_path: Path, demos: dict[str, Demo]):
@@ -196,6 +288,7 @@ HOLE[2, 3] = np.nan
         (replaced("data/demo_2/obs/object", np.zeros((4, 9))), ["'data/demo_2/obs/object' has 9 entries per row", "10"]),
         (replaced("data/demo_2/actions", np.zeros((4, 6))), ["'data/demo_2/actions' has 6 entries per row", "7"]),
         (replaced("data/demo_2/obs/object", np.zeros((4, 8, 8, 3))), ["'data/demo_2/obs/object' has shape (4, 8, 8, 3)"]),
+        (replaced("data/demo_2/dones", np.array([0, 0, 2, 1])), ["'data/demo_2/dones' holds 2 in row 2", "store 0 and 1"]),
         (attribute("data/demo_2", "num_samples", 9), ["'data/demo_2/actions' has 4 rows", "num_samples says 9", "again"]),
         (attribute("data", "env_args", "{"), ["'env_args' of 'data' is not JSON", "delete it"]),
         (attribute("data", "env_args", "3"), ["'env_args' of 'data' is '3'", "JSON object"]),
