@@ -24,7 +24,8 @@ SIZES = {
     "Walker2d-v5": (17, 6),
 }
 """Observation and action size of each task with the constructor's default arguments."""
-
+HORIZONS = {**dict.fromkeys(SIZES, 1000), "Pusher-v5": 100, "Reacher-v5": 50}
+"""Steps of an episode as Gymnasium registers each task."""
 
 FALLING = ("Ant-v5", "Hopper-v5", "Humanoid-v5", "Walker2d-v5")
 """Tasks whose episodes end when the body falls, unless they are told not to."""
@@ -41,7 +42,8 @@ class GymMuJoCo(Simulator):
 
     Args:
         env_id: Gymnasium id with its version, for instance ``HalfCheetah-v5``.
-        horizon: steps per episode; the walkers also terminate when they fall. Returns of other than 1000 steps have no score.
+        horizon: steps per episode; null: as registered, 1000, in Pusher 100 and in Reacher 50. The walkers also terminate when
+            they fall. Returns of other than 1000 steps have no score.
         contact_forces: false leaves Ant's contact forces out of its observation (27 entries) and reward, as in D4RL's ant,
             where they are zero.
         terminate_when_unhealthy: false lets an episode go on after a fall, so that its length tells a learner nothing (a learned
@@ -51,7 +53,7 @@ class GymMuJoCo(Simulator):
     packages = ("gymnasium", "mujoco")
 
     def __init__(
-        self, env_id: str, horizon: int = 1000, contact_forces: bool = True, terminate_when_unhealthy: bool = True
+        self, env_id: str, horizon: int | None = None, contact_forces: bool = True, terminate_when_unhealthy: bool = True
     ) -> None:
         if env_id not in SIZES:
             raise UserError(f"There is no Gymnasium MuJoCo task {env_id!r}; {nearest(env_id, SIZES)}")
@@ -61,9 +63,10 @@ class GymMuJoCo(Simulator):
             raise UserError(f"{env_id} never ends by a fall: leave terminate_when_unhealthy out ({', '.join(FALLING)} have it).")
         self.name = self.env_id = env_id
         self.terminate_when_unhealthy = terminate_when_unhealthy
-        self.horizon, self.contact_forces = check_horizon(horizon), contact_forces
+        self.horizon = HORIZONS[env_id] if horizon is None else check_horizon(horizon)
+        self.contact_forces = contact_forces
         self.obs_dim, self.action_dim = SIZES[env_id] if contact_forces else (27, 8)
-        self.d4rl_task = D4RL_TASKS.get(env_id) if horizon == 1000 and terminate_when_unhealthy else None
+        self.d4rl_task = D4RL_TASKS.get(env_id) if self.horizon == 1000 and terminate_when_unhealthy else None
 
     def make(self, render: bool = False) -> Episodic:
         """Build the environment; see :meth:`Simulator.make`."""

@@ -27,6 +27,14 @@ def test_gym_sizes_and_seeding(env_id):
     assert np.array_equal(env.step(action)[0], other.step(action)[0])
 
 
+def test_gym_horizons_are_those_that_gymnasium_registers():
+    import gymnasium
+
+    assert {name: GymMuJoCo(name).horizon for name in SIZES} == {name: gymnasium.spec(name).max_episode_steps for name in SIZES}
+    assert GymMuJoCo("Reacher-v5").horizon == 50 and GymMuJoCo("Reacher-v5", horizon=7).horizon == 7
+    assert GymMuJoCo("Hopper-v5").d4rl_task == "hopper" and GymMuJoCo("Hopper-v5", 999).d4rl_task is None
+
+
 def test_gym_actions_span_the_actuators():
     env = GymMuJoCo("Humanoid-v5").make()
     env.reset(seed=0)
