@@ -77,20 +77,19 @@ def check_shared_parameters(method: Method) -> None:
         raise no_replicas(method, f"the parameter {twice} is moved by two programs")
 
 
-def check_shared_buffers(method: Method, twin: Method) -> None:
+def check_shared_buffers(method: Method, first: Method, other: Method) -> None:
     """Refuse replicas of a method with a buffer that differs between seeds.
 
     Args:
-        method: the method, its buffers as :meth:`~lightning_pbrl.methods.base.Method.on_data` left them.
-        twin: the same of another seed, just built.
+        method: for the message.
+        first: the same, just built.
+        other: the same of another seed, just built.
 
     Raises:
         UserError: naming the buffer.
     """
-    twin.source = method.source
-    twin.to(method.device).on_data()
-    own = dict(method.named_buffers())
-    for name, buffer in twin.named_buffers():
+    own = dict(first.named_buffers())
+    for name, buffer in other.named_buffers():
         if not torch.equal(buffer, own[name]):
             raise no_replicas(method, f"the buffer {name} depends on the seed")
 

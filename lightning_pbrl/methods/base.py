@@ -293,14 +293,20 @@ class Method(Acting, EpisodeEvaluation):
         Raises:
             UserError: when a buffer depends on the seed, because all replicas share it.
         """
+        first = self._twin(self.seed) if self.replicas > 1 else self
         for replica in range(1, self.replicas):
-            twin = type(self)(**{**plain(self.hparams), "seed": self.seed + replica, "replicas": 1})
-            twin.configure_model()
+            twin = self._twin(self.seed + replica)
+            checks.check_shared_buffers(self, first, twin)
             weights = twin.state_dict()
-            checks.check_shared_buffers(self, twin)
             for engine in self.engines.values():
                 for key, rows in engine.flat.storage.items():
                     rows[replica].copy_(engine.flat._join(key, weights))
+
+    def _twin(self, seed: int) -> Method:
+        """This method alone, just built, with another seed."""
+        twin = type(self)(**{**plain(self.hparams), "seed": seed, "replicas": 1})
+        twin.configure_model()
+        return twin
 
     def on_train_start(self) -> None:
         if self.finished:  # a finished run that is resumed has nothing left to do
