@@ -15,7 +15,6 @@ class WalkPhysics:
     """A point on a line, pushed by the action; it falls (terminates) beyond ``edge``. Pays its position, solved beyond 0.5."""
 
     camera: str | int = -1
-    upside_down = False
     model = data = None
 
     def __init__(self, edge: float, success: bool) -> None:
@@ -57,7 +56,6 @@ class PointPhysics:
     """A point on the line from -1 to 1 that moves by a quarter of the action and is paid 1 - |place - 0.5|."""
 
     camera: str | int = -1
-    upside_down = False
     model = data = None
 
     def __init__(self, pay: float) -> None:

@@ -32,7 +32,6 @@ class SeedPhysics:
     """Every step pays ``seed % 97`` and succeeds when the seed is odd, whatever is done."""
 
     camera: str | int = -1
-    upside_down = False
     model = data = None
 
     def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:

@@ -29,11 +29,9 @@ class Physics(Protocol):
 
     Attributes:
         camera: name or number of the camera to film with; -1 is MuJoCo's free camera.
-        upside_down: whether that camera is mounted upside down, so that its image must be turned by 180 degrees.
     """
 
     camera: str | int
-    upside_down: bool
 
     @property
     def model(self) -> Any:

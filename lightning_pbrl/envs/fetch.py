@@ -92,7 +92,6 @@ class _Arm(OverEnv):
     """The physics of one task (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
     camera: str | int = -1
-    upside_down = False
 
     def __init__(self, env: Any, target: Array) -> None:
         self.env, self.target = env, target

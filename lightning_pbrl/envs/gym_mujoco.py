@@ -90,7 +90,6 @@ class GymMuJoCo(Simulator):
 class _Body(OverEnv):
     """The physics of one task (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
-    upside_down = False
 
     def __init__(self, env: Any) -> None:
         self.env = env

@@ -77,7 +77,6 @@ class _Any(OverEnv):
     """The physics of one environment (see :class:`lightning_pbrl.envs.base.Physics`); films need MuJoCo underneath."""
 
     camera: str | int = -1
-    upside_down = False
 
     def __init__(self, env: Any) -> None:
         self.env = env

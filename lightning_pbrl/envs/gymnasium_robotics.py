@@ -122,7 +122,6 @@ class _Robot(OverEnv):
     """What the three families share (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
     camera: str | int = -1
-    upside_down = False
 
     def __init__(self, gymnasium: Any, task: _Task, **settings: Any) -> None:
         self.env, self.task = gymnasium.make(task.env_id, **settings).unwrapped, task

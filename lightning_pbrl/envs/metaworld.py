@@ -129,7 +129,6 @@ class _Arm(OverEnv):
     """The physics of one Meta-World task (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
     camera: str | int = "corner2"
-    upside_down = True
 
     def __init__(self, env: Any, task: str, goal_observable: bool, entries: list[int] | None) -> None:
         env.seeded_rand_vec = True  # else the package draws goals from NumPy's global generator

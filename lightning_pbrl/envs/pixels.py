@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from lightning_pbrl.envs.episodic import Episodic
 
 
+LATELY_TURNED = ("corner", "corner3", "corner4")
+"""Cameras of Meta-World whose pictures stood on their heads before: data with such pictures are not read any more."""
+
+
 class Pixels(Simulator):
     """A simulator whose observation is a picture, one per step; reward, success and expert stay those of ``simulator``.
 
@@ -55,7 +59,9 @@ class Pixels(Simulator):
 
     def describe(self) -> dict[str, Any]:
         """Class name and settings."""
-        shown = {"size": self.pixels, "view": self.view.describe()}
+        shown: dict[str, Any] = {"size": self.pixels, "view": self.view.describe()}
+        if self.view.camera in LATELY_TURNED:
+            shown["upright"] = True
         return {"simulator": "Pixels", "of": self.simulator.describe(), **shown}
 
     def expert(self, task: str | None = None) -> Expert:
@@ -69,7 +75,7 @@ class _Seen:
     def __init__(self, physics: Physics, simulator: Pixels) -> None:
         from lightning_pbrl.envs.render import Camera
 
-        self.physics, self.camera, self.upside_down = physics, physics.camera, physics.upside_down
+        self.physics, self.camera = physics, physics.camera
         self._eye = Camera(physics, simulator.pixels or 0, simulator.view, marks=False)
 
     @property

@@ -45,6 +45,15 @@ def _context(size: int) -> Any:
     return context
 
 
+def _upside_down(model: Any, camera: int) -> bool:
+    """Whether a camera that stands still is mounted with its upper side down; one that moves has no such side.
+
+    Four of Meta-World's cameras are (corner, corner2, corner3, corner4). One that looks straight down is not.
+    """
+    stands_still = model.body_weldid[model.cam_bodyid[camera]] == 0
+    return bool(stands_still and model.cam_mat0[camera].reshape(3, 3)[2, 1] < -0.1)  # height that its upward axis gains
+
+
 _open: weakref.WeakSet[Camera] = weakref.WeakSet()
 
 
@@ -97,7 +106,7 @@ class Camera:
         mujoco, model = self._mujoco, self._physics.model
         self._view = mujoco.MjvCamera()
         camera = self._physics.camera if view.camera is None else view.camera
-        self._turned = self._physics.upside_down and camera == self._physics.camera and view.lookat is None
+        self._turned = False
         if view.lookat is not None:
             self._view.type = mujoco.mjtCamera.mjCAMERA_FREE
             self._view.lookat[:] = view.lookat
@@ -113,6 +122,7 @@ class Camera:
             raise UserError(f"There is no camera {camera!r} in the model; {nearest(camera, names)}")
         number = model.cam(camera).id
         self._view.type, self._view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, number
+        self._turned = _upside_down(model, number)
         if view.fovy is not None:
             model.cam_fovy[number] = view.fovy
         for axis, place in enumerate(view.position or ()):

@@ -105,7 +105,6 @@ class _Panda:
     """The physics of one robosuite task (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
     camera: str | int = "agentview"
-    upside_down = False
 
     def __init__(self, env: Any, obs_keys: Sequence[str]) -> None:
         self.env = env

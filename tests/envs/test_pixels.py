@@ -51,6 +51,8 @@ def test_a_description_needs_no_renderer():
     view = {"camera": "corner2", "fovy": 17.0, "position": [None, -0.1, 1.1]}
     described = {"simulator": "Pixels", "of": WINDOW.describe(), "size": 32, "view": view}
     assert json.loads(json.dumps(SEEN.describe())) == described
+    assert "upright" not in Pixels(WINDOW, view=View(camera="topview")).describe()
+    assert Pixels(WINDOW, view=View(camera="corner")).describe()["upright"] is True  # pictures have changed: another name
     reach = Pixels(Fetch("reach")).describe()["view"]
     assert reach == {"lookat": [1.2, 0.8, 0.5], "distance": 1.4, "azimuth": 120.0, "elevation": -30.0}
     assert CollectedDataModule(SEEN).spec == {"obs_dim": 3072, "action_dim": 4, "horizon": 6, "pixels": 32}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_pbrl.envs.base import View
 from lightning_pbrl.envs.dm_control import DMControl
 from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
 from lightning_pbrl.envs.metaworld import MetaWorld
@@ -47,6 +48,56 @@ def test_meta_world_frames_are_upright_and_follow_the_state(opengl):
         env.step(np.ones(4))
     assert (before != env.render()).mean() > 0.005
     env.close()
+
+
+@pytest.fixture(scope="module")
+def drawer(opengl):
+    env = MetaWorld("drawer-open").make()
+    env.reset(seed=1)
+    return env.physics
+
+
+ABOVE, BEHIND = (0.0, 0.0, 0.06), (0.0, 0.06, 0.0)
+"""Where the upper edge of a picture lies; for a camera that looks straight down: away from the robot."""
+
+
+@pytest.mark.parametrize(
+    ("camera", "upwards", "turned"),
+    [
+        ("corner", ABOVE, True),
+        ("corner2", ABOVE, True),
+        ("corner3", ABOVE, True),
+        ("corner4", ABOVE, True),
+        ("topview", BEHIND, False),
+        ("behindGripper", ABOVE, False),
+        ("gripperPOV", BEHIND, False),
+    ],
+)
+def test_every_camera_of_meta_world_has_its_upper_side_up(drawer, camera, upwards, turned):
+    mark = drawer.data.site("goal")
+    film = Camera(drawer, 192, View(camera=camera))
+    assert film._turned is turned
+    frames = []
+    for place in ((0.0, 0.0, -9.0), (0.05, 0.7, 0.12), np.add((0.05, 0.7, 0.12), upwards)):
+        mark.xpos = place
+        frames.append(film.frame().astype(int))
+    film.close()
+    without, low, high = frames
+    rows = [np.nonzero(np.abs(frame - without).sum(-1) > 60)[0] for frame in (low, high)]
+    assert min(map(len, rows)) > 3
+    assert rows[1].mean() < rows[0].mean() - 1.0
+
+
+def test_cameras_that_move_are_never_turned(opengl):
+    """The humanoid's eyes begin with their upper side down; other cameras of the suite are upright."""
+    pytest.importorskip("dm_control.suite")
+    env = DMControl("humanoid-run").make()
+    env.reset(seed=1)
+    assert env.physics.data.cam("egocentric").xmat.reshape(3, 3)[2, 1] < -0.1
+    for camera in ("egocentric", "back", "side"):
+        film = Camera(env.physics, 16, View(camera=camera))
+        assert not film._turned
+        film.close()
 
 
 def test_rendering_does_not_touch_the_physics(opengl):
