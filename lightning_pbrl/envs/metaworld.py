@@ -164,6 +164,12 @@ class _Arm(OverEnv):
         full[4:18] = self.env._get_curr_obs_combined_no_goal()[4:18]
         full[18:36] = self.env._prev_obs[:] = full[:18]
 
+    def __getstate__(self) -> dict[str, Any]:
+        raise UserError(  # the package's copies hang their hand elsewhere: another robot, without a word
+            "A running Meta-World environment cannot be copied or pickled: copy its description (env.simulator), make() another, "
+            "reset it with the same seed and repeat the actions."
+        )
+
     def advance(self, action: Array) -> tuple[Array, float, bool, dict[str, Any]]:
         full, reward, _, _, info = self.env.step(action)
         info["success"], info["full_obs"] = float(info["success"]), full

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import subprocess
@@ -74,6 +75,13 @@ def test_the_seed_decides_the_episode_in_fresh_and_used_environments():
     assert np.array_equal(a[0], b[0])
     assert np.array_equal(a[1], b[1])
     assert not np.array_equal(a[0][0], episode(used, seed=8, steps=1)[0][0])
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, pickle.dumps])
+def test_a_running_environment_is_not_copied(copy_of):
+    """The package's own copies are another robot: findings/metaworld_copy_is_another_robot.sh."""
+    with pytest.raises(UserError, match=r"cannot be copied or pickled: copy its description .*repeat the actions"):
+        copy_of(MetaWorld("reach").make())
 
 
 def test_unseeded_resets_go_on_from_the_last_seed():
