@@ -14,7 +14,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "${PYTHON:-python3}" -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check \
-  metaworld==3.1.1 mujoco==3.3.0 gymnasium==1.4.0 numpy==2.3.5 scipy==1.17.1 imageio==2.38.1
+  metaworld==3.1.1 mujoco==3.3.0 gymnasium==1.4.0 numpy==2.3.5 scipy==1.17.1 imageio==2.38.1 packaging==26.3
 "$folder/venv/bin/python" -W ignore - <<'END'
 from importlib.metadata import version
 
