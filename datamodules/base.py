@@ -93,6 +93,11 @@ class OfflineDataModule(pl.LightningDataModule):
         return sizes if sim.pixels is None else {**sizes, "pixels": sim.pixels}
 
     def setup(self, stage: str) -> None:
+        shown = self.simulator is not None and self.simulator.pixels is not None
+        if shown and self.trainer is not None and self.method.validates_on == "episodes":
+            from lightning_pbrl.envs.render import check_rendering
+
+            check_rendering()  # now, not at the first evaluation, when something has been learned
         if not hasattr(self, "source"):
             self.source = self.load()
             check_table(self.source, type(self).__name__)

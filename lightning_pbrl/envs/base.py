@@ -10,7 +10,10 @@ seed and its recorded actions; simulator internals are never saved.
 from __future__ import annotations
 
 import importlib
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -48,7 +51,10 @@ class Physics(Protocol):
         ...
 
     def advance(self, action: Array) -> tuple[Array, float, bool, dict[str, Any]]:
-        """One step with ``action``, (A,), in [-1, 1]; gives observation (O,), reward, terminated, info."""
+        """One step with ``action``, (A,), in [-1, 1]; gives observation (O,), reward, terminated, info.
+
+        ``info["truncated"]`` is true where the simulator itself cuts the episode off, before the horizon.
+        """
         ...
 
 
@@ -181,18 +187,38 @@ def check_horizon(horizon: int, longest: int | None = None) -> int:
     return horizon
 
 
+@contextmanager
+def without_renderer() -> Iterator[None]:
+    """Let simulators be imported without their renderers, whatever ``MUJOCO_GL`` says.
+
+    MuJoCo and dm_control load the OpenGL back end when they are imported and fail where it is missing, though a simulation
+    draws nothing. Pictures and films make a context of their own (:mod:`lightning_pbrl.envs.render`).
+    """
+    before = os.environ.get("MUJOCO_GL")
+    os.environ["MUJOCO_GL"] = "disabled"
+    try:
+        yield
+    finally:
+        os.environ.pop("MUJOCO_GL")
+        if before is not None:
+            os.environ["MUJOCO_GL"] = before
+
+
 def need(module: str, cure: str) -> Any:
-    """Import a simulator module.
+    """Import a simulator module, without a renderer.
 
     Raises:
         UserError: naming the missing module and the ``cure``.
     """
     try:
-        return importlib.import_module(module)
+        with without_renderer():
+            with suppress(ModuleNotFoundError):  # first, because Gymnasium imports it later, when it builds an environment
+                importlib.import_module("mujoco")
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise UserError(f"The package {error.name!r} is not installed; {cure}") from error
 
 
 def rescale(action: Array, low: Array, high: Array) -> Array:
-    """Map an action from [-1, 1] linearly to [low, high], all (A,)."""
-    return low + (action + 1.0) * (0.5 * (high - low))
+    """Map an action from [-1, 1] linearly to [low, high], all (A,); bounds of -1 and 1 leave every number as it is."""
+    return (0.5 * (low + high) + 0.5 * (high - low) * action).clip(low, high)

@@ -3,22 +3,25 @@
 Shadows, multisampling and reflections are off: on a machine without a GPU that makes Meta-World frames about
 seven times faster, and since every film is made this way, clips shown to a person are comparable. The OpenGL
 context is made when the first frame is asked for, so simulations without films need no graphics libraries.
-``MUJOCO_GL`` chooses the back end: ``egl`` (default), ``osmesa`` or ``glfw``.
+``MUJOCO_GL`` chooses the back end: ``egl`` (default), ``osmesa`` or ``glfw``; ``disabled`` forbids pictures.
 """
 
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
+import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from lightning_pbrl.envs.base import Array, Physics, Simulator, View
+from lightning_pbrl.envs.base import Array, Physics, Simulator, View, need
 from lightning_pbrl.envs.rollout import Rollouts, VectorEnvs, rollout
 from lightning_pbrl.errors import UserError, nearest
 
@@ -26,23 +29,58 @@ LIBRARIES = "libegl1 libgl1 libgles2 libegl-mesa0 libgl1-mesa-dri"
 """Debian and Ubuntu packages that rendering without a display needs."""
 
 
-def _context(size: int) -> Any:
-    backend = os.environ.get("MUJOCO_GL", "").lower().strip() or "egl"
+CURE = "install lightning-pbrl with its dependencies (gymnasium[mujoco])."
+OFF = ("disable", "disabled", "off", "false", "0")
+"""Values of ``MUJOCO_GL`` that forbid pictures."""
+BACKENDS = dict.fromkeys(("", "enable", "enabled", "on", "true", "1", "egl"), "egl")
+BACKENDS |= {"osmesa": "osmesa", "glfw": "glfw", "glx": "glfw"}
+"""OpenGL back end by value of ``MUJOCO_GL``."""
+
+
+@contextmanager
+def _opengl() -> Iterator[Callable[[int], Any]]:
+    """What makes an OpenGL context of a size, in pixels; whatever fails while drawing is set up becomes one sentence.
+
+    Raises:
+        UserError: when this machine cannot draw, with the cure.
+    """
+    asked = os.environ.get("MUJOCO_GL", "").lower().strip()
+    if asked in OFF:
+        raise UserError(f"MUJOCO_GL={asked} forbids pictures and films: leave it unset, or set it to egl.")
+    if asked not in BACKENDS:
+        raise UserError(f"MUJOCO_GL is {asked!r}; {nearest(asked, ('egl', 'osmesa', 'glfw'))}")
+    backend = BACKENDS[asked]
+    need("mujoco", CURE)
+
+    def context(size: int) -> Any:
+        made = importlib.import_module(f"mujoco.{backend}").GLContext(size, size)
+        made.make_current()
+        # GLFW goes on without a window, until MuJoCo ends the process.
+        if backend == "glfw" and not importlib.import_module("glfw").get_current_context():
+            raise RuntimeError("there is no display")
+        return made
+
     try:
-        if backend == "osmesa":
-            from mujoco.osmesa import GLContext
-        elif backend == "glfw":
-            from mujoco.glfw import GLContext
-        else:
-            from mujoco.egl import GLContext
-        context = GLContext(size, size)
-        context.make_current()
-    except (ImportError, AttributeError, RuntimeError, OSError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # where there is no display, glfw warns before it fails
+            yield context
+    except UserError:
+        raise
+    except Exception as error:  # each back end has exceptions of its own
         raise UserError(
-            f"Rendering with the OpenGL back end {backend!r} failed ({error}); install the system libraries with "
+            f"Rendering with the OpenGL back end {backend!r} failed ({str(error).strip()}); install the system libraries with "
             f"'apt-get install --no-install-recommends {LIBRARIES}' and leave MUJOCO_GL unset or set it to egl."
         ) from error
-    return context
+
+
+def check_rendering() -> None:
+    """Make an OpenGL context and free it.
+
+    Raises:
+        UserError: when this machine cannot draw, with the cure.
+    """
+    with _opengl() as context:
+        context(16).free()
 
 
 def _upside_down(model: Any, camera: int) -> bool:
@@ -73,27 +111,29 @@ class Camera:
         marks: whether MuJoCo's sites are drawn, such as the mark of a target, which no real camera would see.
 
     Raises:
-        UserError: when no OpenGL context can be made, with the packages to install; for a camera that the model has not.
+        UserError: when no OpenGL context can be made, with the packages to install; for a simulation without a MuJoCo model, or
+            a camera that the model has not.
     """
 
     def __init__(self, physics: Physics, size: int = 256, view: View | None = None, marks: bool = True) -> None:
-        self._gl = _context(size)  # first, so that a missing library is reported as such
-        if not _open:
-            atexit.unregister(_close_all)
-            atexit.register(_close_all)
-        _open.add(self)
-        import mujoco
-
-        self._mujoco, self._physics = mujoco, physics
-        model = physics.model
+        self._mujoco = mujoco = need("mujoco", CURE)
+        self._physics, model = physics, physics.model
+        if not isinstance(model, mujoco.MjModel):
+            raise UserError("Only what runs on MuJoCo can be filmed or seen in pictures, and this simulation has no such model.")
         model.vis.global_.offwidth, model.vis.global_.offheight = size, size
         model.vis.quality.offsamples = 0
         model.vis.quality.shadowsize = 0
         model.light_castshadow[:] = 0
         model.mat_reflectance[:] = 0.0
         self._scene = mujoco.MjvScene(model, maxgeom=1000)
-        self._draw = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._draw)
+        with _opengl() as context:
+            self._gl = context(size)
+            self._draw = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+            mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._draw)
+        if not _open:
+            atexit.unregister(_close_all)
+            atexit.register(_close_all)
+        _open.add(self)
         self._option = mujoco.MjvOption()
         if not marks:
             self._option.sitegroup[:] = 0

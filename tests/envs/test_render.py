@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from online_toys import WalkSimulator
+from toys import SeedSimulator, ToyData, make_trainer
 
-from lightning_pbrl.envs.base import View
+from lightning_pbrl.envs.base import View, need
 from lightning_pbrl.envs.dm_control import DMControl
 from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
 from lightning_pbrl.envs.metaworld import MetaWorld
-from lightning_pbrl.envs.render import Camera, record_video
+from lightning_pbrl.envs.pixels import Pixels
+from lightning_pbrl.envs.render import Camera, check_rendering, record_video
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.bc import BC
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +36,70 @@ def test_missing_libraries_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "mujoco.egl", None)
     with pytest.raises(UserError, match=r"'egl' failed.*apt-get install.*libegl1"):
         Camera(GymMuJoCo("Hopper-v5").make().physics, 16)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("disabled", "MUJOCO_GL=disabled forbids pictures and films: leave it unset, or set it to egl"),
+        ("glfw", r"'glfw' failed \(there is no display\); .* set it to egl"),
+        ("wgl", "MUJOCO_GL is 'wgl'; did you mean egl or glfw"),
+    ],
+)
+def test_what_mujoco_gl_forbids_is_said_in_one_sentence(value, words, monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MUJOCO_GL", value)
+    env = GymMuJoCo("Hopper-v5").make(render=True)
+    env.reset(seed=0)
+    for draw in (check_rendering, env.render, env.render):
+        with pytest.raises(UserError, match=words):
+            draw()
+    assert env.step(np.zeros(3))[1] == pytest.approx(1.0, abs=0.1)
+
+
+def test_only_mujoco_can_be_filmed(tmp_path):
+    with pytest.raises(UserError, match="Only what runs on MuJoCo can be filmed"):
+        record_video(lambda obs: obs[:, :1], WalkSimulator(), 0, tmp_path / "film.mp4")
+
+
+def test_pictures_that_cannot_be_drawn_stop_a_fit_before_it_learns(monkeypatch, tmp_path):
+    monkeypatch.setenv("MUJOCO_GL", "off")
+    data = ToyData()
+    data.simulator = Pixels(SeedSimulator(), 8)
+    trainer = make_trainer(tmp_path)
+    with pytest.raises(UserError, match="MUJOCO_GL=off forbids pictures"):
+        trainer.fit(BC({"obs_dim": 5, "action_dim": 2, "horizon": 3}), datamodule=data)
+    assert trainer.global_step == 0 and not hasattr(data, "source")
+
+
+def test_a_simulator_is_imported_without_its_renderer(monkeypatch, tmp_path):
+    (tmp_path / "draws.py").write_text("import os\nseen = os.environ['MUJOCO_GL']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    assert need("draws", "").seen == "disabled" and os.environ["MUJOCO_GL"] == "osmesa"
+    monkeypatch.delenv("MUJOCO_GL")
+    need("draws", "")
+    assert "MUJOCO_GL" not in os.environ
+
+
+def test_physics_needs_no_opengl():
+    """PyOpenGL is hidden as a machine without OpenGL hides its libraries; dm_control's registered tasks load it by themselves."""
+    pytest.importorskip("shimmy")
+    code = (
+        "import sys\nsys.modules['OpenGL'] = None\n"
+        "from lightning_pbrl.envs.dm_control import DMControl\n"
+        "from lightning_pbrl.envs.gym_mujoco import GymMuJoCo\n"
+        "from lightning_pbrl.envs.gymnasium_env import GymnasiumEnv\n"
+        "registered = GymnasiumEnv('shimmy:dm_control/pendulum-swingup-v0', horizon=9)\n"
+        "for simulator in (registered, GymMuJoCo('Hopper-v5'), DMControl('cartpole-swingup')):\n"
+        "    env = simulator.make()\n    env.reset(seed=0)\n    print(simulator.name, env.step(env.action_space.sample())[2])\n"
+        "print([name for name in sys.modules if name in ('mujoco.egl', 'mujoco.glfw', 'mujoco.osmesa')])"
+    )
+    environment = {**os.environ, "MUJOCO_GL": "egl"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    names = ["shimmy:dm_control/pendulum-swingup-v0", "Hopper-v5", "cartpole-swingup"]
+    assert done.stdout.splitlines() == [*(f"{name} False" for name in names), "[]"], done.stderr
 
 
 def test_meta_world_frames_are_upright_and_follow_the_state(opengl):
