@@ -14,7 +14,7 @@ from lightning_pbrl.data.segments import Pieces
 
 Array = npt.NDArray[Any]
 UNKNOWN = -1.0
-"""Success of an episode whose task defines none (a state without NaN can be compared)."""
+"""Success of an episode in which nothing was said of it (a state without NaN can be compared)."""
 
 
 class EpisodeLog:
@@ -35,12 +35,12 @@ class EpisodeLog:
         Args:
             steps: steps so far, this one included.
             reward: true reward, (n,).
-            success: whether the task was solved at this step, (n,); None where that is not defined.
+            success: whether the task was solved at this step, (n,), NaN where an environment did not say; None where none did.
             over: whether the episode ended with it, (n,), bool.
         """
         self._return += reward
         if success is not None:
-            np.maximum(self._success, success, out=self._success)
+            np.fmax(self._success, success, out=self._success)
         if over.any():
             ended = over.nonzero()[0]
             end = np.full(len(ended), steps)
@@ -64,12 +64,14 @@ class EpisodeLog:
         return (steps - self._begin).tolist()
 
     def recent(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Undiscounted true return, success (NaN where it is not defined) and length of the ``n`` newest finished episodes.
+        """Undiscounted true return, success and length of the ``n`` newest finished episodes.
 
-        Oldest first, each (at most n,), float64.
+        Oldest first, each (at most n,), float64. Success is NaN where the task defines none: an episode that said nothing, of a
+        task that says it only of what is solved, was not.
         """
         _, begin, end, returns, success = self.finished[-n:].unbind(1)
-        return returns, success.where(success != UNKNOWN, float("nan")), end - begin
+        told = bool((self.finished[:, 4] != UNKNOWN).any()) or bool((self._success != UNKNOWN).any())
+        return returns, success.where(success != UNKNOWN, 0.0 if told else float("nan")), end - begin
 
     def pieces(self, steps: int, lane: int, shortest: int, recent: int | None) -> Pieces:
         """Where the finished episodes lie in a ring of ``lane`` rows per environment; overwritten steps are left out.

@@ -110,7 +110,8 @@ class Replay(Transitions):
             reward: true reward, environment units, (n,).
             terminated: whether the episode ended in a state without future, (n,), bool.
             truncated: whether it was cut off and would have gone on, (n,), bool.
-            success: whether the task was solved at this step, 0 or 1, (n,); None where that is not defined.
+            success: whether the task was solved at this step, 0 or 1, (n,); NaN where an environment did not say, None where
+                none did.
             learned_reward: what learners read until the rows are relabelled, (n,).
         """
         for column, value in zip(self._columns, (obs, action, next_obs, learned_reward, terminated, truncated), strict=True):

@@ -197,7 +197,7 @@ def _episodes(
         while not over:
             obs[at], action[at] = seen, actor.act(info)
             seen, reward, terminated, truncated, info = env.step(action[at])
-            has_success = "success" in info
+            has_success |= "success" in info
             solved += info.get("success", 0.0)
             truncated = truncated or (stop_after_success is not None and solved >= stop_after_success)
             scalars[at] = reward, terminated, truncated, info.get("success", 0.0)
@@ -228,8 +228,9 @@ def _join(shards: Sequence[Transitions]) -> Transitions:
     lengths = torch.cat([shard.episodes.lengths for shard in shards])
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     success: Tensor | None = None
-    if shards[0].success is not None:
-        success = torch.cat([shard.success for shard in shards if shard.success is not None])
+    if any(shard.success is not None for shard in shards):  # one that was never told of success has none
+        known = [torch.zeros(len(shard), dtype=torch.bool) if shard.success is None else shard.success for shard in shards]
+        success = torch.cat(known)
     frames = [shard.frames for shard in shards if shard.frames is not None]
     return Transitions(
         torch.cat([shard.packed for shard in shards]),

@@ -72,7 +72,7 @@ class Collector:
         for i, env in enumerate(self._running):
             after[i], self._reward[i], self._terminated[i], self._truncated[i], info = env.step(action[i])
             self._success[i] = info.get("success", np.nan)
-        known = None if np.isnan(self._success[0]) else self._success
+        known = None if np.isnan(self._success).all() else self._success
         replay.append(obs, action, after, self._reward, self._terminated, self._truncated, known)
         self._obs, self._next = after, obs
         if self._terminated.any() or self._truncated.any():

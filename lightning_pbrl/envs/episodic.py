@@ -49,7 +49,9 @@ class Episodic(gymnasium.Env[Array, Array]):
         return obs.astype(np.float32), {**info, "seed": self._seed}
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        """One step; obs (O,) float32, reward, terminated, truncated (at the horizon), info.
+        """One step; obs (O,) float32, reward, terminated, truncated (at the horizon, or by the simulator itself), info.
+
+        A step that does both is terminated: nothing follows it.
 
         Raises:
             UserError: for an action that is not finite, of the wrong shape, or after the end of the episode.
@@ -63,7 +65,7 @@ class Episodic(gymnasium.Env[Array, Array]):
                 "finite numbers (not finite: training has diverged, try a smaller lr)."
             )
         obs, reward, terminated, info = self.physics.advance(action.clip(-1.0, 1.0))
-        self._left = 0 if terminated else self._left - 1
+        self._left = 0 if terminated or info.get("truncated") else self._left - 1
         return obs.astype(np.float32), float(reward), terminated, self._left == 0 and not terminated, info
 
     def render(self) -> Array:

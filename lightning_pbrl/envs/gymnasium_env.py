@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightning_pbrl.data.minari import parts
-from lightning_pbrl.envs.base import Array, OverEnv, Simulator, check_horizon, need, rescale
+from lightning_pbrl.envs.base import Array, Simulator, check_horizon, need, rescale, without_renderer
 from lightning_pbrl.errors import UserError
 
 if TYPE_CHECKING:
     from lightning_pbrl.envs.episodic import Episodic
 
+SUCCESS = ("success", "is_success")
+"""Keys of ``info`` that tell success: the first in Meta-World and Adroit, the second in Fetch and for stable-baselines3."""
+WIDEST = 1e6
+"""Bounds of an action beyond which they are taken for none (some packages write the largest float)."""
+
 
 class GymnasiumEnv(Simulator):
-    """Any Gymnasium environment with a Box of actions; observations that are dictionaries are laid end to end by key.
+    """Any Gymnasium environment with a Box of actions, played as it is registered, all its wrappers included.
 
-    Sizes are stated, because a network is sized before any simulator is imported; building the environment checks them.
-    Observations are laid out as ``MinariDataModule`` lays out its data.
+    Observations that are dictionaries are laid end to end by key, as ``MinariDataModule`` lays out its data. An episode ends
+    where the environment terminates or truncates it, and at the horizon. What is not stated is read from the environment,
+    which imports its package at once; where all is stated, building the environment checks it.
 
     Args:
         env_id: Gymnasium id, with the module that registers it where one must be imported:
             ``gymnasium_robotics:AntMaze_UMaze-v4``, ``my_package:Reach-v0``.
-        obs_dim: observation size, all parts together.
-        action_dim: action size.
-        horizon: steps per episode; the environment may also terminate.
-        settings: arguments of the environment's constructor.
+        obs_dim: observation size, all parts together; null: that of the observation space.
+        action_dim: action size; null: that of the action space.
+        horizon: steps per episode, not more than registered; null: as registered (``max_episode_steps``, or the entry point's
+            own TimeLimit).
+        settings: arguments of ``gymnasium.make``: those of the environment's constructor, or another ``max_episode_steps``.
         d4rl_task: D4RL's name of the task, for ``normalized_score``; null without.
+        success: key of ``info`` that tells success, which is 0 on every step without it; null: ``success`` or ``is_success``,
+            and an environment that never tells either has no success.
+
+    Raises:
+        UserError: when something has to be read and Gymnasium cannot build the environment; as :meth:`make`.
     """
 
     packages = ("gymnasium", "mujoco")
@@ -35,61 +50,189 @@ class GymnasiumEnv(Simulator):
     def __init__(
         self,
         env_id: str,
-        obs_dim: int,
-        action_dim: int,
-        horizon: int,
+        obs_dim: int | None = None,
+        action_dim: int | None = None,
+        horizon: int | None = None,
         settings: dict[str, Any] | None = None,
         d4rl_task: str | None = None,
+        success: str | None = None,
     ) -> None:
         self.name = self.env_id = env_id
+        self.settings, self.d4rl_task, self.success = dict(settings or {}), d4rl_task, success
+        if obs_dim is None or action_dim is None or horizon is None:
+            env = self._build()
+            found = _sizes(env, env_id)
+            limits = _limits(env)
+            if horizon is None and not limits:
+                raise UserError(f"{env_id} is registered without max_episode_steps: state horizon, the steps of an episode.")
+            obs_dim = found[0] if obs_dim is None else obs_dim
+            action_dim = found[1] if action_dim is None else action_dim
+            horizon = min(limits) if horizon is None else horizon
+            env.close()
         self.obs_dim, self.action_dim, self.horizon = obs_dim, action_dim, check_horizon(horizon)
-        self.settings, self.d4rl_task = dict(settings or {}), d4rl_task
 
     def make(self, render: bool = False) -> Episodic:
         """Build the environment; see :meth:`Simulator.make`.
 
         Raises:
-            UserError: when Gymnasium cannot build it, or its sizes are others than stated.
+            UserError: when Gymnasium cannot build it, its sizes are others than stated, or its episodes shorter than the horizon.
         """
-        gymnasium = need("gymnasium", "install lightning-pbrl with its dependencies (gymnasium[mujoco]).")
+        env = self._build()
         from lightning_pbrl.envs.episodic import Episodic
 
-        try:
-            env = gymnasium.make(self.env_id, disable_env_checker=True, **self.settings).unwrapped
-        except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
-            raise UserError(f"Gymnasium cannot build {self.env_id!r} ({error}): check env_id and settings.") from error
-        space = env.action_space
-        if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1 or not np.isfinite([space.low, space.high]).all():
-            raise UserError(f"{self.env_id} has the action space {space}: a bounded Box of shape (size,) is needed.")
-        physics = _Any(env)
-        found = len(physics.begin(0)[0]), space.shape[0]
+        found = _sizes(env, self.env_id)
         if found != (self.obs_dim, self.action_dim):
-            raise UserError(f"{self.env_id} has obs_dim {found[0]} and action_dim {found[1]}: state these sizes.")
-        return Episodic(self, physics, render)
+            raise UserError(f"{self.env_id} has obs_dim {found[0]} and action_dim {found[1]}: state these sizes, or none.")
+        registered = self.settings.get("max_episode_steps", self._registered(env))
+        if registered is not None and 0 < registered < self.horizon:
+            raise UserError(
+                f"The horizon of {self.env_id} is {self.horizon} and Gymnasium ends its episodes after {registered} steps: "
+                f"give at most {registered}, leave horizon out, or set max_episode_steps in settings."
+            )
+        return Episodic(self, _Any(env, self), render)
 
     def describe(self) -> dict[str, Any]:
         """Class name and settings."""
         about = {"simulator": "GymnasiumEnv", "env_id": self.env_id, "horizon": self.horizon}
-        return {**about, "settings": {name: str(value) for name, value in self.settings.items()}}
+        named = {} if self.success is None else {"success": self.success}
+        return {**about, "settings": {name: str(value) for name, value in self.settings.items()}, **named}
+
+    @staticmethod
+    def _registered(env: Any) -> int | None:
+        """Steps of an episode as registered; None without."""
+        import gymnasium
+
+        return gymnasium.spec(env.unwrapped.spec.id).max_episode_steps
+
+    def _build(self) -> Any:
+        """The registered environment, with Gymnasium's own wrappers but without its checker.
+
+        Raises:
+            UserError: when Gymnasium cannot build it.
+        """
+        gymnasium = need("gymnasium", "install lightning-pbrl with its dependencies (gymnasium[mujoco]).")
+        module, _, name = self.env_id.rpartition(":")
+
+        def build() -> Any:
+            if module:
+                importlib.import_module(module)
+            return gymnasium.make(name, **{"disable_env_checker": True, **self.settings})
+
+        try:
+            return _drawing_or_not(build)
+        except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
+            raise UserError(f"Gymnasium cannot build {self.env_id!r} ({error}): check env_id and settings.") from error
 
 
-class _Any(OverEnv):
+def _drawing_or_not(build: Callable[[], Any]) -> Any:
+    """What ``build`` makes; where its package cannot load a renderer, made without one (it may need one to observe)."""
+    try:
+        return build()
+    except (AttributeError, ImportError, OSError, RuntimeError):  # what the OpenGL packages raise
+        with without_renderer():
+            return build()
+
+
+def _limits(env: Any) -> list[int]:
+    """Steps of every TimeLimit around an environment."""
+    from gymnasium.wrappers import TimeLimit
+
+    found = []
+    while hasattr(env, "env") and env is not env.unwrapped:
+        found += [env._max_episode_steps] if isinstance(env, TimeLimit) else []
+        env = env.env
+    return found
+
+
+def _sizes(env: Any, where: str) -> tuple[int, int]:
+    """Observation and action size, of the spaces.
+
+    Raises:
+        UserError: for actions that are no bounded vector of real numbers, or observations that are not numbers.
+    """
+    from gymnasium.spaces import Box
+
+    space = env.action_space
+    bounded = isinstance(space, Box) and len(space.shape) == 1 and space.dtype.kind == "f"
+    if not bounded or not max(np.abs(space.low).max(), np.abs(space.high).max()) <= WIDEST:
+        raise UserError(f"{where} has the action space {space}: a bounded Box of real numbers, of shape (size,), is needed.")
+    return _count(env.observation_space, where), space.shape[0]
+
+
+def _count(space: Any, where: str) -> int:
+    """How many numbers an observation of a space has, laid end to end."""
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return sum(_count(part, where) for part in (space.values() if isinstance(space, spaces.Dict) else space))
+    if isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiBinary | spaces.MultiDiscrete):
+        return int(np.prod(space.shape))
+    raise UserError(f"{where} observes {space}: numbers are needed (Box, Discrete, MultiBinary, or Dict and Tuple of these).")
+
+
+class _Any:
     """The physics of one environment (see :class:`lightning_pbrl.envs.base.Physics`); films need MuJoCo underneath."""
 
     camera: str | int = -1
 
-    def __init__(self, env: Any) -> None:
-        self.env = env
+    def __init__(self, env: Any, simulator: GymnasiumEnv) -> None:
+        self.env, self.simulator = env, simulator
         self.low, self.high = env.action_space.low, env.action_space.high
+        self._first: tuple[int, Array] | None = None  # seed and observation of the first reset
+
+    @property
+    def model(self) -> Any:
+        return getattr(self.env.unwrapped, "model", None)
+
+    @property
+    def data(self) -> Any:
+        return getattr(self.env.unwrapped, "data", None)
 
     def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
-        return self._flat(self.env.reset(seed=seed)[0]), {}
+        obs = self._flat(self.env.reset(seed=seed)[0])
+        if self._first is None:
+            self._first = seed, obs
+        elif seed == self._first[0] and not np.array_equal(obs, self._first[1], equal_nan=True):
+            self._first = -1, obs  # told once
+            warnings.warn(
+                f"{self.simulator.name} began otherwise when it was reset with the seed {seed} again: it draws something apart "
+                "from the seed, so evaluations vary, and a resumed run is not bit for bit the one that was interrupted.",
+                stacklevel=2,
+            )
+        return obs, {}
 
     def advance(self, action: Array) -> tuple[Array, float, bool, dict[str, Any]]:
-        obs, reward, terminated, _, info = self.env.step(rescale(action, self.low, self.high))
-        success = {"success": float(info["success"])} if "success" in info else {}
-        return self._flat(obs), float(reward), bool(terminated), success
+        obs, reward, terminated, truncated, info = self.env.step(rescale(action, self.low, self.high))
+        about = {"truncated": bool(truncated), **self._success(info)}
+        return self._flat(obs), self._number("reward", reward), bool(terminated), about
 
-    @staticmethod
-    def _flat(obs: Any) -> Array:
-        return np.concatenate([np.ravel(part) for _, part in parts(obs)])
+    def close(self) -> None:
+        self.env.close()
+
+    def _flat(self, obs: Any) -> Array:
+        flat = np.concatenate([np.ravel(part) for _, part in parts(obs)])
+        if len(flat) != self.simulator.obs_dim:
+            stated = self.simulator.obs_dim
+            raise UserError(f"{self.simulator.name} observes {len(flat)} numbers and its space has {stated}: mend it.")
+        return flat
+
+    def _success(self, info: dict[str, Any]) -> dict[str, float]:
+        """``success`` 0 or 1, or nothing where the environment does not tell."""
+        named = self.simulator.success
+        for key in SUCCESS if named is None else (named,):
+            if (value := info.get(key)) is None or np.isnan(number := self._number(key, value)):
+                continue
+            if number not in (0.0, 1.0):
+                raise UserError(
+                    f"{self.simulator.name} says {key}={number:g} of a step, which is neither solved (1) nor not (0): name "
+                    "the key that tells success in the simulator's argument success."
+                )
+            return {"success": number}
+        return {} if named is None else {"success": 0.0}
+
+    def _number(self, what: str, value: Any) -> float:
+        """A number that may come as a bool, of NumPy, or in an array of one entry."""
+        array = np.asarray(value)
+        if array.size != 1 or array.dtype.kind not in "biuf":
+            raise UserError(f"{self.simulator.name} says {what}={value!r}: one number per step is needed.")
+        return float(array.item())

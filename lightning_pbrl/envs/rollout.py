@@ -26,7 +26,8 @@ class Rollouts(NamedTuple):
     Attributes:
         seed: reset seed, (n,), int64.
         episode_return: undiscounted sum of true rewards, environment units, (n,), float64.
-        success: 1 when any step of the episode was a success, else 0; NaN where the task defines none; (n,), float64.
+        success: 1 when any step of the episode was a success, else 0; NaN where the task defines none, that is, where no step of
+            any of the episodes said anything; (n,), float64.
         length: steps, (n,), int64.
     """
 
@@ -125,6 +126,8 @@ def rollout(
                 on_step(episode, envs[slot])
             if terminated or truncated:
                 begin(slot)
+    if not np.isnan(success).all():  # some tasks say it only of what is solved
+        success = np.nan_to_num(success)
     return Rollouts(
         torch.tensor([int(seed) for seed in seeds], dtype=torch.int64),
         torch.from_numpy(returns),

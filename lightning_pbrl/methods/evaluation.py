@@ -70,11 +70,10 @@ class EpisodeEvaluation(pl.LightningModule):
         row: dict[str, Tensor] = {}
         task = getattr(getattr(getattr(self.trainer, "datamodule", None), "simulator", None), "d4rl_task", None)
         for name in ("return", "success"):
-            means = []
-            for replica in range(self.replicas):
-                values = self._episodes(f"{name}/{replica}").compute()
-                gathered = torch.as_tensor(values, dtype=torch.float32).reshape(-1)
-                means.append((gathered.mean(), gathered.std(correction=0)))
+            found = [torch.as_tensor(self._episodes(f"{name}/{k}").compute(), dtype=torch.float32) for k in range(self.replicas)]
+            if name == "success" and any(not values.isnan().all() for values in found):
+                found = [values.nan_to_num() for values in found]  # some tasks say it only of what is solved
+            means = [(values.mean(), values.std(correction=0)) for values in found]
             metrics = {"return_mean" if name == "return" else "success_rate": [m for m, _ in means]}
             if name == "return" and task is not None:
                 metrics["normalized_score"] = [normalized_score(task, m) for m, _ in means]
