@@ -15,6 +15,7 @@ from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, SingleDevice
 from toys import SPEC, ToyData, make_trainer, read_csv
 
 from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.envs.rollout import Rollouts
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods import lightning_glue as glue
 from lightning_pbrl.methods.base import Method, Phase
@@ -185,3 +186,27 @@ def test_evaluation_is_the_mean_over_episodes(tmp_path: Path) -> None:
         assert found[f"{prefix}/return_std"] == pytest.approx(returns.std(correction=0).item(), rel=1e-6)
         assert found[f"{prefix}/success_rate"] == pytest.approx(sum(seed % 2 for seed in seeds) / count)
     assert not set(data.episode_seeds("validation", 5)) & set(data.episode_seeds("test", 7))
+
+
+@pytest.mark.parametrize("solved", [3, 0])
+def test_success_that_only_some_batches_tell_of_is_a_share_of_all_episodes(solved: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven episodes in batches of two, of two replicas: the first ``solved`` of replica 0 told of success, no other did."""
+    method = BC(SPEC, updates=4, hidden=(8,), replicas=2)
+    told: list[dict[str, Any]] = []
+    batches = [torch.full((2,), float("nan")) for _ in range(3)] + [torch.full((1,), float("nan"))]
+    for i in range(solved):
+        batches[i // 2][i % 2] = 1.0
+    module = SimpleNamespace(simulator=None)
+    monkeypatch.setattr(BC, "trainer", SimpleNamespace(datamodule=module, global_step=0))
+    monkeypatch.setattr(method, "log_dict", lambda row, **_: told.append(row))
+    monkeypatch.setattr(method, "use_replica", lambda replica: None)
+    for success in batches:
+        outcomes = iter([success, torch.full_like(success, float("nan"))])
+        module.rollout = lambda act, seeds, outcomes=outcomes: Rollouts(
+            torch.tensor(seeds), torch.ones(len(seeds)), next(outcomes), torch.ones(len(seeds))
+        )
+        method.evaluate_batch(range(len(success)))
+    method.log_evaluation("eval")
+    found = {key: float(value) for key, value in told[0].items() if "success" in key}
+    share = {"": 3 / 14, "/replica_0": 3 / 7, "/replica_1": 0.0}
+    assert found == pytest.approx({f"eval/success_rate{of}": value for of, value in share.items()} if solved else {})
