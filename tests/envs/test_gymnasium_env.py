@@ -105,7 +105,6 @@ TELLS: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def _registered():
-    before = set(gymnasium.registry)
     gymnasium.register("Reach-v0", Reach)
     gymnasium.register("Line-v0", Line, max_episode_steps=50)
     gymnasium.register("Endless-v0", Line)
@@ -114,8 +113,8 @@ def _registered():
     gymnasium.register("Clipped-v0", Line, max_episode_steps=50, additional_wrappers=(clip,))
     gymnasium.register("Limited-v0", lambda **settings: Tenfold(TimeLimit(Line(**settings), 10)), max_episode_steps=50)
     yield
-    for name in set(gymnasium.registry) - before:
-        del gymnasium.registry[name]
+    for name in ("Reach", "Line", "Endless", "Wrapped", "Clipped", "Limited"):
+        del gymnasium.registry[f"{name}-v0"]
 
 
 def line(env_id: str = "Line-v0", horizon: int | None = 20, success: str | None = None, **settings: Any) -> GymnasiumEnv:
