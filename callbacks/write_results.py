@@ -15,7 +15,7 @@ from lightning_pbrl.methods.base import Method
 
 
 class WriteResults(pl.Callback):
-    """Writes ``results.json`` to the run folder after ``test``: metrics, seed, updates, labels and versions."""
+    """Writes ``results.json`` to the run folder after ``test``: metrics, seed, updates, labels, simulator and versions."""
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
         if not trainer.is_global_zero:
@@ -37,6 +37,10 @@ class WriteResults(pl.Callback):
             "episodes": getattr(data, "test_episodes", 0),
             "versions": versions(getattr(simulator, "packages", ("pytorch-lightning",))),
         }
+        if simulator is not None:
+            results["simulator"] = simulator.describe()
+            if simulator.d4rl_task is not None:  # there is a D4RL score: whether on D4RL's own bodies
+                results["d4rl_physics"] = simulator.d4rl_physics
         path = Path(trainer.default_root_dir) / "results.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")

@@ -127,6 +127,7 @@ class Simulator(ABC):
         action_dim: action size A.
         horizon: steps after which an episode is truncated.
         d4rl_task: D4RL's name of the task, whose reference returns scale ``normalized_score``; None where there are none.
+        d4rl_physics: whether bodies and rewards are D4RL's, so that the score is D4RL's own.
         packages: the distributions whose versions decide the physics, for provenance.
         pixels: side S of the picture that is observed, (S, S, 3) laid out flat (``obs_dim`` = S * S * 3); None where
             observations are states.
@@ -138,6 +139,7 @@ class Simulator(ABC):
     action_dim: int
     horizon: int
     d4rl_task: str | None = None
+    d4rl_physics: bool = False
     packages: ClassVar[tuple[str, ...]] = ()
     pixels: int | None = None
     view: View = View()

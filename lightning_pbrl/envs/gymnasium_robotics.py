@@ -5,14 +5,16 @@ changes that a policy learned from D4RL's files (arXiv 2004.07219) would notice.
 
 =========  ====================================================================================================================
 AntMaze    D4RL's 29 numbers (qpos 15, qvel 14; no goal), its maze (x right, y down, the origin at the start), its ant
-           (30 Nm motors and 0.1 s per step, not 150 and 0.05), its start (at the origin, noise 0.1) and goals (drawn
+           (30 Nm motors and 0.1 s per step, not 150 and 0.05; legs that weigh 4 to 7 % less, see
+           :mod:`~lightning_pbrl.envs.d4rl_physics`), its start (at the origin, noise 0.1) and goals (drawn
            anew in each episode within 1.5 m of the goal cell's centre; reached within 0.5 m, which ends the episode)
 Adroit     D4RL's layout already; a dropped pen ends the episode, 100 steps of pen; door, hammer and relocate subtract 0.1 of
            the distance from palm to object, where version 1 of today's environments adds it
 Kitchen    D4RL's 60 numbers (9 robot and 21 object positions, 30 goal positions, zero where there is no goal), its 10 % noise
 =========  ====================================================================================================================
 
-Differences: MuJoCo itself is another version, so episodes are not D4RL's step for step, and were not compared with it.
+Differences: MuJoCo itself is another version, and episodes were not compared with D4RL's step for step. Adroit's inertias are
+stated in its files; those of the kitchen's kettle and microwave door are up to 0.3 % larger today, their masses the same.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lightning_pbrl.envs.base import Array, OverEnv, Simulator, check_horizon, need
+from lightning_pbrl.envs.d4rl_physics import restore_bodies
 from lightning_pbrl.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -88,6 +91,7 @@ class GymnasiumRobotics(Simulator):
     """
 
     packages = ("gymnasium-robotics", "gymnasium", "mujoco")
+    d4rl_physics = True
 
     def __init__(self, task: str, horizon: int | None = None) -> None:
         if task not in TASKS:
@@ -115,7 +119,8 @@ class GymnasiumRobotics(Simulator):
 
     def describe(self) -> dict[str, Any]:
         """Class name and settings."""
-        return {"simulator": "GymnasiumRobotics", "task": self.task, "horizon": self.horizon}
+        bodies = {"physics": "d4rl"} if "maze" in self.task else {}  # from the version on that restores them
+        return {"simulator": "GymnasiumRobotics", "task": self.task, "horizon": self.horizon, **bodies}
 
 
 class _Robot(OverEnv):
@@ -135,6 +140,7 @@ class _AntMaze(_Robot):
     def __init__(self, gymnasium: Any, task: _Task) -> None:
         rows = [[1 if cell == "#" else 0 if cell == "." else cell for cell in row] for row in task.detail]
         super().__init__(gymnasium, task, maze_map=rows[::-1])  # Gymnasium-Robotics' y points up
+        restore_bodies(self.model, self.env.tmp_xml_file_path)
         os.unlink(self.env.tmp_xml_file_path)
         self.ant = self.env.ant_env
         self.model.opt.timestep = 0.02

@@ -39,7 +39,7 @@ class Pixels(Simulator):
         self.simulator, self.pixels, self.view = simulator, size, view or simulator.view
         self.name = f"{simulator.name}-pixels"
         self.obs_dim, self.action_dim, self.horizon = size * size * 3, simulator.action_dim, simulator.horizon
-        self.d4rl_task = simulator.d4rl_task
+        self.d4rl_task, self.d4rl_physics = simulator.d4rl_task, simulator.d4rl_physics
         self.packages = simulator.packages  # type: ignore[misc]
 
     @property

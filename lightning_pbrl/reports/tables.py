@@ -123,7 +123,9 @@ def summary_table(run_paths: str | Path | Iterable[str | Path], metrics: Sequenc
     logged = [row.metric for row in rows if row.source == LAST]
     title = f"Last logged values of {', '.join(dict.fromkeys(logged))}" if len(logged) == len(rows) else "Final figures"
     wrapped = 2 if any("/" in row.metric for row in rows) else 1  # columns of long names
-    table = Table(title=f"{title} over seeds", caption="n seeds; IQM: interquartile mean, 95 % bootstrap interval")
+    scored = [row.stage for row in rows if row.metric.endswith("normalized_score")]
+    caption = f"n seeds; IQM: interquartile mean, 95 % bootstrap interval{score_note(run_paths, scored)}"
+    table = Table(title=f"{title} over seeds", caption=caption)
     for number, name in enumerate(("stage", "metric", "source", "n", "mean ± std", "IQM [95 % interval]")):
         table.add_column(name, justify="left" if number < 3 else "right", no_wrap=number >= wrapped, overflow="fold")
     for row in rows:
@@ -188,7 +190,8 @@ def print_comparison(
         raise UserError(f"No policy below {experiment} has been tested; fit its stages with then_test, or test them.")
     first, *others = [metric for metric in _HEADINGS if any(row.metric == metric for row in rows)]
     caption = "mean ± standard error over seeds; interval: bootstrap of the IQM (up to 3 seeds: of the mean)"
-    table = Table(title=title, caption=caption)
+    scored = [row.stage for row in rows if row.metric == "normalized_score"]
+    table = Table(title=title, caption=caption + score_note(experiment, scored))
     for name in ("policy", "seeds", _HEADINGS[first], "95 % interval", *(_HEADINGS[metric] for metric in others)):
         table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=name != "policy", overflow="fold")
     figures = {(row.stage, row.metric): row.summary for row in rows}
@@ -199,6 +202,26 @@ def print_comparison(
         table.add_row(stage, seeds, _with_error(main), interval, *map(_with_error, rest))
     (console or Console()).print(table)
     return rows
+
+
+def score_note(run_paths: str | Path | Iterable[str | Path], stages: Sequence[str]) -> str:
+    """What a caption says of the physics of D4RL scores; empty when no stage has one.
+
+    Args:
+        run_paths: run folders, or folders that hold some.
+        stages: those with a D4RL score, by the names that :func:`summary` gives them.
+    """
+    runs = [run for stage, members in group(find_runs(run_paths)).items() if stage in stages for run in members]
+    return physics_note([results for run in runs if (results := read_results(run.path))]) if runs else ""
+
+
+def physics_note(results: Sequence[Mapping[str, Any]]) -> str:
+    """The same from the results of the tested runs."""
+    if not results:
+        return "; physics of the D4RL score: in each run's config.yaml"
+    own = sum(bool(each.get("d4rl_physics")) for each in results)
+    share = "" if own == len(results) else f": {own} of {len(results)} tested runs (docs/d4rl.md)"
+    return f"; D4RL score in D4RL's physics{share}"
 
 
 def _with_error(s: Summary | None) -> str:

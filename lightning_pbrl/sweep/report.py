@@ -15,7 +15,7 @@ from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports.metrics import Run, is_run, read_metrics, read_results, run_at
 from lightning_pbrl.reports.statistics import mean, standard_deviation
-from lightning_pbrl.reports.tables import finals, number_text
+from lightning_pbrl.reports.tables import finals, number_text, physics_note
 from lightning_pbrl.sweep.naming import value_names
 from lightning_pbrl.sweep.spec import SweepSpec
 from lightning_pbrl.sweep.trials import Trial
@@ -125,6 +125,9 @@ def report_sweep(
         wanted = metric or ", ".join(METRICS)
         raise UserError(f"No run below {out} has a value of {wanted} yet, or no key varies; run the sweep first.")
     caption = f"final: tested, else last evaluations; best: highest mean of {WINDOW} neighbouring evaluations"
+    if name == "normalized_score":
+        folders = [job.folder for trial in trials for job in trial.jobs]
+        caption += physics_note([results for folder in folders if (results := read_results(folder))])
     table = Table(title=f"{name}: mean over all runs with a value", caption=caption)
     columns = ("stage", "key", "value", "runs", "final ± sd", "best")
     shown = columns if any(row.stage for row in rows) else columns[1:]

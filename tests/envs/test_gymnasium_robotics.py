@@ -31,7 +31,9 @@ def test_sizes_and_scores_are_known_without_the_package():
         "simulator": "GymnasiumRobotics",
         "task": "antmaze-umaze",
         "horizon": 700,
+        "physics": "d4rl",
     }
+    assert all(GymnasiumRobotics(task).d4rl_physics for task in TASKS)
 
 
 def test_mistakes(monkeypatch):
