@@ -34,7 +34,6 @@ import shutil
 import warnings
 from pathlib import Path
 
-import gymnasium
 import matplotlib.pyplot as plt
 import mujoco
 import numpy as np
@@ -57,7 +56,8 @@ pl.seed_everything(0)
 torch.set_num_threads(1)  # small networks are fastest on one core
 FOLDER = Path("runs/notebook_03")
 shutil.rmtree(FOLDER, ignore_errors=True)  # every execution starts anew
-hopper = gymnasium.make("Hopper-v5", terminate_when_unhealthy=False).unwrapped
+HOPPER = GymMuJoCo("Hopper-v5", physics="d4rl")  # the bodies and rewards of D4RL, from which the clips come
+hopper = GymMuJoCo("Hopper-v5", terminate_when_unhealthy=False, physics="d4rl").make().physics.env
 HEIGHT, ANGLE, SPEED, RISING = 0, 1, 5, 6  # entries of the hopper's observation
 
 
@@ -88,7 +88,7 @@ print("Answers of people." if given else "PREFERENCES_ROOT is not set: an INVENT
 
 def answers_of(who: str) -> PreferenceNPZDataModule:
     """The clips with the answers of one of the two; a fifth of the answers is held out."""
-    data = PreferenceNPZDataModule(str(path), GymMuJoCo("Hopper-v5"), answered_by=who, fold=0, eval_episodes=3, num_envs=3)
+    data = PreferenceNPZDataModule(str(path), HOPPER, answered_by=who, fold=0, eval_episodes=3, num_envs=3)
     data.setup("fit")
     return data
 

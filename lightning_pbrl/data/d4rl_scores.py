@@ -5,8 +5,8 @@
 Source: Fu et al., "D4RL: Datasets for Deep Data-Driven Reinforcement Learning", arXiv 2004.07219; the reference returns are
 those of ``d4rl/infos.py`` in github.com/Farama-Foundation/D4RL, the same for every quality and version of a task's data.
 
-Limits: the references were measured in D4RL's own environments (MuJoCo 2.0, Gym v2). Returns of today's environments go through
-the same formula, which gives a scale, not a comparison digit for digit: results name the versions they were made with.
+Limits: the references were measured in D4RL's own environments (MuJoCo 2.0, Gym v2). A score is comparable with papers' where
+the simulator has D4RL's physics (``Simulator.d4rl_physics``); returns of other bodies go through the same formula.
 """
 
 from __future__ import annotations
