@@ -157,6 +157,26 @@ def test_antmazes_ant_has_d4rls_legs():
     assert model.body_mass[model.body_mass > 0] == pytest.approx(MASSES["Ant-v5"], abs=5e-9)
 
 
+def test_rounding_is_told_from_other_bodies(tmp_path):
+    """Clips made here, kept in float32 as D4RL keeps them."""
+    from benchmarks.d4rl_physics import one_step_errors, rounding_bound
+
+    old, new = (simulator.make().physics.env for simulator in d4rl("Walker2d-v5"))
+    action = np.random.default_rng(0).uniform(-0.1, 0.1, (2, 1, 12, 6)).astype(np.float32).astype(float)
+    obs = np.zeros((2, 1, 12, 17))
+    for clip in range(2):
+        obs[clip, 0, 0] = old.reset(seed=clip)[0]
+        for step in range(11):
+            obs[clip, 0, step + 1] = old.step(action[clip, 0, step].astype(np.float32) + np.float32(1) - np.float32(1))[0]
+    obs = obs.astype(np.float32).astype(float)
+    action[1, 0, 5, 2] = 0.999  # of a clipped action nobody knows what it was
+    np.savez(tmp_path / "clips.npz", obs_1=obs[0], obs_2=obs[1], action_1=action[0], action_2=action[1])
+    found = one_step_errors(old, tmp_path / "clips.npz")
+    assert len(found.error) == 21
+    assert (found.error <= rounding_bound(old, found.state, found.action)).all() and found.error.max() < 1e-5
+    assert np.median(one_step_errors(new, tmp_path / "clips.npz").error) > 1e-2
+
+
 @pytest.mark.parametrize(
     ("env_id", "folder", "median", "most"), [("Hopper-v5", "hopper", 2e-7, 1.5e-6), ("Walker2d-v5", "walker2d", 5e-7, 2e-5)]
 )
