@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.envs.d4rl_physics import VERSION_2, restore_bodies
 from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
 from lightning_pbrl.envs.gymnasium_robotics import GymnasiumRobotics
@@ -149,6 +151,15 @@ def test_what_is_described_and_refused():
         GymMuJoCo("Ant-v5", physics="d4rl")
     with pytest.raises(UserError, match="There is no physics 'D4RL'; "):
         GymMuJoCo("Hopper-v5", physics="D4RL")
+
+
+def test_what_is_judged_by_d4rls_score_has_d4rls_physics():
+    data = Path(packaged_config("data/d4rl/hopper.yaml")).parents[1]
+    files = [file for folder in ("d4rl", "preferences") for file in (data / folder).glob("*.yaml")]
+    simulators = [yaml.safe_load(file.read_text())["data"]["init_args"]["simulator"] for file in files]
+    played = [each["init_args"] for each in simulators if each["class_path"] == "GymMuJoCo"]
+    assert len(played) == 8  # four tasks of D4RL's data, four sets of answers
+    assert all(GymMuJoCo(**settings).d4rl_physics for settings in played)
 
 
 def test_antmazes_ant_has_d4rls_legs():
