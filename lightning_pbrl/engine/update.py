@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -88,7 +89,7 @@ class UpdateEngine:
                     return compiled(rows)
                 except Exception as error:  # noqa: BLE001 - whatever the compiler stumbles over, eager gives the same numbers
                     self.compile = False
-                    reason = (str(error).strip() or repr(error)).splitlines()[0]
+                    reason = " ".join(str(error).split()) or repr(error)
                     warnings.warn(f"torch.compile failed, running eagerly: {reason}", stacklevel=2)
             return function(rows)
 
@@ -163,15 +164,8 @@ class UpdateEngine:
             The mean over the block of each loss and metric, (R,), on the device; nothing here waits for it.
         """
         self._attach()
-        if self.batched:
-            meters = self._run_batched(updates)
-        else:
-            columns = []
-            for replica, generator in enumerate(self.generators):
-                if self.flat.replicas > 1:
-                    self.flat.bind(replica)
-                columns.append(self._run_bound(updates, generator, before))
-            meters = {key: torch.stack([column[key] for column in columns]) for key in columns[0]}
+        with self._one_graph():
+            meters = self._run_batched(updates) if self.batched else self._run_looped(updates, before)
         self.updates += updates
         return meters
 
@@ -187,6 +181,19 @@ class UpdateEngine:
             pairs = zip(tree_leaves(together), tree_leaves(apart), strict=True)
             self._draws_singly = all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
         return self._draws_singly
+
+    def _one_graph(self) -> AbstractContextManager[Any]:
+        """Keep Dynamo from splitting our functions where DDP would exchange buckets: the engine averages gradients itself."""
+        several = self.compile and self.reduce is not None
+        return torch._dynamo.config.patch(optimize_ddp=False) if several else nullcontext()
+
+    def _run_looped(self, updates: int, before: Callable[[int], None] | None) -> dict[str, Tensor]:
+        columns = []
+        for replica, generator in enumerate(self.generators):
+            if self.flat.replicas > 1:
+                self.flat.bind(replica)
+            columns.append(self._run_bound(updates, generator, before))
+        return {key: torch.stack([column[key] for column in columns]) for key in columns[0]}
 
     def _run_bound(self, updates: int, generator: torch.Generator, before: Callable[[int], None] | None) -> dict[str, Tensor]:
         total: dict[str, Tensor] = {}

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
-from torchmetrics import Metric
+from torch import Tensor
 from torchmetrics.aggregation import CatMetric
-from torchmetrics.classification import BinaryAccuracy, BinaryCalibrationError
-from torchmetrics.regression import PearsonCorrCoef, SpearmanCorrCoef
+from torchmetrics.functional.classification import binary_accuracy, binary_calibration_error
+from torchmetrics.functional.regression import pearson_corrcoef, spearman_corrcoef
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_pbrl.data.d4rl_scores import normalized_score
 from lightning_pbrl.data.feedback import Judgement, Query
+from lightning_pbrl.finite import check_finite
+
+
+LOWER_LR = "training has diverged, so lower model.init_args.lr and start again"
+COLUMNS = 6
+"""Numbers that are kept of a held-out pair."""
 
 
 class EpisodeEvaluation(pl.LightningModule):
@@ -90,50 +95,57 @@ class EpisodeEvaluation(pl.LightningModule):
         self.log_dict({**row, "step": float(self.trainer.global_step)}, batch_size=1)
 
 
-class PairMetrics(nn.Module):
-    """How well predicted returns agree with the judgement of held-out pairs.
+class PairMetrics:
+    """How well predicted returns agree with the judgement of held-out pairs, over all ranks.
 
     ``pref/accuracy`` and ``pref/calibration_error`` of P(second preferred), the mean over members, on the decisive labels;
     ``pref/return_pearson`` and ``pref/return_spearman`` of predicted with true returns, where these are known.
+
+    What is kept of a pair is one row of numbers, and the ranks exchange their rows in one call, as many as each has. A metric is
+    then computed from all rows on every rank, so that it is that of one process, whoever had the decisive pairs.
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.accuracy, self.calibration, self.pearson = BinaryAccuracy(), BinaryCalibrationError(), PearsonCorrCoef()
-        with warnings.catch_warnings():  # "will save all targets in a buffer": some thousand held-out pairs fit
-            warnings.simplefilter("ignore")
-            self.spearman = SpearmanCorrCoef()
+        self.rows: list[Tensor] = []
 
     def update(self, predicted: Tensor, judgement: Judgement) -> None:
-        """Take in some pairs: ``predicted`` returns per member, (E, B, 2), float32."""
-        decisive, known = judgement.decisive, ~judgement.true_returns.isnan()
-        if decisive.any():
-            probability = torch.sigmoid(predicted[..., 1] - predicted[..., 0]).mean(0)[decisive]
-            label = judgement.label[decisive].long()
-            self.accuracy.update(probability, label)
-            self.calibration.update(probability, label)
-        if known.any():
-            mean, true = predicted.mean(0)[known], judgement.true_returns[known]
-            self.pearson.update(mean, true)
-            self.spearman.update(mean, true)
+        """Take in some pairs: ``predicted`` returns per member, (E, B, 2), float32.
+
+        Raises:
+            UserError: when a predicted return, or a true one, is not finite.
+        """
+        check_finite(predicted.movedim(0, 1), "The predicted return of a held-out pair", LOWER_LR, "pair")
+        true = judgement.true_returns.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)  # NaN says that it is not known
+        check_finite(true, "The true return of a held-out pair", "repair the rewards of the data", "pair")
+        probability = torch.sigmoid(predicted[..., 1] - predicted[..., 0]).mean(0).unsqueeze(1)
+        columns = probability, judgement.label.unsqueeze(1), predicted.mean(0), judgement.true_returns
+        self.rows.append(torch.cat([column.to(predicted) for column in columns], dim=1))
 
     def compute(self, everything: Judgement) -> dict[str, Tensor]:
         """The metrics over all ranks by key, without those that say nothing; then starts anew.
 
         Args:
-            everything: the judgement of all held-out pairs: what it lacks (labels, true returns) is not measured. Every
-                rank has to reach the same decision, whichever pairs were its own.
+            everything: the judgement of all held-out pairs, which tells the device.
         """
-        true = everything.true_returns
-        metrics: dict[str, Metric] = {}
-        if everything.decisive.any():
-            metrics |= {"pref/accuracy": self.accuracy, "pref/calibration_error": self.calibration}
-        if len(true[~true.isnan()].unique()) > 1:
-            metrics |= {"pref/return_pearson": self.pearson, "pref/return_spearman": self.spearman}
-        row = {key: metric.compute() for key, metric in metrics.items()}
-        for metric in (self.accuracy, self.calibration, self.pearson, self.spearman):
-            metric.reset()
-        return {key: value for key, value in row.items() if not value.isnan()}
+        own = torch.cat([everything.true_returns.new_zeros(0, COLUMNS, dtype=torch.float32), *self.rows])
+        self.rows = []
+        rows = torch.cat(gather_all_tensors(own)) if torch.distributed.is_initialized() else own
+        return agreement(rows)
+
+
+def agreement(rows: Tensor) -> dict[str, Tensor]:
+    """Metrics by key, of P(second preferred), label, two predicted and two true returns of each pair: (n, 6), float32."""
+    probability, label = rows[:, 0], rows[:, 1]
+    decisive, known = (label == 0) | (label == 1), ~rows[:, 4:].isnan()
+    found: dict[str, Tensor] = {}
+    if decisive.any():
+        answers = probability[decisive], label[decisive].long()
+        found = {"pref/accuracy": binary_accuracy(*answers), "pref/calibration_error": binary_calibration_error(*answers)}
+    predicted, true = rows[:, 2:4][known].double(), rows[:, 4:][known].double()
+    if len(true.unique()) > 1 and len(predicted.unique()) > 1:  # a constant correlates with nothing
+        found["pref/return_pearson"] = pearson_corrcoef(predicted, true).float()
+        found["pref/return_spearman"] = spearman_corrcoef(predicted, true).float()
+    return {key: value for key, value in found.items() if not value.isnan()}
 
 
 class PairEvaluation(pl.LightningModule, ABC):

@@ -253,7 +253,7 @@ class PreferencePolicy(OfflinePolicy, ABC):
         if data.held_out_labels is None:
             return
         judgement = data.judgement(torch.arange(min(len(data.held_out_labels), HELD_OUT_PAIRS)))
-        metrics, found = PairMetrics().to(self.device), []
+        metrics, found = PairMetrics(), []
         for replica in range(self.replicas):
             self.use_replica(replica)
             metrics.update(self.returns(judgement.query).float(), judgement)

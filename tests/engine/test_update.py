@@ -288,7 +288,7 @@ def test_compile_failure_runs_eagerly_with_one_warning(monkeypatch: pytest.Monke
         engine = UpdateEngine(fallen, program, [stream(0, "sampler")], compile=True)
         meters = engine.run(2)
         engine.run(2)
-    assert [str(w.message) for w in caught] == ["torch.compile failed, running eagerly: no C++ compiler"]
+    assert [str(w.message) for w in caught] == ["torch.compile failed, running eagerly: no C++ compiler second line"]
     assert not engine.compile and set(meters) == set(expected)
     assert equal(values(eager), values(fallen))
 
@@ -324,3 +324,23 @@ def test_auto_compiles_long_cpu_runs_only(monkeypatch: pytest.MonkeyPatch) -> No
     assert not engine(1_000).compile and engine(100_000).compile
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert not engine(100_000).compile
+
+
+def test_compiled_functions_stay_whole_under_ddp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dynamo's optimiser of DDP would split them at gradient buckets, and a graph that must be whole then fails to compile."""
+    seen: list[object] = []
+
+    def watching(function: Callable[[Any], Any], **options: object) -> Callable[[Any], Any]:
+        def call(rows: Any) -> Any:
+            seen.append(torch._dynamo.config.optimize_ddp)
+            return function(rows)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", watching)
+    usual = torch._dynamo.config.optimize_ddp
+    for reduce in (lambda flat: None, None):
+        learner = Learner()
+        UpdateEngine(learner, learner.program(), [stream(0, "x")], compile=True, reduce=reduce).run(2)
+        assert torch._dynamo.config.optimize_ddp == usual
+    assert usual and seen == [False, False, usual, usual]
