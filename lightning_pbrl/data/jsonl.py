@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+
 from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.data.feedback import Kind, Status
 from lightning_pbrl.errors import UserError
@@ -64,6 +66,33 @@ def contradiction(row: Mapping[str, Any]) -> str | None:
     if kind == "rating" and status == Status.EQUAL:
         return "is a rating with status equal: only pairs can be equal"
     return None
+
+
+def conflict(old: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
+    """How a record contradicts the stored one of its name, as the tail of a sentence; None when it does not.
+
+    An answer to a pending question is none, nor is the same answer again (as after a crash), nor asking again.
+    """
+    if any(old[part] != row[part] for part in ("kind", "length", "start_0", "start_1")):
+        return "was asked about other segments: answer the stored question, or start a new run name"
+    if Status.PENDING in (old["status"], row["status"]):
+        return None
+    if old["status"] == row["status"] and _float32(old["value"]) == _float32(row["value"]):
+        return None
+    return (
+        f"has the answer {_told(old)} of {old['answered_by']} and is now answered {_told(row)} by {row['answered_by']}: leave the "
+        "second answer out, or export the labels, correct them there and import them into a new store"
+    )
+
+
+def _float32(value: float | None) -> float | None:
+    """A value as learners read it."""
+    return None if value is None else float(np.float32(value))
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    """An answer: its value, or the status where there is none."""
+    return Status(row["status"]).name.lower() if row["value"] is None else f"{row['value']:g}"
 
 
 def write(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:

@@ -96,7 +96,7 @@ class LabelStore:
     ) -> None:
         """Store a batch of questions and their answers, on disk when this returns, or leave the store as it was.
 
-        A question that is there already keeps what it has, except that a pending one takes an answer.
+        A pending question takes an answer. The same answer again changes nothing, nor does asking again.
 
         Args:
             key: of the first question; the others follow with number + 1, number + 2 ...
@@ -109,8 +109,8 @@ class LabelStore:
             clips: content of the segments, kept with the questions where the data may forget them.
 
         Raises:
-            UserError: for an answer that contradicts its status, for an answer to another question than the one
-                pending, and when the database cannot take the batch (a full disk, for instance).
+            UserError: for an answer that contradicts its status, for another question under a name that is taken, for a second
+                answer that differs from the stored one, and when the database cannot take the batch (a full disk, for instance).
         """
         shared = {
             "strategy": dict(strategy),
@@ -152,7 +152,8 @@ class LabelStore:
             How many questions were new.
 
         Raises:
-            UserError: for a line that is not a full, consistent record (its number is told), or of another data set.
+            UserError: for a line that is not a full, consistent record (its number is told), or of another data set; for an
+                answer to a question that has another one.
         """
         rows = jsonl.read(path, self.fingerprint)
         with self._writing() as db:
@@ -170,7 +171,11 @@ class LabelStore:
         return len(rows)
 
     def _merge(self, db: sa.Connection, rows: list[dict[str, Any]], blobs: list[bytes]) -> int:
-        """Insert what is new and answer what is pending; returns the number of new rows."""
+        """Insert what is new and answer what is pending; returns the number of new rows.
+
+        Raises:
+            UserError: for a row that contradicts what is stored; the transaction is then undone.
+        """
         known: dict[tuple[str, int, int], sa.RowMapping] = {}
         for run, round_ in {(row["run"], row["round"]) for row in rows}:
             numbers = [row["number"] for row in rows if (row["run"], row["round"]) == (run, round_)]
@@ -187,13 +192,15 @@ class LabelStore:
             db.execute(CLIPS.insert(), contents)
         for row in rows:
             old = known.get(_name(row))
-            if old is None or old["status"] != Status.PENDING or row["status"] == Status.PENDING:
+            if old is None:
                 continue
-            if any(old[part] != row[part] for part in ("kind", "length", "start_0", "start_1")):
+            problem = jsonl.conflict(old, row)
+            if problem:
                 raise UserError(
-                    f"Question {row['number']} of run {row['run']!r} in {self.name} was asked about other segments: "
-                    "answer the stored question, or start a new run name."
+                    f"Question {row['number']} of run {row['run']!r} in {self.name} {problem}; nothing of this batch was stored."
                 )
+            if old["status"] != Status.PENDING or row["status"] == Status.PENDING:
+                continue
             same = sa.and_(*(QUESTIONS.c[part] == row[part] for part in ("run", "round", "number")))
             taken = {part: row[part] for part in ("value", "status", "teacher", "time", "answered_by")}
             db.execute(QUESTIONS.update().where(same, QUESTIONS.c.status == Status.PENDING).values(taken))

@@ -110,16 +110,16 @@ def test_an_empty_store(store: LabelStore):
 
 
 def test_the_same_key_is_the_same_row(store: LabelStore):
+    """A batch that is put again, as after a crash, changes nothing, and what is new in it is stored."""
     filled(store)
-    store.put(
-        AskKey("run", 0, 0), pairs((90, 91), (92, 93), (94, 95)), answer(1, 1, 1), **WHO
-    )  # a replay proposes others
-    assert store.count == 5
-    assert store.stored("run", 0)[1].start.tolist() == [[1, 2], [3, 4], [5, 6]]
-    assert store.stored("run", 0)[2].status.tolist() == [Status.ANSWERED, Status.EQUAL, Status.SKIPPED]
-    store.put(AskKey("run", 0, 2), pairs((5, 6), (20, 21)), answer(1, 0), **WHO)  # one stored, one new
+    before = store.stored("run", 0)
+    same = Answer(torch.tensor([NAN, 0.0]), torch.tensor([Status.SKIPPED, Status.ANSWERED]))
+    store.put(AskKey("run", 0, 2), pairs((5, 6), (20, 21)), same, **WHO)  # one stored, one new
+    store.put(AskKey("run", 0, 0), pairs((1, 2), (3, 4)), pending(2), **WHO)  # asked again
     assert store.stored("run", 0)[0].tolist() == [0, 1, 2, 3]
     assert store.count == 6
+    for was, now in zip(before[2], store.stored("run", 0)[2], strict=True):
+        assert torch.equal(was.nan_to_num(), now[:3].nan_to_num())
 
 
 def test_a_pending_question_takes_one_answer(store: LabelStore):
@@ -130,9 +130,38 @@ def test_a_pending_question_takes_one_answer(store: LabelStore):
     assert store.spent() == 2
     late = Answer(torch.tensor([0.0, NAN]), torch.tensor([Status.ANSWERED, Status.PENDING]))
     store.put(key, query, late, **{**WHO, "answered_by": "Ada"})
-    store.put(key, query, answer(1, 1), **{**WHO, "answered_by": "Bob"})  # too late for the first
+    store.put(AskKey("run", 0, 1), pairs((3, 4)), answer(1), **{**WHO, "answered_by": "Bob"})
     assert store.stored("run", 0)[2].value.tolist() == [0, 1]
     assert store.count == 2
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        (answer(1, 1), "is now answered 1 by Bob"),
+        (Answer(torch.tensor([0.5, 1.0]), torch.tensor([Status.EQUAL, Status.ANSWERED])), "is now answered 0.5 by Bob"),
+        (Answer(torch.tensor([NAN, 1.0]), torch.tensor([Status.SKIPPED, Status.ANSWERED])), "is now answered skipped by Bob"),
+    ],
+)
+def test_a_second_answer_that_differs_is_refused(store: LabelStore, tmp_path: Path, second: Answer, told: str):
+    """By put and by an import alike, and the answer to the other question of the batch is not stored either."""
+    store.put(AskKey("run", 0, 0), pairs((1, 2)), answer(0), **{**WHO, "answered_by": "Ada"})
+    other = LabelStore(tmp_path / "other.db", "data-a")
+    other.put(AskKey("run", 0, 0), pairs((1, 2), (3, 4)), second, **{**WHO, "answered_by": "Bob"})
+    other.export_jsonl(tmp_path / "bob.jsonl")
+    sentence = (
+        f"Question 0 of run 'run' in {store.name} has the answer 0 of Ada and {told}: leave the second answer out, or export the "
+        "labels, correct them there and import them into a new store; nothing of this batch was stored."
+    )
+    for again in (
+        lambda: store.put(AskKey("run", 0, 0), pairs((1, 2), (3, 4)), second, **{**WHO, "answered_by": "Bob"}),
+        lambda: store.import_jsonl(tmp_path / "bob.jsonl"),
+    ):
+        with pytest.raises(UserError) as caught:
+            again()
+        assert str(caught.value) == sentence
+    assert store.stored("run", 0)[2].value.tolist() == [0]
+    assert store.count == 1
 
 
 def test_an_answer_to_another_question_is_refused_as_a_whole(store: LabelStore):
@@ -141,6 +170,9 @@ def test_an_answer_to_another_question_is_refused_as_a_whole(store: LabelStore):
         store.put(AskKey("run", 0, 0), pairs((1, 3), (4, 5)), answer(1, 1), **WHO)
     assert store.count == 1
     assert store.stored("run", 0)[2].status.tolist() == [Status.PENDING]
+    store.put(AskKey("run", 0, 0), pairs((1, 2)), answer(1), **WHO)
+    with pytest.raises(UserError, match="was asked about other segments"):  # of an answered question as well
+        store.put(AskKey("run", 0, 0), pairs((1, 3)), answer(1), **WHO)
 
 
 def test_ratings_beside_pairs_and_several_lengths(store: LabelStore):
