@@ -18,7 +18,7 @@ from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Asked, Method
-from lightning_pbrl.queries.base import QueryStrategy
+from lightning_pbrl.queries.base import QueryStrategy, take
 from lightning_pbrl.queries.mixed import uniformly
 from lightning_pbrl.queries.uniform import UniformQuery
 from lightning_pbrl.rng import question_keys, stream
@@ -304,6 +304,7 @@ class AskTeacher(pl.Callback):
         if trainer.is_global_zero:
             message = self._round(trainer.current_epoch, pl_module)
         labels, ratings, asked, rates = trainer.strategy.broadcast(message)
+        pl_module.answers_from = "" if self.store is None else self.store.name
         pl_module.labels, pl_module.ratings, pl_module.asked = Labels(*labels), Labels(*ratings), Asked(*asked)
         pl_module.log_dict({**rates, "step": float(trainer.global_step)}, on_epoch=True, on_step=False, batch_size=1)
 
@@ -326,7 +327,8 @@ class AskTeacher(pl.Callback):
         dry = quota > 0 and total == before
         last = self.rounds is not None and number >= self.first_round + self.every * (self.rounds - 1)
         ratings = sum(kind == "rating" for kind in self.store.kinds(self.run, number).values())
-        counts = (given + total, total - before, max(self.budget - total, 0), ratings, dry or last)
+        pending = sum(int((found.status == Status.PENDING).sum()) for found in labels.values()) if self.budget else 0
+        counts = (given + total, total - before, max(self.budget - total, 0), ratings, dry or last, pending)
         return tuple(labels["pair"]), tuple(labels["rating"]), counts, rates
 
     @torch.no_grad()
@@ -399,7 +401,6 @@ class AskTeacher(pl.Callback):
         assert self.teacher is not None and self.store is not None  # noqa: S101
         numbers, stored_query, stored = self.store.stored(first.run, first.round, query.kind)
         have = (numbers >= first.number) & (numbers < first.number + len(query))  # batches are committed whole, in order
-        count = int((stored.status[have] != Status.PENDING).cumprod(0).sum())  # up to the first that is still open
         if have.any() and stored_query.length != query.length:
             raise UserError(
                 f"The label store {self.store.name} holds questions of run {first.run!r} about segments of "
@@ -411,22 +412,25 @@ class AskTeacher(pl.Callback):
         start = torch.cat([stored_query.start[have], source.keep(new, first.number + there).start])
         query = Query(query.kind, source.placed(start, first.number), query.length)
         clips = source.clips(query)
-        answer = Answer(stored.value[have][:count], stored.status[have][:count])
-        if count < len(query):
-            rest = Query(query.kind, query.start[count:], query.length)
-            keys = question_keys(method.seed, first.number + count, len(rest))
-            fresh = self.teacher.answer(rest, type(clips)(*(part[count:] for part in clips)), keys)
+        value = torch.cat([stored.value[have], torch.full((len(new),), torch.nan)])
+        status = torch.cat([stored.status[have], torch.full((len(new),), int(Status.PENDING))])
+        unanswered = (status == Status.PENDING).nonzero().squeeze(1)
+        if len(unanswered):
+            keys = question_keys(method.seed, first.number, len(query))[unanswered]
+            asked = take(query, unanswered)
+            fresh = self.teacher.answer(asked, type(clips)(*(part[unanswered] for part in clips)), keys)
+            value[unanswered], status[unanswered] = fresh.value.to(value), fresh.status.to(status)
+            begin = int(unanswered[0])  # answers between, which the store has, are put again unchanged
             self.store.put(
-                AskKey(first.run, first.round, first.number + count),
-                Query(query.kind, start[count:], query.length),  # a pending question keeps the name it was stored with
-                fresh,
+                AskKey(first.run, first.round, first.number + begin),
+                Query(query.kind, start[begin:], query.length),  # a pending question keeps the name it was stored with
+                Answer(value[begin:], status[begin:]),
                 **self._record(first.round),
                 seed=method.seed,
                 answered_by=type(self.teacher).__name__,
-                clips=source.content(rest),
+                clips=source.content(Query(query.kind, query.start[begin:], query.length)),
             )
-            answer = Answer(torch.cat([answer.value, fresh.value]), torch.cat([answer.status, fresh.status]))
-        return query.start, *answer, clips.reward
+        return query.start, value, status, clips.reward
 
 
 def round_stats(session: int, source: Transitions, pool: SegmentPool, rng: torch.Generator) -> RoundStats:

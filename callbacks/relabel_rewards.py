@@ -6,11 +6,14 @@ from typing import Literal
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from lightning_pbrl.data.relabel import control_reward
 from lightning_pbrl.data.reward_scaling import rescale
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.finite import check_finite
+from lightning_pbrl.methods.answers import check_learned
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.loading import load_method
 
@@ -52,11 +55,32 @@ class RelabelRewards(pl.Callback):
                 raise UserError(f"relabel.reward is {self.reward!r}: give a .ckpt file, or one of {', '.join(CONTROLS)}.")
             model = self.reward if isinstance(self.reward, Method) else load_method(self.reward)
             _check_sizes(model, source)
+            check_learned(model, "relabel.reward")
             with torch.no_grad():
                 values = model.to(source.device).eval().relabel(source)
+            _check_values(type(model).__name__, source.drawable_part(values))
         if self.normalize:
             values = rescale(values, source, "min_max" if self.normalize is True else self.normalize, self.horizon)
+        check_finite(
+            source.drawable_part(values),
+            f"The reward of relabel.reward scaled by relabel.normalize={self.normalize}",
+            "its values are too far apart for float32, so train the reward with a bounded output or a smaller lr",
+        )
         source.write("learned_reward", values + self.bonus)
+
+
+def _check_values(model: str, values: Tensor) -> None:
+    """Refuse rewards from which nothing can be learned: NaN, infinite, or the same everywhere."""
+    check_finite(
+        values,
+        f"The reward that relabel.reward, a {model}, predicts",
+        "its training has diverged, so train it again with a smaller lr",
+    )
+    if len(values) > 1 and values.min() == values.max():
+        raise UserError(
+            f"relabel.reward, a {model}, predicts the same reward, {float(values[0]):.6g}, for all {len(values)} rows, so a policy "
+            "could learn nothing from it: train it on more answers, or use relabel.reward=zero for a control."
+        )
 
 
 def _check_sizes(model: Method, source: Transitions) -> None:

@@ -202,7 +202,7 @@ class LabelStore:
             if old["status"] != Status.PENDING or row["status"] == Status.PENDING:
                 continue
             same = sa.and_(*(QUESTIONS.c[part] == row[part] for part in ("run", "round", "number")))
-            taken = {part: row[part] for part in ("value", "status", "teacher", "time", "answered_by")}
+            taken = {part: row[part] for part in ("value", "status", "time", "answered_by")}  # who was asked stays
             db.execute(QUESTIONS.update().where(same, QUESTIONS.c.status == Status.PENDING).values(taken))
         return len(new)
 

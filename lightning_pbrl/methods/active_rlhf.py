@@ -31,10 +31,6 @@ class UnifiedFeedback(PreferenceReward, ABC):
     reward_class: ClassVar[type[RewardModel]] = UnifiedReward
     reward_defaults: ClassVar[Mapping[str, Any]] = {}
 
-    def plan(self, round_number: int) -> list[Phase]:
-        self.reward_model.ratings = self.ratings
-        return super().plan(round_number)
-
     @property
     def bins(self) -> int:
         """Levels of the ratings."""

@@ -6,6 +6,7 @@ An author writes four things: ``build`` (the networks), ``programs`` (losses, gr
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -22,6 +23,7 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods import author_checks as checks
 from lightning_pbrl.methods import lightning_glue as glue
 from lightning_pbrl.methods.acting import Acting
+from lightning_pbrl.methods.answers import Answers, Asked
 from lightning_pbrl.methods.evaluation import EpisodeEvaluation
 from lightning_pbrl.methods.lightning_glue import plain
 from lightning_pbrl.methods.settings import check_settings
@@ -31,24 +33,6 @@ Spec = dict[str, Any]
 Metrics = Mapping[str, float]
 Metered = Mapping[str, Tensor]
 """Means over a block by loss or metric, one per replica."""
-
-
-class Asked(NamedTuple):
-    """What ``AskTeacher`` has done so far.
-
-    Attributes:
-        total: answers that came with the data and questions asked in the run.
-        this_round: questions asked at this round's start.
-        remaining: budget left.
-        ratings: of those of this round that are ratings; the others are pairs.
-        over: whether no later round asks although budget is left: there was nothing to ask about, or the rounds are over.
-    """
-
-    total: int = 0
-    this_round: int = 0
-    remaining: int = 0
-    ratings: int = 0
-    over: bool = False
 
 
 class Phase(NamedTuple):
@@ -81,7 +65,7 @@ class Phase(NamedTuple):
         return self.updates or int(self.env_steps)
 
 
-class Method(Acting, EpisodeEvaluation):
+class Method(Acting, Answers, EpisodeEvaluation):
     """A learner: programs (how to update) and a plan (when).
 
     Args:
@@ -134,7 +118,7 @@ class Method(Acting, EpisodeEvaluation):
         self.spec, self.seed = dict(spec), int(seed)
         self.block, self.compile_updates, self.replicas, self.layout = block, compile, replicas, layout
         self.labels, self.ratings, self.asked = Labels.empty(), Labels.empty(clips=1), Asked()
-        self.round_done, self.finished, self.updates_loaded = False, False, 0
+        self.round_done, self.finished, self.waiting, self.updates_loaded = False, False, False, 0
         self.__dict__.update(engines={}, _restored=None, _built=False, _results={})
         self._phases: list[Phase] = []
         self._in_phase = self._phase_began = 0
@@ -248,6 +232,7 @@ class Method(Acting, EpisodeEvaluation):
         self.source.to(self.device)
         self._check_needs()
         if self._restored is None:
+            self.learned_from = None
             self.on_data()
         self._start_engines()
 
@@ -321,6 +306,7 @@ class Method(Acting, EpisodeEvaluation):
         glue.save_this_round_too(self.trainer)
         memory.give_back(self.device)
         self._phases, self._in_phase, self.round_done = list(self.plan(number)), 0, False
+        self.check_answers()
         self.round_updates = sum(phase.updates for phase in self._phases)
 
     @property
@@ -395,9 +381,22 @@ class Method(Acting, EpisodeEvaluation):
         return {key: float(self.trainer.strategy.reduce(value.mean(), reduce_op="mean")) for key, value in meters.items()}
 
     def on_train_epoch_end(self) -> None:
-        self.finished = self.is_finished()
-        if self.finished:
+        done = self.is_finished()
+        if done and "labels" in self.needs and not self.learned_from:
+            raise self.nothing_learned()
+        self.waiting = done and self.left_waiting
+        self.finished = done and not self.waiting  # a fit that waits goes on from its checkpoint
+        if done:
             self.trainer.should_stop = True
+
+    def on_train_end(self) -> None:
+        if self.waiting:
+            raise self.unanswered()
+        if self.finished and self.asked.pending:
+            warnings.warn(
+                f"{self.asked.pending} questions were never answered: {type(self).__name__} has learned from the others.",
+                stacklevel=2,
+            )
 
     def predict_step(self, index: Tensor) -> dict[str, Tensor]:
         """Learned reward and action for the rows ``index`` of the data, whichever of the two this method learns."""
@@ -435,6 +434,7 @@ class Method(Acting, EpisodeEvaluation):
             "finished": self.finished,
             "updates": self.trainer.global_step,
             "asked": list(self.asked),
+            "learned_from": self.learned_from,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -444,4 +444,5 @@ class Method(Acting, EpisodeEvaluation):
             raise UserError(f"The checkpoint was written by {found}, not by {type(self).__name__}; name the method that made it.")
         self.__dict__["_restored"] = saved
         self.updates_loaded, self.asked = saved["updates"], Asked(*saved["asked"])
+        self.learned_from = saved.get("learned_from")  # older checkpoints do not tell
         self.engines.clear()  # they hold what was trained before; a fit starts its own

@@ -153,6 +153,7 @@ class PairEvaluation(pl.LightningModule, ABC):
 
     validates_on: ClassVar[Literal["episodes", "pairs"]] = "pairs"
     pair_metrics: PairMetrics
+    learned_from: int | None
 
     def build_metrics(self) -> None:
         """Called by ``build``."""
@@ -164,7 +165,7 @@ class PairEvaluation(pl.LightningModule, ABC):
 
     def validation_step(self, numbers: Any, batch_idx: int) -> None:
         """Compare predictions about held-out pairs with their labels and true returns (read here, for evaluation only)."""
-        if len(numbers):
+        if len(numbers) and self.learned_from != 0:  # initial weights are not judged
             judgement = self.trainer.datamodule.judgement(numbers)  # type: ignore[attr-defined]
             self.pair_metrics.update(self.returns(judgement.query).float(), judgement)
 

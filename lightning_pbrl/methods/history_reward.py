@@ -115,11 +115,19 @@ class HistoryReward(RewardModel):
         tile = h.tile if self.device.type == "cpu" else None
         return {"reward": Program(groups, [self.losses], self.sample_passes, self.gather_pairs, tile=tile, ragged=True)}
 
+    def training_pairs(self) -> Labels:
+        """All answers that say something about order, but those that are held out."""
+        held_out = self.hparams.best == "held_out"
+        return self.labels.take(~self.judging()).preferences() if held_out else super().training_pairs()
+
+    def judging(self) -> Tensor:
+        """Which answers choose the best weights, (N,), bool; by position, so that a judge stays one in later rounds."""
+        every = self.hparams.held_out_every
+        return torch.arange(len(self.labels)) % every == every - 1
+
     def plan(self, round_number: int) -> list[Phase]:
-        best, every = self.hparams.best, self.hparams.held_out_every
-        judging = torch.arange(len(self.labels)) % every == every - 1  # by position: a judge stays one in later rounds
-        self.judges = self.labels.take(judging & (best != "last")).preferences().to(self.device)
-        pairs = self.labels.take(~judging).preferences() if best == "held_out" else self.training_pairs()
+        self.judges = self.labels.take(self.judging() & (self.hparams.best != "last")).preferences().to(self.device)
+        pairs = self.training_pairs()
         self.__dict__.update(best_loss=math.inf, best_weights=None)
         if len(pairs):
             self.trained_length.fill_(pairs.length)

@@ -74,4 +74,5 @@ def load_method(path: str | Path, replica: int = 0, device: str = "cpu") -> Meth
     for engine in saved["engines"].values():
         method.load_state_dict(engine["flat"]["weights"][replica], strict=False)
     method.use_replica(replica)  # a planner's numbers are a replica's own
+    method.learned_from = saved.get("learned_from")
     return method.to(device).eval().requires_grad_(False)

@@ -143,10 +143,7 @@ class PreferencePolicy(OfflinePolicy, ABC):
         self.pairs = labels.preferences().to("cpu")
         self.__dict__["_passes"] = {}
         if not len(self.pairs):
-            raise UserError(
-                f"None of the {len(labels)} answers compares two segments, and {type(self).__name__} learns from such answers "
-                "alone: raise ask.per_round, or use a teacher who skips less."
-            )
+            raise self.nothing_learned(labels)
         if not self.fewest_steps <= self.steps <= self.pairs.length:
             raise UserError(
                 f"{type(self).__name__} reads windows of {self.steps} steps and segments have {self.pairs.length}: set "

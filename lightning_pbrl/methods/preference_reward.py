@@ -77,10 +77,14 @@ class PreferenceReward(OnlinePolicy, ABC):
 
     def plan(self, round_number: int) -> list[Phase]:
         plan = super().plan(round_number)
-        if round_number == 0 or not (self.asked.this_round or round_number == 1):
+        late = self.learned_from is not None and self.usable() != self.learned_from  # answers to questions of rounds before
+        if round_number == 0 or not (self.asked.this_round or round_number == 1 or late):
             return plan
-        self.reward_model.labels = self.labels
         return [*self.reward_model.plan(round_number), *self.after_fit(), *plan]
+
+    def usable(self) -> int:
+        self.reward_model.labels, self.reward_model.ratings = self.labels, self.ratings
+        return int(self.reward_model.usable())
 
     def after_fit(self) -> list[Phase]:
         """What follows a fit before the policy goes on; a learner that keeps old rows relabels them."""

@@ -21,6 +21,7 @@ class RewardModel(PairEvaluation, Method, ABC):
     """
 
     needs = frozenset({"labels"})
+    waits = True
 
     def build(self) -> None:
         self.build_metrics()
@@ -30,6 +31,9 @@ class RewardModel(PairEvaluation, Method, ABC):
     def training_pairs(self) -> Labels:
         """What this round trains on: all answers that say something about order."""
         return self.labels.preferences()
+
+    def usable(self) -> int:
+        return len(self.training_pairs())
 
     def begin_fit(self, pairs: Labels) -> int:
         """Train on ``pairs`` from the next update on; returns the updates of one pass over them."""

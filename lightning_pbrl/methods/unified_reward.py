@@ -180,6 +180,9 @@ class UnifiedReward(RewardPosterior, RewardModel):
             held.append(labels.take(keep & out))
         return (train[0], train[1]), (held[0].to(self.device), held[1].to(self.device))
 
+    def usable(self) -> int:
+        return sum(len(labels) for labels in self.split()[0])
+
     def _check_classes(self, ratings: Tensor) -> None:
         if len(ratings) and not (ratings.frac().eq(0) & (ratings >= 0) & (ratings < self.bins)).all():
             raise UserError(

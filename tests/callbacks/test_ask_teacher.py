@@ -301,8 +301,7 @@ def test_skipped_answers_cost_budget_and_are_not_trained_on(tmp_path: Path) -> N
 def test_a_first_round_that_is_skipped_wholly(tmp_path: Path) -> None:
     method = fit(tmp_path, AskTeacher(SkippingTeacher((0,)), budget=20, per_round=10))
     assert method.trainer.current_epoch == 2 and len(method.pairs) == 10
-    untaught = fit(tmp_path / "all", AskTeacher(SkippingTeacher((0, 1)), budget=20, per_round=10))
-    assert untaught.trainer.global_step == 0 and untaught.asked.total == 20 and untaught.finished
+    assert sum("pref/accuracy" in row for row in read_csv(tmp_path)) == 1  # initial weights are not judged
 
 
 # Mistakes of users --------------------------------------------------------------------------------

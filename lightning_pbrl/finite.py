@@ -1,0 +1,43 @@
+"""NaN and infinity, refused with what is not finite, where, and the cure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_pbrl.errors import UserError
+
+
+def check_finite(values: Tensor, what: str, cure: str, item: str = "row") -> None:
+    """Refuse NaN and infinity anywhere in ``values``, (n, ...); one look on the device where all is well.
+
+    Args:
+        values: numbers, one ``item`` per entry of the first axis.
+        what: the sentence's subject.
+        cure: the sentence's end, without a full stop.
+        item: what an entry is called.
+
+    Raises:
+        UserError: telling how many items are not finite and which is the first.
+    """
+    finite = torch.isfinite(values)
+    if finite.all():
+        return
+    bad = ~finite.reshape(len(finite), -1).all(1)
+    raise UserError(
+        f"{what} is NaN or infinite in {int(bad.sum())} of {len(bad)} {item}s, the first is {item} {int(bad.int().argmax())}: {cure}."
+    )
+
+
+def all_finite(tree: Any) -> bool:
+    """Whether every floating-point number in nested dicts, lists and tuples of tensors is finite."""
+    if isinstance(tree, dict):
+        return all(all_finite(part) for part in tree.values())
+    if isinstance(tree, list | tuple):
+        return all(all_finite(part) for part in tree)
+    if torch.is_tensor(tree):
+        return not tree.is_floating_point() or bool(torch.isfinite(tree).all())
+    return not isinstance(tree, float) or math.isfinite(tree)
