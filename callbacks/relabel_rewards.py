@@ -78,8 +78,8 @@ def _check_values(model: str, values: Tensor) -> None:
     )
     if len(values) > 1 and values.min() == values.max():
         raise UserError(
-            f"relabel.reward, a {model}, predicts the same reward, {float(values[0]):.6g}, for all {len(values)} rows, so a policy "
-            "could learn nothing from it: train it on more answers, or use relabel.reward=zero for a control."
+            f"relabel.reward, a {model}, predicts the same reward, {float(values[0]):.6g}, for all {len(values)} rows, so a "
+            "policy could learn nothing from it: train it on more answers, or use relabel.reward=zero for a control."
         )
 
 

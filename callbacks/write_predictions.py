@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.finite import check_finite
 from lightning_pbrl.methods.base import Method
 
 
@@ -44,6 +45,11 @@ class WritePredictions(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        for key, value in outputs.items():
+            if value.is_floating_point():
+                name = type(pl_module).__name__
+                cure = f"predict from data without such rows, or with a {name} whose training has not diverged"
+                check_finite(value, f"What {name} predicts as {key} for the rows from {int(outputs['row'][0])} on", cure)
         self._outputs.append({key: value.detach().cpu() for key, value in outputs.items()})
 
     def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]

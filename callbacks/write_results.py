@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytorch_lightning as pl
 
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.envs.collect import versions
+from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
 
 
@@ -22,6 +24,12 @@ class WriteResults(pl.Callback):
             return
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key != "step"}
         metrics = {key: value for key, value in metrics.items() if key.split("/")[0] in ("test", "pref", "embedding")}
+        lost = [key for key, value in metrics.items() if not math.isfinite(value)]
+        if lost:
+            raise UserError(
+                f"{type(pl_module).__name__} was tested and {lost[0]} is {metrics[lost[0]]}, so no results.json is written: look "
+                "for what is not finite in the episodes or predictions, or log the metric only where it is defined."
+            )
         if len(pl_module.labels):  # over all rounds, the first included
             skipped = (pl_module.labels.status == Status.SKIPPED).double().mean()
             metrics["teacher/clear_ratio"] = 1.0 - float(skipped)

@@ -27,9 +27,8 @@ def check_finite(values: Tensor, what: str, cure: str, item: str = "row") -> Non
     if finite.all():
         return
     bad = ~finite.reshape(len(finite), -1).all(1)
-    raise UserError(
-        f"{what} is NaN or infinite in {int(bad.sum())} of {len(bad)} {item}s, the first is {item} {int(bad.int().argmax())}: {cure}."
-    )
+    count, first = int(bad.sum()), int(bad.int().argmax())
+    raise UserError(f"{what} is NaN or infinite in {count} of {len(bad)} {item}s, the first is {item} {first}: {cure}.")
 
 
 def all_finite(tree: Any) -> bool:

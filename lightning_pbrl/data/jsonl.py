@@ -80,8 +80,8 @@ def conflict(old: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
     if old["status"] == row["status"] and _float32(old["value"]) == _float32(row["value"]):
         return None
     return (
-        f"has the answer {_told(old)} of {old['answered_by']} and is now answered {_told(row)} by {row['answered_by']}: leave the "
-        "second answer out, or export the labels, correct them there and import them into a new store"
+        f"has the answer {_told(old)} of {old['answered_by']} and is now answered {_told(row)} by {row['answered_by']}: leave "
+        "the second answer out, or export the labels, correct them there and import them into a new store"
     )
 
 

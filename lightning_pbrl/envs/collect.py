@@ -23,6 +23,7 @@ from lightning_pbrl.data import archive
 from lightning_pbrl.data.transitions import PER_EPISODE, Transitions
 from lightning_pbrl.envs.base import Array, Simulator
 from lightning_pbrl.envs.behaviour import Behaviour, shares
+from lightning_pbrl.envs.finite import LARGEST, check_step
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.rng import derive
 
@@ -193,6 +194,7 @@ def _episodes(
         actor = mixture[behaviour].begin(simulator, rng)
         seen, info = env.reset(seed=reset_seed)
         seen = state(seen, info)
+        check_step(simulator.name, reset_seed, 0, seen)
         over, solved = False, 0.0
         while not over:
             obs[at], action[at] = seen, actor.act(info)
@@ -200,9 +202,10 @@ def _episodes(
             has_success |= "success" in info
             solved += info.get("success", 0.0)
             truncated = truncated or (stop_after_success is not None and solved >= stop_after_success)
-            scalars[at] = reward, terminated, truncated, info.get("success", 0.0)
+            scalars[at] = np.clip(reward, -LARGEST, LARGEST), terminated, truncated, info.get("success", 0.0)
             at += 1
             next_obs[at - 1] = seen = state(seen, info)
+            check_step(simulator.name, reset_seed, at - offsets[-1], next_obs[at - 1], float(reward))
             over = terminated or truncated
         offsets.append(at)
         behaviours.append(behaviour)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.replay import Replay
+from lightning_pbrl.envs.finite import LARGEST, check_step
 from lightning_pbrl.envs.rollout import VectorEnvs
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.rng import derive, stream
@@ -60,6 +61,9 @@ class Collector:
         Args:
             act: observations (n, O), float32, on the replay's device, valid during the call only, -> actions (n, A) in [-1, 1],
                 beyond which they are clipped; None acts uniformly at random.
+
+        Raises:
+            UserError: for an observation or reward that is not finite, naming the episode's seed and the step; nothing is stored.
         """
         if not self._running:
             self._open()
@@ -72,6 +76,9 @@ class Collector:
         for i, env in enumerate(self._running):
             after[i], self._reward[i], self._terminated[i], self._truncated[i], info = env.step(action[i])
             self._success[i] = info.get("success", np.nan)
+        if not (np.isfinite(after).all() and (np.abs(self._reward) <= LARGEST).all()):  # before the replay has them
+            for i, done in enumerate(replay.open_steps):
+                check_step(self.envs.simulator.name, self._reset_seed(i), done + 1, after[i], float(self._reward[i]))
         known = None if np.isnan(self._success).all() else self._success
         replay.append(obs, action, after, self._reward, self._terminated, self._truncated, known)
         self._obs, self._next = after, obs
@@ -82,7 +89,14 @@ class Collector:
 
     def _reset(self, i: int) -> Any:
         """Begin the present episode of environment ``i``; its first observation."""
-        return self._running[i].reset(seed=derive(self.seed, "episode", i, self.episode[i]) % 2**31)[0]
+        seed = self._reset_seed(i)
+        obs = self._running[i].reset(seed=seed)[0]
+        check_step(self.envs.simulator.name, seed, 0, obs)
+        return obs
+
+    def _reset_seed(self, i: int) -> int:
+        """The seed of the present episode of environment ``i``."""
+        return derive(self.seed, "episode", i, self.episode[i]) % 2**31
 
     def _open(self) -> None:
         """Build the environments and bring each to where its open episode stands."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.envs.base import Array, Simulator
+from lightning_pbrl.envs.finite import check_step
 from lightning_pbrl.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,6 +90,9 @@ def rollout(
         seeds: reset seeds; may be empty.
         device: where ``act`` wants its observations.
         on_step: called with the episode's place in ``seeds`` and its environment after each reset and step.
+
+    Raises:
+        UserError: for an observation or reward that is not finite, naming the episode's seed and the step.
     """
     if isinstance(envs, Simulator):
         envs = VectorEnvs(envs)
@@ -107,6 +111,7 @@ def rollout(
         episode_of[slot] = episode = next(waiting, None)
         if episode is not None:
             obs[slot] = envs[slot].reset(seed=int(seeds[episode]))[0]
+            check_step(envs.simulator.name, int(seeds[episode]), 0, obs[slot])
             if on_step is not None:
                 on_step(episode, envs[slot])
 
@@ -120,6 +125,7 @@ def rollout(
             obs[slot], reward, terminated, truncated, info = envs[slot].step(actions[slot])
             returns[episode] += float(reward)
             length[episode] += 1
+            check_step(envs.simulator.name, int(seeds[episode]), int(length[episode]), obs[slot], float(reward))
             if "success" in info:
                 success[episode] = np.fmax(success[episode], info["success"])
             if on_step is not None:

@@ -35,6 +35,10 @@ class Acting(pl.LightningModule):
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
         """Actions in [-1, 1] for raw observations: (B, O) -> (B, A)."""
 
+    @abstractmethod
+    def finite_actions(self, act: Callable[[Tensor], Tensor], when: Callable[[], str]) -> Callable[[Tensor], Tensor]:
+        """``act`` that stops where it gives an action that is not finite."""
+
     @property
     def collector(self) -> Any:
         """What steps the environments and fills the replay (:class:`~lightning_pbrl.envs.collector.Collector`), or None."""
@@ -67,8 +71,9 @@ class Acting(pl.LightningModule):
     def collect(self, until: int, random: bool) -> None:
         """Step all environments, by uniform actions or by :meth:`behave`, until ``env_steps`` is at least ``until``."""
         collector = self.collector
+        behave = self.finite_actions(self.behave, lambda: f"at env step {self.env_steps + 1}")
         while collector.env_steps < until:
-            collector.step(None if random else self.behave)
+            collector.step(None if random else behave)
             self.on_env_step()
 
     def acting(self, began: int, done: int, per_update: float, random: bool) -> Callable[[int], None]:

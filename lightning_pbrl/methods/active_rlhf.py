@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Kind, Query
-from lightning_pbrl.methods.base import Phase, Spec
+from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.ppo import PPO
 from lightning_pbrl.methods.preference_reward import PreferenceReward
 from lightning_pbrl.methods.reward_model import RewardModel

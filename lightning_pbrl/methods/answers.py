@@ -104,8 +104,8 @@ class Answers(pl.LightningModule):
         where = f" in the label store {self.answers_from}" if self.answers_from else ""
         others = f"has learned from {self.learned_from} others" if self.learned_from else "has nothing else to learn from"
         return UserError(
-            f"{self.asked.pending} of {count} questions{where} have not been answered yet, and {name} {others}: answer them, then "
-            "the same command with --resume goes on."
+            f"{self.asked.pending} of {count} questions{where} have not been answered yet, and {name} {others}: answer them, "
+            "then the same command with --resume goes on."
         )
 
 

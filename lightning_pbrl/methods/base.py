@@ -24,6 +24,7 @@ from lightning_pbrl.methods import author_checks as checks
 from lightning_pbrl.methods import lightning_glue as glue
 from lightning_pbrl.methods.acting import Acting
 from lightning_pbrl.methods.answers import Answers, Asked
+from lightning_pbrl.methods.diverged import Diverging, check_saved
 from lightning_pbrl.methods.evaluation import EpisodeEvaluation
 from lightning_pbrl.methods.lightning_glue import plain
 from lightning_pbrl.methods.settings import check_settings
@@ -65,7 +66,7 @@ class Phase(NamedTuple):
         return self.updates or int(self.env_steps)
 
 
-class Method(Acting, Answers, EpisodeEvaluation):
+class Method(Diverging, Acting, Answers, EpisodeEvaluation):
     """A learner: programs (how to update) and a plan (when).
 
     Args:
@@ -231,6 +232,8 @@ class Method(Acting, Answers, EpisodeEvaluation):
             )
         self.source.to(self.device)
         self._check_needs()
+        if not self.source.forgets:
+            self.check_columns()
         if self._restored is None:
             self.learned_from = None
             self.on_data()
@@ -244,13 +247,11 @@ class Method(Acting, Answers, EpisodeEvaluation):
             raise UserError(f"{name} acts while it learns and {data} has logged data only: use a config of conf/data/online.")
         if "examples" in self.needs and getattr(self.trainer.datamodule, "examples", None) is None:  # type: ignore[attr-defined]
             raise UserError(f"{name} learns from examples of success and {data} brings none: wrap it in ExamplesDataModule.")
-        if "learned_reward" in self.needs:
-            rewards = self.source.drawable_part(self.source.column("learned_reward"))
-            if not torch.isfinite(rewards).all():
-                raise UserError(
-                    f"{name} learns from a reward and the data have none yet: set relabel.reward to a reward model's "
-                    "checkpoint, or to true, zero, random or negated for a control."
-                )
+        if "learned_reward" in self.needs and self.source.drawable_part(self.source.column("learned_reward")).isnan().all():
+            raise UserError(
+                f"{name} learns from a reward and the data have none yet: set relabel.reward to a reward model's "
+                "checkpoint, or to true, zero, random or negated for a control."
+            )
 
     def _start_engines(self) -> None:
         reduce = glue.gradient_reducer(self.trainer)
@@ -329,6 +330,7 @@ class Method(Acting, Answers, EpisodeEvaluation):
                 phase.start()
         if not self._phases:
             self.round_done = True
+            self.check_weights()
             return
         phase = self._phases[0]
         checks.check_phase(self, phase)
@@ -357,6 +359,7 @@ class Method(Acting, Answers, EpisodeEvaluation):
         meters = engine.run(updates, before=act)
         if self.replicas > 1 and buffers != checks.buffer_versions(self):
             raise checks.no_replicas(self, "its updates change a buffer")
+        self.check_losses(str(phase.program), meters, updates)
         self._in_phase += updates
         glue.advance_global_step(self.trainer, updates)
         return meters
@@ -424,6 +427,7 @@ class Method(Acting, Answers, EpisodeEvaluation):
     # Checkpoints: tensors and plain types only -------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.check_weights()
         self.use_replica(0)
         checkpoint["state_dict"] = {key: value.clone() for key, value in self.state_dict().items()}
         checkpoint["hyper_parameters"] = plain(self.hparams)
@@ -443,6 +447,7 @@ class Method(Acting, Answers, EpisodeEvaluation):
             found = "another program" if saved is None else saved["method"]
             raise UserError(f"The checkpoint was written by {found}, not by {type(self).__name__}; name the method that made it.")
         self.__dict__["_restored"] = saved
+        check_saved(checkpoint, "The checkpoint")
         self.updates_loaded, self.asked = saved["updates"], Asked(*saved["asked"])
         self.learned_from = saved.get("learned_from")  # older checkpoints do not tell
         self.engines.clear()  # they hold what was trained before; a fit starts its own

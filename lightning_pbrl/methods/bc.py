@@ -15,6 +15,7 @@ from torch import Tensor
 from lightning_pbrl.data.transitions import unpack
 from lightning_pbrl.engine import Group, Program
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.finite import check_finite
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.offline_policy import OfflinePolicy, fetch, flat_pictures
 from lightning_pbrl.nn import GaussianActor, SquashedGaussianActor
@@ -87,11 +88,12 @@ class BC(OfflinePolicy):
         """
         rows = self.source.drawable_rows(torch.arange(self.source.drawable_count))
         reward, episode = self.source.column("learned_reward")[rows], self.source.episodes.of(rows).to(rows.device)
-        if not torch.isfinite(reward).all():
+        if reward.isnan().all():
             raise UserError(
                 f"BC with top={self.hparams.top:g} ranks episodes by their reward and the data have none yet: set relabel.reward "
                 "to true, or to a reward model's checkpoint."
             )
+        check_finite(reward, "The reward by which BC ranks episodes", "repair it, or relabel with another reward")
         found, place = episode.unique(return_inverse=True)
         returns = torch.zeros(len(found), dtype=torch.float64, device=rows.device).index_add_(0, place, reward.double())
         kept = torch.zeros(len(found), dtype=torch.bool, device=rows.device)

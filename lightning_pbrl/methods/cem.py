@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.finite import check_finite
 from lightning_pbrl.rng import stream
 
 Score = Callable[[Tensor], Tensor]
@@ -67,6 +68,7 @@ class CEM:
             noise = torch.randn(self.candidates, action_dim, generator=rng).to(device)
             action = (mean + noise @ root.mT).clamp(-1.0, 1.0)  # (B, n, A)
             scores = torch.cat([score(part) for part in action.split(max(self.chunk // states, 1), dim=1)], dim=1)
+            check_finite(scores, "What the planner's critic says of actions", "it has diverged, so lower its lr", "state")
             if iteration + 1 < self.iterations:
                 which = scores.topk(self.elites, dim=1).indices.unsqueeze(-1).expand(-1, -1, action_dim)
                 elites = action.gather(1, which)

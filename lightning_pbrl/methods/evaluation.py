@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
@@ -17,7 +17,6 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from lightning_pbrl.data.d4rl_scores import normalized_score
 from lightning_pbrl.data.feedback import Judgement, Query
 from lightning_pbrl.finite import check_finite
-
 
 LOWER_LR = "training has diverged, so lower model.init_args.lr and start again"
 COLUMNS = 6
@@ -33,6 +32,10 @@ class EpisodeEvaluation(pl.LightningModule):
     @abstractmethod
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
         """Actions in [-1, 1] for raw observations: (B, O) -> (B, A)."""
+
+    @abstractmethod
+    def finite_actions(self, act: Callable[[Tensor], Tensor], when: Callable[[], str]) -> Callable[[Tensor], Tensor]:
+        """``act`` that stops where it gives an action that is not finite."""
 
     @abstractmethod
     def use_replica(self, replica: int) -> None:
@@ -56,7 +59,9 @@ class EpisodeEvaluation(pl.LightningModule):
             self.use_replica(replica)
             if not len(seeds):
                 continue
-            rollouts = self.trainer.datamodule.rollout(self.act, seeds)  # type: ignore[attr-defined]
+            act = self.finite_actions(self.act, lambda: "in evaluation")
+            rollouts = self.trainer.datamodule.rollout(act, seeds)  # type: ignore[attr-defined]
+            check_finite(rollouts.episode_return, "The return of an evaluation episode", "repair the environment", "episode")
             self._episodes(f"return/{replica}").update(rollouts.episode_return.float().to(self.device))
             self._episodes(f"success/{replica}").update(rollouts.success.float().to(self.device))
         self.use_replica(0)

@@ -7,6 +7,7 @@ internals stands here, guarded by ``tests/methods/test_lightning_glue.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -111,6 +112,18 @@ def gradient_reducer(trainer: pl.Trainer) -> Callable[[Tensor], None] | None:
         flat.div_(trainer.world_size)
 
     return reduce
+
+
+def on_all_ranks(trainer: pl.Trainer, fine: bool) -> bool:
+    """Whether ``fine`` holds on every rank, told to every rank."""
+    return fine if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(fine)
+
+
+def last_checkpoint(trainer: pl.Trainer) -> str | None:
+    """The checkpoint that a fit has saved last, or was resumed from; None where there is none."""
+    savers = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    paths = [*(callback._last_checkpoint_saved for callback in savers), trainer.ckpt_path]
+    return next((str(path) for path in paths if path and Path(path).is_file()), None)
 
 
 def plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ import torch
 
 from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.methods.base import Method, plain
+from lightning_pbrl.methods.diverged import check_saved
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -53,6 +54,7 @@ def load_method(path: str | Path, replica: int = 0, device: str = "cpu") -> Meth
 
     registry.import_all()
     checkpoint = read_checkpoint(path)
+    check_saved(checkpoint, f"The checkpoint {path}")
     saved = checkpoint["lightning_pbrl"]
     name = saved["method"]
     if name not in Method.registry:

@@ -16,8 +16,9 @@ from torch import Tensor
 from lightning_pbrl.data.feedback import Kind, Labels, Query
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.finite import check_finite
 from lightning_pbrl.losses.information import bald, margin, mixture_bald, pair_probability, predictive_entropy, spread
-from lightning_pbrl.queries.base import QueryStrategy, Scorer, check_large_batch, take
+from lightning_pbrl.queries.base import UNSCORED, QueryStrategy, Scorer, check_large_batch, take
 from lightning_pbrl.queries.uniform import distinct
 from lightning_pbrl.rng import stream
 
@@ -102,6 +103,7 @@ class BALDQuery(QueryStrategy):
             score = torch.rand(len(query), generator=rng, dtype=torch.float64)
         else:
             score = torch.cat([self.score(part, model).cpu() for part in _chunks(query)])
+            check_finite(score, *UNSCORED)
         asked = steps_of(model, labels)
         fresh = torch.cat([~shows(model, part, asked).cpu() for part in _chunks(query)])
         return Considered(query, score.double() / self.cost, fresh)

@@ -17,6 +17,7 @@ from lightning_pbrl.data.feedback import Answer, Kind, Labels, Query
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.describe import Described
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.finite import check_finite
 
 
 class Scorer(Protocol):
@@ -99,6 +100,10 @@ class QueryStrategy(Described, ABC):
         return {}
 
 
+UNSCORED = ("The score of a candidate question", "the model that scores them has diverged, so lower its lr", "candidate")
+"""What is said of scores that are not finite."""
+
+
 def draw_candidates(pool: SegmentPool, n: int, large_batch: int, rng: torch.Generator) -> Query:
     """``large_batch`` candidates for each of the ``n`` pairs wanted, drawn uniformly: n * large_batch pairs."""
     return pool.pairs(n * large_batch, rng)
@@ -110,7 +115,12 @@ def take(query: Query, index: Tensor) -> Query:
 
 
 def best(score: Tensor, n: int) -> Tensor:
-    """Indices of the ``n`` largest scores, best first, (min(n, B),); of equal scores the earlier one comes first."""
+    """Indices of the ``n`` largest scores, best first, (min(n, B),); of equal scores the earlier one comes first.
+
+    Raises:
+        UserError: for a score that is not finite, which no order has a place for.
+    """
+    check_finite(score, *UNSCORED)
     return score.argsort(descending=True, stable=True)[:n]
 
 

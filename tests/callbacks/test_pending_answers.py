@@ -105,7 +105,7 @@ def test_answers_between_unanswered_ones_are_kept(tmp_path: Path) -> None:
     for number in (0, 4, 7):
         answer(store_of(tmp_path), range(number, number + 1))
     second = Postponing()
-    with pytest.raises(UserError, match="7 of 10 questions .* RewardEnsemble has learned from 3 others"):
+    with pytest.raises(UserError, match=r"7 of 10 questions .* RewardEnsemble has learned from 3 others"):
         fit(tmp_path, second, budget=10)
     open_ones = [number for number in range(10) if number not in (0, 4, 7)]
     assert second.keys == question_keys(0, 0, 10)[open_ones].tolist()

@@ -1,0 +1,124 @@
+"""The part of a method that stops when numbers are no longer finite, before they reach a checkpoint or a result.
+
+Losses are looked at once a block, weights and moments once a round and before every checkpoint, actions whenever they are taken.
+The error says what is not finite, since when, and which checkpoint is left; where the data are to blame it names their column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.finite import all_finite, check_finite
+from lightning_pbrl.methods import lightning_glue as glue
+
+Policy = Callable[[Tensor], Tensor]
+BLAMED = "the data are at fault and not the training, so repair these rows or leave their episodes out"
+READ = ("obs", "action", "next_obs", "terminated", "truncated")
+"""Columns of the data that learners read beside the learned reward."""
+
+
+class Diverging(pl.LightningModule):
+    """What every method does about NaN and infinity; :class:`~lightning_pbrl.methods.base.Method` is one of these."""
+
+    source: Any
+    engines: Any
+    needs: ClassVar[frozenset[str]]
+
+    def check_losses(self, program: str, meters: Mapping[str, Tensor], updates: int) -> None:
+        """Stop when a loss of the block of ``updates`` updates that has just run is not finite; on all ranks, or on none.
+
+        A metric beside the losses may be NaN where it is not defined.
+
+        Raises:
+            UserError: naming the losses, and the data's column that explains them.
+        """
+        losses = {key: value for key, value in meters.items() if key in self.engines[program].program.groups}
+        fine = not losses or bool(torch.isfinite(torch.stack(list(losses.values()))).all())
+        if glue.on_all_ranks(self.trainer, fine):
+            return
+        bad = [key for key, value in losses.items() if not torch.isfinite(value).all()] or ["another rank"]
+        self.check_columns()
+        done = self.engines[program].updates
+        since = f"in the updates {done - updates + 1} to {done} of {program!r}"
+        raise self.diverged(f"the loss of {', '.join(bad)} became NaN or infinite {since}")
+
+    def check_weights(self) -> None:
+        """Stop when a weight, a moment of an optimiser or a statistic is not finite.
+
+        Raises:
+            UserError: naming the first of them.
+        """
+        for program, engine in self.engines.items():
+            for part, values in _numbers(engine.flat):
+                if not all_finite(values):
+                    self.check_columns()
+                    raise self.diverged(f"{part} of {program!r} became NaN or infinite by update {engine.updates}")
+        for name, value in self.named_buffers():
+            if value.is_floating_point() and value.isnan().any():  # infinity is at home in masks
+                raise self.diverged(f"the statistic {name} became NaN")
+
+    def check_columns(self) -> None:
+        """Blame the data where they are to blame.
+
+        Raises:
+            UserError: naming the first column with a number that is not finite.
+        """
+        source, names = self.source, READ
+        if source.forgets or "learned_reward" in self.needs:  # NaN in data that nothing has relabelled
+            names = (*READ, "learned_reward")
+        for name in names:
+            values = source.column(name)
+            values = source.drawable_part(values) if source.forgets or name == "learned_reward" else values
+            check_finite(values, f"Column {name!r} of the data", BLAMED)
+        known = source.reward.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)  # NaN says that it is not known
+        check_finite(source.drawable_part(known), "The true reward of the data", BLAMED)
+
+    def finite_actions(self, act: Policy, when: Callable[[], str]) -> Policy:
+        """``act`` that stops where it gives an action that is not finite; ``when`` ends the sentence's first part."""
+
+        def checked(obs: Tensor) -> Tensor:
+            actions = act(obs).cpu()
+            if not torch.isfinite(actions).all():
+                raise self.diverged(f"the policy's action is NaN or infinite {when()}, where all observations are finite")
+            return actions
+
+        return checked
+
+    def diverged(self, what: str) -> UserError:
+        """The error of a training that is lost: what is not finite and since when, the round, what is left, the cure."""
+        trainer = self._trainer
+        round_number = f" (round {trainer.current_epoch})" if trainer is not None and trainer.training else ""
+        left = None if trainer is None else glue.last_checkpoint(trainer)
+        kept = f"; {left} of an earlier round is kept" if left else ""
+        return UserError(
+            f"{type(self).__name__} has diverged: {what}{round_number}: lower model.init_args.lr, or look for values of the data "
+            f"that are far from the others{kept}."
+        )
+
+
+def _numbers(flat: Any) -> Iterator[tuple[str, Any]]:
+    """The weights of every group and target, and what every optimiser remembers, each with its name."""
+    for key, rows in flat.storage.items():
+        yield f"a weight of {key!r}", rows
+    for optimizers in flat.optimizers:
+        for group, optimizer in optimizers.items():
+            yield f"a moment in the optimiser of {group!r}", list(optimizer.state.values())
+
+
+def check_saved(checkpoint: Mapping[str, Any], what: str) -> None:
+    """Refuse a checkpoint whose weights are lost.
+
+    Raises:
+        UserError: beginning with ``what``, and naming a weight.
+    """
+    replicas = [weights for engine in checkpoint["lightning_pbrl"]["engines"].values() for weights in engine["flat"]["weights"]]
+    bad = [name for weights in replicas for name, value in weights.items() if not all_finite(value)]
+    bad += [name for name, value in checkpoint["state_dict"].items() if value.is_floating_point() and value.isnan().any()]
+    if bad:
+        raise UserError(f"{what} has NaN or infinity in {bad[0]}, so its training has diverged: use an earlier one.")
