@@ -35,6 +35,16 @@ class AnsweredToy(ToyData):
         return super().load()
 
 
+class OneSided(ToyData):
+    """Nine held-out answers, of which the second rank's share (every second one) are ties: nothing there is decisive."""
+
+    def load(self) -> Transitions:
+        data = super().load()
+        query = data.pool(self.segment_length).pairs(9, torch.Generator().manual_seed(0))
+        self.held_out_labels = labels_of(data, query, equal=torch.arange(9) % 2 == 1)
+        return data
+
+
 def labelled(count: int = 40, length: int = 6, seed: int = 0) -> tuple[Transitions, Labels]:
     """The synthetic data with some terminal rows, and pairs labelled by true return; every fifth answer is "equal"."""
     data = synthetic_transitions(seed=seed)

@@ -15,11 +15,14 @@ from toys import SPEC, ToyData, assert_same, callbacks_for, data_for, make_train
 
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
+from lightning_pbrl.data.feedback import Answer, Clips, Query, Status
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.loading import load_method
+from lightning_pbrl.methods.preference_policy import PreferencePolicy
 from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
 from lightning_pbrl.registry import classes
+from lightning_pbrl.teachers.base import Teacher
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),  # a resumed run
@@ -109,6 +112,43 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return done[name]
 
     return get
+
+
+class Undecided(Teacher):
+    """Can compare nothing and rate nothing."""
+
+    kinds = frozenset({"pair", "rating"})
+
+    def answer(self, query: Query, clips: Clips, keys: torch.Tensor) -> Answer:
+        return Answer(torch.full((len(query),), math.nan), torch.full((len(query),), int(Status.SKIPPED)))
+
+
+LEARN_FROM_ANSWERS = [n for n, cls in METHODS.items() if "labels" in cls.needs and "env" not in cls.needs]
+
+
+@pytest.mark.parametrize("name", [*LEARN_FROM_ANSWERS, "PEBBLE", "ActiveRLHF"])  # the others that act are one of these two
+def test_nothing_is_learned_from_no_answer(name: str, tmp_path: Path) -> None:
+    """Whoever learns from answers is refused when none of them can be used, and what was saved before pays no policy."""
+    method = small(name)
+    trainer = make_trainer(tmp_path, callbacks_for(type(method), teacher=Undecided()))
+    with pytest.raises(UserError) as caught:
+        trainer.fit(method, data_for(type(method)))
+    count, rates = len(method.labels) + len(method.ratings), "rating" in method.kinds
+    assert count in ((10,) if issubclass(type(method), PreferencePolicy) else (20, 30))
+    pairs, ratings = (f"{len(found)} {kind}skipped" for found, kind in ((method.labels, ""), (method.ratings, "ratings ")))
+    both = " or rates one" if rates else ""
+    assert str(caught.value) == (
+        f"None of the {count} answers compares two segments{both}, and {name} learns from such answers alone "
+        f"({', '.join([pairs, ratings] if rates else [pairs])}): raise ask.per_round, or use a teacher who skips less."
+    )
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    if type(method).reward is not Method.reward and last.exists():
+        with pytest.raises(UserError) as caught:
+            make_trainer(tmp_path / "policy", [RelabelRewards(str(last))]).fit(small("IQL"), ToyData())
+        assert str(caught.value) == (
+            f"relabel.reward is a {name} that has not learned from a single answer, so its reward is that of initial weights: go "
+            "on with its fit until it has, or give another reward model."
+        )
 
 
 def updates_of(method: Method) -> int:

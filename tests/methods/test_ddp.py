@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from scripts.two_ranks import OneSided
+from preference_toys import OneSided
 from toys import ToyData, assert_same, make_trainer, read_csv
 
 from lightning_pbrl.data.store import LabelStore

@@ -11,23 +11,11 @@ from pytorch_lightning.strategies import DDPStrategy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from preference_toys import labels_of
-from toys import SPEC, ToyData, callbacks_for, make_trainer
-
-from lightning_pbrl.data.transitions import Transitions
+from preference_toys import OneSided
+from toys import SPEC, callbacks_for, make_trainer
 
 from lightning_pbrl.methods.iql import IQL
 from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
-
-
-class OneSided(ToyData):
-    """Nine held-out answers, of which the second rank's share (every second one) are ties: nothing there is decisive."""
-
-    def load(self) -> Transitions:
-        data = super().load()
-        query = data.pool(self.segment_length).pairs(9, torch.Generator().manual_seed(0))
-        self.held_out_labels = labels_of(data, query, equal=torch.arange(9) % 2 == 1)
-        return data
 
 
 def main(folder: Path) -> None:
