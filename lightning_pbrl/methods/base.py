@@ -235,7 +235,7 @@ class Method(Diverging, Acting, Answers, EpisodeEvaluation):
         if not self.source.forgets:
             self.check_columns()
         if self._restored is None:
-            self.learned_from = None
+            self.learned_from, self.waiting = None, False
             self.on_data()
         self._start_engines()
 

@@ -19,6 +19,7 @@ from lightning_pbrl.methods import lightning_glue as glue
 
 Policy = Callable[[Tensor], Tensor]
 BLAMED = "the data are at fault and not the training, so repair these rows or leave their episodes out"
+PAID = "the reward model that pays these rows has diverged, so lower its lr (model.init_args.reward_model)"
 READ = ("obs", "action", "next_obs", "terminated", "truncated")
 """Columns of the data that learners read beside the learned reward."""
 
@@ -75,7 +76,8 @@ class Diverging(pl.LightningModule):
         for name in names:
             values = source.column(name)
             values = source.drawable_part(values) if source.forgets or name == "learned_reward" else values
-            check_finite(values, f"Column {name!r} of the data", BLAMED)
+            cure = PAID if source.forgets and name == "learned_reward" else BLAMED
+            check_finite(values, f"Column {name!r} of the data", cure)
         known = source.reward.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)  # NaN says that it is not known
         check_finite(source.drawable_part(known), "The true reward of the data", BLAMED)
 

@@ -77,7 +77,7 @@ class PreferenceReward(OnlinePolicy, ABC):
 
     def plan(self, round_number: int) -> list[Phase]:
         plan = super().plan(round_number)
-        late = self.learned_from is not None and self.usable() != self.learned_from  # answers to questions of rounds before
+        late = self.usable() != (self.learned_from or 0)  # answers to questions of rounds before
         if round_number == 0 or not (self.asked.this_round or round_number == 1 or late):
             return plan
         return [*self.reward_model.plan(round_number), *self.after_fit(), *plan]
