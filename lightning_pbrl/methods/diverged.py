@@ -21,7 +21,7 @@ Policy = Callable[[Tensor], Tensor]
 BLAMED = "the data are at fault and not the training, so repair these rows or leave their episodes out"
 PAID = "the reward model that pays these rows has diverged, so lower its lr (model.init_args.reward_model)"
 READ = ("obs", "action", "next_obs", "terminated", "truncated")
-"""Columns of the data that learners read beside the learned reward."""
+"""Columns of a replay that learners read beside the learned reward."""
 
 
 class Diverging(pl.LightningModule):
@@ -70,14 +70,13 @@ class Diverging(pl.LightningModule):
         Raises:
             UserError: naming the first column with a number that is not finite.
         """
-        source, names = self.source, READ
-        if source.forgets or "learned_reward" in self.needs:  # NaN in data that nothing has relabelled
-            names = (*READ, "learned_reward")
+        source = self.source
+        names = READ if source.forgets else ()  # logged data have been checked when they were loaded
+        if source.forgets or "learned_reward" in self.needs:  # else it is NaN where nothing has relabelled
+            names = (*names, "learned_reward")
         for name in names:
-            values = source.column(name)
-            values = source.drawable_part(values) if source.forgets or name == "learned_reward" else values
             cure = PAID if source.forgets and name == "learned_reward" else BLAMED
-            check_finite(values, f"Column {name!r} of the data", cure)
+            check_finite(source.drawable_part(source.column(name)), f"Column {name!r} of the data", cure)
         known = source.reward.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)  # NaN says that it is not known
         check_finite(source.drawable_part(known), "The true reward of the data", BLAMED)
 
