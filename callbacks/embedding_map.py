@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher, round_stats
 from lightning_pbrl.data.feedback import Query, Status
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.finite import check_finite
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.queries.embedding import EmbeddingQuery
 from lightning_pbrl.reports.embedding import Array, EmbeddedPairs, Reduction, embedding_pictures, find_tsne, run_name
@@ -129,4 +130,5 @@ def embedded(method: Any, query: Query, status: Array, held_out: bool) -> Embedd
     if not known:
         returns = method.returns(query).mean(0).double()
     z = method.embed(query).float()
+    check_finite(z, f"The embedding that {type(method).__name__} gives of a pair", "its encoder has diverged, so lower its lr", "pair")
     return EmbeddedPairs(z.cpu().numpy(), returns.cpu().numpy(), status, known, held_out)

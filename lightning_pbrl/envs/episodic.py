@@ -62,7 +62,7 @@ class Episodic(gymnasium.Env[Array, Array]):
         if action.shape != (self.simulator.action_dim,) or not np.isfinite(action).all():
             raise UserError(
                 f"The action for {self.simulator.name} is {action.tolist()}; it needs {self.simulator.action_dim} "
-                "finite numbers (not finite: the policy has diverged, try a smaller lr)."
+                "finite numbers (not finite: training has diverged, try a smaller lr)."
             )
         obs, reward, terminated, info = self.physics.advance(action.clip(-1.0, 1.0))
         self._left = 0 if terminated or info.get("truncated") else self._left - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
@@ -175,7 +176,10 @@ class PairEvaluation(pl.LightningModule, ABC):
             self.pair_metrics.update(self.returns(judgement.query).float(), judgement)
 
     def on_validation_epoch_end(self) -> None:
-        row = self.pair_metrics.compute(self.trainer.datamodule.judgement())  # type: ignore[attr-defined]
+        everything = self.trainer.datamodule.judgement()  # type: ignore[attr-defined]
+        if (everything.label == 0.5).any() and not everything.decisive.any():
+            warnings.warn("All held-out pairs are ties, so accuracy and calibration are not measured.", stacklevel=2)
+        row = self.pair_metrics.compute(everything)
         self.log_dict({**row, "step": float(self.trainer.global_step)}, batch_size=1)
 
     def test_step(self, numbers: Any, batch_idx: int) -> None:
