@@ -130,5 +130,6 @@ def embedded(method: Any, query: Query, status: Array, held_out: bool) -> Embedd
     if not known:
         returns = method.returns(query).mean(0).double()
     z = method.embed(query).float()
-    check_finite(z, f"The embedding that {type(method).__name__} gives of a pair", "its encoder has diverged, so lower its lr", "pair")
+    what = f"The embedding that {type(method).__name__} gives of a pair"
+    check_finite(z, what, "its encoder has diverged, so lower its lr", "pair")
     return EmbeddedPairs(z.cpu().numpy(), returns.cpu().numpy(), status, known, held_out)

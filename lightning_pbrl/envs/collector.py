@@ -72,11 +72,12 @@ class Collector:
             actions = torch.rand(len(obs), replay.action_dim, generator=self._rng) * 2.0 - 1.0
         else:
             actions = act(torch.from_numpy(obs).to(replay.device)).clamp(-1.0, 1.0).cpu()
-        action = actions.numpy()
+        action, finite = actions.numpy(), True
         for i, env in enumerate(self._running):
             after[i], self._reward[i], self._terminated[i], self._truncated[i], info = env.step(action[i])
+            finite = finite and abs(self._reward[i]) <= LARGEST
             self._success[i] = info.get("success", np.nan)
-        if not (np.isfinite(after).all() and (np.abs(self._reward) <= LARGEST).all()):  # before the replay has them
+        if not (finite and np.isfinite(after).all()):  # before the replay has them
             for i, done in enumerate(replay.open_steps):
                 check_step(self.envs.simulator.name, self._reset_seed(i), done + 1, after[i], float(self._reward[i]))
         known = None if np.isnan(self._success).all() else self._success

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.envs.base import Array, Simulator
-from lightning_pbrl.envs.finite import check_step
+from lightning_pbrl.envs.finite import LARGEST, check_step
 from lightning_pbrl.errors import UserError
 
 if TYPE_CHECKING:
@@ -111,13 +111,19 @@ def rollout(
         episode_of[slot] = episode = next(waiting, None)
         if episode is not None:
             obs[slot] = envs[slot].reset(seed=int(seeds[episode]))[0]
-            check_step(envs.simulator.name, int(seeds[episode]), 0, obs[slot])
             if on_step is not None:
                 on_step(episode, envs[slot])
+
+    def check(slot: int, episode: int, reward: float = 0.0) -> None:
+        check_step(envs.simulator.name, int(seeds[episode]), int(length[episode]), obs[slot], reward)
 
     for slot in range(width):
         begin(slot)
     while any(episode is not None for episode in episode_of):
+        if not np.isfinite(obs).all():  # one look at all of them costs less than one at each
+            for slot, episode in enumerate(episode_of):
+                if episode is not None:
+                    check(slot, episode)
         actions = act(batch.to(device)).cpu().numpy()
         for slot, episode in enumerate(episode_of):
             if episode is None:
@@ -125,7 +131,8 @@ def rollout(
             obs[slot], reward, terminated, truncated, info = envs[slot].step(actions[slot])
             returns[episode] += float(reward)
             length[episode] += 1
-            check_step(envs.simulator.name, int(seeds[episode]), int(length[episode]), obs[slot], float(reward))
+            if terminated or truncated or not abs(float(reward)) <= LARGEST:  # a last observation is not seen above
+                check(slot, episode, float(reward))
             if "success" in info:
                 success[episode] = np.fmax(success[episode], info["success"])
             if on_step is not None:

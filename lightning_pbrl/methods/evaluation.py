@@ -135,8 +135,8 @@ class PairMetrics:
         """
         own = torch.cat([everything.true_returns.new_zeros(0, COLUMNS, dtype=torch.float32), *self.rows])
         self.rows = []
-        rows = torch.cat(gather_all_tensors(own)) if torch.distributed.is_initialized() else own
-        return agreement(rows)
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return agreement(torch.cat(gather_all_tensors(own)) if several else own)
 
 
 def agreement(rows: Tensor) -> dict[str, Tensor]:
