@@ -54,7 +54,6 @@ def load_method(path: str | Path, replica: int = 0, device: str = "cpu") -> Meth
 
     registry.import_all()
     checkpoint = read_checkpoint(path)
-    check_saved(checkpoint, f"The checkpoint {path}")
     saved = checkpoint["lightning_pbrl"]
     name = saved["method"]
     if name not in Method.registry:
@@ -63,10 +62,11 @@ def load_method(path: str | Path, replica: int = 0, device: str = "cpu") -> Meth
             "Import the package that defines it first."
         )
     try:
+        check_saved(checkpoint, f"The checkpoint {path}")
         method = Method.registry[name](**plain(checkpoint["hyper_parameters"]))  # plain drops keys that name classes
         method.configure_model()
         method.load_state_dict(checkpoint["state_dict"])
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(
             f"The checkpoint {path} does not fit this version's {name} ({str(error).splitlines()[0]}): load it with the version "
             "that wrote it."
