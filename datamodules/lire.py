@@ -52,7 +52,7 @@ class LiREDataModule(OfflineDataModule):
         simulator = self.simulator
         task = simulator.name if simulator is not None else None
         steps = self.max_episode_steps or (simulator.horizon if simulator is not None else None)
-        actions = {"action_bounds": self.action_bounds, "clip_actions": self.clip_actions}
+        actions: dict[str, Any] = {"action_bounds": self.action_bounds, "clip_actions": self.clip_actions}
         table = read_lire(self.root, task, self.data_quality, steps, self.seeds, **actions)
         check_sizes(table, simulator, self.root, "give the simulator of the task that was recorded")
         return table

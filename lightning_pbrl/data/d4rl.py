@@ -85,8 +85,8 @@ def read_d4rl(
     """
     if max_episode_steps is not None and max_episode_steps < 1:
         raise UserError(f"max_episode_steps is {max_episode_steps}; give at least 1.")
-    settings = {"reader": ["d4rl", _READER], "terminals": terminals, "steps": max_episode_steps, "obs_dim": obs_dim}
-    settings |= {"bounds": action_bounds, "clip": clip_actions}
+    settings: dict[str, Any] = {"reader": ["d4rl", _READER], "terminals": terminals, "steps": max_episode_steps}
+    settings |= {"obs_dim": obs_dim, "bounds": action_bounds, "clip": clip_actions}
 
     def table() -> Transitions:
         return _table(Path(path), terminals, max_episode_steps, obs_dim, action_bounds, clip_actions)

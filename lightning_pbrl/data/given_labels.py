@@ -109,8 +109,10 @@ def with_replay(segments: Transitions, labels: Labels, replay: Transitions) -> t
     success, unknown = None, None
     if segments.success is not None and replay.success is not None:
         success = torch.cat([segments.success, replay.success])
-        gaps = [torch.zeros_like(p.success) if p.success_unknown is None else p.success_unknown for p in (segments, replay)]
-        unknown = torch.cat(gaps) if any(bool(gap.any()) for gap in gaps) else None
+        gaps = [part.success_unknown for part in (segments, replay)]
+        if any(gap is not None for gap in gaps):
+            pairs = zip(gaps, (segments, replay), strict=True)
+            unknown = torch.cat([torch.zeros(len(part), dtype=torch.bool) if gap is None else gap for gap, part in pairs])
     table = Transitions(
         torch.cat([segments.packed, replay.packed]),
         torch.cat([segments.episodes.offsets, replay.episodes.offsets[1:] + first]),

@@ -141,7 +141,7 @@ def _table(dataset: Any, bounds: Bounds | None = None, clip: bool = False) -> Tr
     table |= check_columns({name: table[name] for name in NAMES}, where, NAMES)
     success = torch.from_numpy(table.pop("success"))
     told = not bool(success.isnan().all())
-    columns = {name: torch.from_numpy(values) for name, values in table.items()}
+    tensors = {name: torch.from_numpy(values) for name, values in table.items()}
     offsets = torch.tensor([0, *(len(columns["reward"]) for columns in episodes)]).cumsum(0)
     last = torch.zeros(int(offsets[-1]), dtype=torch.bool)
     last[offsets[1:] - 1] = True
@@ -159,9 +159,9 @@ def _table(dataset: Any, bounds: Bounds | None = None, clip: bool = False) -> Tr
         "jpeg_pictures": _jpeg(dataset) if getattr(storage, "jpeg_encoding", False) else [],
     }
     return Transitions.from_columns(
-        **columns,
+        **tensors,
         offsets=offsets,
-        truncated=last & ~columns["terminated"],
+        truncated=last & ~tensors["terminated"],
         success=success == 1 if told else None,
         success_unknown=success.isnan() if told and bool(success.isnan().any()) else None,
         about=about,

@@ -93,7 +93,7 @@ def read_robomimic(
             are absolute poses without bounds.
     """
     keys = None if obs_keys is None else list(obs_keys)
-    settings = {"reader": ["robomimic", _READER], "filter_key": filter_key, "obs_keys": keys, "last": last}
+    settings: dict[str, Any] = {"reader": ["robomimic", _READER], "filter_key": filter_key, "obs_keys": keys, "last": last}
     settings |= {"bounds": action_bounds, "clip": clip_actions}
     return cached(path, settings, lambda: _table(Path(path), filter_key, keys, last, action_bounds, clip_actions), cache_dir)
 

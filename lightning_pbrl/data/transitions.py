@@ -131,7 +131,7 @@ class Transitions:
             else:
                 rows[:, at : at + width] = 0.0 if values is None else values.reshape(len(obs), width).float()
         true = None if reward is None else reward.reshape(-1).float()
-        rest = {"drawable": drawable, "frames": frames, "success_unknown": success_unknown}
+        rest: dict[str, Any] = {"drawable": drawable, "frames": frames, "success_unknown": success_unknown}
         return cls(rows, offsets.long(), true, success, obs.shape[1], action.shape[1], about, **rest)
 
     def __len__(self) -> int:

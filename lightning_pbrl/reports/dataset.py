@@ -14,7 +14,7 @@ from lightning_pbrl.data.transitions import Transitions
 def describe_dataset(source: Transitions) -> Table:
     """Episodes, steps, true return and success, per behaviour where the data tell who acted."""
     returns = source.episodes.sums(source.reward)
-    solved, failed = (None, None) if source.success is None else source.solved_episodes()
+    outcome = None if source.success is None else source.solved_episodes()
     who = source.about.get("behaviours")
     mixture: Sequence[Any] = source.about.get("mixture", [])
     table = Table(title=f"{len(source.episodes)} episodes, {len(source)} steps")
@@ -27,7 +27,7 @@ def describe_dataset(source: Transitions) -> Table:
     for name, chosen in rows:
         if chosen.any():
             part = returns[chosen]
-            told = None if solved is None else solved[chosen & (solved | failed)]
+            told = None if outcome is None else outcome[0][chosen & (outcome[0] | outcome[1])]
             success = "-" if told is None or not len(told) else f"{float(told.double().mean()):.2f}"
             cells = (str(int(chosen.sum())), f"{float(part.mean()):.1f}", f"{float(part.std(correction=0)):.1f}", success)
             table.add_row(name, *cells)
