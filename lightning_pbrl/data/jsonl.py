@@ -51,8 +51,6 @@ def contradiction(row: Mapping[str, Any]) -> str | None:
         return f"is a {kind} about {1 if row['start_1'] is None else 2} segment(s): a pair has two and a rating one"
     if row["length"] < 1 or min(row["start_0"], row["start_1"] or 0, row["round"], row["number"]) < 0:
         return "has a negative start, round or number, or a length below 1: write what was asked"
-    if kind == "pair" and row["start_0"] == row["start_1"]:
-        return f"compares the segment from row {row['start_0']} with itself: leave it out"
     if max(row[name] or 0 for name in ("start_0", "start_1", "round", "number", "length", "seed")) >= 2**63:
         return "has a number that is too large: write what was asked"
     if status in (Status.SKIPPED, Status.PENDING):
@@ -164,4 +162,6 @@ def _record(line: str, fingerprint: str) -> tuple[dict[str, Any], str | None]:
         return row, f"has time {row['time']!r}: write it as 2025-01-31T12:00:00+00:00"
     if row["fingerprint"] != fingerprint:
         return row, f"is about the data set {row['fingerprint']} and the store about {fingerprint}: import it elsewhere"
+    if row["kind"] == "pair" and row["start_0"] == row["start_1"]:
+        return row, f"compares the segment from row {row['start_0']} with itself: leave it out"
     return row, contradiction(row)

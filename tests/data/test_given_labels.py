@@ -10,8 +10,9 @@ from preference_files import write_pairs
 from synthetic import synthetic_transitions
 
 from lightning_pbrl.data.feedback import Labels, Status
-from lightning_pbrl.data.given_labels import hold_out, with_replay
+from lightning_pbrl.data.given_labels import check_labels, hold_out, with_replay
 from lightning_pbrl.data.preference_npz import read_preference_npz
+from lightning_pbrl.datamodules.base import OfflineDataModule
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.rng import stream
 
@@ -70,3 +71,61 @@ def test_data_of_another_task() -> None:
     message = "observations of size 5 and actions of size 2, the replay data 4 and 2: choose data of one task"
     with pytest.raises(UserError, match=message):
         with_replay(one, numbered(1), other)
+
+
+def answers(start: list[list[int]], value: list[float], status: Status = Status.ANSWERED, length: int = 10) -> Labels:
+    return Labels(torch.tensor(start), length, torch.tensor(value), torch.full((len(value),), int(status)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (answers([[0, 30], [21, 60]], [0.0, 1.0]), r"The segment of 10 steps from row 21 does .*\(600 rows\), as answer 1 of it"),
+        (answers([[0, 591]], [0.0]), "from row 591 does not lie within one episode"),
+        (answers([[0, 5_000]], [0.0]), "from row 5000 does not"),
+        (answers([[-1, 30]], [0.0]), "from row -1 does not"),
+        (answers([[0, 2**62]], [0.0], length=2**62), "does not lie within one episode"),
+        (answers([[0], [25]], [3.0, 1.0]), "from row 25 does not .* as answer 1 of it"),
+        (answers([[0, 30], [60, 60]], [0.0, 0.0]), "Answer 1 of it compares the segment from row 60 with itself: leave it out"),
+        (answers([[0, 30]], [0.3]), "Answer 0 of it is answered and has value 0.3: a pair is 0 or 1 when answered and 0.5 w"),
+        (answers([[0, 30]], [float("nan")]), "Answer 0 of it is answered and has value nan"),
+        (answers([[0, 30]], [1.0], Status.EQUAL), "Answer 0 of it is equal and has value 1"),
+        (answers([[0, 30], [60, 90]], [1.0]), "it has 2 questions, 1 values and 1 statuses: give one of each"),
+    ],
+)
+def test_answers_that_are_not_about_the_data(labels: Labels, message: str) -> None:
+    """Twenty episodes of thirty rows."""
+    with pytest.raises(UserError, match=message):
+        check_labels(labels, synthetic_transitions(), "it")
+
+
+def test_answers_that_are() -> None:
+    source, nan = synthetic_transitions(), float("nan")
+    check_labels(answers([[0, 20], [590, 30]], [0.0, 1.0]), source, "it")  # the first and the last that fit
+    check_labels(answers([[0], [590]], [-3.5, 8.0]), source, "it")
+    check_labels(answers([[0, 20]], [0.5], Status.EQUAL), source, "it")
+    check_labels(answers([[0, 20]], [nan], Status.SKIPPED), source, "it")
+    check_labels(Labels.empty(50), source, "it")
+
+
+def test_a_module_checks_what_it_brings() -> None:
+    class Module(OfflineDataModule):
+        def load(self):
+            self.labels = bad
+            return table
+
+    bad, table = answers([[0, 25]], [1.0]), synthetic_transitions()
+    with pytest.raises(UserError, match=r"from row 25 does not lie within one episode .* as answer 0 of Module\.labels says"):
+        Module().setup("fit")
+    bad = None
+    for name, value, words in (
+        ("action", 1.5, r"action beyond \[-1, 1\] or not finite"),
+        ("action", float("nan"), r"action beyond \[-1, 1\] or not finite"),
+        ("next_obs", float("inf"), "next_obs NaN or infinite"),
+        ("truncated", 0.5, "truncated neither 0 nor 1"),
+        ("terminated", -1.0, "terminated neither 0 nor 1"),
+    ):
+        table = synthetic_transitions()
+        table.column(name)[7] = value
+        with pytest.raises(UserError, match=f"The data of Module have {words} in 1 row.s., the first is row 7: correct what"):
+            Module().setup("fit")

@@ -70,6 +70,7 @@ def test_an_imported_answer_fills_a_pending_question(lines: list[dict], tmp_path
         ({"start_0": -4}, "has a negative start"),
         ({"length": 0}, "a length below 1"),
         ({"start_0": 10**30}, "too large"),
+        ({"start_0": 6}, "compares the segment from row 6 with itself: leave it out"),
         ({"time": "yesterday"}, "has time 'yesterday'"),
         ({"fingerprint": "data-b"}, "is about the data set data-b and the store about data-a"),
         ({"colour": "red"}, "has an unknown field 'colour'"),

@@ -100,6 +100,12 @@ def test_segments_outside_an_episode(wrong: str, row: int, tmp_path: Path) -> No
     assert not (tmp_path / "answers.jsonl").exists()
 
 
+def test_a_segment_is_not_compared_with_itself(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("0 60 1\n5 5 3\n")
+    with pytest.raises(UserError, match=r"x\.txt line 2 is '5 5 3': it compares a segment with itself, leave it out"):
+        read_answers(tmp_path / "x.txt")
+
+
 @pytest.mark.parametrize("line", ["1 2", "1 2 4", "1 2 0", "a 2 1", "1 2 3 1", "-1 2 3"])
 def test_a_wrong_answer_is_named(line: str, tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text(f"1 2 1\n{line}\n")
