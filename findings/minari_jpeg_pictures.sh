@@ -3,7 +3,7 @@
 #
 # Guess:  observations come back as they were recorded; HDF5 compresses without loss.
 # Truth:  uint8 boxes of at least 32 x 32 pixels, channels last, pass through JPEG at Pillow's default quality. A 2 x 2 red object on
-#         black comes back as (105, 65, 128). The same picture with channels first, or with jpeg_encoding=False, is exact.
+#         black comes back as (75, 49, 58). The same picture with channels first, or with jpeg_encoding=False, is exact.
 # Hurt:   whoever learns from small pictures, where an object has a few pixels, and whoever compares stored pictures with rendered ones.
 # Cure:   jpeg_encoding=False when recording.
 #

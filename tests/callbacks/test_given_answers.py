@@ -10,7 +10,7 @@ import torch
 from toys import SPEC, ToyData, assert_same, make_trainer, read_csv
 
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
-from lightning_pbrl.data.feedback import Labels, Query, Status
+from lightning_pbrl.data.feedback import Answer, AskKey, Labels, Query, Status
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
@@ -87,6 +87,23 @@ def test_a_named_store_is_used_beside_them(tmp_path: Path) -> None:
     fit(tmp_path / "asked", AskTeacher(SimulatedTeacher(), budget=10, per_round=10), ToyData())
     method = fit(tmp_path / "silent", AskTeacher(store=str(tmp_path / "asked" / "labels.sqlite")), Answered())
     assert len(method.labels) == GIVEN + 10 and method.trainer.current_epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        ([[3, 10**6]], "The segment of 10 steps from row 1000000 does not lie within one episode of the data"),
+        ([[3, 3]], "Answer 0 of the label store .*labels.sqlite compares the segment from row 3 with itself"),
+    ],
+)
+def test_a_store_whose_answers_are_not_about_the_data(start: list[list[int]], words: str, tmp_path: Path) -> None:
+    path = tmp_path / "labels.sqlite"
+    answer = Answer(torch.ones(1), torch.tensor([int(Status.ANSWERED)]))
+    store = LabelStore(path, ToyData().load().fingerprint, "old")
+    who = {"strategy": {}, "teacher": {}, "seed": 0, "answered_by": "nobody"}
+    store.put(AskKey("old", 0, 0), Query("pair", torch.tensor(start), 10), answer, **who)
+    with pytest.raises(UserError, match=words):
+        fit(tmp_path / "run", AskTeacher(store=str(path)), ToyData())
 
 
 def test_answers_about_segments_of_another_length(tmp_path: Path) -> None:

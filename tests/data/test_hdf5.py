@@ -140,3 +140,44 @@ def test_copies_need_a_file_and_a_folder(path: Path, tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot be written .*cache_dir null"):
         cached(path, {}, Reader(), tmp_path / "file")
+
+
+# There, but out of reach ---------------------------------------------------------------------------------------------------
+
+
+def test_arrays_that_are_there_and_out_of_reach(tmp_path: Path) -> None:
+    """A link whose target is lost, numbers in a lost file, and a virtual array that HDF5 would fill with zeros."""
+    with h5py.File(tmp_path / "other.hdf5", "w") as other:
+        other["numbers"] = np.ones(3)
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        file["linked"] = h5py.ExternalLink("other.hdf5", "numbers")
+        file["soft"] = h5py.SoftLink("/nowhere")
+        file.create_dataset("apart", (3,), "f8", external=[(str(tmp_path / "apart.raw"), 0, 24)])
+        file["apart"][:] = 2.0
+        layout = h5py.VirtualLayout((3,), "f8")
+        layout[:] = h5py.VirtualSource("other.hdf5", "numbers", (3,))
+        file.create_virtual_dataset("virtual", layout)
+    with open_hdf5(tmp_path / "a.hdf5") as file:
+        for key, value in (("linked", 1.0), ("virtual", 1.0), ("apart", 2.0)):
+            assert read(file, key, ndim=1, dtype=np.float32).tolist() == [value] * 3
+    (tmp_path / "other.hdf5").unlink()
+    (tmp_path / "apart.raw").unlink()
+    for key, words in (
+        ("linked", "is there and cannot be opened .*: write the file again with the array itself in it, not a link"),
+        ("soft", "is there and cannot be opened"),
+        ("virtual", r"is there, but its numbers are in the file other\.hdf5, which is not: put it beside"),
+        ("apart", r"is there, but its numbers are in the file .*apart\.raw, which is not: put it beside"),
+    ):
+        with pytest.raises(UserError, match=rf"a\.hdf5: key '{key}' {words}"), open_hdf5(tmp_path / "a.hdf5") as file:
+            read(file, key, ndim=1, dtype=np.float32)
+
+
+def test_a_compression_that_h5py_lacks(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((3,))
+        plist.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, ())  # Zstandard; optional, so that HDF5 writes without it
+        h5py.h5d.create(file.id, b"packed", h5py.h5t.NATIVE_DOUBLE, h5py.h5s.create_simple((3,)), plist)
+    message = r"key 'packed' is there, but compressed by filter 32015 \(.*\), which h5py lacks: write the file again with gzip"
+    with pytest.raises(UserError, match=message), open_hdf5(tmp_path / "a.hdf5") as file:
+        read(file, "packed", ndim=1, dtype=np.float32)
