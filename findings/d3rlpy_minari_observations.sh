@@ -14,9 +14,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 python3 -m venv venv
-venv/bin/pip install -q torch==2.13.0 numpy==2.3.5 || exit 3
-venv/bin/pip install -q d3rlpy==2.8.0 "minari[hdf5,create]==0.5.4" numpy==2.3.5 gymnasium==1.4.0 h5py==3.16.0 pillow==13.0.0 \
-    jax==0.10.2 jaxlib==0.10.2 pygame
+venv/bin/pip install -q torch==2.13.0 d3rlpy==2.8.0 "minari[hdf5]==0.5.4" numpy==2.3.5 gymnasium==1.4.0 h5py==3.16.0 pillow==13.0.0
 export MINARI_DATASETS_PATH="$work/minari"
 venv/bin/python -W ignore - <<'PYTHON'
 import sys
