@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from lightning_pbrl.arguments import TRAINER_VERBS, Arguments, packaged_config
+from lightning_pbrl.data.guard import reading
 from lightning_pbrl.errors import UserError, mistake_behind, nearest
 from lightning_pbrl.jobs import Job, run_jobs, seed_slots
 
@@ -38,22 +39,22 @@ def read_experiment(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: for a file that is not an experiment, or a stage with unknown keys.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"The experiment {path} is not valid YAML ({error}); mend that line.") from error
+    with reading(f"The experiment {path}", "is not valid YAML", "mend that line"):
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not isinstance(content.get("stages"), dict) or not content["stages"]:
         raise UserError(f"The experiment {path} has no stages: give it a mapping `stages:` of named fit or test configs.")
     for name, stage in content["stages"].items():
-        unknown = set(stage or {}) - STAGE_KEYS
-        if not isinstance(stage, dict) or unknown:
-            raise UserError(f"Stage {name!r} of {path} has unknown keys {sorted(unknown)}; a stage knows {sorted(STAGE_KEYS)}.")
+        if not isinstance(stage, dict):
+            raise UserError(f"Stage {name!r} of {path} is {stage!r:.100}: give it a mapping with the keys {sorted(STAGE_KEYS)}.")
+        unknown = sorted(map(str, set(stage) - STAGE_KEYS))
+        if unknown:
+            raise UserError(f"Stage {name!r} of {path} has unknown keys {unknown}; a stage knows {sorted(STAGE_KEYS)}.")
         command = stage.get("command", "fit")
-        if command not in TRAINER_VERBS:
-            raise UserError(f"Stage {name!r} of {path} has the command {command!r}: {nearest(command, TRAINER_VERBS)}")
-    unknown = set(content) - EXPERIMENT_KEYS
+        if not isinstance(command, str) or command not in TRAINER_VERBS:
+            raise UserError(f"Stage {name!r} of {path} has the command {command!r}: {nearest(str(command), TRAINER_VERBS)}")
+    unknown = sorted(map(str, set(content) - EXPERIMENT_KEYS))
     if unknown:
-        raise UserError(f"The experiment {path} has unknown keys {sorted(unknown)}; it knows {sorted(EXPERIMENT_KEYS)}.")
+        raise UserError(f"The experiment {path} has unknown keys {unknown}; it knows {sorted(EXPERIMENT_KEYS)}.")
     content.setdefault("name", Path(path).stem)
     return content
 

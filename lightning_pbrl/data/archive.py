@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lightning_pbrl.data.guard import parse_json, reading
 from lightning_pbrl.data.transitions import Transitions, row_layout
 from lightning_pbrl.errors import UserError
 
@@ -37,6 +38,8 @@ UNKNOWN = 2
 """What stands in ``success`` where it is not known."""
 
 _KEY = "lightning_pbrl"
+_RECORD = {"schema_version": int, "obs_dim": int, "action_dim": int, "layout": dict, "about": dict, "fingerprint": str}
+_TENSORS = {"rows", "offsets", "reward", "success", "drawable", "frames"}
 
 
 @contextmanager
@@ -122,6 +125,8 @@ def load(path: str | Path) -> Transitions:
         missing = {"rows", "offsets", "reward"} - names
         if missing:
             raise UserError(f"{path} lacks {', '.join(sorted(missing))}: make the file again.")
+        if names - _TENSORS:
+            raise UserError(f"{path} has {', '.join(sorted(names - _TENSORS))}, which no version knows: make the file again.")
         rows, offsets, reward = (file.get_tensor(name) for name in ("rows", "offsets", "reward"))
         success = file.get_tensor("success") if "success" in names else None
         drawable = file.get_tensor("drawable") if "drawable" in names else None
@@ -131,10 +136,12 @@ def load(path: str | Path) -> Transitions:
     layout = row_layout(obs_dim, action_dim)
     width = sum(size for _, size in layout.values())
     whole = (
-        stored == {name: list(place) for name, place in layout.items()}
+        min(obs_dim, action_dim) >= 0
+        and stored == {name: list(place) for name, place in layout.items()}
         and rows.shape[1:] == (width,)
         and rows.dtype == reward.dtype == torch.float32
         and reward.shape == rows.shape[:1]
+        and (success is None or success.shape == reward.shape)
         and offsets.dtype == torch.int64
         and offsets.numel() > 1
         and bool((offsets.diff() > 0).all())
@@ -169,22 +176,21 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The open file and its record, checked."""
     if not Path(path).is_file():
         raise UserError(f"There is no data file {path}: check the path, or make one with `lightning-pbrl collect`.")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            if _KEY not in metadata:
-                raise UserError(f"{path} is a safetensors file of another program: give one written by lightning-pbrl.")
-            record = json.loads(metadata[_KEY])
-            if record["schema_version"] > SCHEMA_VERSION:
-                raise UserError(
-                    f"{path} has schema version {record['schema_version']} and this library reads up to "
-                    f"{SCHEMA_VERSION}: upgrade lightning-pbrl."
-                )
-            yield file, record
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError, OSError) as error:
-        raise UserError(
-            f"{path} is truncated or not a lightning-pbrl data file ({error}): copy it again or make it anew."
-        ) from error
+    damaged = reading(path, "is truncated or not a lightning-pbrl data file", "copy it again or make it anew")
+    with damaged, safe_open(path, framework="pt", device="cpu") as file:
+        metadata = file.metadata() or {}
+        if _KEY not in metadata:
+            raise UserError(f"{path} is a safetensors file of another program: give one written by lightning-pbrl.")
+        record = parse_json(metadata[_KEY])
+        if record["schema_version"] > SCHEMA_VERSION:
+            raise UserError(
+                f"{path} has schema version {record['schema_version']} and this library reads up to "
+                f"{SCHEMA_VERSION}: upgrade lightning-pbrl."
+            )
+        wrong = [name for name, kind in _RECORD.items() if not isinstance(record[name], kind)]
+        if wrong:
+            raise UserError(f"{path} has {wrong[0]} = {record[wrong[0]]!r}: copy it again or make it anew.")
+        yield file, record
 
 
 def _version(transitions: Transitions) -> int:

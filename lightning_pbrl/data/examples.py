@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.guard import parse_json, reading
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 
@@ -97,15 +98,12 @@ def load_examples(path: str | Path) -> Examples:
     Raises:
         UserError: when the file is missing, damaged, of another program or of a newer version.
     """
-    try:
-        with safe_open(Path(path), framework="pt", device="cpu") as file:
-            record = json.loads((file.metadata() or {})[_KEY])
-            states = file.get_tensor("states")
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise UserError(f"{path} is no sound file of examples ({error}): delete it, it is made anew.") from error
-    if record["version"] > _VERSION:
-        raise UserError(f"{path} was written by a newer lightning-pbrl: upgrade, or delete the file.")
-    found = make_examples(states, record["about"])
-    if found.fingerprint != record["fingerprint"]:
+    damaged = reading(path, "is no sound file of examples", "delete it, it is made anew")
+    with damaged, safe_open(Path(path), framework="pt", device="cpu") as file:
+        record = parse_json((file.metadata() or {})[_KEY])
+        if record["version"] > _VERSION:
+            raise UserError(f"{path} was written by a newer lightning-pbrl: upgrade, or delete the file.")
+        found = make_examples(file.get_tensor("states"), record["about"])
+    if found.fingerprint != record.get("fingerprint"):
         raise UserError(f"{path} is damaged, its states are not those that were written: delete it, it is made anew.")
     return found

@@ -20,35 +20,58 @@ from filelock import FileLock
 from numpy.typing import DTypeLike, NDArray
 
 from lightning_pbrl.data import archive
+from lightning_pbrl.data.guard import reading
+from lightning_pbrl.data.hdf5_process import AGAIN, File, Group, opened
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 
-AGAIN = "download it again from its source"
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+"""How HDF5's part of a file begins."""
 
 
 @contextmanager
-def open_hdf5(path: str | Path) -> Iterator[Any]:
-    """An HDF5 file (``h5py.File``) opened for reading.
+def open_hdf5(path: str | Path) -> Iterator[File]:
+    """An HDF5 file opened for reading; the library that reads it runs in another process, which can be given up.
 
     Raises:
         UserError: when the file is missing, truncated or no HDF5 file, also when that shows only while it is read.
     """
-    import h5py
-
     if not Path(path).is_file():
         raise UserError(f"There is no file {path}: check the path, or download the file from the data set's origin.")
-    if not h5py.is_hdf5(path):
+    if not _signed(path):
         raise UserError(f"{path} is not an HDF5 file: {AGAIN} (an interrupted download or a web page saved in its place?).")
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except (OSError, RuntimeError) as error:  # h5py's names for damage, here or in a chunk read later
-        raise UserError(f"{path} is truncated or damaged ({error}): {AGAIN}.") from error
+    with opened(path) as file:
+        yield file
 
 
 def has(file: Any, key: str) -> bool:
     """Whether the file (or group) has this data set or group, ``key`` being a path such as ``obs/object``."""
-    return key in file
+    return isinstance(file, Group) and key in file
+
+
+def names(file: Any, key: str) -> list[str]:
+    """The names in a group; none when there is no such group.
+
+    Raises:
+        UserError: when it is an array.
+    """
+    if not has(file, key):
+        return []
+    if not isinstance(file[key], Group):
+        raise UserError(f"{_where(file, key)} is an array where a group belongs: {AGAIN}, or write it as a group.")
+    return list(file[key])
+
+
+def read_texts(file: Any, key: str) -> list[str]:
+    """A data set of texts, all axes in a row.
+
+    Raises:
+        UserError: when the key is missing, or holds something else than texts in UTF-8.
+    """
+    found = _dataset(file, key)
+    if found.dtype.kind not in "OSU":
+        raise UserError(f"{_where(file, key)} holds {found.dtype}: store names, such as demo_0, as texts.")
+    return [str(text) for text in np.ravel(found[()])]
 
 
 def read(file: Any, key: str, *, ndim: int, dtype: DTypeLike, rows: int | None = None) -> NDArray[Any]:
@@ -145,16 +168,25 @@ def cached(
     return archive.load(copy)
 
 
+def _signed(path: str | Path) -> bool:
+    """Whether an HDF5 file begins in this file: at 0, or behind a user's block of 512, 1024, 2048 ... bytes."""
+    with reading(path, "cannot be read", "check its permissions"), Path(path).open("rb") as raw:
+        size, place = Path(path).stat().st_size, 0
+        while place < size:
+            raw.seek(place)
+            if raw.read(len(SIGNATURE)) == SIGNATURE:
+                return True
+            place = max(2 * place, 512)
+    return False
+
+
 def _dataset(file: Any, key: str) -> Any:
     """The data set ``key``; a complaint lists its neighbours."""
+    if not isinstance(file, Group):
+        raise UserError(f"{_where(file, '')} is an array where a group belongs: {AGAIN}, or write it as a group.")
     try:
         found = file[key]
     except KeyError as error:
-        if file.get(key, getlink=True) is not None:
-            raise UserError(
-                f"{_where(file, key)} is there and cannot be opened ({error.args[0]}): write the file again with the array "
-                "itself in it, not a link to another file."
-            ) from error
         group, place = file, ""
         for name in key.split("/")[:-1]:
             if name not in group or not hasattr(group[name], "keys"):
@@ -166,7 +198,7 @@ def _dataset(file: Any, key: str) -> Any:
             f"{_path(file)} has no key {_full(file, key)!r} ({_full(file, place) or 'the file'} has {listed or 'nothing'}): "
             "write the file again with it, or give the file's own key."
         ) from error
-    if not hasattr(found, "shape"):
+    if isinstance(found, Group):
         raise UserError(f"{_where(file, key)} is a group of {', '.join(found)}: name one array in it, or write it as an array.")
     _within_reach(found, _where(file, key), Path(_path(file)).parent)
     return found

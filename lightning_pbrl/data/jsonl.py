@@ -7,7 +7,6 @@ Every line is checked before any is stored.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.data.feedback import Kind, Status
+from lightning_pbrl.data.guard import parse_json, reading, reason
 from lightning_pbrl.errors import UserError
 
 FIELDS: dict[str, tuple[type, ...]] = {
@@ -28,7 +28,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "start_0": (int,),
     "start_1": (int, type(None)),
     "value": (int, float, type(None)),
-    "status": (str,),
+    "status": (int,),
     "strategy": (dict,),
     "teacher": (dict,),
     "seed": (int,),
@@ -36,7 +36,10 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "time": (str,),
     "answered_by": (str,),
 }
-"""The fields of a record and the JSON types each may have."""
+"""The fields of a record and the types each may have; in a file, ``status`` is a word."""
+
+LARGEST = 3.4028234663852886e38
+"""Of float32, in which learners read values."""
 
 
 def contradiction(row: Mapping[str, Any]) -> str | None:
@@ -51,12 +54,14 @@ def contradiction(row: Mapping[str, Any]) -> str | None:
         return f"is a {kind} about {1 if row['start_1'] is None else 2} segment(s): a pair has two and a rating one"
     if row["length"] < 1 or min(row["start_0"], row["start_1"] or 0, row["round"], row["number"]) < 0:
         return "has a negative start, round or number, or a length below 1: write what was asked"
-    if max(row[name] or 0 for name in ("start_0", "start_1", "round", "number", "length", "seed")) >= 2**63:
+    if any(not -(2**63) <= (row[name] or 0) < 2**63 for name in ("start_0", "start_1", "round", "number", "length", "seed")):
         return "has a number that is too large: write what was asked"
     if status in (Status.SKIPPED, Status.PENDING):
         return None if value is None else f"is {status.name.lower()} and has value {value}: leave the value out"
-    if value is None or not math.isfinite(value):
+    if value is None or value != value:  # the latter: NaN
         return f"is {status.name.lower()} and has no value: give one, or set the status to skipped"
+    if abs(value) > LARGEST:
+        return f"is {status.name.lower()} and has a value beyond float32: write what was answered"
     if kind == "pair" and value not in (0, 0.5, 1):
         return f"has value {value}: a pair's label is 0, 0.5 or 1, the probability that the second is preferred"
     if kind == "pair" and (status == Status.EQUAL) != (value == 0.5):
@@ -116,12 +121,8 @@ def read(path: str | Path, fingerprint: str) -> list[dict[str, Any]]:
         UserError: naming the first line that is wrong, and how.
     """
     rows, seen = [], set()
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): give a file of label records, one JSON object per line."
-        ) from error
+    with reading(path, "cannot be read", "give a file of label records, one JSON object per line"):
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -133,35 +134,61 @@ def read(path: str | Path, fingerprint: str) -> list[dict[str, Any]]:
             raise UserError(f"{path} line {number} {problem}; nothing was imported.")
         seen.add(name)
         rows.append(row)
+    if not rows:
+        raise UserError(f"{path} holds no record: give a file of label records, one JSON object per line.")
     return rows
+
+
+def _unstorable(value: str | dict[str, Any]) -> str | None:
+    """Why a text or a description cannot be kept by every database and written out again."""
+    try:
+        written = json.dumps(value, allow_nan=False)
+    except ValueError:
+        return "NaN or infinity: write a number, a text or null"
+    return "a character of code 0: leave it out" if "\\u0000" in written else None
 
 
 def _record(line: str, fingerprint: str) -> tuple[dict[str, Any], str | None]:
     """One line as a row of the store, and what is wrong with it."""
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        return {}, f"is not JSON ({error}): write one JSON object per line"
+        row = parse_json(line)
+        json.dumps(row, ensure_ascii=False).encode()  # half a character, as \\ud800, cannot be stored
+    except (ValueError, RecursionError) as error:
+        return {}, f"is not JSON ({reason(error)}): write one JSON object per line"
     if not isinstance(row, dict):
         return {}, f"holds a {type(row).__name__}: write one JSON object per line"
-    for name, types in FIELDS.items():
+    for name in FIELDS:
         if name not in row:
             return row, f"has no field {name!r}: add it"
-        if not isinstance(row[name], types) or isinstance(row[name], bool):
-            allowed = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
-            return row, f"has {name} = {row[name]!r}: write {allowed}"
     unknown = sorted(set(row) - set(FIELDS))
     if unknown:
         return row, f"has an unknown field {unknown[0]!r}: known are {', '.join(FIELDS)}"
-    if row["status"].upper() not in Status.__members__:
+    if not isinstance(row["status"], str) or row["status"].upper() not in Status.__members__:
         return row, f"has status {row['status']!r}: write one of {', '.join(s.name.lower() for s in Status)}"
     row["status"] = int(Status[row["status"].upper()])
+    problem = wrong_type(row)
+    if not problem and row["fingerprint"] != fingerprint:
+        problem = f"is about the data set {row['fingerprint']} and the store about {fingerprint}: import it elsewhere"
+    if not problem and row["kind"] == "pair" and row["start_0"] == row["start_1"]:
+        problem = f"compares the segment from row {row['start_0']} with itself: leave it out"
+    return row, problem or contradiction(row)
+
+
+def wrong_type(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with a field of a full record, as the tail of a sentence; None when each can be kept and read again.
+
+    ``status`` is a number here.
+    """
+    for name, types in FIELDS.items():
+        if not isinstance(row[name], types) or isinstance(row[name], bool):
+            allowed = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
+            return f"has {name} = {row[name]!r:.200}: write {allowed}"
+        if isinstance(row[name], str | dict) and (problem := _unstorable(row[name])):
+            return f"has {name} with {problem}"
     try:
         datetime.fromisoformat(row["time"])
     except ValueError:
-        return row, f"has time {row['time']!r}: write it as 2025-01-31T12:00:00+00:00"
-    if row["fingerprint"] != fingerprint:
-        return row, f"is about the data set {row['fingerprint']} and the store about {fingerprint}: import it elsewhere"
-    if row["kind"] == "pair" and row["start_0"] == row["start_1"]:
-        return row, f"compares the segment from row {row['start_0']} with itself: leave it out"
-    return row, contradiction(row)
+        return f"has time {row['time']!r}: write it as 2025-01-31T12:00:00+00:00"
+    if row["status"] not in list(Status):
+        return f"has status {row['status']}: write one of {', '.join(str(int(s)) for s in Status)}"
+    return None

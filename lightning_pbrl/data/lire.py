@@ -22,8 +22,6 @@ import hashlib
 import pickle
 import re
 import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +34,8 @@ from torch import Tensor
 from lightning_pbrl.data import continuity
 from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.guard import reading
+from lightning_pbrl.data.npz import read_npz
 from lightning_pbrl.data.pickles import load_pickle
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.data.validate import check_columns
@@ -49,6 +49,8 @@ KEYS = {
     "done": "dones",
 }
 """The library's column names and the keys of the files."""
+
+COPY = "copy it again from its source"
 
 ROWS_PER_QUALITY = 100_000
 """``data_quality`` 1 is the first 100k rows of each seed, the youngest and worst policies of the run."""
@@ -235,28 +237,16 @@ def load_arrays(path: str | Path) -> dict[str, NDArray]:
     Raises:
         UserError: when the file cannot be read, or lacks a key.
     """
-    arrays = _npz(Path(path)) if Path(path).suffix == ".npz" else load_pickle(path)
+    path = Path(path)
+    arrays: Any = read_npz(path, COPY, set(KEYS.values()).__contains__) if path.suffix == ".npz" else load_pickle(path)
     if not isinstance(arrays, dict):
         raise UserError(f"{path} holds a {type(arrays).__name__}, not a dict of arrays: write it in LiRE's format.")
     missing = [key for key in KEYS.values() if key not in arrays]
     if missing:
         there = ", ".join(sorted(map(str, arrays)))
         raise UserError(f"{path} has no key {missing[0]!r} (it has {there}): write it in LiRE's format.")
-    try:
+    with reading(path, "holds rows of unequal sizes", "store plain float32 arrays"):
         return {name: np.asarray(arrays[key]) for name, key in KEYS.items()}
-    except ValueError as error:  # lists of unequal lengths
-        raise UserError(f"{path} holds rows of unequal sizes ({error}): store plain float32 arrays.") from error
-
-
-def _npz(path: Path) -> dict[str, NDArray]:
-    """The arrays of a .npz file; nothing in it is unpickled."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in KEYS.values() if key in arrays}
-    except ValueError as error:  # numpy's refusal of object arrays
-        raise UserError(f"{path} holds something else than plain numbers ({error}): store numeric arrays.") from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is truncated or not a .npz file ({error}): copy it again from its source.") from error
 
 
 def _sha256(path: Path) -> str:

@@ -32,6 +32,7 @@ import torch
 from lightning_pbrl.data import continuity, jsonl
 from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.data.given_labels import check_labels
+from lightning_pbrl.data.guard import reading
 from lightning_pbrl.data.lire import KEYS, ends, load_arrays, split_episodes
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.data.validate import check_columns
@@ -40,7 +41,9 @@ from lightning_pbrl.errors import UserError
 SEGMENT_LENGTH = 25
 VALUES = {1: 0.0, 2: 0.5, 3: 1.0}
 """The files' answer y -> P(second preferred)."""
-_LIST_LINE = re.compile(r"\s*(-?\d+)\s*\[([\d,\s]*)\]\s*")
+ROW = r"[0-9]{1,12}"
+"""A row as it is written."""
+_LIST_LINE = re.compile(r"\s*(-?[0-9]{1,12})\s*\[([0-9,\s]*)\]\s*")
 
 
 def read_human_data(path: str | Path, max_episode_steps: int = 500) -> Transitions:
@@ -81,10 +84,10 @@ def read_answers(path: str | Path, length: int = SEGMENT_LENGTH) -> Labels:
     rows: list[tuple[int, int, float]] = []
     for number, line in _lines(path):
         words = line.split()
-        if len(words) != 3 or not all(re.fullmatch(r"\d+", word) for word in words) or int(words[2]) not in VALUES:
-            raise UserError(f"{path} line {number} is {line!r}: write two start rows and 1, 2 or 3.")
+        if len(words) != 3 or not all(re.fullmatch(ROW, word) for word in words) or int(words[2]) not in VALUES:
+            raise UserError(f"{path} line {number} is {line!r:.100}: write two start rows and 1, 2 or 3.")
         if int(words[0]) == int(words[1]):
-            raise UserError(f"{path} line {number} is {line!r}: it compares a segment with itself, leave it out.")
+            raise UserError(f"{path} line {number} is {line!r:.100}: it compares a segment with itself, leave it out.")
         rows.append((int(words[0]), int(words[1]), VALUES[int(words[2])]))
     return _labels(rows, length)
 
@@ -98,12 +101,12 @@ def read_list(path: str | Path, length: int = SEGMENT_LENGTH) -> Labels:
     groups: list[tuple[int, list[int]]] = []
     for number, line in _lines(path):
         match = _LIST_LINE.fullmatch(line)
-        members = [int(word) for word in re.findall(r"\d+", match[2])] if match else []
-        if not match or not members:
-            raise UserError(f"{path} line {number} is {line!r}: write a rank and its segments, such as 0 [1200, 55].")
+        members = re.split(r"[,\s]+", match[2].strip()) if match else []
+        if not match or not all(re.fullmatch(ROW, member) for member in members):
+            raise UserError(f"{path} line {number} is {line!r:.100}: write a rank and its segments, such as 0 [1200, 55].")
         if groups and int(match[1]) <= groups[-1][0]:
             raise UserError(f"{path} line {number} has rank {match[1]} after {groups[-1][0]}: sort the ranks upwards.")
-        groups.append((int(match[1]), members))
+        groups.append((int(match[1]), [int(member) for member in members]))
     flat = [(rank, segment) for rank, members in groups for segment in members]
     if len({segment for _, segment in flat}) < len(flat):
         raise UserError(f"{path} names a segment twice: keep one place for each.")
@@ -160,12 +163,13 @@ def write_jsonl(labels: Labels, source: Transitions, path: str | Path, run: str 
 
 
 def _lines(path: str | Path) -> list[tuple[int, str]]:
-    """Numbered lines of a text file without the empty ones."""
-    try:
+    """Numbered lines of a text file without the empty ones, at least one."""
+    with reading(path, "cannot be read", "give one of LiRE's text files of answers"):
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}): give one of LiRE's text files of answers.") from error
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    if not lines:
+        raise UserError(f"{path} holds no answer: give one of LiRE's text files of answers.")
+    return lines
 
 
 def _labels(rows: list[tuple[int, int, float]], length: int) -> Labels:

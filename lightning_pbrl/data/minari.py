@@ -24,7 +24,9 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_pbrl.data.actions import Bounds, into_range, known
+from lightning_pbrl.data.guard import reading, reason
 from lightning_pbrl.data.hdf5 import cached
+from lightning_pbrl.data.hdf5_process import check_hdf5
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.data.validate import check_columns, check_flags
 from lightning_pbrl.errors import UserError
@@ -55,12 +57,12 @@ def open_minari(dataset_id: str, download: bool = False) -> Any:
         raise UserError(
             f"The package {error.name!r} is not installed; install it with pip install 'lightning-pbrl[minari]'."
         ) from error
+    folder = os.environ.get("MINARI_DATASETS_PATH", "~/.minari/datasets")
     try:
         return minari.load_dataset(dataset_id, download=download)
-    except (ValueError, TypeError, KeyError, ImportError, OSError) as error:
-        folder = os.environ.get("MINARI_DATASETS_PATH", "~/.minari/datasets")
+    except Exception as error:
         raise UserError(
-            f"Minari cannot open {dataset_id!r} in {folder} ({error}): check the name, get it with `minari download "
+            f"Minari cannot open {dataset_id!r} in {folder} ({reason(error)}): check the name, get it with `minari download "
             f"{dataset_id}` or download: true, or set MINARI_DATASETS_PATH to the folder that holds it."
         ) from error
 
@@ -122,7 +124,7 @@ def _table(dataset: Any, bounds: Bounds | None = None, clip: bool = False) -> Tr
     where = f"Minari data set {dataset.id}"
     bounds, unbounded = (bounds, False) if bounds is not None else _bounds(dataset.action_space, where)
     episodes, layout, seen, equal = [], {}, set(), 0
-    for episode in dataset.iterate_episodes():
+    for episode in _recorded(dataset, where):
         if len(episode.rewards):
             columns = _episode(episode, where)
             digest = _digest(columns)
@@ -237,6 +239,23 @@ def _digest(columns: Mapping[str, NDArray[Any]]) -> bytes:
     for name in ("obs", "action", "next_obs", "reward"):
         digest.update(np.ascontiguousarray(columns[name]).data)
     return digest.digest()
+
+
+def _recorded(dataset: Any, where: str) -> Iterator[Any]:
+    """Minari's episodes; its HDF5 file is read in another process first, which can be given up."""
+    file = Path(getattr(getattr(dataset, "storage", None), "data_path", ".")) / "main_data.hdf5"
+    if file.is_file():
+        check_hdf5(file)
+    with reading(where, "is damaged", "download or record it again"):
+        episodes = iter(dataset.iterate_episodes())
+    while True:
+        with reading(where, "is damaged", "download or record it again"):
+            episode = next(episodes, None)
+            if episode is not None and np.ndim(episode.rewards) != 1:
+                raise ValueError(f"rewards of shape {np.shape(episode.rewards)}")
+        if episode is None:
+            return
+        yield episode
 
 
 def _episode(episode: Any, where: str) -> dict[str, NDArray[Any]]:

@@ -10,6 +10,7 @@ Reference: Python documentation, "pickle: Restricting Globals".
 from __future__ import annotations
 
 import math
+import mmap
 import pickle
 import re
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_pbrl.data.guard import declared, reading
+from lightning_pbrl.data.pickle_scan import check_sizes
 from lightning_pbrl.errors import UserError
 
 _NUMBER = re.compile(r"[<>|=]?[biuf]\d{1,2}|\?")
@@ -34,15 +37,15 @@ def load_pickle(path: str | Path) -> Any:
             writing an array (the name is told, nothing is called).
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            return _finish(_ArraysOnly(file).load())
-    except UserError as error:
-        raise UserError(f"{path} {error}") from error
-    except FileNotFoundError as error:
-        raise UserError(f"There is no file {path}: check the path.") from error
-    except Exception as error:  # a damaged pickle can raise almost anything
-        raise UserError(f"{path} is truncated or not a pickle ({error}): copy it again from where it came.") from error
+    with reading(path, "is truncated or not a pickle", "copy it again from where it came"), path.open("rb") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as operations:
+            check_sizes(operations)
+        try:
+            content, size = _finish(_ArraysOnly(file).load(), {})
+            declared(size, path.stat().st_size, "holds lists that", "write the file again without lists of one another")
+            return content
+        except UserError as error:
+            raise UserError(f"{path} {error}") from error
 
 
 class _Dtype:
@@ -143,14 +146,28 @@ class _ArraysOnly(pickle.Unpickler):
             ) from None
 
 
-def _finish(item: Any) -> Any:
-    """The object with its stand-ins replaced by arrays and numbers."""
+def _finish(item: Any, done: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
+    """The object with its stand-ins replaced by arrays and numbers, and its bytes with all lists written out.
+
+    Args:
+        item: what the pickle holds.
+        done: what was finished, by the unfinished object's place: one that is named often is finished once.
+    """
+    if id(item) in done:
+        return done[id(item)]
     if isinstance(item, _Array):
-        return item.make()
-    if isinstance(item, dict):
-        return {_finish(key): _finish(value) for key, value in item.items()}
-    if isinstance(item, list | tuple):
-        return type(item)(_finish(value) for value in item)
-    if isinstance(item, _Dtype | type):
+        finished = item.make()
+        size = getattr(finished, "nbytes", 8)
+    elif isinstance(item, dict):
+        finished = {_finish(key, done)[0]: _finish(value, done) for key, value in item.items()}
+        size = sum(value[1] for value in finished.values())
+        finished = {key: value[0] for key, value in finished.items()}
+    elif isinstance(item, list | tuple):
+        parts = [_finish(value, done) for value in item]
+        finished, size = type(item)(part[0] for part in parts), sum(part[1] for part in parts)
+    elif isinstance(item, _Dtype | type):
         raise UserError("holds a type where data belong: store plain numeric arrays.")
-    return item
+    else:
+        return item, 8
+    done[id(item)] = finished, size
+    return finished, size

@@ -18,11 +18,7 @@ counts as truncated and is not ``drawable``. Limit: where the task itself ended 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-import struct
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +31,7 @@ from torch import Tensor
 from lightning_pbrl.data.actions import Bounds, into_range
 from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.data.feedback import Labels, Status
+from lightning_pbrl.data.npz import read_npz
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.data.validate import check_flags
 from lightning_pbrl.errors import UserError
@@ -42,8 +39,6 @@ from lightning_pbrl.errors import UserError
 Undecided = Literal["equal", "skip", "drop"]
 
 _KEY = re.compile(r"obs_[12](\..+)?|action_[12]|label|skip_flag")
-_DAMAGE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
-"""What a broken zip archive makes its reader raise."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -170,26 +165,14 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Those arrays of a file that belong to the format, and its other keys; checksums are verified and nothing is unpickled."""
     if not path.is_file():
         raise UserError(f"There is no file {path}: check the path, or copy the file from the data set's origin.")
-    found, unread = {}, []
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                key = name.removesuffix(".npy")
-                if _KEY.fullmatch(key):
-                    found[key] = _array(archive.read(name), f"{path}: key {key!r}")
-                else:
-                    unread.append(key)
-    except _DAMAGE as error:
-        raise UserError(f"{path} is truncated or not an .npz file ({error}): copy it again from its source.") from error
-    return found, sorted(unread)
+    unread: list[str] = []
 
+    def wanted(key: str) -> bool:
+        if not _KEY.fullmatch(key):
+            unread.append(key)
+        return bool(_KEY.fullmatch(key))
 
-def _array(content: bytes, where: str) -> NDArray[Any]:
-    """One array of the archive."""
-    try:
-        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except ValueError as error:
-        raise UserError(f"{where} holds something else than plain numbers ({error}): store a numeric array.") from error
+    return read_npz(path, "copy it again from its source", wanted), sorted(unread)
 
 
 def _numbers(arrays: Arrays, key: str, path: Path) -> NDArray[Any]:
@@ -205,7 +188,7 @@ def _numbers(arrays: Arrays, key: str, path: Path) -> NDArray[Any]:
 def _parts(arrays: Arrays, obs_keys: Sequence[str] | None, path: Path) -> list[str]:
     """What follows ``obs_1`` and ``obs_2`` in the keys that make an observation; "" when it is one flat array."""
     if obs_keys is None:
-        dotted = sorted(key.removeprefix("obs_1") for key in arrays if key.startswith("obs_1."))
+        dotted = sorted({key[5:] for key in arrays if key.startswith(("obs_1.", "obs_2."))})
         return [""] if "obs_1" in arrays or not dotted else dotted
     if "obs_1" in arrays or not obs_keys:
         raise UserError(f"{path}: obs_keys is {list(obs_keys)}: name the parts of a dict observation, or leave it null.")

@@ -33,7 +33,8 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_pbrl.data.actions import Bounds, into_range
-from lightning_pbrl.data.hdf5 import cached, finite, has, open_hdf5, read
+from lightning_pbrl.data.guard import reason
+from lightning_pbrl.data.hdf5 import cached, finite, has, names, open_hdf5, read, read_texts
 from lightning_pbrl.data.robomimic_control import check_scale
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
@@ -165,9 +166,9 @@ def _env_args(file: Any, path: Path) -> dict[str, Any] | None:
         return None
     try:
         env_args = json.loads(text)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path}: attribute 'env_args' of 'data' is not JSON ({error}): write it as JSON, or delete it."
+            f"{path}: attribute 'env_args' of 'data' is not JSON ({reason(error)}): write it as JSON, or delete it."
         ) from error
     if not isinstance(env_args, dict):
         raise UserError(f"{path}: attribute 'env_args' of 'data' is {text!r}: write a JSON object with env_name, or delete it.")
@@ -176,31 +177,26 @@ def _env_args(file: Any, path: Path) -> dict[str, Any] | None:
 
 def _demos(file: Any, path: Path, filter_key: str | None) -> list[str]:
     """Names of the demonstrations to read, in the order of their numbers."""
-    there = list(file["data"])
-    if filter_key is None:
-        names = there
-    else:
-        masks = sorted(file["mask"]) if has(file, "mask") else []
+    wanted = there = names(file, "data")
+    if filter_key is not None:
+        masks = sorted(names(file, "mask"))
         if filter_key not in masks:
             raise UserError(
                 f"{path} has no filter key 'mask/{filter_key}' (it has {', '.join(masks) or 'none'}): choose one of "
                 "these, or leave filter_key out (null) to read all."
             )
-        listed = np.ravel(file["mask"][filter_key][()])
-        if listed.dtype.kind not in "OSU":
-            raise UserError(f"{path}: key 'mask/{filter_key}' holds {listed.dtype}: store names of demos, such as demo_0.")
-        names = [name.decode() if isinstance(name, bytes) else str(name) for name in listed]
-        unknown = sorted(set(names) - set(there))
+        wanted = read_texts(file, f"mask/{filter_key}")
+        unknown = sorted(set(wanted) - set(there))
         if unknown:
             raise UserError(
                 f"{path}: key 'mask/{filter_key}' names {unknown[0]}, which is not in 'data': correct the mask, or "
                 "choose another filter_key."
             )
-    if not names:
+    if not wanted:
         where = "'data'" if filter_key is None else f"'mask/{filter_key}'"
         raise UserError(f"{path}: {where} has no demonstrations: give another file or filter_key.")
     numbers = {}
-    for name in names:
+    for name in wanted:
         match = re.fullmatch(r"\D*(\d+)", name)
         if match is None:
             raise UserError(

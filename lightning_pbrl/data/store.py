@@ -27,7 +27,8 @@ from torch import Tensor
 
 from lightning_pbrl.data import jsonl
 from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Kind, Labels, Query, Status
-from lightning_pbrl.data.tables import CLIPS, INFO, METADATA, QUESTIONS, SCHEMA_VERSION, tune_sqlite
+from lightning_pbrl.data.guard import reading
+from lightning_pbrl.data.tables import CLIPS, QUESTIONS, RESTORE, SAFE, check_sound, prepare, tune_sqlite
 from lightning_pbrl.errors import UserError
 
 LEARNT = [QUESTIONS.c[name] for name in ("number", "kind", "length", "start_0", "start_1", "value", "status")]
@@ -61,17 +62,11 @@ class LabelStore:
                 Path(self.name).parent.mkdir(parents=True, exist_ok=True)
             self._engine = sa.create_engine(url, poolclass=NullPool)  # a connection per call: none to lose or inherit
             if self._engine.dialect.name == "sqlite":
-                tune_sqlite(self._engine, {"synchronous": "EXTRA", "busy_timeout": 30_000, **(pragmas or {})})
+                tune_sqlite(self._engine, {"synchronous": "EXTRA", "busy_timeout": 30_000, **SAFE, **(pragmas or {})})
+            with self._reading() as db:
+                check_sound(db, self.name)
             with self._writing() as db:
-                METADATA.create_all(db)
-                version = db.scalar(sa.select(INFO.c.value).where(INFO.c.key == "schema_version"))
-                if version is None:
-                    db.execute(INFO.insert().values(key="schema_version", value=str(SCHEMA_VERSION)))
-                elif int(version) > SCHEMA_VERSION:
-                    raise UserError(
-                        f"The label store {self.name} has schema version {version} and this library reads up to "
-                        f"{SCHEMA_VERSION}: upgrade lightning-pbrl."
-                    )
+                prepare(db, self.name)
                 others = sa.select(QUESTIONS.c.fingerprint).where(QUESTIONS.c.fingerprint != fingerprint)
                 other = db.scalar(others.limit(1))
         if other is not None:
@@ -320,8 +315,12 @@ class LabelStore:
             raise UserError(
                 f"The label store {self.name} has no segment content for {what} of run {run!r}: put it with clips."
             )
-        parts = [from_bytes(found[number]) for number in wanted]
-        return Clips(*(torch.stack([part[name] for part in parts]) for name in Clips._fields))
+        with reading(f"The label store {self.name}", "holds damaged segment content", RESTORE):
+            parts = [from_bytes(found[number]) for number in wanted]
+            clips = Clips(*(torch.stack([part[name] for part in parts]) for name in Clips._fields))
+            if not clips.obs.shape[:3] == clips.action.shape[:3] == clips.reward.shape:
+                raise ValueError(f"shapes {[tuple(part.shape) for part in clips]} do not fit")
+        return clips
 
     def _rows(self, *where: sa.ColumnElement[bool]) -> list[sa.RowMapping]:
         with self._reading() as db:
@@ -343,7 +342,8 @@ class LabelStore:
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
         """A connection for one statement that only reads."""
-        with self._explained(), self._engine.connect() as db:
+        damaged = reading(f"The label store {self.name}", "is damaged", RESTORE)
+        with damaged, self._explained(), self._engine.connect() as db:
             yield db
 
     @contextmanager

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
+
+from lightning_pbrl.data import jsonl
+from lightning_pbrl.errors import UserError
+
+RESTORE = "restore a copy, or import what was exported into a new store"
 
 SCHEMA_VERSION = 1
 """Raised whenever an older library could misread a store."""
@@ -52,6 +58,13 @@ CLIPS = sa.Table(
 """What a question's segments held, where the data may forget them."""
 
 
+LARGEST_CELL = 256 * 2**20
+"""Bytes of the content of one question; a damaged file may declare more."""
+
+SAFE = {"cell_size_check": "ON", "trusted_schema": "OFF"}
+"""A file may be damaged, and be another's: https://sqlite.org/security.html."""
+
+
 def tune_sqlite(engine: sa.Engine, pragmas: Mapping[str, int | str]) -> None:
     """Set SQLite up on every connection, and let SQLAlchemy rather than Python's driver begin transactions.
 
@@ -61,6 +74,7 @@ def tune_sqlite(engine: sa.Engine, pragmas: Mapping[str, int | str]) -> None:
     @sa.event.listens_for(engine, "connect")
     def connect(connection: Any, record: object) -> None:
         connection.isolation_level = None
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_CELL)
         for name, value in pragmas.items():
             connection.execute(f"PRAGMA {name}={value}").close()
 
@@ -68,3 +82,43 @@ def tune_sqlite(engine: sa.Engine, pragmas: Mapping[str, int | str]) -> None:
     def begin(connection: sa.Connection) -> None:
         writes = connection.get_execution_options().get("writes")  # a writer takes its lock before it reads
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def prepare(db: sa.Connection, name: str) -> None:
+    """Make the tables in an empty database, or check that those which are there are whole.
+
+    Raises:
+        UserError: when a table or the version is missing, or the version is newer.
+    """
+    there = set(sa.inspect(db).get_table_names()) & set(METADATA.tables)
+    if not there:
+        METADATA.create_all(db)
+        db.execute(INFO.insert().values(key="schema_version", value=str(SCHEMA_VERSION)))
+        return
+    version = db.scalar(sa.select(INFO.c.value).where(INFO.c.key == "schema_version")) if INFO.name in there else None
+    if not str(version).isdecimal():
+        raise UserError(f"The label store {name} is damaged, it does not tell its version: {RESTORE}.")
+    if int(str(version)[:9]) > SCHEMA_VERSION:
+        raise UserError(
+            f"The label store {name} has schema version {version} and this library reads up to {SCHEMA_VERSION}: "
+            "upgrade lightning-pbrl."
+        )
+    if missing := sorted(set(METADATA.tables) - there):
+        raise UserError(f"The label store {name} is damaged, it has no table {missing[0]}: {RESTORE}.")
+
+
+def check_sound(db: sa.Connection, name: str) -> None:
+    """Check an SQLite file page by page, and every question in it.
+
+    Raises:
+        UserError: naming the first page or question that is damaged.
+    """
+    if db.dialect.name == "sqlite":
+        found = str(db.exec_driver_sql("PRAGMA integrity_check(1)").scalar())
+        if found != "ok":
+            raise UserError(f"The label store {name} is damaged ({' '.join(found.split())}): {RESTORE}.")
+    if not sa.inspect(db).has_table(QUESTIONS.name):
+        return
+    for row in db.execute(sa.select(QUESTIONS)).mappings():
+        if problem := jsonl.wrong_type(row) or jsonl.contradiction(row):
+            raise UserError(f"The label store {name} is damaged, question {row['number']!r} of run {row['run']!r} {problem}.")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lightning_pbrl.data.guard import reason
 from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.methods.base import Method, plain
 from lightning_pbrl.methods.diverged import check_saved
@@ -55,7 +56,9 @@ def load_method(path: str | Path, replica: int = 0, device: str = "cpu") -> Meth
     registry.import_all()
     checkpoint = read_checkpoint(path)
     saved = checkpoint["lightning_pbrl"]
-    name = saved["method"]
+    name = saved.get("method") if isinstance(saved, dict) else None
+    if not isinstance(name, str):
+        raise UserError(f"The checkpoint {path} names no method; use an earlier one.")
     if name not in Method.registry:
         raise UserError(
             f"The checkpoint {path} names the method {name!r}, which is not registered here ({nearest(name, Method.registry)}) "
@@ -66,15 +69,22 @@ def load_method(path: str | Path, replica: int = 0, device: str = "cpu") -> Meth
         method = Method.registry[name](**plain(checkpoint["hyper_parameters"]))  # plain drops keys that name classes
         method.configure_model()
         method.load_state_dict(checkpoint["state_dict"])
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        replicas = [engine["flat"]["weights"] for engine in saved["engines"].values()]
+        if len({method.replicas, *map(len, replicas)}) > 1:
+            raise ValueError("it lacks the weights of a replica")
+        for weights in replicas if 0 <= replica < method.replicas else ():
+            unknown = method.load_state_dict(weights[replica], strict=False).unexpected_keys
+            if unknown:
+                raise ValueError(f"it has weights {unknown[0]!r}")
+    except UserError:
+        raise
+    except Exception as error:  # what a file says of a method may be anything
         raise UserError(
-            f"The checkpoint {path} does not fit this version's {name} ({str(error).splitlines()[0]}): load it with the version "
+            f"The checkpoint {path} does not fit this version's {name} ({reason(error)}): load it with the version "
             "that wrote it."
         ) from error
     if not 0 <= replica < method.replicas:
         raise UserError(f"{path} holds {method.replicas} replica(s), numbered from 0; there is no replica {replica}.")
-    for engine in saved["engines"].values():
-        method.load_state_dict(engine["flat"]["weights"][replica], strict=False)
     method.use_replica(replica)  # a planner's numbers are a replica's own
     method.learned_from = saved.get("learned_from")
     return method.to(device).eval().requires_grad_(False)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lightning_pbrl.data.guard import reading
 from lightning_pbrl.errors import UserError
 
 Array = npt.NDArray[np.float64]
@@ -191,10 +192,8 @@ def read_results(run_dir: str | Path) -> dict[str, Any] | None:
     path = Path(run_dir) / "results.json"
     if not path.is_file():
         return None
-    try:
-        results = json.loads(path.read_text())
+    with reading(path, "is damaged", "test the run again to rewrite it"):
+        results = dict(json.loads(path.read_text(encoding="utf-8")))
         if not isinstance(results["metrics"], dict):
             raise KeyError("metrics")
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); test the run again to rewrite it.") from error
-    return dict(results)
+    return results

@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from lightning_pbrl.data.guard import parse_json, reading, reason
 from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.experiment import STAGE_KEYS, config_file, read_experiment
 
@@ -176,11 +177,13 @@ def _mistake(path: Path, what: str) -> UserError:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text()) if path.suffix == ".json" else read_yaml(path.read_text())
+        text = path.read_text(encoding="utf-8")
+        content = parse_json(text) if path.suffix == ".json" else read_yaml(text)
     except OSError as error:
         raise _mistake(path, f"the file cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise _mistake(path, f"this is not valid {path.suffix.removeprefix('.').upper()} ({error}); mend that line") from error
+    except Exception as error:
+        kind = path.suffix.removeprefix(".").upper()
+        raise _mistake(path, f"this is not valid {kind} ({reason(error)}); mend that line") from error
     if not isinstance(content, dict) or "base" not in content:
         raise _mistake(path, "it names no base: give `base`, a config file or several, beside the keys to vary")
     return content
@@ -188,15 +191,24 @@ def _read(path: Path) -> dict[str, Any]:
 
 def read_yaml(text: str) -> Any:
     """YAML in which 1e-4 is a number, as it is in JSON."""
-    return _numbers(yaml.safe_load(text))
+    return _numbers(yaml.safe_load(text), {})
 
 
-def _numbers(value: Any) -> Any:
-    """YAML 1.1 wants a dot in front of an exponent and reads 1e-4 as text."""
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
+def _numbers(value: Any, done: dict[int, Any]) -> Any:
+    """YAML 1.1 wants a dot in front of an exponent and reads 1e-4 as text.
+
+    Args:
+        value: what YAML makes of the text.
+        done: results by the identity of what they come from: what is named by several aliases is made once.
+    """
+    if isinstance(value, dict | list):
+        if id(value) not in done:
+            done[id(value)] = (
+                {key: _numbers(item, done) for key, item in value.items()}
+                if isinstance(value, dict)
+                else [_numbers(item, done) for item in value]
+            )
+        return done[id(value)]
     return float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) else value
 
 
@@ -225,7 +237,8 @@ def _files(item: Any) -> list[str]:
 def _base(name: str, item: Any, path: Path) -> Base:
     if isinstance(item, str):
         file = config_file(item, path)
-        content = yaml.safe_load(Path(file).read_text())
+        with reading(file, "is not valid YAML", "mend that line"):
+            content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
         if isinstance(content, dict) and "stages" in content:
             return Base(read_experiment(file)["stages"], False, Path(file))
         item = [file]

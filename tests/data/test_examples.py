@@ -302,5 +302,5 @@ def test_stored_sets_come_back_and_damage_is_seen(tmp_path):
     path.write_bytes(data[:20])
     with pytest.raises(UserError, match="no sound file of examples"):
         load_examples(path)
-    with pytest.raises(UserError, match="no sound file of examples"):
+    with pytest.raises(UserError, match=r"There is no file .*gone\.safetensors: check the path"):
         load_examples(tmp_path / "gone.safetensors")

@@ -61,7 +61,7 @@ def test_an_imported_answer_fills_a_pending_question(lines: list[dict], tmp_path
         ({"value": 0.5}, "0.5 goes with equal"),
         ({"value": float("nan")}, "is answered and has no value"),
         ({"status": "maybe"}, "has status 'maybe': write one of pending, answered, equal, skipped"),
-        ({"status": 1}, "has status = 1: write str"),
+        ({"status": 1}, "has status 1: write one of pending, answered"),
         ({"kind": "list"}, "has kind 'list': write one of pair, rating"),
         ({"kind": "rating"}, r"is a rating about 2 segment\(s\)"),
         ({"start_1": None}, r"is a pair about 1 segment\(s\)"),
@@ -93,6 +93,36 @@ def test_lines_that_are_no_records(lines: list[dict], tmp_path: Path):
     (tmp_path / "d.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"d\.jsonl cannot be read"):
         store.import_jsonl(tmp_path / "d.jsonl")
-    with pytest.raises(UserError, match="absent cannot be read"):
+    with pytest.raises(UserError, match=r"There is no file .*absent: check the path"):
         store.import_jsonl(tmp_path / "absent")
     assert store.count == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('"value": ' + "1" * 400, "has a value beyond float32|has value 1"),
+        ('"value": 1e999', "has a value beyond float32|has value inf"),
+        ('"value": ' + "1" * 5000, "is not JSON"),
+        ('"value": ' + "[" * 100_000, r"is not JSON \(nested too deeply\)"),
+        ('"seed": -' + "9" * 30, "has a number that is too large"),
+        ('"run": "\\ud800"', "is not JSON"),
+        ('"run": "a\\u0000b"', "has run with a character of code 0"),
+        ('"strategy": {"a": Infinity}', "has strategy with NaN or infinity"),
+        ('"seed": 1, "seed": 2', r"is not JSON \(a key is named twice\)"),
+    ],
+)
+def test_values_that_cannot_be_kept(lines: list[dict], tmp_path: Path, text: str, message: str):
+    field = text.split('"')[1]
+    line = json.dumps({**lines[0], field: "@"}).replace(f'"{field}": "@"', text)
+    (tmp_path / "c.jsonl").write_text(json.dumps(lines[1]) + "\n" + line + "\n")
+    store = LabelStore(tmp_path / "b.db", "data-a")
+    with pytest.raises(UserError, match=rf"c\.jsonl line 2 .*({message}).*; nothing was imported\.$"):
+        store.import_jsonl(tmp_path / "c.jsonl")
+    assert store.count == 0
+
+
+def test_a_file_without_a_record(tmp_path: Path):
+    (tmp_path / "c.jsonl").write_text("\n\n")
+    with pytest.raises(UserError, match=r"c\.jsonl holds no record: give a file of label records, one JSON object per line\."):
+        LabelStore(tmp_path / "b.db", "data-a").import_jsonl(tmp_path / "c.jsonl")

@@ -274,7 +274,7 @@ def test_ragged_arrays_are_named(tmp_path: Path):
 def test_truncated_files(tmp_path: Path, suffix: str, keep: int):
     path = written(tmp_path, suffix=suffix)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(UserError, match=rf"seed0\.{suffix} is truncated or not a .*copy it again"):
+    with pytest.raises(UserError, match=rf"seed0\.{suffix} is truncated or not an? .*copy it again"):
         read_lire(tmp_path, seeds=[0])
 
 

@@ -141,7 +141,7 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(pickle.dumps(content))
         with pytest.raises(UserError, match=words):
             read_human_data(tmp_path / name)
-    with pytest.raises(UserError, match=r"nowhere\.txt cannot be read"):
+    with pytest.raises(UserError, match=r"There is no file .*nowhere\.txt: check the path"):
         read_answers(tmp_path / "nowhere.txt")
     with pytest.raises(UserError, match="Files of answers can be joined when there is at least one"):
         join([])

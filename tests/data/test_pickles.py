@@ -6,11 +6,13 @@ import datetime
 import os
 import pickle
 import pickletools
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lightning_pbrl.data.pickle_scan import check_sizes
 from lightning_pbrl.data.pickles import load_pickle
 from lightning_pbrl.errors import UserError
 
@@ -149,3 +151,51 @@ def test_missing_and_foreign(tmp_path: Path):
     (tmp_path / "text.pkl").write_text("hello")
     with pytest.raises(UserError, match="not a pickle"):
         load_pickle(tmp_path / "text.pkl")
+
+
+@pytest.mark.parametrize(
+    ("operation", "said"),
+    [
+        (b"r" + struct.pack("<I", 10**6), "place 1000000 of the memo is used after 2 operations"),
+        (b"p999999\n", "place 999999 of the memo is used after 2 operations"),
+        (b"\x8e" + struct.pack("<Q", 2**40), "what is declared before byte 1,099,511,627,787 is longer than the file"),
+        (b"\x95" + struct.pack("<Q", 2**40), "the frame at byte 2 is longer than the file"),
+        (b"X" + struct.pack("<I", 2**31), "what is declared before byte 2,147,483,655 is longer than the file"),
+        (b"I12", "the line at byte 3 has no end"),
+        (b"\xff", "unknown operation 255 at byte 2"),
+    ],
+)
+def test_sizes_are_checked_before_memory_is_taken(operation: bytes, said: str, tmp_path: Path):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"\x80\x04" + operation + b"K\x01.")
+    if operation == b"I12":
+        path.write_bytes(b"\x80\x04I12")
+    with pytest.raises(UserError) as caught:
+        load_pickle(path)
+    assert str(caught.value) == f"{path} is truncated or not a pickle ({said}): copy it again from where it came."
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_sound_pickles_pass_the_check_of_sizes(protocol: int):
+    content = {"x": [np.arange(3.0), np.float32(2.5), (1, -(10**30), 2.5, None, True)], "é": "text" * 100, "b": b"\xff" * 300}
+    check_sizes(pickle.dumps(content, protocol=protocol))
+    with pytest.raises(ValueError, match=r"it has no end|the frame at byte 2 is longer than the file"):
+        check_sizes(pickle.dumps(content, protocol=protocol)[:-1])
+
+
+def test_lists_of_one_another_are_finished_once_and_not_written_out(tmp_path: Path):
+    path, row = tmp_path / "a.pkl", np.arange(3.0)
+    path.write_bytes(pickle.dumps({"x": [row, row]}))
+    first, second = load_pickle(path)["x"]
+    assert first is second and first.tolist() == [0, 1, 2]
+    bomb: list = [0] * 10
+    for _ in range(8):
+        bomb = [bomb] * 10
+    path.write_bytes(pickle.dumps({"x": bomb}))
+    with pytest.raises(UserError, match=r"a\.pkl holds lists that declares 8,000,000,000 bytes and the file holds \d+ for it"):
+        load_pickle(path)
+    looped: list = []
+    looped.append(looped)
+    path.write_bytes(pickle.dumps({"x": looped}))
+    with pytest.raises(UserError, match=r"a\.pkl is truncated or not a pickle \(nested too deeply\)"):
+        load_pickle(path)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -360,3 +361,53 @@ def test_two_processes_share_a_store(tmp_path: Path):
             store.put(AskKey("mine", 0, number), pairs((1, 2)), answer(1), **WHO)
         process.kill()
     assert store.spent("mine") == 10
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("UPDATE pbrl_questions SET start_0 = 'text'", r"question 0 of run 'run' has start_0 = 'text': write int"),
+        ("UPDATE pbrl_questions SET start_0 = 2.5", r"question 0 of run 'run' has start_0 = 2\.5: write int"),
+        ("UPDATE pbrl_questions SET value = 0.3", r"question 0 of run 'run' has value 0\.3: a pair's label"),
+        ("UPDATE pbrl_questions SET status = 9", r"question 0 of run 'run' has status 9: write one of"),
+        ("UPDATE pbrl_questions SET kind = x'00ff'", r"question 0 of run 'run' has kind = b'\\x00\\xff': write str"),
+        ("UPDATE pbrl_questions SET strategy = '['", "is damaged"),
+        ("UPDATE pbrl_questions SET strategy = 'null'", r"question 0 of run 'run' has strategy = None: write dict"),
+        ("UPDATE pbrl_questions SET strategy = '{\"a\": NaN}'", "has strategy with NaN or infinity"),
+        ("UPDATE pbrl_questions SET time = 'noon'", "has time 'noon'"),
+        ("DROP TABLE pbrl_questions", "it has no table pbrl_questions"),
+        ("DROP TABLE pbrl_clips", "it has no table pbrl_clips"),
+        ("DROP TABLE pbrl_info", "it does not tell its version"),
+        ("DELETE FROM pbrl_info", "it does not tell its version"),
+        ("UPDATE pbrl_info SET value = 'x'", "it does not tell its version"),
+        ("ALTER TABLE pbrl_questions RENAME COLUMN status TO state", "no such column"),
+    ],
+)
+def test_a_store_is_checked_when_it_is_opened(store: LabelStore, statement: str, message: str):
+    store.put(AskKey("run", 0, 0), pairs((1, 2)), answer(1), **WHO)
+    with closing(sqlite3.connect(store.name)) as db, db:
+        db.execute(statement)
+    with pytest.raises(UserError, match=rf"^The label store .*{message}"):
+        LabelStore(store.name, "data-a")
+
+
+def test_a_row_that_is_in_the_index_only_is_missed(store: LabelStore):
+    store.put(AskKey("run", 0, 0), pairs((1, 2), (3, 4)), answer(1, 0), **WHO)
+    with closing(sqlite3.connect(store.name)) as db, db:
+        page = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'pbrl_questions'").fetchone()[0]
+        size = db.execute("PRAGMA page_size").fetchone()[0]
+    content = bytearray(Path(store.name).read_bytes())
+    at = (page - 1) * size + 3  # the number of cells of a leaf: https://sqlite.org/fileformat2.html
+    assert content[at : at + 2] == b"\x00\x02"
+    content[at + 1] = 1
+    Path(store.name).write_bytes(content)
+    with pytest.raises(UserError, match=r"labels\.db is damaged \(.*\): restore a copy, or import what was exported"):
+        LabelStore(store.name, "data-a")
+
+
+def test_damaged_segment_content(store: LabelStore):
+    store.put(AskKey("run", 0, 0), pairs((1, 2)), answer(1), **WHO)
+    with closing(sqlite3.connect(store.name)) as db, db:
+        db.execute("INSERT OR REPLACE INTO pbrl_clips VALUES ('run', 0, 0, x'1234')")
+    with pytest.raises(UserError, match=r"labels\.db holds damaged segment content \(.*\): restore a copy"):
+        store.clips([0], "run")

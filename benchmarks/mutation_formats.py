@@ -1,0 +1,438 @@
+"""The file formats that are mutated: a small sound file of each, its reader, and what the file says by itself.
+
+``read`` is the library's reader. ``stored`` lists the numbers of a file as they lie in it, so that two files can be compared:
+equal names, shapes and kinds, and some numbers changed, or something else.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+
+from benchmarks import mutation_kinds as kinds
+from lightning_pbrl.data import archive, jsonl
+from lightning_pbrl.data.d4rl import read_d4rl
+from lightning_pbrl.data.examples import load_examples, make_examples, save_examples
+from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Query
+from lightning_pbrl.data.hdf5_process import Group, opened
+from lightning_pbrl.data.lire import KEYS, read_lire
+from lightning_pbrl.data.lire_human import read_answers, read_human_data, read_list
+from lightning_pbrl.data.npz import read_npz
+from lightning_pbrl.data.pickles import load_pickle
+from lightning_pbrl.data.preference_npz import read_preference_npz
+from lightning_pbrl.data.robomimic import read_robomimic
+from lightning_pbrl.data.store import LabelStore
+from lightning_pbrl.data.transitions import Transitions
+
+Arrays = Mapping[str, Any]
+
+
+class Format(NamedTuple):
+    """A format.
+
+    Attributes:
+        name: in the table.
+        file: name of the file that is mutated.
+        write: makes a sound file at this path.
+        read: the reader; its result is compared through :func:`flat`.
+        stored: the numbers of the file by name; None: the file is text that people write, and any sound text may be accepted.
+        structure: mutations of the structure.
+        share: how many of 1,000 files.
+        needs: a package that is not among the library's own.
+        lines: each line is a record by itself, so that a file cut between two lines is a sound shorter one.
+    """
+
+    name: str
+    file: str
+    write: Callable[[Path], object]
+    read: Callable[[Path], Any]
+    stored: Callable[[Path], Arrays] | None
+    structure: list[kinds.Mutation]
+    share: int
+    needs: str | None = None
+    lines: bool = False
+
+
+def flat(value: Any, name: str = "") -> dict[str, np.ndarray]:
+    """Arrays of a reader's result by name."""
+    if isinstance(value, Transitions):
+        parts = {"rows": value.packed, "offsets": value.episodes.offsets, "reward": value.reward, "success": value.success}
+        return flat({**parts, "drawable": value.drawable}, name)
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        return {key: array for part in value for key, array in flat(value[part], f"{name}/{part}").items()}
+    if isinstance(value, list | tuple):
+        return flat(dict(enumerate(value)), name)
+    if isinstance(value, torch.Tensor):
+        return {name: value.numpy()}
+    return {name: np.asarray(value, dtype=None if isinstance(value, np.ndarray | np.generic | int | float) else object)}
+
+
+# -- data ------------------------------------------------------------------------------------------------------------------
+
+
+def _columns(rows: int = 48, obs: int = 3, action: int = 2, episode: int = 12) -> dict[str, np.ndarray]:
+    """Episodes of a random walk, in the names of D4RL."""
+    rng = np.random.default_rng(0)
+    walk = rng.normal(size=(rows // episode, episode + 1, obs)).cumsum(1).astype("f4")
+    last = np.arange(rows) % episode == episode - 1
+    return {
+        "observations": walk[:, :-1].reshape(rows, obs),
+        "actions": rng.uniform(-0.9, 0.9, (rows, action)).astype("f4"),
+        "rewards": rng.normal(size=rows).astype("f4"),
+        "terminals": np.zeros(rows, bool),
+        "timeouts": last,
+        "next_observations": walk[:, 1:].reshape(rows, obs),
+    }
+
+
+def _write_d4rl(path: Path, **options: Any) -> None:
+    with h5py.File(path, "w") as file:
+        for key, values in _columns().items():
+            file.create_dataset(key, data=values, **options)
+        file["infos/qpos"] = np.zeros((48, 2))
+        file["metadata/algorithm"] = np.bytes_("none")
+
+
+OBS_KEYS = ["object", "robot0_eef_pos"]
+
+
+def _write_robomimic(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        for number, steps in enumerate((9, 8, 10, 7)):
+            part = _columns(rows=steps, obs=6, action=7, episode=steps)
+            demo = file.create_group(f"data/demo_{number}")
+            demo.attrs["num_samples"] = steps
+            demo.create_dataset("actions", data=part["actions"].astype("f8"))
+            demo.create_dataset("rewards", data=part["timeouts"].astype("f8"))
+            demo.create_dataset("dones", data=part["timeouts"].astype("i8"))
+            for which, key in (("obs", "observations"), ("next_obs", "next_observations")):
+                demo.create_dataset(f"{which}/object", data=part[key][:, :3].astype("f8"))
+                demo.create_dataset(f"{which}/robot0_eef_pos", data=part[key][:, 3:].astype("f8"), compression="gzip")
+        file["data"].attrs["env_args"] = json.dumps({"env_name": "Lift", "type": 1, "env_kwargs": {"control_freq": 20}})
+        file["data"].attrs["total"] = 34
+        file["mask/train"] = np.array(["demo_1", "demo_3", "demo_2"], dtype="S8")
+
+
+def _robomimic_keys(file: Any) -> list[str]:
+    parts = [f"{which}/{key}" for which in ("obs", "next_obs") for key in OBS_KEYS]
+    return [f"data/demo_{number}/{key}" for number in (1, 2, 3) for key in ("actions", "rewards", *parts)]
+
+
+def _hdf5_arrays(keys: Callable[[Any], list[str]]) -> Callable[[Path], Arrays]:
+    """Arrays of an HDF5 file that its reader looks at."""
+
+    def arrays(path: Path) -> Arrays:
+        with opened(path) as file:
+            return {key: file[key][()] for key in keys(file) if not isinstance(file[key], Group)}
+
+    return arrays
+
+
+def _write_minari(path: Path) -> None:
+    import gymnasium as gym
+    from minari import create_dataset_from_buffers
+    from minari.data_collector import EpisodeBuffer
+
+    part = _columns(rows=12, obs=3, action=2, episode=12)
+    buffers = []
+    for number, steps in enumerate((4, 5, 6)):
+        obs = np.concatenate([part["observations"][:steps], part["next_observations"][steps - 1 : steps]])
+        ends = np.arange(steps) == steps - 1
+        buffers.append(
+            EpisodeBuffer(
+                id=number,
+                observations=list(obs),
+                actions=list(part["actions"][:steps]),
+                rewards=list(part["rewards"][:steps]),
+                terminations=list(ends),
+                truncations=[False] * steps,
+                infos={"success": list(np.append(False, ends))},
+            )
+        )
+    box = gym.spaces.Box
+    create_dataset_from_buffers(
+        "mutations/tiny-v0",
+        buffers,
+        observation_space=box(-np.inf, np.inf, (3,), np.float32),
+        action_space=box(-1, 1, (2,), np.float32),
+    )
+
+
+def _read_minari(path: Path) -> Transitions:
+    from lightning_pbrl.data.minari import read_minari
+
+    return read_minari("mutations/tiny-v0")
+
+
+def _minari_keys(file: Any) -> list[str]:
+    names = ("observations", "actions", "rewards", "terminations", "truncations")
+    return [f"{episode}/{name}" for episode in file for name in names]
+
+
+def _write_lire(path: Path) -> None:
+    part = _columns()
+    arrays = {key: part[key] for key in ("observations", "actions", "next_observations", "rewards")}
+    arrays["dones"] = part["timeouts"].astype("f4")[:, None]
+    if path.suffix == ".npz":
+        np.savez_compressed(path, **arrays)
+    else:
+        path.write_bytes(pickle.dumps(arrays, protocol=4))
+
+
+def _read_lire(path: Path) -> Transitions:
+    return read_lire(path.parent, task="walker-walk", max_episode_steps=12, seeds=(0,))
+
+
+def _write_human(path: Path) -> None:
+    part = _columns()
+    arrays = {key: part[key] for key in ("observations", "actions", "next_observations", "rewards")}
+    content = {key: [np.array(row) for row in values] for key, values in arrays.items()}
+    content["dones"] = [float(flag) for flag in part["timeouts"]]
+    path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+def _pickled(path: Path) -> Arrays:
+    content = load_pickle(path)
+    return {key: np.asarray(content[key]) for key in KEYS.values() if key in content}
+
+
+def _npz_arrays(path: Path) -> Arrays:
+    return read_npz(path, "copy it again", lambda key: key in {*KEYS.values(), "label"} or key.startswith(("obs_", "action_")))
+
+
+def _write_pairs(path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {"label": rng.choice([0.0, 0.5, 1.0], 8)}
+    for clip in (1, 2):
+        arrays[f"obs_{clip}.object"] = rng.normal(size=(8, 4, 2))
+        arrays[f"obs_{clip}.gripper"] = rng.normal(size=(8, 4, 1))
+        arrays[f"action_{clip}"] = rng.uniform(-1, 1, (8, 4, 2))
+    np.savez_compressed(path, **arrays)
+
+
+def _data() -> Transitions:
+    part = {key: torch.from_numpy(values) for key, values in _columns().items()}
+    return Transitions.from_columns(
+        part["observations"],
+        part["actions"],
+        part["next_observations"],
+        torch.arange(5) * 12,
+        reward=part["rewards"],
+        truncated=part["timeouts"],
+        success=part["timeouts"],
+        about={"format": "mutations"},
+        drawable=torch.arange(40),
+    )
+
+
+def _write_examples(path: Path) -> None:
+    save_examples(make_examples(torch.arange(60.0).view(12, 5), {"chooser": {"class": "Mine"}, "seed": 1}), path)
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------------
+
+
+def _write_answers(path: Path) -> None:
+    rng = random.Random(0)
+    path.write_text("".join(f"{rng.randrange(2000)} {rng.randrange(2000)} {rng.choice((1, 2, 3))}\n\n" for _ in range(30)))
+
+
+def _write_list(path: Path) -> None:
+    path.write_text("".join(f"{rank} [{rank * 700}, {rank * 700 + 25}]\n" for rank in range(12)))
+
+
+def _numbers(path: Path) -> Arrays:
+    """All numbers of a text, in order."""
+    return {"numbers": np.array([int(word) for word in re.findall(r"-?[0-9]+", path.read_text())])}
+
+
+def _make_store(path: Path) -> LabelStore:
+    path.unlink(missing_ok=True)
+    store, rng = LabelStore(path, "data-a"), torch.Generator().manual_seed(0)
+    who = {"teacher": {"class": "SimulatedTeacher", "eps": 0.1}, "seed": 0, "answered_by": "simulated"}
+    for number in range(3):
+        clips = Clips(*(torch.randn(4, 2, 5, *rest, generator=rng) for rest in ((3,), (2,), ())))
+        query = Query("pair", torch.randperm(40, generator=rng)[:8].view(4, 2), 5)
+        answer = Answer(torch.tensor([0.0, 1.0, 0.5, float("nan")]), torch.tensor([1, 1, 2, 3]))
+        store.put(AskKey("run", number, 4 * number), query, answer, strategy={"class": "U", "notes": {}}, clips=clips, **who)
+    ratings = Query("rating", torch.arange(3)[:, None], 5)
+    store.put(AskKey("run", 3, 12), ratings, Answer(torch.rand(3), torch.ones(3, dtype=torch.long)), strategy={}, **who)
+    return store
+
+
+def _read_store(path: Path) -> dict[str, Any]:
+    """Everything that a run asks of its store."""
+    store = LabelStore(path, "data-a")
+    store.export_jsonl(path.with_suffix(".out"))
+    return {
+        "records": _records([json.loads(line) for line in path.with_suffix(".out").read_text().splitlines()]),
+        "labels": [store.labels("pair", 5), store.labels("rating", 5)],
+        "numbers": store.numbers("pair"),
+        "asked": [store.spent("run"), store.count, store.notes("run", 9), store.origin("run", 1), store.kinds("run", 2)],
+        "stored": list(store.stored("run", 1)),
+        "clips": store.clips(range(12), "run"),
+    }
+
+
+def _records(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records whose descriptions of strategy and teacher are one value each."""
+    return [{key: json.dumps(cell) if isinstance(cell, dict) else cell for key, cell in row.items()} for row in rows]
+
+
+def _store_cells(path: Path) -> Arrays:
+    content = _read_store(path)
+    return flat({"records": content["records"], "clips": content["clips"]})
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------------
+
+
+def _write_checkpoint(path: Path) -> None:
+    from lightning_pbrl.methods.bc import BC
+
+    spec = {"obs_dim": 3, "action_dim": 2, "horizon": 3}
+    method = BC(spec, updates=20, eval_interval=10, hidden=(4,), batch_size=8)
+    method.configure_model()
+    state = {key: value.clone() for key, value in method.state_dict().items()}
+    saved = {"method": "BC", "engines": {"main": {"flat": {"weights": [state], "moments": []}}}, "finished": False, "updates": 20}
+    hyper = {"spec": spec, "updates": 20, "eval_interval": 10, "hidden": [4], "batch_size": 8}
+    torch.save({"state_dict": state, "hyper_parameters": hyper, "lightning_pbrl": saved}, path)
+
+
+def _read_checkpoint(path: Path) -> Any:
+    from lightning_pbrl.methods.loading import load_method
+
+    return dict(load_method(path).state_dict())
+
+
+def _weights(path: Path) -> Arrays:
+    return flat(_read_checkpoint(path))
+
+
+def _odd_checkpoint(path: Path, rng: random.Random) -> int:
+    content: Any = torch.load(path, weights_only=True)
+    odd: tuple[Any, ...] = (None, 5, "text", [], {}, {"a": 1}, [None], torch.zeros(2), -1, 10**30)
+    place, depth = content, rng.randrange(4)
+    key = rng.choice(list(place))
+    for _ in range(depth):
+        inner = place[key]
+        if not isinstance(inner, dict | list) or not inner:
+            break
+        place, key = inner, rng.choice(list(inner if isinstance(inner, dict) else range(len(inner))))
+    place[key] = rng.choice(odd)
+    torch.save(content, path)
+    return 10  # a setting may be another
+
+
+def _read_results(path: Path) -> Any:
+    from lightning_pbrl.reports.metrics import read_results
+
+    return read_results(path.parent)
+
+
+def _read_sweep(path: Path) -> Any:
+    from lightning_pbrl.sweep.spec import read_spec
+
+    return len(read_spec(path).axes)
+
+
+def _read_experiment(path: Path) -> Any:
+    from lightning_pbrl.experiment import read_experiment
+
+    return len(read_experiment(path)["stages"])
+
+
+RESULTS = '{"metrics": {"return": {"mean": 1.5, "values": [1.0, 2.0]}}, "episodes": 2, "seed": 0}\n'
+SWEEP = '{"base": "model/iql.yaml", "seed": [0, 1], "model.init_args.lr": [1e-4, 1e-3], "paired_keys": [], "name": "x"}\n'
+EXPERIMENT = "name: demo\nstages:\n  reward: {config: [a.yaml], with: {lr: 1e-3}}\n  learned: {config: [b.yaml]}\n"
+
+
+def _text(content: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(content)
+
+
+D4RL_KEYS = list(_columns())
+_D4RL_NEEDS = [key for key in D4RL_KEYS if key not in ("timeouts", "next_observations")]
+_d4rl: Any = {
+    "read": read_d4rl,
+    "stored": _hdf5_arrays(lambda file: [key for key in D4RL_KEYS if key in file]),
+    "structure": kinds.hdf5(lambda file: _D4RL_NEEDS),
+}
+FORMATS = [
+    Format("D4RL", "d.hdf5", _write_d4rl, share=110, **_d4rl),
+    Format("D4RL, compressed", "c.hdf5", lambda path: _write_d4rl(path, compression="gzip", chunks=True), share=90, **_d4rl),
+    Format(
+        "robomimic",
+        "low_dim.hdf5",
+        _write_robomimic,
+        lambda path: read_robomimic(path, "train", OBS_KEYS),
+        _hdf5_arrays(_robomimic_keys),
+        kinds.hdf5(_robomimic_keys, "mask/train", ("data", "env_args")),
+        160,
+    ),
+    Format(
+        "Minari",
+        "mutations/tiny-v0/data/main_data.hdf5",
+        _write_minari,
+        _read_minari,
+        _hdf5_arrays(_minari_keys),
+        kinds.hdf5(_minari_keys),
+        40,
+        "minari",
+    ),
+    Format(
+        "Minari, metadata",
+        "mutations/tiny-v0/data/metadata.json",
+        _write_minari,
+        _read_minari,
+        None,
+        [kinds.odd_json, kinds.odd_file],
+        20,
+        "minari",
+    ),
+    Format("LiRE npz", "saved_replay_buffer_48_seed0.npz", _write_lire, _read_lire, _npz_arrays, [kinds.odd_npz], 70),
+    Format("LiRE pickle", "saved_replay_buffer_48_seed0.pkl", _write_lire, _read_lire, _pickled, [kinds.odd_pickle], 80),
+    Format("LiRE people's data", "dataset.pkl", _write_human, read_human_data, _pickled, [kinds.odd_pickle], 60),
+    Format(
+        "LiRE answers",
+        "a.txt",
+        _write_answers,
+        read_answers,
+        _numbers,
+        [kinds.odd_digits, kinds.odd_file],
+        20,
+        lines=True,
+    ),
+    Format("LiRE lists", "l.txt", _write_list, read_list, _numbers, [kinds.odd_digits, kinds.odd_file], 20, lines=True),
+    Format("preference npz", "p.npz", _write_pairs, read_preference_npz, _npz_arrays, [kinds.odd_npz], 70),
+    Format("archive", "a.safetensors", lambda path: archive.save(_data(), path), archive.load, load_file, [], 70),
+    Format("examples", "e.safetensors", _write_examples, load_examples, load_file, [], 20),
+    Format("label store", "labels.sqlite", _make_store, _read_store, _store_cells, [*2 * [kinds.odd_cell], kinds.odd_table], 90),
+    Format(
+        "labels as JSON lines",
+        "labels.jsonl",
+        lambda path: _make_store(path.with_suffix(".db")).export_jsonl(path),
+        lambda path: jsonl.read(path, "data-a"),
+        lambda path: flat(_records(jsonl.read(path, "data-a"))),
+        [kinds.odd_json, kinds.odd_file],
+        60,
+        lines=True,
+    ),
+    Format("checkpoint", "last.ckpt", _write_checkpoint, _read_checkpoint, _weights, [_odd_checkpoint], 40),
+    Format("results.json", "results.json", _text(RESULTS), _read_results, None, [kinds.odd_json, kinds.odd_file], 10),
+    Format("sweep", "sweep.json", _text(SWEEP), _read_sweep, None, [kinds.odd_json, kinds.odd_file], 10),
+    Format("sweep, YAML", "sweep.yaml", _text(SWEEP), _read_sweep, None, [kinds.odd_file], 10),
+    Format("experiment", "experiment.yaml", _text(EXPERIMENT), _read_experiment, None, [kinds.odd_file], 10),
+]

@@ -1,0 +1,281 @@
+"""The program that reads HDF5 files, in a process of its own (:mod:`lightning_pbrl.data.hdf5_process` talks to it).
+
+The HDF5 library is C code without a promise about damaged files: some make it loop for ever, some make it crash, some make it
+ask for all memory there is. Here it can be given up. Every request has a limit of computing time, kept by the system, and
+the process has a limit of memory. What a data set declares is compared with what the file holds before memory is taken.
+
+Requests are lines of JSON, answers are lines of JSON, some followed by raw bytes. Run as a file: it imports h5py and nothing of
+this library, so that it starts quickly.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+import numpy as np
+
+SECONDS = 3.0
+"""Computing time of one request, or of one slab of a data set."""
+BYTES_PER_SECOND = 50e6
+"""What the slowest machine decompresses; a larger slab has more time."""
+SLAB = 16 * 2**20
+"""Bytes that are read at once, at least one chunk."""
+MEMORY = 2 * 2**30
+"""Address space of this process; a data set with large chunks has more."""
+FREE, RATIO = 256 * 2**20, 100
+"""As in ``guard.py``: what a compressed data set may declare, in bytes and as a multiple of what is stored."""
+
+
+class DamageError(Exception):
+    """What is wrong with the file, as the middle of a sentence."""
+
+
+class Reader:
+    """One open file.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        import h5py
+
+        self.h5py, self.size = h5py, os.path.getsize(path)
+        self.file = h5py.File(path, "r")
+        self.spans: list[tuple[int, int, int]] = []  # (first byte, last byte, object) of what was read
+        self.seen: set[int] = set()
+
+    def look(self, key: str, name: str | None) -> dict[str, Any]:
+        """What is in a group, by name; with a ``name`` that is not in it, a second look for that one."""
+        group = self.file[key]
+        if name is not None and group.id.links.exists(name.encode("utf-8", "surrogateescape")):
+            raise DamageError(f"the list of keys contradicts itself about {name!r}")
+        names = list(group)
+        if len(set(names)) < len(names):
+            raise DamageError("the list of keys contradicts itself")
+        items = {}
+        for each in names:
+            limit(SECONDS)
+            items[each] = self._item(group, each)
+        return items
+
+    def _item(self, group: Any, name: str) -> dict[str, Any]:
+        """Shape and type of an array; nothing of a group; what is wrong with anything else."""
+        try:
+            found = group[name]
+            if isinstance(found, self.h5py.Group):
+                return {}
+            if isinstance(found, self.h5py.Dataset):
+                return {"shape": found.shape, "dtype": self._dtype(found)}
+        except Exception as error:  # noqa: BLE001 - told when somebody asks for it
+            return {"closed": str(error)}
+        return {"closed": "it is neither a group nor an array"}
+
+    def attribute(self, key: str, name: str) -> dict[str, Any] | None:
+        """The value of an attribute as plain JSON; None when there is none."""
+        attributes = self.file[key].attrs
+        if name not in attributes:
+            return None
+        stored = attributes.get_id(name).get_storage_size()
+        if stored > self.size:
+            raise DamageError(f"attribute {name!r} declares {stored:,} bytes, more than the file")
+        value = attributes[name]
+        if isinstance(value, self.h5py.Empty):
+            raise DamageError(f"attribute {name!r} holds nothing")
+        return {"value": _plain(value)}
+
+    def read(self, key: str) -> Iterator[Any]:
+        """What the answer says of the array, then its bytes, slab after slab; texts come as a list."""
+        data = self.file[key]
+        if data.shape is None:
+            raise DamageError("it holds nothing (a null dataspace)")
+        chunk = self._check(data)
+        if data.dtype.kind in "OSU":
+            self._limit(chunk)
+            yield {"texts": _plain(np.ravel(data[()])), "shape": data.shape}
+            return
+        yield {"shape": data.shape, "dtype": data.dtype.str}
+        for part in self._slabs(data, chunk):
+            self._limit(chunk)
+            yield np.ascontiguousarray(data[part]).reshape(-1).view(np.uint8)
+
+    def check(self) -> Iterator[Any]:
+        """Visit and read everything; yields one empty answer at the end."""
+        groups: list[Any] = [self.file]
+        visited = set()
+        while groups:
+            group = groups.pop()
+            for name in list(group):
+                found = group[name]
+                address = self.h5py.h5o.get_info(found.id).addr
+                if address in visited:
+                    continue
+                visited.add(address)
+                for each in found.attrs:
+                    self._limit(0)
+                    self.attribute(found.name, each)
+                if isinstance(found, self.h5py.Group):
+                    groups.append(found)
+                elif isinstance(found, self.h5py.Dataset) and found.shape is not None:
+                    chunk = self._check(found)
+                    for part in self._slabs(found, chunk):
+                        self._limit(chunk)
+                        data = found[part]
+                        if data.dtype.kind == "O" and self.h5py.check_string_dtype(found.dtype):
+                            _plain(data)
+        yield {}
+
+    def _dtype(self, data: Any) -> str:
+        """The number type as numpy writes it; a name for anything else."""
+        dtype = data.dtype
+        if self.h5py.check_string_dtype(dtype) and dtype.kind == "O":
+            return "object"
+        return dtype.str if dtype.kind in "biufSc" else "V"
+
+    def _check(self, data: Any) -> int:
+        """Compare what a data set declares with what the file holds.
+
+        Returns:
+            Bytes of one chunk in memory; 0 where there are none.
+        """
+        if any(size == 0 for size in data.shape):
+            return 0
+        stored, plist = data.id.get_storage_size(), data.id.get_create_plist()
+        declared = math.prod(data.shape) * data.dtype.itemsize
+        if data.chunks is None:
+            if plist.get_external_count() or plist.get_layout() == self.h5py.h5d.VIRTUAL:
+                raise DamageError("its numbers are in another file")
+            references = data.dtype.kind == "O"  # texts of any length lie elsewhere in the file
+            on_disk = math.prod(data.shape) * (16 if references else data.id.get_type().get_size())
+            if stored != on_disk:
+                raise DamageError(f"shape {data.shape} declares {on_disk:,} bytes and the file holds {stored:,} for it")
+            offset = data.id.get_offset()
+            if offset is not None:
+                self._take(data, [(offset, stored)])
+            return 0
+        chunk = math.prod(data.chunks) * data.dtype.itemsize
+        counts = [-(-size // step) for size, step in zip(data.shape, data.chunks, strict=True)]
+        if max(declared, chunk * math.prod(counts)) > max(FREE, RATIO * stored):
+            raise DamageError(f"shape {data.shape} declares {declared:,} bytes and the file holds {stored:,} for it")
+        if any(most not in (None, size) for size, most in zip(data.shape[1:], data.maxshape[1:], strict=True)):
+            raise DamageError(f"shape {data.shape} contradicts the room for {data.maxshape}")
+        if data.id.get_num_chunks() != math.prod(counts):
+            raise DamageError(f"it has {data.id.get_num_chunks()} pieces and its shape {data.shape} takes {math.prod(counts)}")
+        chunks: list[Any] = []
+        data.id.chunk_iter(chunks.append)
+        wanted = set(itertools.product(*(range(0, size, step) for size, step in zip(data.shape, data.chunks, strict=True))))
+        if lacking := wanted - {tuple(each.chunk_offset) for each in chunks}:
+            raise DamageError(f"{len(lacking)} of its {len(wanted)} pieces are missing")
+        self._take(data, [(each.byte_offset, each.size) for each in chunks])
+        return chunk
+
+    def _take(self, data: Any, parts: list[tuple[int, int]]) -> None:
+        """Note which bytes belong to a data set: none belongs to two."""
+        address = self.h5py.h5o.get_info(data.id).addr
+        if address in self.seen:
+            return
+        self.seen.add(address)
+        for first, size in parts:
+            at = bisect.bisect(self.spans, (first, size, 0))
+            before, after = self.spans[at - 1] if at else (0, 0, 0), self.spans[at] if at < len(self.spans) else None
+            if before[1] > first or (after is not None and after[0] < first + size) or first + size > self.size:
+                raise DamageError("its bytes belong to another array or lie beyond the end of the file")
+            self.spans.insert(at, (first, first + size, address))
+
+    def _slabs(self, data: Any, chunk: int) -> Iterator[Any]:
+        """Index expressions that cover a data set, some rows at a time and whole chunks."""
+        if data.shape == () or 0 in data.shape:
+            yield ()
+            return
+        row = data.dtype.itemsize * math.prod(data.shape[1:])
+        step = data.chunks[0] if data.chunks else 1
+        rows = max(SLAB // max(row * step, 1), 1) * step
+        for first in range(0, data.shape[0], rows):
+            yield slice(first, first + rows)
+
+    def _limit(self, chunk: int) -> None:
+        """Give the next slab its time and memory."""
+        limit(SECONDS + max(SLAB, chunk) / BYTES_PER_SECOND, MEMORY + 4 * chunk)
+
+
+def limit(seconds: float, memory: int = MEMORY) -> None:
+    """From now on: so many seconds of computing, after which the system ends this process, and so many bytes."""
+    with suppress(ImportError, OSError, ValueError, AttributeError):  # POSIX; elsewhere there is no limit
+        import resource
+
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (memory if hard == resource.RLIM_INFINITY else min(memory, hard), hard))
+
+
+def _plain(value: Any) -> Any:
+    """Plain JSON: texts, numbers and lists of them."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, np.ndarray):
+        return [_plain(each) for each in value.tolist()] if value.ndim else _plain(value.item())
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise DamageError(f"it holds {type(value).__name__} where numbers or text belong")
+
+
+def answers(reader: Reader | None, request: dict[str, Any]) -> Iterator[Any]:
+    """What is said to one request: objects, and arrays of bytes."""
+    what, key = request["what"], request.get("key", "/")
+    if reader is None:
+        raise DamageError("no file is open")
+    if what == "look":
+        yield {"items": reader.look(key, request.get("name"))}
+    elif what == "attribute":
+        yield {"found": reader.attribute(key, request["name"])}
+    elif what == "read":
+        yield from reader.read(key)
+    else:
+        yield from reader.check()
+
+
+def serve(requests: BinaryIO, out: BinaryIO) -> None:
+    """Answer requests until there are no more."""
+    reader: Reader | None = None
+    for line in requests:
+        request = json.loads(line)
+        limit(SECONDS)
+        try:
+            if request["what"] in ("open", "close"):
+                if reader is not None:
+                    reader.file.close()
+                reader = Reader(request["path"]) if request["what"] == "open" else None
+                out.write(json.dumps({"items": reader.look("/", None) if reader else {}}).encode() + b"\n")
+            else:
+                for answer in answers(reader, request):
+                    if isinstance(answer, np.ndarray):
+                        out.write(b'{"bytes": %d}\n' % answer.size)
+                        out.write(answer.data)
+                    else:
+                        out.write(json.dumps(answer).encode() + b"\n")
+        except Exception as error:  # noqa: BLE001 - whatever the library says goes to the other side
+            kind = "" if isinstance(error, DamageError) else type(error).__name__
+            out.write(json.dumps({"error": str(error), "kind": kind}).encode() + b"\n")
+        limit(0)
+        out.flush()
+
+
+if __name__ == "__main__":
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)  # this process ends when its input does
+    stdout = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    serve(sys.stdin.buffer, stdout)

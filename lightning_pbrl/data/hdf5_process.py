@@ -1,0 +1,281 @@
+"""HDF5 files behind a process that can be given up: what h5py offers of a file to its reader, as far as readers need it.
+
+The HDF5 library runs in :mod:`lightning_pbrl.data.hdf5_child`, never in this process. When it loops, crashes or takes too much
+memory over a damaged file, that process ends and the reader gets one sentence. A process takes about .3 s to start and is used
+again for the next file.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from lightning_pbrl.data import hdf5_child
+from lightning_pbrl.data.guard import reading, reason
+from lightning_pbrl.errors import UserError
+
+AGAIN = "download it again from its source"
+_idle: list[Child] = []
+
+
+class Child:
+    """The other process. One request at a time; one file at a time."""
+
+    def __init__(self) -> None:
+        self.owner, self.pending = os.getpid(), False
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", hdf5_child.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        )
+
+    def ask(self, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a request; returns the first answer.
+
+        Raises:
+            UserError: when the file is damaged.
+        """
+        self.pending = True
+        with suppress(BrokenPipeError):  # it has ended: the answer tells why
+            self.process.stdin.write(json.dumps({"path": path, **request}).encode() + b"\n")  # type: ignore[union-attr]
+            self.process.stdin.flush()  # type: ignore[union-attr]
+        return self.answer(path, request)
+
+    def answer(self, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The next answer to a request."""
+        line = self.process.stdout.readline()  # type: ignore[union-attr]
+        key = str(request.get("key", "")).strip("/")
+        at = f"key {key!r}: " if key else ""
+        if not line.endswith(b"\n"):
+            raise UserError(f"{path} is truncated or damaged ({at}{self._end()}): {AGAIN}.")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            self.pending = False
+            said = reason(Exception(answer["error"] or answer["kind"]))
+            if answer["kind"] == "MemoryError":
+                said = "it declares more than memory holds"
+            elif answer["kind"] == "ModuleNotFoundError":
+                raise UserError(f"{path} cannot be read ({said}): install h5py.")
+            raise UserError(f"{path} is truncated or damaged ({at}{said}): {AGAIN}.")
+        return answer
+
+    def fill(self, path: str, request: Mapping[str, Any], array: NDArray[Any]) -> None:
+        """Receive the bytes of an array."""
+        view, at = memoryview(array.reshape(-1).view(np.uint8)), 0
+        while at < len(view):
+            size = self.answer(path, request)["bytes"]
+            got = self.process.stdout.readinto(view[at : at + size])  # type: ignore[union-attr]
+            if got < size:
+                raise UserError(f"{path} is truncated or damaged ({self._end()}): {AGAIN}.")
+            at += size
+
+    def stop(self) -> None:
+        """End the process."""
+        if self.owner == os.getpid():
+            self.process.kill()
+            self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with suppress(BrokenPipeError):
+                pipe.close()  # type: ignore[union-attr]
+
+    def _end(self) -> str:
+        """Why the process has ended."""
+        code = self.process.wait()
+        if code == -getattr(signal, "SIGPROF", 0):
+            return "reading it does not come to an end"
+        return f"the HDF5 library failed with {signal.Signals(-code).name if code < 0 else code}"
+
+
+class Attributes(Mapping[str, Any]):
+    """Attributes of a group or array, by name; texts, numbers and lists."""
+
+    def __init__(self, file: File, key: str) -> None:
+        self._file, self._key = file, key
+
+    def __getitem__(self, name: str) -> Any:
+        found = self._file.ask("attribute", self._key, name=name)["found"]
+        if found is None:
+            raise KeyError(name)
+        return found["value"]
+
+    def __iter__(self) -> Iterator[str]:
+        raise NotImplementedError("attributes are asked for by name")
+
+    def __len__(self) -> int:
+        raise NotImplementedError("attributes are asked for by name")
+
+
+class Group(Mapping[str, Any]):
+    """A group: groups and arrays by name or path.
+
+    Attributes:
+        name: path from the root, beginning with a slash.
+        file: the file that it belongs to.
+        attrs: its attributes.
+    """
+
+    def __init__(self, file: File | None, name: str) -> None:
+        self.file: File = file or self  # type: ignore[assignment]
+        self.name = name
+        self._items: dict[str, Any] | None = None
+
+    @property
+    def attrs(self) -> Attributes:
+        return Attributes(self.file, self.name)
+
+    def __getitem__(self, key: str) -> Any:
+        found = self._find(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def __contains__(self, key: object) -> bool:
+        return self._find(str(key)) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._listed())
+
+    def __len__(self) -> int:
+        return len(self._listed())
+
+    def _listed(self) -> dict[str, Any]:
+        if self._items is None:
+            self._items = self.file.ask("look", self.name)["items"]
+        return self._items
+
+    def _find(self, key: str) -> Group | Dataset | None:
+        """What is at a path from here; None when there is no such key.
+
+        Raises:
+            UserError: when it is there and cannot be opened.
+        """
+        name, _, rest = key.strip("/").partition("/")
+        items, place = self._listed(), f"{self.name.rstrip('/')}/{name}"
+        if name not in items:
+            self.file.ask("look", self.name, name=name)
+            return None
+        found = items[name]
+        if isinstance(found, dict):
+            if "closed" in found:
+                why = reason(Exception(found["closed"]))
+                raise UserError(
+                    f"{self.file.filename}: key {place.strip('/')!r} is there and cannot be opened ({why}): {AGAIN}, or write it "
+                    "with the array itself in it, not a link to another file."
+                )
+            found = Dataset(self.file, place, found["shape"], found["dtype"]) if "shape" in found else Group(self.file, place)
+            items[name] = found
+        if not rest:
+            return found
+        return found._find(rest) if isinstance(found, Group) else None
+
+
+class Dataset:
+    """An array of the file.
+
+    Attributes:
+        name: path from the root, beginning with a slash.
+        file: the file that it belongs to.
+        shape: its shape; () also for one that holds nothing.
+        dtype: its type as it is stored.
+    """
+
+    def __init__(self, file: File, name: str, shape: list[int] | None, dtype: DTypeLike) -> None:
+        self.file, self.name = file, name
+        self.shape, self.dtype = tuple(shape or ()), np.dtype(dtype)
+
+    @property
+    def attrs(self) -> Attributes:
+        return Attributes(self.file, self.name)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The values, all read and then indexed; texts as an array of objects."""
+        return self.file.read(self.name)[index]
+
+
+class File(Group):
+    """An open file.
+
+    Args:
+        path: the file.
+        child: the process that reads it.
+    """
+
+    def __init__(self, path: str | Path, child: Child) -> None:
+        super().__init__(None, "/")
+        self.filename, self._child = str(path), child
+        self._items = child.ask(self.filename, {"what": "open"})["items"]
+        child.pending = False
+
+    def ask(self, what: str, key: str, **more: Any) -> dict[str, Any]:
+        """One answer of the process."""
+        answer = self._child.ask(self.filename, {"what": what, "key": key, **more})
+        self._child.pending = False
+        return answer
+
+    def read(self, key: str) -> Any:
+        """The whole array at a path from the root."""
+        request = {"what": "read", "key": key}
+        first = self._child.ask(self.filename, request)
+        if "texts" in first:
+            values = np.empty(len(first["texts"]), dtype=object)
+            values[:] = first["texts"]
+            values = values.reshape(first["shape"])
+        else:
+            with reading(f"{self.filename}: key {key.strip('/')!r}", "cannot be read", AGAIN):
+                values = np.empty(first["shape"], first["dtype"])
+            self._child.fill(self.filename, request, values)
+        self._child.pending = False
+        return values
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[File]:
+    """An HDF5 file, open in another process.
+
+    Raises:
+        UserError: when it is damaged, also when that shows only while it is read.
+    """
+    child = next((each for each in _idle if each.owner == os.getpid()), None)
+    if child is not None:
+        _idle.remove(child)
+    child = child or Child()
+    try:
+        yield File(path, child)
+    finally:
+        with suppress(UserError):  # a file that cannot even be closed: the process is given up
+            if not child.pending:
+                child.ask(str(path), {"what": "close"})
+                child.pending = False
+        if child.pending:
+            child.stop()
+        else:
+            _idle.append(child)
+
+
+def check_hdf5(path: str | Path) -> None:
+    """Read a whole file in the other process, for a library that goes on to read it in this one.
+
+    Raises:
+        UserError: when it is damaged.
+    """
+    with opened(path) as file:
+        file.ask("check", "/")
+
+
+@atexit.register
+def _stop_idle() -> None:
+    while _idle:
+        _idle.pop().stop()
