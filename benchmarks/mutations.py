@@ -187,6 +187,8 @@ def outcomes(kind: Format, first: int, after: int) -> list[dict[str, Any]]:
                     found.append({"number": first + len(found), "outcome": what, "said": "", "seconds": WAIT_SECONDS, "peak": 0})
                     break
                 found.append(json.loads(line))
+    for fault in (each for each in found if each["outcome"] in FAULTS):
+        print(f"{kind.name}, file {fault['number']}: {fault['outcome']}, {fault['said'][:300]}", flush=True)
     return found
 
 
@@ -256,8 +258,6 @@ def main() -> int:
         for kind, batches in zip(chosen, parts, strict=True):
             rows.append(row(kind, [each for batch in batches for each in batch.result()]))
             console.print(f"{kind.name}: {rows[-1]['files']:,} files, {len(rows[-1]['faults'])} faults")
-            for fault in rows[-1]["faults"][:5]:
-                console.print(fault, markup=False)
     console.print(table(rows))
     left_out = [kind.name for kind in FORMATS if kind not in there]
     result = {"machine": machine("python -m benchmarks.mutations"), "seconds": time.monotonic() - began}
