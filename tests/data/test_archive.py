@@ -203,6 +203,12 @@ def test_newer_schema(tmp_path: Path):
         (lambda t, r: t.update(drawable=torch.tensor([-1])), "contradicts itself"),
         (lambda t, r: t.update(drawable=torch.tensor([0.0])), "contradicts itself"),
         (lambda t, r: t.update(drawable=torch.empty(0, dtype=torch.int64)), "contradicts itself"),
+        (lambda t, r: t.update(success=t["success"][:3]), "contradicts itself"),
+        (lambda t, r: t.update(succesr=t.pop("success")), "has succesr, which no version knows: make the file again"),
+        (lambda t, r: r.update(obs_dim="5"), "has obs_dim = '5': copy it again or make it anew"),
+        (lambda t, r: r.update(obs_dim=-1, action_dim=8), "contradicts itself"),
+        (lambda t, r: r.update(about=[1]), r"has about = \[1\]: copy it again"),
+        (lambda t, r: r.update(layout=5), "has layout = 5: copy it again"),
     ],
 )
 def test_contradictory_files(tmp_path: Path, change, message: str):

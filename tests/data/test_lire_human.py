@@ -145,3 +145,20 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path) -> None:
         read_answers(tmp_path / "nowhere.txt")
     with pytest.raises(UserError, match="Files of answers can be joined when there is at least one"):
         join([])
+
+
+@pytest.mark.parametrize(
+    ("reader", "text", "message"),
+    [
+        (read_answers, "", r"holds no answer: give one of LiRE's text files of answers\."),
+        (read_answers, "1 2 3\n" + "9" * 5000 + " 5 1", r"line 2 is '9{99}: write two start rows and 1, 2 or 3\."),
+        (read_answers, "1 ٣ 3", r"line 1 is '1 ٣ 3': write two start rows"),
+        (read_list, "\n \n", r"holds no answer: give one of LiRE's text files of answers\."),
+        (read_list, "0 [1, 2]\n1 [" + "9" * 5000 + "]", r"line 2 is '1 \[9{95}: write a rank and its segments"),
+        (read_list, "0 [1,, 2]\n1 [3]\n2 []", r"line 3 is '2 \[\]': write a rank and its segments"),
+    ],
+)
+def test_numbers_that_no_file_of_answers_has(reader: Any, text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=rf"a\.txt {message}"):
+        reader(tmp_path / "a.txt")

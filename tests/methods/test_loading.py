@@ -163,3 +163,34 @@ def test_testing_a_checkpoint_evaluates_its_replicas(checkpoint: Path, tmp_path:
         trainer.test(module, data, ckpt_path=checkpoint, verbose=False)
         expected = [load_method(checkpoint, replica=k).act(torch.ones(1, 5)) for k in range(2)]
         torch.testing.assert_close(torch.cat(seen), torch.cat(expected), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lightning_pbrl": 5}, "names no method; use an earlier one"),
+        ({"lightning_pbrl": {"method": None}}, "names no method; use an earlier one"),
+        ({"lightning_pbrl": {"engines": {"main": {"flat": {"weights": []}}}}}, "it lacks the weights of a replica"),
+        ({"lightning_pbrl": {"engines": None}}, "does not fit this version's BC"),
+        ({"hyper_parameters": {"spec": 5}}, "does not fit this version's BC"),
+        ({"hyper_parameters": {"hidden": [9]}}, "does not fit this version's BC"),
+        ({"state_dict": None}, "does not fit this version's BC"),
+    ],
+)
+def test_parts_that_are_something_else(change: dict[str, Any], message: str, checkpoint: Path, tmp_path: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    for key, value in change.items():
+        content[key] = {**content[key], **value} if isinstance(value, dict) else value
+    torch.save(content, tmp_path / "changed.ckpt")
+    with pytest.raises(UserError, match=rf"changed\.ckpt .*{message}"):
+        load_method(tmp_path / "changed.ckpt")
+
+
+def test_weights_under_another_name_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    (engine,) = content["lightning_pbrl"]["engines"].values()
+    first = engine["flat"]["weights"][0]
+    first["actor.unknown"] = first.pop(next(iter(first)))
+    torch.save(content, tmp_path / "changed.ckpt")
+    with pytest.raises(UserError, match=r"does not fit this version's BC \(it has weights 'actor\.unknown'\)"):
+        load_method(tmp_path / "changed.ckpt")
