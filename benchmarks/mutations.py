@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import resource
-import select
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ START_SECONDS, WAIT_SECONDS = 300.0, 60.0
 """How long to wait for a process to start, and for it to make, read and compare one file, twice on a busy machine."""
 BATCH = 500
 """Files per process."""
+PROCESSES = multiprocessing.get_context("forkserver")
+"""Processes start from one that has imported everything once."""
 SOUND = ("refused", "equal", "value", "lines")
 FAULTS = ("exception", "other content", "too slow", "too large", "process ended", "poor sentence")
 STRUCTURE = 0.3
@@ -160,50 +162,40 @@ def peak_memory() -> int:
     return max(used)
 
 
-def work(name: str, first: int, after: int) -> None:
-    """The process of one format: an outcome per line for the files ``first`` to ``after - 1``."""
+def work(name: str, first: int, after: int, out: Connection) -> None:
+    """The process of one format: the outcomes of the files ``first`` to ``after - 1``."""
     kind = next(kind for kind in FORMATS if kind.name == name)
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(kind, Path(folder))
         for number in range(first, after):
-            print(json.dumps(bench.one(number)), file=out, flush=True)
+            out.send(bench.one(number))
 
 
 def outcomes(kind: Format, first: int, after: int) -> list[dict[str, Any]]:
     """The outcome of the files ``first`` to ``after - 1``; a process that ends or takes too long is started again behind it."""
     found: list[dict[str, Any]] = []
     while first + len(found) < after:
-        command = [sys.executable, "-m", "benchmarks.mutations", "--work", kind.name, str(first + len(found)), str(after)]
-        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "cwd": Path(__file__).parents[1]}
-        with subprocess.Popen(command, **pipes) as process:
-            began = len(found)
-            while first + len(found) < after:
-                line = _line(process.stdout, START_SECONDS if len(found) == began else WAIT_SECONDS)
-                if not line:
-                    process.kill()
-                    what = "process ended" if line == b"" else "too slow"
-                    found.append({"number": first + len(found), "outcome": what, "said": "", "seconds": WAIT_SECONDS, "peak": 0})
-                    break
-                found.append(json.loads(line))
+        ours, its = PROCESSES.Pipe(duplex=False)
+        process = PROCESSES.Process(target=work, args=(kind.name, first + len(found), after, its))
+        process.start()
+        its.close()
+        wait, failed = START_SECONDS, ""
+        while first + len(found) < after and not failed:
+            try:
+                failed = "" if ours.poll(wait) else "too slow"
+                if not failed:
+                    found.append(ours.recv())
+            except EOFError:
+                failed = "process ended"
+            wait = WAIT_SECONDS
+        if failed:
+            process.kill()
+            found.append({"number": first + len(found), "outcome": failed, "said": "", "seconds": WAIT_SECONDS, "peak": 0})
+        process.join()
+        ours.close()
     for fault in (each for each in found if each["outcome"] in FAULTS):
         print(f"{kind.name}, file {fault['number']}: {fault['outcome']}, {fault['said'][:300]}", flush=True)
     return found
-
-
-def _line(pipe: Any, seconds: float) -> bytes | None:
-    """The next line; b"" at the end, None when it does not come in time. The process writes whole lines, one at a time."""
-    ready, _, _ = select.select([pipe], [], [], seconds)
-    if not ready:
-        return None
-    line = b""
-    while not line.endswith(b"\n"):
-        part = os.read(pipe.fileno(), 1)
-        if not part:
-            return b""
-        line += part
-    return line
 
 
 def row(kind: Format, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -239,17 +231,14 @@ def main() -> int:
     parser.add_argument("--only", action="append", help="a format by name; may be given several times")
     parser.add_argument("--out", type=Path, default=RESULTS / "mutations.json")
     parser.add_argument("--jobs", type=int, default=1, help="processes at the same time (default 1)")
-    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.work:
-        work(args.work[0], int(args.work[1]), int(args.work[2]))
-        return 0
     from benchmarks.measure import machine  # here, because it imports Lightning, which the readers do without
 
     there = [kind for kind in FORMATS if kind.needs is None or find_spec(kind.needs)]
     chosen, began = [kind for kind in there if not args.only or kind.name in args.only], time.monotonic()
     counts = [round(args.files * kind.share / sum(each.share for each in chosen)) for kind in chosen]
     console, rows = Console(width=180), []
+    PROCESSES.set_forkserver_preload(["benchmarks.mutation_formats"])
     with ThreadPoolExecutor(args.jobs) as pool:
         parts = [
             [pool.submit(outcomes, kind, first, min(first + BATCH, count)) for first in range(0, count, BATCH)]
