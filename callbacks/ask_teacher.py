@@ -104,9 +104,7 @@ class AskTeacher(pl.Callback):
         if rounds is not None and not 1 <= rounds <= max(budget, 1):
             raise UserError(f"ask.rounds is {rounds} and ask.budget {budget}: give at least one round, and a question for each.")
         if schedule == "spread" and rounds == 1 and initial not in (None, 1.0):
-            raise UserError(
-                f"ask.rounds is 1 and ask.initial {initial}: the only round asks everything; leave initial null."
-            )
+            raise UserError(f"ask.rounds is 1 and ask.initial {initial}: the only round asks everything; leave initial null.")
         self.initial, self.rounds = initial, rounds
         self.teacher, self.query = teacher, query or UniformQuery()
         self.first_round, self.every, self.schedule = first_round, every, schedule
@@ -152,6 +150,9 @@ class AskTeacher(pl.Callback):
             raise UserError(
                 f"ask.schedule {self.schedule} follows env steps, and {type(pl_module).__name__} does not act: leave it constant."
             )
+        even = self.schedule == "constant" and self.initial is None and self.rounds is None
+        even &= getattr(self.teacher, "final_gap", None) is None  # it follows how far the budget is spent
+        pl_module.asks_for(self.budget, len(self.given), self.per_round if even else None)
         silent = len(self.given) > 0 and not self.budget and self.store_path is None  # the data bring all there is
         if silent or not trainer.is_global_zero:
             return

@@ -17,7 +17,14 @@ from lightning_pbrl.methods.base import Method
 
 
 class WriteResults(pl.Callback):
-    """Writes ``results.json`` to the run folder after ``test``: metrics, seed, updates, labels, simulator and versions."""
+    """Writes ``results.json`` to the run folder after ``test``: metrics, seed, updates, labels, simulator and versions.
+
+    Training on makes it false, so the first round of a fit that goes on takes it away.
+    """
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            (Path(trainer.default_root_dir) / "results.json").unlink(missing_ok=True)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
         if not trainer.is_global_zero:

@@ -92,6 +92,13 @@ class OfflineDataModule(pl.LightningDataModule):
         sizes = {"obs_dim": sim.obs_dim, "action_dim": sim.action_dim, "horizon": sim.horizon}
         return sizes if sim.pixels is None else {**sizes, "pixels": sim.pixels}
 
+    def files(self) -> list[Path]:
+        """The files that :meth:`load` reads: were one of them another, so would be the run."""
+        path = getattr(self, "path", None)
+        own = [Path(path)] if isinstance(path, str | Path) and Path(path).is_file() else []
+        parts = (getattr(self, name, None) for name in ("data", "replay"))
+        return own + [file for part in parts if isinstance(part, OfflineDataModule) for file in part.files()]
+
     def setup(self, stage: str) -> None:
         shown = self.simulator is not None and self.simulator.pixels is not None
         if shown and self.trainer is not None and self.method.validates_on == "episodes":

@@ -48,6 +48,9 @@ class LiREDataModule(OfflineDataModule):
         self.max_episode_steps = max_episode_steps
         self.action_bounds, self.clip_actions = action_bounds, clip_actions
 
+    def files(self) -> list[Path]:
+        return sorted(self.root.glob("saved_replay_buffer_*"))
+
     def load(self) -> Transitions:
         simulator = self.simulator
         task = simulator.name if simulator is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lightning_pbrl.data.actions import Bounds
@@ -47,6 +48,10 @@ class MinariDataModule(OfflineDataModule):
     def prepare_data(self) -> None:
         if self.download:
             open_minari(self.dataset_id, download=True)
+
+    def files(self) -> list[Path]:
+        folder = Path(open_minari(self.dataset_id).storage.data_path)
+        return sorted(file for file in folder.rglob("*") if file.is_file())
 
     def load(self) -> Transitions:
         table = read_minari(self.dataset_id, cache_dir=self.cache_dir, **self.actions)

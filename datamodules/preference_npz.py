@@ -74,6 +74,9 @@ class PreferenceNPZDataModule(OfflineDataModule):
         if self.replay is not None:
             self.replay.prepare_data()
 
+    def files(self) -> list[Path]:
+        return [self._file(), *([] if self.replay is None else self.replay.files())]
+
     def load(self) -> Transitions:
         path = self._file()
         actions = (self.action_bounds, self.clip_actions)

@@ -1,6 +1,11 @@
 """``python -m lightning_pbrl``."""
 
-from lightning_pbrl.cli import main
+import sys
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:  # -m puts the working folder first, where a user's statistics.py hides the standard library's
+        del sys.path[0]
+
+    from lightning_pbrl.cli import main
+
     main()

@@ -6,11 +6,14 @@ Errors of users are one sentence and exit code 2; ``--debug`` shows the tracebac
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import traceback
 
+from lightning_pbrl import signals
 from lightning_pbrl.arguments import TRAINER_VERBS
 from lightning_pbrl.errors import UserError, mistake_behind
+from lightning_pbrl.registry import seeing_working_folder
 
 USAGE = """\
 lightning-pbrl: teach a policy from feedback.
@@ -37,10 +40,15 @@ def main(args: list[str] | None = None) -> None:
     from jsonargparse import ArgumentError
 
     try:
-        _dispatch(args)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where a `run` or `sweep` was, and --resume where a fit was", file=sys.stderr)
-        raise SystemExit(130) from None
+        with seeing_working_folder(), signals.listening():
+            _dispatch(args)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        told = signals.told(stop)
+        if told is None:
+            raise
+        what = "interrupted" if told == signal.SIGINT else f"ended by {told.name}"
+        print(f"{what}; the same command goes on where a `run` or `sweep` was, and --resume where a fit was", file=sys.stderr)
+        raise SystemExit(128 + told) from None
     except Exception as error:
         mistake = mistake_behind(error)
         if mistake is None and not isinstance(error, ArgumentError):

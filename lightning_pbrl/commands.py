@@ -13,7 +13,10 @@ def list_command(args: list[str]) -> None:
     """``lightning-pbrl list [KIND]``: everything a config can name, one line each."""
     parser = Arguments("lightning-pbrl list", description="Everything a config can name.")
     parser.add_argument("kind", nargs="?", choices=[*registry.PACKAGES], help="only this kind")
-    chosen = parser.parse_args(args).kind
+    parser.add_argument("--imports", nargs="+", default=[], metavar="MODULE", help="modules of yours to import first")
+    options = parser.parse_args(args)
+    registry.import_named(options.imports)
+    chosen = options.kind
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -34,14 +37,18 @@ def collect_command(args: list[str]) -> None:
 
     from lightning_pbrl.datamodules.base import OfflineDataModule
     from lightning_pbrl.reports.dataset import describe_dataset
+    from lightning_pbrl.same_run import imports_of
 
     registry.import_all()
     parser = jsonargparse.ArgumentParser(
         "lightning-pbrl collect", description="Make a data set.", parser_mode="omegaconf+", exit_on_error=False
     )
     parser.add_argument("-c", "--config", action="config", help="config with a `data:` key, as for fit")
+    parser.add_argument("--imports", type=list[str], default=[], help="modules of yours to import first: [my_package]")
     parser.add_subclass_arguments(OfflineDataModule, "data", required=True)
-    data = parser.instantiate_classes(parser.parse_args(with_packaged_configs(args))).data
+    args = with_packaged_configs(args)
+    registry.import_named(imports_of(args))
+    data = parser.instantiate_classes(parser.parse_args(args)).data
     if not hasattr(data, "progress"):
         raise UserError(f"{type(data).__name__} reads data that exist; collect needs one that makes them: CollectedDataModule.")
     columns = (TextColumn("collecting episodes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -8,6 +8,7 @@
       learned:
         config: [data/demo.yaml, model/iql.yaml]
         with: {relabel: {reward: "${stages.reward.checkpoint}"}, then_test: true}
+    imports: [my_package]                       # modules that define what the configs name, if there are any of your own
     report: {show: [learned]}                   # stages of the final table, in this order; all tested ones if left out
 
 Every (stage, seed) is one process with one run folder ``runs/<name>/<stage>/seed<k>``. A stage starts when those it
@@ -27,9 +28,10 @@ from lightning_pbrl.arguments import TRAINER_VERBS, Arguments, packaged_config
 from lightning_pbrl.data.guard import reading
 from lightning_pbrl.errors import UserError, mistake_behind, nearest
 from lightning_pbrl.jobs import Job, run_jobs, seed_slots
+from lightning_pbrl.run_folder import LAST
 
 STAGE_KEYS = {"command", "config", "with"}
-EXPERIMENT_KEYS = {"name", "stages", "report"}
+EXPERIMENT_KEYS = {"name", "imports", "stages", "report"}
 REFERENCE = re.compile(r"\$\{stages\.([\w-]+)\.(checkpoint|run_dir)\}")
 
 
@@ -56,6 +58,7 @@ def read_experiment(path: str | Path) -> dict[str, Any]:
     if unknown:
         raise UserError(f"The experiment {path} has unknown keys {unknown}; it knows {sorted(EXPERIMENT_KEYS)}.")
     content.setdefault("name", Path(path).stem)
+    content["imports"] = module_names(content.get("imports"), path)
     return content
 
 
@@ -77,8 +80,22 @@ def plan_jobs(experiment: dict[str, Any], seeds: list[int], out: Path, origin: P
             job = Job(name, seed, out / name / f"seed{seed}", stage.get("command", "fit"), [], {})
             job.files = [config_file(file, origin) for file in stage.get("config", [])]
             job.own = _resolve(stage.get("with", {}), job, jobs)
+            if modules := [*experiment.get("imports", []), *job.own.get("imports", [])]:
+                job.own["imports"] = modules
             jobs[name, seed] = job
     return list(jobs.values())
+
+
+def module_names(written: Any, path: str | Path) -> list[str]:
+    """What ``imports`` of an experiment or a sweep says: one module or a list of them.
+
+    Raises:
+        UserError: for anything else.
+    """
+    names = [written] if isinstance(written, str) else [] if written is None else written
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: imports is {written!r}: give a list of modules, imports: [my_package].")
+    return names
 
 
 def config_file(name: str, origin: Path) -> str:
@@ -105,8 +122,6 @@ def _resolve(value: Any, job: Job, jobs: dict[tuple[str, int], Job]) -> Any:
             )
         if needed not in job.after:
             job.after.append(needed)
-        from lightning_pbrl.train_cli import LAST
-
         return str(needed.folder / LAST) if match[2] == "checkpoint" else str(needed.folder)
 
     return REFERENCE.sub(path, value)
@@ -188,7 +203,11 @@ def run_command(args: list[str]) -> None:
 
     report(out, experiment.get("report", {}), f"lightning-pbrl run {' '.join(args)}")
     if failed:
-        raise UserError(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(job.label for job in failed)}; see their log.txt.")
+        labels = ", ".join(job.label for job in failed)
+        raise UserError(
+            f"{len(failed)} of {len(jobs)} jobs failed: {labels}; see their log.txt, then give the same command again: it runs "
+            "what is missing and resumes what was cut off."
+        )
 
 
 def _in_process(jobs: list[Job], replicas: int) -> list[Job]:
@@ -197,6 +216,7 @@ def _in_process(jobs: list[Job], replicas: int) -> list[Job]:
     from lightning_pbrl.methods.base import Method
 
     registry.import_all()
+    registry.import_named(name for job in jobs for name in job.own.get("imports", []))
     kept: list[Job] = []
     first = jobs[0].seed
     needed = {other.stage for job in jobs for other in job.after}

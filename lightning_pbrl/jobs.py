@@ -9,22 +9,24 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from lightning_pbrl import run_folder, signals
+from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.errors import UserError
 
 POLL_S = 0.25
@@ -68,8 +70,10 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """A hash of everything that defines the job."""
+        """A hash of everything that defines the job, its config files as they are now."""
         parts = [self.command, *(Path(file).read_text() for file in self.files), json.dumps(self.overlay, sort_keys=True)]
+        variables = sorted({name for part in parts for name in re.findall(r"\$\{oc\.env:(\w+)", part)})
+        parts += [f"{name}={os.environ.get(name)}" for name in variables]
         return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
 
     def arguments(self, overlay: Path) -> list[str]:
@@ -79,22 +83,31 @@ class Job:
 
     def process_arguments(self, overlay: Path) -> list[str]:
         """The program of the job's process and its arguments."""
-        return [sys.executable, "-m", "lightning_pbrl", *self.arguments(overlay)]
+        return [sys.executable, "-P", "-m", "lightning_pbrl", *self.arguments(overlay)]
 
     def finished(self) -> bool:
-        """Whether this very job has run to its end before.
+        """Whether a run has come to its end in the folder; :func:`check` says whether it was this job."""
+        return "digest" in run_folder.read_json(self.folder / "done.json")
 
-        Raises:
-            UserError: when another configuration has finished in the same folder.
-        """
-        done = self.folder / "done.json"
-        if not done.is_file():
-            return False
-        if json.loads(done.read_text())["digest"] != self.digest:
-            raise UserError(
-                f"{self.folder} holds a finished run of another configuration: choose another --out, or remove that folder."
-            )
-        return True
+    def made_from(self) -> dict[str, Any]:
+        """What a result of the job depends on: its definition, and what the jobs before it have left."""
+        needed = [file for job in self.after for file in run_folder.results(job.folder)]
+        return {"digest": self.digest, "inputs": run_folder.record(needed)}
+
+    def stale(self) -> str | None:
+        """Why what the folder holds, finished or not, is no result of this job as it is now; None when it is, or is empty."""
+        finished = self.finished()
+        if not finished and not (self.folder / run_folder.LAST).is_file():
+            return None
+        made = run_folder.read_json(self.folder / ("done.json" if finished else "started.json"))
+        if made.get("digest", self.digest) != self.digest:
+            return f"{self.folder} holds a {'finished' if finished else 'half-finished'} run of another configuration"
+        for job in self.after:
+            if job.stale() or not job.finished():
+                return f"{self.folder} was made from {job.folder}, which is to be made anew"
+        if path := run_folder.outdated(self.folder):
+            return f"{self.folder} was made from {path}, which has changed since"
+        return None
 
     def failure(self) -> str | None:
         """How the job's last process failed; None when it has not."""
@@ -164,8 +177,25 @@ class Outcome(NamedTuple):
     wall_s: float
 
 
+def check(jobs: Iterable[Job]) -> None:
+    """Refuse folders that hold results of other jobs than these, or results made from something that is no more.
+
+    Raises:
+        UserError: names all of them.
+    """
+    reasons = [reason for job in jobs if (reason := job.stale())]
+    if reasons:
+        those = "that folder" if len(reasons) == 1 else "those folders"
+        raise UserError(f"{'; '.join(reasons)}: choose another --out, or remove {those}.")
+
+
 def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
-    """Run what is not finished yet, one job per slot at a time."""
+    """Run what is not finished yet, one job per slot at a time; what another process is running is waited for.
+
+    Raises:
+        UserError: as :func:`check`.
+    """
+    check(jobs)
     console = Console()
     waiting = [job for job in jobs if not job.finished()]
     for job in jobs:
@@ -173,9 +203,10 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
             console.print(f"{job.label}: finished before, skipped", highlight=False)
     free = list(slots)
     running: list[_Process] = []
+    elsewhere: set[Job] = set()
     failed: list[Failure] = []
     began, used = time.monotonic(), _children_cpu_s()
-    with _progress(console) as bars, _terminating_interrupts():
+    with _progress(console) as bars, signals.listening():
         overall = bars.add_task(f"[bold]{title}", total=len(jobs), completed=len(jobs) - len(waiting), what="")
 
         def fail(job: Job, reason: str, tail: str = "") -> None:
@@ -183,6 +214,23 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
             console.print(f"{job.label}{' failed: ' if tail else ': '}{reason}", style="red", markup=False, highlight=False)
             if tail:
                 console.print(tail, markup=False, highlight=False)
+
+        def start(job: Job) -> None:
+            log = _locked_log(job)
+            if log is None:
+                if job not in elsewhere:
+                    elsewhere.add(job)
+                    who = run_folder.who(run_folder.read_json(job.folder / "started.json"))
+                    say = f"{job.label}: {who} is running it; waiting for its end"
+                    console.print(say, markup=False, highlight=False, soft_wrap=True)
+                return
+            waiting.remove(job)
+            if job.finished():
+                log.close()
+                bars.advance(overall)
+                console.print(f"{job.label}: finished elsewhere", highlight=False)
+            else:
+                running.append(_Process(job, free.pop(0), bars, log))
 
         try:
             while waiting or running:
@@ -195,24 +243,20 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
                 for job in _hopeless(waiting, failed):
                     waiting.remove(job)
                     fail(job, "not run, because a stage it needs has failed")
-                while free and (ready := _ready(waiting, running)):
-                    waiting.remove(ready)
-                    try:
-                        running.append(_Process(ready, free[0], bars))
-                        free.pop(0)
-                    except BlockingIOError:
-                        fail(ready, "not run, because another process is running it")
-                if running:
+                for job in _ready(waiting, running):
+                    if free:
+                        start(job)
+                if running or waiting:
                     time.sleep(POLL_S)
         finally:
             _stop(running)
     return Outcome(failed, _children_cpu_s() - used, time.monotonic() - began)
 
 
-def _ready(waiting: Iterable[Job], running: Iterable[_Process]) -> Job | None:
-    """The first job that waits for nothing."""
+def _ready(waiting: Sequence[Job], running: Iterable[_Process]) -> list[Job]:
+    """The jobs that wait for no other."""
     unfinished = {*waiting, *(process.job for process in running)}
-    return next((job for job in waiting if unfinished.isdisjoint(job.after)), None)
+    return [job for job in waiting if unfinished.isdisjoint(job.after)]
 
 
 def _hopeless(waiting: Iterable[Job], failed: Iterable[Failure]) -> list[Job]:
@@ -226,34 +270,47 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console, refresh_per_second=4)
 
 
-class _Process:
-    """One job as a process group, its log and its progress bar.
+def _locked_log(job: Job) -> IO[str] | None:
+    """The job's log, locked; None when another process is running the job.
 
-    The log is locked as long as the job or anything it has started can write to it, whatever becomes of this process:
-    so no second pool runs the same job.
-
-    Raises:
-        BlockingIOError: when the job is running already.
+    The lock lasts as long as this process, the job or anything that it has started can write to the log: so no second pool runs
+    the same job, and none looks for its mark before it is there.
     """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    log = (job.folder / "log.txt").open("a")
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.close()
+        return None
+    return log
 
-    def __init__(self, job: Job, slot: Slot, bars: Progress) -> None:
-        self.job, self.slot, self.bars = job, slot, bars
+
+def _write(path: Path, content: Any) -> None:
+    with replacing(path) as part:
+        part.write_text(run_folder.dumped(content))
+
+
+class _Process:
+    """One job as a process group, its locked log and its progress bar."""
+
+    def __init__(self, job: Job, slot: Slot, bars: Progress, log: IO[str]) -> None:
+        self.job, self.slot, self.bars, self.log = job, slot, bars, log
         self.reason: str | None = None
-        job.folder.mkdir(parents=True, exist_ok=True)
-        with (job.folder / "log.txt").open("a") as log:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            overlay = job.folder / "stage.yaml"
-            overlay.write_text(yaml.safe_dump(job.overlay, sort_keys=False))
-            for left in ("progress.json", "failed.json"):
-                (job.folder / left).unlink(missing_ok=True)
-            self.process = subprocess.Popen(
-                job.process_arguments(overlay),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=_environment(job, slot),
-                start_new_session=True,  # a group of its own: ended whole, and Ctrl-C reaches this process alone
-            )
+        self.made = job.made_from()
+        overlay = job.folder / "stage.yaml"
+        overlay.write_text(yaml.safe_dump(job.overlay, sort_keys=False))
+        for left in ("progress.json", "failed.json"):
+            (job.folder / left).unlink(missing_ok=True)
+        self.process = subprocess.Popen(
+            job.process_arguments(overlay),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_environment(job, slot),
+            start_new_session=True,  # a group of its own: ended whole, and Ctrl-C reaches this process alone
+        )
         _pin(self.process.pid, slot.cores)
+        _write(job.folder / "started.json", {**self.made, **run_folder.this_process(), "pid": self.process.pid})
         self.bar: TaskID = bars.add_task(job.label, total=None, what="starting")
 
     def poll(self) -> bool:
@@ -271,10 +328,11 @@ class _Process:
             return False
         self.send(signal.SIGKILL)  # to what it has left behind
         if code == 0:
-            (self.job.folder / "done.json").write_text(json.dumps({"digest": self.job.digest}))
+            _write(self.job.folder / "done.json", self.made)
         else:
-            self.reason = f"exit code {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
-            (self.job.folder / "failed.json").write_text(json.dumps({"exit_code": code, "reason": self.reason}))
+            self.reason = signals.reason(code)
+            _write(self.job.folder / "failed.json", {"exit_code": code, "reason": self.reason})
+        self.log.close()
         self.bars.remove_task(self.bar)
         return True
 
@@ -298,20 +356,6 @@ def _stop(processes: Sequence[_Process]) -> None:
             process.send(signal.SIGKILL)
             with suppress(subprocess.TimeoutExpired):
                 process.process.wait(STOP_S)
-
-
-@contextmanager
-def _terminating_interrupts() -> Iterator[None]:
-    """SIGTERM and SIGHUP do what Ctrl-C does, where they would end this process at once and leave its children behind."""
-    ours = threading.current_thread() is threading.main_thread()
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if ours and signal.getsignal(n) == signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _environment(job: Job, slot: Slot) -> dict[str, str]:

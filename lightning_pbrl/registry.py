@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pkgutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
+
+from lightning_pbrl.errors import UserError
 
 PACKAGES = {
     "methods": ("lightning_pbrl.methods", "base", "Method"),
@@ -29,6 +35,41 @@ def import_all() -> None:
             importlib.import_module(f"{package}.{module.name}")
     for plugin in entry_points(group="lightning_pbrl.plugins"):
         plugin.load()
+
+
+@contextmanager
+def seeing_working_folder() -> Iterator[None]:
+    """Let modules of the working folder be imported, after all others: a script of its own name hides nothing."""
+    here = os.getcwd()
+    if here in sys.path:
+        yield
+        return
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
+
+
+def import_named(modules: Iterable[str]) -> None:
+    """Import the modules that ``imports`` names, so that the classes they define can be named and their checkpoints be read.
+
+    Raises:
+        UserError: for a module that is not there.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise UserError(
+                    f"imports names {name}, which imports {error.name}, and that is not installed: install it."
+                ) from error
+            raise UserError(
+                f"imports names the module {name!r} and there is none: start in the folder that holds it, install its package, "
+                "or put its folder on PYTHONPATH."
+            ) from error
 
 
 def classes(kind: str) -> dict[str, type]:

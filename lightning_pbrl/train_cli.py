@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -28,13 +29,13 @@ from lightning_pbrl.callbacks.record_video import RecordVideo
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
 from lightning_pbrl.callbacks.write_predictions import WritePredictions
 from lightning_pbrl.callbacks.write_results import WriteResults
+from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.datamodules.base import OfflineDataModule
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.loading import read_checkpoint
-
-LAST = "checkpoints/last.ckpt"
-"""Where a run folder keeps the checkpoint of its last finished round."""
+from lightning_pbrl.run_folder import LAST
+from lightning_pbrl.same_run import claimed, imports_of
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": -1,  # the method's plan ends a fit
@@ -70,15 +71,27 @@ class RoundCheckpoint(ModelCheckpoint):
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the resolved config of a fit to ``config.yaml`` in the run folder; it can be fed back with ``-c``."""
+    """Writes the resolved config of a fit to ``config.yaml`` in the run folder; it can be fed back with ``-c``.
+
+    When training starts, because until then a run that shall go on may be refused.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "overwrite": True, "save_to_log_dir": False})
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Nothing is written yet."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
+
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
-            path = Path(trainer.default_root_dir) / "config.yaml"
-            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=self.multifile)
+            config = self.config.clone()
+            config.overwrite = False  # what was lost once is not asked for again by whoever feeds the config back
+            with replacing(Path(trainer.default_root_dir) / "config.yaml") as part:
+                self.parser.save(config, part, skip_none=False, overwrite=True, multifile=self.multifile)
 
 
 class TrainCLI(LightningCLI):
@@ -88,6 +101,9 @@ class TrainCLI(LightningCLI):
     def start(cls, args: list[str], run: bool) -> TrainCLI:
         """Parse ``args`` and, if ``run``, do what the verb says."""
         registry.import_all()  # short class names resolve to what is imported
+        if modules := imports_of(args):
+            registry.import_named(modules)
+            args = [*args, f"--imports={json.dumps(modules)}"]  # those of all files, where the last file's would win
         jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)  # ${model...} works below `fit`
         for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.seed"):
             logging.getLogger(name).setLevel(logging.WARNING)  # device tables, tips and seeds at every start of a short run
@@ -110,6 +126,8 @@ class TrainCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run_dir", type=str, default="runs/fit", help="Everything a run leaves goes here.")
         parser.add_argument("--resume", action="store_true", help="Go on from the last finished round, if there is one.")
+        parser.add_argument("--overwrite", action="store_true", help="Begin anew and lose the run that the folder holds.")
+        parser.add_argument("--imports", type=list[str], default=[], help="Modules of yours to import first: [my_package].")
         parser.add_argument("--then_test", action="store_true", help="Test the final weights after the fit.")
         parser.add_lightning_class_args(AskTeacher, "ask")
         parser.add_lightning_class_args(RelabelRewards, "relabel")
@@ -151,6 +169,10 @@ class TrainCLI(LightningCLI):
             read_checkpoint(path)  # refuses with a sentence what Lightning would fail on
         elif self.subcommand != "fit":
             raise UserError(f"{self.subcommand} needs a trained method: set ckpt_path to the .ckpt file of a fit.")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with claimed(self, subcommand):
+            super()._run_subcommand(subcommand)
 
     def instantiate_classes(self) -> None:
         try:

@@ -71,7 +71,7 @@ class InProcess:
         self.code = 0
         with redirect_stdout(stdout), redirect_stderr(stdout):
             try:
-                main(command[3:])
+                main(command[4:])  # python -P -m lightning_pbrl
             except SystemExit as stop:
                 self.code = stop.code
 

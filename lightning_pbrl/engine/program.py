@@ -91,6 +91,12 @@ class Program:
     follow_every: int = 1
 
 
-def cosine(updates: int) -> Schedule:
+@dataclass(frozen=True)
+class cosine:  # noqa: N801 - read as the function that it is
     """Decay from 1 to 0 along half a cosine over ``updates`` updates (Loshchilov and Hutter 2017, Eq. 5, no restarts)."""
-    return lambda done: 0.5 * (1.0 + math.cos(math.pi * min(done / updates, 1.0)))
+
+    updates: int
+
+    def __call__(self, done: int) -> float:
+        """Factor on the learning rate after ``done`` updates."""
+        return 0.5 * (1.0 + math.cos(math.pi * min(done / self.updates, 1.0)))

@@ -18,6 +18,7 @@ from lightning_pbrl.data.feedback import Kind, Labels, Query
 from lightning_pbrl.data.relabel import predict_reward
 from lightning_pbrl.data.transitions import Transitions, unpack
 from lightning_pbrl.engine import Program, UpdateEngine
+from lightning_pbrl.engine.program import cosine
 from lightning_pbrl.engine.update import Compile, Layout
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods import author_checks as checks
@@ -27,6 +28,7 @@ from lightning_pbrl.methods.answers import Answers, Asked
 from lightning_pbrl.methods.diverged import Diverging, check_saved
 from lightning_pbrl.methods.evaluation import EpisodeEvaluation
 from lightning_pbrl.methods.lightning_glue import plain
+from lightning_pbrl.methods.resuming import FREE, grown
 from lightning_pbrl.methods.settings import check_settings
 from lightning_pbrl.rng import derive, stream
 
@@ -88,6 +90,8 @@ class Method(Diverging, Acting, Answers, EpisodeEvaluation):
     """Whether several replicas can share a process; only methods that neither ask nor act while training."""
     pictures: ClassVar[bool] = False
     """Whether it can learn from pictures of ``spec["pixels"]`` points a side in place of states."""
+    longer: ClassVar[Mapping[str, str]] = {}
+    """Settings of which a run may ask for more when it goes on, each with the length of a round (``methods/resuming.py``)."""
     validates_on: ClassVar[Literal["episodes", "pairs"]] = "episodes"
 
     # Kept out of module registration (set through __dict__): no parameters of their own.
@@ -119,7 +123,7 @@ class Method(Diverging, Acting, Answers, EpisodeEvaluation):
         self.spec, self.seed = dict(spec), int(seed)
         self.block, self.compile_updates, self.replicas, self.layout = block, compile, replicas, layout
         self.labels, self.ratings, self.asked = Labels.empty(), Labels.empty(clips=1), Asked()
-        self.round_done, self.finished, self.waiting, self.updates_loaded = False, False, False, 0
+        self.round_done, self.finished, self.waiting, self.grown, self.updates_loaded = False, False, False, False, 0
         self.__dict__.update(engines={}, _restored=None, _built=False, _results={})
         self._phases: list[Phase] = []
         self._in_phase = self._phase_began = 0
@@ -214,6 +218,8 @@ class Method(Diverging, Acting, Answers, EpisodeEvaluation):
         return []
 
     def setup(self, stage: str) -> None:
+        glue.end_when_told(self.trainer)
+        glue.check_tasks(self.trainer)
         self.source = getattr(self.trainer.datamodule, "source", None)  # type: ignore[attr-defined, assignment]
         if stage == "fit":
             if self.source is None:
@@ -253,6 +259,22 @@ class Method(Diverging, Acting, Answers, EpisodeEvaluation):
                 "checkpoint, or to true, zero, random or negated for a control."
             )
 
+    def asks_for(self, budget: int, given: int, per_round: int | None) -> None:
+        """Let a run that goes on ask more than it was to, or refuse; ``AskTeacher`` says so when a fit starts.
+
+        Args:
+            budget: questions in total.
+            given: answers that came with the data.
+            per_round: questions per round; None where its rounds follow from the budget.
+        """
+        if self._restored is None:
+            return
+        asked = Asked(*self._restored["asked"])
+        before = asked.total - given + asked.remaining
+        longer = self.longer if per_round and before else {}
+        now = {"ask.budget": budget, "ask.per_round": per_round}
+        self.grown |= grown(longer, {"ask.budget": before}, now, self._restored["finished"])
+
     def _start_engines(self) -> None:
         reduce = glue.gradient_reducer(self.trainer)
         self.engines.clear()
@@ -262,6 +284,13 @@ class Method(Diverging, Acting, Answers, EpisodeEvaluation):
                 self, program, generators, self.compile_updates, self.layout, getattr(self, "updates", 0), reduce
             )
             self.engines[name] = engine
+            stretched = [group for group, about in program.groups.items() if isinstance(about.schedule, cosine)]
+            if self.grown and stretched:
+                raise UserError(
+                    f"The learning rate of {type(self).__name__}'s {', '.join(stretched)} falls to 0 over the run, so one that "
+                    f"was planned shorter cannot go on as a longer one: set {' and '.join(self.longer)} back, or start a new run "
+                    "in another folder (run_dir)."
+                )
         if self.replicas > 1:
             checks.check_shared_parameters(self)
         if self._restored is None:
@@ -270,7 +299,7 @@ class Method(Diverging, Acting, Answers, EpisodeEvaluation):
         for name, engine in self.engines.items():
             engine.load_state_dict(self._restored["engines"][name])
         torch.set_rng_state(self._restored["torch_rng"].cpu())
-        self.finished = self._restored["finished"]
+        self.finished = self._restored["finished"] and not self.grown
         self.__dict__["_restored"] = None
 
     def _init_replicas(self) -> None:
@@ -433,6 +462,7 @@ class Method(Diverging, Acting, Answers, EpisodeEvaluation):
         checkpoint["hyper_parameters"] = plain(self.hparams)
         checkpoint["lightning_pbrl"] = {
             "method": type(self).__name__,
+            "module": type(self).__module__,  # read by nobody but a person who misses it
             "engines": {name: engine.state_dict() for name, engine in self.engines.items()},
             "torch_rng": torch.get_rng_state(),
             "finished": self.finished,
@@ -446,6 +476,11 @@ class Method(Diverging, Acting, Answers, EpisodeEvaluation):
         if saved is None or saved["method"] != type(self).__name__:
             found = "another program" if saved is None else saved["method"]
             raise UserError(f"The checkpoint was written by {found}, not by {type(self).__name__}; name the method that made it.")
+        self.grown = False
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            before, now = checkpoint["hyper_parameters"], plain(self.hparams)
+            before, now = ({key: value for key, value in each.items() if key not in FREE} for each in (before, now))
+            self.grown = grown(self.longer, before, now, saved["finished"])
         self.__dict__["_restored"] = saved
         check_saved(checkpoint, "The checkpoint")
         self.updates_loaded, self.asked = saved["updates"], Asked(*saved["asked"])

@@ -10,8 +10,8 @@ learned here is what the policy gets.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ class ExampleReward(PairEvaluation, WithExamples):
         normalize_obs: standardise observations with the data's mean and standard deviation (+ 1e-3).
         **engine: the arguments of :class:`~lightning_pbrl.methods.base.Method`.
     """
+
+    longer: ClassVar[Mapping[str, str]] = {"updates": "eval_interval"}
 
     def __init__(
         self,

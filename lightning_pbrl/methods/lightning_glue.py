@@ -16,7 +16,24 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
+from lightning_pbrl import signals
 from lightning_pbrl.errors import UserError
+
+
+def end_when_told(trainer: pl.Trainer) -> None:
+    """End a run at once when its process is told to end, in place of Lightning's exit with 0 after the batch.
+
+    Neither is anything saved then: what the last round has left is what a resumed run starts from. Lightning's own checkpoint
+    for SLURM's requeueing would lie inside a round.
+    """
+    connector = trainer._signal_connector
+
+    def register() -> None:
+        connector.received_sigterm = False
+        connector._original_handlers = connector._get_current_signal_handlers()
+        signals.listen()
+
+    connector.register_signal_handlers = register  # type: ignore[method-assign]
 
 
 def advance_global_step(trainer: pl.Trainer, updates: int) -> None:
@@ -73,6 +90,21 @@ def check_strategy(trainer: pl.Trainer, replicas: int) -> None:
         raise UserError(
             f"{replicas} replicas on {trainer.world_size} devices: replicas share one device; use devices=1, or replicas=1 "
             "and one run per seed."
+        )
+
+
+def check_tasks(trainer: pl.Trainer) -> None:
+    """Refuse a cluster job that has fewer tasks, or more, than the Trainer has devices: it would train on a part of the data.
+
+    Raises:
+        UserError: when they differ.
+    """
+    devices = trainer.num_devices * trainer.num_nodes
+    if trainer.world_size != devices:
+        raise UserError(
+            f"The Trainer asks for {trainer.num_devices} devices on {trainer.num_nodes} node(s), and this job has "
+            f"{trainer.world_size} task(s), each of which drives one: submit it with --ntasks-per-node={trainer.num_devices} and "
+            f"start it with srun, or set trainer.devices={max(trainer.world_size // trainer.num_nodes, 1)}."
         )
 
 

@@ -60,9 +60,12 @@ def load_method(path: str | Path, replica: int = 0, device: str = "cpu") -> Meth
     if not isinstance(name, str):
         raise UserError(f"The checkpoint {path} names no method; use an earlier one.")
     if name not in Method.registry:
+        module = saved.get("module", "")
+        absent = module if isinstance(module, str) and module.isprintable() and module not in ("", "__main__") else "MODULE"
         raise UserError(
-            f"The checkpoint {path} names the method {name!r}, which is not registered here ({nearest(name, Method.registry)}) "
-            "Import the package that defines it first."
+            f"The checkpoint {path} names the method {name!r}, which no imported module defines "
+            f"({nearest(name, Method.registry)}): import the one that does first, in Python `import {absent}`, in a config or "
+            f"experiment `imports: [{absent}]`, on the command line --imports=[{absent}]."
         )
     try:
         check_saved(checkpoint, f"The checkpoint {path}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ class OfflinePolicy(Method, ABC):
     """
 
     population = True
+    longer: ClassVar[Mapping[str, str]] = {"updates": "eval_interval"}
 
     def __init__(
         self,

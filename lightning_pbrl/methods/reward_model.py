@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ class RewardModel(PairEvaluation, Method, ABC):
 
     needs = frozenset({"labels"})
     waits = True
+    longer: ClassVar[Mapping[str, str]] = {"ask.budget": "ask.per_round"}
 
     def build(self) -> None:
         self.build_metrics()

@@ -7,9 +7,11 @@ An experiment keeps its run folders as ``<experiment>/<stage>/seed<k>``.
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +21,7 @@ import numpy.typing as npt
 
 from lightning_pbrl.data.guard import reading
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.run_folder import outdated
 
 Array = npt.NDArray[np.float64]
 
@@ -90,6 +93,8 @@ def is_run(path: Path) -> bool:
 def find_runs(paths: str | Path | Iterable[str | Path]) -> list[Run]:
     """All run folders at or below ``paths``, by folder, seeds in numerical order.
 
+    A run that was made from a file that has changed since is left out, and named on stderr.
+
     Raises:
         UserError: when a path does not exist or no run is found below it.
     """
@@ -98,11 +103,26 @@ def find_runs(paths: str | Path | Iterable[str | Path]) -> list[Run]:
         top = Path(path)
         if not top.is_dir():
             raise UserError(f"There is no folder {top}; give run folders, or a folder that holds some.")
-        below = [run_at(folder) for folder in _folders(top) if is_run(folder)]
+        all_below = [folder for folder in _folders(top) if is_run(folder)]
+        below = [run_at(folder) for folder in all_below if not _left_out(folder)]
+        if all_below and not below:
+            raise UserError(f"All runs below {top} were made from files that have changed since: run them again.")
         if not below:
             raise UserError(f"No run below {top} has logged a metric or a result yet; give folders of a fit.")
         found.update({run.path: run for run in below})
     return sorted(found.values(), key=lambda run: (run.path.parent, -1 if run.seed is None else run.seed, run.path.name))
+
+
+@functools.cache
+def _say_once(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+
+
+def _left_out(folder: Path) -> bool:
+    """Whether what a run shows belongs to inputs that are no more."""
+    if path := outdated(folder):
+        _say_once(f"{folder} is left out: it was made from {path}, which has changed since; run it again")
+    return path is not None
 
 
 def _folders(top: Path) -> Iterable[Path]:

@@ -15,9 +15,10 @@ import yaml
 from rich.console import Console
 
 from lightning_pbrl.arguments import Arguments
+from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.experiment import config_file, parse_seeds, validate
-from lightning_pbrl.jobs import Failure
+from lightning_pbrl.jobs import Failure, check
 from lightning_pbrl.sweep.launch import LAUNCHERS, Launcher, find_launcher
 from lightning_pbrl.sweep.spec import OWN_KEYS, SweepSpec, read_spec, read_yaml
 from lightning_pbrl.sweep.trials import Trial, check_keys, distinct_values, plan
@@ -31,6 +32,7 @@ def sweep_command(args: list[str]) -> None:
         spec = dataclasses.replace(spec, seeds=tuple(parse_seeds(options.seeds)))
     out = Path(options.out or f"runs/{spec.name}")
     trials = plan(spec, out)
+    check(job for trial in trials for job in trial.jobs)
     if options.report:
         from lightning_pbrl.sweep.report import report_sweep
 
@@ -131,7 +133,8 @@ def _record(spec: SweepSpec, trials: Sequence[Trial], out: Path, command: str) -
     out.mkdir(parents=True, exist_ok=True)
     rows = [{"folder": str(t.folder), "base": t.point.base, "values": t.point.values, "seed": t.point.seed} for t in trials]
     content = {"name": spec.name, "spec": str(spec.path), "command": command, "trials": rows}
-    (out / "sweep.json").write_text(json.dumps(content, indent=1))
+    with replacing(out / "sweep.json") as part:
+        part.write_text(json.dumps(content, indent=1))
 
 
 def _list(failed: Sequence[Failure]) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.jobs import Failure, Job, Slot, run_jobs, usable_cores
 from lightning_pbrl.sweep.launch import Launcher, visible_gpus
@@ -198,7 +199,8 @@ class Slurm(Launcher):
         except submitit.core.utils.FailedJobError as error:
             raise UserError(f"SLURM has not taken the job: {' '.join(str(error).split())[-300:]}") from error
         submitted |= {job.job_id: [trial.label for trial in group] for job, group in zip(jobs, groups, strict=True)}
-        (logs / "submitted.json").write_text(json.dumps(submitted, indent=1))
+        with replacing(logs / "submitted.json") as part:
+            part.write_text(json.dumps(submitted, indent=1))
         ids = ", ".join(sorted({str(job.job_id).split("_")[0] for job in jobs}))
         if jobs:
             print(f"SLURM job {ids}: {len(new)} trials in {len(jobs)} elements; their output is in {self.options.output or logs}")

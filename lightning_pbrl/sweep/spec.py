@@ -34,9 +34,9 @@ import yaml
 
 from lightning_pbrl.data.guard import parse_json, reading, reason
 from lightning_pbrl.errors import UserError, nearest
-from lightning_pbrl.experiment import STAGE_KEYS, config_file, read_experiment
+from lightning_pbrl.experiment import STAGE_KEYS, config_file, module_names, read_experiment
 
-OWN_KEYS = ("name", "base", "seed", "paired_keys", "random", "include", "exclude")
+OWN_KEYS = ("name", "imports", "base", "seed", "paired_keys", "random", "include", "exclude")
 """Keys of a sweep file that are no keys of a config."""
 
 GIVEN = ("run_dir", "seed_everything", "resume", "model.init_args.seed")
@@ -65,11 +65,13 @@ class Base(NamedTuple):
         stages: stage name -> mapping, as in an experiment.
         single: whether it is a config and no experiment; its one stage has no folder of its own.
         origin: the file beside which configs are looked up first.
+        imports: modules that an experiment names.
     """
 
     stages: dict[str, dict[str, Any]]
     single: bool
     origin: Path
+    imports: tuple[str, ...] = ()
 
 
 class Point(NamedTuple):
@@ -104,6 +106,7 @@ class SweepSpec:
         seeds: of every configuration.
         include: only points that match one of these, if there are any.
         exclude: no points that match one of these.
+        imports: modules that every trial imports first.
     """
 
     name: str
@@ -113,6 +116,7 @@ class SweepSpec:
     seeds: tuple[int, ...]
     include: tuple[Filter, ...] = ()
     exclude: tuple[Filter, ...] = ()
+    imports: tuple[str, ...] = ()
 
     @property
     def keys(self) -> list[str]:
@@ -168,7 +172,8 @@ def read_spec(path: str | Path, changes: Mapping[str, Any] | None = None) -> Swe
     known = {key: [point[at] for point in axis.values] for axis in axes for at, key in enumerate(axis.keys)}
     known |= {"base": list(bases), "seed": seeds}
     filters = [_filters(content.get(which), which, known, path) for which in ("include", "exclude")]
-    return SweepSpec(str(content["name"]), path, bases, tuple(axes), tuple(seeds), *filters)
+    imports = tuple(module_names(content.get("imports"), path))
+    return SweepSpec(str(content["name"]), path, bases, tuple(axes), tuple(seeds), *filters, imports)
 
 
 def _mistake(path: Path, what: str) -> UserError:
@@ -240,7 +245,8 @@ def _base(name: str, item: Any, path: Path) -> Base:
         with reading(file, "is not valid YAML", "mend that line"):
             content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
         if isinstance(content, dict) and "stages" in content:
-            return Base(read_experiment(file)["stages"], False, Path(file))
+            read = read_experiment(file)
+            return Base(read["stages"], False, Path(file), tuple(read["imports"]))
         item = [file]
     if isinstance(item, list):
         item = {"config": item}

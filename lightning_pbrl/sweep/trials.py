@@ -56,12 +56,13 @@ def plan(spec: SweepSpec, out: Path) -> list[Trial]:
     trials = []
     for point, place in zip(points, group_folders(spec, points), strict=True):
         folder, base = out / place, spec.bases[point.base]
-        stages = _with_values(base, point.values, spec)
+        stages, imports = _with_values(base, point.values, spec), [*spec.imports, *base.imports]
         if base.single:  # the configuration's folder is the stage's: <folder>/seed<k>
             (stage,) = stages.values()
-            jobs = plan_jobs({"stages": {folder.name: stage}}, [point.seed], folder.parent, base.origin)
+            named = {"stages": {folder.name: stage}, "imports": imports}
+            jobs = plan_jobs(named, [point.seed], folder.parent, base.origin)
         else:
-            jobs = plan_jobs({"stages": stages}, [point.seed], folder, base.origin)
+            jobs = plan_jobs({"stages": stages, "imports": imports}, [point.seed], folder, base.origin)
         for job in jobs:
             path = job.folder.parent.relative_to(out)
             job.stage = str(path) if path.parts else out.name
@@ -107,7 +108,8 @@ def check_keys(spec: SweepSpec) -> None:
         UserError: for a key that a base does not have, with the nearest one it has.
     """
     for name, base in spec.bases.items():
-        configs = {job.stage: _config(job, name) for job in plan_jobs({"stages": base.stages}, [0], Path("runs"), base.origin)}
+        experiment = {"stages": base.stages, "imports": [*spec.imports, *base.imports]}
+        configs = {job.stage: _config(job, name) for job in plan_jobs(experiment, [0], Path("runs"), base.origin)}
         for key in spec.keys:
             for stage, inner in _places(key, base, spec):
                 if inner not in configs[stage]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -103,15 +104,24 @@ def test_what_a_trial_leaves_behind_is_ended(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-def test_a_trial_that_runs_elsewhere_is_left_alone(tmp_path: Path) -> None:
-    job = shell(tmp_path, 0, "touch ran")
-    job.folder.mkdir()
-    with (job.folder / "log.txt").open("a") as log:
-        fcntl.flock(log, fcntl.LOCK_EX)
-        (failure,) = run([job], [Slot()]).failed
-    assert failure.reason == "not run, because another process is running it"
-    assert not (job.folder / "ran").exists()
-    assert run([job], [Slot()]).failed == []
+def test_a_trial_that_runs_elsewhere_is_waited_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Two pools at once: one runs the first job, the other waits for it, says who runs it, and then runs what needs it."""
+    pools = [[shell(tmp_path, 0, "echo once >> ran; sleep 1.5"), shell(tmp_path, 1, "cat ../seed0/ran > seen")] for _ in range(2)]
+    for first, second in pools:
+        second.after.append(first)
+    with ThreadPoolExecutor() as threads:
+        one = threads.submit(run, pools[0], [Slot()])
+        until = time.monotonic() + 10
+        while not (pools[0][0].folder / "started.json").exists():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert threads.submit(run, pools[1], [Slot()]).result().failed == one.result().failed == []
+    assert written(pools[0][0], "ran") == written(pools[0][1], "seen") == "once"
+    said = json.loads((pools[0][0].folder / "started.json").read_text())
+    lines = [line.strip() for line in capfd.readouterr().out.splitlines()]
+    who = f"process {said['pid']} on {socket.gethostname()}, since {said['since']}"
+    assert f"{pools[0][0].label}: {who} is running it; waiting for its end" in lines
+    assert f"{pools[0][0].label}: finished elsewhere" in lines
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,51 @@
+"""What may differ when a run goes on: nothing that it would have done otherwise, and of how long it is only more.
+
+A run may be made longer where it then ends, bit for bit, as if it had been that long from the start. That is so where the
+length only counts rounds, not where a schedule (a cosine to 0 ...) is stretched over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_pbrl.errors import UserError
+
+FREE = {"spec", "compile", "layout"}
+"""Settings of a method that may differ: what follows from the data, and how the same updates are computed."""
+
+
+def grown(
+    longer: Mapping[str, str], before: Mapping[str, Any], now: Mapping[str, Any], finished: bool, whose: str = "The run"
+) -> bool:
+    """Whether ``now`` asks for more of the run that was made with ``before``.
+
+    Args:
+        longer: settings that only count rounds, each with the setting that is a round's length.
+        before: the run's settings by name; names of one side only are passed over.
+        now: the settings with which it shall go on.
+        finished: whether the run had come to its end, where its last round may be a part of one.
+        whose: run, for the sentence.
+
+    Raises:
+        UserError: for any other difference.
+    """
+    different = [key for key in before if key in now and before[key] != now[key]]
+    for key in different:
+        was, wanted, size = before[key], now[key], longer.get(key)
+        if size is None:
+            raise UserError(
+                f"{whose} was made with {key}={was}, and this asks for {wanted}: a run goes on with the settings it has; set "
+                f"{key} back, or start a new run in another folder (run_dir)."
+            )
+        if wanted < was:
+            raise UserError(
+                f"{whose} was made with {key}={was}, and {wanted} is less: what was learned is not taken back; set {key} to "
+                f"{was} or more, or start a new run in another folder (run_dir)."
+            )
+        if finished and was % now[size]:
+            raise UserError(
+                f"{whose} has ended with a round that is shorter than {size}={now[size]}, because {key} was {was}: it cannot go "
+                f"on as a run of {wanted} would have; start a new run in another folder (run_dir)."
+            )
+    return bool(different)

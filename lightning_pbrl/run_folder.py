@@ -1,0 +1,172 @@
+"""A run folder belongs to one run: who writes to it now, what it was made from, and what an earlier fit has left in it.
+
+What a run was made from is a record of files: size, times and a hash of the content. A file whose size and times are the
+recorded ones is taken to be the same; otherwise its content decides, so that a copy or a ``touch`` changes nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning_pbrl.errors import UserError
+
+LAST = "checkpoints/last.ckpt"
+"""Where a run folder keeps the checkpoint of its last finished round."""
+
+RESULTS = (LAST, "results.json", "predictions.safetensors")
+"""What a run is for: a folder that has one of these belongs to the run that made it."""
+
+LOGS = ("csv", "tensorboard", "inputs.json", "config.yaml")
+"""What a fit leaves that has not finished a round."""
+
+PICTURES = ("*.png", "*.npz", "video.mp4", "videos")
+
+Record = dict[str, dict[str, Any]]
+"""Absolute path -> what the file was like."""
+
+
+# What a run was made from --------------------------------------------------------------------------------------------
+
+
+def digest(path: Path) -> str:
+    """A hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _times(path: Path) -> dict[str, int]:
+    stat = path.stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns, "inode": stat.st_ino}
+
+
+def record(paths: Iterable[Path]) -> Record:
+    """What these files are like now; paths without a file are left out."""
+    found = sorted({path.resolve() for path in paths if path.is_file()})
+    return {str(path): {**_times(path), "blake2b": digest(path)} for path in found}
+
+
+def changed(recorded: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The first recorded file that has another content now; None when all are as they were, or are gone."""
+    for name, was in recorded.items():
+        path = Path(name)
+        if not path.is_file():
+            continue
+        now = _times(path)
+        if any(now[key] != was.get(key) for key in now) and digest(path) != was.get("blake2b"):
+            return name
+    return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A mapping from a file; empty when there is none, or it was cut off."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def dumped(content: Mapping[str, Any]) -> str:
+    """A mapping as it is written to a run folder."""
+    return json.dumps(content, indent=1)
+
+
+def inputs(folder: Path) -> Record:
+    """The files that the fit in ``folder`` has read."""
+    return read_json(folder / "inputs.json")
+
+
+def results(folder: Path) -> list[Path]:
+    """The files for which others refer to a run."""
+    return [folder / name for name in RESULTS if (folder / name).is_file()]
+
+
+def outdated(folder: Path) -> str | None:
+    """The file that a run was made from and that has changed since; None when what the folder holds is up to date."""
+    made = read_json(folder / "done.json") or read_json(folder / "started.json")
+    return changed({**inputs(folder), **made.get("inputs", {})})
+
+
+# Who writes to it ----------------------------------------------------------------------------------------------------
+
+
+def this_process() -> dict[str, Any]:
+    """Who and since when, for whoever finds the folder in use."""
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
+def who(said: Mapping[str, Any]) -> str:
+    """:func:`this_process` in words."""
+    if "pid" not in said:
+        return "another process"
+    return f"process {said['pid']} on {said.get('host')}, since {said.get('since')}"
+
+
+@contextmanager
+def held(folder: Path, verb: str) -> Iterator[None]:
+    """Keep other processes from writing to a run folder; the system ends that with this process, however it ends.
+
+    Raises:
+        UserError: when another process holds it; the sentence says which.
+    """
+    path = folder / "lock.json"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            said = read_json(path)
+            raise UserError(
+                f"The run folder {folder} is in use by a {said.get('verb', 'run')} ({who(said)}): choose another run_dir, or "
+                "wait until that has ended."
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        file.truncate(0)
+        file.write(json.dumps({"verb": verb, **this_process()}))
+        file.flush()
+        yield
+
+
+# What an earlier fit has left ----------------------------------------------------------------------------------------
+
+
+def refuse_second_fit(folder: Path) -> None:
+    """Refuse to begin a fit where a run has left what it was for.
+
+    Raises:
+        UserError: says what is there and how to go on.
+    """
+    if not (kept := results(folder)):
+        return
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(path.stat().st_mtime for path in kept)))
+    whose = "a fit" if (folder / LAST).is_file() else "a test" if (folder / "results.json").is_file() else "predictions"
+    resume = "--resume to go on with it, " if (folder / LAST).is_file() else ""
+    raise UserError(
+        f"The run folder {folder} already holds {whose} (of {when}), and a folder belongs to one run: add --run_dir=runs/another "
+        f"for a new one, {resume}or --overwrite to begin anew and lose it (answers in its label store are kept)."
+    )
+
+
+def begin_anew(folder: Path, everything: bool) -> None:
+    """Remove what an earlier fit has left, so that no file of it stands beside those of the next; answers are kept.
+
+    Args:
+        folder: the run folder.
+        everything: also checkpoints, results and pictures; logs alone otherwise.
+    """
+    names = [*LOGS, *(("checkpoints", *RESULTS[1:], *PICTURES) if everything else ())]
+    for path in [path for name in names for path in folder.glob(name)]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,77 @@
+"""End a process that is told to end: by SIGTERM (kill, scancel, preemption), by SIGHUP (a closed terminal) or by Ctrl-C.
+
+Lightning alone would finish the batch, tear down and exit with 0, as if the run had come to its end.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+TOLD = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a run like Ctrl-C."""
+
+
+class Told(KeyboardInterrupt):
+    """The process was told to end.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def _raise(number: int, _: FrameType | None) -> None:
+    raise Told(number)
+
+
+def listen() -> list[signal.Signals]:
+    """Raise :class:`Told` from now on where a signal's default would end the process; whatever else handles it is left alone.
+
+    Returns:
+        The signals that this call has taken over.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    taken = [number for number in TOLD if signal.getsignal(number) == signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, _raise)
+    return taken
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """:func:`listen` within a block; Ctrl-C is listened to again at its end, because Lightning turns it off to shut down."""
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if ours else None
+    taken = listen()
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
+def told(error: BaseException | None) -> signal.Signals | None:
+    """The signal behind an exception, also behind the exit that Lightning makes of it; None when there is none."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return signal.Signals(getattr(error, "number", signal.SIGINT))
+        error = error.__context__
+    return None
+
+
+def reason(code: int) -> str:
+    """Why a process has ended with a code other than 0: "killed by SIGKILL", "ended by SIGTERM", "exit code 2"."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    with_signal = {128 + number: number.name for number in (*TOLD, signal.SIGINT)}
+    return f"ended by {with_signal[code]}" if code in with_signal else f"exit code {code}"
