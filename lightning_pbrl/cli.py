@@ -42,14 +42,13 @@ def main(args: list[str] | None = None) -> None:
     try:
         with seeing_working_folder(), signals.listening():
             _dispatch(args)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        told = signals.told(stop)
-        if told is None:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        if told := signals.told(error):
+            what = "interrupted" if told == signal.SIGINT else f"ended by {told.name}"
+            print(f"{what}; the same command goes on where a `run` or `sweep` was, and --resume where a fit was", file=sys.stderr)
+            raise SystemExit(128 + told) from None
+        if not isinstance(error, Exception):
             raise
-        what = "interrupted" if told == signal.SIGINT else f"ended by {told.name}"
-        print(f"{what}; the same command goes on where a `run` or `sweep` was, and --resume where a fit was", file=sys.stderr)
-        raise SystemExit(128 + told) from None
-    except Exception as error:
         mistake = mistake_behind(error)
         if mistake is None and not isinstance(error, ArgumentError):
             raise

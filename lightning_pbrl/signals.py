@@ -5,6 +5,7 @@ Lightning alone would finish the batch, tear down and exit with 0, as if the run
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from types import FrameType
 
 TOLD = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end a run like Ctrl-C."""
+
+PATIENCE_S = 25.0
+"""How long a command may take to shut down: what was interrupted may hold a lock. SLURM kills after 30 s."""
 
 
 class Told(KeyboardInterrupt):
@@ -31,6 +35,12 @@ def _raise(number: int, _: FrameType | None) -> None:
     raise Told(number)
 
 
+def _raise_or_exit(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+    _raise(number, frame)
+
+
 def listen() -> list[signal.Signals]:
     """Raise :class:`Told` from now on where a signal's default would end the process; whatever else handles it is left alone.
 
@@ -47,21 +57,26 @@ def listen() -> list[signal.Signals]:
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """:func:`listen` within a block; Ctrl-C is listened to again at its end, because Lightning turns it off to shut down."""
-    ours = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT) if ours else None
-    taken = listen()
+    """:func:`listen` within a block, to Ctrl-C too, and end the process when it has not shut down after :data:`PATIENCE_S`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    defaults = (signal.SIG_DFL, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in (*TOLD, signal.SIGINT, signal.SIGALRM)}
+    for number in (*TOLD, signal.SIGINT):
+        if before[number] in defaults:
+            signal.signal(number, _raise_or_exit)
     try:
         yield
     finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            if handler is not None:  # one that C code has installed
+                signal.signal(number, handler)
 
 
 def told(error: BaseException | None) -> signal.Signals | None:
-    """The signal behind an exception, also behind the exit that Lightning makes of it; None when there is none."""
+    """The signal behind an exception, also behind what a shutdown makes of it (exits, errors); None when there is none."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return signal.Signals(getattr(error, "number", signal.SIGINT))

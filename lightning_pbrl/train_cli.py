@@ -192,7 +192,9 @@ class TrainCLI(LightningCLI):
             keys.remove("progress")  # Lightning refuses a bar of ours where none is wanted
         try:
             return super().instantiate_trainer(**kwargs)
-        except (ValueError, MisconfigurationException) as error:
+        except (ValueError, RuntimeError, MisconfigurationException) as error:
+            if isinstance(error, RuntimeError) and "SLURM" not in str(error):
+                raise
             raise UserError(f"The trainer cannot be built as configured: {error}") from error
 
     def _loggers(self) -> list[Any] | bool:
