@@ -51,12 +51,12 @@ name: cut
 stages:
   reward:
     config: [small.yaml, model/reward_ensemble.yaml, teacher/oracle.yaml, query/disagreement.yaml]
-    with: {ask: {budget: 40, per_round: 10}, model: {init_args: {epochs: 4, hidden: [16, 16]}}, then_test: true}
+    with: {ask: {budget: 20, per_round: 10}, model: {init_args: {epochs: 4, hidden: [16, 16]}}}
   policy:
     config: [small.yaml, model/iql.yaml]
     with:
       relabel: {reward: "${stages.reward.checkpoint}"}
-      model: {init_args: {updates: 120, eval_interval: 30, hidden: [16, 16], batch_size: 32}}
+      model: {init_args: {updates: 60, eval_interval: 20, hidden: [16, 16], batch_size: 32}}
       then_test: true
 """
 

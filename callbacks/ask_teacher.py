@@ -297,6 +297,22 @@ class AskTeacher(pl.Callback):
             "teacher": {**self._teacher_settings(), **({"in_force": in_force} if in_force else {})},
         }
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
+        """Give a finished run that is resumed the answers it has learned from.
+
+        It has no round to get them in, and a test may follow that tells of them.
+        """
+        if "labels" not in pl_module.needs or not pl_module.finished:
+            return
+        message: Any = None
+        if trainer.is_global_zero:
+            found: dict[Kind, Labels] = {"pair": self.given, "rating": Labels.empty(self.length, clips=1)}
+            if self.store is not None:
+                found = self._labels(pl_module.source, trainer.current_epoch)
+            message = tuple(found["pair"]), tuple(found["rating"])
+        labels, ratings = trainer.strategy.broadcast(message)
+        pl_module.labels, pl_module.ratings = Labels(*labels), Labels(*ratings)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
         if "labels" not in pl_module.needs:
             return

@@ -186,6 +186,46 @@ def test_resume_goes_on_from_the_last_round(capfd: pytest.CaptureFixture[str]) -
     assert read_checkpoint("runs/parts/checkpoints/last.ckpt")["global_step"] == 20
 
 
+# A folder belongs to one run ---------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_in_the_folder_of_a_fit(policy: Path, reward: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in policy.rglob("*") if path.name != "lock.json"}
+    again = ["fit", "-c", str(policy / "config.yaml")]
+    sentence = mistake(capfd, *again)
+    assert sentence.startswith(f"The run folder {Path('runs/policy')} already holds a fit (of ")
+    assert "--resume to go on with it, or --overwrite to begin anew" in sentence
+    assert mistake(capfd, *again, "--resume", "--model.init_args.lr=0.01") == (
+        "The run in runs/policy was made with model.init_args.lr=0.0003, and this asks for 0.01: a run goes on with the settings "
+        "it has; set model.init_args.lr back, or start a new run in another folder (run_dir)."
+    )
+    other = reward / "checkpoints/last.ckpt"
+    assert mistake(capfd, "test", "-c", str(reward / "config.yaml"), f"--ckpt_path={other}", "--run_dir=runs/policy") == (
+        f"The run folder runs/policy belongs to a fit, and ckpt_path names the checkpoint of another run, {other}: add "
+        "--run_dir=runs/another for what test writes."
+    )
+    assert {path: path.stat().st_mtime_ns for path in policy.rglob("*") if path.name != "lock.json"} == before
+
+
+def test_beginning_anew_leaves_nothing_of_the_run_before() -> None:
+    main(["fit", *BC, "--run_dir=runs/twice", "--then_test"])
+    main(["fit", *BC, "--run_dir=runs/twice", "--model.init_args.updates=10", "--overwrite"])
+    assert not Path("runs/twice/results.json").exists()
+    assert len(list(Path("runs/twice/csv").iterdir())) == 1
+    config = yaml.safe_load(Path("runs/twice/config.yaml").read_text())
+    assert (config["model"]["init_args"]["updates"], config["overwrite"]) == (10, False)
+    inputs = json.loads(Path("runs/twice/inputs.json").read_text())
+    assert [Path(name).suffix for name in inputs] == [".safetensors"]  # the data it collected before
+
+
+def test_more_updates_than_the_run_was_made_with() -> None:
+    main(["fit", *BC, "--run_dir=runs/more", "--model.init_args.updates=10", "--then_test"])
+    main(["fit", *BC, "--run_dir=runs/more", "--resume"])  # no longer tested
+    assert read_checkpoint("runs/more/checkpoints/last.ckpt")["global_step"] == 20
+    assert yaml.safe_load(Path("runs/more/config.yaml").read_text())["model"]["init_args"]["updates"] == 20
+    assert not Path("runs/more/results.json").exists()
+
+
 # How configs are put together ------------------------------------------------------------------------------------------
 
 

@@ -210,3 +210,34 @@ def test_success_that_only_some_batches_tell_of_is_a_share_of_all_episodes(solve
     found = {key: float(value) for key, value in told[0].items() if "success" in key}
     share = {"": 3 / 14, "/replica_0": 3 / 7, "/replica_1": 0.0}
     assert found == pytest.approx({f"eval/success_rate{of}": value for of, value in share.items()} if solved else {})
+
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "mine", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+"""What a task of a SLURM job is told."""
+
+
+@pytest.mark.parametrize(
+    ("name", "tasks", "devices", "fits"),
+    [("mine", 1, 2, False), ("mine", 2, 2, True), ("mine", 1, 1, True), ("bash", 1, 2, True), ("interactive", 1, 2, True)],
+)
+@pytest.mark.filterwarnings("ignore:The `srun` command is available")
+def test_a_task_of_a_cluster_drives_one_device(
+    name: str, tasks: int, devices: int, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning alone trains on half of the data in one process where the job has one task and two devices are asked for."""
+    for key, value in {**SLURM, "SLURM_NTASKS": str(tasks), "SLURM_JOB_NAME": name}.items():
+        monkeypatch.setenv(key, value)
+    if tasks > 1:
+        monkeypatch.setenv("SLURM_NTASKS_PER_NODE", str(tasks))
+    strategy = {"strategy": DDPStrategy(process_group_backend="gloo")} if devices > 1 else {}
+    trainer = make_trainer(tmp_path, devices=devices, logger=False, **strategy)
+    if fits:
+        glue.check_tasks(trainer)
+        assert trainer.world_size == devices
+        return
+    with pytest.raises(UserError) as error:
+        trainer.fit(BC(SPEC, updates=2), ToyData())
+    assert str(error.value) == (
+        "The Trainer asks for 2 devices on 1 node(s), and this job has 1 task(s), each of which drives one: submit it with "
+        "--ntasks-per-node=2 and start it with srun, or set trainer.devices=1."
+    )

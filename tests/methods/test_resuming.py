@@ -55,6 +55,8 @@ def test_more_updates_end_like_as_many_from_the_start(tmp_path: Path) -> None:
 
 def test_a_larger_budget_ends_like_one_that_was_so_large(tmp_path: Path) -> None:
     fit(tmp_path / "parts", RewardEnsemble, {"budget": 5, "per_round": 5})
+    again = fit(tmp_path / "parts", RewardEnsemble, {"budget": 5, "per_round": 5})  # nothing is left to do
+    assert len(again.labels) == again.asked.total == 5  # a test that follows tells of them
     parts = fit(tmp_path / "parts", RewardEnsemble, {"budget": 10, "per_round": 5})
     whole = fit(tmp_path / "whole", RewardEnsemble, {"budget": 10, "per_round": 5})
     assert len(parts.labels) == len(whole.labels) == 10
