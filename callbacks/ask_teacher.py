@@ -22,6 +22,7 @@ from lightning_pbrl.queries.base import QueryStrategy, take
 from lightning_pbrl.queries.mixed import uniformly
 from lightning_pbrl.queries.uniform import UniformQuery
 from lightning_pbrl.rng import question_keys, stream
+from lightning_pbrl.settings import Checked
 from lightning_pbrl.teachers.base import RoundStats, Teacher, rating_rates, realised_rates
 
 RESTORED = 500
@@ -32,7 +33,7 @@ SAMPLED = 1_000
 """Segments, drawn uniformly from those that may be shown, whose rewards tell a simulated teacher what returns are usual."""
 
 
-class AskTeacher(pl.Callback):
+class AskTeacher(Checked, pl.Callback):
     """Spends a budget of questions in rounds; every answer is on disk before a learner sees it.
 
     It keeps no state of its own: what was asked is in the label store, and every draw belongs to (seed, round) or
@@ -95,12 +96,6 @@ class AskTeacher(pl.Callback):
             )
         if budget > 0 and teacher is None:
             raise UserError(f"ask.budget is {budget} but nobody answers: set ask.teacher, for instance SimulatedTeacher.")
-        if first_round < 0 or every < 1:
-            raise UserError(f"ask.first_round counts from 0 and ask.every from 1, got {first_round} and {every}.")
-        if initial is not None and not 0 < initial <= 1:
-            raise UserError(
-                f"ask.initial is {initial}: give the first round's share of the budget, above 0 and at most 1, or null."
-            )
         if rounds is not None and not 1 <= rounds <= max(budget, 1):
             raise UserError(f"ask.rounds is {rounds} and ask.budget {budget}: give at least one round, and a question for each.")
         if schedule == "spread" and rounds == 1 and initial not in (None, 1.0):

@@ -18,10 +18,11 @@ from lightning_pbrl.queries.embedding import EmbeddingQuery
 from lightning_pbrl.reports.embedding import Array, EmbeddedPairs, Reduction, embedding_pictures, find_tsne, run_name
 from lightning_pbrl.reports.metrics import run_at
 from lightning_pbrl.rng import derive, question_keys, stream
+from lightning_pbrl.settings import Checked
 from lightning_pbrl.teachers.base import Teacher
 
 
-class EmbeddingMap(pl.Callback):
+class EmbeddingMap(Checked, pl.Callback):
     """Logs the AUC of embedding distances after every evaluation and test, and draws the embedding at the end of both.
 
     ``embedding/auc`` is the probability that the distance of a clear pair exceeds that of an ambiguous one, on random pairs
@@ -42,8 +43,6 @@ class EmbeddingMap(pl.Callback):
     """
 
     def __init__(self, pairs: int = 500, projection: Reduction = "pca") -> None:
-        if pairs < 0:
-            raise UserError(f"embedding.pairs is {pairs}: give a number of pairs, or 0 to draw no embedding.")
         self.pairs, self.projection = pairs, projection
         self._latest: tuple[int, EmbeddedPairs] | None = None  # updates of the weights measured last, and what they gave
 

@@ -21,6 +21,7 @@ from lightning_pbrl.data.segments import SegmentPool, segment_rows
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.information import bald, pair_probability
 from lightning_pbrl.methods.base import Method
+from lightning_pbrl.ranges import COUNT_OR_NONE
 from lightning_pbrl.reports.embedding import run_name
 from lightning_pbrl.reports.feedback_numbers import pearson, spearman
 from lightning_pbrl.reports.feedback_record import (
@@ -40,6 +41,7 @@ from lightning_pbrl.reports.feedback_sheet import write_sheet
 from lightning_pbrl.reports.metrics import read_metrics, run_at
 from lightning_pbrl.reports.panels import write_tables
 from lightning_pbrl.rng import stream
+from lightning_pbrl.settings import Checked
 
 Array = npt.NDArray[Any]
 STEPS, KEPT_STEPS = 2_000, 500
@@ -48,7 +50,7 @@ DRAWS = 20
 """Functions drawn from the posterior of a model that has one."""
 
 
-class FeedbackDiagnostics(pl.Callback):
+class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE}):
     """Keeps a record of every round that asks, and of the end (:mod:`lightning_pbrl.reports.feedback_record`).
 
     A round is recorded when its questions are answered and nothing has been learned from them yet. The run folder gets

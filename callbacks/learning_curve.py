@@ -12,9 +12,10 @@ from pytorch_lightning.loggers import CSVLogger
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports.metrics import read_versions, run_at
 from lightning_pbrl.reports.plot import learning_curve
+from lightning_pbrl.settings import Checked
 
 
-class LearningCurve(pl.Callback):
+class LearningCurve(Checked, pl.Callback):
     """Draws ``learning_curve.png`` in the run folder after evaluations, from what the CSV logger has written.
 
     Policies: success rate and return against gradient updates. Reward models: accuracy and correlation on held-out

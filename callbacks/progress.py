@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 
 from lightning_pbrl.reports.metrics import run_at
+from lightning_pbrl.settings import Checked
 
 SHOWN = {
     "eval/success_rate": "success",
@@ -32,7 +33,7 @@ HEARTBEAT_SECONDS = 1.0
 BAR_WIDTH = 16
 
 
-class RoundProgress(ProgressBar):
+class RoundProgress(Checked, ProgressBar):
     """The progress bar of a run: round, phase, updates done, rate, main metrics; a second line while it evaluates.
 
     On a terminal the line is redrawn at most ``refresh_rate`` times per second; only then, or for a heartbeat, is the

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.segments import segment_rows
-from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.reports.coverage import Coverage, write_coverage
 from lightning_pbrl.reports.embedding import run_name
 from lightning_pbrl.reports.metrics import run_at
 from lightning_pbrl.rng import stream
+from lightning_pbrl.settings import Checked
 
 
-class QueryCoverage(pl.Callback):
+class QueryCoverage(Checked, pl.Callback):
     """Keeps samples of stored, visited and asked states at every round that asked (:mod:`lightning_pbrl.reports.coverage`).
 
     Logs ``query/distance_ratio``: 1 when the questions lie where the policy goes, larger when they lie elsewhere. The run
@@ -32,11 +32,6 @@ class QueryCoverage(pl.Callback):
     """
 
     def __init__(self, points: int = 400, episodes: int = 10) -> None:
-        if points < 0 or episodes < 1:
-            raise UserError(
-                f"coverage.points is {points} and coverage.episodes is {episodes}: give a number of states (0 to draw nothing) "
-                "and at least 1 episode."
-            )
         self.points, self.episodes = points, episodes
         self.rounds: list[Coverage] = []
 

@@ -12,10 +12,12 @@ from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.envs.render import record_video
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
+from lightning_pbrl.ranges import COUNT_OR_NONE
 from lightning_pbrl.rng import derive
+from lightning_pbrl.settings import Checked
 
 
-class RecordVideo(pl.Callback):
+class RecordVideo(Checked, pl.Callback, ranges={"every": COUNT_OR_NONE}):
     """Films one episode of the policy's mean action: ``video.mp4`` in the run folder at the end of a fit or test.
 
     With ``every`` above 0 also ``videos/round_0000.mp4`` and so on during the fit. Rank 0 films. Methods without a
@@ -30,11 +32,8 @@ class RecordVideo(pl.Callback):
     """
 
     def __init__(self, every: int | None = 0, seed: int | None = None, size: int = 256, fps: int = 30) -> None:
-        if (every or 0) < 0 or size < 2 or size % 2 or fps < 1:
-            raise UserError(
-                f"video.every is {every}, video.size {size} and video.fps {fps}: give rounds from 0 on (null for "
-                "never), an even number of pixels and at least one frame per second."
-            )
+        if size % 2:
+            raise UserError(f"video.size is {size}: give an even number of pixels.")
         self.every, self.seed, self.size, self.fps = every, seed, size, fps
         self._broken = False
         self._newest: tuple[int, Path] | None = None  # updates of the weights last filmed, and the film

@@ -16,11 +16,13 @@ from lightning_pbrl.finite import check_finite
 from lightning_pbrl.methods.answers import check_learned
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.loading import load_method
+from lightning_pbrl.ranges import ANY
+from lightning_pbrl.settings import Checked
 
 CONTROLS = ("true", "zero", "random", "negated")
 
 
-class RelabelRewards(pl.Callback):
+class RelabelRewards(Checked, pl.Callback, ranges={"bonus": ANY}):
     """Fill ``learned_reward`` at the start of a fit from a trained reward model or from a control.
 
     Args:

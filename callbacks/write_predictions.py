@@ -14,9 +14,10 @@ from torch import Tensor
 from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.finite import check_finite
 from lightning_pbrl.methods.base import Method
+from lightning_pbrl.settings import Checked
 
 
-class WritePredictions(pl.Callback):
+class WritePredictions(Checked, pl.Callback):
     """Gathers the outputs of ``predict`` into one safetensors file in the order of the data's rows.
 
     The file holds ``row`` (N,) int64 and, whichever the method learns, ``learned_reward`` (N,) and ``action`` (N, A),

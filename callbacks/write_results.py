@@ -14,9 +14,10 @@ from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.envs.collect import versions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
+from lightning_pbrl.settings import Checked
 
 
-class WriteResults(pl.Callback):
+class WriteResults(Checked, pl.Callback):
     """Writes ``results.json`` to the run folder after ``test``: metrics, seed, updates, labels, simulator and versions.
 
     Training on makes it false, so the first round of a fit that goes on takes it away.

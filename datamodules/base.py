@@ -22,11 +22,12 @@ from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.lightning_glue import RoundLoader
 from lightning_pbrl.queries.base import take
 from lightning_pbrl.rng import derive, stream
+from lightning_pbrl.settings import Checked
 
 PREDICT_ROWS = 4_096
 
 
-class OfflineDataModule(pl.LightningDataModule):
+class OfflineDataModule(Checked, pl.LightningDataModule):
     """Logged transitions plus the simulator that judges a policy.
 
     A subclass says how the data are loaded (:meth:`load`) and, if they must first be made or converted, how
@@ -62,12 +63,6 @@ class OfflineDataModule(pl.LightningDataModule):
         evaluation_seed: int = 0,
     ) -> None:
         super().__init__()
-        if segment_length < 0 or min(eval_episodes, test_episodes, held_out_pairs) < 0 or num_envs < 1:
-            raise UserError(
-                f"{type(self).__name__} got segment_length={segment_length}, eval_episodes={eval_episodes}, "
-                f"test_episodes={test_episodes}, held_out_pairs={held_out_pairs} and num_envs={num_envs}: none is negative, and "
-                "there is at least one environment."
-            )
         self.simulator, self.segment_length, self.num_envs = simulator, segment_length, num_envs
         self.eval_episodes, self.test_episodes = eval_episodes, test_episodes
         self.held_out_pairs, self.evaluation_seed = held_out_pairs, evaluation_seed

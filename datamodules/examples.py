@@ -17,10 +17,11 @@ from lightning_pbrl.data.examples import Examples, load_examples, save_examples
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.base import OfflineDataModule
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.ranges import POSITIVE
 from lightning_pbrl.rng import stream
 
 
-class ExamplesDataModule(OfflineDataModule):
+class ExamplesDataModule(OfflineDataModule, ranges={"episodes": POSITIVE}):
     """Transitions without rewards, and a few hundred states in which the task is solved.
 
     The episodes are split once by a seeded permutation: those held out are in ``held_out_source`` and no example comes from
@@ -60,12 +61,6 @@ class ExamplesDataModule(OfflineDataModule):
         **offline: Any,
     ) -> None:
         super().__init__(data.simulator, **offline)
-        if not 0.0 <= validation_share < 1.0:
-            raise UserError(f"data.validation_share is {validation_share}; give a share of the episodes from 0 to below 1.")
-        if success_share is not None and not 0.0 <= success_share <= 1.0:
-            raise UserError(f"data.success_share is {success_share}; give a share from 0 to 1, or null.")
-        if episodes is not None and not episodes > 0:
-            raise UserError(f"data.episodes is {episodes}; give at least 1, a share above 0, or null for all.")
         self.data, self.chooser = data, examples or SuccessExamples()
         self.validation_share, self.episodes, self.success_share = validation_share, episodes, success_share
         self.split_seed = split_seed

@@ -10,9 +10,10 @@ from lightning_pbrl.data.lire import read_lire
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.base import OfflineDataModule, check_sizes
 from lightning_pbrl.envs.base import Simulator
+from lightning_pbrl.ranges import POSITIVE
 
 
-class LiREDataModule(OfflineDataModule):
+class LiREDataModule(OfflineDataModule, ranges={"data_quality": POSITIVE}):
     """Replay buffers of one task in LiRE's layout, and the simulator that judges policies.
 
     Expected files: ``<root>/saved_replay_buffer_*_seed{0,1,2}.pkl`` (read by an unpickler that builds arrays and nothing

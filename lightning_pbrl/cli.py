@@ -35,6 +35,7 @@ def main(args: list[str] | None = None) -> None:
         args: command line without the program's name; ``sys.argv`` when None.
     """
     args = list(sys.argv[1:] if args is None else args)
+    _print_anywhere()
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     from jsonargparse import ArgumentError
@@ -56,6 +57,13 @@ def main(args: list[str] | None = None) -> None:
             traceback.print_exc()
         print(f"error: {_one_sentence(mistake or error)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _print_anywhere() -> None:
+    """Let a terminal that lacks a sign show another in its place: no text is worth a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 
 
 def _one_sentence(error: Exception) -> str:

@@ -59,7 +59,7 @@ def collect_command(args: list[str]) -> None:
     data.setup("fit")
     console = Console()
     console.print(describe_dataset(data.source))
-    console.print(f"{data.path} (fingerprint {data.source.fingerprint})", soft_wrap=True)
+    console.print(f"{data.path} (fingerprint {data.source.fingerprint})", soft_wrap=True, markup=False)
 
 
 def plot_command(args: list[str]) -> None:
@@ -121,7 +121,7 @@ def plot_command(args: list[str]) -> None:
         written = [(plot_embeddings if options.embedding else plot_coverage)(options.runs, options.out)]
     if written:
         for path in written:
-            console.print(f"wrote {path}", soft_wrap=True)
+            console.print(f"wrote {path}", soft_wrap=True, markup=False)
         return
-    console.print(f"wrote {plot(options.runs, options.out, options.metric)}", soft_wrap=True)
+    console.print(f"wrote {plot(options.runs, options.out, options.metric)}", soft_wrap=True, markup=False)
     console.print(summary_table(options.runs, [options.metric] if options.metric else None))

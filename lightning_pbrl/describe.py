@@ -6,15 +6,17 @@ import inspect
 from contextlib import suppress
 from typing import Any, Self
 
+from lightning_pbrl.settings import Checked
 
-class Described:
+
+class Described(Checked):
     """An object that knows the arguments of its constructor, whatever attributes its author keeps them in."""
 
     _given: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Note the arguments; a call that the constructor will refuse notes none."""
-        new = super().__new__(cls)
+        new = super().__new__(cls, *args, **kwargs)
         with suppress(TypeError):
             bound = inspect.signature(cls).bind(*args, **kwargs)
             bound.apply_defaults()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+import os
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -14,11 +16,38 @@ class UserError(Exception):
     """
 
 
+FILES = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG", "EMFILE", "ENFILE")
+"""What a file system may refuse that its user can mend, by the names of ``errno``."""
+
+
 def mistake_behind(error: BaseException | None) -> UserError | None:
-    """The user's error behind ``error``: parsers wrap what a constructor raises."""
-    while error is not None and not isinstance(error, UserError):
+    """The user's error behind ``error``: parsers wrap what a constructor raises, and a disk may be full wherever one writes."""
+    for cause in _causes(error):
+        if isinstance(cause, UserError):
+            return cause
+    for cause in _causes(error):
+        if (reason := _refused(cause)) is not None:
+            where = getattr(cause, "filename", None) or "A file"
+            return UserError(
+                f"{where} cannot be used ({reason}): make room on its disk, or choose a folder that may be written to; what was "
+                "finished before is kept, and --resume goes on from there."
+            )
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
         error = error.__cause__ or error.__context__
-    return error
+
+
+def _refused(error: BaseException) -> str | None:
+    """Why the file system did not do what was asked; None where it is not to blame."""
+    known = {getattr(errno, name) for name in FILES if hasattr(errno, name)}
+    if isinstance(error, OSError) and error.errno in known:
+        return error.strerror or os.strerror(error.errno)
+    full = os.strerror(errno.ENOSPC)  # libraries in other languages keep the words alone
+    return full if full in str(error) else None
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

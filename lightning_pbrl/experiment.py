@@ -28,10 +28,12 @@ from lightning_pbrl.arguments import TRAINER_VERBS, Arguments, packaged_config
 from lightning_pbrl.data.guard import reading
 from lightning_pbrl.errors import UserError, mistake_behind, nearest
 from lightning_pbrl.jobs import Job, run_jobs, seed_slots
+from lightning_pbrl.ranges import SEED
 from lightning_pbrl.run_folder import LAST
 
 STAGE_KEYS = {"command", "config", "with"}
 EXPERIMENT_KEYS = {"name", "imports", "stages", "report"}
+MOST_SEEDS = 10_000
 REFERENCE = re.compile(r"\$\{stages\.([\w-]+)\.(checkpoint|run_dir)\}")
 
 
@@ -163,14 +165,17 @@ def parse_seeds(text: str) -> list[int]:
     """"0-4" -> [0, 1, 2, 3, 4]; "0,3" -> [0, 3]; "7" -> [7].
 
     Raises:
-        UserError: for anything else.
+        UserError: for anything else, numbers that are no seeds, and more seeds than anybody runs.
     """
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if match is None or int(match[1]) > int(match[2] or match[1]):
             raise UserError(f"--seeds {text!r} is not understood: write 0-4, or 0,3, or 7.")
-        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not SEED.holds(last) or last - first >= MOST_SEEDS:
+            raise UserError(f"--seeds {text!r}: give at most {MOST_SEEDS:,} whole numbers{SEED}.")
+        seeds += range(first, last + 1)
     return sorted(set(seeds))
 
 
@@ -184,8 +189,10 @@ def run_command(args: list[str]) -> None:
     parser.add_argument("--out", help="folder of the run folders (default runs/<name>)")
     parser.add_argument("--dry-run", action="store_true", help="build and validate every stage, print it, train nothing")
     options = parser.parse_args(args)
-    if options.jobs < 1 or options.replicas < 0:
-        raise UserError(f"--jobs {options.jobs} --replicas {options.replicas}: give at least 1 job, and 0 or more replicas.")
+    if options.jobs < 1 or not 0 <= options.replicas <= MOST_SEEDS:
+        raise UserError(
+            f"--jobs {options.jobs} --replicas {options.replicas}: give at least 1 job, and 0 to {MOST_SEEDS:,} replicas."
+        )
     path = Path(packaged_config(options.experiment))
     experiment = read_experiment(path)
     out = Path(options.out or f"runs/{experiment['name']}")
@@ -241,13 +248,14 @@ def _in_process(jobs: list[Job], replicas: int) -> list[Job]:
 
 def _dry_run(jobs: list[Job]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.syntax import Syntax
 
     console = Console()
     for job in jobs:
         validate(job)
         waits = f" (after {', '.join(needed.label for needed in job.after)})" if job.after else ""
-        console.print(f"[bold]{job.label}[/bold]: {job.command} -> {job.folder}{waits}")
+        console.print(f"[bold]{escape(job.label)}[/bold]: {job.command} -> {escape(str(job.folder) + waits)}")
         files = "".join(f"# {file}\n" for file in job.files)
         console.print(Syntax(files + yaml.safe_dump(job.overlay, sort_keys=False), "yaml"))
     console.print(f"{len(jobs)} jobs are valid; nothing was trained.")

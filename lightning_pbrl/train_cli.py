@@ -6,12 +6,14 @@ import json
 import logging
 import os
 import re
+import secrets
 import warnings
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
 import pytorch_lightning as pl
+from lightning_fabric.utilities.rank_zero import _get_rank
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
@@ -34,6 +36,8 @@ from lightning_pbrl.datamodules.base import OfflineDataModule
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.loading import read_checkpoint
+from lightning_pbrl.methods.trainer_arguments import check_given
+from lightning_pbrl.ranges import SEED
 from lightning_pbrl.run_folder import LAST
 from lightning_pbrl.same_run import claimed, imports_of
 
@@ -57,13 +61,6 @@ class RoundCheckpoint(ModelCheckpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.dirpath = str(Path(trainer.default_root_dir) / Path(LAST).parent)
         super().setup(trainer, pl_module, stage)
-
-    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
-        """Write beside the name and move into place: Lightning's own temporary file may lie on another file system."""
-        super()._save_checkpoint(trainer, f"{filepath}.part")
-        if trainer.is_global_zero:
-            os.replace(f"{filepath}.part", filepath)
-        self._last_checkpoint_saved = filepath
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict.get("dirpath") == self.dirpath:  # a checkpoint of another run folder says nothing about this one
@@ -113,7 +110,6 @@ class TrainCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=SaveConfig,
-            seed_everything_default=0,
             trainer_defaults={
                 **TRAINER_DEFAULTS,
                 "callbacks": [RoundCheckpoint(), LearningCurve(), WriteResults(), WritePredictions()],
@@ -122,6 +118,10 @@ class TrainCLI(LightningCLI):
             args=args,
             run=run,
         )
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The run's seed is a number from here on, also where one is to be chosen."""
+        parser.add_argument("--seed_everything", type=run_seed, default=0, help="Seed of the run; true has one chosen.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run_dir", type=str, default="runs/fit", help="Everything a run leaves goes here.")
@@ -147,7 +147,8 @@ class TrainCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self._own
-        folder = Path(config.run_dir)
+        folder = local_folder(config.run_dir)
+        config.run_dir = config.trainer.default_root_dir = str(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             probe = folder / f".writable-{os.getpid()}"
@@ -186,6 +187,7 @@ class TrainCLI(LightningCLI):
             raise UserError(f"{name} needs the package {absent[2]}: install it with pip install {package}.") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        check_given(self._get(self.config_init, "trainer"))
         kwargs["logger"] = self._loggers()
         keys = self._parser(self.subcommand).callback_keys
         if self._get(self.config_init, "trainer").enable_progress_bar is False and "progress" in keys:
@@ -214,6 +216,40 @@ class TrainCLI(LightningCLI):
     def after_fit(self) -> None:
         if self._own.then_test:
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+
+
+def local_folder(name: str) -> Path:
+    """A run folder by its name, ``~`` resolved.
+
+    Raises:
+        UserError: for an address; loggers would read it as one and checkpoints as a path.
+    """
+    if "://" in name or "::" in name:
+        raise UserError(f"run_dir is {name}: give a folder of this machine, without :// and ::.")
+    return Path(name).expanduser()
+
+
+def run_seed(value: Any) -> int:
+    """The seed that ``seed_everything`` means; true has one chosen, which the saved config then names.
+
+    Raises:
+        UserError: for what is no seed, and where processes that are started apart would each choose their own.
+    """
+    text = str(value).strip()
+    if text.lower() != "true":
+        try:
+            seed = -1 if isinstance(value, bool | float) else int(text)
+        except ValueError:
+            seed = -1
+        if not SEED.holds(seed):
+            raise UserError(f"seed_everything is {text}: give a whole number{SEED}, or true to have one chosen.")
+        return seed
+    if not _get_rank():
+        return secrets.randbelow(int(SEED.high) + 1)
+    try:
+        return int(os.environ["PL_GLOBAL_SEED"])  # what the process that started this one has chosen
+    except (KeyError, ValueError):
+        raise UserError("seed_everything=true would give each process a seed of its own: give a number.") from None
 
 
 class Parsed(TrainCLI):

@@ -21,6 +21,7 @@ from lightning_pbrl.data.examples import Examples, check_states, make_examples
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.describe import Described, describe
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.ranges import ANY
 from lightning_pbrl.rng import stream
 
 
@@ -36,8 +37,6 @@ class ExampleChooser(Described, ABC):
     """
 
     def __init__(self, count: int | None = 200, seed: int = 0) -> None:
-        if count is not None and count < 1:
-            raise UserError(f"The number of examples is {count}; give at least 1, or null for all.")
         self.count, self.seed = count, seed
 
     @abstractmethod
@@ -128,7 +127,7 @@ class SuccessExamples(StepExamples):
         return source.success
 
 
-class RewardExamples(StepExamples):
+class RewardExamples(StepExamples, ranges={"threshold": ANY}):
     """States of steps whose true reward is at least a threshold.
 
     Args:
@@ -161,8 +160,6 @@ class LastSuccessExamples(SuccessExamples):
 
     def __init__(self, last: int = 10, count: int | None = 200, seed: int = 0) -> None:
         super().__init__(count, seed)
-        if last < 1:
-            raise UserError(f"The number of last steps per episode is {last}; give at least 1.")
         self.last = last
 
     @property

@@ -56,7 +56,9 @@ class LabelStore:
         pragmas: Mapping[str, int | str] | None = None,
     ) -> None:
         self.name, self.fingerprint, self.run = str(path_or_url), fingerprint, run
-        url = self.name if "://" in self.name else f"sqlite:///{Path(self.name).absolute()}"
+        url: str | sa.URL = self.name
+        if "://" not in self.name:  # a path, of which no "?" or "%" is read as part of a URL
+            url = sa.URL.create("sqlite", database=str(Path(self.name).absolute()))
         with self._explained():
             if url != self.name:
                 Path(self.name).parent.mkdir(parents=True, exist_ok=True)

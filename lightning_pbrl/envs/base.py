@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy.typing as npt
 
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.settings import Checked
 
 if TYPE_CHECKING:
     import gymnasium
@@ -118,7 +119,7 @@ class OverEnv:
         return self.env.data
 
 
-class Simulator(ABC):
+class Simulator(Checked, ABC):
     """A picklable description of an environment, cheap to build.
 
     Attributes:

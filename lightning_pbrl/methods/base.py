@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
@@ -29,8 +30,10 @@ from lightning_pbrl.methods.diverged import Diverging, check_saved
 from lightning_pbrl.methods.evaluation import EpisodeEvaluation
 from lightning_pbrl.methods.lightning_glue import plain
 from lightning_pbrl.methods.resuming import FREE, grown
-from lightning_pbrl.methods.settings import check_settings
+from lightning_pbrl.methods.trainer_arguments import check_trainer, end_with_rounds
+from lightning_pbrl.methods.weights import check_weights
 from lightning_pbrl.rng import derive, stream
+from lightning_pbrl.settings import Checked
 
 Spec = dict[str, Any]
 Metrics = Mapping[str, float]
@@ -68,7 +71,7 @@ class Phase(NamedTuple):
         return self.updates or int(self.env_steps)
 
 
-class Method(Diverging, Acting, Answers, EpisodeEvaluation):
+class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
     """A learner: programs (how to update) and a plan (when).
 
     Args:
@@ -111,15 +114,12 @@ class Method(Diverging, Acting, Answers, EpisodeEvaluation):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        check_settings(type(self), self.hparams)
         self.automatic_optimization = False
         if replicas > 1 and not self.population:
             raise UserError(
                 f"{type(self).__name__} asks or acts while it trains, so its seeds run as processes: use "
                 "`lightning-pbrl run EXPERIMENT --seeds 0-4` instead of replicas."
             )
-        if min(block, replicas) < 1:
-            raise UserError(f"block and replicas count from 1, got block={block}, replicas={replicas}.")
         self.spec, self.seed = dict(spec), int(seed)
         self.block, self.compile_updates, self.replicas, self.layout = block, compile, replicas, layout
         self.labels, self.ratings, self.asked = Labels.empty(), Labels.empty(clips=1), Asked()
@@ -217,6 +217,11 @@ class Method(Diverging, Acting, Answers, EpisodeEvaluation):
         """None of Lightning's: the engine owns the optimisers."""
         return []
 
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """None; the first hook of all, before Lightning checks the same arguments without a cure."""
+        check_trainer(self.trainer)
+        return []
+
     def setup(self, stage: str) -> None:
         glue.end_when_told(self.trainer)
         glue.check_tasks(self.trainer)
@@ -227,6 +232,8 @@ class Method(Diverging, Acting, Answers, EpisodeEvaluation):
                 raise UserError(f"{name} needs data: give fit() a data module of lightning_pbrl.datamodules.")
             glue.check_strategy(self.trainer, self.replicas)
             glue.checkpoint_at_round_edges(self.trainer)
+            glue.write_checkpoints_in_place(self.trainer)
+            end_with_rounds(self.trainer)
             self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # a step is a block here
             self.trainer.num_sanity_val_steps = 0  # evaluation is real episodes, not a batch of data to try
 
@@ -476,6 +483,7 @@ class Method(Diverging, Acting, Answers, EpisodeEvaluation):
         if saved is None or saved["method"] != type(self).__name__:
             found = "another program" if saved is None else saved["method"]
             raise UserError(f"The checkpoint was written by {found}, not by {type(self).__name__}; name the method that made it.")
+        check_weights(self, checkpoint)
         self.grown = False
         if self._trainer is not None and self._trainer.state.fn == "fit":
             before, now = checkpoint["hyper_parameters"], plain(self.hparams)

@@ -51,8 +51,6 @@ class BC(OfflinePolicy):
         **offline_policy: Any,
     ) -> None:
         super().__init__(spec, **offline_policy)
-        if not 0 < top <= 1:
-            raise UserError(f"BC got top={top:g}; give the share of the episodes to clone, above 0 and at most 1.")
         if self.pixels and policy == "gaussian":
             raise UserError("BC sees pictures with policy=squashed only: set model.init_args.policy to it.")
 

@@ -20,9 +20,10 @@ from lightning_pbrl.losses.preference import preference_accuracy
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.preference_policy import Batch
 from lightning_pbrl.methods.sft import SFT
+from lightning_pbrl.ranges import POSITIVE
 
 
-class CPL(SFT):
+class CPL(SFT, ranges={"alpha": POSITIVE}):
     r"""Contrastive preference learning, after cloning all segments.
 
     .. math::
@@ -62,8 +63,6 @@ class CPL(SFT):
         **sft: Any,
     ) -> None:
         super().__init__(spec, **sft)
-        if not 0.0 < bias <= 1.0:
-            raise UserError(f"bias is {bias}: give a number above 0 and up to 1.")
         if compare == "score" and bc_coeff and bc_data == "pos":
             raise UserError("compare=score has no preferred segment to clone: set bc_data to all, or compare to rank.")
         if compare == "score" and self.hparams.batch_size < 2:

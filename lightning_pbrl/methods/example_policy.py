@@ -16,7 +16,6 @@ from torch import Tensor
 from lightning_pbrl.data.future import FutureSampler
 from lightning_pbrl.data.transitions import Transitions, unpack
 from lightning_pbrl.engine import Group
-from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.contrastive_control import mixed_actor_loss
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.offline_policy import OfflinePolicy, fetch, flat_pictures
@@ -69,13 +68,6 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
         **offline_policy: Any,
     ) -> None:
         super().__init__(spec, normalize_obs=normalize_obs, **offline_policy)
-        if not 0.0 <= bc_coef <= 1.0:
-            raise UserError(f"bc_coef is {bc_coef:g}; give the share of cloning in the policy's loss, from 0 to 1.")
-        if batch_size < 1 or not min_std > 0.0:
-            raise UserError(
-                f"{type(self).__name__} got batch_size={batch_size} and min_std={min_std:g}: give at least 1 step per update and "
-                "a standard deviation above 0."
-            )
 
     @property
     def goal_conditioned(self) -> bool:

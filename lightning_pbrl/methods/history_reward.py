@@ -91,11 +91,6 @@ class HistoryReward(RewardModel):
         **engine: Any,
     ) -> None:
         super().__init__(spec, **engine)
-        if held_out_every < 2 or not 0 <= warmup_fraction < 1 or (window is not None and window < 1):
-            raise UserError(
-                f"held_out_every={held_out_every}, warmup_fraction={warmup_fraction}, window={window}: give at least 2, a "
-                "fraction in [0, 1), and at least 1 step or null."
-            )
 
     @abstractmethod
     def member(self) -> nn.Module:

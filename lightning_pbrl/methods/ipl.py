@@ -24,12 +24,13 @@ from lightning_pbrl.losses.preference import preference_accuracy
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.preference_policy import Batch, PreferencePolicy
 from lightning_pbrl.nn import MLP, DeterministicActor, GaussianActor
+from lightning_pbrl.ranges import POSITIVE
 
 LOG_STD_RANGE = (-5.0, 2.0)
 """Bounds of the policy's log standard deviation (released code)."""
 
 
-class IPL(PreferencePolicy):
+class IPL(PreferencePolicy, ranges={"beta": POSITIVE}):
     r"""Inverse preference learning: Bradley-Terry on the reward that Q implies, and a policy by weighted regression.
 
     .. math::
@@ -95,16 +96,8 @@ class IPL(PreferencePolicy):
         **preference_policy: Any,
     ) -> None:
         super().__init__(spec, **preference_policy)
-        if beta <= 0 or chi2_coeff < 0 or (chi2_coeff == 0 and target_clipping):
-            raise UserError(
-                f"beta is {beta} and chi2_coeff is {chi2_coeff}: both divide, so give numbers above 0 (chi2_coeff may be 0 "
-                "when target_clipping is false)."
-            )
-        for name in ("value_replay_weight", "chi2_replay_weight", "policy_replay_weight"):
-            if not 0.0 <= (self.hparams[name] or 0.0) <= 1.0:
-                raise UserError(
-                    f"{name} is {self.hparams[name]}: give a share in [0, 1], or null for the mean of all transitions."
-                )
+        if chi2_coeff == 0 and target_clipping:
+            raise UserError("chi2_coeff is 0, and target_clipping divides by it: give more, or target_clipping=false.")
 
     def build(self) -> None:
         h, obs_dim, action_dim = self.hparams, self.spec["obs_dim"], self.spec["action_dim"]

@@ -32,9 +32,10 @@ from lightning_pbrl.methods.cem import CEM
 from lightning_pbrl.methods.example_policy import Batch, ExamplePolicy
 from lightning_pbrl.methods.loading import load_method
 from lightning_pbrl.nn import ContrastiveCritic
+from lightning_pbrl.ranges import ANY
 
 
-class LAEO(ExamplePolicy):
+class LAEO(ExamplePolicy, ranges={"target_entropy": ANY}):
     r"""Contrastive critic of the behaviour, and the policy that brings about what the examples show.
 
     .. math::
@@ -92,10 +93,9 @@ class LAEO(ExamplePolicy):
                 "sample_logit or sample_exp."
             )
         least, batch_size = 1 if critic_from else 2, self.hparams.batch_size  # a frozen critic needs no wrong futures
-        if repr_dim < 1 or batch_size < least or not (isinstance(alpha, str) or alpha >= 0.0):
+        if batch_size < least:
             raise UserError(
-                f"LAEO got repr_dim={repr_dim}, batch_size={batch_size} and alpha={alpha}: give embeddings of size 1 or more, at "
-                f"least {least} steps per update (the others' futures are the wrong ones), and an alpha of 0 or more, or learned."
+                f"LAEO got batch_size={batch_size}: give at least {least} steps; the others' futures are the wrong ones."
             )
         self.planner = CEM(cem_iterations, cem_candidates, cem_elites, seed=self.seed) if planner == "cem" else None
 

@@ -6,17 +6,21 @@ internals stands here, guarded by ``tests/methods/test_lightning_glue.py``.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from lightning_pbrl import signals
+from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.errors import UserError
 
 
@@ -122,6 +126,12 @@ def checkpoint_at_round_edges(trainer: pl.Trainer) -> None:
                     "ModelCheckpoint instead of every_n_train_steps, train_time_interval or save_on_exception."
                 )
             callback._save_on_train_epoch_end = True
+            callback._monitor_candidates = partial(_monitored, callback)  # type: ignore[method-assign]
+
+
+def _monitored(callback: ModelCheckpoint, trainer: pl.Trainer) -> dict[str, Tensor]:
+    """What a checkpoint's name may show, with the step it holds: a logged one is of its log, and rounded to float32."""
+    return type(callback)._monitor_candidates(callback, trainer) | {"step": torch.tensor(trainer.global_step)}
 
 
 def save_this_round_too(trainer: pl.Trainer) -> None:
@@ -132,6 +142,25 @@ def save_this_round_too(trainer: pl.Trainer) -> None:
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
             callback._last_global_step_saved = -1
+
+
+class BesideCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there: Lightning's own passes through the system's temporary folder."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
+
+
+def write_checkpoints_in_place(trainer: pl.Trainer) -> None:
+    """Let every checkpoint be written by :class:`BesideCheckpointIO`, unless ``trainer.plugins`` names another writer."""
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = BesideCheckpointIO()
 
 
 def gradient_reducer(trainer: pl.Trainer) -> Callable[[Tensor], None] | None:

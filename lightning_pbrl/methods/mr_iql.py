@@ -21,9 +21,10 @@ from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.ipl import LOG_STD_RANGE
 from lightning_pbrl.methods.preference_policy import Batch, PreferencePolicy
 from lightning_pbrl.nn import MLP, GaussianActor
+from lightning_pbrl.ranges import POSITIVE
 
 
-class MRIQL(PreferencePolicy):
+class MRIQL(PreferencePolicy, ranges={"beta": POSITIVE}):
     r"""Bradley-Terry on a reward network, and IQL on that network's present reward.
 
     .. math::

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lightning_pbrl.engine import Program
-from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.bilevel import adam_step
 from lightning_pbrl.losses.preference import preference_cross_entropy
 from lightning_pbrl.losses.sac import soft_td_target, twin_critic_loss
@@ -48,8 +47,6 @@ class MRN(PEBBLE):
         self, spec: Spec, meta_every: int = 5_000, meta_pairs: int = 50, meta_weight: float = 0.1, **pebble: Any
     ) -> None:
         super().__init__(spec, **pebble)
-        if min(meta_every, meta_pairs) < 1:
-            raise UserError(f"MRN's meta_every and meta_pairs count from 1, got {meta_every} and {meta_pairs}.")
 
     def programs(self) -> dict[str, Program]:
         """The reward's program moves it either way, with one optimiser: by its fit, or by the outer loss."""

@@ -47,14 +47,7 @@ class OnlinePolicy(Method, ABC):
         **engine: Any,
     ) -> None:
         super().__init__(spec, **engine)
-        self.check_counts("round_steps", "neighbours")
         self.entropy = StateEntropy(neighbours, reference_entropy)
-
-    def check_counts(self, *names: str) -> None:
-        """Refuse arguments below 1."""
-        for name in names:
-            if self.hparams[name] < 1:
-                raise UserError(f"{type(self).__name__}'s {name} is {self.hparams[name]}; it counts from 1.")
 
     @abstractmethod
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:

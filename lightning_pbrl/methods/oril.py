@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.example_reward import positive_unlabelled_loss
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.example_reward import ExampleReward
@@ -27,8 +26,6 @@ class ORIL(ExampleReward):
 
     def __init__(self, spec: Spec, eta: float = 0.5, **example_reward: Any) -> None:
         super().__init__(spec, **example_reward)
-        if not 0.0 < eta <= 1.0:
-            raise UserError(f"eta is {eta:g}; give the share of successes in the data, above 0 and at most 1.")
 
     def classification(self, example: Tensor, other: Tensor) -> Tensor:
         return positive_unlabelled_loss(example, other, self.hparams.eta)

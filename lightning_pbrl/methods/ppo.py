@@ -106,7 +106,6 @@ class PPO(OnlinePolicy):
         **online: Any,
     ) -> None:
         super().__init__(spec, env_steps, explore_steps, round_steps, **online)
-        self.check_counts("env_steps", "n_steps", "batch_size", "n_epochs", "explore_epochs")
         if explore_steps >= env_steps:
             raise UserError(f"env_steps is {env_steps}, and {explore_steps} exploring steps use them up: raise it.")
         learning = n_epochs * (env_steps - explore_steps) + explore_epochs * explore_steps

@@ -90,10 +90,6 @@ class PreferencePolicy(OfflinePolicy, ABC):
         **offline_policy: Any,
     ) -> None:
         super().__init__(spec, normalize_obs=normalize_obs, **offline_policy)
-        if min(batch_size, window or 1) < 1 or replay_batch_size < 0:
-            raise UserError(
-                f"batch_size={batch_size} and window={window} count from 1 and replay_batch_size={replay_batch_size} from 0."
-            )
         if self.replicas > 1 and self.hparams.get("dropout"):
             raise UserError(
                 f"The replicas of {type(self).__name__} would share one stream of dropout masks: set dropout to 0, or run its "

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lightning_pbrl.data.hybrid import hybrid_rows
-from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.pebble import PEBBLE
 
@@ -54,8 +53,6 @@ class QPA(PEBBLE):
         **pebble: Any,
     ) -> None:
         super().__init__(spec, **pebble)
-        if not 0.0 <= omega <= 1.0 or recent < 1:
-            raise UserError(f"QPA's omega is a share in [0, 1] and recent counts from 1, got {omega} and {recent}.")
 
     def replay_ids(self, u: Tensor) -> Tensor:
         h = self.hparams

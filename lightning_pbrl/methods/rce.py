@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.engine import Program
-from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.example_value import rce_loss, rce_ratio
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.example_policy import Batch, ExamplePolicy
@@ -43,10 +42,6 @@ class RCE(ExamplePolicy):
 
     def __init__(self, spec: Spec, polyak: float = 0.005, max_ratio: float = 20.0, **example_policy: Any) -> None:
         super().__init__(spec, **example_policy)
-        if not (0.0 < polyak <= 1.0 and max_ratio > 0.0):
-            raise UserError(
-                f"RCE got polyak={polyak:g} and max_ratio={max_ratio:g}: give a rate above 0 and at most 1, and a limit above 0."
-            )
 
     def build(self) -> None:
         super().build()

@@ -99,8 +99,8 @@ class RewardEnsemble(RewardModel):
             raise UserError("aggregate=mean_minus_std needs at least two members: raise ensemble_size, or use mean.")
         if crop is not None and not (len(crop) == 2 and 1 <= crop[0] <= crop[1]):
             raise UserError(f"crop is {list(crop)}: give the shortest and the longest length in steps, such as [20, 25].")
-        if crop_copies < 1 or (crop_copies > 1 and crop is None):
-            raise UserError(f"crop_copies is {crop_copies}: give at least 1, and for more than one copy a crop.")
+        if crop_copies > 1 and crop is None:
+            raise UserError(f"crop_copies is {crop_copies}: for more than one copy give a crop.")
 
     def build(self) -> None:
         super().build()

@@ -15,9 +15,10 @@ from lightning_pbrl.losses.exploration import bonus_weight, uncertainty
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.pebble import PEBBLE
 from lightning_pbrl.methods.sac import Drawn
+from lightning_pbrl.ranges import WEIGHT
 
 
-class RUNE(PEBBLE):
+class RUNE(PEBBLE, ranges={"bonus": WEIGHT}):
     r"""PEBBLE whose critic learns from the ensemble's mean plus a vanishing share of its standard deviation.
 
     .. math::

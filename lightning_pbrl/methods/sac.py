@@ -86,7 +86,6 @@ class SAC(OnlinePolicy):
         **online: Any,
     ) -> None:
         super().__init__(spec, env_steps, explore_steps, round_steps, **online)
-        self.check_counts("update_ratio", "target_every", "batch_size")
         neighbours = self.entropy.k
         if env_steps <= seed_steps + explore_steps:
             raise UserError(

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.engine import Program
-from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.example_value import sqil_loss, sqil_target
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.example_policy import Batch, ExamplePolicy
@@ -41,8 +40,6 @@ class SQIL(ExamplePolicy):
 
     def __init__(self, spec: Spec, polyak: float = 0.005, **example_policy: Any) -> None:
         super().__init__(spec, **example_policy)
-        if not 0.0 < polyak <= 1.0:
-            raise UserError(f"SQIL got polyak={polyak:g}: give the rate at which the targets follow, above 0 and at most 1.")
 
     def build(self) -> None:
         super().build()

@@ -20,10 +20,11 @@ from lightning_pbrl.losses.semi_supervised import masked_preference_cross_entrop
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.pebble import PEBBLE
 from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.ranges import Range
 from lightning_pbrl.rng import stream
 
 
-class SemiSupervisedEnsemble(RewardEnsemble):
+class SemiSupervisedEnsemble(RewardEnsemble, ranges={"threshold": Range(0.5, 1)}):
     r"""A reward ensemble that learns from random crops, of judged pairs and of others that it is sure about itself.
 
     .. math::
@@ -65,11 +66,6 @@ class SemiSupervisedEnsemble(RewardEnsemble):
         **reward: Any,
     ) -> None:
         super().__init__(spec, crop=crop, epochs=epochs, fit_rule=fit_rule, stop_accuracy=stop_accuracy, **reward)
-        if min(context, unlabelled_ratio - 1, unlabelled_batches - 1) < 0 or not 0.5 <= threshold <= 1.0:
-            raise UserError(
-                f"context counts from 0, unlabelled_ratio and unlabelled_batches from 1, and threshold is in [0.5, 1]; got "
-                f"{context}, {unlabelled_ratio}, {unlabelled_batches} and {threshold}."
-            )
         if self.hparams.crop_copies > 1 or self.hparams.score != "bradley_terry":
             raise UserError(f"{type(self).__name__} makes one crop of each pair and knows the score bradley_terry only.")
         self.context = context

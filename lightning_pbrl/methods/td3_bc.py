@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from lightning_pbrl.data.transitions import unpack
 from lightning_pbrl.engine import Group, Program
-from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.offline import td_target
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.offline_policy import OfflinePolicy
@@ -63,8 +62,6 @@ class TD3BC(OfflinePolicy):
         **offline_policy: Any,
     ) -> None:
         super().__init__(spec, **offline_policy)
-        if policy_freq < 1:
-            raise UserError(f"policy_freq is {policy_freq}: move the policy in every 1 or more updates.")
 
     def build(self) -> None:
         h, obs_dim, action_dim = self.hparams, self.spec["obs_dim"], self.spec["action_dim"]

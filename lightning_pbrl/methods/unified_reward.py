@@ -113,18 +113,8 @@ class UnifiedReward(RewardPosterior, RewardModel):
             raise UserError(f"{name} with posterior=ensemble has {ensemble_size} member(s): raise ensemble_size, or use dropout.")
         if posterior == "dropout" and not 0 < dropout < 1:
             raise UserError(f"{name} draws by dropout and dropout is {dropout:g}: give a probability between 0 and 1.")
-        if not 0 <= validation < 1 or bins < 2:
-            raise UserError(f"{name} got validation={validation:g} and bins={bins}: give a share below 1 and at least 2 bins.")
-        counts = {"ensemble_size": ensemble_size, "batch_size": batch_size, "epochs": epochs, "first_epochs": first_epochs}
-        counts |= {"patience": patience, "first_patience": first_patience, "hidden": min(hidden, default=0)}
-        for argument, value in counts.items():
-            if value < 1:
-                raise UserError(f"{name} got {argument}={value}: give 1 or more (hidden: a list of layers of at least one unit).")
-        if not 0 <= dropout < 1 or min(lr, weight_decay, rating_weight, return_penalty) < 0:
-            raise UserError(
-                f"{name} got dropout={dropout:g}, lr={lr:g}, weight_decay={weight_decay:g}, rating_weight={rating_weight:g} and "
-                f"return_penalty={return_penalty:g}: dropout is below 1, and none is negative."
-            )
+        if not hidden:
+            raise UserError(f"{name} got hidden=[]: give a list of layers of at least one unit.")
         if decoder == "none" and not variance_head and ratings == "gaussian":
             raise UserError(f"{name} has no variance for its ratings: set variance_head, decoder=affine, or ratings=squared.")
 

@@ -18,8 +18,9 @@ from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.finite import check_finite
 from lightning_pbrl.losses.information import bald, margin, mixture_bald, pair_probability, predictive_entropy, spread
-from lightning_pbrl.queries.base import UNSCORED, QueryStrategy, Scorer, check_large_batch, take
+from lightning_pbrl.queries.base import UNSCORED, QueryStrategy, Scorer, take
 from lightning_pbrl.queries.uniform import distinct
+from lightning_pbrl.ranges import COUNT
 from lightning_pbrl.rng import stream
 
 UNITS = {"bald": "bits about the model", "mixture": "bits about the model", "entropy": "bits of the answer", "margin": "margin"}
@@ -44,7 +45,7 @@ class Considered(NamedTuple):
     fresh: Tensor
 
 
-class BALDQuery(QueryStrategy):
+class BALDQuery(QueryStrategy, ranges={"clips": COUNT}):
     """The questions worth most, about clips that share no step with each other or with earlier ones of their kind.
 
     Of pairs ``large_batch`` random candidates per question are scored, of ratings every clip of the pool. Only where too few
@@ -76,12 +77,8 @@ class BALDQuery(QueryStrategy):
     ) -> None:
         if acquisition == "mixture" and kind == "pair":
             raise UserError("BALDQuery got acquisition=mixture for pairs, whose answers are not rounded: use bald.")
-        if draws < 2 or cost <= 0 or (clips is not None and clips < 1):
-            raise UserError(
-                f"BALDQuery got draws={draws}, cost={cost} and clips={clips}: give 2 or more draws and positive numbers."
-            )
         self.kind, self.kinds, self.acquisition, self.draws = kind, frozenset({kind}), acquisition, draws
-        self.large_batch, self.clips, self.cost = check_large_batch("BALDQuery", large_batch), clips, cost
+        self.large_batch, self.clips, self.cost = large_batch, clips, cost
         self.needs = frozenset({"observations"})
         if acquisition != "random":
             self.needs |= {"posterior", "decode", "rating_probability"} if kind == "rating" else {"posterior"}

@@ -16,7 +16,6 @@ from torch import Tensor
 from lightning_pbrl.data.feedback import Answer, Kind, Labels, Query
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.describe import Described
-from lightning_pbrl.errors import UserError
 from lightning_pbrl.finite import check_finite
 
 
@@ -122,14 +121,3 @@ def best(score: Tensor, n: int) -> Tensor:
     """
     check_finite(score, *UNSCORED)
     return score.argsort(descending=True, stable=True)[:n]
-
-
-def check_large_batch(owner: str, large_batch: int) -> int:
-    """``large_batch``, when it is at least 1.
-
-    Raises:
-        UserError: when it is not.
-    """
-    if large_batch < 1:
-        raise UserError(f"{owner} got large_batch={large_batch}; give at least 1 candidate per question.")
-    return large_batch

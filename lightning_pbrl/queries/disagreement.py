@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_pbrl.data.feedback import Labels, Query
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.queries.base import QueryStrategy, Scorer, best, check_large_batch, draw_candidates, take
+from lightning_pbrl.queries.base import QueryStrategy, Scorer, best, draw_candidates, take
 
 
 def disagreement(returns: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class DisagreementQuery(QueryStrategy):
     needs = frozenset({"returns"})
 
     def __init__(self, large_batch: int = 10) -> None:
-        self.large_batch = check_large_batch(type(self).__name__, large_batch)
+        self.large_batch = large_batch
 
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
         """The candidates of largest :func:`disagreement`, largest first."""

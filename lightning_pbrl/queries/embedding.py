@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from lightning_pbrl.data.feedback import Labels, Query, Status
 from lightning_pbrl.data.segments import SegmentPool
-from lightning_pbrl.errors import UserError
-from lightning_pbrl.queries.base import QueryStrategy, best, check_large_batch, draw_candidates, take
+from lightning_pbrl.queries.base import QueryStrategy, best, draw_candidates, take
 from lightning_pbrl.queries.disagreement import disagreement
 
 Array = NDArray[np.float64]
@@ -167,12 +166,7 @@ class EmbeddingQuery(QueryStrategy):
         fill: bool = True,
         pick: Literal["disagreement", "random"] = "disagreement",
     ) -> None:
-        self.large_batch = check_large_batch(type(self).__name__, large_batch)
-        if bins < 2 or outlier <= 0 or redraws < 0:
-            raise UserError(
-                f"EmbeddingQuery got bins={bins}, outlier={outlier}, redraws={redraws}: give at least 2 bins, an outlier "
-                "bound above 0 and 0 or more redraws."
-            )
+        self.large_batch = large_batch
         self.density, self.target, self.rejection = density, target, rejection
         self.bins, self.outlier, self.rows = bins, outlier, rows
         self.redraws, self.fill, self.pick = redraws, fill, pick

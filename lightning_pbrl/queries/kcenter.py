@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_pbrl.data.feedback import Labels, Query
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.queries.base import QueryStrategy, Scorer, best, check_large_batch, draw_candidates, take
+from lightning_pbrl.queries.base import QueryStrategy, Scorer, best, draw_candidates, take
 from lightning_pbrl.queries.disagreement import disagreement
 from lightning_pbrl.queries.entropy import entropy
 
@@ -75,7 +75,7 @@ class KCenterQuery(QueryStrategy):
     needs = frozenset({"observations"})
 
     def __init__(self, large_batch: int = 10) -> None:
-        self.large_batch = check_large_batch(type(self).__name__, large_batch)
+        self.large_batch = large_batch
 
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
         """The candidates of :meth:`shortlist` that :func:`k_center` picks, in its order."""
@@ -100,8 +100,6 @@ class _HybridQuery(KCenterQuery):
 
     def __init__(self, large_batch: int = 10, keep: float = 0.5) -> None:
         super().__init__(large_batch)
-        if not 0 < keep <= 1:
-            raise UserError(f"{type(self).__name__} got keep={keep:g}; give a fraction above 0 and at most 1.")
         self.keep = keep
 
     def shortlist(self, candidates: Query, n: int, model: Scorer) -> Query:

@@ -18,7 +18,6 @@ import torch
 from lightning_pbrl.data.feedback import Answer, Kind, Labels, Query
 from lightning_pbrl.data.replay import RECENT_EPISODES
 from lightning_pbrl.data.segments import SegmentPool
-from lightning_pbrl.errors import UserError
 from lightning_pbrl.queries.base import QueryStrategy, Scorer
 from lightning_pbrl.queries.uniform import UniformQuery
 
@@ -38,8 +37,6 @@ class PolicyAlignedQuery(QueryStrategy):
     """
 
     def __init__(self, recent: int | None = None, inner: QueryStrategy | None = None) -> None:
-        if recent is not None and recent < 1:
-            raise UserError(f"PolicyAlignedQuery got recent={recent}; give at least 1 episode.")
         self.follows = recent is None
         self.recent, self.inner = recent or RECENT_EPISODES, inner or UniformQuery()
         self.kinds, self.needs, self.sequential = self.inner.kinds, self.inner.needs, self.inner.sequential

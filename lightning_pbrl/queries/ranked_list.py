@@ -19,7 +19,6 @@ import torch
 from lightning_pbrl.data.feedback import Labels, Query, Status
 from lightning_pbrl.data.ranking import Groups, RankedLists, rebuild
 from lightning_pbrl.data.segments import SegmentPool
-from lightning_pbrl.errors import UserError
 from lightning_pbrl.queries.base import QueryStrategy, Scorer
 
 
@@ -36,8 +35,6 @@ class RankedListQuery(QueryStrategy):
     sequential = True
 
     def __init__(self, q_budget: int = 100) -> None:
-        if q_budget < 1:
-            raise UserError(f"RankedListQuery got q_budget={q_budget}; give at least 1 answer per list.")
         self.q_budget = q_budget
 
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:

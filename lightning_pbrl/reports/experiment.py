@@ -42,11 +42,13 @@ def report(out: Path, settings: Mapping[str, Any], command: str = "", console: C
         drawn = [out / stage for stage in shown if (out / stage).is_dir()] or [out]
         plot(drawn, out / "learning_curve.png")
     except UserError as error:  # nothing was tested: an experiment of fits alone
-        console.print(str(error))
+        console.print(str(error), markup=False)
         return
     for run in find_runs(drawn):  # the first stage of the table is the one to look at
         film = run.path / "video.mp4"
         if film.is_file():
             shutil.copyfile(film, out / "video.mp4")
             break
-    console.print(f"Everything is in {out}: learning_curve.png, results.csv and a folder per stage and seed.", soft_wrap=True)
+    console.print(
+        f"Everything is in {out}: learning_curve.png, results.csv and a folder per stage and seed.", soft_wrap=True, markup=False
+    )

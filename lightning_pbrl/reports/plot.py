@@ -206,10 +206,14 @@ def _decorate(axes: Axes, name: str, x_axis: str) -> None:
 
 
 def save_figure(figure: Figure, out: str | Path, title: str) -> Path:
-    """Write the figure whole: a reader never sees half of it."""
+    """Write the figure whole: a reader never sees half of it. Names of runs and stages are no formulas, whatever they hold."""
+    from matplotlib.text import Text
+
     out = Path(out)
     if title:
         figure.suptitle(title, fontsize="medium")
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     try:
         with replacing(out) as part:
             figure.savefig(part, dpi=120, format=out.suffix.removeprefix(".") or "png")

@@ -35,6 +35,7 @@ import yaml
 from lightning_pbrl.data.guard import parse_json, reading, reason
 from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.experiment import STAGE_KEYS, config_file, module_names, read_experiment
+from lightning_pbrl.ranges import SEED
 
 OWN_KEYS = ("name", "imports", "base", "seed", "paired_keys", "random", "include", "exclude")
 """Keys of a sweep file that are no keys of a config."""
@@ -166,8 +167,8 @@ def read_spec(path: str | Path, changes: Mapping[str, Any] | None = None) -> Swe
     axes = _axes(content, path)
     bases = _bases(content.get("base"), path)
     seeds = content.get("seed", [0])
-    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
-        raise _mistake(path, f"seed is {seeds!r}: give a list of whole numbers from 0 on, such as [0, 1, 2]")
+    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or not SEED.holds(seed) for seed in seeds):
+        raise _mistake(path, f"seed is {seeds!r}: give a list of whole numbers{SEED}, such as [0, 1, 2]")
     _refuse_twice(seeds, "seed", path)
     known = {key: [point[at] for point in axis.values] for axis in axes for at, key in enumerate(axis.keys)}
     known |= {"base": list(bases), "seed": seeds}

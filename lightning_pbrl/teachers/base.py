@@ -191,18 +191,6 @@ def make_answer(label: Tensor, equal: Tensor, skipped: Tensor) -> Answer:
     return Answer(value, status)
 
 
-def check_range(owner: str, name: str, value: float, low: float, high: float = float("inf")) -> float:
-    """``value``, when it lies in [low, high].
-
-    Raises:
-        UserError: when it does not.
-    """
-    if not low <= value <= high:
-        allowed = f"at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
-        raise UserError(f"{owner} got {name}={value:g}; give a number {allowed}.")
-    return value
-
-
 def realised_rates(answer: Answer, reward: Tensor) -> dict[str, float]:
     """How often the teacher skipped, tied and erred in these answers; pending ones are not counted.
 

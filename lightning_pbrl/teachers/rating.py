@@ -14,19 +14,19 @@ from torch import Tensor
 
 from lightning_pbrl.data.feedback import Answer, Clips, Kind, Query, Status
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.ranges import ANY, POSITIVE_SHARE, WEIGHT
 from lightning_pbrl.rng import uniform
 from lightning_pbrl.teachers.base import (
     DRAW_NOISE,
     RoundStats,
     Teacher,
-    check_range,
     discounted,
     known_returns,
     no_true_reward,
 )
 
 
-class RatingTeacher(Teacher):
+class RatingTeacher(Teacher, ranges={"low": ANY, "high": ANY, "eval_beta": WEIGHT, "discount": POSITIVE_SHARE}):
     r"""Rates a clip 0 .. ``bins`` - 1: the number of the bin of G = sum_t discount^t r_t, bins of equal width over a range.
 
     1. G is clipped to the range; a G on an inner edge belongs to the bin above, the upper end of the range to the last bin.
@@ -63,7 +63,7 @@ class RatingTeacher(Teacher):
         reference_noise: bool = False,
     ) -> None:
         name = type(self).__name__
-        self.bins = int(check_range(name, "bins", bins, 2))
+        self.bins = bins
         finite = low is not None and high is not None and -math.inf < low < high < math.inf
         if not finite and not low is high is None:
             raise UserError(
@@ -72,8 +72,8 @@ class RatingTeacher(Teacher):
         if len(quantiles) != 2 or not 0 <= quantiles[0] < quantiles[1] <= 1:
             raise UserError(f"{name} got quantiles={list(quantiles)}: give two shares in [0, 1], the smaller first.")
         self.low, self.high, self.quantiles = low, high, list(quantiles)
-        self.eval_beta = check_range(name, "eval_beta", eval_beta, 0.0)
-        self.discount = check_range(name, "discount", discount, 1e-9, 1.0)
+        self.eval_beta = eval_beta
+        self.discount = discount
         self.reference_noise = reference_noise
         self._range: tuple[float, float] | None = None if low is None or high is None else (low, high)
 

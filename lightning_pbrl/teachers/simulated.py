@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Answer, Clips, Query
+from lightning_pbrl.ranges import ANY, POSITIVE, SHARE, WEIGHT
 from lightning_pbrl.rng import uniform
 from lightning_pbrl.teachers.base import (
     DRAW_CHOICE,
@@ -19,7 +20,6 @@ from lightning_pbrl.teachers.base import (
     AdaptiveTeacher,
     RoundStats,
     boltzmann_choice,
-    check_range,
     flip,
     known_returns,
     make_answer,
@@ -33,7 +33,15 @@ TINY = 1e-12
 """The smallest spread of returns that counts, reward units."""
 
 
-class SimulatedTeacher(AdaptiveTeacher):
+class SimulatedTeacher(
+    AdaptiveTeacher,
+    ranges={
+        "beta": ANY,
+        "eps_mistake": SHARE,
+        **dict.fromkeys(("eps_skip", "eps_equal", "min_gap", "final_gap"), WEIGHT),
+        "return_std": POSITIVE,
+    },
+):
     r"""Compares true returns, with the five human weaknesses of B-Pref in B-Pref's order.
 
     With R_i the undiscounted and G_i the myopic return of segment i, and a margin of mean true reward x T:
@@ -86,18 +94,15 @@ class SimulatedTeacher(AdaptiveTeacher):
         min_gap: float = 0.0,
         final_gap: float | None = None,
     ) -> None:
-        name = type(self).__name__
         self.beta = beta
-        self.gamma = check_range(name, "gamma", gamma, 0.0, 1.0)
-        self.eps_mistake = check_range(name, "eps_mistake", eps_mistake, 0.0, 1.0)
-        self.eps_skip = check_range(name, "eps_skip", eps_skip, 0.0)
-        self.eps_equal = check_range(name, "eps_equal", eps_equal, 0.0)
+        self.gamma = gamma
+        self.eps_mistake = eps_mistake
+        self.eps_skip = eps_skip
+        self.eps_equal = eps_equal
         self.eps_twice, self._first = eps_twice, True
         self.unit, self.return_std = unit, return_std
-        if return_std is not None:
-            check_range(name, "return_std", return_std, TINY)
-        self.min_gap = check_range(name, "min_gap", min_gap, 0.0)
-        self.final_gap = final_gap if final_gap is None else check_range(name, "final_gap", final_gap, 0.0)
+        self.min_gap = min_gap
+        self.final_gap = final_gap
         self._stats = RoundStats(0, float("nan"))
 
     def start_round(self, stats: RoundStats) -> None:
@@ -137,15 +142,14 @@ class SimulatedTeacher(AdaptiveTeacher):
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
         """The six steps of the class docstring."""
-        name = type(self).__name__
-        returns = true_returns(clips, name)
+        returns = true_returns(clips, type(self).__name__)
         skip_threshold = self.margin(self.eps_skip, query.length)
         best = returns.amax(1)
         skipped = best <= skip_threshold if skip_threshold > 0 else torch.zeros_like(best, dtype=torch.bool)
         difference = (returns[:, 0] - returns[:, 1]).abs()
         skipped = skipped | (difference < self.gap)
         equal = difference < self.margin(self.eps_equal, query.length)
-        perceived = true_returns(clips, name, self.gamma)
+        perceived = true_returns(clips, type(self).__name__, self.gamma)
         if self.beta > 0:
             label = boltzmann_choice(perceived, self.beta / self.scale, uniform(keys, DRAW_CHOICE))
         else:

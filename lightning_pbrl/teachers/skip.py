@@ -11,11 +11,11 @@ from typing import Literal
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Answer, Clips, Query
+from lightning_pbrl.ranges import SHARE, WEIGHT
 from lightning_pbrl.rng import uniform
 from lightning_pbrl.teachers.base import (
     DRAW_MISTAKE,
     AdaptiveTeacher,
-    check_range,
     flip,
     make_answer,
     rational_choice,
@@ -23,7 +23,7 @@ from lightning_pbrl.teachers.base import (
 )
 
 
-class SkipTeacher(AdaptiveTeacher):
+class SkipTeacher(AdaptiveTeacher, ranges={"eps": WEIGHT, "eps_mistake": SHARE}):
     r"""Answers iff \|R_0 - R_1\| > eps x mean true reward x T, else says "cannot compare".
 
     With ``eps`` = 0, or a mean reward that is not positive, the rule is off and nothing is skipped.
@@ -42,8 +42,8 @@ class SkipTeacher(AdaptiveTeacher):
     """
 
     def __init__(self, eps: float = 0.5, eps_mistake: float = 0.0, too_close: Literal["skip", "equal"] = "skip") -> None:
-        self.eps = check_range(type(self).__name__, "eps", eps, 0.0)
-        self.eps_mistake = check_range(type(self).__name__, "eps_mistake", eps_mistake, 0.0, 1.0)
+        self.eps = eps
+        self.eps_mistake = eps_mistake
         self.too_close = too_close
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:

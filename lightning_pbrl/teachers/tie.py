@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Answer, Clips, Query
+from lightning_pbrl.ranges import SHARE, WEIGHT
 from lightning_pbrl.rng import uniform
 from lightning_pbrl.teachers.base import (
     DRAW_CORRUPTION,
     DRAW_MISTAKE,
     Teacher,
-    check_range,
     make_answer,
     rational_choice,
     true_returns,
 )
 
 
-class TieTeacher(Teacher):
+class TieTeacher(Teacher, ranges={"threshold": WEIGHT, "noise": SHARE}):
     r"""Says "equal" iff \|R_0 - R_1\| <= threshold x T, else prefers the larger true return.
 
     Noise corrupts each answer independently: a preference becomes its reverse or "equal", an "equal" becomes either
@@ -38,8 +38,8 @@ class TieTeacher(Teacher):
     """
 
     def __init__(self, threshold: float = 0.5, noise: float = 0.0) -> None:
-        self.threshold = check_range(type(self).__name__, "threshold", threshold, 0.0)
-        self.noise = check_range(type(self).__name__, "noise", noise, 0.0, 1.0)
+        self.threshold = threshold
+        self.noise = noise
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
         """The larger true return, or "equal" within the gap; then the noise."""

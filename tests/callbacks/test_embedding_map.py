@@ -224,7 +224,7 @@ def test_a_fit_without_evaluation_is_drawn(tmp_path: Path) -> None:
 
 
 def test_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"embedding\.pairs is -1: give a number of pairs, or 0"):
+    with pytest.raises(UserError, match="EmbeddingMap got pairs=-1: give a number of at least 0"):
         EmbeddingMap(-1)
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
     with pytest.raises(UserError, match="scikit-learn is not installed"):  # before the fit, not after it

@@ -213,9 +213,9 @@ def test_pictures_of_a_part_are_not_copied(tmp_path):
 
 def test_impossible_settings(tmp_path):
     for settings, words in (
-        ({"validation_share": 1.0}, "validation_share is 1.0"),
-        ({"success_share": 1.5}, "success_share is 1.5"),
-        ({"episodes": 0}, "episodes is 0"),
+        ({"validation_share": 1.0}, "validation_share=1.0: give a number of at least 0 and below 1"),
+        ({"success_share": 1.5}, "success_share=1.5: give a number between 0 and 1"),
+        ({"episodes": 0}, "episodes=0: give a number above 0"),
     ):
         with pytest.raises(UserError, match=words):
             ExamplesDataModule(ToyData(), **settings)

@@ -132,7 +132,7 @@ def test_several_processes_are_refused() -> None:
     module.trainer = SimpleNamespace(world_size=2, state=SimpleNamespace(fn="fit"))
     with pytest.raises(UserError, match=r"collects in one process: set trainer\.devices to 1"):
         module.setup("fit")
-    with pytest.raises(UserError, match="num_envs is 0; give at least 1"):
+    with pytest.raises(UserError, match="OnlineDataModule got num_envs=0: give a number of at least 1"):
         data(num_envs=0)
 
 

@@ -154,7 +154,7 @@ def test_scores_must_be_there(tmp_path: Path) -> None:
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(UserError, match="bias is 0"):
+    with pytest.raises(UserError, match=r"CPL got bias=0\.0: give a number above 0 and at most 1"):
         CPL(SPEC, bias=0.0)
     with pytest.raises(UserError, match="compare=score has no preferred segment to clone"):
         CPL(SPEC, compare="score", bc_coeff=1.0, bc_data="pos")

@@ -103,16 +103,16 @@ def test_a_share_of_cloning(bc_coef: float) -> None:
 @pytest.mark.parametrize("cls", [SQIL, RCE, GCBC, LAEO])
 @pytest.mark.parametrize("settings", [{"batch_size": 0}, {"min_std": -1.0}, {"min_std": float("nan")}])
 def test_numbers_that_make_no_sense(cls: Any, settings: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=rf"{cls.__name__} got batch_size=.* and min_std=.*: give at least 1 step per update"):
+    with pytest.raises(UserError, match=rf"{cls.__name__} got (batch_size|min_std)=\S+: give a number (of at least 1|above 0)"):
         cls(SPEC, **settings)
 
 
 @pytest.mark.parametrize("polyak", [0.0, 2.0])
 def test_rates_and_limits_that_make_no_sense(polyak: float) -> None:
-    with pytest.raises(UserError, match=r"SQIL got polyak=.: give the rate at which the targets follow, above 0 and at most 1"):
+    with pytest.raises(UserError, match=r"SQIL got polyak=\S+: give a number above 0 and at most 1"):
         SQIL(SPEC, polyak=polyak)
     for settings in ({"polyak": polyak}, {"max_ratio": -1.0}):
-        with pytest.raises(UserError, match=r"RCE got polyak=.* and max_ratio=.*: give a rate above 0 and at most 1, and a"):
+        with pytest.raises(UserError, match=r"RCE got (polyak|max_ratio)=\S+: give a number above 0( and at most 1)?\."):
             RCE(SPEC, **settings)
 
 

@@ -324,12 +324,12 @@ def test_online_it_asks_where_its_critics_disagree(tmp_path: Path) -> None:
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(UserError, match="chi2_coeff may be 0 when target_clipping is false"):
+    with pytest.raises(UserError, match="chi2_coeff is 0, and target_clipping divides by it: give more, or"):
         IPL(SPEC, chi2_coeff=0.0)
     IPL(SPEC, chi2_coeff=0.0, target_clipping=False)
-    with pytest.raises(UserError, match="beta is 0"):
+    with pytest.raises(UserError, match=r"IPL got beta=0\.0: give a number above 0"):
         IPL(SPEC, beta=0.0)
-    with pytest.raises(UserError, match=r"policy_replay_weight is 1.5: give a share in \[0, 1\]"):
+    with pytest.raises(UserError, match=r"IPL got policy_replay_weight=1\.5: give a number between 0 and 1"):
         IPL(SPEC, policy_replay_weight=1.5)
 
 

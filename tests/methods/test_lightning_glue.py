@@ -167,7 +167,7 @@ def test_data_of_another_size_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("setting", [{"block": 0}, {"replicas": 0}])
 def test_block_and_replicas_count_from_one(setting: dict[str, int]) -> None:
-    with pytest.raises(UserError, match="block and replicas count from 1, got block="):
+    with pytest.raises(UserError, match=r"BC got (block|replicas)=0: give a number of at least 1\."):
         BC(SPEC, **setting)
 
 

@@ -105,5 +105,5 @@ def test_when_it_is_taken(tmp_path: Path) -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(UserError, match="meta_every and meta_pairs count from 1"):
+    with pytest.raises(UserError, match="MRN got meta_every=0: give a number of at least 1"):
         build(MRN, meta_every=0)

@@ -289,7 +289,7 @@ def test_it_learns_to_stand_where_the_reward_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_steps": 0}, "PPO's n_steps is 0; it counts from 1"),
+        ({"n_steps": 0}, "PPO got n_steps=0: give a number of at least 1"),
         ({"explore_steps": 120}, "env_steps is 120, and 120 exploring steps use them up: raise it"),
     ],
 )

@@ -141,7 +141,7 @@ def test_useless_labels_and_windows_are_refused() -> None:
     with pytest.raises(UserError, match="IPL reads windows of 1 steps"):
         ready(IPL, data, labels, window=1)
     ready(SFT, data, labels, window=1)  # cloning needs no next state
-    with pytest.raises(UserError, match="batch_size=0 and window=None count from 1"):
+    with pytest.raises(UserError, match="IPL got batch_size=0: give a number of at least 1"):
         IPL(SPEC, batch_size=0)
 
 

@@ -138,9 +138,9 @@ def test_sessions_of_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"omega": 1.5}, r"omega is a share in \[0, 1\]"),
+        ({"omega": 1.5}, r"QPA got omega=1\.5: give a number between 0 and 1"),
         ({"reward_model": {"crop": None}}, "crop_copies is 20"),
-        ({"reward_model": {"crop_copies": 0}}, "crop_copies is 0"),
+        ({"reward_model": {"crop_copies": 0}}, "crop_copies=0: give a number of at least 1"),
     ],
 )
 def test_mistakes(settings: dict[str, Any], sentence: str) -> None:

@@ -288,7 +288,7 @@ def test_logged_data_are_refused(tmp_path: Path) -> None:
     [
         ({"env_steps": 20}, "env_steps is 20, and 20 random plus 0 exploring steps use them up: raise it"),
         ({"seed_steps": 5, "explore_steps": 10}, "its 5 nearest neighbours and only 5 random steps are stored before"),
-        ({"update_ratio": 0}, "SAC's update_ratio is 0; it counts from 1"),
+        ({"update_ratio": 0}, "SAC got update_ratio=0: give a number of at least 1"),
     ],
 )
 def test_settings_that_cannot_work(settings: dict[str, Any], message: str) -> None:

@@ -102,7 +102,10 @@ def test_a_short_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
-    [({"threshold": 1.2}, "threshold is in"), ({"crop": [2, 3], "crop_copies": 2}, "one crop of each pair")],
+    [
+        ({"threshold": 1.2}, r"threshold=1\.2: give a number between 0\.5 and 1"),
+        ({"crop": [2, 3], "crop_copies": 2}, "one crop of each pair"),
+    ],
 )
 def test_mistakes(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):

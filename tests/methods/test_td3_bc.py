@@ -126,5 +126,5 @@ def test_the_policy_is_deterministic_and_settings_are_checked() -> None:
     method.configure_model()
     obs = torch.randn(6, 5)
     assert torch.equal(method.act(obs, sample=True), method.act(obs))
-    with pytest.raises(UserError, match="policy_freq is 0: move the policy in every 1 or more updates"):
+    with pytest.raises(UserError, match="TD3BC got policy_freq=0: give a number of at least 1"):
         TD3BC(SPEC, policy_freq=0)

@@ -63,5 +63,5 @@ def test_the_inner_strategy_hears_and_tells() -> None:
 
 def test_settings_are_written_down_and_checked() -> None:
     assert PolicyAlignedQuery(30).describe() == {"class": "PolicyAlignedQuery", "recent": 30, "inner": {"class": "UniformQuery"}}
-    with pytest.raises(UserError, match="PolicyAlignedQuery got recent=0; give at least 1 episode"):
+    with pytest.raises(UserError, match="PolicyAlignedQuery got recent=0: give a number of at least 1"):
         PolicyAlignedQuery(0)

@@ -191,6 +191,6 @@ def test_it_waits_for_a_person_and_stops_when_nothing_is_new(strategy: QueryStra
 
 
 def test_settings() -> None:
-    with pytest.raises(UserError, match="RankedListQuery got q_budget=0; give at least 1 answer per list"):
+    with pytest.raises(UserError, match="RankedListQuery got q_budget=0: give a number of at least 1"):
         RankedListQuery(q_budget=0)
     assert RankedListQuery(7).describe() == {"class": "RankedListQuery", "q_budget": 7}

@@ -10,7 +10,7 @@ from run_folders import write_policy_run, write_version
 from lightning_pbrl.cli import main
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports.metrics import Series, read_metrics
-from lightning_pbrl.reports.plot import aligned, learning_curve, plot
+from lightning_pbrl.reports.plot import aligned, learning_curve, new_figure, plot, save_figure
 
 
 @pytest.fixture
@@ -145,3 +145,10 @@ def test_a_figure_that_cannot_be_written(tmp_path):
         plot(tmp_path / "run", tmp_path / "file" / "plot.png")
     with pytest.raises(UserError, match=r"plot\.doc cannot be drawn: Format 'doc' is not supported"):
         plot(tmp_path / "run", tmp_path / "plot.doc")
+
+
+def test_the_name_of_a_run_is_no_formula(tmp_path):
+    figure, (panel,) = new_figure(1)
+    panel.plot([1, 2], label="cost$x_{$")
+    panel.legend()
+    assert save_figure(figure, tmp_path / "a$b_{$.png", "100$ and $x_{").stat().st_size > 1000

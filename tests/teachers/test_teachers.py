@@ -241,9 +241,9 @@ def test_thresholds_need_the_mean_reward() -> None:
 
 
 def test_settings_out_of_range() -> None:
-    with pytest.raises(UserError, match=r"SimulatedTeacher got eps_mistake=1.5; give a number between 0 and 1\."):
+    with pytest.raises(UserError, match=r"SimulatedTeacher got eps_mistake=1.5: give a number between 0 and 1\."):
         SimulatedTeacher(eps_mistake=1.5)
-    with pytest.raises(UserError, match=r"SkipTeacher got eps=-1; give a number at least 0\."):
+    with pytest.raises(UserError, match=r"SkipTeacher got eps=-1: give a number of at least 0\."):
         SkipTeacher(eps=-1)
     with pytest.raises(UserError, match="TieTeacher got noise=nan"):
         TieTeacher(noise=float("nan"))

@@ -1,0 +1,53 @@
+"""Whether a checkpoint's weights fit the method that they are loaded into, and if not, which setting is to blame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.lightning_glue import plain
+
+
+def check_weights(method: pl.LightningModule, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse weights of other names or shapes.
+
+    Args:
+        method: built, what the checkpoint is loaded into.
+        checkpoint: as Lightning has read it.
+
+    Raises:
+        UserError: names every setting that differs, its value then and now.
+    """
+    misfit = _misfit(checkpoint["state_dict"], method.state_dict())
+    if misfit is None:
+        return
+    name = type(method).__name__
+    then, now = (dict(_leaves(plain(settings))) for settings in (checkpoint["hyper_parameters"], method.hparams))
+    differing = [key for key in then if key in now and then[key] != now[key]]
+    if not differing:
+        raise UserError(f"The checkpoint does not fit this version's {name} ({misfit}): use the version that wrote it.")
+    before, after = (", ".join(f"{key}={settings[key]}" for key in differing) for settings in (then, now))
+    raise UserError(
+        f"The checkpoint is of a {name} with {before}, and this run has {after}: set it back, or start another run folder."
+    )
+
+
+def _leaves(settings: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{at}{key}.")
+        else:
+            yield f"{at}{key}", value
+
+
+def _misfit(there: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    """The first weight that is missing, left over or of another shape."""
+    for key in sorted(there.keys() | wanted.keys()):
+        shapes = [tuple(weights[key].shape) if key in weights else "absent" for weights in (there, wanted)]
+        if shapes[0] != shapes[1]:
+            return f"{key} is {shapes[0]} there and {shapes[1]} here"
+    return None

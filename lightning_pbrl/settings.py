@@ -1,0 +1,127 @@
+"""Whether the arguments of a configurable class are of the kinds that its constructors name, and in their ranges.
+
+One check for the command line, Python, notebooks and nested settings (``reward_model``) alike: a misspelt choice would quietly
+take the last branch of an ``if``, and a discount of 1.5 would train to the end.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from lightning_pbrl.errors import UserError, nearest
+from lightning_pbrl.ranges import ANY, RANGES, Range
+
+Kinds = tuple[Any, ...]
+"""The parts of an annotated union."""
+
+
+class Checked:
+    """A class whose arguments are checked before its constructor sees them, those of outside subclasses included.
+
+    A subclass names the ranges of its own numbers, ``class Mine(Method, ranges={"rate": POSITIVE})``: of arguments that
+    :data:`~lightning_pbrl.ranges.RANGES` does not know, or that mean something else here.
+    """
+
+    ranges: ClassVar[Mapping[str, Range]] = RANGES
+    """Allowed numbers by argument; ``Range()`` allows every finite one."""
+
+    def __init_subclass__(cls, ranges: Mapping[str, Range] | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.ranges = {**cls.ranges, **(ranges or {})}
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        check_settings(cls, _by_name(cls, args, kwargs))
+        return super().__new__(cls)
+
+    def __init__(self) -> None:  # without it, ``object`` would accept any argument, because there is a ``__new__``
+        super().__init__()
+
+
+def check_settings(owner: type, settings: Mapping[str, Any]) -> None:
+    """Refuse a word that is none of the choices, a word for a number, a fraction for a count, a number outside its range ...
+
+    Args:
+        owner: class whose constructors, and those of its bases, take the settings.
+        settings: arguments by name; names that no constructor has are passed over.
+
+    Raises:
+        UserError: for the first such argument.
+    """
+    ranges = getattr(owner, "ranges", RANGES)
+    for name, kinds in kinds_of(owner).items():
+        if name in settings and (cure := _cure(settings[name], kinds, ranges.get(name, ANY))):
+            raise UserError(f"{owner.__name__} got {name}={settings[name]!r}: {cure}")
+
+
+def is_number(kinds: Kinds) -> bool:
+    """Whether an argument of these kinds may be a number, or a list of them."""
+    return bool({int, float} & {*kinds, *(part for kind in kinds if _is_list(kind) for part in get_args(kind))})
+
+
+def _cure(value: Any, kinds: Kinds, allowed: Range) -> str | None:
+    """What to give instead of ``value``; None where it is right, or nothing can be said."""
+    lists, choices = [kind for kind in kinds if _is_list(kind)], [c for kind in kinds for c in _choices(kind)]
+    single = [kind for kind in kinds if kind is not NoneType and kind not in lists and not _choices(kind)]
+    if value is None or value in single:  # no value where none is allowed is for the constructor to say
+        return None
+    if choices and str not in single and (isinstance(value, str) or not (single or lists)):
+        return None if value in choices else f"give one of its choices; {nearest(str(value), map(str, choices))}"
+    if isinstance(value, bool) and (bool in single or value in choices):
+        return None
+    if lists and isinstance(value, list | tuple):
+        parts = [get_args(kind)[0] for kind in lists if get_args(kind)]
+        return next((found for part in value if (found := _cure(part, tuple(parts), allowed))), None)
+    if lists and not single:
+        return None if not isinstance(value, Real | str) else "give a list."
+    if not single or not set(single) <= {int, float, bool}:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return "give a number."
+    if not math.isfinite(value):
+        return f"give a number{allowed}." if str(allowed) else "give a finite number."
+    if float not in single and value != int(value):
+        return "give a whole number."
+    return None if allowed.holds(value) else f"give a number{allowed}."
+
+
+def _is_list(kind: Any) -> bool:
+    return (get_origin(kind) or kind) in (Sequence, list, tuple)
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+@functools.cache
+def kinds_of(owner: type) -> dict[str, Kinds]:
+    """The annotated kinds of every constructor argument, those of a union apart; a subclass's before its bases'."""
+    found: dict[str, Kinds] = {}
+    for constructor in _constructors(owner):
+        try:
+            hints = get_type_hints(constructor)
+        except NameError:  # a name that is there for type checkers alone
+            continue
+        for name, hint in hints.items():
+            found.setdefault(name, get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,))
+    return found
+
+
+def _constructors(owner: type) -> Iterator[Any]:
+    for base in owner.__mro__:
+        if "__init__" in vars(base):
+            yield vars(base)["__init__"]
+
+
+def _by_name(owner: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The given arguments by name; a call that no constructor understands is left to it."""
+    first = next(_constructors(owner), None)
+    if first is None or not args:
+        return kwargs
+    names = list(inspect.signature(first).parameters)[1:]
+    return dict(zip(names, args, strict=False)) | kwargs
