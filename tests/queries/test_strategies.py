@@ -222,5 +222,5 @@ def test_labels_of_another_length_are_refused() -> None:
 def test_settings_out_of_range() -> None:
     with pytest.raises(UserError, match="EntropyQuery got large_batch=0: give a number of at least 1"):
         EntropyQuery(large_batch=0)
-    with pytest.raises(UserError, match="KCenterEntropyQuery got keep=0: give a number above 0 and at most 1"):
+    with pytest.raises(UserError, match=r"KCenterEntropyQuery got keep=0\.0: give a number above 0 and at most 1"):
         KCenterEntropyQuery(keep=0.0)
