@@ -93,7 +93,11 @@ def test_a_shipped_config_reads_a_file_of_that_name(tmp_path, monkeypatch):
     columns["rewards"] = np.ones(24, dtype=np.float32)
     write_d4rl(tmp_path / "walker2d_medium_expert-v2.hdf5", columns)
     args = ["-c", "data/d4rl/walker2d.yaml", "-c", "model/bc.yaml", "--trainer.accelerator=cpu", f"--run_dir={tmp_path}/run"]
-    module = train_cli([*args, f"--data.init_args.cache_dir={tmp_path}/cache"], run=False).datamodule
+    bounds = "[[-2, -2, -2, -2, -2, -2], [2, 2, 2, 2, 2, 4]]"
+    args += [f"--data.init_args.cache_dir={tmp_path}/cache", f"--data.init_args.action_bounds={bounds}"]
+    module = train_cli(args, run=False).datamodule
     module.setup("fit")
+    scaled = (columns["actions"] + [0, 0, 0, 0, 0, 2]) / [2, 2, 2, 2, 2, 3] - [0, 0, 0, 0, 0, 1]
+    assert np.allclose(module.source.column("action").numpy(), scaled, atol=1e-6)
     assert len(module.source) == 24
     assert module.simulator.d4rl_task == "walker2d"
