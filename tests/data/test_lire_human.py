@@ -154,7 +154,7 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path) -> None:
         (read_answers, "1 2 3\n" + "9" * 5000 + " 5 1", r"line 2 is '9{99}: write two start rows and 1, 2 or 3\."),
         (read_answers, "1 ٣ 3", r"line 1 is '1 ٣ 3': write two start rows"),
         (read_list, "\n \n", r"holds no answer: give one of LiRE's text files of answers\."),
-        (read_list, "0 [1, 2]\n1 [" + "9" * 5000 + "]", r"line 2 is '1 \[9{95}: write a rank and its segments"),
+        (read_list, "0 [1, 2]\n1 [" + "9" * 5000 + "]", r"line 2 is '1 \[9{96}: write a rank and its segments"),
         (read_list, "0 [1,, 2]\n1 [3]\n2 []", r"line 3 is '2 \[\]': write a rank and its segments"),
     ],
 )
