@@ -44,7 +44,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _refused(error: BaseException) -> str | None:
     """Why the file system did not do what was asked; None where it is not to blame."""
     known = {getattr(errno, name) for name in FILES if hasattr(errno, name)}
-    if isinstance(error, OSError) and error.errno in known:
+    if isinstance(error, OSError) and error.errno is not None and error.errno in known:
         return error.strerror or os.strerror(error.errno)
     full = os.strerror(errno.ENOSPC)  # libraries in other languages keep the words alone
     return full if full in str(error) else None

@@ -83,11 +83,12 @@ def _cure(value: Any, kinds: Kinds, allowed: Range) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
         return "give a number."
-    if not math.isfinite(value):
+    number = float(value)
+    if not math.isfinite(number):
         return f"give a number{allowed}." if str(allowed) else "give a finite number."
-    if float not in single and value != int(value):
+    if float not in single and not number.is_integer():
         return "give a whole number."
-    return None if allowed.holds(value) else f"give a number{allowed}."
+    return None if allowed.holds(number) else f"give a number{allowed}."
 
 
 def _is_list(kind: Any) -> bool:

@@ -74,7 +74,7 @@ class Child:
 
     def fill(self, path: str, request: Mapping[str, Any], array: NDArray[Any]) -> None:
         """Receive the bytes of an array."""
-        view, at = memoryview(array.reshape(-1).view(np.uint8)), 0
+        view, at = array.reshape(-1).view(np.uint8).data, 0
         while at < len(view):
             size = self.answer(path, request)["bytes"]
             got = self.process.stdout.readinto(view[at : at + size])  # type: ignore[union-attr]

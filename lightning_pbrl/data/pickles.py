@@ -155,6 +155,7 @@ def _finish(item: Any, done: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
     """
     if id(item) in done:
         return done[id(item)]
+    finished: Any
     if isinstance(item, _Array):
         finished = item.make()
         size = getattr(finished, "nbytes", 8)

@@ -191,7 +191,7 @@ class LabelStore:
             old = known.get(_name(row))
             if old is None:
                 continue
-            problem = jsonl.conflict(old, row)
+            problem = jsonl.conflict(dict(old), row)
             if problem:
                 raise UserError(
                     f"Question {row['number']} of run {row['run']!r} in {self.name} {problem}; nothing of this batch was stored."

@@ -119,6 +119,6 @@ def check_sound(db: sa.Connection, name: str) -> None:
             raise UserError(f"The label store {name} is damaged ({' '.join(found.split())}): {RESTORE}.")
     if not sa.inspect(db).has_table(QUESTIONS.name):
         return
-    for row in db.execute(sa.select(QUESTIONS)).mappings():
+    for row in map(dict, db.execute(sa.select(QUESTIONS)).mappings()):
         if problem := jsonl.wrong_type(row) or jsonl.contradiction(row):
             raise UserError(f"The label store {name} is damaged, question {row['number']!r} of run {row['run']!r} {problem}.")

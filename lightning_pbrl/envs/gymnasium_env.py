@@ -166,7 +166,7 @@ def _count(space: Any, where: str) -> int:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         return sum(_count(part, where) for part in (space.values() if isinstance(space, spaces.Dict) else space))
     if isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiBinary | spaces.MultiDiscrete):
-        return int(np.prod(space.shape))
+        return int(np.prod(space.shape or ()))
     raise UserError(f"{where} observes {space}: numbers are needed (Box, Discrete, MultiBinary, or Dict and Tuple of these).")
 
 

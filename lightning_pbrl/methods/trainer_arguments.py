@@ -45,7 +45,7 @@ def _attribute(name: str) -> Callable[[pl.Trainer], Any]:
 
 
 def _interval(trainer: pl.Trainer) -> Any:
-    seconds = trainer._val_check_time_interval  # set where the interval is a time
+    seconds: float | None = getattr(trainer, "_val_check_time_interval", None)  # set where the interval is a time
     return trainer.val_check_interval if seconds is None else f"{seconds:g} s"
 
 

@@ -172,9 +172,9 @@ def read_spec(path: str | Path, changes: Mapping[str, Any] | None = None) -> Swe
     _refuse_twice(seeds, "seed", path)
     known = {key: [point[at] for point in axis.values] for axis in axes for at, key in enumerate(axis.keys)}
     known |= {"base": list(bases), "seed": seeds}
-    filters = [_filters(content.get(which), which, known, path) for which in ("include", "exclude")]
+    include, exclude = (_filters(content.get(which), which, known, path) for which in ("include", "exclude"))
     imports = tuple(module_names(content.get("imports"), path))
-    return SweepSpec(str(content["name"]), path, bases, tuple(axes), tuple(seeds), *filters, imports)
+    return SweepSpec(str(content["name"]), path, bases, tuple(axes), tuple(seeds), include, exclude, imports)
 
 
 def _mistake(path: Path, what: str) -> UserError:
