@@ -69,8 +69,6 @@ class GymMuJoCo(Simulator):
             raise UserError(f"contact_forces: false is for Ant-v5 alone; leave it out for {env_id}.")
         if not terminate_when_unhealthy and env_id not in FALLING:
             raise UserError(f"{env_id} never ends by a fall: leave terminate_when_unhealthy out ({', '.join(FALLING)} have it).")
-        if physics not in ("gymnasium", "d4rl"):
-            raise UserError(f"There is no physics {physics!r}; {nearest(physics, ('gymnasium', 'd4rl'))}")
         if physics == "d4rl" and env_id not in VERSION_2:
             raise UserError(f"D4RL has no data of {env_id}: leave physics out ({', '.join(VERSION_2)} have D4RL's).")
         if physics == "d4rl" and env_id == "Ant-v5" and contact_forces:

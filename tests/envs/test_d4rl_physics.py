@@ -149,7 +149,7 @@ def test_what_is_described_and_refused():
         GymMuJoCo("Reacher-v5", physics="d4rl")
     with pytest.raises(UserError, match="contact forces of D4RL's ant are zero: give contact_forces: false beside physics: d4rl"):
         GymMuJoCo("Ant-v5", physics="d4rl")
-    with pytest.raises(UserError, match="There is no physics 'D4RL'; "):
+    with pytest.raises(UserError, match="GymMuJoCo got physics='D4RL': give one of its choices"):
         GymMuJoCo("Hopper-v5", physics="D4RL")
 
 
