@@ -315,16 +315,16 @@ class AskTeacher(Checked, pl.Callback):
         message: Any = None
         if trainer.is_global_zero:
             message = self._round(trainer.current_epoch, pl_module)
-        labels, ratings, asked, rates = trainer.strategy.broadcast(message)
+        labels, ratings, asked, pl_module.pending, rates = trainer.strategy.broadcast(message)
         pl_module.answers_from = "" if self.store is None else self.store.name
         pl_module.labels, pl_module.ratings, pl_module.asked = Labels(*labels), Labels(*ratings), Asked(*asked)
         pl_module.log_dict({**rates, "step": float(trainer.global_step)}, on_epoch=True, on_step=False, batch_size=1)
 
-    def _round(self, number: int, method: Method) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[int, ...], dict[str, float]]:
-        """Ask this round's questions: pairs, ratings, counts and rates; plain tuples, so that they can be broadcast."""
+    def _round(self, number: int, method: Method) -> tuple[Any, Any, tuple[int, ...], int, dict[str, float]]:
+        """Ask this round's questions: pairs, ratings, counts, pending ones, rates; plain tuples, so that they can be broadcast."""
         given = len(self.given)
         if self.store is None:
-            return tuple(self.given), tuple(Labels.empty(self.length, clips=1)), (given, 0, 0), {}
+            return tuple(self.given), tuple(Labels.empty(self.length, clips=1)), (given, 0, 0), 0, {}
         assert self.run is not None  # noqa: S101
         before = self.store.spent(self.run, before_round=number)
         quota = min(self._size(number, method, before, method.env_steps), self.budget - before)
@@ -340,8 +340,8 @@ class AskTeacher(Checked, pl.Callback):
         last = self.rounds is not None and number >= self.first_round + self.every * (self.rounds - 1)
         ratings = sum(kind == "rating" for kind in self.store.kinds(self.run, number).values())
         pending = sum(int((found.status == Status.PENDING).sum()) for found in labels.values()) if self.budget else 0
-        counts = (given + total, total - before, max(self.budget - total, 0), ratings, dry or last, pending)
-        return tuple(labels["pair"]), tuple(labels["rating"]), counts, rates
+        counts = (given + total, total - before, max(self.budget - total, 0), ratings, dry or last)
+        return tuple(labels["pair"]), tuple(labels["rating"]), counts, pending, rates
 
     @torch.no_grad()
     def _ask(self, number: int, before: int, quota: int, method: Method) -> dict[str, float]:

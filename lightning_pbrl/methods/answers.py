@@ -23,7 +23,6 @@ class Asked(NamedTuple):
         remaining: budget left.
         ratings: of those of this round that are ratings; the others are pairs.
         over: whether no later round asks although budget is left: there was nothing to ask about, or the rounds are over.
-        pending: questions of the run that nobody has answered yet.
     """
 
     total: int = 0
@@ -31,7 +30,6 @@ class Asked(NamedTuple):
     remaining: int = 0
     ratings: int = 0
     over: bool = False
-    pending: int = 0
 
 
 class Answers(pl.LightningModule):
@@ -41,6 +39,7 @@ class Answers(pl.LightningModule):
         labels: all answers about pairs, given with the data or by a teacher.
         ratings: all answers about single clips.
         asked: how many questions there were and will be.
+        pending: questions of the run that nobody has answered yet.
         answers_from: the label store that answers are read from; empty without one.
         learned_from: answers that this round learns from; None before the first round, and for methods that read none.
     """
@@ -52,6 +51,7 @@ class Answers(pl.LightningModule):
     labels: Labels
     ratings: Labels
     asked: Asked
+    pending: int = 0
     answers_from: str = ""
     learned_from: int | None = None
 
@@ -82,7 +82,7 @@ class Answers(pl.LightningModule):
     @property
     def left_waiting(self) -> bool:
         """Whether all has been asked and some of it not been answered, by somebody who is waited for."""
-        return self.waits and self.asked.pending > 0 and not self.answers_may_come
+        return self.waits and self.pending > 0 and not self.answers_may_come
 
     def nothing_learned(self, labels: Labels | None = None) -> UserError:
         """The error of a learner without a single usable answer; ``labels`` are its pairs where these are not its own."""
@@ -90,7 +90,7 @@ class Answers(pl.LightningModule):
         name, count = type(self).__name__, len(labels) + len(self.ratings)
         if not count:
             return UserError(f"{name} learns from answers and there are none: set ask.budget and ask.teacher, or give labels.")
-        if self.asked.pending:
+        if self.pending:
             return self.unanswered()
         both = "rating" in self.kinds
         return UserError(
@@ -104,7 +104,7 @@ class Answers(pl.LightningModule):
         where = f" in the label store {self.answers_from}" if self.answers_from else ""
         others = f"has learned from {self.learned_from} others" if self.learned_from else "has nothing else to learn from"
         return UserError(
-            f"{self.asked.pending} of {count} questions{where} have not been answered yet, and {name} {others}: answer them, "
+            f"{self.pending} of {count} questions{where} have not been answered yet, and {name} {others}: answer them, "
             "then the same command with --resume goes on."
         )
 

@@ -431,9 +431,9 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
     def on_train_end(self) -> None:
         if self.waiting:
             raise self.unanswered()
-        if self.finished and self.asked.pending:
+        if self.finished and self.pending:
             warnings.warn(
-                f"{self.asked.pending} questions were never answered: {type(self).__name__} has learned from the others.",
+                f"{self.pending} questions were never answered: {type(self).__name__} has learned from the others.",
                 stacklevel=2,
             )
 

@@ -37,6 +37,9 @@ class Rated(RewardEnsemble):
 
     kinds: ClassVar[Any] = frozenset({"pair", "rating"})
 
+    def usable(self) -> int:
+        return len(self.labels) + len(self.ratings)
+
 
 class RatedActor(_Actor):
     """Acts, and is handed both kinds."""
