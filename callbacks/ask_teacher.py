@@ -321,7 +321,7 @@ class AskTeacher(Checked, pl.Callback):
         pl_module.log_dict({**rates, "step": float(trainer.global_step)}, on_epoch=True, on_step=False, batch_size=1)
 
     def _round(self, number: int, method: Method) -> tuple[Any, Any, tuple[int, ...], int, dict[str, float]]:
-        """Ask this round's questions: pairs, ratings, counts, pending ones, rates; plain tuples, so that they can be broadcast."""
+        """Ask this round's questions: pairs, ratings, counts, pending ones, rates; plain, to be broadcast."""
         given = len(self.given)
         if self.store is None:
             return tuple(self.given), tuple(Labels.empty(self.length, clips=1)), (given, 0, 0), 0, {}
