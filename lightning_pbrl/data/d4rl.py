@@ -25,6 +25,7 @@ episode's last, truncated.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import warnings
 from pathlib import Path
@@ -162,6 +163,7 @@ def _columns(path: Path, terminals: Terminals) -> tuple[dict[str, Tensor], Tenso
             columns["next_obs"] = _numbers(file, "next_observations", 2, rows)
             tolerance = continuity.rounding(file["observations"].dtype, file["next_observations"].dtype)
         unread = sorted(set(file) - set(_KEYS))
+        _misspelt(path, sorted(set(_KEYS) - set(file)), unread)
     if "next_obs" in columns and columns["next_obs"].shape != obs.shape:
         raise UserError(
             f"{path}: key 'next_observations' has shape {columns['next_obs'].shape} and 'observations' has {obs.shape}: "
@@ -175,6 +177,13 @@ def _columns(path: Path, terminals: Terminals) -> tuple[dict[str, Tensor], Tenso
         ends |= table["terminated"]
     where = f"{path}: key 'next_observations'"
     return table, continuity.jumps(table["obs"], table["next_obs"], ends, tolerance, where), unread
+
+
+def _misspelt(path: Path, missing: list[str], unread: list[str]) -> None:
+    """Refuse a key that is nearly that of an array which may be missing: its name is damaged, or written wrongly."""
+    for key in missing:
+        for near in difflib.get_close_matches(key, unread, n=1, cutoff=0.5):
+            raise UserError(f"{path} has no key {key!r} and one called {ascii(near)}: rename it, or download the file again.")
 
 
 def _numbers(file: Any, key: str, ndim: int, rows: int | None) -> NDArray[np.float32]:

@@ -149,6 +149,7 @@ class Reader:
         """
         if any(size == 0 for size in data.shape):
             return 0
+        self._check_type(data.id.get_type())
         stored, plist = data.id.get_storage_size(), data.id.get_create_plist()
         declared = math.prod(data.shape) * data.dtype.itemsize
         if data.chunks is None:
@@ -175,8 +176,23 @@ class Reader:
         wanted = set(itertools.product(*(range(0, size, step) for size, step in zip(data.shape, data.chunks, strict=True))))
         if lacking := wanted - {tuple(each.chunk_offset) for each in chunks}:
             raise DamageError(f"{len(lacking)} of its {len(wanted)} pieces are missing")
+        if any(each.filter_mask and each.size < chunk for each in chunks):
+            raise DamageError("a piece of it is said to be uncompressed and is not")
         self._take(data, [(each.byte_offset, each.size) for each in chunks])
         return chunk
+
+    def _check_type(self, stored: Any) -> None:
+        """Refuse numbers in a form that no machine has: the type itself is damaged then."""
+        h5t = self.h5py.h5t
+        if isinstance(stored, h5t.TypeFloatID):
+            standard = [getattr(h5t, f"IEEE_F{bits}{order}") for bits in (16, 32, 64) for order in ("LE", "BE")]
+            sound = any(stored.equal(each) for each in (*standard, h5t.NATIVE_LDOUBLE))
+        elif isinstance(stored, h5t.TypeIntegerID):
+            sound = stored.get_precision() == 8 * stored.get_size() and stored.get_offset() == 0
+        else:
+            return
+        if not sound:
+            raise DamageError("its numbers are in a form that no machine has")
 
     def _take(self, data: Any, parts: list[tuple[int, int]]) -> None:
         """Note which bytes belong to a data set: none belongs to two."""

@@ -338,3 +338,14 @@ def test_ant_without_contact_forces_has_the_27_numbers_that_are_not_zero_in_d4rl
     assert simulator.describe()["contact_forces"] is False
     with pytest.raises(UserError, match="Ant-v5 alone"):
         GymMuJoCo("Hopper-v5", contact_forces=False)
+
+
+def test_an_array_whose_name_is_nearly_that_of_another(tmp_path: Path):
+    columns = episodes(["timeout"], [5])
+    columns["next_obsErvations"] = columns.pop("next_observations")
+    path = write_d4rl(tmp_path / "d.hdf5", columns)
+    with pytest.raises(UserError) as caught:
+        read_d4rl(path)
+    assert str(caught.value) == (
+        f"{path} has no key 'next_observations' and one called 'next_obsErvations': rename it, or download the file again."
+    )

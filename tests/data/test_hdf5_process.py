@@ -66,6 +66,10 @@ def broken(path: Path, kind: str) -> Path:
             file["x"] = h5py.ExternalLink("other.hdf5", "/x")
         elif kind == "texts":
             file["x"] = np.array([b"\xff\xfe"])
+        elif kind == "type":
+            odd = h5py.h5t.IEEE_F32LE.copy()
+            odd.set_ebias(255)
+            h5py.h5d.create(file.id, b"x", odd, h5py.h5s.create_simple((3,))).write(h5py.h5s.ALL, h5py.h5s.ALL, np.ones(3, "f4"))
         elif kind == "room":
             data = file.create_dataset("x", shape=(4, 3), maxshape=(4, 5), dtype="f4", chunks=(4, 5))
             data[...] = 1.0
@@ -82,6 +86,7 @@ def broken(path: Path, kind: str) -> Path:
         ("elsewhere", "(key 'x': its numbers are in another file)"),
         ("link", "key 'x' is there and cannot be opened ("),
         ("texts", "(key 'x': 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte)"),
+        ("type", "(key 'x': its numbers are in a form that no machine has)"),
         ("room", "(key 'x': shape (4, 3) contradicts the room for (4, 5))"),
     ],
 )
