@@ -183,7 +183,7 @@ def _misspelt(path: Path, missing: list[str], unread: list[str]) -> None:
     """Refuse a key that is nearly that of an array which may be missing: its name is damaged, or written wrongly."""
     for key in missing:
         for near in difflib.get_close_matches(key, unread, n=1, cutoff=0.5):
-            raise UserError(f"{path} has no key {key!r} and one called {ascii(near)}: rename it, or download the file again.")
+            raise UserError(f"{path} has no key {key!r} and one called {near!a}: rename it, or download the file again.")
 
 
 def _numbers(file: Any, key: str, ndim: int, rows: int | None) -> NDArray[np.float32]:
