@@ -59,6 +59,6 @@ for name, off, wrong in (("dial-turn-v3-goal-observable", True, True), ("plate-s
     print(f"  returns of 30 equal actions differ by up to {differs:.1f} from those with the vector frozen")
     same = same and (moved > 1.0) == off and (differs > 1.0) == wrong and still < 0.5
 print("expected by a reader of the documentation: 0 cm and 0 everywhere")
-print("recorded in 2026: dial-turn moves by centimetres and differs by tens; plate-slide does neither")
+print("recorded in 2026: dial-turn moves by up to 10.7 cm and differs by up to 10.7; plate-slide does neither")
 raise SystemExit(0 if same else "the behaviour has CHANGED")
 END
