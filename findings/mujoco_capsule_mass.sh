@@ -6,7 +6,7 @@
 # and v5 than in v2, in which D4RL's data were recorded: a policy or an answer about those data is judged on another body.
 # MuJoCo 2.0's masses are those that mujoco-py printed for Hopper-v2; they follow from the geoms by the cylinder's formula.
 #
-# Run by hand: bash findings/capsule-mass.sh (needs Python 3.11 and a package index). Ends with 1 when the behaviour has changed.
+# Run by hand: bash findings/mujoco_capsule_mass.sh (needs Python 3.11 and a package index). Ends with 1 when the behaviour has changed.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -5,7 +5,7 @@
 # both 1.9. Observations, actions, bounds and the body's masses are the same, so a policy of v2 to v4 loads and runs, on another walker.
 # Shown: from the same standing state, the same actions of 200 steps lead both walkers to different places.
 #
-# Run by hand: bash findings/walker2d-right-foot.sh (needs Python 3.11 and a package index). Ends with 1 when the behaviour has changed.
+# Run by hand: bash findings/gymnasium_walker2d_right_foot.sh (needs Python 3.11 and a package index). Ends with 1 when the behaviour has changed.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

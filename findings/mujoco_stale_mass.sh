@@ -6,7 +6,7 @@
 # computed from the masses when the model was compiled (body_invweight0, dof_invweight0, meaninertia); they keep the old mass
 # until mj_setConst is called. A ball of 100 times the mass sinks 20 mm instead of 0.4.
 #
-# Run by hand: bash findings/stale-mass.sh (needs Python 3.11 and a package index). Ends with 1 when the behaviour has changed.
+# Run by hand: bash findings/mujoco_stale_mass.sh (needs Python 3.11 and a package index). Ends with 1 when the behaviour has changed.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
