@@ -200,30 +200,9 @@ def _dataset(file: Any, key: str) -> Any:
         ) from error
     if isinstance(found, Group):
         raise UserError(f"{_where(file, key)} is a group of {', '.join(found)}: name one array in it, or write it as an array.")
-    _within_reach(found, _where(file, key), Path(_path(file)).parent)
+    if found.away:
+        raise UserError(f"{_where(file, key)} is there, but {found.away}.")
     return found
-
-
-def _within_reach(found: Any, where: str, folder: Path) -> None:
-    """Refuse an array whose numbers this machine cannot get at: lost files beside, or a compression that h5py lacks.
-
-    HDF5 fills what a lost source of a virtual data set held with zeros, without a word.
-    """
-    import h5py
-
-    sources = [name for name, *_ in found.external or ()]
-    sources += [part.file_name for part in found.virtual_sources() if part.file_name != "."] if found.is_virtual else []
-    for name in sources:
-        if not (folder / name).is_file() and not Path(name).is_file():
-            raise UserError(f"{where} is there, but its numbers are in the file {name}, which is not: put it beside.")
-    plist = found.id.get_create_plist()
-    for number in range(plist.get_nfilters()):
-        code, _, _, name = plist.get_filter(number)
-        if not h5py.h5z.filter_avail(code):
-            what = name.decode(errors="replace") or "unnamed"
-            raise UserError(
-                f"{where} is there, but compressed by filter {code} ({what}), which h5py lacks: write the file again with gzip."
-            )
 
 
 def _every(good: NDArray[np.bool_], values: NDArray[Any], where: str, cure: str) -> None:

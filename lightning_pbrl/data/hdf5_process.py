@@ -172,10 +172,10 @@ class Group(Mapping[str, Any]):
             if "closed" in found:
                 why = reason(Exception(found["closed"]))
                 raise UserError(
-                    f"{self.file.filename}: key {place.strip('/')!r} is there and cannot be opened ({why}): {AGAIN}, or write it "
-                    "with the array itself in it, not a link to another file."
+                    f"{self.file.filename}: key {place.strip('/')!r} is there and cannot be opened ({why}): write the file again "
+                    f"with the array itself in it, not a link to another file, or {AGAIN}."
                 )
-            found = Dataset(self.file, place, found["shape"], found["dtype"]) if "shape" in found else Group(self.file, place)
+            found = Dataset(self.file, place, **found) if "shape" in found else Group(self.file, place)
             items[name] = found
         if not rest:
             return found
@@ -190,10 +190,11 @@ class Dataset:
         file: the file that it belongs to.
         shape: its shape; () also for one that holds nothing.
         dtype: its type as it is stored.
+        away: why its numbers are out of reach, as the tail of a sentence; empty when they are not.
     """
 
-    def __init__(self, file: File, name: str, shape: list[int] | None, dtype: DTypeLike) -> None:
-        self.file, self.name = file, name
+    def __init__(self, file: File, name: str, shape: list[int] | None, dtype: DTypeLike, away: str) -> None:
+        self.file, self.name, self.away = file, name, away
         self.shape, self.dtype = tuple(shape or ()), np.dtype(dtype)
 
     @property

@@ -60,8 +60,6 @@ def broken(path: Path, kind: str) -> Path:
         elif kind == "incomplete":
             data = file.create_dataset("x", shape=(4000, 3), chunks=(1000, 3), dtype="f4")
             data[:2500] = 1.0
-        elif kind == "elsewhere":
-            file.create_dataset("x", shape=(3,), dtype="f4", external=[("other.bin", 0, 12)])
         elif kind == "link":
             file["x"] = h5py.ExternalLink("other.hdf5", "/x")
         elif kind == "texts":
@@ -83,7 +81,6 @@ def broken(path: Path, kind: str) -> Path:
         ("contiguous", "(key 'x': shape (1099511627776, 3) declares 13,194,139,533,312 bytes and the file holds 0 for it)"),
         ("chunked", "(key 'x': shape (1099511627776, 3) declares 13,194,139,533,312 bytes and the file holds 0 for it)"),
         ("incomplete", "(key 'x': it has 3 pieces and its shape (4000, 3) takes 4)"),
-        ("elsewhere", "(key 'x': its numbers are in another file)"),
         ("link", "key 'x' is there and cannot be opened ("),
         ("texts", "(key 'x': 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte)"),
         ("type", "(key 'x': its numbers are in a form that no machine has)"),
