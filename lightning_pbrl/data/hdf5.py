@@ -193,7 +193,8 @@ def _dataset(file: Any, key: str) -> Any:
                 break
             group, place = group[name], f"{place}{name}/"
         there = sorted(group, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
-        listed = ", ".join(name if name.isprintable() else ascii(name) for name in there[:20]) + (", ..." if len(there) > 20 else "")
+        listed = ", ".join(name if name.isprintable() else ascii(name) for name in there[:20])
+        listed += ", ..." if len(there) > 20 else ""
         raise UserError(
             f"{_path(file)} has no key {_full(file, key)!r} ({_full(file, place) or 'the file'} has {listed or 'nothing'}): "
             "write the file again with it, or give the file's own key."
