@@ -157,7 +157,7 @@ def hdf5(keys: Callable[[Any], list[str]], texts: str | None = None, attribute: 
         odd: tuple[Any, ...] = (*names, h5py.Empty("S4"), np.arange(3), 1.0)
         found += [_replace(texts, value) for value in odd]
     if attribute is not None:
-        words = (DEEP, '{"a":' * 5000, "{", b"{\x00}", b"\xff\xfe", 10.5, np.arange(4), h5py.Empty("S3"), "[1]", "NaN", "9" * 5000)
+        words = (DEEP, '{"a":' * 5000, "{", b"{\x00}", b"\xff\xfe", 10.5, np.arange(4), h5py.Empty("S3"), "[1]", "9" * 5000)
         found += [_set(*attribute, value) for value in words]
         counts = (2**62, -1, "six", np.arange(3), 1e300, h5py.Empty("i8"))
         found += [_set("data/demo_1", "num_samples", value) for value in counts]
