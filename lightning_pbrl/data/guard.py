@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,12 @@ def reason(error: BaseException) -> str:
     line = re.sub(r"[^ -~]", "?", " ".join(str(error).split())).rstrip(".:")
     line = line if len(line) <= 200 else f"{line[:197]}..."
     return f"{type(error).__name__}: {line}" if isinstance(error, LookupError) else line or type(error).__name__
+
+
+def listed(names: Iterable[Any], most: int = 20) -> str:
+    """Names that a file has, as part of a sentence: printable, the first ``most`` of them, "nothing" for none."""
+    texts = [name if (name := str(each)).isprintable() else ascii(name) for each in names]
+    return ", ".join(texts[:most]) + (", ..." if len(texts) > most else "") or "nothing"
 
 
 def declared(size: int, stored: int, where: str, cure: str) -> None:

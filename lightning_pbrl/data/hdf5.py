@@ -20,7 +20,7 @@ from filelock import FileLock
 from numpy.typing import DTypeLike, NDArray
 
 from lightning_pbrl.data import archive
-from lightning_pbrl.data.guard import reading
+from lightning_pbrl.data.guard import listed, reading
 from lightning_pbrl.data.hdf5_process import AGAIN, File, Group, opened
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
@@ -193,10 +193,8 @@ def _dataset(file: Any, key: str) -> Any:
                 break
             group, place = group[name], f"{place}{name}/"
         there = sorted(group, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
-        listed = ", ".join(name if name.isprintable() else ascii(name) for name in there[:20])
-        listed += ", ..." if len(there) > 20 else ""
         raise UserError(
-            f"{_path(file)} has no key {_full(file, key)!r} ({_full(file, place) or 'the file'} has {listed or 'nothing'}): "
+            f"{_path(file)} has no key {_full(file, key)!r} ({_full(file, place) or 'the file'} has {listed(there)}): "
             "write the file again with it, or give the file's own key."
         ) from error
     if isinstance(found, Group):

@@ -34,7 +34,7 @@ from torch import Tensor
 from lightning_pbrl.data import continuity
 from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.archive import replacing
-from lightning_pbrl.data.guard import reading
+from lightning_pbrl.data.guard import listed, reading
 from lightning_pbrl.data.npz import read_npz
 from lightning_pbrl.data.pickles import load_pickle
 from lightning_pbrl.data.transitions import Transitions
@@ -243,7 +243,7 @@ def load_arrays(path: str | Path) -> dict[str, NDArray]:
         raise UserError(f"{path} holds a {type(arrays).__name__}, not a dict of arrays: write it in LiRE's format.")
     missing = [key for key in KEYS.values() if key not in arrays]
     if missing:
-        there = ", ".join(sorted(map(str, arrays)))
+        there = listed(sorted(map(str, arrays)))
         raise UserError(f"{path} has no key {missing[0]!r} (it has {there}): write it in LiRE's format.")
     with reading(path, "holds rows of unequal sizes", "store plain float32 arrays"):
         return {name: np.asarray(arrays[key]) for name, key in KEYS.items()}

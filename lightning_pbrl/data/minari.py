@@ -122,7 +122,11 @@ def parts(obs: Any, name: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
 def _table(dataset: Any, bounds: Bounds | None = None, clip: bool = False) -> Transitions:
     """The data set as a table, without a copy."""
     where = f"Minari data set {dataset.id}"
-    bounds, unbounded = (bounds, False) if bounds is not None else _bounds(dataset.action_space, where)
+    with reading(f"{where}: its metadata", "cannot be read", "download or record it again"):
+        storage = getattr(dataset, "storage", None)
+        space, promised = dataset.action_space, getattr(dataset, "total_steps", None)
+        env_id, version = getattr(dataset.env_spec, "id", None), str(dataset.minari_version)
+    bounds, unbounded = (bounds, False) if bounds is not None else _bounds(space, where)
     episodes, layout, seen, equal = [], {}, set(), 0
     for episode in _recorded(dataset, where):
         if len(episode.rewards):
@@ -134,12 +138,12 @@ def _table(dataset: Any, bounds: Bounds | None = None, clip: bool = False) -> Tr
             layout = {name: int(np.prod(part.shape[1:])) for name, part in parts(episode.observations)}
     if not episodes:
         raise UserError(f"{where} has no steps: give a data set with episodes.")
-    _complete(dataset, sum(len(columns["reward"]) for columns in episodes), where)
+    _complete(promised, sum(len(columns["reward"]) for columns in episodes), getattr(storage, "FORMAT", None), where)
     if len({(columns["obs"].shape[1], columns["action"].shape[1]) for columns in episodes}) > 1:
         raise UserError(f"{where} has episodes of different observation or action sizes: keep one environment in a data set.")
     table = {name: np.concatenate([columns[name] for columns in episodes]) for name in episodes[0]}
-    space = " (its action space names no bounds)" if unbounded else ""
-    table["action"], clipped = into_range(table["action"], f"{where}: key 'actions'{space}", bounds, clip)
+    unnamed = " (its action space names no bounds)" if unbounded else ""
+    table["action"], clipped = into_range(table["action"], f"{where}: key 'actions'{unnamed}", bounds, clip)
     table |= check_columns({name: table[name] for name in NAMES}, where, NAMES)
     success = torch.from_numpy(table.pop("success"))
     told = not bool(success.isnan().all())
@@ -147,12 +151,11 @@ def _table(dataset: Any, bounds: Bounds | None = None, clip: bool = False) -> Tr
     offsets = torch.tensor([0, *(len(columns["reward"]) for columns in episodes)]).cumsum(0)
     last = torch.zeros(int(offsets[-1]), dtype=torch.bool)
     last[offsets[1:] - 1] = True
-    storage = getattr(dataset, "storage", None)
     about: dict[str, Any] = {
         "format": "minari",
         "dataset_id": dataset.id,
-        "env_id": getattr(dataset.env_spec, "id", None),
-        "minari_version": str(dataset.minari_version),
+        "env_id": env_id,
+        "minari_version": version,
         "data_format": getattr(storage, "FORMAT", None),
         "observation": layout,
         "action_bounds": None if bounds is None else np.asarray(bounds, dtype=float).tolist(),
@@ -188,11 +191,9 @@ def _bounds(space: Any, where: str) -> tuple[list[list[float]] | None, bool]:
     return [np.where(named, low, -1.0).tolist(), np.where(named, high, 1.0).tolist()], not named.all()
 
 
-def _complete(dataset: Any, steps: int, where: str) -> None:
-    """Refuse what Minari gives incompletely."""
-    promised = getattr(dataset, "total_steps", steps)
-    if steps != promised:
-        kind = getattr(getattr(dataset, "storage", None), "FORMAT", None)
+def _complete(promised: int | None, steps: int, kind: str | None, where: str) -> None:
+    """Refuse what Minari gives incompletely, in files of a ``kind`` such as hdf5."""
+    if promised not in (None, steps):
         cure = "download or record it again"
         if kind in ("arrow", "parquet"):
             cure = (
@@ -251,11 +252,19 @@ def _recorded(dataset: Any, where: str) -> Iterator[Any]:
     while True:
         with reading(where, "is damaged", "download or record it again"):
             episode = next(episodes, None)
-            if episode is not None and np.ndim(episode.rewards) != 1:
-                raise ValueError(f"rewards of shape {np.shape(episode.rewards)}")
+            if episode is not None:
+                _check_numbers(episode)
         if episode is None:
             return
         yield episode
+
+
+def _check_numbers(episode: Any) -> None:
+    """Refuse, within a guard, an episode whose parts are not arrays of numbers."""
+    columns = {name: np.asarray(getattr(episode, name)) for name in ("rewards", "actions", "terminations", "truncations")}
+    for name, part in (*columns.items(), *parts(episode.observations)):
+        if part.ndim == 0 or part.dtype.kind not in "biuf" or (name == "rewards" and part.ndim != 1):
+            raise ValueError(f"{name} of shape {part.shape} and type {part.dtype}")
 
 
 def _episode(episode: Any, where: str) -> dict[str, NDArray[Any]]:
@@ -302,7 +311,7 @@ def _success(infos: Mapping[str, Any], steps: int, where: str) -> NDArray[np.flo
         values = np.asarray(infos[key]).astype(np.float32)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: infos {key!r} holds something else than numbers ({error}): store 0, 1, or NaN.") from error
-    if len(values) not in (steps, steps + 1) or values.size != len(values):
+    if values.ndim == 0 or len(values) not in (steps, steps + 1) or values.size != len(values):
         raise UserError(f"{where}: infos {key!r} has shape {values.shape} for {steps} steps: store one flag per step.")
     values = values.reshape(-1)[-steps:]  # infos begin with the reset's
     check_flags(np.where(np.isnan(values), 0.0, values), f"{where}: infos {key!r}")

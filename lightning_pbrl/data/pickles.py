@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_pbrl.data.guard import declared, reading
+from lightning_pbrl.data.guard import declared, listed, reading
 from lightning_pbrl.data.pickle_scan import check_sizes
 from lightning_pbrl.errors import UserError
 
@@ -141,8 +141,8 @@ class _ArraysOnly(pickle.Unpickler):
             return _KNOWN[module, name]
         except KeyError:
             raise UserError(
-                f"is refused because it asks for {module}.{name}, which could run code: if you trust it, convert it to "
-                ".npz with plain arrays."
+                f"is refused because it asks for {listed([f'{module}.{name}'])}, which could run code: if you trust it, convert "
+                "it to .npz with plain arrays."
             ) from None
 
 

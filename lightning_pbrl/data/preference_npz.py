@@ -31,6 +31,7 @@ from torch import Tensor
 from lightning_pbrl.data.actions import Bounds, into_range
 from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.data.feedback import Labels, Status
+from lightning_pbrl.data.guard import listed
 from lightning_pbrl.data.npz import read_npz
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.data.validate import check_flags
@@ -178,8 +179,7 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
 def _numbers(arrays: Arrays, key: str, path: Path) -> NDArray[Any]:
     """One array, of numbers of any type."""
     if key not in arrays:
-        there = ", ".join(sorted(arrays)) or "none of the format"
-        raise UserError(f"{path} has no key {key!r} (it has {there}): write the file again with it.")
+        raise UserError(f"{path} has no key {key!r} (it has {listed(sorted(arrays))}): write the file again with it.")
     if arrays[key].dtype.kind not in "biuf":
         raise UserError(f"{path}: key {key!r} holds {arrays[key].dtype} instead of numbers: store it as float32.")
     return arrays[key]

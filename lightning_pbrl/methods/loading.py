@@ -79,9 +79,9 @@ def load_method(path: str | Path, replica: int = 0, device: str = "cpu") -> Meth
             unknown = method.load_state_dict(weights[replica], strict=False).unexpected_keys
             if unknown:
                 raise ValueError(f"it has weights {unknown[0]!r}")
-    except UserError:
-        raise
     except Exception as error:  # what a file says of a method may be anything
+        if isinstance(error, UserError) and str(path) in str(error):
+            raise
         raise UserError(
             f"The checkpoint {path} does not fit this version's {name} ({reason(error)}): load it with the version "
             "that wrote it."
