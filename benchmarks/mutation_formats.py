@@ -10,7 +10,9 @@ import json
 import pickle
 import random
 import re
+import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -292,8 +294,13 @@ def _records(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _store_cells(path: Path) -> Arrays:
+    """What is accepted, its records in the order of the table: a changed cell may move its record elsewhere."""
     content = _read_store(path)
-    return flat({"records": content["records"], "clips": content["clips"]})
+    with closing(sqlite3.connect(path)) as db:
+        names = db.execute("SELECT run, round, number FROM pbrl_questions ORDER BY rowid").fetchall()
+    place = {name: at for at, name in enumerate(names)}
+    records = sorted(content["records"], key=lambda row: place[row["run"], row["round"], row["number"]])
+    return flat({"records": records, "clips": content["clips"]})
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------------

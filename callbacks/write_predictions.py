@@ -47,7 +47,7 @@ class WritePredictions(Checked, pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         for key, value in outputs.items():
-            if value.is_floating_point():
+            if value.is_floating_point() and len(value):  # a rank may have no row
                 name = type(pl_module).__name__
                 cure = f"predict from data without such rows, or with a {name} whose training has not diverged"
                 check_finite(value, f"What {name} predicts as {key} for the rows from {int(outputs['row'][0])} on", cure)

@@ -24,8 +24,9 @@ Kinds = tuple[Any, ...]
 class Checked:
     """A class whose arguments are checked before its constructor sees them, those of outside subclasses included.
 
-    A subclass names the ranges of its own numbers, ``class Mine(Method, ranges={"rate": POSITIVE})``: of arguments that
-    :data:`~lightning_pbrl.ranges.RANGES` does not know, or that mean something else here.
+    A subclass names the ranges of its own numbers, ``class Mine(Method, ranges={"rate": POSITIVE})``.
+    :data:`~lightning_pbrl.ranges.RANGES` is about arguments that this library declares; those of outside constructors may
+    mean something else.
     """
 
     ranges: ClassVar[Mapping[str, Range]] = RANGES
@@ -55,7 +56,10 @@ def check_settings(owner: type, settings: Mapping[str, Any]) -> None:
     """
     ranges = getattr(owner, "ranges", RANGES)
     for name, kinds in kinds_of(owner).items():
-        if name in settings and (cure := _cure(settings[name], kinds, ranges.get(name, ANY))):
+        allowed = ranges.get(name, ANY)
+        if allowed is RANGES.get(name) and name not in _of_library(owner):
+            allowed = ANY  # an outside class's own argument, which means what its author says
+        if name in settings and (cure := _cure(settings[name], kinds, allowed)):
             raise UserError(f"{owner.__name__} got {name}={settings[name]!r}: {cure}")
 
 
@@ -111,6 +115,13 @@ def kinds_of(owner: type) -> dict[str, Kinds]:
         for name, hint in hints.items():
             found.setdefault(name, get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,))
     return found
+
+
+@functools.cache
+def _of_library(owner: type) -> frozenset[str]:
+    """Arguments that a constructor of this library declares."""
+    ours = [each for each in _constructors(owner) if getattr(each, "__module__", "").partition(".")[0] == "lightning_pbrl"]
+    return frozenset(name for each in ours for name in inspect.signature(each).parameters)
 
 
 def _constructors(owner: type) -> Iterator[Any]:

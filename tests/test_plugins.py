@@ -59,7 +59,7 @@ def test_method(stranger: None, tmp_path: Path) -> None:
 def test_a_checkpoint_of_a_method_that_nobody_has_imported(stranger: None) -> None:
     main(["fit", *DATA, "--model=stranger.MeanSquaredBC", *UPDATES, "--run_dir=run"])
     del Method.registry["MeanSquaredBC"]  # a new session that has not imported the package
-    with pytest.raises(UserError, match=r"'MeanSquaredBC', which is not registered here.*Import the package that defines it"):
+    with pytest.raises(UserError, match=r"'MeanSquaredBC', which no imported module defines .*: import the one that does first"):
         load_method("run/checkpoints/last.ckpt")
 
 

@@ -144,6 +144,8 @@ class Reader:
                 if isinstance(found, self.h5py.Group):
                     groups.append(found)
                 elif isinstance(found, self.h5py.Dataset) and found.shape is not None:
+                    if away := self._away(found):
+                        raise DamageError(away)
                     chunk = self._check(found)
                     for part in self._slabs(found, chunk):
                         self._limit(chunk)

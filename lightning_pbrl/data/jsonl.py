@@ -188,7 +188,7 @@ def wrong_type(row: Mapping[str, Any]) -> str | None:
     try:
         datetime.fromisoformat(row["time"])
     except ValueError:
-        return f"has time {row['time']!r}: write it as 2025-01-31T12:00:00+00:00"
+        return f"has time {row['time']!r:.200}: write it as 2025-01-31T12:00:00+00:00"
     if row["status"] not in list(Status):
         return f"has status {row['status']}: write one of {', '.join(str(int(s)) for s in Status)}"
     return None

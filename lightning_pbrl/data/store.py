@@ -27,7 +27,7 @@ from torch import Tensor
 
 from lightning_pbrl.data import jsonl
 from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Kind, Labels, Query, Status
-from lightning_pbrl.data.guard import reading
+from lightning_pbrl.data.guard import reading, reason
 from lightning_pbrl.data.tables import CLIPS, QUESTIONS, RESTORE, SAFE, check_sound, prepare, tune_sqlite
 from lightning_pbrl.errors import UserError
 
@@ -360,14 +360,14 @@ class LabelStore:
         try:
             yield
         except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
-            reason = str(getattr(error, "orig", None) or error)
-            if "full" in reason or "No space" in reason:
+            said = reason(getattr(error, "orig", None) or error)
+            if "full" in said or "No space" in said:
                 raise UserError(
                     f"The label store {self.name} cannot take this batch of answers because its disk is full; nothing "
                     "given before is lost: free some space and resume the run."
                 ) from error
             raise UserError(
-                f"The label store {self.name} cannot be used ({reason}); nothing given before is lost: check that the "
+                f"The label store {self.name} cannot be used ({said}); nothing given before is lost: check that the "
                 "path or URL is right, is a label store, and may be written to."
             ) from error
 

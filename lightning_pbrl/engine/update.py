@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
 from typing import Any, Literal
 
 import torch
@@ -172,12 +173,15 @@ class UpdateEngine:
     def draws_singly(self) -> bool:
         """Whether two updates drawn at once are those drawn one by one, so that no number depends on the size of a block.
 
-        Tried once, with generators of its own.
+        Tried once, with generators of its own; what the owner notes while it samples is forgotten.
         """
         if self._draws_singly is None:
             one, two = (torch.Generator(device=self.generators[0].device).manual_seed(0) for _ in range(2))
             sample = self.program.sample
-            together, apart = list(sample(2, one)), [*sample(1, two), *sample(1, two)]
+            with _forgetting(self.owner):
+                together = list(sample(2, one))
+            with _forgetting(self.owner):
+                apart = [*sample(1, two), *sample(1, two)]
             pairs = zip(tree_leaves(together), tree_leaves(apart), strict=True)
             self._draws_singly = all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
         return self._draws_singly
@@ -308,6 +312,23 @@ class UpdateEngine:
         self.updates = int(state["updates"])
         for generator, saved in zip(self.generators, state["generators"], strict=True):
             generator.set_state(saved.cpu())
+
+
+@contextmanager
+def _forgetting(owner: nn.Module) -> Iterator[None]:
+    """Give a module's own attributes back as they were, lists and mappings with their content."""
+    of_torch = vars(nn.Module())
+    kept = {name: value for name, value in vars(owner).items() if name not in of_torch}
+    content = [(value, copy(value)) for value in kept.values() if isinstance(value, list | dict)]
+    try:
+        yield
+    finally:
+        for name in [name for name in vars(owner) if name not in kept and name not in of_torch]:
+            del owner.__dict__[name]
+        owner.__dict__.update(kept)
+        for value, before in content:
+            value.clear()
+            value.extend(before) if isinstance(value, list) else value.update(before)
 
 
 class _Call(nn.Module):

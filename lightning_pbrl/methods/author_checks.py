@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 def check_name(cls: type[Method], registry: Mapping[str, type[Method]]) -> None:
-    """Refuse a second method of one name; a class of the same module is the same one, defined anew (in a notebook).
+    """Refuse an outside method that takes the name of one of this library, whichever of the two is imported first.
 
     Raises:
         UserError: naming both modules.
     """
     other = registry.get(cls.__name__)
-    if other is not None and other.__module__ != cls.__module__:
+    modules = [] if other is None else sorted({cls.__module__, other.__module__})
+    if len(modules) > 1 and any(module.partition(".")[0] == "lightning_pbrl" for module in modules):
         raise UserError(
             f"{cls.__module__} defines a method {cls.__name__} and so does {other.__module__}: checkpoints name their method in "
             "this way, so give yours another name."

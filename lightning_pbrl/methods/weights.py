@@ -45,8 +45,10 @@ def _leaves(settings: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, An
 
 
 def _misfit(there: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
-    """The first weight that is missing, left over or of another shape."""
+    """The first weight that is missing, left over or of another shape; empty ones here make room when they are loaded."""
     for key in sorted(there.keys() | wanted.keys()):
+        if key in there and key in wanted and not wanted[key].numel():
+            continue
         shapes = [tuple(weights[key].shape) if key in weights else "absent" for weights in (there, wanted)]
         if shapes[0] != shapes[1]:
             return f"{key} is {shapes[0]} there and {shapes[1]} here"

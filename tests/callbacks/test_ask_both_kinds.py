@@ -304,7 +304,7 @@ def test_kinds_that_nobody_answers_or_learns_from(tmp_path: Path) -> None:
 
 
 def test_settings_out_of_range(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"ask\.initial is 1\.5"):
+    with pytest.raises(UserError, match=r"AskTeacher got initial=1\.5: give a number above 0 and at most 1"):
         AskTeacher(Diary(), budget=10, per_round=10, initial=1.5)
     with pytest.raises(UserError, match=r"those of Rated are not known: set ask\.rounds"):
         fit(tmp_path, AskTeacher(Diary(), half(), budget=10, schedule="spread"))

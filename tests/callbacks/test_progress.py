@@ -7,6 +7,7 @@ import json
 import re
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ def test_a_round_that_stops_early_finishes_cleanly(tmp_path):
     bar = RoundProgress(refresh_rate=1e9)
     out = with_console(bar, terminal=True)
     data = ToyData()
-    reward = RewardEnsemble(data.spec, hidden=(8,), epochs=7, stop_accuracy=-1.0)
+    reward = RewardEnsemble(data.spec, hidden=(8,), epochs=7, stop_accuracy=0.0)
     trainer_with(tmp_path, bar, *callbacks_for(RewardEnsemble, budget=10)).fit(reward, data)
     bars = re.findall(r"round 0 · (\w+)[\s━╸╺]+(\d+)/(\d+)", out.getvalue())
     assert bars[0] == ("reward", "0", "7")
@@ -147,8 +148,12 @@ def test_a_full_disk_stops_the_heartbeat_only(tmp_path, monkeypatch):
     bar = RoundProgress(heartbeat=True)
     with_console(bar, terminal=False)
 
-    def full(*args):
-        raise OSError(28, "No space left on device")
+    replace = module.os.replace
+
+    def full(source, target):
+        if Path(target).name == "progress.json":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
 
     monkeypatch.setattr(module.os, "replace", full)
     data = ToyData()

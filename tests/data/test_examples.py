@@ -95,7 +95,7 @@ def test_no_and_too_few_examples():
     with pytest.raises(UserError, match="do not say which steps succeed; choose by reward"):
         SuccessExamples().choose(source)
     for broken in (lambda: SuccessExamples(0), lambda: LastSuccessExamples(0)):
-        with pytest.raises(UserError, match="give at least 1"):
+        with pytest.raises(UserError, match="give a number of at least 1"):
             broken()
 
 

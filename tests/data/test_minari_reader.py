@@ -183,7 +183,7 @@ def broken(name: str, value: object) -> SimpleNamespace:
     [
         (broken("observations", np.zeros((3, 2))), "episode 1 has 3 entries of float64 in observations"),
         (broken("observations", np.full((4, 2), np.nan)), "'observations' is NaN or infinite in 3"),
-        (broken("observations", np.full((4, 2), "x")), "vector of numbers"),
+        (broken("observations", np.full((4, 2), "x")), "observation of shape .* and type <U1"),
         (broken("actions", np.zeros(3)), r"episode 1 has actions of shape \(3,\) for 3 steps"),
         (broken("rewards", np.array([1.0, np.inf, 0.0])), "'rewards' is NaN or infinite in 1"),
         (broken("terminations", np.array([0, 0.5, 1])), "episode 1: key 'terminations' holds 0.5 in row 1: store 0 and 1"),

@@ -268,7 +268,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"{name} is truncated or not an .npz file"):
             read_preference_npz(tmp_path / name)
     np.savez(tmp_path / "other.npz", observations=np.zeros(3))
-    with pytest.raises(UserError, match=r"other\.npz has no key 'obs_1' \(it has none of the format\)"):
+    with pytest.raises(UserError, match=r"other\.npz has no key 'obs_1' \(it has nothing\)"):
         read_preference_npz(tmp_path / "other.npz")
     with pytest.raises(UserError, match=r"There is no file .*absent\.npz: check the path"):
         read_preference_npz(tmp_path / "absent.npz")

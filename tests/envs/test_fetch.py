@@ -24,7 +24,7 @@ def test_a_description_needs_no_package(monkeypatch):
     assert Fetch("push", horizon=7).describe() == {"simulator": "Fetch", "task": "push", "horizon": 7}
     with pytest.raises(UserError, match=r"not installed.*lightning-pbrl\[robotics\]"):
         Fetch("reach").make()
-    with pytest.raises(UserError, match="no Fetch task 'pusch'; did you mean push"):
+    with pytest.raises(UserError, match="Fetch got task='pusch': give one of its choices; did you mean push"):
         Fetch("pusch")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="horizon is 0"):
         Fetch("reach", horizon=0)

@@ -49,7 +49,7 @@ def test_unknown_task_suggests_the_nearest():
         MetaWorld("drawer-opne-v2")
 
 
-@pytest.mark.parametrize(("horizon", "words"), [(501, "501.*at most 500"), (0, "0; give at least 1 step")])
+@pytest.mark.parametrize(("horizon", "words"), [(501, "501.*at most 500"), (0, "horizon=0: give a number of at least 1")])
 def test_impossible_horizons(horizon, words):
     with pytest.raises(UserError, match=words):
         MetaWorld("reach", horizon=horizon)
@@ -132,7 +132,7 @@ def test_chosen_entries_are_seen_in_their_order_and_the_expert_sees_all():
 
 @pytest.mark.parametrize("entries", [[], [0, 0], [39], [-1]])
 def test_impossible_entries(entries):
-    with pytest.raises(UserError, match="give different numbers from 0 to 38"):
+    with pytest.raises(UserError, match=r"give different numbers from 0 to 38|give a number of at least 0"):
         MetaWorld("reach", entries=entries)
 
 

@@ -31,7 +31,7 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch):
         Robosuite("Lifd")
     with pytest.raises(UserError, match="Can has no observation 'robot0_eef_ps'; did you mean robot0_eef_pos"):
         Robosuite("Can", ["robot0_eef_ps"])
-    with pytest.raises(UserError, match="horizon is 0"):
+    with pytest.raises(UserError, match="Robosuite got horizon=0: give a number of at least 1"):
         Robosuite("Can", horizon=0)
     monkeypatch.setitem(sys.modules, "robosuite", None)
     with pytest.raises(UserError, match=r"'robosuite' is not installed; .* requirements/robomimic\.txt"):

@@ -31,13 +31,16 @@ class PartlyDrawn(ToyData):
     def load(self) -> Transitions:
         data = super().load()
         data.drawable = self.drawable
-        if self.poisoned and self.drawable is not None:
-            rest = torch.ones(len(data), dtype=torch.bool)
-            rest[self.drawable] = False
-            data.reward[rest] = float("nan")
-            for column in ("action", "next_obs", "terminated"):
-                data.column(column)[rest] = float("nan")
         return data
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if self.poisoned and self.drawable is not None:  # after the table was checked
+            rest = torch.ones(len(self.source), dtype=torch.bool)
+            rest[self.drawable] = False
+            self.source.reward[rest] = float("nan")
+            for column in ("action", "next_obs", "terminated"):
+                self.source.column(column)[rest] = float("nan")
 
 
 def fit(cls: type[Method], folder: Path, data: PartlyDrawn, **settings: Any) -> Method:

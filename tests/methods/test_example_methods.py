@@ -96,7 +96,7 @@ def test_they_go_where_the_examples_are(cls: Any, settings: dict[str, Any], with
 
 @pytest.mark.parametrize("bc_coef", [-0.1, 1.1])
 def test_a_share_of_cloning(bc_coef: float) -> None:
-    with pytest.raises(UserError, match="give the share of cloning in the policy's loss, from 0 to 1"):
+    with pytest.raises(UserError, match=rf"SQIL got bc_coef={bc_coef}: give a number between 0 and 1"):
         SQIL(SPEC, bc_coef=bc_coef)
 
 
@@ -199,5 +199,5 @@ def test_rewards_are_what_their_papers_say() -> None:
 
 @pytest.mark.parametrize("eta", [0.0, 1.5])
 def test_a_share_of_successes(eta: float) -> None:
-    with pytest.raises(UserError, match="give the share of successes in the data, above 0 and at most 1"):
+    with pytest.raises(UserError, match=rf"PURL got eta={eta}: give a number above 0 and at most 1"):
         PURL(SPEC, eta=eta)
