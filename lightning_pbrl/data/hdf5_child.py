@@ -124,7 +124,10 @@ class Reader:
         yield {"shape": data.shape, "dtype": data.dtype.str}
         for part in self._slabs(data, chunk):
             self._limit(chunk)
-            yield np.ascontiguousarray(data[part]).reshape(-1).view(np.uint8)
+            numbers = np.ascontiguousarray(data[part]).reshape(-1).view(np.uint8)
+            if data.dtype == bool and numbers.max(initial=0) > 1:
+                raise DamageError("a flag in it is neither 0 nor 1")
+            yield numbers
 
     def check(self) -> Iterator[Any]:
         """Visit and read everything; yields one empty answer at the end."""
