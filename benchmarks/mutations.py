@@ -194,7 +194,7 @@ def outcomes(kind: Format, first: int, after: int) -> list[dict[str, Any]]:
         process.join()
         ours.close()
     for fault in (each for each in found if each["outcome"] in FAULTS):
-        print(f"{kind.name}, file {fault['number']}: {fault['outcome']}, {ascii(fault['said'][:300])}", flush=True)
+        print(f"{kind.name}, file {fault['number']}: {fault['outcome']}, {fault['said'][:300]!a}", flush=True)
     return found
 
 

@@ -30,7 +30,8 @@ def packaged_config(name: str) -> str:
         if path.is_file():
             return str(path)
     known = [str(path.relative_to(shipped)) for path in sorted(shipped.rglob("*.yaml"))]
-    raise UserError(f"There is no config file {name}: {nearest(name.removeprefix('conf/'), known)}")
+    shown = name if name.isprintable() else ascii(name)
+    raise UserError(f"There is no config file {shown}: {nearest(name.removeprefix('conf/'), known)}")
 
 
 def with_packaged_configs(args: list[str]) -> list[str]:

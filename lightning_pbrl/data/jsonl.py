@@ -49,7 +49,7 @@ def contradiction(row: Mapping[str, Any]) -> str | None:
     """
     kind, status, value = row["kind"], Status(row["status"]), row["value"]
     if kind not in get_args(Kind):
-        return f"has kind {kind!r}: write one of {', '.join(get_args(Kind))}"
+        return f"has kind {kind!r:.200}: write one of {', '.join(get_args(Kind))}"
     if (row["start_1"] is not None) != (kind == "pair"):
         return f"is a {kind} about {1 if row['start_1'] is None else 2} segment(s): a pair has two and a rating one"
     if row["length"] < 1 or min(row["start_0"], row["start_1"] or 0, row["round"], row["number"]) < 0:

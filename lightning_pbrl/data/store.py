@@ -73,7 +73,7 @@ class LabelStore:
                 other = db.scalar(others.limit(1))
         if other is not None:
             raise UserError(
-                f"The label store {self.name} belongs to the data set {other} and this one is {fingerprint} "
+                f"The label store {self.name} belongs to the data set {ascii(other)[1:-1]:.100} and this one is {fingerprint} "
                 "(fingerprint mismatch): use the data it was made with, or give this run a store of its own."
             )
 

@@ -100,7 +100,7 @@ def prepare(db: sa.Connection, name: str) -> None:
         raise UserError(f"The label store {name} is damaged, it does not tell its version: {RESTORE}.")
     if int(str(version)[:9]) > SCHEMA_VERSION:
         raise UserError(
-            f"The label store {name} has schema version {version} and this library reads up to {SCHEMA_VERSION}: "
+            f"The label store {name} has schema version {version!s:.20} and this library reads up to {SCHEMA_VERSION}: "
             "upgrade lightning-pbrl."
         )
     if missing := sorted(set(METADATA.tables) - there):
