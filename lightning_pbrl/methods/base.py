@@ -218,13 +218,13 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
         return []
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """None; the first hook of all, before Lightning checks the same arguments without a cure."""
+        """None; the first hook of all, before Lightning checks the same arguments without a cure, or joins processes."""
         check_trainer(self.trainer)
+        glue.check_tasks(self.trainer)
         return []
 
     def setup(self, stage: str) -> None:
         glue.end_when_told(self.trainer)
-        glue.check_tasks(self.trainer)
         self.source = getattr(self.trainer.datamodule, "source", None)  # type: ignore[attr-defined, assignment]
         if stage == "fit":
             if self.source is None:

@@ -26,7 +26,7 @@ def test_a_description_needs_no_package(monkeypatch):
         Fetch("reach").make()
     with pytest.raises(UserError, match="Fetch got task='pusch': give one of its choices; did you mean push"):
         Fetch("pusch")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="horizon is 0"):
+    with pytest.raises(UserError, match="Fetch got horizon=0: give a number of at least 1"):
         Fetch("reach", horizon=0)
 
 
