@@ -88,6 +88,7 @@ def transitions(size: Size) -> Transitions:
     rows = torch.zeros(size.rows, at + width)
     for row in rows.split(EPISODE):
         row.normal_(generator=rng)
+        row[:, size.obs_dim : size.obs_dim + size.action_dim].tanh_()
         row[:, at - 1 :] = 0.0  # neither terminated nor truncated
     reward = 2 * torch.rand(-(-size.rows // EPISODE), generator=rng).repeat_interleave(EPISODE)[: size.rows]
     offsets = torch.tensor([*range(0, size.rows, EPISODE), size.rows])
