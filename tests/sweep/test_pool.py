@@ -44,7 +44,8 @@ def test_both_slots_are_used_and_given_back(tmp_path: Path) -> None:
     """Each job waits for its partner, so each pair has to run side by side, and the second pair after the first."""
     cores = usable_cores()
     slots = place(1, cores[:2], 0, [], 1) if len(cores) > 1 else seed_slots(2)
-    script = "touch here; env > env; i=0; until [ -e ../seed{0}/here ]; do sleep .05; i=$((i + 1)); [ $i -lt 600 ] || exit 1; done; "
+    script = "touch here; env > env; i=0; "
+    script += "until [ -e ../seed{0}/here ]; do sleep .05; i=$((i + 1)); [ $i -lt 600 ] || exit 1; done; "
     script += "sleep .5; grep Cpus_allowed_list /proc/self/status > cores; touch ../seed{0}/met"  # pinned soon after its start
     jobs = [shell(tmp_path, k, script.format(k ^ 1) + "; until [ -e met ]; do sleep .05; done") for k in range(4)]
     before = dict(os.environ)
