@@ -9,7 +9,7 @@
 set -eu
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT; cd "$folder"
 python3 -m venv env
-env/bin/pip install --quiet shimmy==2.0.1 dm_control==1.0.28 mujoco==3.3.0 gymnasium==1.4.0 numpy==2.3.5 imageio==2.38.1
+env/bin/pip install --quiet shimmy==2.0.1 dm_control==1.0.28 mujoco==3.3.0 gymnasium==1.4.0 numpy==2.3.5 imageio==2.38.1 packaging==26.3
 MUJOCO_GL=disabled env/bin/python - <<'END'
 from importlib.metadata import version
 
