@@ -1,7 +1,8 @@
 """Which numbers the arguments of configurable classes may be, by name: one name means one thing in the whole library.
 
 A class for which a name means something else, or whose own numbers are not named here, says so in its ``ranges``
-(:class:`~lightning_pbrl.settings.Checked`). Every number must be finite; NaN and infinity are refused everywhere.
+(:class:`~lightning_pbrl.settings.Checked`). NaN is refused everywhere, and infinity too, save for an outside class's own
+arguments.
 """
 
 from __future__ import annotations

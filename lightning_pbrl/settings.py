@@ -56,9 +56,9 @@ def check_settings(owner: type, settings: Mapping[str, Any]) -> None:
     """
     ranges = getattr(owner, "ranges", RANGES)
     for name, kinds in kinds_of(owner).items():
-        allowed = ranges.get(name, ANY)
-        if allowed is RANGES.get(name) and name not in _of_library(owner):
-            allowed = ANY  # an outside class's own argument, which means what its author says
+        allowed: Range | None = ranges.get(name, ANY)
+        if allowed in (ANY, RANGES.get(name)) and name not in _of_library(owner):
+            allowed = None  # an outside class's own argument, which means what its author says
         if name in settings and (cure := _cure(settings[name], kinds, allowed)):
             raise UserError(f"{owner.__name__} got {name}={settings[name]!r}: {cure}")
 
@@ -68,8 +68,8 @@ def is_number(kinds: Kinds) -> bool:
     return bool({int, float} & {*kinds, *(part for kind in kinds if _is_list(kind) for part in get_args(kind))})
 
 
-def _cure(value: Any, kinds: Kinds, allowed: Range) -> str | None:
-    """What to give instead of ``value``; None where it is right, or nothing can be said."""
+def _cure(value: Any, kinds: Kinds, allowed: Range | None) -> str | None:
+    """What to give instead of ``value``; None where it is right, or nothing can be said. ``allowed`` None: any but NaN."""
     lists, choices = [kind for kind in kinds if _is_list(kind)], [c for kind in kinds for c in _choices(kind)]
     single = [kind for kind in kinds if kind is not NoneType and kind not in lists and not _choices(kind)]
     if value is None or value in single:  # no value where none is allowed is for the constructor to say
@@ -88,11 +88,11 @@ def _cure(value: Any, kinds: Kinds, allowed: Range) -> str | None:
     if isinstance(value, bool) or not isinstance(value, Real):
         return "give a number."
     number = float(value)
-    if not math.isfinite(number):
-        return f"give a number{allowed}." if str(allowed) else "give a finite number."
+    if math.isnan(number) or (allowed and math.isinf(number)):
+        return f"give a number{allowed}." if allowed and str(allowed) else "give a finite number."
     if float not in single and not number.is_integer():
         return "give a whole number."
-    return None if allowed.holds(number) else f"give a number{allowed}."
+    return None if allowed is None or allowed.holds(number) else f"give a number{allowed}."
 
 
 def _is_list(kind: Any) -> bool:

@@ -146,6 +146,7 @@ def test_an_outside_method_names_the_ranges_of_its_own_numbers() -> None:
                 Mine(SPEC, **settings)
             assert str(refused.value) == sentence
         assert Mine(SPEC, 0.25, 3.5, -1e9, lr=1e-3).hparams.rate == 0.25
+        assert Mine(SPEC, free=math.inf).hparams.free == math.inf  # its author may mean "never"
     finally:
         Method.registry.clear()
         Method.registry.update(before)
