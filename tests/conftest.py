@@ -18,8 +18,10 @@ import torch  # noqa: E402
 
 torch.set_num_threads(1)
 
-# A shell starts background jobs with Ctrl-C ignored, which children inherit: tests that send it want it heard.
+# A shell starts background jobs with Ctrl-C ignored, nohup any with SIGHUP ignored, which children inherit: tests that send
+# these want them heard.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
