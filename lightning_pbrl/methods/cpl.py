@@ -37,7 +37,7 @@ class CPL(SFT, ranges={"alpha": POSITIVE}):
         alpha: α, temperature of the advantage.
         bias: b, in (0, 1]; below 1 the loser's likelihood counts less.
         bc_coeff: c, weight of behaviour cloning beside the contrastive loss.
-        bc_data: all segments, or the preferred ones alone (pos; both of a tie).
+        bc_data: what the cloning term reads: all segments, or the preferred ones alone (pos; both of a tie).
         reference_kl: measure log π against the policy at the end of cloning (CPL-KL).
         compare: comparison: the labelled pairs. rank: each of their segments against a random other one; score: all pairs of a
             batch of ``batch_size`` segments. These two read no answer but each segment's score, the sum of its learned reward.
@@ -63,6 +63,8 @@ class CPL(SFT, ranges={"alpha": POSITIVE}):
         **sft: Any,
     ) -> None:
         super().__init__(spec, **sft)
+        if bc_data == "pos" and not bc_coeff:
+            raise UserError("bc_data=pos says what the cloning term reads and there is none: set bc_coeff, or leave bc_data out.")
         if compare == "score" and bc_coeff and bc_data == "pos":
             raise UserError("compare=score has no preferred segment to clone: set bc_data to all, or compare to rank.")
         if compare == "score" and self.hparams.batch_size < 2:

@@ -96,7 +96,9 @@ class IPL(PreferencePolicy, ranges={"beta": POSITIVE}):
         **preference_policy: Any,
     ) -> None:
         super().__init__(spec, **preference_policy)
-        if chi2_coeff == 0 and target_clipping:
+        if use_min_target and variant != "awac":
+            raise UserError(f"use_min_target=true is for variant=awac: {variant} has one value of s', so leave it out.")
+        if chi2_coeff == 0 and target_clipping and variant != "awac":
             raise UserError("chi2_coeff is 0, and target_clipping divides by it: give more, or target_clipping=false.")
 
     def build(self) -> None:

@@ -90,6 +90,8 @@ class PreferencePolicy(OfflinePolicy, ABC):
         **offline_policy: Any,
     ) -> None:
         super().__init__(spec, normalize_obs=normalize_obs, **offline_policy)
+        if window_starts == "shared" and window is None:
+            raise UserError("window_starts=shared says where windows start and window is null: set window, or leave it out.")
         if self.replicas > 1 and self.hparams.get("dropout"):
             raise UserError(
                 f"The replicas of {type(self).__name__} would share one stream of dropout masks: set dropout to 0, or run its "

@@ -327,10 +327,8 @@ def test_a_policy_learner_never_reads_the_true_reward(name: str, relabel: str, t
     learned = RewardEnsemble(SPEC, hidden=[8])
     learned.configure_model()
     reward: Any = "zero" if relabel == "zero" else learned
-    methods = [
-        fit(name, tmp_path / str(true), data=ToyData(true_reward=true, examples=12), around=[RelabelRewards(reward)], max_epochs=1)
-        for true in (True, False)
-    ]
+    around = {"around": [RelabelRewards(reward)], "max_epochs": 1}
+    methods = [fit(name, tmp_path / str(true), data=ToyData(true_reward=true, examples=12), **around) for true in (True, False)]
     assert all(torch.isfinite(value).all() for value in methods[1].state_dict().values())
     assert_same(methods[0].state_dict(), methods[1].state_dict())
 

@@ -158,6 +158,8 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         CPL(SPEC, bias=0.0)
     with pytest.raises(UserError, match="compare=score has no preferred segment to clone"):
         CPL(SPEC, compare="score", bc_coeff=1.0, bc_data="pos")
+    with pytest.raises(UserError, match="bc_data=pos says what the cloning term reads and there is none: set bc_coeff"):
+        CPL(SPEC, bc_data="pos", bc_updates=10)
     with pytest.raises(UserError, match="set batch_size to 2 or more"):
         CPL(SPEC, compare="score", batch_size=1)
 

@@ -324,6 +324,8 @@ def test_online_it_asks_where_its_critics_disagree(tmp_path: Path) -> None:
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(UserError, match="use_min_target=true is for variant=awac: xql has one value"):
+        IPL(SPEC, variant="xql", use_min_target=True)
     with pytest.raises(UserError, match="chi2_coeff is 0, and target_clipping divides by it: give more, or"):
         IPL(SPEC, chi2_coeff=0.0)
     IPL(SPEC, chi2_coeff=0.0, target_clipping=False)
@@ -339,7 +341,7 @@ def test_presets_are_switches_of_the_constructor(name: str) -> None:
     (key,) = written
     (part,) = written[key]
     assert (key, part) == ("model", "init_args")
-    method = IPL(SPEC, **written["model"]["init_args"])
+    method = IPL(SPEC, **{"window": 16, **written["model"]["init_args"]})  # reference goes on top of another
     assert all(method.hparams[name] == value for name, value in written["model"]["init_args"].items())
 
 

@@ -72,8 +72,10 @@ def test_reference_windows_are_shared_and_miss_the_last_start() -> None:
     found = offsets(method, labels, 300)
     assert set(found.unique().tolist()) == {0, 1, 2}
     assert (found == found[:, :1, :1]).all()
-    whole, _ = ready(IPL, data, labels, batch_size=4, window_starts="shared")  # a window as long as the segment is allowed
+    whole, _ = ready(IPL, data, labels, batch_size=4, window=10, window_starts="shared")  # as long as the segment: allowed
     assert (offsets(whole, labels, 3) == 0).all()
+    with pytest.raises(UserError, match="window_starts=shared says where windows start and window is null: set window"):
+        IPL(SPEC, window_starts="shared")
 
 
 @pytest.mark.parametrize("settings", [{}, {"variant": "awac", "window": 4, "replay_batch_size": 5}])
