@@ -87,8 +87,8 @@ def outcome(method_name: str, folder: Path, settings: dict[str, Any], switch: st
     """Weights after a fit and what is made of them: actions, rewards by member and as policies get them, posterior draws."""
     around = AROUND[switch](METHODS[method_name]) if switch in AROUND else None
     torch.manual_seed(0)
-    rounds = -1 if switch in WHOLE_RUN else 1
-    method = fit(method_name, folder, method=settings, around=around, max_epochs=rounds)
+    short = {} if switch in WHOLE_RUN else {"updates": 60, "eval_interval": 20}
+    method = fit(method_name, folder, method={**short, **settings}, around=around, max_epochs=1 if short else -1)
     obs = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
     found = [value for _, value in sorted(method.state_dict().items())]
     if type(method).act is not Method.act:
