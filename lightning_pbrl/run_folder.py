@@ -31,6 +31,10 @@ LOGS = ("csv", "tensorboard", "inputs.json", "config.yaml")
 
 PICTURES = ("*.png", "*.npz", "video.mp4", "videos")
 
+ASIDE, MOVING, GONE = ".before", ".moving", ".gone"
+"""Folders in a run folder that is begun anew: the whole run before, until the new one trains; that run on its way there or back;
+what is being removed of it. Whenever a process is killed, their names say what is to be done."""
+
 Record = dict[str, dict[str, Any]]
 """Absolute path -> what the file was like."""
 
@@ -164,9 +168,51 @@ def begin_anew(folder: Path, everything: bool) -> None:
         folder: the run folder.
         everything: also checkpoints, results and pictures; logs alone otherwise.
     """
-    names = [*LOGS, *(("checkpoints", *RESULTS[1:], *PICTURES) if everything else ())]
-    for path in [path for name in names for path in folder.glob(name)]:
+    for path in _left(folder, everything):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _left(folder: Path, everything: bool) -> list[Path]:
+    """What a fit has left, as :func:`begin_anew` says."""
+    names = [*LOGS, *(("checkpoints", *RESULTS[1:], *PICTURES) if everything else ())]
+    return [path for name in names for path in folder.glob(name)]
+
+
+def set_aside(folder: Path) -> None:
+    """Move everything that :func:`begin_anew` would remove out of the way, until :func:`let_go` or :func:`put_back`."""
+    (folder / MOVING).mkdir()
+    for path in _left(folder, everything=True):
+        path.rename(folder / MOVING / path.name)
+    (folder / MOVING).rename(folder / ASIDE)
+
+
+def let_go(folder: Path) -> None:
+    """Remove what is set aside: the run that replaces it trains."""
+    if (folder / ASIDE).is_dir():
+        shutil.rmtree(folder / GONE, ignore_errors=True)  # of a process that was killed here
+        shutil.rmtree((folder / ASIDE).rename(folder / GONE))
+
+
+def put_back(folder: Path) -> None:
+    """Put what is set aside in place of what was written since: the run that was to replace it has not begun to train."""
+    if (folder / ASIDE).is_dir():
+        begin_anew(folder, everything=True)
+        (folder / ASIDE).rename(folder / MOVING)
+    if (folder / MOVING).is_dir():
+        for path in (folder / MOVING).iterdir():
+            path.rename(folder / path.name)
+        (folder / MOVING).rmdir()
+
+
+def recover(folder: Path, verb: str) -> None:
+    """:func:`put_back` after a process that was killed before it could.
+
+    Raises:
+        UserError: as :func:`held`.
+    """
+    if (folder / ASIDE).is_dir() or (folder / MOVING).is_dir():
+        with held(folder, verb):
+            put_back(folder)

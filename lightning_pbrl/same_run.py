@@ -30,6 +30,8 @@ JUDGED = ("eval_episodes", "test_episodes", "eval_envs")
 def claimed(cli: TrainCLI, verb: str) -> Iterator[None]:
     """Hold the run folder of a command while it runs, and see that it is its own.
 
+    A run that is to be lost is kept until the new one trains.
+
     Raises:
         UserError: when another process writes there, or the folder belongs to another run.
     """
@@ -43,7 +45,12 @@ def claimed(cli: TrainCLI, verb: str) -> Iterator[None]:
             _claim_for_fit(cli, config, folder)
         elif verb in ("test", "predict"):
             _own_checkpoint(config, folder, verb)
-        yield
+        try:
+            yield
+        except BaseException:
+            run_folder.put_back(folder)
+            raise
+        run_folder.let_go(folder)
 
 
 def _claim_for_fit(cli: TrainCLI, config: Any, folder: Path) -> None:
@@ -53,21 +60,32 @@ def _claim_for_fit(cli: TrainCLI, config: Any, folder: Path) -> None:
     if config.resume and (folder / LAST).is_file():
         _goes_on(cli, folder)
     else:
-        if not config.overwrite:
+        if config.overwrite:
+            if config.ckpt_path and _within(config.ckpt_path, folder):
+                raise UserError(
+                    f"--overwrite would lose ckpt_path, {config.ckpt_path}, with the run that it belongs to: add "
+                    "--run_dir=runs/another."
+                )
+            run_folder.set_aside(folder)
+        else:
             run_folder.refuse_second_fit(folder)
-        run_folder.begin_anew(folder, everything=config.overwrite)
+            run_folder.begin_anew(folder, everything=False)
     with replacing(folder / "inputs.json") as part:
         part.write_text(run_folder.dumped(run_folder.record(files)))
 
 
 def _own_checkpoint(config: Any, folder: Path, verb: str) -> None:
     """Refuse results of one run in the folder of another."""
-    own = (folder / LAST).parent.resolve()
-    if (folder / LAST).is_file() and own not in Path(config.ckpt_path).resolve().parents:
+    if (folder / LAST).is_file() and not _within(config.ckpt_path, folder):
         raise UserError(
             f"The run folder {folder} belongs to a fit, and ckpt_path names the checkpoint of another run, {config.ckpt_path}: "
             f"add --run_dir=runs/another for what {verb} writes."
         )
+
+
+def _within(ckpt_path: str, folder: Path) -> bool:
+    """Whether a checkpoint is one of those that a run folder keeps."""
+    return (folder / LAST).parent.resolve() in Path(ckpt_path).resolve().parents
 
 
 def _goes_on(cli: TrainCLI, folder: Path) -> None:

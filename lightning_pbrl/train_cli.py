@@ -38,7 +38,7 @@ from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.loading import read_checkpoint
 from lightning_pbrl.methods.trainer_arguments import check_given
 from lightning_pbrl.ranges import SEED
-from lightning_pbrl.run_folder import LAST
+from lightning_pbrl.run_folder import LAST, let_go, recover
 from lightning_pbrl.same_run import claimed, imports_of
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -82,6 +82,11 @@ class SaveConfig(SaveConfigCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             self.save_config(trainer, pl_module, "fit")
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Now that it trains, the run that it replaces is lost."""
+        if batch_idx == 0 and trainer.is_global_zero:
+            let_go(Path(trainer.default_root_dir))
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -163,6 +168,8 @@ class TrainCLI(LightningCLI):
             }
         if self.subcommand is None:
             return
+        if not _get_rank():
+            recover(folder, self.subcommand)
         if self.subcommand == "fit" and config.resume and (folder / LAST).is_file():
             config.ckpt_path = str(folder / LAST)
         path = config.get("ckpt_path")

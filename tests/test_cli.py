@@ -218,6 +218,30 @@ def test_beginning_anew_leaves_nothing_of_the_run_before() -> None:
     assert [Path(name).suffix for name in inputs] == [".safetensors"]  # the data it collected before
 
 
+def content(run: Path) -> dict[Path, bytes]:
+    """Every file of a run folder but its lock, and what the file holds."""
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "lock.json"}
+
+
+def test_a_run_is_lost_only_when_the_next_one_trains(capfd: pytest.CaptureFixture[str]) -> None:
+    """Neither a bad argument nor what is found when data and store have been opened and loggers have begun costs it."""
+    run, anew = Path("runs/kept"), [*REWARD, *ASK, "--run_dir=runs/kept", "--overwrite"]
+    main(["fit", *REWARD, *ASK, "--run_dir=runs/kept", "--then_test"])
+    before = content(run)
+    assert "got lr=-1.0" in mistake(capfd, "fit", *anew, "--model.init_args.lr=-1")
+    assert content(run) == before
+    assert mistake(capfd, "fit", *anew, "--ckpt_path=runs/kept/checkpoints/last.ckpt") == (
+        "--overwrite would lose ckpt_path, runs/kept/checkpoints/last.ckpt, with the run that it belongs to: add "
+        "--run_dir=runs/another."
+    )
+    assert content(run) == before
+    assert "asked with another teacher" in mistake(capfd, "fit", *anew, "-c", "teacher/mistake.yaml")  # says the label store
+    assert content(run) == before
+    main(["fit", *anew, "--model.init_args.lr=0.001"])
+    assert not (run / "results.json").exists()
+    assert not list(run.glob(".*"))
+
+
 def test_more_updates_than_the_run_was_made_with() -> None:
     main(["fit", *BC, "--run_dir=runs/more", "--model.init_args.updates=10", "--then_test"])
     main(["fit", *BC, "--run_dir=runs/more", "--resume"])  # no longer tested

@@ -81,6 +81,44 @@ def test_a_fit_in_the_folder_of_another_run(tmp_path: Path) -> None:
         run_folder.refuse_second_fit(tmp_path)
 
 
+def test_a_process_killed_while_it_begins_anew_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after any of the steps that move files: the next command finds the whole run before, until the new one trains."""
+
+    def files() -> dict[str, str]:
+        return {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+
+    for name in ("checkpoints/last.ckpt", "csv/version_0/metrics.csv", "results.json", "labels.sqlite"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("before")
+    before, rename, left = files(), Path.rename, 0
+
+    def killed(path: Path, target: Path) -> Path:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    for steps in range(10):
+        left = steps
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - any of these steps
+            run_folder.set_aside(tmp_path)
+            for name in ("csv/version_0/metrics.csv", "config.yaml"):
+                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / name).write_text("after")
+            run_folder.put_back(tmp_path)
+            left = 0
+            run_folder.set_aside(tmp_path)
+        left = 100
+        run_folder.recover(tmp_path, "fit")
+        (tmp_path / "lock.json").unlink(missing_ok=True)
+        assert files() == before, steps
+    run_folder.set_aside(tmp_path)
+    run_folder.let_go(tmp_path)
+    assert files() == {"labels.sqlite": "before"}
+
+
 def test_reports_leave_out_what_was_made_from_something_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     reward = tmp_path / "reward.ckpt"
     reward.write_text("old")
