@@ -71,6 +71,13 @@ def contradiction(row: Mapping[str, Any]) -> str | None:
     return None
 
 
+def itself(row: Mapping[str, Any]) -> str | None:
+    """What is wrong with a pair of one segment with itself, as the tail of a sentence; None for two segments, or a rating."""
+    if row["kind"] != "pair" or row["start_0"] != row["start_1"]:
+        return None
+    return f"compares the segment from row {row['start_0']} with itself: leave it out"
+
+
 def conflict(old: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
     """How a record contradicts the stored one of its name, as the tail of a sentence; None when it does not.
 
@@ -169,9 +176,7 @@ def _record(line: str, fingerprint: str) -> tuple[dict[str, Any], str | None]:
     problem = wrong_type(row)
     if not problem and row["fingerprint"] != fingerprint:
         problem = f"is about the data set {row['fingerprint']} and the store about {fingerprint}: import it elsewhere"
-    if not problem and row["kind"] == "pair" and row["start_0"] == row["start_1"]:
-        problem = f"compares the segment from row {row['start_0']} with itself: leave it out"
-    return row, problem or contradiction(row)
+    return row, problem or itself(row) or contradiction(row)
 
 
 def wrong_type(row: Mapping[str, Any]) -> str | None:

@@ -27,11 +27,11 @@ from torch import Tensor
 
 from lightning_pbrl.data import jsonl
 from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Kind, Labels, Query, Status
-from lightning_pbrl.data.guard import reading, reason
+from lightning_pbrl.data.guard import listed, reading, reason
 from lightning_pbrl.data.tables import CLIPS, QUESTIONS, RESTORE, SAFE, check_sound, prepare, tune_sqlite
 from lightning_pbrl.errors import UserError
 
-LEARNT = [QUESTIONS.c[name] for name in ("number", "kind", "length", "start_0", "start_1", "value", "status")]
+LEARNT = [QUESTIONS.c[name] for name in ("run", "number", "kind", "length", "start_0", "start_1", "value", "status")]
 """What learners read of a question."""
 
 
@@ -106,8 +106,9 @@ class LabelStore:
             clips: content of the segments, kept with the questions where the data may forget them.
 
         Raises:
-            UserError: for an answer that contradicts its status, for another question under a name that is taken, for a second
-                answer that differs from the stored one, and when the database cannot take the batch (a full disk, for instance).
+            UserError: for a pair of one segment with itself, for an answer that contradicts its status, for another question
+                under a name that is taken, for a second answer that differs from the stored one, and when the database cannot
+                take the batch (a full disk, for instance).
         """
         shared = {
             "strategy": dict(strategy),
@@ -135,7 +136,7 @@ class LabelStore:
             )
         ]
         for row in rows:
-            problem = jsonl.contradiction(row)
+            problem = jsonl.itself(row) or jsonl.contradiction(row)
             if problem:
                 raise UserError(f"Question {row['number']} of run {key.run!r} {problem}.")
         blobs = [] if clips is None else [_pack(clips, i) for i in range(len(rows))]
@@ -333,6 +334,11 @@ class LabelStore:
         lengths = {row["length"] for row in rows} or {length or 1}
         if len(lengths) > 1:
             raise UserError(f"The {kind} questions in {self.name} have lengths {sorted(lengths)}: name one length.")
+        if odd := [f"{row['number']} of run {row['run']!r}" for row in rows if jsonl.itself(dict(row))]:
+            raise UserError(
+                f"The label store {self.name} holds questions that compare a segment with itself ({listed(odd)}): export the "
+                "labels (export_jsonl), leave these lines out there and import the rest into a new store."
+            )
         starts = [(row["start_0"], row["start_1"]) if kind == "pair" else (row["start_0"],) for row in rows]
         start = torch.tensor(starts, dtype=torch.int64).reshape(len(rows), 2 if kind == "pair" else 1)
         value = torch.tensor([math.nan if row["value"] is None else row["value"] for row in rows], dtype=torch.float32)

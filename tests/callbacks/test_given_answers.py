@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +95,7 @@ def test_a_named_store_is_used_beside_them(tmp_path: Path) -> None:
     ("start", "words"),
     [
         ([[3, 10**6]], "The segment of 10 steps from row 1000000 does not lie within one episode of the data"),
-        ([[3, 3]], "Answer 0 of the label store .*labels.sqlite compares the segment from row 3 with itself"),
+        ([[3, 3]], r"The label store .*labels.sqlite holds questions that compare a segment with itself \(0 of run 'old'\)"),
     ],
 )
 def test_a_store_whose_answers_are_not_about_the_data(start: list[list[int]], words: str, tmp_path: Path) -> None:
@@ -101,7 +103,9 @@ def test_a_store_whose_answers_are_not_about_the_data(start: list[list[int]], wo
     answer = Answer(torch.ones(1), torch.tensor([int(Status.ANSWERED)]))
     store = LabelStore(path, ToyData().load().fingerprint, "old")
     who = {"strategy": {}, "teacher": {}, "seed": 0, "answered_by": "nobody"}
-    store.put(AskKey("old", 0, 0), Query("pair", torch.tensor(start), 10), answer, **who)
+    store.put(AskKey("old", 0, 0), Query("pair", torch.tensor([[3, 4]]), 10), answer, **who)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE pbrl_questions SET start_1 = ?", start[0][1:])
     with pytest.raises(UserError, match=words):
         fit(tmp_path / "run", AskTeacher(store=str(path)), ToyData())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -277,7 +278,7 @@ def test_full_disk_while_labelling(tmp_path: Path):
     def label_for_ever() -> None:
         nonlocal given
         while True:
-            store.put(AskKey("run", 0, given), pairs(*[(given, i) for i in range(20)]), answer(*[1.0] * 20), **WHO)
+            store.put(AskKey("run", 0, given), pairs(*[(given, given + 1 + i) for i in range(20)]), answer(*[1.0] * 20), **WHO)
             given += 20
 
     with pytest.raises(UserError) as caught:
@@ -361,6 +362,34 @@ def test_two_processes_share_a_store(tmp_path: Path):
             store.put(AskKey("mine", 0, number), pairs((1, 2)), answer(1), **WHO)
         process.kill()
     assert store.spent("mine") == 10
+
+
+def test_a_segment_is_not_compared_with_itself(store: LabelStore):
+    with pytest.raises(UserError, match=r"^Question 4 of run 'run' compares the segment from row 9 with itself: leave it out\.$"):
+        store.put(AskKey("run", 0, 3), pairs((1, 2), (9, 9)), pending(2), **WHO)
+    assert store.count == 0
+    store.put(AskKey("run", 0, 3), Query("rating", torch.tensor([[9]]), 5), answer(1), **WHO)  # no pair
+
+
+def test_a_store_that_compares_a_segment_with_itself(store: LabelStore, tmp_path: Path):
+    """An older version took such pairs: they are named, and the labels can be exported without them."""
+    filled(store)
+    with closing(sqlite3.connect(store.name)) as db, db:
+        db.execute("UPDATE pbrl_questions SET start_1 = start_0 WHERE number = 1 OR run = 'other'")
+    again = LabelStore(store.name, "data-a")
+    sentence = (
+        f"The label store {store.name} holds questions that compare a segment with itself (0 of run 'other', 1 of run 'run'): "
+        "export the labels (export_jsonl), leave these lines out there and import the rest into a new store."
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(sentence)}$"):
+        again.labels("pair")
+    with pytest.raises(UserError, match=r"\(1 of run 'run'\)"):
+        again.stored("run", 0)
+    again.export_jsonl(tmp_path / "labels.jsonl")
+    lines = (tmp_path / "labels.jsonl").read_text().splitlines()
+    whole = [line for line in lines if (row := json.loads(line))["start_0"] != row["start_1"]]
+    (tmp_path / "labels.jsonl").write_text("\n".join(whole))
+    assert LabelStore(tmp_path / "new.db", "data-a").import_jsonl(tmp_path / "labels.jsonl") == 3
 
 
 @pytest.mark.parametrize(
