@@ -99,32 +99,12 @@ class Child:
         return f"the HDF5 library failed with {signal.Signals(-code).name if code < 0 else code}"
 
 
-class Attributes(Mapping[str, Any]):
-    """Attributes of a group or array, by name; texts, numbers and lists."""
-
-    def __init__(self, file: File, key: str) -> None:
-        self._file, self._key = file, key
-
-    def __getitem__(self, name: str) -> Any:
-        found = self._file.ask("attribute", self._key, name=name)["found"]
-        if found is None:
-            raise KeyError(name)
-        return found["value"]
-
-    def __iter__(self) -> Iterator[str]:
-        raise NotImplementedError("attributes are asked for by name")
-
-    def __len__(self) -> int:
-        raise NotImplementedError("attributes are asked for by name")
-
-
 class Group(Mapping[str, Any]):
     """A group: groups and arrays by name or path.
 
     Attributes:
         name: path from the root, beginning with a slash.
         file: the file that it belongs to.
-        attrs: its attributes.
     """
 
     def __init__(self, file: File | None, name: str) -> None:
@@ -132,9 +112,10 @@ class Group(Mapping[str, Any]):
         self.name = name
         self._items: dict[str, Any] | None = None
 
-    @property
-    def attrs(self) -> Attributes:
-        return Attributes(self.file, self.name)
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """The value of an attribute: a text, a number or a list; ``default`` when there is none."""
+        found = self.file.ask("attribute", self.name, name=name)["found"]
+        return default if found is None else found["value"]
 
     def __getitem__(self, key: str) -> Any:
         found = self._find(key)
@@ -196,10 +177,6 @@ class Dataset:
     def __init__(self, file: File, name: str, shape: list[int] | None, dtype: DTypeLike, away: str) -> None:
         self.file, self.name, self.away = file, name, away
         self.shape, self.dtype = tuple(shape or ()), np.dtype(dtype)
-
-    @property
-    def attrs(self) -> Attributes:
-        return Attributes(self.file, self.name)
 
     def __getitem__(self, index: Any) -> Any:
         """The values, all read and then indexed; texts as an array of objects."""

@@ -116,6 +116,7 @@ def _table(
         stored = has(first, "next_obs")
         widths: dict[str, int] = {}
         table = [_demo(file["data"][demo], parts, stored, widths) for demo in demos]
+        _all_there(file["data"], sum(len(columns[0]) for columns in table), filter_key is None, path)
     if stored:
         _leads_on(path, demos, table)
     if (last == "drop" or not stored) and all(len(columns[0]) == 1 for columns in table):
@@ -161,7 +162,7 @@ def _env_args(file: Any, path: Path) -> dict[str, Any] | None:
     """What the file says about the environment it was recorded in; None when it says nothing."""
     if not has(file, "data") or not hasattr(file["data"], "keys"):
         raise UserError(f"{path} has no group 'data' (it has {', '.join(file) or 'nothing'}): give a robomimic file.")
-    text = file["data"].attrs.get("env_args")
+    text = file["data"].attribute("env_args")
     if text is None:
         return None
     try:
@@ -217,7 +218,7 @@ def _demo(demo: Any, parts: Sequence[str], stored: bool, widths: dict[str, int])
     """
     action = _matrix(demo, "actions", None, widths)
     rows = len(action)
-    promised = demo.attrs.get("num_samples", rows)
+    promised = demo.attribute("num_samples", rows)
     if promised != rows:
         raise UserError(
             f"{demo.file.filename}: key '{demo.name.strip('/')}/actions' has {rows} rows and num_samples says {promised}: "
@@ -233,6 +234,16 @@ def _demo(demo: Any, parts: Sequence[str], stored: bool, widths: dict[str, int])
     else:
         next_obs = np.concatenate([obs[1:], obs[-1:]])
     return obs, action, next_obs, reward
+
+
+def _all_there(data: Any, rows: int, everything: bool, path: Path) -> None:
+    """Refuse a file that says to have another number of rows; a part of its demonstrations must have fewer."""
+    promised = data.attribute("total", rows)
+    if promised != rows and (everything or not isinstance(promised, int | float) or promised < rows):
+        raise UserError(
+            f"{path}: the demonstrations read have {rows} rows and attribute 'total' of 'data' says {promised}: download the "
+            "file again from its source, or correct the attribute where demonstrations were left out or added by hand."
+        )
 
 
 def _leads_on(path: Path, demos: Sequence[str], table: Sequence[tuple[NDArray[np.float32], ...]]) -> None:

@@ -35,8 +35,9 @@ def test_arrays_texts_and_attributes_come_as_they_are(tmp_path: Path):
         assert np.array_equal(file["packed"][1:3, 0], arrays["f"][1:3, 0])
         assert file["words"][()].tolist() == ["a", "bc"] and file["more"][()].tolist() == ["d", "é"]
         assert file["one"][()] == 2.5
-        assert file["in"].attrs["text"] == "é" and file["in"].attrs.get("count") == 3 and "x" not in file["in"].attrs
-        assert file["in"].attrs["list"] == [1.5, 2.5] and file["in/f"].file.filename == str(path)
+        assert file["in"].attribute("text") == "é" and file["in"].attribute("count") == 3
+        assert file["in"].attribute("x") is None and file["in"].attribute("x", 7) == 7
+        assert file["in"].attribute("list") == [1.5, 2.5] and file["in/f"].file.filename == str(path)
         first = file._child
         with opened(path) as again:  # two files at once are two processes
             assert again._child is not first and np.array_equal(again["in/f"][()], arrays["f"])

@@ -290,6 +290,8 @@ HOLE[2, 3] = np.nan
         (replaced("data/demo_2/obs/object", np.zeros((4, 8, 8, 3))), ["'data/demo_2/obs/object' has shape (4, 8, 8, 3)"]),
         (replaced("data/demo_2/dones", np.array([0, 0, 2, 1])), ["'data/demo_2/dones' holds 2 in row 2", "store 0 and 1"]),
         (attribute("data/demo_2", "num_samples", 9), ["'data/demo_2/actions' has 4 rows", "num_samples says 9", "again"]),
+        (attribute("data", "total", 40), ["the demonstrations read have 9 rows", "'total' of 'data' says 40", "again"]),
+        (attribute("data", "total", "all"), ["'total' of 'data' says all"]),
         (attribute("data", "env_args", "{"), ["'env_args' of 'data' is not JSON", "delete it"]),
         (attribute("data", "env_args", "3"), ["'env_args' of 'data' is '3'", "JSON object"]),
         (renamed("data/demo_2", "data/second"), ["'data/second' has no number", "rename it to demo_<i>"]),
@@ -304,6 +306,17 @@ def test_bad_files(path: Path, change: Callable[[h5py.File], None], words: list[
     for word in ["low_dim.hdf5", *words]:
         assert word in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_part_has_no_more_rows_than_the_file(path: Path):
+    with h5py.File(path, "r+") as file:
+        file["data"].attrs["total"] = 4
+    assert len(read_robomimic(path, "valid")) == 4
+    with pytest.raises(UserError, match="the demonstrations read have 5 rows and attribute 'total' of 'data' says 4"):
+        read_robomimic(path, "train")
+    with h5py.File(path, "r+") as file:
+        del file["data"].attrs["total"]
+    assert len(read_robomimic(path)) == 9
 
 
 @pytest.mark.parametrize(
