@@ -31,7 +31,7 @@ from lightning_pbrl.methods.evaluation import EpisodeEvaluation
 from lightning_pbrl.methods.lightning_glue import plain
 from lightning_pbrl.methods.resuming import FREE, grown
 from lightning_pbrl.methods.trainer_arguments import check_trainer, end_with_rounds
-from lightning_pbrl.methods.weights import check_weights
+from lightning_pbrl.methods.weights import check_fitting_weights
 from lightning_pbrl.rng import derive, stream
 from lightning_pbrl.settings import Checked
 
@@ -366,7 +366,7 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
                 phase.start()
         if not self._phases:
             self.round_done = True
-            self.check_weights()
+            self.check_finite_weights()
             return
         phase = self._phases[0]
         checks.check_phase(self, phase)
@@ -463,7 +463,7 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
     # Checkpoints: tensors and plain types only -------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.check_weights()
+        self.check_finite_weights()
         self.use_replica(0)
         checkpoint["state_dict"] = {key: value.clone() for key, value in self.state_dict().items()}
         checkpoint["hyper_parameters"] = plain(self.hparams)
@@ -483,7 +483,7 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
         if saved is None or saved["method"] != type(self).__name__:
             found = "another program" if saved is None else saved["method"]
             raise UserError(f"The checkpoint was written by {found}, not by {type(self).__name__}; name the method that made it.")
-        check_weights(self, checkpoint)
+        check_fitting_weights(self, checkpoint)
         self.grown = False
         if self._trainer is not None and self._trainer.state.fn == "fit":
             before, now = checkpoint["hyper_parameters"], plain(self.hparams)

@@ -49,7 +49,7 @@ class Diverging(pl.LightningModule):
         since = f"in the updates {done - updates + 1} to {done} of {program!r}"
         raise self.diverged(f"the loss of {', '.join(bad)} became NaN or infinite {since}")
 
-    def check_weights(self) -> None:
+    def check_finite_weights(self) -> None:
         """Stop when a weight, a moment of an optimiser or a statistic is not finite.
 
         Raises:

@@ -12,7 +12,7 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.lightning_glue import plain
 
 
-def check_weights(method: pl.LightningModule, checkpoint: Mapping[str, Any]) -> None:
+def check_fitting_weights(method: pl.LightningModule, checkpoint: Mapping[str, Any]) -> None:
     """Refuse weights of other names or shapes.
 
     Args:

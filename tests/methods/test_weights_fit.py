@@ -10,7 +10,7 @@ from toys import SPEC, ToyData, make_trainer
 
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.bc import BC
-from lightning_pbrl.methods.weights import check_weights
+from lightning_pbrl.methods.weights import check_fitting_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed from")
 
@@ -48,4 +48,4 @@ def test_weights_of_another_version() -> None:
     now.configure_model()
     weights = {f"{key}.old" if key.startswith("actor") else key: value for key, value in now.state_dict().items()}
     with pytest.raises(UserError, match=r"^The checkpoint does not fit this version's BC \(actor\.\S+ is absent there and \("):
-        check_weights(now, {"state_dict": weights, "hyper_parameters": dict(now.hparams)})
+        check_fitting_weights(now, {"state_dict": weights, "hyper_parameters": dict(now.hparams)})
