@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.guard import reading
 from lightning_pbrl.finite import check_finite
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.settings import Checked
@@ -91,5 +92,6 @@ def _write(tensors: dict[str, Tensor], path: Path, about: dict[str, str]) -> Non
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    with safe_open(path, framework="pt") as file:
+    cure = "predict again, with a run_dir on a file system that all devices share"
+    with reading(path, "is damaged", cure), safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict

@@ -111,10 +111,8 @@ class Job:
 
     def failure(self) -> str | None:
         """How the job's last process failed; None when it has not."""
-        try:
-            return str(json.loads((self.folder / "failed.json").read_text())["reason"])
-        except (OSError, ValueError, KeyError):
-            return None
+        reason = run_folder.read_json(self.folder / "failed.json").get("reason")
+        return None if reason is None else str(reason)
 
     def tail(self) -> str:
         """The end of the job's log."""
@@ -315,14 +313,9 @@ class _Process:
 
     def poll(self) -> bool:
         """Refresh the bar; True when the process has ended."""
-        beat = _heartbeat(self.job.folder / "progress.json")
-        if beat:
-            shown = {key: value for key, value in beat.get("metrics", {}).items() if key.split("/")[0] in ("eval", "pref")}
-            metrics = " ".join(f"{key.split('/')[-1]} {value:.3g}" for key, value in shown.items())
-            whole = ("updates", "planned") if beat.get("planned") and beat.get("stage") == "fit" else ("done", "total")
-            done, total = (beat.get(key) for key in whole)
-            what = f"{beat.get('stage', '')} round {beat.get('round', 0)} {beat.get('phase', '')} {metrics}"
-            self.bars.update(self.bar, total=total or None, completed=done or 0, what=what)
+        if beat := run_folder.read_json(self.job.folder / "progress.json"):
+            with suppress(AttributeError, TypeError, ValueError):  # a damaged one: the bar stays as it is
+                self._draw(beat)
         code = self.process.poll()
         if code is None:
             return False
@@ -335,6 +328,14 @@ class _Process:
         self.log.close()
         self.bars.remove_task(self.bar)
         return True
+
+    def _draw(self, beat: dict[str, Any]) -> None:
+        shown = {key: value for key, value in beat.get("metrics", {}).items() if key.split("/")[0] in ("eval", "pref")}
+        metrics = " ".join(f"{key.split('/')[-1]} {value:.3g}" for key, value in shown.items())
+        whole = ("updates", "planned") if beat.get("planned") and beat.get("stage") == "fit" else ("done", "total")
+        done, total = (float(beat.get(key) or 0) for key in whole)
+        what = f"{beat.get('stage', '')} round {beat.get('round', 0)} {beat.get('phase', '')} {metrics}"
+        self.bars.update(self.bar, total=total or None, completed=done, what=what)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the whole group."""
@@ -379,11 +380,3 @@ def _children_cpu_s() -> float:
     """CPU seconds of all processes that this one has waited for, and of those that they have."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def _heartbeat(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content

@@ -72,12 +72,19 @@ def changed(recorded: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A mapping from a file; empty when there is none, or it was cut off."""
+    """A mapping from a file; empty when there is none, or it is damaged."""
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _recorded(content: Any) -> Record:
+    """What is a :data:`Record` of a value that was read; a damaged file may hold anything."""
+    if not isinstance(content, dict):
+        return {}
+    return {name: was for name, was in content.items() if isinstance(was, dict) and "blake2b" in was}
 
 
 def dumped(content: Mapping[str, Any]) -> str:
@@ -87,7 +94,7 @@ def dumped(content: Mapping[str, Any]) -> str:
 
 def inputs(folder: Path) -> Record:
     """The files that the fit in ``folder`` has read."""
-    return read_json(folder / "inputs.json")
+    return _recorded(read_json(folder / "inputs.json"))
 
 
 def results(folder: Path) -> list[Path]:
@@ -98,7 +105,7 @@ def results(folder: Path) -> list[Path]:
 def outdated(folder: Path) -> str | None:
     """The file that a run was made from and that has changed since; None when what the folder holds is up to date."""
     made = read_json(folder / "done.json") or read_json(folder / "started.json")
-    return changed({**inputs(folder), **made.get("inputs", {})})
+    return changed({**inputs(folder), **_recorded(made.get("inputs"))})
 
 
 # Who writes to it ----------------------------------------------------------------------------------------------------

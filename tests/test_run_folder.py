@@ -119,6 +119,16 @@ def test_a_process_killed_while_it_begins_anew_loses_nothing(tmp_path: Path, mon
     assert files() == {"labels.sqlite": "before"}
 
 
+@pytest.mark.parametrize("content", ['{"half": ', "[1]", '{"a": 1}', '{"a": {"size": 1}}', '{"inputs": 3}', "[" * 100_000, "\0"])
+def test_damaged_records_say_nothing(tmp_path: Path, content: str) -> None:
+    for name in ("inputs.json", "started.json", "done.json", "lock.json"):
+        (tmp_path / name).write_text(content)
+    assert run_folder.inputs(tmp_path) == {}
+    assert run_folder.outdated(tmp_path) is None
+    with run_folder.held(tmp_path, "fit"):
+        pass
+
+
 def test_reports_leave_out_what_was_made_from_something_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     reward = tmp_path / "reward.ckpt"
     reward.write_text("old")

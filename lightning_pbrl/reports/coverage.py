@@ -7,7 +7,6 @@ those of the segments that the round asked about.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.guard import reading
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports.embedding import pca, run_name
 from lightning_pbrl.reports.metrics import find_runs
@@ -125,13 +125,11 @@ def read_coverage(path: str | Path) -> list[Coverage]:
     Raises:
         UserError: when the file is damaged.
     """
-    try:
-        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return [
-                Coverage(int(steps), *(file[f"{kind}_{i}"] for kind, _, _ in KINDS)) for i, steps in enumerate(file["env_steps"])
-            ]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged ({error}); remove it, a further fit writes it anew.") from error
+    damaged = reading(path, "is damaged", "remove it, a further fit writes it anew")
+    with damaged, Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        return [
+            Coverage(int(steps), *(file[f"{kind}_{i}"] for kind, _, _ in KINDS)) for i, steps in enumerate(file["env_steps"])
+        ]
 
 
 def plot_coverage(run_paths: str | Path | Iterable[str | Path], out: str | Path) -> Path:

@@ -7,7 +7,6 @@ knows the difference puts the segments of a clear pair far apart, those of an am
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.data.feedback import Status
+from lightning_pbrl.data.guard import reading
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.queries.embedding import separation
 from lightning_pbrl.reports.metrics import Run, find_runs
@@ -217,7 +217,7 @@ def read_embedding(path: str | Path) -> tuple[EmbeddedPairs, Projection]:
     Raises:
         UserError: when the file is damaged.
     """
-    try:
+    with reading(path, "is damaged", "test the run again to rewrite it"):
         with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             flags = (bool(file["true_returns"]), bool(file["held_out"]))
             pairs = EmbeddedPairs(file["z"], file["returns"], file["status"], *flags)
@@ -226,8 +226,6 @@ def read_embedding(path: str | Path) -> tuple[EmbeddedPairs, Projection]:
         pair_count, segments, _ = pairs.z.shape
         if not projection.point.shape[:2] == pairs.returns.shape == (pair_count, segments) == (len(pairs.status), 2):
             raise ValueError("sizes do not fit")
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged ({error}); test the run again to rewrite it.") from error
     return pairs, projection
 
 

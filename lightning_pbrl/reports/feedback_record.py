@@ -14,7 +14,6 @@ Everything predicted was predicted before the round's answers were learned from:
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_pbrl.data.archive import replacing
-from lightning_pbrl.errors import UserError
+from lightning_pbrl.data.guard import reading
 
 Array = npt.NDArray[Any]
 
@@ -181,7 +180,7 @@ def read_records(path: str | Path) -> list[Record]:
     Raises:
         UserError: when the file is damaged.
     """
-    try:
+    with reading(path, "is damaged", "remove it, a further fit writes it anew"):
         with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         rounds = arrays["round"]
@@ -205,8 +204,6 @@ def read_records(path: str | Path) -> list[Record]:
             )
             for i, (clip, pair, asked, some) in enumerate(zip(clips, pairs, questions, steps, strict=True))
         ]
-    except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged ({error}); remove it, a further fit writes it anew.") from error
 
 
 def _split(arrays: dict[str, Array], prefix: str, name: str, rounds: Array) -> list[Array]:

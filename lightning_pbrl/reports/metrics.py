@@ -167,9 +167,9 @@ def read_versions(folder: Path) -> Metrics:
 
 
 def _rows(file: Path) -> list[dict[str, float]]:
-    """Rows of one file without their empty cells; a last line cut off by a crash is left out."""
+    """Rows of one file without their empty cells; a line that is damaged, such as a last one cut off by a crash, is left out."""
     rows = []
-    with file.open(newline="") as lines:
+    with file.open(newline="", encoding="utf-8", errors="replace") as lines:
         for raw in csv.DictReader(lines):
             try:
                 row = {key: float(cell) for key, cell in raw.items() if key and cell not in ("", None)}
@@ -214,6 +214,5 @@ def read_results(run_dir: str | Path) -> dict[str, Any] | None:
         return None
     with reading(path, "is damaged", "test the run again to rewrite it"):
         results = dict(json.loads(path.read_text(encoding="utf-8")))
-        if not isinstance(results["metrics"], dict):
-            raise KeyError("metrics")
+        results["metrics"] = {key: float(value) for key, value in results["metrics"].items()}
     return results

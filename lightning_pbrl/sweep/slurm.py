@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.guard import parse_json, reading
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.jobs import Failure, Job, Slot, run_jobs, usable_cores
 from lightning_pbrl.sweep.launch import Launcher, visible_gpus
@@ -182,7 +183,7 @@ class Slurm(Launcher):
             raise UserError("The SLURM launcher needs submitit: pip install 'lightning-pbrl[slurm]'.") from error
         logs = out / "slurm"
         logs.mkdir(parents=True, exist_ok=True)
-        submitted: dict[str, list[str]] = _read(logs / "submitted.json")
+        submitted = _submitted(logs / "submitted.json")
         busy = {label for job in _in_queue() & set(submitted) for label in submitted[job]}
         new = [trial for trial in trials if trial.label not in busy]
         if busy:
@@ -226,5 +227,13 @@ def _in_queue() -> set[str]:
     return set(asked.stdout.split())
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+def _submitted(path: Path) -> dict[str, list[str]]:
+    """Id of every element that was submitted -> labels of its trials.
+
+    Raises:
+        UserError: when the file is damaged.
+    """
+    if not path.is_file():
+        return {}
+    with reading(path, "is damaged", "when no element of this sweep is in the queue any more (squeue --me), remove it"):
+        return {str(element): [str(label) for label in labels] for element, labels in parse_json(path.read_text()).items()}

@@ -86,6 +86,16 @@ def test_rank_zero_merges_the_parts_of_all_ranks(tmp_path, rows):
     assert [file.name for file in tmp_path.iterdir()] == ["predictions.safetensors"]
 
 
+def test_a_damaged_part_of_a_rank(tmp_path):
+    data = ToyData()
+    data.setup("predict")
+    policy = BC(data.spec)
+    policy.source = data.source
+    (tmp_path / ".predictions.safetensors.rank1").write_bytes(b"half")
+    with pytest.raises(UserError, match=r"safetensors\.rank1 is damaged \(.*\): predict again, with a run_dir on a file system"):
+        WritePredictions().on_predict_epoch_end(rank(0, 2, tmp_path), policy)
+
+
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     data = ToyData()

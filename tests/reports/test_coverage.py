@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from run_folders import write_version
+from run_folders import damaged_archives, write_version
 
 from lightning_pbrl.cli import main
 from lightning_pbrl.errors import UserError
@@ -60,6 +60,11 @@ def test_a_damaged_file(tmp_path):
     (tmp_path / FILE).write_bytes(b"no")
     with pytest.raises(UserError, match=r"is damaged .* remove it"):
         read_coverage(tmp_path / FILE)
+    write_coverage(tmp_path, [at(1, column(1))])
+    for damaged in damaged_archives(tmp_path / FILE):
+        (tmp_path / FILE).write_bytes(damaged)
+        with pytest.raises(UserError, match=r"coverage\.npz is damaged \(.*\): remove it, a further fit writes it anew\.$"):
+            read_coverage(tmp_path / FILE)
 
 
 def test_plot_of_runs(tmp_path, capsys):

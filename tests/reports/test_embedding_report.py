@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
-from run_folders import write_policy_run, write_version
+from run_folders import damaged_archives, write_policy_run, write_version
 
 from lightning_pbrl.cli import main
 from lightning_pbrl.errors import UserError
@@ -222,9 +222,9 @@ def test_nothing_to_redraw(tmp_path: Path) -> None:
         plot_embeddings(run, tmp_path / "plot.png")
     embedding_pictures(run, some_pairs())
     whole = (run / "embedding.npz").read_bytes()
-    for damaged in (b"", b"no archive", whole[:300]):
+    for damaged in (b"", b"no archive", whole[:300], *damaged_archives(run / "embedding.npz")):
         (run / "embedding.npz").write_bytes(damaged)
-        with pytest.raises(UserError, match=r"embedding.npz is damaged \(.*\); test the run again to rewrite it"):
+        with pytest.raises(UserError, match=r"embedding.npz is damaged \(.*\): test the run again to rewrite it"):
             plot_embeddings(run, tmp_path / "plot.png")
     np.savez(
         run / "embedding.npz",

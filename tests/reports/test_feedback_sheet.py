@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from feedback_runs import NAN, both_kinds, but, floats, pairs, ratings, recorded_run, sample, steps
 from matplotlib.figure import Figure
-from run_folders import write_policy_run
+from run_folders import damaged_archives, write_policy_run
 
 from lightning_pbrl.cli import main
 from lightning_pbrl.errors import UserError
@@ -61,6 +61,10 @@ def test_a_damaged_file(tmp_path):
     np.savez(tmp_path / FILE, **{**arrays, "clip_true": arrays["clip_true"][:3]})
     with pytest.raises(UserError, match="clip_true and clip_round differ in length"):
         read_records(tmp_path / FILE)
+    for damaged in damaged_archives(tmp_path / FILE):
+        (tmp_path / FILE).write_bytes(damaged)
+        with pytest.raises(UserError, match=r"feedback\.npz is damaged \(.*\): remove it, a further fit writes it anew\.$"):
+            read_records(tmp_path / FILE)
 
 
 def test_a_file_from_before_a_column_was_kept(tmp_path):

@@ -113,6 +113,14 @@ def test_mistakes_are_named(tmp_path):
     with pytest.raises(UserError, match=r"No run below .* has logged a metric or a result yet"):
         find_runs(tmp_path)
     assert read_results(tmp_path) is None
-    (tmp_path / "results.json").write_text('{"metrics": ')
-    with pytest.raises(UserError, match=r"results\.json is damaged .*test the run again"):
-        read_results(tmp_path)
+    for damaged in ('{"metrics": ', "[1]", '{"metrics": [1]}', '{"metrics": {"test/return_mean": "much"}}', "[" * 100_000):
+        (tmp_path / "results.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"results\.json is damaged .*test the run again"):
+            read_results(tmp_path)
+
+
+def test_a_damaged_line_is_left_out(tmp_path):
+    write_version(tmp_path, 0, [{"step": step, "train/loss": 1.0} for step in (1, 2, 3)])
+    file = tmp_path / "csv/version_0/metrics.csv"
+    file.write_bytes(file.read_bytes().replace(b"2,", b"\xff\x00,"))
+    assert read_metrics(tmp_path)["train/loss"].step.tolist() == [1, 3]

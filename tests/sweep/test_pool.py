@@ -96,6 +96,14 @@ def test_a_killed_trial_is_listed_and_goes_on_with_the_next_call(tmp_path: Path,
     assert written(fine, "count") == "once"  # what has finished is not run again
 
 
+@pytest.mark.parametrize("content", ["{", "[1]", '{"metrics": 1}', '{"metrics": {"eval/a": "b"}}', '{"done": {}, "total": []}'])
+def test_a_damaged_heartbeat_or_failure_stops_no_pool(tmp_path: Path, content: str) -> None:
+    job = shell(tmp_path, 0, f"echo '{content}' > progress.json; cp progress.json failed.json; sleep .6; echo end > count")
+    assert run([job], [Slot()]).failed == []
+    assert written(job, "count") == "end"
+    assert job.failure() is None
+
+
 def test_what_a_trial_leaves_behind_is_ended(tmp_path: Path) -> None:
     job = shell(tmp_path, 0, "sleep 300 & echo $! > pid")
     assert run([job], [Slot()]).failed == []

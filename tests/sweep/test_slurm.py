@@ -20,7 +20,7 @@ from one_node_slurm import cluster, missing
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.jobs import usable_cores
 from lightning_pbrl.sweep import slurm
-from lightning_pbrl.sweep.slurm import Slurm, divide, minutes, shares
+from lightning_pbrl.sweep.slurm import Slurm, _submitted, divide, minutes, shares
 
 
 def launcher(*args: str) -> Slurm:
@@ -109,6 +109,15 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="no sbatch on PATH"):
         launcher().launch([], tmp_path, "demo")
+
+
+@pytest.mark.parametrize("content", ['{"12_0": ["a"', "[1]", '{"12_0": 3}'])
+def test_a_damaged_list_of_what_was_submitted(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "submitted.json"
+    assert _submitted(path) == {}
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"submitted\.json is damaged \(.*\): when no element of this sweep is in the queue any"):
+        _submitted(path)
 
 
 # The real thing ---------------------------------------------------------------------------------------------------------
