@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -20,6 +22,7 @@ from safetensors import safe_open
 
 from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.cli import USAGE, main
+from lightning_pbrl.envs.metaworld import MetaWorld
 from lightning_pbrl.methods.loading import load_method, read_checkpoint
 from lightning_pbrl.train_cli import train_cli
 
@@ -484,6 +487,26 @@ def test_list(capfd: pytest.CaptureFixture[str]) -> None:
     teachers = capfd.readouterr().out
     assert "SkipTeacher" in teachers
     assert "DisagreementQuery" not in teachers
+
+
+def test_collect_stops_where_the_simulator_breaks(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    make = MetaWorld.make
+
+    def broken(self: MetaWorld, render: bool = False) -> Any:
+        env = make(self, render)
+        step = env.step
+        env.step = lambda action: (lambda obs, reward, *rest: (obs, math.nan, *rest))(*step(action))
+        return env
+
+    monkeypatch.setattr(MetaWorld, "make", broken)
+    data = [arg for arg in DATA if arg not in CPU]
+    sentence = mistake(capfd, "collect", *data, "--data.init_args.cache_dir=broken")
+    assert re.fullmatch(
+        r"\S+ gave the reward nan at step 1 of the episode with reset seed \d+: the environment is at fault and not the learner, "
+        r"so repair it, or let it end the episode \(terminated\) before it diverges\.",
+        sentence,
+    )
+    assert not list(Path("broken").rglob("*.safetensors"))
 
 
 def test_collect_describes_and_reuses(capfd: pytest.CaptureFixture[str]) -> None:

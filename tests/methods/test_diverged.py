@@ -17,6 +17,8 @@ from lightning_pbrl.callbacks.write_results import WriteResults
 from lightning_pbrl.data.replay import Replay
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.online import OnlineDataModule
+from lightning_pbrl.envs.behaviour import Behaviour
+from lightning_pbrl.envs.collect import collect, episode_plan
 from lightning_pbrl.envs.collector import Collector
 from lightning_pbrl.envs.rollout import VectorEnvs, rollout
 from lightning_pbrl.errors import UserError
@@ -258,6 +260,26 @@ def test_a_collector_blames_the_environment_and_stores_nothing(what: str) -> Non
     seed = derive(3, "episode", 0, 0) % 2**31
     assert str(caught.value) == blamed("the observation nan in entry 0" if what == "obs" else "the reward nan", 6, seed)
     assert replay.steps == 5
+
+
+@pytest.mark.parametrize(("what", "step"), [("obs", 0), ("obs", 6), ("reward", 6)])
+def test_a_collection_blames_the_environment_and_keeps_the_parts_before(
+    what: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixture, path = [Behaviour(random=1.0, expert=False)], tmp_path / "point.safetensors"
+    monkeypatch.setattr("lightning_pbrl.envs.collect.SHARD", 1)
+    broken = Broken(what, step)
+
+    def break_it(done: int, _: int) -> None:
+        broken.bad = math.nan if done else broken.bad
+
+    broken.bad = 1.0
+    with pytest.raises(UserError) as caught:
+        collect(broken, mixture, 3, path, seed=4, progress=break_it)
+    seed = episode_plan(mixture, 4, 1)[1]
+    assert str(caught.value) == blamed("the reward nan" if what == "reward" else "the observation nan in entry 0", step, seed)
+    assert not path.exists()
+    assert len(list(path.with_name(f"{path.name}.parts").iterdir())) == 1  # the episode before it broke
 
 
 def test_a_policy_that_is_lost_while_it_acts_is_told_so(tmp_path: Path) -> None:
