@@ -361,7 +361,7 @@ def _read_experiment(path: Path) -> Any:
     return len(read_experiment(path)["stages"])
 
 
-RESULTS = '{"metrics": {"return": {"mean": 1.5, "values": [1.0, 2.0]}}, "episodes": 2, "seed": 0}\n'
+RESULTS = '{"metrics": {"test/return_mean": 1.5, "test/success_rate": 0.5}, "episodes": 2, "seed": 0}\n'
 SWEEP = '{"base": "model/iql.yaml", "seed": [0, 1], "model.init_args.lr": [1e-4, 1e-3], "paired_keys": [], "name": "x"}\n'
 EXPERIMENT = "name: demo\nstages:\n  reward: {config: [a.yaml], with: {lr: 1e-3}}\n  learned: {config: [b.yaml]}\n"
 
