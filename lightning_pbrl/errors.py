@@ -50,14 +50,19 @@ def _refused(error: BaseException) -> str | None:
     return full if full in str(error) else None
 
 
+MANY = 60
+"""Names that one sentence can hold: all 50 tasks of Meta-World, not all files of conf/."""
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """The known names closest to a misspelt one, as the tail of a sentence.
 
     Returns:
-        For instance ``"did you mean drawer-open-v3 or drawer-close-v3?"``; all names if none is near.
+        For instance ``"did you mean drawer-open-v3 or drawer-close-v3?"``; all names if none is near, or the first of many.
     """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.4)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    return f"known: {', '.join(known)}."
+    more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
+    return f"known: {', '.join(known[:MANY])}{more}."

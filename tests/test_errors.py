@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from lightning_pbrl import cli
-from lightning_pbrl.errors import UserError, mistake_behind
+from lightning_pbrl.errors import MANY, UserError, mistake_behind, nearest
 
 KEPT = "make room on its disk, or choose a folder that may be written to; what was finished before is kept, and --resume goes on"
 
@@ -68,3 +68,10 @@ def test_a_terminal_without_the_sign_shows_another(encoding: str, monkeypatch: p
     monkeypatch.setattr(cli, "_dispatch", lambda args: print("round 0 · ε \udcff ━"))
     cli.main(["fit"])
     assert screen.getvalue() == "round 0 · ε ? ━".encode(encoding, errors="replace") + b"\n"
+
+
+def test_what_else_there_is_fits_in_a_sentence() -> None:
+    assert nearest("drawer-opn", ["drawer-open", "push"]) == "did you mean drawer-open?"
+    assert nearest("?", ["b", "a"]) == "known: a, b."
+    told = nearest("?", [f"x{k:03}" for k in range(MANY + 5)])
+    assert told.startswith("known: x000, x001, ") and told.endswith(f", x{MANY - 1:03} and 5 more.")

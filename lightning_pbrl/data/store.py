@@ -11,7 +11,9 @@ write-ahead log. A commit costs milliseconds, and there is one per batch of ques
 
 from __future__ import annotations
 
+import json
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -319,7 +321,7 @@ class LabelStore:
                 f"The label store {self.name} has no segment content for {what} of run {run!r}: put it with clips."
             )
         with reading(f"The label store {self.name}", "holds damaged segment content", RESTORE):
-            parts = [from_bytes(found[number]) for number in wanted]
+            parts = [_unpack(found[number]) for number in wanted]
             clips = Clips(*(torch.stack([part[name] for part in parts]) for name in Clips._fields))
             if not clips.obs.shape[:3] == clips.action.shape[:3] == clips.reward.shape:
                 raise ValueError(f"shapes {[tuple(part.shape) for part in clips]} do not fit")
@@ -379,8 +381,23 @@ class LabelStore:
 
 
 def _pack(clips: Clips, i: int) -> bytes:
-    """Content of question ``i`` as safetensors."""
-    return to_bytes({name: part[i].detach().cpu().contiguous() for name, part in clips._asdict().items()})
+    """Content of question ``i`` as safetensors, with a checksum of its numbers."""
+    parts = {name: part[i].detach().cpu().contiguous() for name, part in clips._asdict().items()}
+    return to_bytes(parts, {"crc32": _checksum(parts)})
+
+
+def _unpack(content: bytes) -> dict[str, Tensor]:
+    """The tensors of :func:`_pack`; those of older stores have no checksum."""
+    parts = from_bytes(content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    found = _checksum(parts)
+    if header.get("__metadata__", {}).get("crc32", found) != found:
+        raise ValueError("its checksum differs")
+    return parts
+
+
+def _checksum(parts: Mapping[str, Tensor]) -> str:
+    return str(zlib.crc32(b"".join(parts[name].numpy().tobytes() for name in sorted(parts))))
 
 
 def _name(row: Mapping[str, Any] | sa.RowMapping) -> tuple[str, int, int]:
