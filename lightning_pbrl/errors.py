@@ -50,8 +50,8 @@ def _refused(error: BaseException) -> str | None:
     return full if full in str(error) else None
 
 
-MANY = 60
-"""Names that one sentence can hold: all 50 tasks of Meta-World, not all files of conf/."""
+MANY = 50
+"""Names that one sentence can hold: all tasks of Meta-World, not all files of conf/."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
@@ -64,5 +64,6 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.4)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
-    return f"known: {', '.join(known[:MANY])}{more}."
+    shown = known if len(known) <= MANY else known[: MANY // 5]
+    more = f" and {len(known) - len(shown)} more" if len(known) > len(shown) else ""
+    return f"known: {', '.join(shown)}{more}."
