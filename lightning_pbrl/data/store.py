@@ -11,9 +11,7 @@ write-ahead log. A commit costs milliseconds, and there is one per batch of ques
 
 from __future__ import annotations
 
-import json
 import math
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,12 +20,11 @@ from typing import Any
 
 import sqlalchemy as sa
 import torch
-from safetensors.torch import load as from_bytes
-from safetensors.torch import save as to_bytes
 from sqlalchemy.pool import NullPool
 from torch import Tensor
 
 from lightning_pbrl.data import jsonl
+from lightning_pbrl.data.clip_bytes import pack, unpack
 from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Kind, Labels, Query, Status
 from lightning_pbrl.data.guard import listed, reading, reason
 from lightning_pbrl.data.tables import CLIPS, QUESTIONS, RESTORE, SAFE, check_sound, prepare, tune_sqlite
@@ -141,7 +138,7 @@ class LabelStore:
             problem = jsonl.itself(row) or jsonl.contradiction(row)
             if problem:
                 raise UserError(f"Question {row['number']} of run {key.run!r} {problem}.")
-        blobs = [] if clips is None else [_pack(clips, i) for i in range(len(rows))]
+        blobs = [] if clips is None else [pack(clips, i) for i in range(len(rows))]
         with self._writing() as db:
             self._merge(db, rows, blobs)
 
@@ -321,7 +318,7 @@ class LabelStore:
                 f"The label store {self.name} has no segment content for {what} of run {run!r}: put it with clips."
             )
         with reading(f"The label store {self.name}", "holds damaged segment content", RESTORE):
-            parts = [_unpack(found[number]) for number in wanted]
+            parts = [unpack(found[number]) for number in wanted]
             clips = Clips(*(torch.stack([part[name] for part in parts]) for name in Clips._fields))
             if not clips.obs.shape[:3] == clips.action.shape[:3] == clips.reward.shape:
                 raise ValueError(f"shapes {[tuple(part.shape) for part in clips]} do not fit")
@@ -378,26 +375,6 @@ class LabelStore:
                 f"The label store {self.name} cannot be used ({said}); nothing given before is lost: check that the "
                 "path or URL is right, is a label store, and may be written to."
             ) from error
-
-
-def _pack(clips: Clips, i: int) -> bytes:
-    """Content of question ``i`` as safetensors, with a checksum of its numbers."""
-    parts = {name: part[i].detach().cpu().contiguous() for name, part in clips._asdict().items()}
-    return to_bytes(parts, {"crc32": _checksum(parts)})
-
-
-def _unpack(content: bytes) -> dict[str, Tensor]:
-    """The tensors of :func:`_pack`; those of older stores have no checksum."""
-    parts = from_bytes(content)
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    found = _checksum(parts)
-    if header.get("__metadata__", {}).get("crc32", found) != found:
-        raise ValueError("its checksum differs")
-    return parts
-
-
-def _checksum(parts: Mapping[str, Tensor]) -> str:
-    return str(zlib.crc32(b"".join(parts[name].numpy().tobytes() for name in sorted(parts))))
 
 
 def _name(row: Mapping[str, Any] | sa.RowMapping) -> tuple[str, int, int]:
