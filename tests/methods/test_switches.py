@@ -31,7 +31,7 @@ ACTS_WITH: dict[tuple[str, str], dict[str, Any]] = {
     ("UnifiedReward", "restore_best"): {"lr": 0.3, "epochs": 20},
 }
 """What else a switch needs to act: it chooses among something that these settings ask for."""
-SHOWN_BY = {("OnlinePolicy", "reward"): "SAC"}
+SHOWN_BY = {("OnlinePolicy", "reward"): "SAC", ("RewardEnsemble", "score"): "RewardEnsemble"}
 """Methods that have the switch, where the first by name refuses it."""
 AROUND: dict[str, Callable[[type[Method]], list[Any]]] = {
     "ties_as_skips": lambda cls: callbacks_for(cls, teacher=TieTeacher(threshold=0.1)),
