@@ -17,17 +17,19 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.engine.draws import Draw, Place
 from lightning_pbrl.errors import UserError
 
 
-class FutureSampler:
-    """Draws steps and futures of them, weighted by episode: an episode uniformly, a step of it uniformly, then its future.
+class Futures(Draw):
+    """Steps and futures of them, weighted by episode: an episode uniformly, a step of it uniformly, then its future.
 
     Rows whose next observation is not known (not ``drawable``) are neither step nor future.
 
     Args:
         source: the data; episodes are looked up on the device where it is now.
         discount: of the future, in (0, 1): the mean distance of an unlimited one is discount / (1 - discount) steps.
+        size: pairs per update.
 
     Raises:
         UserError: when ``discount`` lies outside, an episode has no step with a known next observation, or one has such a step
@@ -37,10 +39,10 @@ class FutureSampler:
     folded back into the episode, which makes near futures of late steps likelier than the law says.
     """
 
-    def __init__(self, source: Transitions, discount: float) -> None:
+    def __init__(self, source: Transitions, discount: float, size: int = 1) -> None:
         if not 0.0 < discount < 1.0:
             raise UserError(f"discount is {discount:g}, and futures weigh discount^k: give one between 0 and 1.")
-        self.discount = discount
+        self.discount, self.width = discount, 3 * size
         known = torch.ones(len(source), dtype=torch.bool)
         if source.drawable is not None:
             known.zero_()[source.drawable.cpu()] = True
@@ -66,6 +68,9 @@ class FutureSampler:
                 "must not jump over it: split the episode there."
             )
         self.count, self.first = self.count.to(source.device), self.first.to(source.device)
+
+    def __call__(self, u: Tensor, place: Place) -> tuple[Tensor, Tensor]:
+        return self.draw(u.unflatten(-1, (-1, 3)))
 
     def rows(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Steps and how many futures each has (itself included).

@@ -45,6 +45,11 @@ def row_layout(obs_dim: int, action_dim: int) -> dict[str, tuple[int, int]]:
     return layout
 
 
+def fetch(table: Tensor, index: Tensor) -> Tensor:
+    """Rows of a table, also a strided one: (N, ...), (..., B) -> (..., B, ...)."""
+    return table.index_select(0, index.reshape(-1)).view(*index.shape, *table.shape[1:])
+
+
 def unpack(rows: Tensor, layout: Mapping[str, tuple[int, int]]) -> dict[str, Tensor]:
     """Views of packed rows by column name: (..., W) -> {obs: (..., O), ..., learned_reward: (...,)}.
 

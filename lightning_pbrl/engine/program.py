@@ -1,12 +1,17 @@
-"""What a method hands to the engine: groups to move, losses to move them by, targets that follow.
+"""The declarations of a method to the engine: which optimiser moves which network, and what an update is.
 
 For instance::
 
+    groups = {
+        "q": Group(lr=3e-4),
+        "actor": Group(lr=3e-4, schedule=cosine(30_000)),
+        "q_target": Follows("q", polyak=0.005),
+    }
     Program(
-        groups={"q": Group(lr=3e-4), "v": Group(lr=3e-4), "actor": Group(lr=3e-4, schedule=cosine(30_000))},
-        steps=[self.losses],                       # all losses read the state before the step
-        targets={"q_target": ("q", 0.005)},
-        **self.replay(batch_size=256),             # where minibatches come from: sample, gather, view
+        steps=[self.losses],                                       # all losses read the state before the step
+        draws={"rows": Rows(source, 256), "noise": Normal(256, action_dim)},
+        gather=self.rows,                                          # draws -> tensors
+        view=self.columns,                                         # tensors -> the batch of a step
     )
 """
 
@@ -20,9 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_pbrl.engine.draws import Draw
+
 Losses = dict[str, Tensor]
 """Scalar per group (its loss) and per metric (any other key; no gradient is taken of it)."""
-LossStep = Callable[[Any], Losses]
+LossStep = Callable[[Any], Losses | tuple[Losses, dict[str, Tensor]]]
 Schedule = Callable[[int], float]
 
 
@@ -34,7 +41,7 @@ class Group:
         lr: learning rate per update, before ``schedule``.
         optimizer: any elementwise ``torch.optim`` class (it sees the whole group as one flat vector).
         options: further arguments of the optimiser, such as ``{"weight_decay": 1e-4}``.
-        schedule: factor on ``lr`` as a function of the updates done so far.
+        schedule: factor on ``lr`` as a function of the updates done so far by the programs that move the group.
         clip: largest gradient norm of the group per update; None for no clipping.
         clip_jointly: the norm is that of all groups of the step which say so (they share one ``clip``), as when one
             optimiser of the paper holds modules that not every step moves.
@@ -51,44 +58,72 @@ class Group:
     modules: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Follows:
+    """A target network: target <- target + polyak (source - target), after the last step of an update that moves its source.
+
+    Attributes:
+        source: the group that it follows, of the same shapes.
+        polyak: rate.
+        modules: as :class:`Group`'s.
+    """
+
+    source: str
+    polyak: float
+    modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A network that no update moves, such as a reference policy; every replica has its own.
+
+    Attributes:
+        modules: as :class:`Group`'s.
+    """
+
+    modules: tuple[str, ...] = ()
+
+
+Part = Group | Follows | Frozen
+"""A part of a method's state: every parameter belongs to one."""
+
+
 def identity(batch: Any) -> Any:
-    """The batch as it was gathered."""
+    """Return the batch as it was gathered."""
     return batch
 
 
 @dataclass(frozen=True)
 class Program:
-    """One kind of update: from sampled ids to moved parameters.
+    """One kind of update: from random numbers to moved parameters. Several programs may move the same group.
 
     Attributes:
-        groups: name -> :class:`Group`.
         steps: loss methods in the paper's order. A step maps a batch to ``{group: loss, metric: value}``; its losses
-            read the state before the step, and its groups move before the next step begins. Parameters of a group that its loss
+            read the state before the step, and its groups move before the next step begins. It may return a second mapping, of
+            tensors that later steps of the update find in their batch, without gradient. Parameters of a group that its loss
             does not reach are not moved; on several devices they must be the same ones on all.
-        sample: (updates, generator) -> ids of every update, one entry per update, drawn in one call. An entry may be a tuple
-            (ids and noise, say).
-        gather: entry of one update -> tensors, once per update (per step and tile with ``tile``); runs outside the compiled
-            function, so data size is never a shape.
-        view: gathered tensors -> the batch a step sees; runs inside (free views when compiled).
-        targets: target attribute -> (source group, polyak rate); moved whenever the last step has run.
+        draws: name -> :class:`~lightning_pbrl.engine.draws.Draw`: the random input of an update.
+        gather: draws of one update by name -> tensors, once per update (per step and tile with ``tile``); runs outside the
+            compiled function, so data size is never a shape.
+        view: gathered tensors -> the batch of a step; runs inside (free views when compiled).
+        moves: groups that its losses may name; all of the method's when empty.
         follow_every: targets move in the updates 0, k, 2 k ... only.
         every: update interval of each step, such as (1, 2) for TD3's delayed policy: a step runs in the updates 0, k,
             2 k ...; empty for every step in every update.
-        ragged: whether updates differ in size, so that a compiled function would be compiled anew for each size.
-        tile: evaluate each update in tiles of this many ids (last axis of the ids) and accumulate gradients; the losses
+        ragged: True if updates differ in size, so that a compiled function would be compiled anew for each size.
+        tile: evaluate each update in tiles of this many entries (last axis of its one draw) and accumulate gradients; the losses
             must be means over that axis. Keeps wide batches in the cache of a CPU.
     """
 
-    groups: Mapping[str, Group]
     steps: Sequence[LossStep]
-    sample: Callable[[int, torch.Generator], Sequence[Any]]
-    gather: Callable[[Any], Any]
+    draws: Mapping[str, Draw]
+    gather: Callable[[Any], Any] = identity
     view: Callable[[Any], Any] = identity
-    targets: Mapping[str, tuple[str, float]] = field(default_factory=dict)
-    tile: int | None = None
-    ragged: bool = False
-    every: Sequence[int] = ()
+    moves: Sequence[str] = ()
     follow_every: int = 1
+    every: Sequence[int] = ()
+    ragged: bool = False
+    tile: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,5 +133,5 @@ class cosine:  # noqa: N801 - read as the function that it is
     updates: int
 
     def __call__(self, done: int) -> float:
-        """Factor on the learning rate after ``done`` updates."""
+        """Return the factor on the learning rate after ``done`` updates."""
         return 0.5 * (1.0 + math.cos(math.pi * min(done / self.updates, 1.0)))

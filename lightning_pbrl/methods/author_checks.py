@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
-from lightning_pbrl.engine import UpdateEngine
+from lightning_pbrl.engine import Part
+from lightning_pbrl.engine.draws import block_dependent
 from lightning_pbrl.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,17 +45,20 @@ def check_phase(method: Method, phase: Phase) -> None:
         )
 
 
-def check_block_draws(method: Method, program: str, engine: UpdateEngine) -> None:
-    """Refuse a program whose minibatches depend on how many are drawn at once.
+def check_block_draws(method: Method, program: str) -> None:
+    """Refuse a program whose random numbers depend on how many updates are drawn at once.
 
     Raises:
-        UserError: naming method and program.
+        UserError: naming method, program and draw.
     """
-    if not engine.draws_singly():
+    key = f"_checked_{program}"
+    if key not in method.__dict__ and (draw := block_dependent(method.running.programs[program].draws)):
         raise UserError(
-            f"{type(method).__name__}'s program {program!r} draws other minibatches when two are drawn at once than one by one, "
-            "so that its numbers would depend on the setting block: draw each update by itself, or give the Phase a block."
+            f"{type(method).__name__}'s program {program!r} draws other numbers for {draw!r} when two updates are drawn at once "
+            "than one by one, so that they would depend on the setting block: let entry k depend on row k of the uniform numbers "
+            "alone, or give the Phase a block."
         )
+    method.__dict__[key] = True
 
 
 def no_replicas(method: Method, why: str) -> UserError:
@@ -63,19 +69,30 @@ def no_replicas(method: Method, why: str) -> UserError:
     )
 
 
-def check_shared_parameters(method: Method) -> None:
-    """Refuse replicas of a method with parameters that no program holds (frozen copies ...), or that two hold.
+def check_parts(method: Method, parts: Mapping[str, Part]) -> None:
+    """Refuse a method with a parameter that belongs to no part of its state, or to two.
 
     Raises:
         UserError: naming one of them.
     """
-    held = [name for engine in method.engines.values() for named in engine.flat.names.values() for name in named]
-    alone = [name for name, _ in method.named_parameters() if name not in held]
+    name, at = type(method).__name__, {id(p): key for key, p in method.named_parameters(remove_duplicate=False)}
+    held: dict[str, str] = {}
+    for part, about in parts.items():
+        for attribute in about.modules or (part,):
+            value = attrgetter(attribute)(method)
+            for p in [value] if isinstance(value, nn.Parameter) else value.parameters():
+                if at[id(p)] in held:
+                    raise UserError(
+                        f"{name}'s parameter {at[id(p)]} belongs to two of its groups(), {held[at[id(p)]]!r} and {part!r}: "
+                        "programs may share a group, so name it once."
+                    )
+                held[at[id(p)]] = part
+    alone = [key for key in at.values() if key not in held]
     if alone:
-        raise no_replicas(method, f"the parameter {alone[0]} is neither moved nor followed by a program")
-    if len(held) > len(set(held)):
-        twice = next(name for name in held if held.count(name) > 1)
-        raise no_replicas(method, f"the parameter {twice} is moved by two programs")
+        raise UserError(
+            f"{name}'s parameter {alone[0]} is in none of its groups(), so that no update moves it and replicas would share it: "
+            f"give {alone[0].split('.')[0]!r} a Group, a Follows or, if it stands still, Frozen() there."
+        )
 
 
 def check_shared_buffers(method: Method, first: Method, other: Method) -> None:

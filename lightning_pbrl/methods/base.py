@@ -1,13 +1,13 @@
 """The base of every method: an ordinary LightningModule whose ``training_step`` runs a block of updates.
 
-An author writes four things: ``build`` (the networks), ``programs`` (losses, groups, where minibatches come from),
-``plan`` (what a round does, in the paper's order) and ``act`` or ``reward``. Everything else is here.
+An author writes five things: ``build`` (the networks), ``groups`` (which optimiser moves which of them), ``programs`` (losses and
+what they draw), ``plan`` (the phases of a round, in the paper's order) and ``act`` or ``reward``. Everything else is here.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import pytorch_lightning as pl
@@ -17,8 +17,8 @@ from torch import Tensor
 from lightning_pbrl import memory
 from lightning_pbrl.data.feedback import Kind, Labels, Query
 from lightning_pbrl.data.relabel import predict_reward
-from lightning_pbrl.data.transitions import Transitions, unpack
-from lightning_pbrl.engine import Program, UpdateEngine
+from lightning_pbrl.data.transitions import Transitions, fetch, unpack
+from lightning_pbrl.engine import Draw, Group, Part, Program, Rows, UpdateEngine
 from lightning_pbrl.engine.program import cosine
 from lightning_pbrl.engine.update import Compile, Layout
 from lightning_pbrl.errors import UserError
@@ -26,13 +26,14 @@ from lightning_pbrl.methods import author_checks as checks
 from lightning_pbrl.methods import lightning_glue as glue
 from lightning_pbrl.methods.acting import Acting
 from lightning_pbrl.methods.answers import Answers, Asked
+from lightning_pbrl.methods.checkpoint_schema import SCHEMA, upgraded
 from lightning_pbrl.methods.diverged import Diverging, check_saved
 from lightning_pbrl.methods.evaluation import EpisodeEvaluation
 from lightning_pbrl.methods.lightning_glue import plain
 from lightning_pbrl.methods.resuming import FREE, grown
 from lightning_pbrl.methods.trainer_arguments import check_trainer, end_with_rounds
 from lightning_pbrl.methods.weights import check_fitting_weights
-from lightning_pbrl.rng import derive, stream
+from lightning_pbrl.rng import derive
 from lightning_pbrl.settings import Checked
 
 Spec = dict[str, Any]
@@ -99,7 +100,7 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
 
     # Kept out of module registration (set through __dict__): no parameters of their own.
     source: Transitions
-    engines: dict[str, UpdateEngine]
+    engine: UpdateEngine | None
     _restored: dict[str, Any] | None
     _built: bool
 
@@ -124,9 +125,9 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
         self.block, self.compile_updates, self.replicas, self.layout = block, compile, replicas, layout
         self.labels, self.ratings, self.asked = Labels.empty(), Labels.empty(clips=1), Asked()
         self.round_done, self.finished, self.waiting, self.grown, self.updates_loaded = False, False, False, False, 0
-        self.__dict__.update(engines={}, _restored=None, _built=False, _results={})
+        self.__dict__.update(engine=None, _restored=None, _built=False, _results={})
         self._phases: list[Phase] = []
-        self._in_phase = self._phase_began = 0
+        self._in_phase = self._phase_began = self._phase_number = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -147,8 +148,12 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
     def on_data(self) -> None:
         """Take statistics of ``self.source`` (normalisers) before training."""
 
-    def programs(self) -> dict[str, Program]:
-        """The kinds of update this method has, by name; called once the data are on the device."""
+    def groups(self) -> Mapping[str, Part]:
+        """Every network's part in the updates: :class:`Group`, :class:`Follows` or :class:`Frozen`, by attribute."""
+        return {}
+
+    def programs(self) -> Mapping[str, Program]:
+        """The kinds of update, by name; called once the data are on the device."""
         return {}
 
     def plan(self, round_number: int) -> list[Phase]:
@@ -186,20 +191,18 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
         """Observations of the asked segments, (B, C, T, O)."""
         return self.source.segments(query.start, query.length)[..., : self.source.obs_dim]
 
-    def replay(self, batch_size: int) -> dict[str, Any]:
-        """Minibatches of single transitions, uniform with replacement: ``sample``, ``gather`` and ``view`` of a program."""
-        source = self.source
+    def minibatch(self, size: int, **draws: Draw) -> dict[str, Any]:
+        """``draws``, ``gather`` and ``view`` of a program that reads ``size`` uniform transitions, and further draws by name."""
+        rows = {"rows": Rows(self.source, size), **draws}
+        return {"draws": rows, "gather": self.fetched, "view": self.columns}
 
-        def sample(updates: int, rng: torch.Generator) -> Sequence[Tensor]:
-            number = torch.randint(source.drawable_count, (updates, batch_size), generator=rng, device=rng.device)
-            return source.drawable_rows(number).unbind(0)
+    def fetched(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
+        """The drawn transitions, packed, (B, W), beside whatever else was drawn."""
+        return {**drawn, "rows": fetch(self.source.packed, drawn["rows"])}
 
-        def gather(ids: Tensor) -> Tensor:
-            if ids.dim() == 1:
-                return source.packed.index_select(0, ids)
-            return source.packed.index_select(0, ids.reshape(-1)).view(*ids.shape, -1)
-
-        return {"sample": sample, "gather": gather, "view": lambda rows: unpack(rows, source.layout)}
+    def columns(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns of packed transitions by name, beside whatever else is in the batch."""
+        return {**unpack(batch["rows"], self.source.layout), **{key: batch[key] for key in batch if key != "rows"}}
 
     # Lightning's hooks -----------------------------------------------------------------------------------------------
 
@@ -250,7 +253,7 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
         if self._restored is None:
             self.learned_from, self.waiting = None, False
             self.on_data()
-        self._start_engines()
+        self._start_engine()
 
     def _check_needs(self) -> None:
         name, data = type(self).__name__, type(self.trainer.datamodule).__name__  # type: ignore[attr-defined]
@@ -282,29 +285,24 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
         now = {"ask.budget": budget, "ask.per_round": per_round}
         self.grown |= grown(longer, {"ask.budget": before}, now, self._restored["finished"])
 
-    def _start_engines(self) -> None:
-        reduce = glue.gradient_reducer(self.trainer)
-        self.engines.clear()
-        for name, program in self.programs().items():
-            generators = [stream(self.seed + k, "sampler", name) for k in range(self.replicas)]
-            engine = UpdateEngine(
-                self, program, generators, self.compile_updates, self.layout, getattr(self, "updates", 0), reduce
+    def _start_engine(self) -> None:
+        parts, seeds = self.groups(), [self.seed + k for k in range(self.replicas)]
+        checks.check_parts(self, parts)
+        reduce, planned = glue.gradient_reducer(self.trainer), getattr(self, "updates", 0)
+        self.__dict__["engine"] = engine = UpdateEngine(
+            self, parts, self.programs(), seeds, self.compile_updates, self.layout, planned, reduce
+        )
+        stretched = [name for name, part in parts.items() if isinstance(part, Group) and isinstance(part.schedule, cosine)]
+        if self.grown and stretched:
+            raise UserError(
+                f"The learning rate of {type(self).__name__}'s {', '.join(stretched)} falls to 0 over the run, so one that "
+                f"was planned shorter cannot go on as a longer one: set {' and '.join(self.longer)} back, or start a new run "
+                "in another folder (run_dir)."
             )
-            self.engines[name] = engine
-            stretched = [group for group, about in program.groups.items() if isinstance(about.schedule, cosine)]
-            if self.grown and stretched:
-                raise UserError(
-                    f"The learning rate of {type(self).__name__}'s {', '.join(stretched)} falls to 0 over the run, so one that "
-                    f"was planned shorter cannot go on as a longer one: set {' and '.join(self.longer)} back, or start a new run "
-                    "in another folder (run_dir)."
-                )
-        if self.replicas > 1:
-            checks.check_shared_parameters(self)
         if self._restored is None:
             self._init_replicas()
             return
-        for name, engine in self.engines.items():
-            engine.load_state_dict(self._restored["engines"][name])
+        engine.load_state_dict(self._restored["engine"])
         torch.set_rng_state(self._restored["torch_rng"].cpu())
         self.finished = self._restored["finished"] and not self.grown
         self.__dict__["_restored"] = None
@@ -319,10 +317,7 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
         for replica in range(1, self.replicas):
             twin = self._twin(self.seed + replica)
             checks.check_shared_buffers(self, first, twin)
-            weights = twin.state_dict()
-            for engine in self.engines.values():
-                for key, rows in engine.flat.storage.items():
-                    rows[replica].copy_(engine.flat._join(key, weights))
+            self.running.state.set_weights(replica, twin.state_dict())
 
     def _twin(self, seed: int) -> Method:
         """This method alone, just built, with another seed."""
@@ -335,21 +330,24 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
             self.trainer.should_stop = True
 
     def on_train_epoch_start(self) -> None:
-        rank, number = self.trainer.global_rank, self.trainer.current_epoch
-        for name, engine in self.engines.items():  # a stream per seed, rank and round: a resumed rank draws what it would have
-            for k, generator in enumerate(engine.generators):
-                generator.manual_seed(derive(self.seed + k, "sampler", name, rank, number))
+        number = self.trainer.current_epoch
         self.start_acting(number)
         glue.save_this_round_too(self.trainer)
         memory.give_back(self.device)
-        self._phases, self._in_phase, self.round_done = list(self.plan(number)), 0, False
+        self._phases, self._in_phase, self._phase_number, self.round_done = list(self.plan(number)), 0, 0, False
         self.check_answers()
         self.round_updates = sum(phase.updates for phase in self._phases)
 
     @property
     def phase(self) -> str:
-        """Name of the phase that runs now; empty when the round is over."""
+        """Name of the phase that runs now, for the progress bar; empty when the round is over."""
         return self._phases[0].name if self._phases else ""
+
+    @property
+    def running(self) -> UpdateEngine:
+        """The engine of a fit that has begun."""
+        assert self.engine is not None  # noqa: S101
+        return self.engine
 
     @property
     def updates_left(self) -> int:
@@ -361,7 +359,7 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
     def training_step(self, token: int) -> None:
         """Run the next block of the current phase; the block after the last closes the round."""
         while self._phases and self._phases[0].size == 0:
-            phase = self._phases.pop(0)
+            phase = self._next_phase()
             if phase.start:
                 phase.start()
         if not self._phases:
@@ -374,28 +372,36 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
             self._phase_began = self.env_steps
             if phase.start:
                 phase.start()
+            if phase.program:  # a stream per seed, rank, round and phase: a resumed rank draws what it would have
+                place = "draws", self.trainer.global_rank, self.trainer.current_epoch, self._phase_number
+                self.running.begin([derive(self.seed + k, *place) for k in range(self.replicas)])
         block = min(phase.block or self.block, phase.size - self._in_phase)
         meters = self._update(phase, block) if phase.updates else self._collect(phase, block)
         self._log_block(phase.program, meters)
         if self._in_phase >= phase.size or (phase.done is not None and phase.done(self._reduced(meters))):
-            self._phases.pop(0)
+            self._next_phase()
             self._in_phase = 0
             self.round_done = not self._phases
             memory.give_back(self.device)
+
+    def _next_phase(self) -> Phase:
+        """Leave the present phase behind, and return it."""
+        self._phase_number += 1
+        return self._phases.pop(0)
 
     def _update(self, phase: Phase, updates: int) -> Metered:
         """Updates of a phase, the env steps that come before each of them included."""
         if self.trainer.max_steps > 0:
             updates = min(updates, self.trainer.max_steps - self.trainer.global_step)
-        engine = self.engines[str(phase.program)]
+        program = str(phase.program)
         if phase.block is None:
-            checks.check_block_draws(self, str(phase.program), engine)
+            checks.check_block_draws(self, program)
         buffers = checks.buffer_versions(self)
         act = self.acting(self._phase_began, self._in_phase, phase.env_steps, phase.random) if phase.env_steps else None
-        meters = engine.run(updates, before=act)
+        meters = self.running.run(program, updates, before=act)
         if self.replicas > 1 and buffers != checks.buffer_versions(self):
             raise checks.no_replicas(self, "its updates change a buffer")
-        self.check_losses(str(phase.program), meters, updates)
+        self.check_losses(program, meters, updates)
         self._in_phase += updates
         glue.advance_global_step(self.trainer, updates)
         return meters
@@ -407,7 +413,7 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
         return {}
 
     def _log_block(self, program: str | None, meters: Metered) -> None:
-        groups = {} if program is None else self.engines[program].program.groups
+        groups = () if program is None else self.running.moved(program)
         values = {f"train/{key}_loss" if key in groups else f"train/{key}": value for key, value in meters.items()}
         row = {key: value.mean() for key, value in values.items()}
         if self.replicas > 1:
@@ -454,11 +460,10 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
 
     def use_replica(self, replica: int) -> None:
         """Let the networks hold one replica's weights."""
-        for engine in self.engines.values():
-            engine.flat.bind(replica)
-        if not self.engines and self._restored is not None and self.replicas > 1:
-            for state in self._restored["engines"].values():
-                self.load_state_dict(state["flat"]["weights"][replica], strict=False)
+        if self.engine is not None:
+            self.engine.state.bind(replica)
+        elif self._restored is not None and self.replicas > 1:
+            self.load_state_dict(self._restored["engine"]["state"]["weights"][replica], strict=False)
 
     # Checkpoints: tensors and plain types only -------------------------------------------------------------------------
 
@@ -470,7 +475,8 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
         checkpoint["lightning_pbrl"] = {
             "method": type(self).__name__,
             "module": type(self).__module__,  # read by nobody but a person who misses it
-            "engines": {name: engine.state_dict() for name, engine in self.engines.items()},
+            "schema": SCHEMA,
+            "engine": self.running.state_dict(),
             "torch_rng": torch.get_rng_state(),
             "finished": self.finished,
             "updates": self.trainer.global_step,
@@ -479,7 +485,7 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved = checkpoint.get("lightning_pbrl")
+        saved = upgraded(checkpoint)
         if saved is None or saved["method"] != type(self).__name__:
             found = "another program" if saved is None else saved["method"]
             raise UserError(f"The checkpoint was written by {found}, not by {type(self).__name__}; name the method that made it.")
@@ -493,4 +499,4 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
         check_saved(checkpoint, "The checkpoint")
         self.updates_loaded, self.asked = saved["updates"], Asked(*saved["asked"])
         self.learned_from = saved.get("learned_from")  # older checkpoints do not tell
-        self.engines.clear()  # they hold what was trained before; a fit starts its own
+        self.__dict__["engine"] = None  # it holds what was trained before; a fit starts its own

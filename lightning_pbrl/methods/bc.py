@@ -6,18 +6,17 @@ Of all episodes, or of the best (percent BC, Chen et al. 2021, arXiv 2106.01345,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lightning_pbrl.data.transitions import unpack
-from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.engine import Among, Group, Part, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.finite import check_finite
 from lightning_pbrl.methods.base import Spec
-from lightning_pbrl.methods.offline_policy import OfflinePolicy, fetch, flat_pictures
+from lightning_pbrl.methods.offline_policy import OfflinePolicy, flat_pictures
 from lightning_pbrl.nn import GaussianActor, SquashedGaussianActor
 
 
@@ -62,21 +61,17 @@ class BC(OfflinePolicy):
         else:
             self.actor = GaussianActor(self.spec["obs_dim"], self.spec["action_dim"], h.hidden)
 
+    def groups(self) -> dict[str, Part]:
+        return {"actor": Group(self.hparams.lr)}
+
     def programs(self) -> dict[str, Program]:
-        groups, replay = {"actor": Group(self.hparams.lr)}, self.replay(self.hparams.batch_size)
-        if self.hparams.top < 1:
-            rows, size = self.best_rows(), self.hparams.batch_size
+        h = self.hparams
+        further = {"rows": Among(self.best_rows(), h.batch_size)} if h.top < 1 else {}
+        return {"policy": Program([self.losses], **self.minibatch(h.batch_size, **further))}
 
-            def sample(updates: int, rng: torch.Generator) -> Sequence[Tensor]:
-                number = torch.randint(len(rows), (updates, size), generator=rng, device=rng.device)
-                return rows[number.to(rows.device)].unbind(0)
-
-            replay["sample"] = sample
-        if self.pixels:
-            source = self.source
-            replay["gather"] = lambda ids: (fetch(source.packed, ids), flat_pictures(source, ids))
-            replay["view"] = lambda batch: {**unpack(batch[0], source.layout), "obs": batch[1]}
-        return {"policy": Program(groups, [self.losses], **replay)}
+    def fetched(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
+        pictures = {"obs": flat_pictures(self.source, drawn["rows"])} if self.pixels else {}
+        return {**super().fetched(drawn), **pictures}
 
     def best_rows(self) -> Tensor:
         """Ids of the rows that are cloned when not all are, (n,).

@@ -6,7 +6,6 @@ Source: "CLARIFY: Contrastive preference reinforcement learning for untangling a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 from lightning_pbrl.data.feedback import Labels, Query, Status
 from lightning_pbrl.data.segments import segment_rows
-from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.engine import Below, Group, Part, Program, Uniform
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.contrastive import (
     AmbiguityLoss,
@@ -150,63 +149,69 @@ class CLARIFY(RewardEnsemble):
             )
         super().on_fit_start()
 
-    def programs(self) -> dict[str, Program]:
+    def groups(self) -> dict[str, Part]:
         h = self.hparams
         adamw: dict[str, Any] = {
             "lr": h.encoder_lr,
             "optimizer": torch.optim.AdamW,
             "options": {"weight_decay": h.weight_decay},
-            "schedule": lambda done: min((done + 1) / max(h.warmup, 1), 1.0),
+            "schedule": self.warm_up,
             "clip": h.clip,
             "clip_jointly": True,
         }
         # One AdamW in the paper; two groups here, because the second update leaves the decoder as it is.
-        groups = {"encoder": Group(**adamw), "decoder": Group(**adamw)}
-        if h.direction_loss == "anchor":
-            groups["anchor"] = Group(ANCHOR_LR, torch.optim.AdamW)
-        steps = [self.reconstruct, self.contrast]
-        return {**super().programs(), "encoder": Program(groups, steps, self.sample_windows, self.gather_windows)}
+        encoder = {"encoder": Group(**adamw), "decoder": Group(**adamw)}
+        anchor = {"anchor": Group(ANCHOR_LR, torch.optim.AdamW)} if h.direction_loss == "anchor" else {}
+        return {**super().groups(), **encoder, **anchor}
+
+    def warm_up(self, done: int) -> float:
+        """Factor on the encoder's learning rate after ``done`` steps."""
+        return min((done + 1) / max(self.hparams.warmup, 1), 1.0)
+
+    def programs(self) -> dict[str, Program]:
+        """The reward's fit, and the encoder's steps.
+
+        A window belongs to a uniform episode, starts at a uniform step and is as long as a segment or ends with its episode.
+        """
+        size = self.hparams.encoder_batch_size
+        draws = {
+            "episode": Uniform(size),
+            "time": Uniform(size),
+            "pair": Below(lambda: len(self.questions), size),
+            "pair_time": Uniform(size, 2),
+            "partner": Uniform(PARTNERS, size),
+        }
+        moves = ("encoder", "decoder", "anchor") if self.hparams.direction_loss == "anchor" else ("encoder", "decoder")
+        encoder = Program([self.reconstruct, self.contrast], draws, self.gather_windows, moves=moves)
+        return {**super().programs(), "encoder": encoder}
 
     def plan(self, round_number: int) -> list[Phase]:
         if self.hparams.ties_as_skips:
             self.labels = ties_to_skips(self.labels)
-        known = self.labels.status != Status.PENDING
-        self.questions = Labels(
-            self.labels.start[known], self.labels.length, self.labels.value[known], self.labels.status[known]
-        ).to(self.device)
-        self.question_time = self.begin(self.questions.start.cpu())
+        known = bool((self.labels.status != Status.PENDING).any())
         updates = self.hparams.n_init if round_number == 0 else self.hparams.n_emb
-        encoder = Phase("encoder", "encoder", updates if len(self.questions) else 0, start=self.seed_dropout)
+        encoder = Phase("encoder", "encoder", updates if known else 0, start=self.begin_encoder)
         return [*super().plan(round_number), encoder]
 
-    def seed_dropout(self) -> None:
-        """Give this round's dropout its own stream: a resumed round drops what it would have dropped."""
+    def begin_encoder(self) -> None:
+        """Learn from all answers there are; a resumed round drops the units that it would have dropped."""
+        known = self.labels.take(self.labels.status != Status.PENDING)
+        self.questions, self.question_time = known.to(self.device), self.begin(known.start.cpu()).to(self.device)
+        self.offsets = self.source.episodes.offsets.to(self.device)
         torch.manual_seed(derive(self.seed, "dropout", self.trainer.current_epoch, self.trainer.global_rank))
 
-    # Minibatches: index arithmetic on whole blocks -----------------------------------------------------------------------
+    # Minibatches: index arithmetic ---------------------------------------------------------------------------------------
 
-    def sample_windows(self, updates: int, rng: torch.Generator) -> Sequence[tuple[Tensor, ...]]:
-        """Per update: first rows (B,), lengths (B,) and first time steps (B,) of windows, pairs (B,), times (B, 2), partners.
-
-        A window belongs to a uniform episode, starts at a uniform step and is as long as a segment or ends with its episode.
-        """
-        h, offsets, length = self.hparams, self.source.episodes.offsets, self.questions.length
-        drawn = torch.rand(updates, 5 + PARTNERS, h.encoder_batch_size, generator=rng, dtype=torch.float64)
-        episode = (drawn[:, 0] * (len(offsets) - 1)).long()
-        steps = offsets.diff()[episode]
-        time = (drawn[:, 1] * steps).long()
-        count = (steps - time).clamp(max=length)
-        pair = (drawn[:, 2] * len(self.questions)).long()
-        pair_time = self.question_time[pair]
-        if h.start_times == "random":
-            pair_time = (drawn[:, 3:5] * max(h.max_episode_steps - length - 1, 1)).long().transpose(1, 2)
-        ids = (offsets[episode] + time, count, time, pair, pair_time, drawn[:, 5:].float())
-        return list(zip(*(part.to(self.device).unbind(0) for part in ids), strict=True))
-
-    def gather_windows(self, ids: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    def gather_windows(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         """Left-padded windows, (B, T, ...), and labelled pairs, (B, 2, T, ...)."""
-        first, count, time, pair, pair_time, partner = ids
         questions, length, obs_dim = self.questions, self.questions.length, self.spec["obs_dim"]
+        offsets, pair = self.offsets, drawn["pair"]
+        episode = (drawn["episode"] * (len(offsets) - 1)).long()
+        time = (drawn["time"] * offsets.diff()[episode]).long()
+        first, count = offsets[episode] + time, (offsets.diff()[episode] - time).clamp(max=length)
+        pair_time = self.question_time[pair]
+        if self.hparams.start_times == "random":
+            pair_time = (drawn["pair_time"] * max(self.hparams.max_episode_steps - length - 1, 1)).long()
         at = torch.arange(length, device=first.device)
         step = at - (length - count)[:, None]  # (B, T); negative on padding
         valid, step = step >= 0, step.clamp(min=0)
@@ -224,7 +229,7 @@ class CLARIFY(RewardEnsemble):
             "label": questions.value[pair],
             "clear": questions.status[pair] == Status.ANSWERED,
             "ambiguous": questions.status[pair] == Status.SKIPPED,
-            "partner": partner,
+            "partner": drawn["partner"].float(),
         }
 
     # The two updates of a step -------------------------------------------------------------------------------------------
@@ -275,9 +280,9 @@ class CLARIFY(RewardEnsemble):
 
     def encoder_steps(self) -> int:
         """Encoder steps done so far, also by a method loaded from a checkpoint."""
-        if self.engines:
-            return self.engines["encoder"].updates
-        return int(self._restored["engines"]["encoder"]["updates"]) if self._restored is not None else 0
+        if self.engine is not None:
+            return self.engine.updates["encoder"]
+        return int(self._restored["engine"]["updates"]["encoder"]) if self._restored is not None else 0
 
     def begin(self, rows: Tensor) -> Tensor:
         """Time step at which a segment from each row on is embedded: that of its episode, or 0; (...,) on the CPU."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_pbrl.data.feedback import Labels
 from lightning_pbrl.data.segments import segment_rows
-from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.engine import Frozen, Group, Part
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.cpl import cloning_loss, contrastive_loss, preferred, ranked_contrastive_loss
 from lightning_pbrl.losses.preference import preference_accuracy
@@ -78,22 +78,20 @@ class CPL(SFT, ranges={"alpha": POSITIVE}):
             self.reference = self.make_actor(dropout=0.0).requires_grad_(False)
             self.reference.load_state_dict(self.actor.state_dict())
 
-    def programs(self) -> dict[str, Program]:
-        groups = {"actor": Group(self.hparams.lr, schedule=self.warm_up)}
-        targets = {"reference": ("actor", 0.0)} if self.hparams.reference_kl else {}  # a target that stands still
-        return {"policy": Program(groups, [self.losses], targets=targets, **self.minibatches())}
+    def groups(self) -> dict[str, Part]:
+        reference = {"reference": Frozen()} if self.hparams.reference_kl else {}
+        return {"actor": Group(self.hparams.lr, schedule=self.warm_up), **reference}
 
     def warm_up(self, done: int) -> float:
         """Factor on the learning rate after ``done`` updates in all."""
-        since = done - self.opening_updates
+        since = done - self.first_updates
         return 1.0 if since < 0 else self.hparams.lr_multiplier * min((since + 1) / max(self.hparams.warmup, 1), 1.0)
 
-    def end_opening(self) -> None:
-        """A new optimiser, and the reference policy frozen as it is now."""
-        super().end_opening()
+    def begin_policy(self) -> None:
+        """Go on with a new optimiser, and with the policy as it is now for a reference."""
+        super().begin_policy()
         if self.hparams.reference_kl:
-            storage = self.engines["policy"].flat.storage
-            storage["reference"].copy_(storage["actor"])
+            self.running.state.copy("reference", "actor")
 
     # Segments with scores, in place of pairs with answers ----------------------------------------------------------------
 
@@ -105,15 +103,20 @@ class CPL(SFT, ranges={"alpha": POSITIVE}):
         reward = self.source.column("learned_reward")[segment_rows(segments.to(self.source.device), self.pairs.length)]
         self.scored = torch.stack([segments.double(), reward.sum(-1).double().cpu()], dim=-1)  # (S, 2)
 
+    @property
+    def clips(self) -> int:
+        """Segments that an entry of a minibatch compares: two, or one where all of the minibatch are compared."""
+        return 1 if self.hparams.compare == "score" else 2
+
     def one_pass(self, rng: torch.Generator) -> Tensor:
-        """comparison: all pairs; rank: every segment against the next of a random order; score: segment and score, (S, 2)."""
+        """comparison: all pairs; rank: every segment against the next of a random order; score: segment and score, (2, S)."""
         if self.hparams.compare == "comparison":
             return super().one_pass(rng)
-        first = self.scored[torch.randperm(len(self.scored), generator=rng)]
+        first = self.scored[torch.randperm(len(self.scored), generator=rng)].mT
         if self.hparams.compare == "score":
             return first
-        second = first.roll(1, dims=0)
-        return torch.stack([first[:, 0], second[:, 0], preferred(first[:, 1], second[:, 1])], dim=-1)
+        second = first.roll(1, dims=1)
+        return torch.stack([first[0], second[0], preferred(first[1], second[1])])
 
     # Losses --------------------------------------------------------------------------------------------------------------
 

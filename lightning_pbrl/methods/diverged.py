@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.finite import all_finite, check_finite
 from lightning_pbrl.methods import lightning_glue as glue
+from lightning_pbrl.methods.checkpoint_schema import upgraded
 
 Policy = Callable[[Tensor], Tensor]
 BLAMED = "the data are at fault and not the training, so repair these rows or leave their episodes out"
@@ -28,7 +29,7 @@ class Diverging(pl.LightningModule):
     """What every method does about NaN and infinity; :class:`~lightning_pbrl.methods.base.Method` is one of these."""
 
     source: Any
-    engines: Any
+    running: Any
     needs: ClassVar[frozenset[str]]
 
     def check_losses(self, program: str, meters: Mapping[str, Tensor], updates: int) -> None:
@@ -39,13 +40,13 @@ class Diverging(pl.LightningModule):
         Raises:
             UserError: naming the losses, and the data's column that explains them.
         """
-        losses = {key: value for key, value in meters.items() if key in self.engines[program].program.groups}
+        losses = {key: value for key, value in meters.items() if key in self.running.moved(program)}
         fine = not losses or bool(torch.isfinite(torch.stack(list(losses.values()))).all())
         if glue.on_all_ranks(self.trainer, fine):
             return
         bad = [key for key, value in losses.items() if not torch.isfinite(value).all()] or ["another rank"]
         self.check_columns()
-        done = self.engines[program].updates
+        done = self.running.updates[program]
         since = f"in the updates {done - updates + 1} to {done} of {program!r}"
         raise self.diverged(f"the loss of {', '.join(bad)} became NaN or infinite {since}")
 
@@ -55,11 +56,10 @@ class Diverging(pl.LightningModule):
         Raises:
             UserError: naming the first of them.
         """
-        for program, engine in self.engines.items():
-            for part, values in _numbers(engine.flat):
-                if not all_finite(values):
-                    self.check_columns()
-                    raise self.diverged(f"{part} of {program!r} became NaN or infinite by update {engine.updates}")
+        for part, values in _numbers(self.running.state):
+            if not all_finite(values):
+                self.check_columns()
+                raise self.diverged(f"{part} became NaN or infinite by update {sum(self.running.updates.values())}")
         for name, value in self.named_buffers():
             if value.is_floating_point() and value.isnan().any():  # infinity is at home in masks
                 raise self.diverged(f"the statistic {name} became NaN")
@@ -103,11 +103,11 @@ class Diverging(pl.LightningModule):
         )
 
 
-def _numbers(flat: Any) -> Iterator[tuple[str, Any]]:
-    """The weights of every group and target, and what every optimiser remembers, each with its name."""
-    for key, rows in flat.storage.items():
+def _numbers(state: Any) -> Iterator[tuple[str, Any]]:
+    """The weights of every part, and the memory of every optimiser, each with its name."""
+    for key, rows in state.storage.items():
         yield f"a weight of {key!r}", rows
-    for optimizers in flat.optimizers:
+    for optimizers in state.optimizers:
         for group, optimizer in optimizers.items():
             yield f"a moment in the optimiser of {group!r}", list(optimizer.state.values())
 
@@ -118,7 +118,7 @@ def check_saved(checkpoint: Mapping[str, Any], what: str) -> None:
     Raises:
         UserError: beginning with ``what``, and naming a weight.
     """
-    replicas = [weights for engine in checkpoint["lightning_pbrl"]["engines"].values() for weights in engine["flat"]["weights"]]
+    replicas = upgraded(checkpoint)["engine"]["state"]["weights"]  # type: ignore[index]
     bad = [name for weights in replicas for name, value in weights.items() if not all_finite(value)]
     bad += [name for name, value in checkpoint["state_dict"].items() if value.is_floating_point() and value.isnan().any()]
     if bad:

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from lightning_pbrl.data.future import FutureSampler
-from lightning_pbrl.data.transitions import Transitions, unpack
-from lightning_pbrl.engine import Group
+from lightning_pbrl.data.future import Futures
+from lightning_pbrl.data.transitions import Transitions, fetch
+from lightning_pbrl.engine import Below, Group, Normal, Program
+from lightning_pbrl.engine.draws import Streams, updates_of
 from lightning_pbrl.losses.contrastive_control import mixed_actor_loss
 from lightning_pbrl.methods.base import Spec
-from lightning_pbrl.methods.offline_policy import OfflinePolicy, fetch, flat_pictures
+from lightning_pbrl.methods.offline_policy import OfflinePolicy, flat_pictures
 from lightning_pbrl.methods.with_examples import WithExamples
 from lightning_pbrl.nn import SquashedGaussianActor
 from lightning_pbrl.nn.squashed_actor import squash
-from lightning_pbrl.rng import stream
 
 Batch = dict[str, Tensor]
 HELD_OUT_BATCHES = 4
@@ -85,29 +86,19 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
     # Minibatches ---------------------------------------------------------------------------------------------------------
 
     def minibatches(self, source: Transitions) -> dict[str, Any]:
-        """``sample``, ``gather`` and ``view`` of a program."""
-        futures, size = FutureSampler(source, self.hparams.discount), self.hparams.batch_size
-        noise = self.noises * self.spec["action_dim"]
+        """``draws``, ``gather`` and ``view`` of a program."""
+        size = self.hparams.batch_size
+        draws = {
+            "step": Futures(source, self.hparams.discount, size),
+            "example": Below(lambda: len(self.examples), size),
+            "noise": Normal(self.noises, size, self.spec["action_dim"]),
+        }
+        return {"draws": draws, "gather": partial(self.gather, source), "view": self.view}
 
-        def sample(updates: int, rng: torch.Generator) -> Sequence[Tensor]:
-            """Row, future row, number of the example and noise side by side, (b, 3 + noise) per update; float64 holds all.
-
-            One call draws everything, so that the numbers of an update do not depend on the block it is in. Uniform numbers come
-            from the seeded stream on the CPU; what they become is worked out on the data's device.
-            """
-            u = torch.rand(updates, size, 4 + noise, generator=rng, dtype=torch.float64).to(source.device)
-            row, future = futures.draw(u[..., :3])
-            example = (u[..., 3] * len(self.examples)).floor()
-            normal = torch.special.ndtri(u[..., 4:].clamp(min=1e-300))  # by the inverse distribution function
-            ids = torch.cat([torch.stack([row.double(), future.double(), example], dim=-1), normal], dim=-1)
-            return ids.unbind(0)
-
-        return {"sample": sample, "gather": lambda ids: self.gather(source, ids), "view": self.view}
-
-    def gather(self, source: Transitions, ids: Tensor) -> Batch:
-        """Rows (b, W), goals and examples (b, O), noise (b, noises A) of one update; pictures in place of states, if so set."""
-        row, future, example = ids[..., :3].long().unbind(-1)
-        batch = {"rows": fetch(source.packed, row), "noise": ids[..., 3:].float()}
+    def gather(self, source: Transitions, drawn: dict[str, Any]) -> Batch:
+        """Rows (b, W), goals and examples (b, O), noise (noises, b, A) of one update; pictures in place of states, if so set."""
+        (row, future), example = drawn["step"], drawn["example"]
+        batch = {"rows": fetch(source.packed, row), "noise": drawn["noise"]}
         if "goal" in self.reads:
             batch["goal"] = flat_pictures(source, future, 1) if self.pixels else fetch(source.column("next_obs"), future)
         if "example" in self.reads:
@@ -122,12 +113,11 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
 
     def view(self, batch: Batch) -> Batch:
         """Columns by name; observations, goals and examples as the networks read them; noise (noises, b, A)."""
-        columns = {**unpack(batch["rows"], self.source.layout), **batch}
+        columns = self.columns(batch)
         for name in ("obs", "next_obs", "goal", "example"):
             if name in columns:
                 columns[name] = self.normalized(columns[name])
-        noise = batch["noise"].unflatten(-1, (self.noises, -1)).movedim(-2, 0)
-        return {**columns, "noise": noise}
+        return columns
 
     # Losses --------------------------------------------------------------------------------------------------------------
 
@@ -186,7 +176,7 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
             self.use_replica(replica)
             found.append(self.judged(source.to(self.device)))
         self.use_replica(0)
-        groups = self.engines["policy"].program.groups
+        groups = self.running.state.groups
         row = {
             f"held_out/{key}_loss" if key in groups else f"held_out/{key}": float(torch.stack([one[key] for one in found]).mean())
             for key in found[0]
@@ -196,9 +186,9 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
     @torch.no_grad()
     def judged(self, source: Transitions) -> dict[str, Tensor]:
         """Losses and metrics of other data with the present networks, the mean over some minibatches."""
-        program = self.minibatches(source)
-        drawn = program["sample"](HELD_OUT_BATCHES, stream(0, "held out"))
-        seen = [self.losses(program["view"](program["gather"](ids))) for ids in drawn]
+        program = Program([self.losses], **self.minibatches(source))
+        drawn = updates_of(Streams(0).block(program.draws, HELD_OUT_BATCHES, device=source.device), HELD_OUT_BATCHES)
+        seen = [self.losses(program.view(program.gather(each))) for each in drawn]
         return {key: torch.stack([one[key] for one in seen]).mean() for key in seen[0]}
 
     @abstractmethod

@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Query
-from lightning_pbrl.data.transitions import unpack
-from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.data.transitions import fetch
+from lightning_pbrl.engine import Below, Group, Part, Program
 from lightning_pbrl.methods.base import Phase, Spec
 from lightning_pbrl.methods.evaluation import PairEvaluation
-from lightning_pbrl.methods.offline_policy import fetch
 from lightning_pbrl.methods.with_examples import WithExamples
 from lightning_pbrl.nn import MLP, Normalizer
 from lightning_pbrl.queries.scoring import ReturnScorer
@@ -67,28 +66,23 @@ class ExampleReward(PairEvaluation, WithExamples):
         if self.normalize_obs:
             self.normalizer.fit(self.source.column("obs"))
 
+    def groups(self) -> dict[str, Part]:
+        return {"net": Group(self.hparams.lr)}
+
     def programs(self) -> dict[str, Program]:
-        return {"reward": Program({"net": Group(self.hparams.lr)}, [self.losses], self.sample, self.gather)}
+        size = self.hparams.batch_size
+        draws = self.minibatch(size, example=Below(lambda: len(self.examples), size))
+        return {"reward": Program([self.losses], **draws)}
 
     def plan(self, round_number: int) -> list[Phase]:
-        return [Phase("reward", "reward", min(self.eval_interval, self.updates - self.engines["reward"].updates))]
+        return [Phase("reward", "reward", min(self.eval_interval, self.updates - self.running.updates["reward"]))]
 
     def is_finished(self) -> bool:
-        return self.engines["reward"].updates >= self.updates
+        return self.running.updates["reward"] >= self.updates
 
-    def sample(self, updates: int, rng: torch.Generator) -> Sequence[Tensor]:
-        """Rows and numbers of examples of each update, (2, b), uniform with replacement."""
-        u = torch.rand(updates, 2, self.hparams.batch_size, generator=rng, dtype=torch.float64)
-        rows = self.source.drawable_rows((u[:, 0] * self.source.drawable_count).long())
-        return torch.stack([rows, (u[:, 1] * len(self.examples)).long().to(rows.device)], dim=1).unbind(0)
-
-    def gather(self, ids: Tensor) -> dict[str, Tensor]:
+    def fetched(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
         """States of the data and examples, (b, O)."""
-        rows, examples = ids.unbind(-2)
-        return {
-            "obs": unpack(fetch(self.source.packed, rows), self.source.layout)["obs"],
-            "example": fetch(self.examples, examples),
-        }
+        return {**super().fetched(drawn), "example": fetch(self.examples, drawn["example"])}
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         example, other = self.logit(batch["example"]), self.logit(batch["obs"])

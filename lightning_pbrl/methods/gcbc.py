@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_pbrl.engine import Program
+from lightning_pbrl.engine import Part, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.example_policy import Batch, ExamplePolicy
@@ -37,8 +37,11 @@ class GCBC(ExamplePolicy):
         """Always."""
         return True
 
+    def groups(self) -> dict[str, Part]:
+        return {"actor": self.group()}
+
     def programs(self) -> dict[str, Program]:
-        return {"policy": Program({"actor": self.group()}, [self.losses], **self.minibatches(self.source))}
+        return {"policy": Program([self.losses], **self.minibatches(self.source))}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         return {"actor": -self.actor.log_prob(self.policy_input(batch), batch["action"]).mean()}

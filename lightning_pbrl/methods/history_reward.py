@@ -10,6 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from lightning_pbrl.data.feedback import Labels, Query
 from lightning_pbrl.data.relabel import predict_window_reward
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.engine import Group, Part, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.preference import preference_accuracy, preference_cross_entropy
 from lightning_pbrl.methods.base import Metrics, Phase, Spec
@@ -103,12 +104,14 @@ class HistoryReward(RewardModel):
         self.judges = Labels.empty()
         self.__dict__.update(best_loss=math.inf, best_weights=None)
 
+    def groups(self) -> dict[str, Part]:
+        decay = {"weight_decay": self.hparams.weight_decay}
+        return {"members": Group(self.hparams.lr, torch.optim.AdamW, decay, self.warmup_cosine)}
+
     def programs(self) -> dict[str, Program]:
-        h = self.hparams
-        adamw = {"optimizer": torch.optim.AdamW, "options": {"weight_decay": h.weight_decay}}
-        groups = {"members": Group(h.lr, schedule=self.warmup_cosine, **adamw)}  # type: ignore[arg-type]
-        tile = h.tile if self.device.type == "cpu" else None
-        return {"reward": Program(groups, [self.losses], self.sample_passes, self.gather_pairs, tile=tile, ragged=True)}
+        tile = self.hparams.tile if self.device.type == "cpu" else None
+        fit = Program([self.losses], {"pair": self.passes()}, self.gather_pairs, moves=("members",), ragged=True, tile=tile)
+        return {"reward": fit}
 
     def training_pairs(self) -> Labels:
         """All answers that say something about order, but those that are held out."""
@@ -121,18 +124,19 @@ class HistoryReward(RewardModel):
         return torch.arange(len(self.labels)) % every == every - 1
 
     def plan(self, round_number: int) -> list[Phase]:
-        self.judges = self.labels.take(self.judging() & (self.hparams.best != "last")).preferences().to(self.device)
         pairs = self.training_pairs()
+        one_pass, begin = self.minibatches(pairs), partial(self.begin_fit, pairs)
+        updates, block = self.hparams.epochs * one_pass, PASSES_PER_BLOCK * one_pass
+        fit = Phase("reward", "reward", updates, block=block, start=begin, done=self.remember_best)
+        return [fit, Phase("best weights", start=self.take_best)]
+
+    def begin_fit(self, pairs: Labels) -> None:
+        """Train on ``pairs`` from the next update on; a resumed round drops the units that it would have dropped."""
+        super().begin_fit(pairs)
+        self.judges = self.labels.take(self.judging() & (self.hparams.best != "last")).preferences().to(self.device)
         self.__dict__.update(best_loss=math.inf, best_weights=None)
         if len(pairs):
             self.trained_length.fill_(pairs.length)
-        one_pass = self.begin_fit(pairs)
-        updates, block = self.hparams.epochs * one_pass, PASSES_PER_BLOCK * one_pass
-        fit = Phase("reward", "reward", updates, block=block, start=self.seed_dropout, done=self.remember_best)
-        return [fit, Phase("best weights", start=self.take_best)]
-
-    def seed_dropout(self) -> None:
-        """Give this round's dropout its own stream: a resumed round drops what it would have dropped."""
         torch.manual_seed(derive(self.seed, "dropout", self.trainer.current_epoch, self.trainer.global_rank))
 
     def warmup_cosine(self, done: int) -> float:
@@ -146,8 +150,9 @@ class HistoryReward(RewardModel):
 
     # Losses --------------------------------------------------------------------------------------------------------------
 
-    def gather_pairs(self, ids: Tensor) -> dict[str, Tensor]:
-        """Indices (E, b) -> segments (E, b, 2, T, O + A) and labels (E, b)."""
+    def gather_pairs(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Numbers of pairs (E, b) -> segments (E, b, 2, T, O + A) and labels (E, b)."""
+        ids = drawn["pair"]
         return {"segments": self.source.segments(self.pairs.start[ids], self.pairs.length), "label": self.pairs.value[ids]}
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -173,7 +178,7 @@ class HistoryReward(RewardModel):
             scores = self.returns(Query("pair", self.judges.start, self.judges.length))
             loss = float(preference_cross_entropy(scores, self.judges.value).mean())
             if loss < self.best_loss - MIN_GAIN:
-                weights = self.engines["reward"].flat.storage["members"].clone()
+                weights = self.running.state.storage["members"].clone()
                 self.__dict__.update(best_loss=loss, best_weights=weights)
         return False
 
@@ -181,7 +186,7 @@ class HistoryReward(RewardModel):
         """End the round with the best weights."""
         self.remember_best()
         if self.best_weights is not None:
-            self.engines["reward"].flat.storage["members"].copy_(self.best_weights)
+            self.running.state.storage["members"].copy_(self.best_weights)
             self.__dict__["best_weights"] = None
 
     # What strategies and policies get --------------------------------------------------------------------------------------

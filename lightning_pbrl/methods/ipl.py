@@ -15,8 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_pbrl.engine import Group, Program
-from lightning_pbrl.engine.program import LossStep
+from lightning_pbrl.engine import Follows, Group, Normal, Part, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.ipl import clip_next_value, gumbel_loss, implied_preference_loss, implied_reward, mean_by_source
 from lightning_pbrl.losses.offline import advantage_weight, expectile_loss
@@ -111,23 +110,27 @@ class IPL(PreferencePolicy, ranges={"beta": POSITIVE}):
         else:
             self.actor = DeterministicActor(obs_dim, action_dim, h.hidden, h.dropout, h.ortho_init)
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
-        if h.variant == "awac":
-            self.q_before = copy.deepcopy(self.q).requires_grad_(False)
+
+    def groups(self) -> dict[str, Part]:
+        h = self.hparams
+        value = {} if h.variant == "awac" else {"v": Group(h.lr)}
+        return {**value, "q": Group(h.lr), "actor": Group(h.lr), "q_target": Follows("q", h.polyak)}
 
     def programs(self) -> dict[str, Program]:
-        h, names, targets = self.hparams, ["v", "q", "actor"], {"q_target": ("q", self.hparams.polyak)}
-        steps: list[LossStep] = [self.value_loss, self.critic_and_actor_loss]
-        if h.variant == "awac":
-            names, steps = names[1:], [self.critic_loss, self.actor_loss]
-            targets["q_before"] = ("q", 1.0)  # follows at once: within an update it is the critic before its step
-        return {"policy": Program({name: Group(h.lr) for name in names}, steps, **self.minibatches(), targets=targets)}
+        if self.hparams.variant == "awac":
+            return {"policy": Program([self.critic_loss, self.actor_loss], **self.minibatches())}
+        return {"policy": Program([self.value_loss, self.critic_and_actor_loss], **self.minibatches())}
 
-    @property
-    def noise(self) -> int:
-        """Two per transition and action dimension for awac, which draws an action of the policy at s and one at s'."""
+    def minibatches(self) -> dict[str, Any]:
+        found = super().minibatches()
+        if self.hparams.variant == "awac":  # an action of the policy at every s and at every s'
+            found["draws"]["noise"] = Normal(2, self.transitions, self.spec["action_dim"])
+        return found
+
+    def transitions(self) -> int:
+        """Transitions T of an update."""
         h = self.hparams
-        transitions = 2 * h.batch_size * (self.steps - 1) + h.replay_batch_size
-        return 2 * transitions * self.spec["action_dim"] if h.variant == "awac" else 0
+        return 2 * h.batch_size * (self.steps - 1) + int(h.replay_batch_size)
 
     # What the losses read ------------------------------------------------------------------------------------------------
 
@@ -189,20 +192,17 @@ class IPL(PreferencePolicy, ranges={"beta": POSITIVE}):
 
     # awac: the critic, then the actor, which compares the critic before that step with the one after it -------------------
 
-    def critic_loss(self, batch: Batch) -> dict[str, Tensor]:
+    def critic_loss(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         with torch.no_grad():
             states = self.next_states(batch)
-            noise, _ = batch["noise"].view(2, len(states), -1)
-            next_value = self.q_target(torch.cat([states, self.actor.sample(states, noise)], dim=-1)).squeeze(-1)
-        return self.critic_losses(batch, self.reduced(next_value))
+            next_value = self.q_target(torch.cat([states, self.actor.sample(states, batch["noise"][0])], dim=-1)).squeeze(-1)
+            before = self.q(batch["state_action"]).squeeze(-1).mean(0)
+        return self.critic_losses(batch, self.reduced(next_value)), {"q_before": before}
 
     def actor_loss(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
-            s = batch["s"]
-            _, noise = batch["noise"].view(2, len(s), -1)
-            own = self.q(torch.cat([s, self.actor.sample(s, noise)], dim=-1)).mean(0)
-            advantage = (self.q_before(batch["state_action"]).mean(0) - own).squeeze(-1)
-        return self.actor_losses(batch, advantage)
+            own = self.q(torch.cat([batch["s"], self.actor.sample(batch["s"], batch["noise"][1])], dim=-1)).squeeze(-1).mean(0)
+        return self.actor_losses(batch, batch["q_before"] - own)
 
     def reduced(self, value: Tensor) -> Tensor:
         """One value of s' from the members', (E, n) -> (n,)."""

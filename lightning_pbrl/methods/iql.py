@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.engine import Follows, Group, Part, Program
 from lightning_pbrl.engine.program import cosine
 from lightning_pbrl.losses.offline import advantage_weight, expectile_loss, td_target
 from lightning_pbrl.methods.base import Spec
@@ -66,11 +66,13 @@ class IQL(OfflinePolicy):
         self.actor = GaussianActor(obs_dim, action_dim, h.hidden)
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
 
-    def programs(self) -> dict[str, Program]:
+    def groups(self) -> dict[str, Part]:
         h = self.hparams
-        groups = {"v": Group(h.lr), "q": Group(h.lr), "actor": Group(h.lr, schedule=cosine(self.updates))}
-        targets = {"q_target": ("q", h.polyak)}
-        return {"policy": Program(groups, [self.losses], targets=targets, **self.replay(h.batch_size))}
+        actor = Group(h.lr, schedule=cosine(self.updates))
+        return {"v": Group(h.lr), "q": Group(h.lr), "actor": actor, "q_target": Follows("q", h.polyak)}
+
+    def programs(self) -> dict[str, Program]:
+        return {"policy": Program([self.losses], **self.minibatch(self.hparams.batch_size))}
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         h = self.hparams

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.engine import Frozen, Group, Part, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.contrastive_control import (
     Aggregate,
@@ -143,14 +143,13 @@ class LAEO(ExamplePolicy, ranges={"target_entropy": ANY}):
         self.critic.load_state_dict(other.critic.state_dict())
         self.normalizer.load_state_dict(other.normalizer.state_dict())
 
+    def groups(self) -> dict[str, Part]:
+        alpha = {"log_alpha": Group(self.hparams.lr)} if self.hparams.alpha == "learned" else {}
+        return {"critic": Frozen() if self.frozen else self.group(), "actor": self.group(), **alpha}
+
     def programs(self) -> dict[str, Program]:
         self.reads = frozenset({"goal", "number"} if self.few else {"goal", "example"})
-        groups = {"actor": self.group()}
-        if not self.frozen:
-            groups = {"critic": self.group(), **groups}
-        if self.hparams.alpha == "learned":
-            groups["log_alpha"] = Group(self.hparams.lr)
-        return {"policy": Program(groups, [self.losses], **self.minibatches(self.source))}
+        return {"policy": Program([self.losses], **self.minibatches(self.source))}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         state = self.critic.encode(batch["obs"])

@@ -12,6 +12,7 @@ import torch
 from lightning_pbrl.data.guard import reason
 from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.methods.base import Method, plain
+from lightning_pbrl.methods.checkpoint_schema import upgraded
 from lightning_pbrl.methods.diverged import check_saved
 
 
@@ -73,14 +74,15 @@ def load_method(path: str | Path, replica: int = 0, device: str = "cpu") -> Meth
             f"experiment `imports: [{absent}]`, on the command line --imports=[{absent}]."
         )
     try:
+        saved = upgraded(checkpoint) or {}
         check_saved(checkpoint, f"The checkpoint {path}")
         method = Method.registry[name](**plain(checkpoint["hyper_parameters"]))  # plain drops keys that name classes
         method.configure_model()
         method.load_state_dict(checkpoint["state_dict"])
-        replicas = [engine["flat"]["weights"] for engine in saved["engines"].values()]
-        if len({method.replicas, *map(len, replicas)}) > 1:
+        weights = saved["engine"]["state"]["weights"]
+        if len(weights) != method.replicas:
             raise ValueError("it lacks the weights of a replica")
-        for weights in replicas if 0 <= replica < method.replicas else ():
+        if 0 <= replica < method.replicas:
             unknown = method.load_state_dict(weights[replica], strict=False).unexpected_keys
             if unknown:
                 raise ValueError(f"it has weights {unknown[0]!r}")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.engine import Follows, Group, Part, Program
 from lightning_pbrl.engine.program import cosine
 from lightning_pbrl.losses.offline import advantage_weight, expectile_loss, td_target
 from lightning_pbrl.losses.preference import preference_accuracy, preference_cross_entropy
@@ -81,16 +81,19 @@ class MRIQL(PreferencePolicy, ranges={"beta": POSITIVE}):
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
 
     @property
-    def opening_updates(self) -> int:
+    def first_updates(self) -> int:
         """Updates in which the reward learns, too."""
-        return self.hparams.reward_updates
+        return int(self.hparams.reward_updates)
+
+    def groups(self) -> dict[str, Part]:
+        h = self.hparams
+        actor = Group(h.lr, schedule=cosine(self.updates))
+        return {**{name: Group(h.lr) for name in ("reward_net", "v", "q")}, "actor": actor, "q_target": Follows("q", h.polyak)}
 
     def programs(self) -> dict[str, Program]:
-        h = self.hparams
-        groups = {name: Group(h.lr) for name in ("reward_net", "v", "q")}
-        groups["actor"] = Group(h.lr, schedule=cosine(self.updates))
-        steps, targets = [self.reward_value_actor_loss, self.critic_loss], {"q_target": ("q", h.polyak)}
-        return {"policy": Program(groups, steps, **self.minibatches(), targets=targets)}
+        minibatches = self.minibatches()
+        first = Program([self.reward_value_actor_loss, self.critic_loss], **minibatches)
+        return {"first": first, "policy": Program([self.value_actor_loss, self.critic_loss], **minibatches)}
 
     def view(self, batch: Batch) -> Batch:
         """Adds the transitions: s (T, O), a (T, A), state_action (T, O + A), next_s (T, O), terminated (T,)."""
@@ -106,19 +109,25 @@ class MRIQL(PreferencePolicy, ranges={"beta": POSITIVE}):
         return {**out, **transitions, "state_action": torch.cat([s, a], dim=-1)}
 
     def reward_value_actor_loss(self, batch: Batch) -> dict[str, Tensor]:
-        h, losses = self.hparams, {}
-        if self.opening:
-            points = torch.cat([batch["obs"], batch["action"]], dim=-1)
-            returns = self.reward_net(points.flatten(0, -2)).view(-1, *points.shape[:-1]).sum(-1)  # (1, B, 2), over all m points
-            losses["reward_net"] = preference_cross_entropy(returns, batch["label"]).mean()
-            losses["accuracy"] = preference_accuracy(returns.detach(), batch["label"]).mean()
+        points = torch.cat([batch["obs"], batch["action"]], dim=-1)
+        returns = self.reward_net(points.flatten(0, -2)).view(-1, *points.shape[:-1]).sum(-1)  # (1, B, 2), over all m points
+        return {
+            "reward_net": preference_cross_entropy(returns, batch["label"]).mean(),
+            "accuracy": preference_accuracy(returns.detach(), batch["label"]).mean(),
+            **self.value_actor_loss(batch),
+        }
+
+    def value_actor_loss(self, batch: Batch) -> dict[str, Tensor]:
+        h = self.hparams
         with torch.no_grad():
             minimum = self.q_target(batch["state_action"]).amin(0).squeeze(-1)
         advantage = minimum - self.v(batch["s"]).squeeze(-1)
         weight = advantage_weight(advantage, 1.0 / h.beta, h.clip_score)
-        losses["v"] = expectile_loss(advantage, h.expectile)
-        losses["actor"] = -(weight * self.actor.log_prob(batch["s"], batch["a"])).mean()
-        return {**losses, "advantage": advantage.mean()}
+        return {
+            "v": expectile_loss(advantage, h.expectile),
+            "actor": -(weight * self.actor.log_prob(batch["s"], batch["a"])).mean(),
+            "advantage": advantage.mean(),
+        }
 
     def critic_loss(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():

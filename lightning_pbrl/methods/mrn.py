@@ -6,7 +6,6 @@ Reinforcement Learning", NeurIPS 2022, Algorithm 1, and its released code.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +18,6 @@ from lightning_pbrl.losses.preference import preference_cross_entropy
 from lightning_pbrl.losses.sac import soft_td_target, twin_critic_loss
 from lightning_pbrl.methods.base import Phase, Spec
 from lightning_pbrl.methods.pebble import PEBBLE
-from lightning_pbrl.methods.sac import Drawn
 
 
 class MRN(PEBBLE):
@@ -49,20 +47,9 @@ class MRN(PEBBLE):
         super().__init__(spec, **pebble)
 
     def programs(self) -> dict[str, Program]:
-        """The reward's program moves it either way, with one optimiser: by its fit, or by the outer loss."""
         programs = super().programs()
-        fit = programs["reward"]
-
-        def sample(updates: int, rng: torch.Generator) -> Any:
-            return self.sample(updates, rng) if self.phase == "meta" else fit.sample(updates, rng)
-
-        def gather(ids: Any) -> Any:
-            return self.gather_meta(ids) if self.phase == "meta" else fit.gather(ids)
-
-        def losses(batch: dict[str, Any]) -> dict[str, Tensor]:
-            return self.meta_loss(batch) if "first" in batch else self.reward_model.losses(batch)
-
-        return {**programs, "reward": replace(fit, steps=[losses], sample=sample, gather=gather, tile=None)}
+        draws = programs["policy"].draws
+        return {**programs, "meta": Program([self.meta_loss], draws, self.gather_meta, moves=("members",))}
 
     def plan(self, round_number: int) -> list[Phase]:
         *before, learn = super().plan(round_number)
@@ -76,19 +63,19 @@ class MRN(PEBBLE):
             plan.append(learn._replace(updates=steps * h.update_ratio))
             at += steps
             if at % h.meta_every == 0 and len(self.labels.preferences()):
-                plan += [Phase("meta", "reward", 1), Phase("relabel", start=self.relabel_replay)]
+                plan += [Phase("meta", "meta", 1), Phase("relabel", start=self.relabel_replay)]
         return plan
 
-    def gather_meta(self, drawn: Drawn) -> dict[str, Any]:
+    def gather_meta(self, drawn: dict[str, Tensor]) -> dict[str, Any]:
         """A minibatch of SAC, first steps of the newest answered pairs, (B, 2, O + A), and where the critic's Adam stands."""
-        pairs, flat = self.labels.preferences(), self.engines["policy"].flat
+        pairs, state = self.labels.preferences(), self.running.state
         newest = slice(-self.hparams.meta_pairs, None)
-        (moments,) = flat.optimizers[0]["critic"].state.values() or ({},)
+        (moments,) = state.optimizers[0]["critic"].state.values() or ({},)
         return {
-            **self.view(self.gather(drawn)),
+            **self.columns(self.replayed(drawn)),
             "first": self.source.segments(pairs.start[newest], 1).squeeze(-2),
             "label": pairs.value[newest].to(self.device),
-            "adam": moments,
+            "adam": {name: value.squeeze(0) if value.dim() else value for name, value in moments.items()},
         }
 
     def meta_loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:

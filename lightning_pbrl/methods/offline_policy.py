@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from lightning_pbrl.engine import Program
@@ -16,7 +15,7 @@ from lightning_pbrl.nn import AtariTorso, Normalizer, SquashedGaussianActor
 
 
 class OfflinePolicy(Method, ABC):
-    """A method with one program called "policy", run for ``updates`` updates in rounds of ``eval_interval``.
+    """A method that does ``updates`` updates in rounds of ``eval_interval``, by its program "policy" unless it plans otherwise.
 
     Args:
         spec: sizes, linked from the data module.
@@ -51,16 +50,21 @@ class OfflinePolicy(Method, ABC):
 
     @abstractmethod
     def programs(self) -> dict[str, Program]:
-        """The one program, "policy"."""
+        """The program "policy"."""
+
+    @property
+    def updates_done(self) -> int:
+        """Updates so far, of all programs."""
+        return sum(self.running.updates.values())
 
     def plan(self, round_number: int) -> list[Phase]:
-        return [Phase("policy", "policy", min(self.eval_interval, self.updates - self.engines["policy"].updates))]
+        return [Phase("policy", "policy", min(self.eval_interval, self.updates - self.updates_done))]
 
     def round_starts(self) -> list[int]:
         return [0] * math.ceil(self.updates / self.eval_interval)
 
     def is_finished(self) -> bool:
-        return self.engines["policy"].updates >= self.updates
+        return self.updates_done >= self.updates
 
     # Pictures ------------------------------------------------------------------------------------------------------------
 
@@ -83,8 +87,3 @@ def flat_pictures(source: Any, rows: Tensor, ahead: int = 0) -> Tensor:
     """The pictures at rows of the data (``ahead`` = 1: of what followed), point by point: (...,) -> (..., S S 3), uint8."""
     ids = source.frame_ids(rows.reshape(-1)) + ahead
     return source.pictures(ids).to(rows.device).view(*rows.shape, -1)
-
-
-def fetch(table: Tensor, index: Tensor) -> Tensor:
-    """Rows of a table, also a strided one: (N, ...), (..., B) -> (..., B, ...)."""
-    return torch.index_select(table, 0, index.reshape(-1)).view(*index.shape, *table.shape[1:])

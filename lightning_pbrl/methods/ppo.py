@@ -13,13 +13,14 @@ with the pass's mean, there after each minibatch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.engine import Group, Part, Passes, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.ppo import (
     approximate_kl,
@@ -110,7 +111,6 @@ class PPO(OnlinePolicy):
             raise UserError(f"env_steps is {env_steps}, and {explore_steps} exploring steps use them up: raise it.")
         learning = n_epochs * (env_steps - explore_steps) + explore_epochs * explore_steps
         self.updates = learning // batch_size  # about; decides whether compiling pays
-        self._order: list[Tensor] = []
 
     def build(self) -> None:
         obs_dim, hidden = self.spec["obs_dim"], self.hparams.hidden
@@ -135,37 +135,41 @@ class PPO(OnlinePolicy):
         if self.source.lane < h.n_steps:
             raise UserError(f"The replay cannot hold a rollout of {rows} steps: raise data.init_args.capacity to at least that.")
 
-    def programs(self) -> dict[str, Program]:
+    def groups(self) -> dict[str, Part]:
         h = self.hparams
         schedule = self.share_left if h.lr_schedule == "linear" else None
-        both = Group(
-            h.lr, options={"eps": ADAM_EPS}, schedule=schedule, clip=h.max_grad_norm, modules=("actor", "critic")
-        )
+        adam = Group(h.lr, options={"eps": ADAM_EPS}, schedule=schedule, clip=h.max_grad_norm, modules=("actor", "critic"))
+        return {"policy": adam}
+
+    def programs(self) -> dict[str, Program]:
+        h = self.hparams
+        draws = {"rows": Passes(lambda: len(self.rows), h.batch_size)}
         ragged = self.rollout_rows % h.batch_size != 0
-        return {"policy": Program({"policy": both}, [self.losses], self.sample, self.gather, self.view, ragged=ragged)}
+        return {"policy": Program([self.losses], draws, self.gather, self.view, ("policy",), ragged=ragged)}
 
     # The plan ----------------------------------------------------------------------------------------------------------
 
     def plan(self, round_number: int) -> list[Phase]:
         h = self.hparams
         if round_number == 0 and h.explore_steps:
-            return self.rollouts("explore", h.explore_steps, h.explore_epochs)
+            return self.rollouts("explore", h.explore_steps, h.explore_epochs, self.novelty)
         restart = [Phase("reset", start=self.reset_value)] if round_number == 1 and h.explore_steps else []
-        return [*restart, *self.rollouts("policy", min(h.round_steps, h.env_steps - self.env_steps), h.n_epochs)]
+        steps = min(h.round_steps, h.env_steps - self.env_steps)
+        return [*restart, *self.rollouts("policy", steps, h.n_epochs, self.collected_reward)]
 
     def round_starts(self) -> list[int]:
         h = self.hparams
         return [0, *range(h.explore_steps or h.round_steps, h.env_steps, h.round_steps)]
 
-    def rollouts(self, name: str, steps: int, epochs: int) -> list[Phase]:
-        """Rollouts of ``steps`` env steps in all, each with ``epochs`` passes over it."""
-        h, plan = self.hparams, []
+    def rollouts(self, name: str, steps: int, epochs: int, reward: Callable[[Tensor], Tensor]) -> list[Phase]:
+        """Rollouts of ``steps`` env steps in all with ``epochs`` passes over each; ``reward`` pays their rows, (n,) -> (n,)."""
+        h, plan, end = self.hparams, [], partial(self.end_rollout, reward)
         while steps > 0:
             rows = min(steps, self.rollout_rows)
             one_pass = math.ceil(rows / h.batch_size)
             ends: dict[str, Any] = {} if h.target_kl is None else {"block": one_pass, "done": self.moved_enough}
             plan.append(Phase("rollout", env_steps=rows, block=rows, start=self.begin_rollout))
-            plan.append(Phase(name, "policy", epochs * one_pass, start=self.end_rollout, **ends))
+            plan.append(Phase(name, "policy", epochs * one_pass, start=end, **ends))
             steps -= rows
         return plan
 
@@ -204,12 +208,12 @@ class PPO(OnlinePolicy):
         return action
 
     @torch.no_grad()
-    def end_rollout(self) -> None:
+    def end_rollout(self, reward_of: Callable[[Tensor], Tensor]) -> None:
         """Rewards, values, advantages of the rollout: the table from which the coming minibatches are taken."""
         h, source, (steps, envs) = self.hparams, self.source, self.drawn.shape[:2]
         age = torch.arange(steps - 1, -1, -1)[:, None] * envs + torch.arange(envs)
         rows = source.rows_of_age(age.to(self.device))
-        reward = self.rollout_reward(rows.flatten())
+        reward = reward_of(rows.flatten())
         source.write("learned_reward", reward, rows.flatten())
         terminated = source.column("terminated")[rows]
         ended = torch.maximum(terminated, source.column("truncated")[rows])
@@ -225,26 +229,15 @@ class PPO(OnlinePolicy):
         self.rows = torch.cat([self.obs, self.drawn, scalars], -1).flatten(0, 1)
         clip = torch.tensor(h.clip * (self.share_left() if h.clip_schedule == "linear" else 1.0), device=self.device)
         self.about = {"clip": clip, "explained_variance": explained_variance(value, target)}
-        self._order = []
 
-    def rollout_reward(self, rows: Tensor) -> Tensor:
-        """What the policy is paid for a rollout: ids (n,) -> (n,)."""
-        if self.phase == "explore":
-            return self.entropy(self.source.column("obs")[rows], self.seen())
-        return self.collected_reward(rows)
+    def novelty(self, rows: Tensor) -> Tensor:
+        """The reward of exploring, for states that are rare: ids (n,) -> (n,)."""
+        return self.entropy(self.source.column("obs")[rows], self.seen())
 
     # Minibatches ---------------------------------------------------------------------------------------------------------
 
-    def sample(self, updates: int, rng: torch.Generator) -> list[Tensor]:
-        """Rows of the next minibatches, (B,) each; every pass shuffles the rollout anew, wherever blocks begin and end."""
-        while len(self._order) < updates:
-            order = torch.randperm(len(self.rows), generator=rng).to(self.device)
-            self._order += order.split(self.hparams.batch_size)
-        drawn, self._order = self._order[:updates], self._order[updates:]
-        return drawn
-
-    def gather(self, ids: Tensor) -> dict[str, Tensor]:
-        return {"rows": self.rows.index_select(0, ids), **self.about}
+    def gather(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"rows": self.rows.index_select(0, drawn["rows"]), **self.about}
 
     def view(self, gathered: dict[str, Tensor]) -> dict[str, Tensor]:
         obs, action, scalars = gathered["rows"].split([self.spec["obs_dim"], self.spec["action_dim"], 3], -1)

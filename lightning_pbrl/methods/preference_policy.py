@@ -11,20 +11,21 @@ are equally large.
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Labels, Query
-from lightning_pbrl.data.transitions import unpack
+from lightning_pbrl.data.transitions import fetch, unpack
+from lightning_pbrl.engine import Draw, Passes, Rows
+from lightning_pbrl.engine.draws import Place
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Phase, Spec
 from lightning_pbrl.methods.evaluation import PairMetrics
 from lightning_pbrl.methods.offline_policy import OfflinePolicy
 from lightning_pbrl.nn import DeterministicActor, GaussianActor
-from lightning_pbrl.rng import derive, stream
+from lightning_pbrl.rng import derive
 
 Batch = dict[str, Tensor]
 SCORE_TILE = 64
@@ -33,26 +34,31 @@ HELD_OUT_PAIRS = 1_000
 """Most held-out answers that a round is judged on, the first of them."""
 
 
-class Passes:
-    """Endless passes over some things, each pass in a new random order.
+class Windows(Draw):
+    """First rows of windows, (B, C), int64, and the labels of their pairs, (B,), float64; the pairs in endless passes.
 
     Args:
-        one_pass: generator -> the rows of one pass, in its order, (n, C).
-        rng: the stream of the orders, used for nothing else.
+        method: whose ``one_pass``, ``steps`` and settings say what a window is.
     """
 
-    def __init__(self, one_pass: Callable[[torch.Generator], Tensor], rng: torch.Generator) -> None:
-        self.one_pass, self.rng = one_pass, rng
-        self.rest = one_pass(rng)
+    def __init__(self, method: PreferencePolicy) -> None:
+        self.method, h = method, method.hparams
+        self.passes = Passes(lambda: len(method.pairs), h.batch_size, ends="full", order=method.one_pass)
 
-    def take(self, count: int) -> Tensor:
-        """The next ``count`` rows, (count, C)."""
-        parts, have = [self.rest], len(self.rest)
-        while have < count:
-            parts.append(self.one_pass(self.rng))
-            have += len(parts[-1])
-        taken, self.rest = torch.cat(parts).tensor_split([count])
-        return taken
+    @property
+    def width(self) -> int:  # type: ignore[override]
+        """One uniform number per window, or a single one."""
+        h = self.method.hparams
+        return 1 if h.window_starts == "shared" else h.batch_size * self.method.clips
+
+    def __call__(self, u: Tensor, place: Place) -> dict[str, Tensor]:
+        *first, label = self.passes(u, place).unbind(1)
+        start, slack = torch.stack(first, -1), self.method.pairs.length - self.method.steps
+        if self.method.hparams.window_starts == "shared":
+            start += (u[..., None] * max(slack, 1)).floor()
+        else:
+            start += (u.view_as(start) * (slack + 1)).floor()
+        return {"start": start.long(), "label": label}
 
 
 class PreferencePolicy(OfflinePolicy, ABC):
@@ -70,14 +76,12 @@ class PreferencePolicy(OfflinePolicy, ABC):
 
     Attributes:
         labels: all answers, given with the data or by a teacher; they may grow from round to round.
-        opening: whether updates are of the first kind (:attr:`opening_updates`).
     """
 
     needs = frozenset({"labels"})
     fewest_steps: ClassVar[int] = 1
     """Shortest window that can be learned from."""
     actor: GaussianActor | DeterministicActor
-    _passes: dict[torch.Generator, Passes]
 
     def __init__(
         self,
@@ -97,19 +101,17 @@ class PreferencePolicy(OfflinePolicy, ABC):
                 f"The replicas of {type(self).__name__} would share one stream of dropout masks: set dropout to 0, or run its "
                 "seeds as processes with `lightning-pbrl run EXPERIMENT --seeds 0-4`."
             )
-        self.opening = False
         self.pairs = Labels.empty()
-        self.__dict__["_passes"] = {}
 
     # Rounds --------------------------------------------------------------------------------------------------------------
 
     @property
-    def opening_updates(self) -> int:
-        """Updates of a first kind (cloning, or with a reward beside) that come before all others."""
+    def first_updates(self) -> int:
+        """Updates of the program "first" (cloning, or with a reward beside) that come before all of "policy"."""
         return 0
 
-    def end_opening(self) -> None:
-        """Called once, before the first update of the second kind."""
+    def begin_policy(self) -> None:
+        """Called once, between the last update of "first" and the first of "policy"."""
 
     def plan(self, round_number: int) -> list[Phase]:
         if self.replicas > 1 and self.asked.this_round + self.asked.remaining > 0:
@@ -117,20 +119,22 @@ class PreferencePolicy(OfflinePolicy, ABC):
                 f"{self.replicas} replicas cannot ask one teacher: set ask.budget to 0 and let them learn from given labels, or "
                 "run their seeds as processes with `lightning-pbrl run EXPERIMENT --seeds 0-4`."
             )
-        self.use_labels(self.labels)
-        if self.hparams.get("dropout"):  # a resumed round drops what it would have dropped
-            torch.manual_seed(derive(self.seed, "dropout", round_number, self.trainer.global_rank))
-        done = self.engines["policy"].updates
+        done = self.updates_done
         updates = min(self.eval_interval, self.updates - done)
-        first = min(max(self.opening_updates - done, 0), updates)
-        self.opening = first > 0
-        opens = Phase("opening", "policy", first)
-        rest = Phase("policy", "policy", updates - first, start=self._close if done + first == self.opening_updates else None)
-        return [phase for phase in (opens, rest) if phase.updates]
+        first = min(max(self.first_updates - done, 0), updates)
+        begins = first < updates and done + first == self.first_updates
+        return [
+            Phase("labels", start=self.read_labels),
+            Phase("first", "first", first),
+            *([Phase("begin policy", start=self.begin_policy)] if begins else []),
+            Phase("policy", "policy", updates - first),
+        ]
 
-    def _close(self) -> None:
-        self.opening = False
-        self.end_opening()
+    def read_labels(self) -> None:
+        """Learn from all answers there are; a resumed round drops the units that it would have dropped."""
+        self.use_labels(self.labels)
+        if self.hparams.get("dropout"):
+            torch.manual_seed(derive(self.seed, "dropout", self.trainer.current_epoch, self.trainer.global_rank))
 
     def use_labels(self, labels: Labels) -> None:
         """Learn from these from now on.
@@ -139,7 +143,6 @@ class PreferencePolicy(OfflinePolicy, ABC):
             UserError: when they say nothing about order, or their segments are shorter than the window.
         """
         self.pairs = labels.preferences().to("cpu")
-        self.__dict__["_passes"] = {}
         if not len(self.pairs):
             raise self.nothing_learned(labels)
         if not self.fewest_steps <= self.steps <= self.pairs.length:
@@ -156,55 +159,31 @@ class PreferencePolicy(OfflinePolicy, ABC):
     # Minibatches: index arithmetic on whole blocks -----------------------------------------------------------------------
 
     @property
-    def noise(self) -> int:
-        """Standard normal numbers per update that the losses want, found in ``batch["noise"]``."""
-        return 0
+    def clips(self) -> int:
+        """Segments C that are compared with each other."""
+        return 2
 
     def minibatches(self) -> dict[str, Any]:
-        """``sample``, ``gather`` and ``view`` of a program."""
-        return {"sample": self.sample, "gather": self.gather, "view": self.view}
+        """``draws``, ``gather`` and ``view`` of a program."""
+        h = self.hparams
+        draws: dict[str, Draw] = {"windows": Windows(self)}
+        if h.replay_batch_size:
+            draws["replay"] = Rows(self.source, h.replay_batch_size)
+        return {"draws": draws, "gather": self.gather, "view": self.view}
 
     def one_pass(self, rng: torch.Generator) -> Tensor:
-        """First rows of both segments and the label, of every pair in a random order, (n, 3), float64."""
+        """First rows of both segments and the label, of every pair in a random order, (3, n), float64."""
         rows = torch.cat([self.pairs.start.double(), self.pairs.value.double().unsqueeze(-1)], dim=1)
-        return rows[torch.randperm(len(rows), generator=rng)]
+        return rows[torch.randperm(len(rows), generator=rng)].mT
 
-    def sample(self, updates: int, rng: torch.Generator) -> Sequence[Tensor]:
-        """First rows of windows with their labels, replay rows and noise side by side, one vector per update; float64 holds all.
-
-        One call draws all of it, and the passes have a stream of their own, so that an update does not depend on its block.
-        """
-        h, device = self.hparams, self.source.device
-        if rng not in self._passes:
-            self._passes[rng] = Passes(self.one_pass, stream(rng.initial_seed(), "passes"))
-        rows = self._passes[rng].take(updates * h.batch_size).view(updates, h.batch_size, -1)
-        first = rows[..., :-1]  # (updates, B, C), views: the label stays where it is
-        sizes = [first[0].numel(), h.replay_batch_size, self.noise]
-        drawn = torch.rand(updates, sum(sizes), generator=rng, dtype=torch.float64)
-        place, replay, noise = drawn.split(sizes, dim=1)
-        slack = self.pairs.length - self.steps
-        if h.window_starts == "shared":
-            first += (place[:, :1, None] * max(slack, 1)).floor()
-        else:
-            first += (place.view_as(first) * (slack + 1)).floor()
-        number = (replay * self.source.drawable_count).long()
-        normal = torch.special.ndtri(noise)  # by the inverse distribution function
-        parts = rows.flatten(1).to(device), self.source.drawable_rows(number).double(), normal.to(device)
-        return torch.cat(parts, dim=1).unbind(0)
-
-    def gather(self, ids: Tensor) -> Batch:
-        """Windows (B, C, m, O + A), labels (B,), replay rows (b, W) and noise of one update; replicas on a leading axis."""
-        h = self.hparams
-        rest = h.replay_batch_size + self.noise
-        pairs, replay, noise = ids.split([ids.shape[-1] - rest, h.replay_batch_size, self.noise], dim=-1)
-        pairs = pairs.unflatten(-1, (h.batch_size, -1))
-        segments = self.source.segments(pairs[..., :-1].long(), self.steps)
-        batch = {"segments": segments, "label": pairs[..., -1].to(segments)}
-        if h.replay_batch_size:
-            rows = self.source.packed.index_select(0, replay.reshape(-1).long())
-            batch["replay"] = rows.view(*replay.shape, -1)
-        if self.noise:
-            batch["noise"] = noise.to(segments)
+    def gather(self, drawn: dict[str, Any]) -> Batch:
+        """Windows (B, C, m, O + A), labels (B,), replay rows (b, W) and noise of one update."""
+        segments = self.source.segments(drawn["windows"]["start"], self.steps)
+        batch = {"segments": segments, "label": drawn["windows"]["label"].to(segments)}
+        if "replay" in drawn:
+            batch["replay"] = fetch(self.source.packed, drawn["replay"])
+        if "noise" in drawn:
+            batch["noise"] = drawn["noise"]
         return batch
 
     def view(self, batch: Batch) -> Batch:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Query
-from lightning_pbrl.engine import Program
+from lightning_pbrl.engine import Part, Program
 from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.methods.base import Method, Phase, Spec
 from lightning_pbrl.methods.online_diagnostics import diagnose, log_prob_of_questions
@@ -65,15 +65,21 @@ class PreferenceReward(OnlinePolicy, ABC):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        self.reward_model.source, self.reward_model.engines = self.source, self.engines
+        self.reward_model.source = self.source
+
+    def _start_engine(self) -> None:
+        super()._start_engine()
+        self.reward_model.__dict__["engine"] = self.engine
+
+    def groups(self) -> dict[str, Part]:
+        reward = {
+            name: replace(part, modules=tuple(f"reward_model.{module}" for module in part.modules or (name,)))
+            for name, part in self.reward_model.groups().items()
+        }
+        return {**reward, **super().groups()}
 
     def programs(self) -> dict[str, Program]:
-        reward = self.reward_model.programs()["reward"]
-        groups = {
-            name: replace(group, modules=tuple(f"reward_model.{module}" for module in group.modules or (name,)))
-            for name, group in reward.groups.items()
-        }
-        return {"reward": replace(reward, groups=groups), **super().programs()}
+        return {"reward": self.reward_model.programs()["reward"], **super().programs()}
 
     def plan(self, round_number: int) -> list[Phase]:
         plan = super().plan(round_number)

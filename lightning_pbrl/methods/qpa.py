@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lightning_pbrl.data.hybrid import hybrid_rows
-from lightning_pbrl.methods.base import Spec
+from lightning_pbrl.engine import Program
+from lightning_pbrl.methods.base import Phase, Spec
 from lightning_pbrl.methods.pebble import PEBBLE
 
 
@@ -54,8 +55,15 @@ class QPA(PEBBLE):
     ) -> None:
         super().__init__(spec, **pebble)
 
-    def replay_ids(self, u: Tensor) -> Tensor:
-        h = self.hparams
-        if self.phase != "policy" or not (self.asked.remaining or h.hybrid_after_budget):
-            return super().replay_ids(u)
-        return hybrid_rows(self.source, u, h.omega, min(h.recent, self.source.finished) * self.source.horizon)
+    def programs(self) -> dict[str, Program]:
+        return {**super().programs(), "hybrid": self.program(self.hybrid)}
+
+    def learn(self) -> Phase:
+        """Act and update until the round or the run ends; with hybrid replay as long as questions are left."""
+        hybrid = self.asked.remaining or self.hparams.hybrid_after_budget
+        return super().learn()._replace(program="hybrid" if hybrid else "policy")
+
+    def hybrid(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rows of the replay, (B, W), a share ``omega`` of them from the newest trajectories."""
+        newest = min(self.hparams.recent, self.source.finished) * self.source.horizon
+        return self.fetched({**drawn, "rows": hybrid_rows(self.source, drawn["place"], self.hparams.omega, newest)})

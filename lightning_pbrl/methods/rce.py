@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_pbrl.engine import Program
+from lightning_pbrl.engine import Follows, Part, Program
 from lightning_pbrl.losses.example_value import rce_loss, rce_ratio
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.example_policy import Batch, ExamplePolicy
@@ -48,9 +48,11 @@ class RCE(ExamplePolicy):
         self.critic = TwinValue(self.spec["obs_dim"], self.spec["action_dim"], self.hparams.hidden, self.torso())
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
 
+    def groups(self) -> dict[str, Part]:
+        return {"critic": self.group(), "actor": self.group(), "critic_target": Follows("critic", self.hparams.polyak)}
+
     def programs(self) -> dict[str, Program]:
-        groups, targets = {"critic": self.group(), "actor": self.group()}, {"critic_target": ("critic", self.hparams.polyak)}
-        return {"policy": Program(groups, [self.losses], targets=targets, **self.minibatches(self.source))}
+        return {"policy": Program([self.losses], **self.minibatches(self.source))}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         h = self.hparams

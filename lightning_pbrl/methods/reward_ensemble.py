@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lightning_pbrl.data.feedback import Labels, Query
 from lightning_pbrl.data.ranking import derived_pairs
-from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.engine import Draw, Group, Part, Program, Uniform
 from lightning_pbrl.engine.summing_adam import SummingAdam
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.preference import linear_cross_entropy, preference_accuracy, preference_cross_entropy
@@ -109,20 +110,26 @@ class RewardEnsemble(RewardModel):
         self.members = MLP(obs_dim + action_dim, 1, h.hidden, h.ensemble_size, nn.LeakyReLU, output)
         self.normalizer = Normalizer(obs_dim)
         self.__dict__["scorer"] = None
-        self.passes, self.correct = 0, 0.0  # of this round's fit: passes done, sum of their accuracies
+        self.passes_done, self.correct = 0, 0.0  # of this round's fit: passes done, sum of their accuracies
 
     def on_data(self) -> None:
         if self.hparams.normalize_obs:
             self.normalizer.fit(self.source.column("obs"))
 
-    def programs(self) -> dict[str, Program]:
+    def groups(self) -> dict[str, Part]:
         h = self.hparams
-        tile = h.tile if self.device.type == "cpu" and h.pairs == "answers" else None  # a tile would share no segment
         members = Group(h.lr, schedule=self.decay if h.lr_decay != 1 else None)
         if h.sum_gradients:
             members = replace(members, optimizer=SummingAdam, options={"begins": self.pass_begins})
-        groups = {"members": members}
-        return {"reward": Program(groups, [self.losses], self.sample_passes, self.gather_pairs, tile=tile, ragged=True)}
+        return {"members": members}
+
+    def programs(self) -> dict[str, Program]:
+        h = self.hparams
+        tile = h.tile if self.device.type == "cpu" and h.pairs == "answers" else None  # a tile would share no segment
+        draws: dict[str, Draw] = {"pair": self.passes()}
+        if self.crop is not None:
+            draws["crop"] = self.crops(h.batch_size)
+        return {"reward": Program([self.losses], draws, self.gather_pairs, moves=("members",), ragged=True, tile=tile)}
 
     def plan(self, round_number: int) -> list[Phase]:
         h, pairs = self.hparams, self.training_pairs()
@@ -131,10 +138,14 @@ class RewardEnsemble(RewardModel):
             raise UserError(
                 f"crop is {list(self.crop)} and segments have {steps} steps: crop to at most that, or raise data.segment_length."
             )
-        one_pass = self.begin_fit(pairs)
+        one_pass = self.minibatches(pairs)
         updates = h.epochs * one_pass if h.fit_rule == "passes" else math.ceil(h.epochs * len(pairs) / h.batch_size)
-        self.passes, self.correct = 0, 0.0
-        return [Phase("reward", "reward", updates, block=one_pass, done=self.fits_well)]
+        begin = partial(self.begin_fit, pairs)
+        return [Phase("reward", "reward", updates, block=one_pass, start=begin, done=self.fits_well)]
+
+    def begin_fit(self, pairs: Labels) -> None:
+        super().begin_fit(pairs)
+        self.passes_done, self.correct = 0, 0.0
 
     @property
     def crop(self) -> Sequence[int] | None:
@@ -159,44 +170,43 @@ class RewardEnsemble(RewardModel):
         stop, now = self.hparams.stop_accuracy, metrics["accuracy"]
         if self.hparams.fit_rule == "passes":
             return now > stop
-        self.passes, self.correct = self.passes + 1, self.correct + now
-        return self.correct / self.passes >= stop < 1.0
+        self.passes_done, self.correct = self.passes_done + 1, self.correct + now
+        return self.correct / self.passes_done >= stop < 1.0
 
-    def sample_passes(self, updates: int, rng: torch.Generator) -> list[Tensor]:
-        """Indices of minibatches, one (E, b) per update; with a temporal crop also its :meth:`crops`, (1 + 3 tau, E, b)."""
-        batches = super().sample_passes(updates, rng)
-        return batches if self.crop is None else [self.crops(ids, rng) for ids in batches]
+    def crops(self, pairs: int) -> Uniform:
+        """Where tau random crops of each pair lie: length and beginnings in both segments, (3, tau, E, ``pairs``) per update."""
+        return Uniform(3, self.hparams.crop_copies, self.hparams.ensemble_size, pairs)
 
-    def crops(self, ids: Tensor, rng: torch.Generator) -> Tensor:
-        """Indices (E, b) with tau random crops per pair, (1 + 3 tau, E, b).
+    def kept(self, u: Tensor, pairs: int, steps: int) -> Tensor:
+        """Which steps the crops of a minibatch keep.
 
-        After the indices come tau lengths, tau beginnings in the first segment and tau in the second: both segments of a
-        copy share its length, each begins where it likes.
+        Both segments of a copy share its length; each begins where it likes.
+
+        Args:
+            u: :meth:`crops` of at least as many pairs, (3, tau, E, B).
+            pairs: b, of the minibatch.
+            steps: T of an uncut segment.
+
+        Returns:
+            (tau, E, b, 2, T), bool.
         """
         assert self.crop is not None  # noqa: S101
-        (shortest, longest), steps = self.crop, self.pairs.length + 2 * self.context
-        shape = (self.hparams.crop_copies, *ids.shape)
-        length = torch.randint(shortest, longest + 1, shape, generator=rng)
-        first = (torch.rand(2, *shape, generator=rng) * (steps - length + 1)).long()
-        return torch.cat([ids.unsqueeze(0), length.to(ids), first.flatten(0, 1).to(ids)])
-
-    def kept(self, crops: Tensor, steps: int) -> Tensor:
-        """Which steps the crops keep: (3 tau, E, b) as :meth:`crops` gives them -> (tau, E, b, 2, ``steps``), bool."""
-        length, *first = crops.chunk(3)
-        since = torch.arange(steps, device=crops.device) - torch.stack(first, -1).unsqueeze(-1)
+        (shortest, longest), (size, *first) = self.crop, u[..., :pairs]
+        length = shortest + (size * (longest + 1 - shortest)).long()
+        begin = (torch.stack(first, -1) * (steps - length + 1).unsqueeze(-1)).long()
+        since = torch.arange(steps, device=u.device) - begin.unsqueeze(-1)
         return (since >= 0) & (since < length[..., None, None])
 
-    def gather_pairs(self, ids: Tensor) -> dict[str, Tensor]:
-        """Indices (E, b) -> segments (E, b, 2, T, O + A) and labels (E, b).
+    def gather_pairs(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Numbers of pairs (E, b) -> segments (E, b, 2, T, O + A) and labels (E, b).
 
         Derived pairs share their segments: then segments are the distinct ones, (E, U, T, O + A), and ``which`` says
         which two of them make a pair, (E, b, 2). With a crop, ``kept`` marks the steps that count, (tau, E, b, 2, T). Where
         there is ``context``, T counts it on both sides.
         """
-        batch, steps = {}, self.pairs.length + 2 * self.context
-        if self.crop is not None:
-            batch["kept"] = self.kept(ids[1:], steps)
-            ids = ids[0]
+        ids, batch, steps = drawn["pair"], {}, self.pairs.length + 2 * self.context
+        if "crop" in drawn:
+            batch["kept"] = self.kept(drawn["crop"], ids.shape[-1], steps)
         start = self.pairs.start[ids] - self.context
         if self.hparams.pairs != "answers":
             start, batch["which"] = distinct(start)
@@ -243,10 +253,6 @@ class RewardEnsemble(RewardModel):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.__dict__["scorer"] = None  # its sums are those of other weights
-
-    def model_version(self) -> int:
-        """A number that changes whenever the members have moved."""
-        return self.engines["reward"].updates if self.engines else 0
 
 
 def distinct(start: Tensor) -> tuple[Tensor, Tensor]:

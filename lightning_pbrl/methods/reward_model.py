@@ -7,10 +7,8 @@ from abc import ABC
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from lightning_pbrl.data.feedback import Labels
+from lightning_pbrl.engine import Passes
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.evaluation import PairEvaluation
 
@@ -38,20 +36,22 @@ class RewardModel(PairEvaluation, Method, ABC):
     def usable(self) -> int:
         return len(self.training_pairs())
 
-    def begin_fit(self, pairs: Labels) -> int:
-        """Train on ``pairs`` from the next update on; returns the updates of one pass over them."""
+    def begin_fit(self, pairs: Labels) -> None:
+        """Train on ``pairs`` from the next update on."""
         self.pairs = pairs.to(self.device)
-        one_pass = math.ceil(len(pairs) / self.hparams.batch_size)
-        self.fit_began, self.one_pass = self.engines["reward"].updates, max(one_pass, 1)
-        return one_pass
+        self.fit_began, self.one_pass = self.running.updates["reward"], max(self.minibatches(pairs), 1)
+
+    def minibatches(self, pairs: Labels) -> int:
+        """Updates of one pass over ``pairs``."""
+        return math.ceil(len(pairs) / self.hparams.batch_size)
+
+    def passes(self) -> Passes:
+        """Numbers of pairs, (E, b) per update; every pass shuffles them anew for each member."""
+        return Passes(lambda: len(self.pairs), self.hparams.batch_size, members=self.hparams.ensemble_size)
+
+    def model_version(self) -> int:
+        """A number that changes whenever the members have moved."""
+        return 0 if self.engine is None else self.engine.updates["reward"]
 
     def is_finished(self) -> bool:
         return self.asked.remaining == 0 or self.asked.over
-
-    def sample_passes(self, updates: int, rng: torch.Generator) -> list[Tensor]:
-        """Indices of minibatches, one (E, b) per update; every pass shuffles the labels anew for each member."""
-        batches: list[Tensor] = []
-        while len(batches) < updates:
-            order = [torch.randperm(len(self.pairs), generator=rng) for _ in range(self.hparams.ensemble_size)]
-            batches += torch.stack(order).to(self.device).split(self.hparams.batch_size, dim=1)
-        return batches[:updates]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ class RewardPosterior(ABC):
     boundaries: Tensor
     source: Transitions
     sampler: tuple[Any, ReturnScorer] | None
+    model_version: Callable[[], int]
     hparams: Any
     device: Any
     seed: int
@@ -43,10 +45,6 @@ class RewardPosterior(ABC):
     @abstractmethod
     def sums(self, out: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs per step, (..., T, 1 or 2) -> sums of means and of variances, (...,)."""
-
-    @abstractmethod
-    def model_version(self) -> int:
-        """A number that changes whenever the network has moved."""
 
     @property
     def bins(self) -> int:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from lightning_pbrl.engine import Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.exploration import bonus_weight, uncertainty
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.pebble import PEBBLE
-from lightning_pbrl.methods.sac import Drawn
 from lightning_pbrl.ranges import WEIGHT
 
 
@@ -40,14 +41,17 @@ class RUNE(PEBBLE, ranges={"bonus": WEIGHT}):
         if bonus and self.reward_model.hparams.ensemble_size < 2:
             raise UserError("RUNE's bonus is what the members disagree on: set reward_model.ensemble_size to at least 2.")
 
-    def gather(self, drawn: Drawn) -> Drawn:
-        rows, noise = super().gather(drawn)
-        if self.phase != "explore":
-            rows[:, self.source.layout["learned_reward"][0]] += self.exploration_bonus(rows)
-        return rows, noise
+    def programs(self) -> dict[str, Program]:
+        return {**super().programs(), "policy": self.program(self.curious)}
+
+    def curious(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rows of the replay, (B, W), with the bonus added to their reward."""
+        batch = self.replayed(drawn)
+        batch["rows"][:, self.source.layout["learned_reward"][0]] += self.exploration_bonus(batch["rows"])
+        return batch
 
     @torch.no_grad()
-    def exploration_bonus(self, rows: torch.Tensor) -> torch.Tensor:
+    def exploration_bonus(self, rows: Tensor) -> Tensor:
         """beta_t times the members' standard deviation, of packed rows, (B, W) -> (B,)."""
         beta = bonus_weight(self.env_steps, self.hparams.bonus, self.hparams.bonus_decay)
         return beta * uncertainty(self.reward(rows[:, : self.source.obs_dim + self.source.action_dim]))

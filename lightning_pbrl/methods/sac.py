@@ -11,23 +11,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_pbrl.data.transitions import unpack
-from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.engine import Follows, Group, Normal, Part, Program, Uniform
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.sac import soft_actor_loss, soft_td_target, temperature_loss, twin_critic_loss
 from lightning_pbrl.methods.base import Phase, Spec
 from lightning_pbrl.methods.online_policy import OnlinePolicy
 from lightning_pbrl.nn import MLP, SquashedGaussianActor
 from lightning_pbrl.rng import derive
-
-Drawn = tuple[Tensor, Tensor]
-"""Of one update: where its rows are drawn from, in [0, 1), (B,); noise of next and present actions, (2, B, A)."""
 
 
 class SAC(OnlinePolicy):
@@ -109,19 +105,22 @@ class SAC(OnlinePolicy):
         """Two untrained critics."""
         return MLP(self.spec["obs_dim"] + self.spec["action_dim"], 1, self.hparams.hidden, members=2, ortho_init=True)
 
-    def programs(self) -> dict[str, Program]:
+    def groups(self) -> dict[str, Part]:
         h = self.hparams
-        groups = {"critic": Group(h.critic_lr or h.lr), "actor": Group(h.lr), "log_alpha": Group(h.alpha_lr)}
-        policy = Program(
-            groups,
-            [self.critic_losses, self.policy_losses],
-            self.sample,
-            self.gather,
-            self.view,
-            targets={"critic_target": ("critic", h.polyak)},
-            follow_every=h.target_every,
-        )
-        return {"policy": policy}
+        critics = {"critic": Group(h.critic_lr or h.lr), "critic_target": Follows("critic", h.polyak)}
+        return {**critics, "actor": Group(h.lr), "log_alpha": Group(h.alpha_lr)}
+
+    def programs(self) -> dict[str, Program]:
+        return {"policy": self.program(self.replayed), "explore": self.program(self.novel)}
+
+    def program(self, gather: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Program:
+        """An update of critics, actor and temperature on what ``gather`` makes of the replay."""
+        h = self.hparams
+        noise = Normal(h.batch_size, self.spec["action_dim"])
+        draws = {"place": Uniform(h.batch_size), "next_noise": noise, "noise": noise}
+        moves = "critic", "actor", "log_alpha"
+        steps = [self.critic_losses, self.policy_losses]
+        return Program(steps, draws, gather, self.columns, moves, follow_every=h.target_every)
 
     # The plan ----------------------------------------------------------------------------------------------------------
 
@@ -137,7 +136,7 @@ class SAC(OnlinePolicy):
         phases = [Phase("random", env_steps=h.seed_steps, random=True)]
         if h.explore_steps:
             updates = h.update_ratio * (h.explore_steps - together)
-            phases += [Phase("explore", "policy", updates, env_steps=1 / h.update_ratio), Phase("explore", env_steps=together)]
+            phases += [Phase("explore", "explore", updates, env_steps=1 / h.update_ratio), Phase("explore", env_steps=together)]
         return phases
 
     def restart(self) -> list[Phase]:
@@ -159,37 +158,20 @@ class SAC(OnlinePolicy):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.seed, "init", "critic reset"))
             fresh = self.new_critic()
-        self.engines["policy"].reset("critic", {f"critic.{name}": value for name, value in fresh.state_dict().items()})
+        self.running.state.reset("critic", {f"critic.{name}": value for name, value in fresh.state_dict().items()})
 
     # Minibatches ---------------------------------------------------------------------------------------------------------
 
-    def sample(self, updates: int, rng: torch.Generator) -> list[Drawn]:
-        """Positions and noise of a block; positions become rows only when the replay's size at that update is known.
+    def replayed(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rows of the replay, (B, W): all that is stored now is equally likely. Which, only shows when an update begins."""
+        return self.fetched({**drawn, "rows": self.source.uniform_rows(drawn["place"])})
 
-        Drawn update by update, so that the block's size changes nothing, and moved to the device at once.
-        """
-        size, shape = self.hparams.batch_size, (2, self.hparams.batch_size, self.spec["action_dim"])
-        drawn = [
-            (torch.rand(size, generator=rng, dtype=torch.float64), torch.randn(shape, generator=rng)) for _ in range(updates)
-        ]
-        u, noise = (torch.stack(part).to(self.device) for part in zip(*drawn, strict=True))
-        return list(zip(u, noise, strict=True))
-
-    def replay_ids(self, u: Tensor) -> Tensor:
-        """Row ids of a minibatch from uniform numbers, (B,): all that is stored is equally likely."""
-        return self.source.uniform_rows(u)
-
-    def gather(self, drawn: Drawn) -> Drawn:
-        u, noise = drawn
-        rows = self.source.packed.index_select(0, self.replay_ids(u))
-        if self.phase == "explore":
-            obs = rows[:, : self.source.obs_dim]
-            rows[:, self.source.layout["learned_reward"][0]] = self.entropy(obs, self.seen())
-        return rows, noise
-
-    def view(self, gathered: Drawn) -> dict[str, Tensor]:
-        rows, (next_noise, noise) = gathered
-        return {**unpack(rows, self.source.layout), "next_noise": next_noise, "noise": noise}
+    def novel(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same, rewarded for states that are rare."""
+        batch = self.replayed(drawn)
+        obs = batch["rows"][:, : self.source.obs_dim]
+        batch["rows"][:, self.source.layout["learned_reward"][0]] = self.entropy(obs, self.seen())
+        return batch
 
     # Losses --------------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.engine import Group, Part, Program
 from lightning_pbrl.losses.cpl import cloning_loss
 from lightning_pbrl.losses.preference import preference_accuracy
 from lightning_pbrl.methods.base import Spec
@@ -63,24 +63,27 @@ class SFT(PreferencePolicy):
         return DeterministicActor(obs_dim, action_dim, h.hidden, dropout, h.ortho_init)
 
     @property
-    def opening_updates(self) -> int:
+    def first_updates(self) -> int:
         """Updates that clone all segments."""
-        return self.hparams.bc_updates
+        return int(self.hparams.bc_updates)
 
-    def end_opening(self) -> None:
-        """Begin the second part with a new optimiser."""
-        for optimizers in self.engines["policy"].flat.optimizers:
-            for optimizer in optimizers.values():
-                optimizer.state.clear()
+    def begin_policy(self) -> None:
+        """Go on with a new optimiser."""
+        self.running.state.restart("actor")
+
+    def groups(self) -> dict[str, Part]:
+        return {"actor": Group(self.hparams.lr)}
 
     def programs(self) -> dict[str, Program]:
-        return {"policy": Program({"actor": Group(self.hparams.lr)}, [self.losses], **self.minibatches())}
+        minibatches = self.minibatches()
+        return {"first": Program([self.cloning], **minibatches), "policy": Program([self.losses], **minibatches)}
+
+    def cloning(self, batch: Batch) -> dict[str, Tensor]:
+        """The loss of the first part, of all segments."""
+        return {"actor": cloning_loss(self.log_prob(batch))}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        log_prob = self.log_prob(batch)
-        if self.opening:
-            return {"actor": cloning_loss(log_prob)}
-        return self.preference_losses(batch, log_prob)
+        return self.preference_losses(batch, self.log_prob(batch))
 
     def preference_losses(self, batch: Batch, log_prob: Tensor) -> dict[str, Tensor]:
         """The losses of the second part, given log π of all steps, (B, C, m)."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Labels
-from lightning_pbrl.engine import Program
+from lightning_pbrl.engine import Below, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.semi_supervised import masked_preference_cross_entropy, pseudo_labels
 from lightning_pbrl.methods.base import Spec
@@ -76,30 +76,25 @@ class SemiSupervisedEnsemble(RewardEnsemble, ranges={"threshold": Range(0.5, 1)}
         return self.hparams.crop or (max(1, length - self.context), length + self.context)
 
     def programs(self) -> dict[str, Program]:
-        return {"reward": replace(super().programs()["reward"], tile=None)}  # a tile would hold labelled pairs alone
+        h, fit = self.hparams, super().programs()["reward"]
+        many = h.unlabelled_batches * h.batch_size
+        draws = {"unlabelled": Below(lambda: len(self.unlabelled), h.ensemble_size, many), "unlabelled_crop": self.crops(many)}
+        return {"reward": replace(fit, draws={**fit.draws, **draws}, tile=None)}  # a tile would hold labelled pairs alone
 
-    def begin_fit(self, pairs: Labels) -> int:
+    def begin_fit(self, pairs: Labels) -> None:
         self.unlabelled = torch.empty(0, 2, dtype=torch.int64)
         if len(pairs):
             pool = self.source.pool(pairs.length, self.hparams.unlabelled_recent, self.context)
             rng = stream(self.seed, "unlabelled", self.model_version())
             self.unlabelled = pool.pairs(self.hparams.unlabelled_ratio * len(pairs), rng).start.to(self.device)
-        return super().begin_fit(pairs)
+        super().begin_fit(pairs)
 
-    def sample_passes(self, updates: int, rng: torch.Generator) -> list[Any]:
-        """Per update: labelled pairs and unlabelled ones, each with a crop, (4, E, b) and (4, E, mu x batch_size)."""
-        h, batches = self.hparams, []
-        for labelled in super().sample_passes(updates, rng):
-            number = torch.randint(len(self.unlabelled), (h.ensemble_size, h.unlabelled_batches * h.batch_size), generator=rng)
-            batches.append((labelled, self.crops(number, rng).to(self.device)))
-        return batches
-
-    def gather_pairs(self, ids: Any) -> dict[str, Tensor]:
-        labelled, (number, *crops) = ids
+    def gather_pairs(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         steps = self.pairs.length + 2 * self.context
+        number, crop = drawn["unlabelled"], drawn["unlabelled_crop"]
         segments = self.source.segments(self.unlabelled[number] - self.context, steps)
-        unlabelled = {"unlabelled": segments, "unlabelled_kept": self.kept(torch.stack(crops), steps)}
-        return {**super().gather_pairs(labelled), **unlabelled}
+        unlabelled = {"unlabelled": segments, "unlabelled_kept": self.kept(crop, number.shape[-1], steps)}
+        return {**super().gather_pairs(drawn), **unlabelled}
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         losses, segments = super().losses(batch), batch["unlabelled"]

@@ -9,14 +9,13 @@ Differences: policy and targets move in the updates 0, 2, 4 ... where the author
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_pbrl.data.transitions import unpack
-from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.engine import Follows, Group, Normal, Part, Program
 from lightning_pbrl.losses.offline import td_target
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.offline_policy import OfflinePolicy
@@ -70,40 +69,25 @@ class TD3BC(OfflinePolicy):
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
 
+    def groups(self) -> dict[str, Part]:
+        h = self.hparams
+        targets = {"q_target": Follows("q", h.polyak), "actor_target": Follows("actor", h.polyak)}
+        return {"q": Group(h.lr), "actor": Group(h.lr), **targets}
+
     def programs(self) -> dict[str, Program]:
         h = self.hparams
-        groups = {"q": Group(h.lr), "actor": Group(h.lr)}
-        targets = {"q_target": ("q", h.polyak), "actor_target": ("actor", h.polyak)}
-        steps, every = [self.critic_loss, self.actor_loss], (1, h.policy_freq)
-        return {"policy": Program(groups, steps, self.sample, self.gather, self.view, targets, every=every)}
+        draws = self.minibatch(h.batch_size, noise=Normal(h.batch_size, self.spec["action_dim"]))
+        return {"policy": Program([self.critic_loss, self.actor_loss], every=(1, h.policy_freq), **draws)}
 
-    def sample(self, updates: int, rng: torch.Generator) -> Sequence[Tensor]:
-        """Row ids and target noise side by side, (b, 1 + A) per update; float64 holds both.
-
-        One call draws both, so that the numbers of an update do not depend on the block it is in.
-        """
-        size = (updates, self.hparams.batch_size, 1 + self.spec["action_dim"])
-        u = torch.rand(size, generator=rng, dtype=torch.float64)
-        index = self.source.drawable_rows((u[..., :1] * self.source.drawable_count).long()).double()
-        noise = torch.special.ndtri(u[..., 1:]) * self.hparams.policy_noise  # normal by the inverse distribution function
-        return torch.cat([index, noise.to(index.device)], dim=-1).unbind(0)
-
-    def gather(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows (b, W) and noise (b, A)."""
-        index = ids[..., 0].long()
-        rows = self.source.packed.index_select(0, index.reshape(-1)).view(*index.shape, -1)
-        return rows, ids[..., 1:].float()
-
-    def view(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    def columns(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Columns by name, observations standardised, and the noise."""
-        rows = unpack(batch[0], self.source.layout)
-        obs, next_obs = self.normalizer(rows["obs"]), self.normalizer(rows["next_obs"])
-        return {**rows, "obs": obs, "next_obs": next_obs, "noise": batch[1]}
+        columns = super().columns(batch)
+        return {**columns, "obs": self.normalizer(columns["obs"]), "next_obs": self.normalizer(columns["next_obs"])}
 
     def critic_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         h = self.hparams
         with torch.no_grad():
-            noise = batch["noise"].clamp(-h.noise_clip, h.noise_clip)
+            noise = (h.policy_noise * batch["noise"]).clamp(-h.noise_clip, h.noise_clip)
             next_action = (self.actor_target(batch["next_obs"]) + noise).clamp(-1.0, 1.0)
             next_q = self.q_target(torch.cat([batch["next_obs"], next_action], dim=-1)).amin(0).squeeze(-1)
             target = td_target(batch["learned_reward"], h.discount, batch["terminated"], next_q)

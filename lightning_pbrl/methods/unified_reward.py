@@ -7,7 +7,8 @@ a rating; here both likelihoods are one objective. Rating classes: RbRL (White e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Kind, Labels, Query, Status
-from lightning_pbrl.engine import Group, Program
+from lightning_pbrl.engine import Frozen, Group, Part, Passes, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.preference import preference_accuracy, preference_cross_entropy
 from lightning_pbrl.losses.rating import class_boundaries, gaussian_nll, rbrl_cross_entropy, squared_error
@@ -26,6 +27,9 @@ from lightning_pbrl.nn.dropout_mlp import DropoutMLP
 from lightning_pbrl.nn.rating_decoder import RatingDecoder
 from lightning_pbrl.queries.scoring import ReturnScorer
 from lightning_pbrl.rng import derive, uniform
+
+Split = tuple[tuple[Labels, Labels], tuple[Labels, Labels]]
+"""Pairs and ratings to train on, and those held out."""
 
 
 class UnifiedReward(RewardPosterior, RewardModel):
@@ -129,34 +133,43 @@ class UnifiedReward(RewardPosterior, RewardModel):
         self.best: tuple[float, dict[str, Tensor]] | None = None
         self.bad_passes, self.allowed, self.held_out_loss = 0, 0, math.nan
 
+    def groups(self) -> dict[str, Part]:
+        h = self.hparams
+        decoder = Group(h.lr) if self.decodes else Frozen()
+        return {"network": Group(h.lr, options={"weight_decay": h.weight_decay}), "decoder": decoder}
+
     def programs(self) -> dict[str, Program]:
         h = self.hparams
-        groups = {"network": Group(h.lr, options={"weight_decay": h.weight_decay})}
-        if self.decodes:
-            groups["decoder"] = Group(h.lr)
         steps = [self.losses] if h.step_mode == "joint" else [self.preference_step, self.rating_step]
-        return {"reward": Program(groups, steps, self.sample_both, self.gather_both, ragged=True)}
+
+        def passes(count: Callable[[], int]) -> Passes:
+            return Passes(count, h.batch_size, ends=lambda: self.one_pass, members=h.ensemble_size)
+
+        draws = {"pair": passes(lambda: len(self.pairs)), "rating": passes(lambda: len(self.rated))}
+        moves = ("network", "decoder") if self.decodes else ("network",)
+        return {"reward": Program(steps, draws, self.gather_both, moves=moves, ragged=True)}
 
     def plan(self, round_number: int) -> list[Phase]:
-        h, first = self.hparams, self.engines["reward"].updates == 0
-        train, self.held_out = self.split()
-        self.begin_fit(train[0])
-        self.rated = train[1].to(self.device)
-        one_pass = self.one_pass = math.ceil((len(self.pairs) + len(self.rated)) / h.batch_size)
-        self.best, self.bad_passes, self.held_out_loss = None, 0, math.nan
-        self.allowed = h.first_patience if first else h.patience
+        h, first = self.hparams, self.running.updates["reward"] == 0
+        answers = self.split()
+        one_pass = math.ceil(sum(map(len, answers[0])) / h.batch_size)
         epochs = h.first_epochs if first else h.epochs
-
-        def seed_dropout() -> None:  # a resumed round drops what it would have dropped
-            rank = 0 if self._trainer is None else self._trainer.global_rank  # none inside an acting method
-            torch.manual_seed(derive(self.seed, "dropout", round_number, rank))
-
-        fit = Phase("reward", "reward", epochs * one_pass, block=max(one_pass, 1), start=seed_dropout, done=self.stops)
+        begin = partial(self.begin, answers, one_pass, h.first_patience if first else h.patience, round_number)
+        fit = Phase("reward", "reward", epochs * one_pass, block=max(one_pass, 1), start=begin, done=self.stops)
         return [fit, Phase("best weights", start=self.end_fit)]
+
+    def begin(self, answers: Split, one_pass: int, patience: int, round_number: int) -> None:
+        """Train on the first two of ``answers`` from the next update on; a resumed round drops what it would have dropped."""
+        train, self.held_out = answers
+        self.begin_fit(train[0])
+        self.rated, self.one_pass = train[1].to(self.device), one_pass
+        self.best, self.bad_passes, self.held_out_loss, self.allowed = None, 0, math.nan, patience
+        rank = 0 if self._trainer is None else self._trainer.global_rank
+        torch.manual_seed(derive(self.seed, "dropout", round_number, rank))
 
     # Which answers ---------------------------------------------------------------------------------------------------------
 
-    def split(self) -> tuple[tuple[Labels, Labels], tuple[Labels, Labels]]:
+    def split(self) -> Split:
         """Pairs and ratings to train on, and those held out; skipped and pending ones in neither."""
         train, held = [], []
         for kind, labels in (("pair", self.labels), ("rating", self.ratings)):
@@ -185,23 +198,12 @@ class UnifiedReward(RewardPosterior, RewardModel):
         keys = torch.arange(count) + derive(self.seed, "validation", kind) % 2**62
         return uniform(keys, 0) < self.hparams.validation
 
-    def sample_both(self, updates: int, rng: torch.Generator) -> list[tuple[Tensor, Tensor]]:
-        """Indices of pairs (E, b) and of ratings (E, m) per update; each member sees every answer once a pass, in its order."""
-        members, batches = self.hparams.ensemble_size, list[tuple[Tensor, Tensor]]()
-        while len(batches) < updates:
-            parts = []
-            for count in (len(self.pairs), len(self.rated)):
-                order = torch.stack([torch.randperm(count, generator=rng) for _ in range(members)]).to(self.device)
-                parts.append(order.tensor_split(self.one_pass, dim=1))
-            batches += list(zip(*parts, strict=True))
-        return batches[:updates]
-
-    def gather_both(self, ids: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    def gather_both(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         """Clips and answers: pairs (E, b, 2, T, O + A) with labels (E, b), rated clips (E, m, T, O + A) with ratings (E, m).
 
         A kind of which the minibatch has none is left out.
         """
-        pair, rating = ids
+        pair, rating = drawn["pair"], drawn["rating"]
         batch: dict[str, Tensor] = {}
         if pair.shape[1]:
             batch |= {"pairs": self.source.segments(self.pairs.start[pair], self.pairs.length), "label": self.pairs.value[pair]}
@@ -269,8 +271,8 @@ class UnifiedReward(RewardPosterior, RewardModel):
             return False
         loss = self.held_out_loss = self.validation_loss()
         if self.best is None or loss < self.best[0]:
-            storage = self.engines["reward"].flat.storage if self.hparams.restore_best else {}
-            self.best, self.bad_passes = (loss, {key: value.clone() for key, value in storage.items()}), 0
+            moved = self.running.moved("reward") if self.hparams.restore_best else ()
+            self.best, self.bad_passes = (loss, {key: self.running.state.storage[key].clone() for key in moved}), 0
         else:
             self.bad_passes += 1
         return self.bad_passes >= self.allowed
@@ -296,7 +298,7 @@ class UnifiedReward(RewardPosterior, RewardModel):
         if self.best is not None and self.hparams.restore_best:
             self.held_out_loss = self.best[0]
             for key, value in self.best[1].items():
-                self.engines["reward"].flat.storage[key].copy_(value)
+                self.running.state.storage[key].copy_(value)
         self.best = None
         self.__dict__.update(scorer=None, sampler=None)  # what they hold is of other weights
         if self.hparams.ratings == "rbrl" and len(self.rated):
@@ -330,7 +332,3 @@ class UnifiedReward(RewardPosterior, RewardModel):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.__dict__.update(scorer=None, sampler=None)
-
-    def model_version(self) -> int:
-        """A number that changes whenever the network has moved."""
-        return self.engines["reward"].updates if self.engines else 0

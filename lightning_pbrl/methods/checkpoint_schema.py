@@ -1,0 +1,45 @@
+"""The layout of a checkpoint, numbered; older ones are read as if they had been written today."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_pbrl.errors import UserError
+
+SCHEMA = 2
+"""2: one state per method. 1: one per program, each with the generators of its minibatches."""
+
+
+def upgraded(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a method has saved in a checkpoint, in today's layout; None if no method has written it.
+
+    Raises:
+        UserError: for a checkpoint of a later version.
+    """
+    saved = checkpoint.get("lightning_pbrl")
+    if saved is None or ("engine" in saved and saved.get("schema", SCHEMA) == SCHEMA):
+        return saved
+    if saved.get("schema", 1) > SCHEMA:
+        raise UserError(
+            f"The checkpoint has the layout {saved['schema']} and this version of lightning-pbrl reads layouts up to {SCHEMA}: "
+            "install the version that wrote it, or a later one."
+        )
+    return {**saved, "schema": SCHEMA, "engine": _joined(saved["engines"], checkpoint["state_dict"])}
+
+
+def _joined(engines: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
+    """One state from those of the programs; ``weights`` has what stood still, too."""
+    flats = [engine["flat"] for engine in engines.values()]
+    updates = {group: engine["updates"] for engine in engines.values() for group in engine["flat"]["moments"][0]}
+    state = {
+        "weights": [_merged((weights, *each)) for each in zip(*(flat["weights"] for flat in flats), strict=True)],
+        "moments": [_merged(each) for each in zip(*(flat["moments"] for flat in flats), strict=True)],
+        "cuts": _merged([flat.get("cuts", {}) for flat in flats]),
+        "updates": updates,
+    }
+    return {"state": state, "updates": {name: engine["updates"] for name, engine in engines.items()}}
+
+
+def _merged(parts: Any) -> dict[str, Any]:
+    return {key: value for part in parts for key, value in part.items()}
