@@ -149,7 +149,7 @@ def race(source: Transitions, labels: Labels, size: Size, shape: tuple[int, int,
     method = clarify(source, labels, size, shape)
     theirs = plain(source, labels, size, shape)
     copy_weights(method, theirs)
-    ours = per_unit(lambda: method.engines["encoder"].run(steps), steps)
+    ours = per_unit(lambda: method.engine.run("encoder", steps), steps)
     contestants = {
         "plain": per_unit(lambda: theirs.run(steps), steps),
         "engine": ours,

@@ -56,6 +56,5 @@ def ready(**changes: Any) -> CLARIFY:
     status = torch.tensor([1, 1, 3, 1, 2, 3, 1, 0, 3, 1, 1, 3])
     value = torch.tensor([0.0, 1, 0, 1, 0.5, 0, 0, 0, 0, 1, 0, 0])
     method.labels = Labels(start, LENGTH, torch.where((status == 1) | (status == 2), value, float("nan")), status)
-    for name, program in method.programs().items():
-        method.engines[name] = UpdateEngine(method, program, [stream(0, "sampler", name)], compile=False)
+    method.__dict__["engine"] = UpdateEngine(method, method.groups(), method.programs(), [0], compile=False)
     return method

@@ -12,7 +12,6 @@ from lightning_pbrl.data.examples import Examples
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
 from lightning_pbrl.methods.base import Method
-from lightning_pbrl.rng import stream
 
 STATES = 6
 SLIP = 0.2
@@ -26,9 +25,7 @@ def ready(method: Any, data: Transitions, examples: Tensor) -> UpdateEngine:
     method.configure_model()
     method.source = data
     method.use_examples(examples)
-    (name,) = method.programs()
-    engine = UpdateEngine(method, method.programs()[name], [stream(method.seed, "sampler")], compile=False)
-    method.engines[name] = engine
+    method.__dict__["engine"] = engine = UpdateEngine(method, method.groups(), method.programs(), [method.seed], compile=False)
     return engine
 
 

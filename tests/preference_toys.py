@@ -12,9 +12,9 @@ from toys import ToyData
 from lightning_pbrl.data.feedback import Labels, Query, Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
+from lightning_pbrl.engine.draws import Streams, updates_of
 from lightning_pbrl.methods.preference_policy import PreferencePolicy
 from lightning_pbrl.nn import MLP
-from lightning_pbrl.rng import stream
 
 SEED = 3
 
@@ -89,17 +89,18 @@ def ready(cls: type[PreferencePolicy], data: Transitions, labels: Labels, double
     method.source = data
     method.on_data()
     method.use_labels(labels)
-    method.opening = method.opening_updates > 0
-    engine = UpdateEngine(method, method.programs()["policy"], [stream(SEED, "sampler")], compile=False)
-    method.engines["policy"] = engine
+    method.__dict__["engine"] = engine = UpdateEngine(method, method.groups(), method.programs(), [SEED], compile=False)
     return method, engine
 
 
 def batches(method: PreferencePolicy, count: int) -> list[dict[str, Tensor]]:
     """The first ``count`` minibatches that the engine of :func:`ready` will see, as they are gathered."""
-    found = [method.gather(ids) for ids in method.sample(count, stream(SEED, "sampler"))]
-    method.use_labels(method.pairs)  # forgets the pass that this began
-    return found
+    return [method.gather(drawn) for drawn in draws(method, count)]
+
+
+def draws(method: PreferencePolicy, count: int, seed: int = SEED) -> list[dict[str, Any]]:
+    """Random input of the first ``count`` updates."""
+    return updates_of(Streams(seed).block(method.minibatches()["draws"], count), count)
 
 
 def plain(mlp: MLP, member: int | None = None) -> nn.Sequential:

@@ -79,7 +79,7 @@ def test_plain_loop_and_engine_make_the_same_updates():
             for weight, bias, layer in zip(mine.weights, mine.biases, _linears(net), strict=True):
                 layer.weight.copy_(weight if member is None else weight[member])
                 layer.bias.copy_(bias if member is None else bias[member])
-    ours.flat.attach()
+    ours.state.attach()
     before = method.v.weights[0].clone()
     for ids in list(ours.program.sample(10, torch.Generator().manual_seed(3))):
         plain.update([column[ids] for column in plain.columns])

@@ -44,7 +44,7 @@ def test_the_ten_lines_teach_a_policy(tmp_path: Path, monkeypatch: pytest.Monkey
     scope: dict[str, Any] = {}
     exec(compile(small, str(README), "exec"), scope)
     assert scope["reward"].asked.total == 20
-    assert scope["policy"].engines["policy"].updates == 20
+    assert scope["policy"].engine.updates["policy"] == 20
     metrics = scope["trainer"].callback_metrics
     assert {"test/return_mean", "test/success_rate"} <= set(metrics)
 

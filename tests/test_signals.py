@@ -57,7 +57,7 @@ def test_a_fit_that_is_told_to_end(
     assert not (tmp_path / "cut/results.json").exists()
     resumed, whole = fit(tmp_path / "cut"), fit(tmp_path / "whole")
     assert_same(whole.state_dict(), resumed.state_dict())
-    assert_same(whole.engines["policy"].state_dict(), resumed.engines["policy"].state_dict())
+    assert_same(whole.engine.state_dict(), resumed.engine.state_dict())
     assert (tmp_path / "cut/results.json").read_text() == (tmp_path / "whole/results.json").read_text()
 
 

@@ -132,8 +132,7 @@ def test_training_is_not_touched(trained: tuple[CLARIFY, pl.Trainer, Path], tmp_
     plain, _ = fit(tmp_path)
     assert torch.equal(plain.labels.start, method.labels.start) and torch.equal(plain.labels.status, method.labels.status)
     assert_same(plain.state_dict(), method.state_dict())
-    for name, engine in plain.engines.items():
-        assert_same(engine.state_dict(), method.engines[name].state_dict())
+    assert_same(plain.running.state_dict(), method.running.state_dict())
     rows = [{key: value for key, value in row.items() if key != "embedding/auc"} for row in read_csv(folder)]
     assert rows == read_csv(tmp_path)
     assert not set(tmp_path.glob("embedding*"))

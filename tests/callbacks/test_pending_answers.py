@@ -88,7 +88,7 @@ def test_a_fit_of_unanswered_questions_stops_and_goes_on_once_they_are_answered(
     waiting = RewardEnsemble(SPEC, hidden=(8,), epochs=2, stop_accuracy=1.0)
     with pytest.raises(UserError, match="8 of 20 questions"):
         fit(tmp_path, teacher, waiting, resume=True)
-    assert waiting.engines["reward"].updates == 2 and not waiting.finished  # nothing has been learned a second time
+    assert waiting.engine.updates["reward"] == 2 and not waiting.finished  # nothing has been learned a second time
 
     answer(store_of(tmp_path), range(20)[:2])
     answer(store_of(tmp_path), range(14, 20))

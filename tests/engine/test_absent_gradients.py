@@ -104,5 +104,5 @@ def test_replicas_leave_it_alone_too(layout: Any) -> None:
         alone = Heads()
         UpdateEngine(alone, alone.program(*OPTIMIZERS[0]), [stream(k, "x")], compile=False).run(1)
         for name, value in alone.state_dict().items():
-            torch.testing.assert_close(engine.flat.weights(k)[name], value, rtol=0, atol=1e-6)
-        assert torch.equal(engine.flat.weights(k)["net.2.weight"], untouched)
+            torch.testing.assert_close(engine.state.weights(k)[name], value, rtol=0, atol=1e-6)
+        assert torch.equal(engine.state.weights(k)["net.2.weight"], untouched)

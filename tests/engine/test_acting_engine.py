@@ -116,7 +116,7 @@ def test_reset_gives_new_weights_a_fresh_optimiser_and_an_equal_target() -> None
     engine.reset("q", new)
     assert pair.inner["q"].weight.tolist() == pair.q_target.weight.tolist() == [[1.0, 2.0, 3.0]]
     assert pair.inner["q"].bias.item() == pair.q_target.bias.item() == 4.0
-    assert engine.flat.attached() and engine.updates == 5
+    assert engine.state.attached() and engine.updates == 5
     after = engine.state_dict()["flat"]["moments"][0]
     assert after["q"] == {}
     assert torch.equal(after["pi"]["exp_avg"]["pi.weight"], moments["pi"]["exp_avg"]["pi.weight"])

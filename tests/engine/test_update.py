@@ -158,11 +158,11 @@ def test_dtype_round_trip_is_attached_again() -> None:
     one.run(5)
     two.run(5)
     moved.double().float()
-    assert not two.flat.attached()
+    assert not two.state.attached()
     assert equal(values(straight), values(moved))
     one.run(5)
     two.run(5)
-    assert two.flat.attached()
+    assert two.state.attached()
     assert equal(values(straight), values(moved))
 
 
@@ -174,7 +174,7 @@ def test_dtype_change_moves_the_moments() -> None:
     learner.double()
     engine.run(5)
     after = engine.state_dict()["flat"]["moments"][0]["f"]
-    assert engine.flat.storage["f"].dtype == after["exp_avg"]["f.weights.0"].dtype == torch.float64
+    assert engine.state.storage["f"].dtype == after["exp_avg"]["f.weights.0"].dtype == torch.float64
     assert after["step"].item() == 10 and before["f.weights.0"].dtype == torch.float32
     assert all(torch.isfinite(p).all() for p in learner.parameters())
 
@@ -184,8 +184,8 @@ def test_load_state_dict_of_the_module_keeps_the_views() -> None:
     engine = learner.engine()
     engine.run(2)
     learner.load_state_dict(Learner(seed=4).state_dict())
-    assert engine.flat.attached()
-    assert torch.equal(engine.flat.storage["f"][0][:32].view(8, 4), Learner(seed=4).f.weights[0])
+    assert engine.state.attached()
+    assert torch.equal(engine.state.storage["f"][0][:32].view(8, 4), Learner(seed=4).f.weights[0])
     engine.run(1)
     assert not torch.equal(learner.f.weights[0], Learner(seed=4).f.weights[0])
 
@@ -196,7 +196,7 @@ def test_attach_follows_replaced_parameters() -> None:
     engine.run(2)
     other.run(2)
     learner.load_state_dict(values(learner), assign=True)  # replaces the Parameter objects
-    assert not engine.flat.attached()
+    assert not engine.state.attached()
     engine.run(3)
     other.run(3)
     assert equal(values(learner), values(straight))
@@ -210,8 +210,8 @@ def replicas(layout: str, dtype: torch.dtype) -> tuple[UpdateEngine, dict[str, T
     engine = (learner := Learner(0, dtype)).engine(replicas=3, layout=layout)
     for k in (1, 2):
         weights = values(Learner(k, dtype))
-        for key, rows in engine.flat.storage.items():
-            rows[k].copy_(engine.flat._join(key, weights))
+        for key, rows in engine.state.storage.items():
+            rows[k].copy_(engine.state._join(key, weights))
     assert learner is engine.owner
     engine.run(7)
     return engine, engine.run(8)
@@ -224,7 +224,7 @@ def test_looped_replica_is_its_seed_alone_bit_for_bit(k: int) -> None:
     single = alone.engine(seed=k)
     single.run(7)
     expected = single.run(8)
-    assert equal(engine.flat.weights(k), values(alone))
+    assert equal(engine.state.weights(k), values(alone))
     for key, value in expected.items():
         assert value.shape == (1,) and meters[key][k] == value[0]
 
@@ -234,7 +234,7 @@ def test_batched_layout_equals_the_loop_to_rounding(dtype: torch.dtype, atol: fl
     (loop, looped), (batched, meters) = replicas("loop", dtype), replicas("batched", dtype)
     assert batched.batched and not loop.batched
     for k in range(3):
-        one, two = loop.flat.weights(k), batched.flat.weights(k)
+        one, two = loop.state.weights(k), batched.state.weights(k)
         for name, value in one.items():
             torch.testing.assert_close(two[name], value, rtol=0, atol=atol)
     for key, value in looped.items():
@@ -249,14 +249,14 @@ def test_replicas_resume() -> None:
     other = Learner(9).engine(seed=9, replicas=3)
     other.load_state_dict(state)
     other.run(4)
-    assert all(equal(engine.flat.weights(k), other.flat.weights(k)) for k in range(3))
+    assert all(equal(engine.state.weights(k), other.state.weights(k)) for k in range(3))
 
 
 def test_bind_shows_a_replica_through_the_modules() -> None:
     engine, _ = replicas("loop", torch.float32)
     for k in (2, 0, 1):
-        engine.flat.bind(k)
-        assert equal(values(engine.owner), engine.flat.weights(k)) and engine.flat.attached()
+        engine.state.bind(k)
+        assert equal(values(engine.owner), engine.state.weights(k)) and engine.state.attached()
 
 
 def test_tiles_add_up_to_the_whole_batch() -> None:

@@ -113,7 +113,7 @@ def test_random_start_times_of_the_released_code() -> None:
     query = Query("pair", method.labels.start[:3], LENGTH)
     assert torch.equal(method.embed(query), method.embed(query))  # random, but the same within a round
     before = method.embed(query)
-    method.engines["encoder"].updates += 1
+    method.engine.updates["encoder"] += 1
     assert not torch.equal(method.embed(query), before)
 
 
@@ -135,9 +135,9 @@ def test_a_step_moves_the_encoder_twice_and_the_decoder_once() -> None:
     method.plan(0)
     engine = method.engines["encoder"]
     engine.run(3)
-    count = {name: int(optimizer.state_dict()["state"][0]["step"]) for name, optimizer in engine.flat.optimizers[0].items()}
+    count = {name: int(optimizer.state_dict()["state"][0]["step"]) for name, optimizer in engine.state.optimizers[0].items()}
     assert count == {"encoder": 6, "decoder": 3}
-    for optimizer in engine.flat.optimizers[0].values():
+    for optimizer in engine.state.optimizers[0].values():
         (group,) = optimizer.param_groups
         assert isinstance(optimizer, torch.optim.AdamW) and group["weight_decay"] == 1e-4
         assert group["lr"] == pytest.approx(1e-3 * 3 / 100)  # third tick of the warm-up, one tick per step
@@ -192,7 +192,7 @@ def test_anchor_in_place_of_the_quadrilateral() -> None:
     expected = anchor_loss(z, batch["label"], batch["clear"], method.anchor, "l2", False, "reference")
     assert method.contrast(batch)["anchor"].item() == pytest.approx(expected.item())
     before = method.anchor.detach().clone()
-    method.engines["encoder"].run(1)
+    method.engine.run("encoder", 1)
     assert not torch.equal(before, method.anchor)
 
 
@@ -212,7 +212,7 @@ def test_both_updates_can_be_traced_whole() -> None:
 def test_ablations_run(loss: str) -> None:
     method = ready(**{loss: 0.0})
     method.plan(0)
-    assert all(torch.isfinite(value).all() for value in method.engines["encoder"].run(2).values())
+    assert all(torch.isfinite(value).all() for value in method.engine.run("encoder", 2).values())
 
 
 # Embeddings ------------------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def test_a_round_that_ends_with_lost_weights_is_not_saved(part: str, told: str, 
             return [*super().plan(round_number), Phase("spoil", start=self.spoil)]
 
         def spoil(self) -> None:
-            flat = self.engines["policy"].flat
+            flat = self.engine.state
             (moments,) = flat.optimizers[0]["q"].state.values()
             (flat.storage["q"][0] if part == "weights" else moments["exp_avg_sq"])[3] = math.inf
 

@@ -66,7 +66,7 @@ def test_all_rows_by_name_are_all_rows(cls: type[Method], tmp_path: Path) -> Non
 def test_replicas_draw_the_same_rows(tmp_path: Path) -> None:
     one = fit(IQL, tmp_path / "one", PartlyDrawn(SOME), seed=1)
     two = fit(IQL, tmp_path / "two", PartlyDrawn(SOME), seed=0, replicas=2, layout="batched")
-    for key, value in two.engines["policy"].flat.weights(1).items():
+    for key, value in two.engine.state.weights(1).items():
         torch.testing.assert_close(value, one.state_dict()[key], rtol=0, atol=2e-4)
 
 

@@ -87,7 +87,7 @@ def test_a_round_is_an_epoch_of_phases(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, callbacks=[watch, ModelCheckpoint(tmp_path / "c", save_top_k=-1)])
     trainer.fit(method, ToyData())
     assert method.calls == ["relabel", "first", "second", "last", "third"]
-    assert trainer.global_step == method.engines["only"].updates == 10
+    assert trainer.global_step == method.engine.updates["only"] == 10
     assert watch.events == [
         *[("start", 0), ("validated", 7), ("saved", 7)],
         *[("start", 7), ("validated", 7), ("saved", 7)],  # also where nothing was learned

@@ -169,7 +169,7 @@ def test_gradients_that_are_never_zeroed_within_a_pass(tmp_path: Path) -> None:
             SPEC, hidden=[4], ensemble_size=2, epochs=2, stop_accuracy=2.0, batch_size=4, sum_gradients=sums
         )
         make_trainer(tmp_path / str(sums), [ask(RankedListQuery(1), 10, 10)]).fit(method, ToyData())
-        return method, method.engines["reward"].flat.optimizers[0]["members"]
+        return method, method.engine.state.optimizers[0]["members"]
 
     method, summing = optimizer(True)
     _, plain = optimizer(False)

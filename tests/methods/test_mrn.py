@@ -94,7 +94,7 @@ def test_when_it_is_taken(tmp_path: Path) -> None:
 
     class Watched(MRN):
         def relabel_replay(self) -> None:
-            self.__dict__.setdefault("noted", []).append((self.env_steps, self.engines["reward"].updates))
+            self.__dict__.setdefault("noted", []).append((self.env_steps, self.engine.updates["reward"]))
             super().relabel_replay()
 
     method = fit(Watched, tmp_path, meta_every=15)

@@ -43,7 +43,7 @@ class WatchedPPO(PPO):  # a name of its own: checkpoints are loaded by it
     def plan(self, round_number: int) -> Any:
         def noting(name: str, start: Any) -> Any:
             def begin() -> None:
-                self.__dict__["begun"].append((round_number, name, self.env_steps, self.engines["policy"].updates))
+                self.__dict__["begun"].append((round_number, name, self.env_steps, self.engine.updates["policy"]))
                 start()
 
             return begin
@@ -88,7 +88,7 @@ def test_rollouts_and_passes_take_turns(tmp_path: Path) -> None:
     for number in range(6):
         expected += [(number // 3, "rollout", 20 * number, 9 * number), (number // 3, "policy", 20 * number + 20, 9 * number)]
     assert ppo.begun == expected
-    assert ppo.env_steps == 120 and ppo.trainer.global_step == ppo.engines["policy"].updates == 54
+    assert ppo.env_steps == 120 and ppo.trainer.global_step == ppo.engine.updates["policy"] == 54
     assert ppo.trainer.current_epoch == 2 and len(ppo.acted) == 120
     rows = [row for row in read_csv(tmp_path) if "train/policy_loss" in row]
     first = {row["step"]: row["env_steps"] for row in reversed(rows)}  # a collecting block repeats what was logged before it
@@ -116,8 +116,8 @@ def test_every_pass_holds_every_row_once_in_an_order_of_its_own() -> None:
 def test_passes_end_where_the_policy_has_moved_enough(tmp_path: Path) -> None:
     far = fit(tmp_path / "far", lr=3e-2, target_kl=1e-3, env_steps=40)
     near = fit(tmp_path / "near", lr=3e-2, target_kl=1e3, env_steps=40)
-    assert near.engines["policy"].updates == 2 * 9 and far.engines["policy"].updates < 2 * 9
-    assert far.env_steps == 40 and far.engines["policy"].updates % 3 == 0  # whole passes
+    assert near.engine.updates["policy"] == 2 * 9 and far.engine.updates["policy"] < 2 * 9
+    assert far.env_steps == 40 and far.engine.updates["policy"] % 3 == 0  # whole passes
 
 
 def test_linear_schedules_follow_the_env_steps_before_a_rollout(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_linear_schedules_follow_the_env_steps_before_a_rollout(tmp_path: Path) 
     shares = [1 - number / 6 for number in range(6)]
     assert [table["clip"].item() for table in ppo.tables] == pytest.approx([0.4 * share for share in shares])
     assert ppo.share_left() == pytest.approx(shares[-1])
-    (group,) = ppo.engines["policy"].flat.optimizers[0]["policy"].param_groups
+    (group,) = ppo.engine.state.optimizers[0]["policy"].param_groups
     assert group["lr"] == pytest.approx(1e-3 * shares[-1]) and group["eps"] == 1e-5
 
 
@@ -210,7 +210,7 @@ def test_updates_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     before = ppo.actor.mean.weights[0].clone()
     ppo._order = []
     ppo.engines["policy"].generators[0].manual_seed(5)
-    ppo.engines["policy"].run(6)
+    ppo.engine.run("policy", 6)
     assert (ppo.actor.mean.weights[0] - before).abs().max() > 1e-4
     for ours, theirs in ((ppo.actor, actor), (ppo.critic, critic)):
         for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -239,7 +239,7 @@ def test_exploring_is_paid_by_distance_and_ends_with_a_new_last_layer(tmp_path: 
             seen["before"] = {key: value.clone() for key, value in self.state_dict().items()}
             super().reset_value()
             seen["after"] = {key: value.clone() for key, value in self.state_dict().items()}
-            seen["moments"] = [dict(adam.state) for adam in self.engines["policy"].flat.optimizers[0].values()]
+            seen["moments"] = [dict(adam.state) for adam in self.engine.state.optimizers[0].values()]
 
     settings: dict[str, Any] = {"explore_steps": 40, "explore_epochs": 5, "num_envs": 2, "n_steps": 20, "reward": "zero"}
     ppo = fit(tmp_path, cls=Kept, **settings)
@@ -269,7 +269,7 @@ def test_resume_is_an_uninterrupted_run(tmp_path: Path) -> None:
         fit(folder, trainer={"max_epochs": rounds}, **settings)
         resumed = fit(folder, ckpt_path=folder / "checkpoints" / "last.ckpt", **settings)
         assert_same(straight.state_dict(), resumed.state_dict())
-        assert_same(straight.engines["policy"].state_dict(), resumed.engines["policy"].state_dict())
+        assert_same(straight.engine.state_dict(), resumed.engine.state_dict())
         assert torch.equal(straight.source.packed, resumed.source.packed)
         assert read_csv(tmp_path / "straight") == read_csv(folder)
 

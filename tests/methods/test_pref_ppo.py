@@ -63,7 +63,7 @@ def test_the_rounds_of_a_run(tmp_path: Path) -> None:
     # 5 passes of 3 minibatches over each exploring rollout, 3 of 3 over the others; 5 passes of one minibatch of pairs
     assert [counts for _, name, _, *counts in method.noted if name == "reward"] == [[0, 30], [5, 66]]
     assert len(method.labels) == 12 and method.asked.remaining == 0 and method.env_steps == 200
-    assert method.engines["reward"].updates == 10 and method.engines["policy"].updates == 30 + 8 * 9
+    assert method.engine.updates["reward"] == 10 and method.engine.updates["policy"] == 30 + 8 * 9
 
 
 def test_a_rollout_is_paid_by_the_present_ensemble_and_keeps_that(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_sessions_of_a_run(tmp_path: Path) -> None:
     method = fit(QPA, tmp_path, {**CROP, "epochs": 10, "batch_size": 4, "stop_accuracy": 1.0}, ask=ask)
     assert len(method.labels) == 14
     fits = [math.ceil(10 * labels / 4) for labels in (6, 12, 14)]
-    assert method.engines["reward"].updates == sum(fits) == 15 + 30 + 35
+    assert method.engine.updates["reward"] == sum(fits) == 15 + 30 + 35
     assert method.reward_model.hparams.ensemble_size == 1
 
 

@@ -78,7 +78,7 @@ def fit(
 
 def test_one_update_per_env_step_after_the_random_ones(tmp_path: Path) -> None:
     sac = fit(tmp_path)
-    assert sac.env_steps == sac.source.steps == 120 and sac.trainer.global_step == sac.engines["policy"].updates == 100
+    assert sac.env_steps == sac.source.steps == 120 and sac.trainer.global_step == sac.engine.updates["policy"] == 100
     # the update after env step n = 21 ... 120 is number n - 21, and sees n stored rows; the policy acts from step 21 on
     assert sac.events_of("policy") == [(n, n - 21) for n in range(21, 121)]
     assert sac.events_of("act") == [(n, n - 20) for n in range(20, 120)]
@@ -237,7 +237,7 @@ def test_resume_inside_pre_training_and_after_is_an_uninterrupted_run(tmp_path: 
         fit(folder, trainer={"max_epochs": rounds}, **settings)
         resumed = fit(folder, ckpt_path=folder / "checkpoints" / "last.ckpt", **settings)
         assert_same(straight.state_dict(), resumed.state_dict())
-        assert_same(straight.engines["policy"].state_dict(), resumed.engines["policy"].state_dict())
+        assert_same(straight.engine.state_dict(), resumed.engine.state_dict())
         assert torch.equal(straight.source.packed, resumed.source.packed)
         assert torch.equal(straight.source.reward, resumed.source.reward)
         assert read_csv(tmp_path / "straight") == read_csv(folder)

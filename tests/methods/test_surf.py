@@ -94,7 +94,7 @@ def test_the_standard_crop_is_the_paper_s() -> None:
 
 def test_a_short_run(tmp_path: Path) -> None:
     method = fit(SURF, tmp_path, {**SMALL, "epochs": 10, "threshold": 0.6}, ask={"query": DisagreementQuery()})
-    assert method.context == 2 and method.engines["reward"].updates == math.ceil(60 / 4) + math.ceil(120 / 4)
+    assert method.context == 2 and method.engine.updates["reward"] == math.ceil(60 / 4) + math.ceil(120 / 4)
     assert int(method.labels.start[0, 0]) == method.source.ring + 2
     rows = [row for row in read_csv(tmp_path) if "train/sure" in row]
     assert rows and all(0 <= row["train/sure"] <= 1 for row in rows)

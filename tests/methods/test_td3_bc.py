@@ -82,10 +82,10 @@ def test_policy_and_targets_move_in_every_third_update(layout: Any, tmp_path: Pa
     engine = method.engines["policy"]
     moved: dict[str, list[int]] = {"q": [], "actor": [], "q_target": [], "actor_target": []}
     for update in range(12, 19):
-        before = {key: rows.clone() for key, rows in engine.flat.storage.items()}
+        before = {key: rows.clone() for key, rows in engine.state.storage.items()}
         meters = engine.run(1)
         assert ("actor" in meters) == (update % 3 == 0)
-        for key, rows in engine.flat.storage.items():
+        for key, rows in engine.state.storage.items():
             if not torch.equal(rows, before[key]):
                 moved[key].append(update)
     late = [12, 15, 18]

@@ -105,11 +105,11 @@ def test_both_kinds_move_the_network(ratings: Any, mode: Any) -> None:
     for pairs, rated in ((12, 0), (0, 8), (12, 8)):
         method = alone(ratings=ratings, step_mode=mode)
         engine = engine_of(method, pairs, rated)
-        before = {key: rows.clone() for key, rows in engine.flat.storage.items()}
+        before = {key: rows.clone() for key, rows in engine.state.storage.items()}
         engine.run(2)
-        assert not torch.equal(before["network"], engine.flat.storage["network"])
+        assert not torch.equal(before["network"], engine.state.storage["network"])
         if "decoder" in before:
-            assert torch.equal(before["decoder"], engine.flat.storage["decoder"]) == (rated == 0)
+            assert torch.equal(before["decoder"], engine.state.storage["decoder"]) == (rated == 0)
         assert ("decoder" in before) == (ratings != "rbrl")
 
 
@@ -118,7 +118,7 @@ def test_sequential_makes_two_steps_where_joint_makes_one() -> None:
     for mode in ("joint", "sequential"):
         engine = engine_of(alone(step_mode=mode))
         engine.run(1)
-        state = engine.flat.optimizers[0]["network"].state
+        state = engine.state.optimizers[0]["network"].state
         moved[mode] = next(iter(state.values()))["step"].item()
     assert moved == {"joint": 1.0, "sequential": 2.0}
 
@@ -283,11 +283,11 @@ def test_the_best_weights_come_back(restore: bool) -> None:
     method.validation_loss = lambda: next(losses)  # type: ignore[method-assign]
     for _ in range(4):
         engine.run(1)
-        seen.append(engine.flat.storage["network"].clone())
+        seen.append(engine.state.storage["network"].clone())
         stopped.append(method.stops({}))
     assert stopped == [False, False, False, True]
     method.end_fit()
-    assert torch.equal(engine.flat.storage["network"], seen[1 if restore else 3])
+    assert torch.equal(engine.state.storage["network"], seen[1 if restore else 3])
 
 
 def test_held_out_answers_are_not_trained_on(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_held_out_answers_are_not_trained_on(tmp_path: Path) -> None:
 
 def test_no_held_out_answer_means_all_passes(tmp_path: Path) -> None:
     method = fit(tmp_path, {"budget": 20, "query": MixedQuery(UniformQuery(), UniformQuery("rating"))}, validation=0.0)
-    assert method.engines["reward"].updates == 5 * math.ceil(20 / 8)
+    assert method.engine.updates["reward"] == 5 * math.ceil(20 / 8)
 
 
 # Whole runs ------------------------------------------------------------------------------------------------------------

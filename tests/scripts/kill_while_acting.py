@@ -71,7 +71,7 @@ def run(name: str, folder: Path) -> None:
     trainer.fit(method, data, ckpt_path=last if last.exists() else None)
     end = {
         "weights": {key: value.clone() for key, value in method.state_dict().items()},
-        "engines": {name: engine.state_dict() for name, engine in method.engines.items()},
+        "engine": method.running.state_dict(),
         "data": data.state_dict(),
         "labels": [
             (labels.start, labels.value.nan_to_num(-1.0), labels.status) for labels in (method.labels, method.ratings)

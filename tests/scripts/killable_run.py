@@ -127,7 +127,7 @@ def main(name: str, folder: Path, steps: int = 0) -> None:
     trainer.fit(method, data, ckpt_path=last if last.exists() else None)
     end = {
         "weights": {key: value.clone() for key, value in method.state_dict().items()},
-        "engines": {name: engine.state_dict() for name, engine in method.engines.items()},
+        "engine": method.running.state_dict(),
         "labels": [method.labels.start, method.labels.value.nan_to_num(-1.0), method.labels.status],  # NaN equals nothing
         "tested": trainer.test(method, data, verbose=False),
     }

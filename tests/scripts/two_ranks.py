@@ -40,14 +40,13 @@ def main(folder: Path) -> None:
         data = OneSided(eval_episodes=5, test_episodes=1)
         trainer.fit(method, data)
         trainer.test(method, data, verbose=False)
-        (engine,) = method.engines.values()
         out[name] = {
             "weights": {key: value.clone() for key, value in method.state_dict().items()},
-            "generator": engine.generators[0].get_state(),
+            "drawn": method.running.drawn(next(iter(method.running.programs)), 1, 0),
             "labels": tuple(method.labels),
             "metrics": {key: value.clone() for key, value in trainer.callback_metrics.items()},
             "step": trainer.global_step,
-            "updates": engine.updates,
+            "updates": sum(method.running.updates.values()),
             "before": before,
         }
     torch.save(out, folder / f"rank{trainer.global_rank}.pt")
