@@ -86,7 +86,8 @@ def classes(kind: str) -> dict[str, type]:
     while waiting:
         cls = waiting.pop()
         waiting += cls.__subclasses__()
-        if cls is not base and not inspect.isabstract(cls) and not cls.__name__.startswith("_"):
+        toy = cls.__name__.startswith("_") or cls.__module__ == "lightning_pbrl.testing.toys"
+        if cls is not base and not inspect.isabstract(cls) and not toy:
             found[cls.__name__] = cls
     return dict(sorted(found.items()))
 

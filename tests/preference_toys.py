@@ -9,30 +9,16 @@ from synthetic import synthetic_transitions
 from torch import Tensor, nn
 from toys import ToyData
 
-from lightning_pbrl.data.feedback import Labels, Query, Status
+from lightning_pbrl.data.feedback import Labels
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
 from lightning_pbrl.engine.draws import Streams, updates_of
 from lightning_pbrl.methods.preference_policy import PreferencePolicy
 from lightning_pbrl.nn import MLP
+from lightning_pbrl.testing.toys import AnsweredToy, labels_of
 
 SEED = 3
-
-
-class AnsweredToy(ToyData):
-    """The toy data with 40 answers by true return, and held-out ones if so wanted."""
-
-    def __init__(self, held_out: int = 0, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.with_held_out = held_out
-
-    def load(self) -> Transitions:
-        whole = synthetic_transitions(self.episodes)  # true rewards to answer by, whatever the learner's table knows
-        query = whole.pool(self.segment_length).pairs(40 + self.with_held_out, torch.Generator().manual_seed(0))
-        every = labels_of(whole, query)
-        self.labels = every.take(torch.arange(40))
-        self.held_out_labels = every.take(torch.arange(40, len(every))) if self.with_held_out else None
-        return super().load()
+__all__ = ["SEED", "AnsweredToy", "OneSided", "batches", "corridor", "difference", "draws", "labelled", "labels_of", "plain", "ready"]
 
 
 class OneSided(ToyData):
@@ -51,15 +37,6 @@ def labelled(count: int = 40, length: int = 6, seed: int = 0) -> tuple[Transitio
     data.column("terminated")[::7] = 1.0
     query = data.pool(length).pairs(count, torch.Generator().manual_seed(seed))
     return data, labels_of(data, query, equal=torch.arange(count) % 5 == 0)
-
-
-def labels_of(data: Transitions, query: Query, equal: Tensor | None = None) -> Labels:
-    """Answers of a teacher who prefers the higher true return."""
-    true = data.true_returns(query)
-    value = (true[:, 1] > true[:, 0]).float()
-    equal = torch.zeros(len(query), dtype=torch.bool) if equal is None else equal
-    status = torch.where(equal, int(Status.EQUAL), int(Status.ANSWERED))
-    return Labels(query.start, query.length, torch.where(equal, 0.5, value), status)
 
 
 def corridor(pairs: int = 300, length: int = 8) -> tuple[Transitions, Labels]:

@@ -93,7 +93,8 @@ class MRIQL(PreferencePolicy, ranges={"beta": POSITIVE}):
     def programs(self) -> dict[str, Program]:
         minibatches = self.minibatches()
         first = Program([self.reward_value_actor_loss, self.critic_loss], **minibatches)
-        return {"first": first, "policy": Program([self.value_actor_loss, self.critic_loss], **minibatches)}
+        policy = Program([self.value_actor_loss, self.critic_loss], moves=("v", "q", "actor"), **minibatches)
+        return {"first": first, "policy": policy}
 
     def view(self, batch: Batch) -> Batch:
         """Adds the transitions: s (T, O), a (T, A), state_action (T, O + A), next_s (T, O), terminated (T,)."""
