@@ -224,11 +224,11 @@ class RoundProgress(Checked, ProgressBar):
         """
         if not self._fitting:
             return self._done, self._total
-        collecting = getattr(self.trainer.lightning_module, "collecting", None)
-        if collecting is not None:
-            return int(collecting[0]), int(collecting[1])
+        rounds = getattr(self.trainer.lightning_module, "rounds", None)
+        if rounds is not None and rounds.collecting is not None:
+            return int(rounds.collecting[0]), int(rounds.collecting[1])
         done = self.trainer.global_step - self._round_began
-        return done, done + int(getattr(self.trainer.lightning_module, "updates_left", 0))
+        return done, done + (0 if rounds is None else int(rounds.updates_left))
 
     @property
     def _verb(self) -> str:
@@ -248,7 +248,8 @@ class RoundProgress(Checked, ProgressBar):
         return [f"{method.env_steps:,} env steps", *asked]
 
     def _phase(self) -> str:
-        return "evaluate" if self._evaluating else str(getattr(self.trainer.lightning_module, "phase", ""))
+        rounds = getattr(self.trainer.lightning_module, "rounds", None)
+        return "evaluate" if self._evaluating else "" if rounds is None else str(rounds.name)
 
     def _noun(self) -> str:
         if self.trainer.predicting:

@@ -191,7 +191,8 @@ class UpdateEngine:
                 before(number)
             tiles = self._tiles(program, ids)
             rows = None if tiles else self._gathered(name, ids)
-            counted, handed = set(), {}
+            counted: set[str] = set()
+            handed: dict[str, Tensor] = {}
             for place, (gradients, interval) in enumerate(zip(steps, every, strict=True)):
                 if (done + number) % interval:
                     continue

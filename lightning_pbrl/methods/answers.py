@@ -1,4 +1,4 @@
-"""The part of a method that knows what it may learn from: answers, and what it does when none of them can be learned from.
+"""Answers that a method may learn from, and what it does when none of them can be learned from.
 
 One rule for all learners. A round without a usable answer changes nothing and may be followed by better ones; when no more
 answers can come, a method that has none is refused, so that nothing untrained is saved, judged or used for relabelling.
@@ -6,11 +6,9 @@ answers can come, a method that has none is refused, so that nothing untrained i
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
-import pytorch_lightning as pl
-
-from lightning_pbrl.data.feedback import Kind, Labels, Status
+from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.errors import UserError
 
 
@@ -32,81 +30,61 @@ class Asked(NamedTuple):
     over: bool = False
 
 
-class Answers(pl.LightningModule):
-    """What every method knows about answers; :class:`~lightning_pbrl.methods.base.Method` is one of these.
+def usable(method: Any) -> int:
+    """How many of a method's answers say something about order, or rate."""
+    pairs = len(method.labels.preferences()) if "pair" in method.kinds else 0
+    return pairs + (len(method.ratings.preferences()) if "rating" in method.kinds else 0)
 
-    Attributes:
-        labels: all answers about pairs, given with the data or by a teacher.
-        ratings: all answers about single clips.
-        asked: how many questions there were and will be.
-        pending: questions of the run that nobody has answered yet.
-        answers_from: the label store that answers are read from; empty without one.
-        learned_from: answers that this round learns from; None before the first round, and for methods that read none.
+
+def check_answers(method: Any) -> None:
+    """Count what a round that begins can learn from.
+
+    Raises:
+        UserError: when that is nothing and no round will ask, or when unanswered questions are all that is left to wait for.
     """
+    if "labels" not in method.needs:
+        return
+    before, method.learned_from = method.learned_from, method.usable()
+    if not method.learned_from and not may_come(method):
+        raise nothing_learned(method)
+    if left_waiting(method) and not method.asked.this_round and before == method.learned_from:
+        raise unanswered(method)
 
-    needs: ClassVar[frozenset[str]]
-    kinds: ClassVar[frozenset[Kind]]
-    waits: ClassVar[bool] = False
-    """Whether a fit stops, to be resumed, while questions are unanswered that it would learn from; others end with a warning."""
-    labels: Labels
-    ratings: Labels
-    asked: Asked
-    pending: int = 0
-    answers_from: str = ""
-    learned_from: int | None = None
 
-    def usable(self) -> int:
-        """How many of the present answers can be learned from."""
-        pairs = len(self.labels.preferences()) if "pair" in self.kinds else 0
-        return pairs + (len(self.ratings.preferences()) if "rating" in self.kinds else 0)
+def may_come(method: Any) -> bool:
+    """True if a later round asks."""
+    return method.asked.remaining > 0 and not method.asked.over
 
-    @property
-    def answers_may_come(self) -> bool:
-        """Whether a later round asks."""
-        return self.asked.remaining > 0 and not self.asked.over
 
-    def check_answers(self) -> None:
-        """Count what a round that begins can learn from.
+def left_waiting(method: Any) -> bool:
+    """True if all has been asked and some of it not been answered, by somebody who is waited for."""
+    return method.waits and method.pending > 0 and not may_come(method)
 
-        Raises:
-            UserError: when that is nothing and no round will ask, or when unanswered questions are all that is left to wait for.
-        """
-        if "labels" not in self.needs:
-            return
-        before, self.learned_from = self.learned_from, self.usable()
-        if not self.learned_from and not self.answers_may_come:
-            raise self.nothing_learned()
-        if self.left_waiting and not self.asked.this_round and before == self.learned_from:
-            raise self.unanswered()
 
-    @property
-    def left_waiting(self) -> bool:
-        """Whether all has been asked and some of it not been answered, by somebody who is waited for."""
-        return self.waits and self.pending > 0 and not self.answers_may_come
+def nothing_learned(method: Any, labels: Labels | None = None) -> UserError:
+    """The error of a learner without a single usable answer; ``labels`` are its pairs where these are not its own."""
+    labels = method.labels if labels is None else labels
+    name, count = type(method).__name__, len(labels) + len(method.ratings)
+    if not count:
+        return UserError(f"{name} learns from answers and there are none: set ask.budget and ask.teacher, or give labels.")
+    if method.pending:
+        return unanswered(method)
+    both = "rating" in method.kinds
+    return UserError(
+        f"None of the {count} answers compares two segments{' or rates one' if both else ''}, and {name} learns from such "
+        f"answers alone ({_told(labels, method.ratings)}): raise ask.per_round, or use a teacher who skips less."
+    )
 
-    def nothing_learned(self, labels: Labels | None = None) -> UserError:
-        """The error of a learner without a single usable answer; ``labels`` are its pairs where these are not its own."""
-        labels = self.labels if labels is None else labels
-        name, count = type(self).__name__, len(labels) + len(self.ratings)
-        if not count:
-            return UserError(f"{name} learns from answers and there are none: set ask.budget and ask.teacher, or give labels.")
-        if self.pending:
-            return self.unanswered()
-        both = "rating" in self.kinds
-        return UserError(
-            f"None of the {count} answers compares two segments{' or rates one' if both else ''}, and {name} learns from such "
-            f"answers alone ({_told(labels, self.ratings)}): raise ask.per_round, or use a teacher who skips less."
-        )
 
-    def unanswered(self) -> UserError:
-        """The error of a fit that can only wait."""
-        name, count = type(self).__name__, len(self.labels) + len(self.ratings)
-        where = f" in the label store {self.answers_from}" if self.answers_from else ""
-        others = f"has learned from {self.learned_from} others" if self.learned_from else "has nothing else to learn from"
-        return UserError(
-            f"{self.pending} of {count} questions{where} have not been answered yet, and {name} {others}: answer them, "
-            "then the same command with --resume goes on."
-        )
+def unanswered(method: Any) -> UserError:
+    """The error of a fit that can only wait."""
+    name, count = type(method).__name__, len(method.labels) + len(method.ratings)
+    where = f" in the label store {method.answers_from}" if method.answers_from else ""
+    others = f"has learned from {method.learned_from} others" if method.learned_from else "has nothing else to learn from"
+    return UserError(
+        f"{method.pending} of {count} questions{where} have not been answered yet, and {name} {others}: answer them, "
+        "then the same command with --resume goes on."
+    )
 
 
 def _told(labels: Labels, ratings: Labels) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,11 +13,8 @@ from lightning_pbrl.engine import Part
 from lightning_pbrl.engine.draws import block_dependent
 from lightning_pbrl.errors import UserError
 
-if TYPE_CHECKING:
-    from lightning_pbrl.methods.base import Method, Phase
 
-
-def check_name(cls: type[Method], registry: Mapping[str, type[Method]]) -> None:
+def check_name(cls: type, registry: Mapping[str, type]) -> None:
     """Refuse an outside method that takes the name of one of this library, whichever of the two is imported first.
 
     Raises:
@@ -32,7 +29,7 @@ def check_name(cls: type[Method], registry: Mapping[str, type[Method]]) -> None:
         )
 
 
-def check_phase(method: Method, phase: Phase) -> None:
+def check_phase(method: Any, phase: Any) -> None:
     """Refuse a phase that may end after any block and leaves the size of a block to the user.
 
     Raises:
@@ -45,7 +42,7 @@ def check_phase(method: Method, phase: Phase) -> None:
         )
 
 
-def check_block_draws(method: Method, program: str) -> None:
+def check_block_draws(method: Any, program: str) -> None:
     """Refuse a program whose random numbers depend on how many updates are drawn at once.
 
     Raises:
@@ -61,7 +58,7 @@ def check_block_draws(method: Method, program: str) -> None:
     method.__dict__[key] = True
 
 
-def no_replicas(method: Method, why: str) -> UserError:
+def no_replicas(method: Any, why: str) -> UserError:
     """The error of a method whose replicas would share something in silence."""
     return UserError(
         f"{type(method).__name__} cannot train replicas in one process, because {why} and they would share it: run its seeds as "
@@ -69,7 +66,7 @@ def no_replicas(method: Method, why: str) -> UserError:
     )
 
 
-def check_parts(method: Method, parts: Mapping[str, Part]) -> None:
+def check_parts(method: Any, parts: Mapping[str, Part]) -> None:
     """Refuse a method with a parameter that belongs to no part of its state, or to two.
 
     Raises:
@@ -95,7 +92,7 @@ def check_parts(method: Method, parts: Mapping[str, Part]) -> None:
         )
 
 
-def check_shared_buffers(method: Method, first: Method, other: Method) -> None:
+def check_shared_buffers(method: Any, first: Any, other: Any) -> None:
     """Refuse replicas of a method with a buffer that differs between seeds.
 
     Args:
@@ -112,6 +109,6 @@ def check_shared_buffers(method: Method, first: Method, other: Method) -> None:
             raise no_replicas(method, f"the buffer {name} depends on the seed")
 
 
-def buffer_versions(method: Method) -> list[tuple[int, int]]:
+def buffer_versions(method: Any) -> list[tuple[int, int]]:
     """Which tensors the buffers are and how often each was written to, where replicas share them."""
     return [(id(buffer), buffer._version) for buffer in method.buffers()] if method.replicas > 1 else []

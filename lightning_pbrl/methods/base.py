@@ -7,8 +7,8 @@ what they draw), ``plan`` (the phases of a round, in the paper's order) and ``ac
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -18,61 +18,29 @@ from lightning_pbrl import memory
 from lightning_pbrl.data.feedback import Kind, Labels, Query
 from lightning_pbrl.data.relabel import predict_reward
 from lightning_pbrl.data.transitions import Transitions, fetch, unpack
-from lightning_pbrl.engine import Draw, Group, Part, Program, Rows, UpdateEngine
-from lightning_pbrl.engine.program import cosine
+from lightning_pbrl.engine import Draw, Part, Program, Rows, UpdateEngine
 from lightning_pbrl.engine.update import Compile, Layout
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods import answers, checkpoints, diverged
 from lightning_pbrl.methods import author_checks as checks
 from lightning_pbrl.methods import lightning_glue as glue
-from lightning_pbrl.methods.acting import Acting
-from lightning_pbrl.methods.answers import Answers, Asked
-from lightning_pbrl.methods.checkpoint_schema import SCHEMA, upgraded
-from lightning_pbrl.methods.diverged import Diverging, check_saved
-from lightning_pbrl.methods.evaluation import EpisodeEvaluation
+from lightning_pbrl.methods.answers import Asked
+from lightning_pbrl.methods.evaluation import EpisodeEvaluation, PairEvaluation
 from lightning_pbrl.methods.lightning_glue import plain
-from lightning_pbrl.methods.resuming import FREE, grown
+from lightning_pbrl.methods.resuming import FREE, asks_for_more, grown
+from lightning_pbrl.methods.rounds import Metrics as Metrics
+from lightning_pbrl.methods.rounds import Phase as Phase
+from lightning_pbrl.methods.rounds import Rounds
+from lightning_pbrl.methods.starting import check_needs, check_size, start_engine
 from lightning_pbrl.methods.trainer_arguments import check_trainer, end_with_rounds
 from lightning_pbrl.methods.weights import check_fitting_weights
-from lightning_pbrl.rng import derive
+from lightning_pbrl.rng import derive, stream
 from lightning_pbrl.settings import Checked
 
 Spec = dict[str, Any]
-Metrics = Mapping[str, float]
-Metered = Mapping[str, Tensor]
-"""Means over a block by loss or metric, one per replica."""
 
 
-class Phase(NamedTuple):
-    """One part of a round.
-
-    Attributes:
-        name: shown in the progress bar.
-        program: which program runs; None for a phase that only collects or calls ``start``.
-        updates: gradient updates.
-        block: updates (or env steps, without any) per ``training_step``; None for the method's own.
-        start: called once when the phase begins (relabel, reset ...).
-        done: asked after each block with its mean metrics (equal on all ranks); True ends the phase early.
-        env_steps: env steps (of all environments together) before each update, such as 1 for SAC, 1/4 for four updates per env
-            step; with ``updates`` 0, those of the whole phase.
-        random: act uniformly instead of by the policy.
-    """
-
-    name: str
-    program: str | None = None
-    updates: int = 0
-    block: int | None = None
-    start: Callable[[], None] | None = None
-    done: Callable[[Metrics], bool] | None = None
-    env_steps: float = 0
-    random: bool = False
-
-    @property
-    def size(self) -> int:
-        """Length of the phase: its updates, or its env steps if there are none."""
-        return self.updates or int(self.env_steps)
-
-
-class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
+class Method(Checked, pl.LightningModule):
     """A learner: programs (how to update) and a plan (when).
 
     Args:
@@ -94,13 +62,29 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
     """Whether several replicas can share a process; only methods that neither ask nor act while training."""
     pictures: ClassVar[bool] = False
     """Whether it can learn from pictures of ``spec["pixels"]`` points a side in place of states."""
+    waits: ClassVar[bool] = False
+    """Whether a fit stops, to be resumed, while questions are unanswered that it would learn from; others end with a warning."""
+    context: int = 0
+    """Steps that must lie on both sides of a segment, for methods that crop beyond it."""
     longer: ClassVar[Mapping[str, str]] = {}
     """Settings of which a run may ask for more when it goes on, each with the length of a round (``methods/resuming.py``)."""
     validates_on: ClassVar[Literal["episodes", "pairs"]] = "episodes"
 
+    labels: Labels
+    """All answers about pairs, given with the data or by a teacher; ``ratings`` are those about single clips."""
+    learned_from: int | None = None
+    """Answers that this round learns from; None before the first round, and for methods that read none."""
+    pending: int = 0
+    """Questions of the run that nobody has answered yet."""
+    answers_from: str = ""
+    """The label store that answers are read from; empty without one."""
     # Kept out of module registration (set through __dict__): no parameters of their own.
-    source: Transitions
+    source: Any
     engine: UpdateEngine | None
+    rounds: Rounds
+    evaluation: EpisodeEvaluation | PairEvaluation
+    acting_rng: torch.Generator
+    """Noise of the acting policy, on the method's device; a stream of its own per round."""
     _restored: dict[str, Any] | None
     _built: bool
 
@@ -125,9 +109,8 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
         self.block, self.compile_updates, self.replicas, self.layout = block, compile, replicas, layout
         self.labels, self.ratings, self.asked = Labels.empty(), Labels.empty(clips=1), Asked()
         self.round_done, self.finished, self.waiting, self.grown, self.updates_loaded = False, False, False, False, 0
-        self.__dict__.update(engine=None, _restored=None, _built=False, _results={})
-        self._phases: list[Phase] = []
-        self._in_phase = self._phase_began = self._phase_number = 0
+        evaluation = PairEvaluation if self.validates_on == "pairs" else EpisodeEvaluation
+        self.__dict__.update(engine=None, _restored=None, _built=False, rounds=Rounds(self), evaluation=evaluation(self))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -185,6 +168,34 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
         """Side of the pictures that are seen in place of states; 0 for states."""
         return int(self.spec.get("pixels") or 0)
 
+    def usable(self) -> int:
+        """How many of the present answers can be learned from."""
+        return answers.usable(self)
+
+    # What methods that act write as well -----------------------------------------------------------------------------
+
+    def behave(self, obs: Tensor) -> Tensor:
+        """Actions that collect experience, (n, O) -> (n, A) in [-1, 1]: a sample of the policy."""
+        return self.act(obs, sample=True)
+
+    def on_env_step(self) -> None:
+        """Called when every environment has made a step and the new rows are in the replay."""
+
+    def round_starts(self) -> Sequence[int] | None:
+        """Env steps done when each round of a whole fit begins; None where the settings do not say how many rounds there are."""
+        return None
+
+    @property
+    def collector(self) -> Any:
+        """What steps the environments and fills the replay (:class:`~lightning_pbrl.envs.collector.Collector`), or None."""
+        return getattr(getattr(self._trainer, "datamodule", None), "collector", None)
+
+    @property
+    def env_steps(self) -> int:
+        """Steps of all environments so far."""
+        collector = self.collector
+        return 0 if collector is None else int(collector.env_steps)
+
     # What strategies and programs use --------------------------------------------------------------------------------
 
     def observations(self, query: Query) -> Tensor:
@@ -228,102 +239,33 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
 
     def setup(self, stage: str) -> None:
         glue.end_when_told(self.trainer)
-        self.source = getattr(self.trainer.datamodule, "source", None)  # type: ignore[attr-defined, assignment]
+        self.source = getattr(self.trainer.datamodule, "source", None)  # type: ignore[attr-defined]
         if stage == "fit":
             if self.source is None:
                 name = type(self).__name__
                 raise UserError(f"{name} needs data: give fit() a data module of lightning_pbrl.datamodules.")
-            glue.check_strategy(self.trainer, self.replicas)
-            glue.checkpoint_at_round_edges(self.trainer)
-            glue.write_checkpoints_in_place(self.trainer)
+            glue.run_in_rounds(self.trainer, self.replicas)
             end_with_rounds(self.trainer)
-            self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # a step is a block here
-            self.trainer.num_sanity_val_steps = 0  # evaluation is real episodes, not a batch of data to try
 
     def on_fit_start(self) -> None:
-        if len(self.source) and self.source.shown_dim != self.spec["obs_dim"]:
-            raise UserError(
-                f"The model was built for observations of size {self.spec['obs_dim']}, the data have {self.source.shown_dim}; "
-                "build it with spec=datamodule.spec."
-            )
+        check_size(self)
         self.source.to(self.device)
-        self._check_needs()
+        check_needs(self)
         if not self.source.forgets:
-            self.check_columns()
+            diverged.check_columns(self)
         if self._restored is None:
             self.learned_from, self.waiting = None, False
             self.on_data()
-        self._start_engine()
-
-    def _check_needs(self) -> None:
-        name, data = type(self).__name__, type(self.trainer.datamodule).__name__  # type: ignore[attr-defined]
-        if self.pixels and not self.pictures:
-            raise UserError(f"{name} learns from states and the data show pictures: choose LAEO, SQIL, RCE, GCBC or BC.")
-        if "env" in self.needs and self.collector is None:
-            raise UserError(f"{name} acts while it learns and {data} has logged data only: use a config of conf/data/online.")
-        if "examples" in self.needs and getattr(self.trainer.datamodule, "examples", None) is None:  # type: ignore[attr-defined]
-            raise UserError(f"{name} learns from examples of success and {data} brings none: wrap it in ExamplesDataModule.")
-        if "learned_reward" in self.needs and self.source.drawable_part(self.source.column("learned_reward")).isnan().all():
-            raise UserError(
-                f"{name} learns from a reward and the data have none yet: set relabel.reward to a reward model's "
-                "checkpoint, or to true, zero, random or negated for a control."
-            )
+        self.start_engine()
 
     def asks_for(self, budget: int, given: int, per_round: int | None) -> None:
-        """Let a run that goes on ask more than it was to, or refuse; ``AskTeacher`` says so when a fit starts.
+        """Let a run that goes on ask more than it was to, or refuse (:func:`asks_for_more`); ``AskTeacher`` calls it at the start."""
+        if self._restored is not None:
+            self.grown |= asks_for_more(self, self._restored, budget, given, per_round)
 
-        Args:
-            budget: questions in total.
-            given: answers that came with the data.
-            per_round: questions per round; None where its rounds follow from the budget.
-        """
-        if self._restored is None:
-            return
-        asked = Asked(*self._restored["asked"])
-        before = asked.total - given + asked.remaining
-        longer = self.longer if per_round and before else {}
-        now = {"ask.budget": budget, "ask.per_round": per_round}
-        self.grown |= grown(longer, {"ask.budget": before}, now, self._restored["finished"])
-
-    def _start_engine(self) -> None:
-        parts, seeds = self.groups(), [self.seed + k for k in range(self.replicas)]
-        checks.check_parts(self, parts)
-        reduce, planned = glue.gradient_reducer(self.trainer), getattr(self, "updates", 0)
-        self.__dict__["engine"] = engine = UpdateEngine(
-            self, parts, self.programs(), seeds, self.compile_updates, self.layout, planned, reduce
-        )
-        stretched = [name for name, part in parts.items() if isinstance(part, Group) and isinstance(part.schedule, cosine)]
-        if self.grown and stretched:
-            raise UserError(
-                f"The learning rate of {type(self).__name__}'s {', '.join(stretched)} falls to 0 over the run, so one that "
-                f"was planned shorter cannot go on as a longer one: set {' and '.join(self.longer)} back, or start a new run "
-                "in another folder (run_dir)."
-            )
-        if self._restored is None:
-            self._init_replicas()
-            return
-        engine.load_state_dict(self._restored["engine"])
-        torch.set_rng_state(self._restored["torch_rng"].cpu())
-        self.finished = self._restored["finished"] and not self.grown
-        self.__dict__["_restored"] = None
-
-    def _init_replicas(self) -> None:
-        """Give replica k the initial weights that seed + k has alone.
-
-        Raises:
-            UserError: when a buffer depends on the seed, because all replicas share it.
-        """
-        first = self._twin(self.seed) if self.replicas > 1 else self
-        for replica in range(1, self.replicas):
-            twin = self._twin(self.seed + replica)
-            checks.check_shared_buffers(self, first, twin)
-            self.running.state.set_weights(replica, twin.state_dict())
-
-    def _twin(self, seed: int) -> Method:
-        """This method alone, just built, with another seed."""
-        twin = type(self)(**{**plain(self.hparams), "seed": seed, "replicas": 1})
-        twin.configure_model()
-        return twin
+    def start_engine(self) -> None:
+        """Build the engine once the data are on the device; a method that holds another lends it to that one."""
+        start_engine(self)
 
     def on_train_start(self) -> None:
         if self.finished:  # a finished run that is resumed has nothing left to do
@@ -331,17 +273,13 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
 
     def on_train_epoch_start(self) -> None:
         number = self.trainer.current_epoch
-        self.start_acting(number)
+        self.__dict__["acting_rng"] = stream(self.seed, "acting", number, device=self.device)  # as a resumed run would draw
         glue.save_this_round_too(self.trainer)
         memory.give_back(self.device)
-        self._phases, self._in_phase, self._phase_number, self.round_done = list(self.plan(number)), 0, 0, False
-        self.check_answers()
-        self.round_updates = sum(phase.updates for phase in self._phases)
-
-    @property
-    def phase(self) -> str:
-        """Name of the phase that runs now, for the progress bar; empty when the round is over."""
-        return self._phases[0].name if self._phases else ""
+        self.round_done = False
+        self.rounds.begin(self.plan(number))
+        answers.check_answers(self)
+        self.round_updates = sum(phase.updates for phase in self.rounds.phases)
 
     @property
     def running(self) -> UpdateEngine:
@@ -349,94 +287,37 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
         assert self.engine is not None  # noqa: S101
         return self.engine
 
-    @property
-    def updates_left(self) -> int:
-        """Updates planned for the rest of this round; what a phase that ended early left undone does not count."""
-        done = self._in_phase if self._phases and self._phases[0].updates else 0
-        left = sum(phase.updates for phase in self._phases) - done
-        return min(left, self.trainer.max_steps - self.trainer.global_step) if self.trainer.max_steps > 0 else left
-
     def training_step(self, token: int) -> None:
-        """Run the next block of the current phase; the block after the last closes the round."""
-        while self._phases and self._phases[0].size == 0:
-            phase = self._next_phase()
-            if phase.start:
-                phase.start()
-        if not self._phases:
-            self.round_done = True
-            self.check_finite_weights()
-            return
-        phase = self._phases[0]
-        checks.check_phase(self, phase)
-        if self._in_phase == 0:
-            self._phase_began = self.env_steps
-            if phase.start:
-                phase.start()
-            if phase.program:  # a stream per seed, rank, round and phase: a resumed rank draws what it would have
-                place = "draws", self.trainer.global_rank, self.trainer.current_epoch, self._phase_number
-                self.running.begin([derive(self.seed + k, *place) for k in range(self.replicas)])
-        block = min(phase.block or self.block, phase.size - self._in_phase)
-        meters = self._update(phase, block) if phase.updates else self._collect(phase, block)
-        self._log_block(phase.program, meters)
-        if self._in_phase >= phase.size or (phase.done is not None and phase.done(self._reduced(meters))):
-            self._next_phase()
-            self._in_phase = 0
-            self.round_done = not self._phases
-            memory.give_back(self.device)
+        """Run the next block of the present phase; the block after the last closes the round."""
+        closed = self.rounds.step()
+        self.round_done = not self.rounds.phases
+        if closed:
+            diverged.check_finite_weights(self)
 
-    def _next_phase(self) -> Phase:
-        """Leave the present phase behind, and return it."""
-        self._phase_number += 1
-        return self._phases.pop(0)
+    def validation_step(self, items: Any, batch_idx: int) -> None:
+        self.evaluation.step(items)
 
-    def _update(self, phase: Phase, updates: int) -> Metered:
-        """Updates of a phase, the env steps that come before each of them included."""
-        if self.trainer.max_steps > 0:
-            updates = min(updates, self.trainer.max_steps - self.trainer.global_step)
-        program = str(phase.program)
-        if phase.block is None:
-            checks.check_block_draws(self, program)
-        buffers = checks.buffer_versions(self)
-        act = self.acting(self._phase_began, self._in_phase, phase.env_steps, phase.random) if phase.env_steps else None
-        meters = self.running.run(program, updates, before=act)
-        if self.replicas > 1 and buffers != checks.buffer_versions(self):
-            raise checks.no_replicas(self, "its updates change a buffer")
-        self.check_losses(program, meters, updates)
-        self._in_phase += updates
-        glue.advance_global_step(self.trainer, updates)
-        return meters
+    def test_step(self, items: Any, batch_idx: int) -> None:
+        self.evaluation.step(items)
 
-    def _collect(self, phase: Phase, steps: int) -> Metered:
-        """Env steps of a phase without updates."""
-        self.collect(self._phase_began + self._in_phase + steps, phase.random)
-        self._in_phase = self.env_steps - self._phase_began
-        return {}
+    def on_validation_epoch_end(self) -> None:
+        self.evaluation.finish("eval")
 
-    def _log_block(self, program: str | None, meters: Metered) -> None:
-        groups = () if program is None else self.running.moved(program)
-        values = {f"train/{key}_loss" if key in groups else f"train/{key}": value for key, value in meters.items()}
-        row = {key: value.mean() for key, value in values.items()}
-        if self.replicas > 1:
-            row.update({f"{key}/replica_{k}": value[k] for key, value in values.items() for k in range(self.replicas)})
-        row |= {"labels": torch.tensor(float(self.asked.total)), **self.acting_row()}
-        self.log_dict({**row, "step": float(self.trainer.global_step)}, batch_size=1)
-
-    def _reduced(self, meters: Metered) -> dict[str, float]:
-        """Block means as numbers, averaged over ranks."""
-        return {key: float(self.trainer.strategy.reduce(value.mean(), reduce_op="mean")) for key, value in meters.items()}
+    def on_test_epoch_end(self) -> None:
+        self.evaluation.finish("test")
 
     def on_train_epoch_end(self) -> None:
         done = self.is_finished()
         if done and "labels" in self.needs and not self.learned_from:
-            raise self.nothing_learned()
-        self.waiting = done and self.left_waiting
+            raise answers.nothing_learned(self)
+        self.waiting = done and answers.left_waiting(self)
         self.finished = done and not self.waiting  # a fit that waits goes on from its checkpoint
         if done:
             self.trainer.should_stop = True
 
     def on_train_end(self) -> None:
         if self.waiting:
-            raise self.unanswered()
+            raise answers.unanswered(self)
         if self.finished and self.pending:
             warnings.warn(
                 f"{self.pending} questions were never answered: {type(self).__name__} has learned from the others.",
@@ -468,35 +349,25 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
     # Checkpoints: tensors and plain types only -------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.check_finite_weights()
+        diverged.check_finite_weights(self)
         self.use_replica(0)
-        checkpoint["state_dict"] = {key: value.clone() for key, value in self.state_dict().items()}
-        checkpoint["hyper_parameters"] = plain(self.hparams)
-        checkpoint["lightning_pbrl"] = {
-            "method": type(self).__name__,
-            "module": type(self).__module__,  # read by nobody but a person who misses it
-            "schema": SCHEMA,
-            "engine": self.running.state_dict(),
-            "torch_rng": torch.get_rng_state(),
-            "finished": self.finished,
-            "updates": self.trainer.global_step,
-            "asked": list(self.asked),
-            "learned_from": self.learned_from,
-        }
+        checkpoint.update(checkpoints.saved(self))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved = upgraded(checkpoint)
+        saved = checkpoints.upgraded(checkpoint)
         if saved is None or saved["method"] != type(self).__name__:
             found = "another program" if saved is None else saved["method"]
             raise UserError(f"The checkpoint was written by {found}, not by {type(self).__name__}; name the method that made it.")
         check_fitting_weights(self, checkpoint)
         self.grown = False
         if self._trainer is not None and self._trainer.state.fn == "fit":
-            before, now = checkpoint["hyper_parameters"], plain(self.hparams)
-            before, now = ({key: value for key, value in each.items() if key not in FREE} for each in (before, now))
+            before, now = (
+                {key: value for key, value in plain(each).items() if key not in FREE}
+                for each in (checkpoint["hyper_parameters"], self.hparams)
+            )
             self.grown = grown(self.longer, before, now, saved["finished"])
         self.__dict__["_restored"] = saved
-        check_saved(checkpoint, "The checkpoint")
+        diverged.check_saved(checkpoint, "The checkpoint")
         self.updates_loaded, self.asked = saved["updates"], Asked(*saved["asked"])
         self.learned_from = saved.get("learned_from")  # older checkpoints do not tell
         self.__dict__["engine"] = None  # it holds what was trained before; a fit starts its own

@@ -7,16 +7,15 @@ The error says what is not finite, since when, and which checkpoint is left; whe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.finite import all_finite, check_finite
 from lightning_pbrl.methods import lightning_glue as glue
-from lightning_pbrl.methods.checkpoint_schema import upgraded
+from lightning_pbrl.methods.checkpoints import upgraded
 
 Policy = Callable[[Tensor], Tensor]
 BLAMED = "the data are at fault and not the training, so repair these rows or leave their episodes out"
@@ -25,82 +24,79 @@ READ = ("obs", "action", "next_obs", "terminated", "truncated")
 """Columns of a replay that learners read beside the learned reward."""
 
 
-class Diverging(pl.LightningModule):
-    """What every method does about NaN and infinity; :class:`~lightning_pbrl.methods.base.Method` is one of these."""
+def check_losses(method: Any, program: str, meters: Mapping[str, Tensor], updates: int) -> None:
+    """Stop when a loss of the block of ``updates`` updates that has just run is not finite; on all ranks, or on none.
 
-    source: Any
-    running: Any
-    needs: ClassVar[frozenset[str]]
+    A metric beside the losses may be NaN where it is not defined.
 
-    def check_losses(self, program: str, meters: Mapping[str, Tensor], updates: int) -> None:
-        """Stop when a loss of the block of ``updates`` updates that has just run is not finite; on all ranks, or on none.
+    Raises:
+        UserError: naming the losses, and the data's column that explains them.
+    """
+    losses = {key: value for key, value in meters.items() if key in method.running.moved(program)}
+    fine = not losses or bool(torch.isfinite(torch.stack(list(losses.values()))).all())
+    if glue.on_all_ranks(method.trainer, fine):
+        return
+    bad = [key for key, value in losses.items() if not torch.isfinite(value).all()] or ["another rank"]
+    check_columns(method)
+    done = method.running.updates[program]
+    since = f"in the updates {done - updates + 1} to {done} of {program!r}"
+    raise diverged(method, f"the loss of {', '.join(bad)} became NaN or infinite {since}")
 
-        A metric beside the losses may be NaN where it is not defined.
 
-        Raises:
-            UserError: naming the losses, and the data's column that explains them.
-        """
-        losses = {key: value for key, value in meters.items() if key in self.running.moved(program)}
-        fine = not losses or bool(torch.isfinite(torch.stack(list(losses.values()))).all())
-        if glue.on_all_ranks(self.trainer, fine):
-            return
-        bad = [key for key, value in losses.items() if not torch.isfinite(value).all()] or ["another rank"]
-        self.check_columns()
-        done = self.running.updates[program]
-        since = f"in the updates {done - updates + 1} to {done} of {program!r}"
-        raise self.diverged(f"the loss of {', '.join(bad)} became NaN or infinite {since}")
+def check_finite_weights(method: Any) -> None:
+    """Stop when a weight, a moment of an optimiser or a statistic is not finite.
 
-    def check_finite_weights(self) -> None:
-        """Stop when a weight, a moment of an optimiser or a statistic is not finite.
+    Raises:
+        UserError: naming the first of them.
+    """
+    for part, values in _numbers(method.running.state):
+        if not all_finite(values):
+            check_columns(method)
+            raise diverged(method, f"{part} became NaN or infinite by update {sum(method.running.updates.values())}")
+    for name, value in method.named_buffers():
+        if value.is_floating_point() and value.isnan().any():  # infinity is at home in masks
+            raise diverged(method, f"the statistic {name} became NaN")
 
-        Raises:
-            UserError: naming the first of them.
-        """
-        for part, values in _numbers(self.running.state):
-            if not all_finite(values):
-                self.check_columns()
-                raise self.diverged(f"{part} became NaN or infinite by update {sum(self.running.updates.values())}")
-        for name, value in self.named_buffers():
-            if value.is_floating_point() and value.isnan().any():  # infinity is at home in masks
-                raise self.diverged(f"the statistic {name} became NaN")
 
-    def check_columns(self) -> None:
-        """Blame the data where they are to blame.
+def check_columns(method: Any) -> None:
+    """Blame the data where they are to blame.
 
-        Raises:
-            UserError: naming the first column with a number that is not finite.
-        """
-        source = self.source
-        names = READ if source.forgets else ()  # logged data have been checked when they were loaded
-        if source.forgets or "learned_reward" in self.needs:  # else it is NaN where nothing has relabelled
-            names = (*names, "learned_reward")
-        for name in names:
-            cure = PAID if source.forgets and name == "learned_reward" else BLAMED
-            check_finite(source.drawable_part(source.column(name)), f"Column {name!r} of the data", cure)
-        known = source.reward.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)  # NaN says that it is not known
-        check_finite(source.drawable_part(known), "The true reward of the data", BLAMED)
+    Raises:
+        UserError: naming the first column with a number that is not finite.
+    """
+    source = method.source
+    names = READ if source.forgets else ()  # logged data have been checked when they were loaded
+    if source.forgets or "learned_reward" in method.needs:  # else it is NaN where nothing has relabelled
+        names = (*names, "learned_reward")
+    for name in names:
+        cure = PAID if source.forgets and name == "learned_reward" else BLAMED
+        check_finite(source.drawable_part(source.column(name)), f"Column {name!r} of the data", cure)
+    known = source.reward.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)  # NaN says that it is not known
+    check_finite(source.drawable_part(known), "The true reward of the data", BLAMED)
 
-    def finite_actions(self, act: Policy, when: Callable[[], str]) -> Policy:
-        """``act`` that stops where it gives an action that is not finite; ``when`` ends the sentence's first part."""
 
-        def checked(obs: Tensor) -> Tensor:
-            actions = act(obs).cpu()
-            if not torch.isfinite(actions).all():
-                raise self.diverged(f"the policy's action is NaN or infinite {when()}, where all observations are finite")
-            return actions
+def finite_actions(method: Any, act: Policy, when: Callable[[], str]) -> Policy:
+    """Return ``act`` with a stop where it gives an action that is not finite; ``when`` ends the sentence's first part."""
 
-        return checked
+    def checked(obs: Tensor) -> Tensor:
+        actions = act(obs).cpu()
+        if not torch.isfinite(actions).all():
+            raise diverged(method, f"the policy's action is NaN or infinite {when()}, where all observations are finite")
+        return actions
 
-    def diverged(self, what: str) -> UserError:
-        """The error of a training that is lost: what is not finite and since when, the round, what is left, the cure."""
-        trainer = self._trainer
-        round_number = f" (round {trainer.current_epoch})" if trainer is not None and trainer.training else ""
-        left = None if trainer is None else glue.last_checkpoint(trainer)
-        kept = f"; {left} of an earlier round is kept" if left else ""
-        return UserError(
-            f"{type(self).__name__} has diverged: {what}{round_number}: lower model.init_args.lr, or look for values of the data "
-            f"that are far from the others{kept}."
-        )
+    return checked
+
+
+def diverged(method: Any, what: str) -> UserError:
+    """The error of a training that is lost: what is not finite and since when, the round, what is left, the cure."""
+    trainer = method._trainer
+    round_number = f" (round {trainer.current_epoch})" if trainer is not None and trainer.training else ""
+    left = None if trainer is None else glue.last_checkpoint(trainer)
+    kept = f"; {left} of an earlier round is kept" if left else ""
+    return UserError(
+        f"{type(method).__name__} has diverged: {what}{round_number}: lower model.init_args.lr, or look for values of the data "
+        f"that are far from the others{kept}."
+    )
 
 
 def _numbers(state: Any) -> Iterator[tuple[str, Any]]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torchmetrics.aggregation import CatMetric
@@ -16,72 +14,56 @@ from torchmetrics.functional.regression import pearson_corrcoef, spearman_corrco
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_pbrl.data.d4rl_scores import normalized_score
-from lightning_pbrl.data.feedback import Judgement, Query
+from lightning_pbrl.data.feedback import Judgement
 from lightning_pbrl.finite import check_finite
+from lightning_pbrl.methods.diverged import finite_actions
 
 LOWER_LR = "training has diverged, so lower model.init_args.lr and start again"
 COLUMNS = 6
 """Numbers that are kept of a held-out pair."""
 
 
-class EpisodeEvaluation(pl.LightningModule):
-    """The part of a method that rolls its policy out; what a method without a policy overrides."""
+class EpisodeEvaluation:
+    """Rolls a method's policy out.
 
-    replicas: int
-    _results: dict[str, CatMetric]
+    Args:
+        method: whose ``act`` is evaluated.
+    """
 
-    @abstractmethod
-    def act(self, obs: Tensor, sample: bool = False) -> Tensor:
-        """Actions in [-1, 1] for raw observations: (B, O) -> (B, A)."""
+    def __init__(self, method: Any) -> None:
+        self.method = method
+        self._found: dict[str, CatMetric] = {}
 
-    @abstractmethod
-    def finite_actions(self, act: Callable[[Tensor], Tensor], when: Callable[[], str]) -> Callable[[Tensor], Tensor]:
-        """``act`` that stops where it gives an action that is not finite."""
-
-    @abstractmethod
-    def use_replica(self, replica: int) -> None:
-        """Let the networks hold one replica's weights."""
-
-    def validation_step(self, seeds: list[int], batch_idx: int) -> None:
-        self.evaluate_batch(seeds)
-
-    def test_step(self, seeds: list[int], batch_idx: int) -> None:
-        self.evaluate_batch(seeds)
-
-    def on_validation_epoch_end(self) -> None:
-        self.log_evaluation("eval")
-
-    def on_test_epoch_end(self) -> None:
-        self.log_evaluation("test")
-
-    def evaluate_batch(self, seeds: Sequence[int]) -> None:
+    def step(self, seeds: Sequence[int]) -> None:
         """Roll out every replica's policy (mean action) on the episodes ``seeds`` and remember returns and successes."""
-        for replica in range(self.replicas):
-            self.use_replica(replica)
+        method = self.method
+        for replica in range(method.replicas):
+            method.use_replica(replica)
             if not len(seeds):
                 continue
-            act = self.finite_actions(self.act, lambda: "in evaluation")
-            rollouts = self.trainer.datamodule.rollout(act, seeds)  # type: ignore[attr-defined]
+            act = finite_actions(method, method.act, lambda: "in evaluation")
+            rollouts = method.trainer.datamodule.rollout(act, seeds)
             check_finite(rollouts.episode_return, "The return of an evaluation episode", "repair the environment", "episode")
-            self._episodes(f"return/{replica}").update(rollouts.episode_return.float().to(self.device))
-            self._episodes(f"success/{replica}").update(rollouts.success.float().to(self.device))
-        self.use_replica(0)
+            self._episodes(f"return/{replica}").update(rollouts.episode_return.float().to(method.device))
+            self._episodes(f"success/{replica}").update(rollouts.success.float().to(method.device))
+        method.use_replica(0)
 
     def _episodes(self, key: str) -> CatMetric:
         """The values collected so far; a rank without an episode has an empty one, and takes part in the gathering."""
-        if key not in self._results:
-            self._results[key] = CatMetric(nan_strategy="disable").to(self.device)
-        return self._results[key]
+        if key not in self._found:
+            self._found[key] = CatMetric(nan_strategy="disable").to(self.method.device)
+        return self._found[key]
 
-    def log_evaluation(self, prefix: str) -> None:
-        """Log mean and spread over all episodes of all ranks, per replica and over replicas.
+    def finish(self, prefix: str) -> None:
+        """Log mean and spread over all episodes of all ranks, per replica and over replicas; then start anew.
 
         Where the simulator names a D4RL task, the mean return is logged as ``normalized_score`` as well.
         """
         row: dict[str, Tensor] = {}
-        task = getattr(getattr(getattr(self.trainer, "datamodule", None), "simulator", None), "d4rl_task", None)
+        method, replicas = self.method, self.method.replicas
+        task = getattr(getattr(getattr(method.trainer, "datamodule", None), "simulator", None), "d4rl_task", None)
         for name in ("return", "success"):
-            found = [torch.as_tensor(self._episodes(f"{name}/{k}").compute(), dtype=torch.float32) for k in range(self.replicas)]
+            found = [torch.as_tensor(self._episodes(f"{name}/{k}").compute(), dtype=torch.float32) for k in range(replicas)]
             if name == "success" and any(not values.isnan().all() for values in found):
                 found = [values.nan_to_num() for values in found]  # some tasks say it only of what is solved
             means = [(values.mean(), values.std(correction=0)) for values in found]
@@ -95,10 +77,10 @@ class EpisodeEvaluation(pl.LightningModule):
                 row[f"{prefix}/{metric}"] = mean
                 if metric == "return_mean":
                     row[f"{prefix}/return_std"] = torch.stack([s for _, s in means]).mean()
-                if self.replicas > 1:
+                if replicas > 1:
                     row.update({f"{prefix}/{metric}/replica_{k}": m for k, m in enumerate(by_replica)})
-        self._results.clear()
-        self.log_dict({**row, "step": float(self.trainer.global_step)}, batch_size=1)
+        self._found.clear()
+        method.log_dict({**row, "step": float(method.trainer.global_step)}, batch_size=1)
 
 
 class PairMetrics:
@@ -154,36 +136,26 @@ def agreement(rows: Tensor) -> dict[str, Tensor]:
     return {key: value for key, value in found.items() if not value.isnan()}
 
 
-class PairEvaluation(pl.LightningModule, ABC):
-    """The part of a reward model that compares its returns with held-out pairs; stands before ``Method`` among the bases."""
+class PairEvaluation:
+    """Compares a method's predicted returns with held-out pairs.
 
-    validates_on: ClassVar[Literal["episodes", "pairs"]] = "pairs"
-    pair_metrics: PairMetrics
-    learned_from: int | None
+    Args:
+        method: whose ``returns`` are compared: what its preferences are a logistic function of.
+    """
 
-    def build_metrics(self) -> None:
-        """Called by ``build``."""
-        self.pair_metrics = PairMetrics()
+    def __init__(self, method: Any) -> None:
+        self.method, self.metrics = method, PairMetrics()
 
-    @abstractmethod
-    def returns(self, query: Query) -> Tensor:
-        """Predicted return of every asked segment per member, (E, B, C): what the preference is a logistic function of."""
-
-    def validation_step(self, numbers: Any, batch_idx: int) -> None:
+    def step(self, numbers: Any) -> None:
         """Compare predictions about held-out pairs with their labels and true returns (read here, for evaluation only)."""
-        if len(numbers) and self.learned_from != 0:  # initial weights are not judged
-            judgement = self.trainer.datamodule.judgement(numbers)  # type: ignore[attr-defined]
-            self.pair_metrics.update(self.returns(judgement.query).float(), judgement)
+        if len(numbers) and self.method.learned_from != 0:  # initial weights are not evaluated
+            judgement = self.method.trainer.datamodule.judgement(numbers)
+            self.metrics.update(self.method.returns(judgement.query).float(), judgement)
 
-    def on_validation_epoch_end(self) -> None:
-        everything = self.trainer.datamodule.judgement()  # type: ignore[attr-defined]
+    def finish(self, prefix: str) -> None:
+        """Log the metrics over all ranks; their keys begin with "pref", whatever the prefix."""
+        everything = self.method.trainer.datamodule.judgement()
         if (everything.label == 0.5).any() and not everything.decisive.any():
             warnings.warn("All held-out pairs are ties, so accuracy and calibration are not measured.", stacklevel=2)
-        row = self.pair_metrics.compute(everything)
-        self.log_dict({**row, "step": float(self.trainer.global_step)}, batch_size=1)
-
-    def test_step(self, numbers: Any, batch_idx: int) -> None:
-        self.validation_step(numbers, batch_idx)
-
-    def on_test_epoch_end(self) -> None:
-        self.on_validation_epoch_end()
+        row = self.metrics.compute(everything)
+        self.method.log_dict({**row, "step": float(self.method.trainer.global_step)}, batch_size=1)

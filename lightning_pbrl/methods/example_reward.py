@@ -20,13 +20,12 @@ from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.data.transitions import fetch
 from lightning_pbrl.engine import Below, Group, Part, Program
 from lightning_pbrl.methods.base import Phase, Spec
-from lightning_pbrl.methods.evaluation import PairEvaluation
 from lightning_pbrl.methods.with_examples import WithExamples
 from lightning_pbrl.nn import MLP, Normalizer
 from lightning_pbrl.queries.scoring import ReturnScorer
 
 
-class ExampleReward(PairEvaluation, WithExamples):
+class ExampleReward(WithExamples):
     """A reward of states, from a classifier of examples and data; actions are ignored.
 
     Args:
@@ -40,6 +39,7 @@ class ExampleReward(PairEvaluation, WithExamples):
         **engine: the arguments of :class:`~lightning_pbrl.methods.base.Method`.
     """
 
+    validates_on = "pairs"
     longer: ClassVar[Mapping[str, str]] = {"updates": "eval_interval"}
 
     def __init__(
@@ -58,7 +58,6 @@ class ExampleReward(PairEvaluation, WithExamples):
         self.normalizer = Normalizer(spec["obs_dim"])
 
     def build(self) -> None:
-        self.build_metrics()
         self.net = MLP(self.spec["obs_dim"], 1, self.hparams.hidden)
 
     def on_data(self) -> None:

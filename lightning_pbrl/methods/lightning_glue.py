@@ -74,6 +74,15 @@ class RoundLoader:
                 return
 
 
+def run_in_rounds(trainer: pl.Trainer, replicas: int) -> None:
+    """Prepare a Trainer for blocks and rounds, or refuse it."""
+    check_strategy(trainer, replicas)
+    checkpoint_at_round_edges(trainer)
+    write_checkpoints_in_place(trainer)
+    trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # a step is a block here
+    trainer.num_sanity_val_steps = 0  # evaluation is real episodes, not a batch of data to try
+
+
 def check_strategy(trainer: pl.Trainer, replicas: int) -> None:
     """Refuse what the engine cannot average gradients for.
 

@@ -7,7 +7,7 @@ nothing else; without them these numbers are left out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,15 +18,12 @@ from lightning_pbrl.data.relabel import CPU_TILE
 from lightning_pbrl.data.replay import RECENT_EPISODES
 from lightning_pbrl.rng import stream
 
-if TYPE_CHECKING:
-    from lightning_pbrl.methods.preference_reward import PreferenceReward
-
 PAIRS = 200
 """Random pairs per window."""
 
 
 @torch.no_grad()
-def diagnose(method: PreferenceReward) -> dict[str, Tensor]:
+def diagnose(method: Any) -> dict[str, Tensor]:
     """Agreement of learned with true returns, by key; empty before the first episode has ended.
 
     ``pref/accuracy_recent`` and ``_all``: share of pairs that both order alike, of the newest episodes and of all stored ones;
@@ -48,7 +45,7 @@ def diagnose(method: PreferenceReward) -> dict[str, Tensor]:
     return row
 
 
-def agreement(method: PreferenceReward, query: Query) -> dict[str, Tensor]:
+def agreement(method: Any, query: Query) -> dict[str, Tensor]:
     """Accuracy of the order within pairs, and rank correlation over all their segments."""
     true = method.source.true_returns(query)
     predicted = method.returns(query)
@@ -63,7 +60,7 @@ def agreement(method: PreferenceReward, query: Query) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def log_prob_of_questions(method: PreferenceReward, count: int) -> dict[str, Tensor]:
+def log_prob_of_questions(method: Any, count: int) -> dict[str, Tensor]:
     """Mean log pi(a | s) over the segments of the ``count`` newest pairs: low where the policy no longer goes."""
     obs_dim, start = method.source.obs_dim, method.labels.start[-count:]
     if not len(start):

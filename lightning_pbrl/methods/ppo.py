@@ -193,7 +193,7 @@ class PPO(OnlinePolicy):
     def begin_rollout(self) -> None:
         """Room for what is drawn in the coming rollout, and its noise."""
         envs = self.source.num_envs
-        shape, sizes = (self._phases[0].size // envs, envs), (self.spec["obs_dim"], self.spec["action_dim"])
+        shape, sizes = (self.rounds.phases[0].size // envs, envs), (self.spec["obs_dim"], self.spec["action_dim"])
         self.obs, self.drawn = (torch.empty(*shape, size, device=self.device) for size in sizes)
         self.noise = self.actor.log_std.exp() * torch.randn(self.drawn.shape, generator=self.acting_rng, device=self.device)
         self.filled = 0

@@ -21,6 +21,7 @@ from lightning_pbrl.data.transitions import fetch, unpack
 from lightning_pbrl.engine import Draw, Passes, Rows
 from lightning_pbrl.engine.draws import Place
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.answers import nothing_learned
 from lightning_pbrl.methods.base import Phase, Spec
 from lightning_pbrl.methods.evaluation import PairMetrics
 from lightning_pbrl.methods.offline_policy import OfflinePolicy
@@ -144,7 +145,7 @@ class PreferencePolicy(OfflinePolicy, ABC):
         """
         self.pairs = labels.preferences().to("cpu")
         if not len(self.pairs):
-            raise self.nothing_learned(labels)
+            raise nothing_learned(self, labels)
         if not self.fewest_steps <= self.steps <= self.pairs.length:
             raise UserError(
                 f"{type(self).__name__} reads windows of {self.steps} steps and segments have {self.pairs.length}: set "

@@ -67,8 +67,8 @@ class PreferenceReward(OnlinePolicy, ABC):
         super().setup(stage)
         self.reward_model.source = self.source
 
-    def _start_engine(self) -> None:
-        super()._start_engine()
+    def start_engine(self) -> None:
+        super().start_engine()
         self.reward_model.__dict__["engine"] = self.engine
 
     def groups(self) -> dict[str, Part]:

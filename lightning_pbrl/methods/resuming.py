@@ -10,9 +10,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.answers import Asked
 
 FREE = {"spec", "compile", "layout"}
 """Settings of a method that may differ: what follows from the data, and how the same updates are computed."""
+
+
+def asks_for_more(method: Any, restored: Mapping[str, Any], budget: int, given: int, per_round: int | None) -> bool:
+    """Return whether a run that goes on asks more than it was to.
+
+    Args:
+        method: whose run it is.
+        restored: what its checkpoint says.
+        budget: questions in total.
+        given: answers that came with the data.
+        per_round: questions per round; None where its rounds follow from the budget.
+
+    Raises:
+        UserError: where it would not be what it would have been with that budget from the start.
+    """
+    asked = Asked(*restored["asked"])
+    before = asked.total - given + asked.remaining
+    longer = method.longer if per_round and before else {}
+    return grown(longer, {"ask.budget": before}, {"ask.budget": budget, "ask.per_round": per_round}, restored["finished"])
 
 
 def grown(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
-from lightning_pbrl.data.feedback import Labels
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Labels, Query
 from lightning_pbrl.engine import Passes
 from lightning_pbrl.methods.base import Method
-from lightning_pbrl.methods.evaluation import PairEvaluation
 
 
-class RewardModel(PairEvaluation, Method, ABC):
+class RewardModel(Method, ABC):
     """A method that fits ``ensemble_size`` members to preferences, round by round, in minibatches of ``batch_size`` pairs.
 
     Each round fits all answers given so far, warm from the round before. Skipped questions are not trained on; equal
@@ -21,11 +22,11 @@ class RewardModel(PairEvaluation, Method, ABC):
     """
 
     needs = frozenset({"labels"})
+    validates_on = "pairs"
     waits = True
     longer: ClassVar[Mapping[str, str]] = {"ask.budget": "ask.per_round"}
 
     def build(self) -> None:
-        self.build_metrics()
         self.pairs = Labels.empty()
         self.fit_began, self.one_pass = 0, 1
 
@@ -35,6 +36,10 @@ class RewardModel(PairEvaluation, Method, ABC):
 
     def usable(self) -> int:
         return len(self.training_pairs())
+
+    @abstractmethod
+    def returns(self, query: Query) -> Tensor:
+        """Predicted return of every asked segment per member, (E, B, C): what the preference is a logistic function of."""
 
     def begin_fit(self, pairs: Labels) -> None:
         """Train on ``pairs`` from the next update on."""

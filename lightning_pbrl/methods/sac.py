@@ -107,7 +107,7 @@ class SAC(OnlinePolicy):
 
     def groups(self) -> dict[str, Part]:
         h = self.hparams
-        critics = {"critic": Group(h.critic_lr or h.lr), "critic_target": Follows("critic", h.polyak)}
+        critics: dict[str, Part] = {"critic": Group(h.critic_lr or h.lr), "critic_target": Follows("critic", h.polyak)}
         return {**critics, "actor": Group(h.lr), "log_alpha": Group(h.alpha_lr)}
 
     def programs(self) -> dict[str, Program]:

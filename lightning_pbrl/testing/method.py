@@ -113,7 +113,7 @@ class MethodCheck:
         self,
         folder: str,
         resume: bool = False,
-        around: list[pl.Callback] | None = None,
+        around: Sequence[pl.Callback] | None = None,
         data: OfflineDataModule | None = None,
         trainer: dict[str, Any] | None = None,
         **changes: Any,
@@ -123,7 +123,7 @@ class MethodCheck:
         method = self.cls(data.spec, **{**self.settings, **changes})
         path = self.folder / folder
         last = path / "checkpoints" / "last.ckpt"
-        around = self.callbacks() if around is None else around
+        around = self.callbacks() if around is None else list(around)
         toys.make_trainer(path, around, **(trainer or {})).fit(method, data, ckpt_path=last if resume else None)
         return method
 
@@ -288,7 +288,8 @@ class MethodCheck:
         names: Sequence[str] = ("item", "tolist", "numpy", "__float__", "__int__", "__bool__")
         for program in method.running.programs:
             if self.runnable(method, program):
-                with mock.patch.multiple(Tensor, **dict.fromkeys(names, forbidden)):
+                replaced: dict[str, Any] = dict.fromkeys(names, forbidden)
+                with mock.patch.multiple(Tensor, **replaced):
                     method.running.run(program, 2)
 
     def has_replicas(self) -> None:

@@ -1,14 +1,36 @@
-"""The layout of a checkpoint, numbered; older ones are read as if they had been written today."""
+"""The content of a checkpoint. Its layout is numbered; older ones are read as if they had been written today."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.lightning_glue import plain
 
 SCHEMA = 2
 """2: one state per method. 1: one per program, each with the generators of its minibatches."""
+
+
+def saved(method: Any) -> dict[str, Any]:
+    """What a checkpoint holds of a method: tensors and plain types only."""
+    return {
+        "state_dict": {key: value.clone() for key, value in method.state_dict().items()},
+        "hyper_parameters": plain(method.hparams),
+        "lightning_pbrl": {
+            "method": type(method).__name__,
+            "module": type(method).__module__,  # read by nobody but a person who misses it
+            "schema": SCHEMA,
+            "engine": method.running.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+            "finished": method.finished,
+            "updates": method.trainer.global_step,
+            "asked": list(method.asked),
+            "learned_from": method.learned_from,
+        },
+    }
 
 
 def upgraded(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,0 +1,94 @@
+"""The start of a fit: what must be there, and an engine with the first weights or with those of a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lightning_pbrl.engine import Group, UpdateEngine
+from lightning_pbrl.engine.program import cosine
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods import author_checks as checks
+from lightning_pbrl.methods import lightning_glue as glue
+from lightning_pbrl.methods.lightning_glue import plain
+
+
+def check_size(method: Any) -> None:
+    """Refuse data whose observations are not of the size that a method was built for."""
+    wanted, found = method.spec["obs_dim"], method.source.shown_dim
+    if len(method.source) and found != wanted:
+        raise UserError(
+            f"The model was built for observations of size {wanted}, the data have {found}; build it with spec=datamodule.spec."
+        )
+
+
+def check_needs(method: Any) -> None:
+    """Refuse to start without what a method needs.
+
+    Raises:
+        UserError: naming it, and how to give it.
+    """
+    name, data = type(method).__name__, type(method.trainer.datamodule).__name__
+    if method.pixels and not method.pictures:
+        from lightning_pbrl.registry import classes  # knows the methods, so that it stands above them
+
+        able = ", ".join(other for other, cls in classes("methods").items() if cls.pictures)  # type: ignore[attr-defined]
+        raise UserError(f"{name} learns from states and the data show pictures: choose one that sees them ({able}).")
+    if "env" in method.needs and method.collector is None:
+        raise UserError(f"{name} acts while it learns and {data} has logged data only: use a config of conf/data/online.")
+    if "examples" in method.needs and getattr(method.trainer.datamodule, "examples", None) is None:
+        raise UserError(f"{name} learns from examples of success and {data} brings none: wrap it in ExamplesDataModule.")
+    if "learned_reward" in method.needs and method.source.drawable_part(method.source.column("learned_reward")).isnan().all():
+        raise UserError(
+            f"{name} learns from a reward and the data have none yet: set relabel.reward to a reward model's "
+            "checkpoint, or to true, zero, random or negated for a control."
+        )
+
+
+def start_engine(method: Any) -> None:
+    """Build a method's engine, with initial weights, or with those of the checkpoint that it goes on from.
+
+    Raises:
+        UserError: for a parameter of no group, and where a longer run would not be what it would have been from the start.
+    """
+    parts, seeds = method.groups(), [method.seed + k for k in range(method.replicas)]
+    checks.check_parts(method, parts)
+    reduce, planned = glue.gradient_reducer(method.trainer), getattr(method, "updates", 0)
+    method.__dict__["engine"] = engine = UpdateEngine(
+        method, parts, method.programs(), seeds, method.compile_updates, method.layout, planned, reduce
+    )
+    stretched = [name for name, part in parts.items() if isinstance(part, Group) and isinstance(part.schedule, cosine)]
+    if method.grown and stretched:
+        raise UserError(
+            f"The learning rate of {type(method).__name__}'s {', '.join(stretched)} falls to 0 over the run, so one that "
+            f"was planned shorter cannot go on as a longer one: set {' and '.join(method.longer)} back, or start a new run "
+            "in another folder (run_dir)."
+        )
+    if method._restored is None:
+        init_replicas(method)
+        return
+    engine.load_state_dict(method._restored["engine"])
+    torch.set_rng_state(method._restored["torch_rng"].cpu())
+    method.finished = method._restored["finished"] and not method.grown
+    method.__dict__["_restored"] = None
+
+
+def init_replicas(method: Any) -> None:
+    """Give replica k the initial weights that seed + k has alone.
+
+    Raises:
+        UserError: when a buffer depends on the seed, because all replicas share it.
+    """
+    first = _twin(method, method.seed) if method.replicas > 1 else method
+    for replica in range(1, method.replicas):
+        twin = _twin(method, method.seed + replica)
+        checks.check_shared_buffers(method, first, twin)
+        method.running.state.set_weights(replica, twin.state_dict())
+
+
+def _twin(method: Any, seed: int) -> Any:
+    """This method alone, just built, with another seed."""
+    twin = type(method)(**{**plain(method.hparams), "seed": seed, "replicas": 1})
+    twin.configure_model()
+    return twin
