@@ -220,12 +220,9 @@ class Method(Checked, pl.LightningModule):
     def configure_model(self) -> None:
         if not self._built:
             self.__dict__["_built"] = True
-            self._build_seeded(self.seed)
-
-    def _build_seeded(self, seed: int) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(seed, "init"))
-            self.build()
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive(self.seed, "init"))
+                self.build()
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """None of Lightning's: the engine owns the optimisers."""
@@ -259,7 +256,7 @@ class Method(Checked, pl.LightningModule):
         self.start_engine()
 
     def asks_for(self, budget: int, given: int, per_round: int | None) -> None:
-        """Let a run that goes on ask more than it was to, or refuse (:func:`asks_for_more`); ``AskTeacher`` calls it at the start."""
+        """Let a run that goes on ask more than it was to, or refuse (:func:`asks_for_more`); called when a fit starts."""
         if self._restored is not None:
             self.grown |= asks_for_more(self, self._restored, budget, given, per_round)
 
