@@ -235,7 +235,7 @@ def test_a_seed_that_does_not_decide_the_episode_is_told():
     env = line(drawn=True).make()
     env.reset(seed=4)
     env.reset(seed=5)
-    with pytest.warns(UserWarning, match="Line-v0 began otherwise when it was reset with the seed 4 again"):
+    with pytest.warns(UserWarning, match="Line-v0 began differently when it was reset with the seed 4 again"):
         env.reset(seed=4)
     env.reset(seed=4)  # once
 
