@@ -85,7 +85,7 @@ class StepExamples(ExampleChooser):
         """Return True for steps that succeed, (N,), bool."""
 
     def choose(self, source: Transitions) -> Examples:
-        rows = source.drawable_rows(torch.arange(source.drawable_count))  # what the others reached is not known
+        rows = source.drawable_rows(torch.arange(source.drawable_count))  # the next observation of other rows is unknown
         rows = rows[self.solved(source).to(rows.device)[rows]].cpu()
         episodes = len(source.episodes)
         if not len(rows):
@@ -288,7 +288,7 @@ def _sound(path: Path, reader: Callable[[Path], Any], what: str, cure: str) -> A
     """
     try:
         return reader(path)
-    except Exception as error:  # the readers of a damaged file fail in many ways
+    except Exception as error:  # readers fail on damaged files in many ways
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UserError(f"{path} cannot be read {what} ({reason}): {cure}.") from error
 
