@@ -79,6 +79,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def save(transitions: Transitions, path: str | Path) -> Path:
     """Write a data set to ``path``, replacing it atomically, and return ``path``.
 
+    ``learned_reward`` is stored as NaN, whatever the table holds.
+
     Raises:
         UserError: if the folder cannot be written or the disk is full.
     """

@@ -62,7 +62,7 @@ class Coverage(NamedTuple):
 
         The mean distance of an asked state to the nearest visited one, divided by that of a visited state to the nearest *other*
         visited one. Every entry is in units of its standard deviation over the stored states. At 1 the questions cover the
-        policy's states; at much more they lie elsewhere. NaN if all visited states are equal.
+        policy's states; far above 1 they lie elsewhere. NaN if all visited states are equal.
         """
         scale = self.stored.std(0, dtype=np.float64)
         kept = scale > 0
