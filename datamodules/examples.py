@@ -129,7 +129,7 @@ class ExamplesDataModule(OfflineDataModule, ranges={"episodes": POSITIVE}):
         if self.success_share is None:
             return order if count is None else order[: _enough(count, len(order), "not held out")]
         if whole.success is None:
-            raise UserError("These data do not say which episodes succeed: leave data.success_share at null.")
+            raise UserError("These data do not record which episodes succeed: leave data.success_share at null.")
         solved, failed = whole.solved_episodes()
         good, bad = order[solved[order]], order[failed[order]]
         share = self.success_share
@@ -146,7 +146,7 @@ class ExamplesDataModule(OfflineDataModule, ranges={"episodes": POSITIVE}):
 def _enough(wanted: int, there: int, which: str) -> int:
     if not wanted <= there:
         raise UserError(
-            f"{wanted} episodes that are {which} are wanted and there are {there}: lower data.episodes, or collect more."
+            f"{wanted} episodes that are {which} are requested and there are {there}: lower data.episodes, or collect more."
         )
     return wanted
 

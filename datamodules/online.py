@@ -72,7 +72,7 @@ class OnlineDataModule(OfflineDataModule):
             steps = self.method.hparams.get("env_steps") if fitting else 0
             if steps is None:
                 raise UserError(
-                    f"{type(self.method).__name__} says nothing of env steps, so the replay's size is unknown: choose a method "
+                    f"{type(self.method).__name__} has no env_steps, so the replay's size is unknown: choose a method "
                     "that acts, such as SAC or PEBBLE, or set data.init_args.capacity."
                 )
             capacity = max(steps, sim.horizon * self.collecting_envs)

@@ -65,7 +65,7 @@ class ExampleChooser(Described, ABC):
         """
         if self.count is not None and self.count > found:
             raise UserError(
-                f"Only {found} of the {self.count} examples wanted are there: {what}; lower the chooser's count to at most "
+                f"Only {found} of the {self.count} requested examples exist: {what}; lower the chooser's count to at most "
                 f"{found}, or collect more."
             )
         order = torch.randperm(found, generator=stream(self.seed, "examples"))
@@ -121,7 +121,7 @@ class SuccessExamples(StepExamples):
     def solved(self, source: Transitions) -> Tensor:
         if source.success is None:
             raise UserError(
-                "No example of success found: these data do not say which steps succeed; choose by reward (RewardExamples), "
+                "No example of success found: these data do not record which steps succeed; choose by reward (RewardExamples), "
                 "or give examples from a file or folder."
             )
         return source.success
@@ -206,8 +206,8 @@ class FileExamples(ExampleChooser):
         """Read the array of states."""
         path = self.path
         if path.suffix.lower() not in _READERS:
-            raise UserError(f"{path} is no file of examples: give .npy, .npz or .safetensors.")
-        arrays = _sound(path, _READERS[path.suffix.lower()], "as examples", "give a sound .npy, .npz or .safetensors file")
+            raise UserError(f"{path} is not a file of examples: give .npy, .npz or .safetensors.")
+        arrays = _sound(path, _READERS[path.suffix.lower()], "as examples", "give a valid .npy, .npz or .safetensors file")
         if not isinstance(arrays, dict):
             return _tensor(arrays, str(path))
         if not arrays:
@@ -264,7 +264,7 @@ class FolderExamples(ExampleChooser):
         """Read one state, (1, ...)."""
         if file.suffix.lower() not in self.SUFFIXES:
             raise UserError(
-                f"{file} is no example: only {', '.join(self.SUFFIXES)} files may lie in the folder; move it elsewhere."
+                f"{file} is not an example: only {', '.join(self.SUFFIXES)} files may lie in the folder; move it elsewhere."
             )
         reader = _npy if file.suffix.lower() == ".npy" else _picture
         state = _sound(file, reader, "as an example", "save it again or take it out of the folder")

@@ -98,7 +98,7 @@ def load_examples(path: str | Path) -> Examples:
     Raises:
         UserError: when the file is missing, damaged, of another program or of a newer version.
     """
-    damaged = reading(path, "is no sound file of examples", "delete it, it is made anew")
+    damaged = reading(path, "is not a valid file of examples", "delete it, it is made anew")
     with damaged, safe_open(Path(path), framework="pt", device="cpu") as file:
         record = parse_json((file.metadata() or {})[_KEY])
         if record["version"] > _VERSION:

@@ -52,7 +52,7 @@ class Reader:
 
         self.h5py, self.size = h5py, os.path.getsize(path)
         self.file = h5py.File(path, "r")
-        self.spans: list[tuple[int, int, int]] = []  # (first byte, last byte, object) of what was read
+        self.spans: list[tuple[int, int, int]] = []  # (first byte, last byte, object) of the data read so far
         self.seen: set[int] = set()
 
     def look(self, key: str, name: str | None) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Reader:
                 return {}
             if isinstance(found, self.h5py.Dataset):
                 return {"shape": found.shape, "dtype": self._dtype(found), "away": self._away(found)}
-        except Exception as error:  # noqa: BLE001 - told when somebody asks for it
+        except Exception as error:  # noqa: BLE001 - reported when the item is requested
             return {"closed": str(error)}
         return {"closed": "it is neither a group nor an array"}
 
@@ -321,5 +321,5 @@ if __name__ == "__main__":
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)  # this process ends when its input does
     stdout = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # printed output of a library must not mix with answers
     serve(sys.stdin.buffer, stdout)

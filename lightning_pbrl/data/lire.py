@@ -97,7 +97,7 @@ def read_lire(
     if max_episode_steps is not None and max_episode_steps < 1:
         raise UserError(f"max_episode_steps is {max_episode_steps}; give at least 1.")
     if early_end == "terminated" and max_episode_steps is None:
-        raise UserError("early_end: terminated needs max_episode_steps, because a done at the time limit is no end of the task.")
+        raise UserError("early_end: terminated needs max_episode_steps, because a done at the time limit does not end the task.")
     what = task or str(folder)
     first = HUMANOID_SKIP if what.startswith("humanoid-") else 0
     last = None if data_quality is None else round(data_quality * ROWS_PER_QUALITY)

@@ -224,8 +224,8 @@ def _doubts(about: Mapping[str, Any]) -> Iterator[str]:
     where = f"Minari data set {about['dataset_id']}"
     if equal := about["equal_episodes"]:
         yield (
-            f"{where} has {equal} episode(s) that equal an earlier one: Minari's combine_datasets joins whole data sets where "
-            "filtered ones are given; learners see these episodes as often as they are there."
+            f"{where} has {equal} episode(s) that equal an earlier one: Minari's combine_datasets joins complete data sets where "
+            "filtered ones are given; learners see these episodes as often as they occur."
         )
     if pictures := about["jpeg_pictures"]:
         yield (
@@ -310,7 +310,7 @@ def _success(infos: Mapping[str, Any], steps: int, where: str) -> NDArray[np.flo
     try:
         values = np.asarray(infos[key]).astype(np.float32)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: infos {key!r} holds something else than numbers ({error}): store 0, 1, or NaN.") from error
+        raise UserError(f"{where}: infos {key!r} holds something other than numbers ({error}): store 0, 1, or NaN.") from error
     if values.ndim == 0 or len(values) not in (steps, steps + 1) or values.size != len(values):
         raise UserError(f"{where}: infos {key!r} has shape {values.shape} for {steps} steps: store one flag per step.")
     values = values.reshape(-1)[-steps:]  # infos start with those of the reset

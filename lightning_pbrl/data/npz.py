@@ -47,12 +47,12 @@ def read_npz(path: str | Path, cure: str, wanted: Callable[[str], object] = lamb
 def _array(content: bytes, where: str, cure: str) -> NDArray[Any]:
     """Read the array of one .npy file, which must fill the file exactly."""
     stream = io.BytesIO(content)
-    with reading(where, "holds something else than plain numbers", "store a numeric array"):
+    with reading(where, "holds something other than plain numbers", "store a numeric array"):
         major, _ = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(stream)
     if not dtype.hasobject and dtype.itemsize * math.prod(shape) != len(content) - stream.tell():
         raise UserError(f"{where} declares shape {shape} of {dtype} and holds {len(content) - stream.tell():,} bytes: {cure}.")
     stream.seek(0)
-    with reading(where, "holds something else than plain numbers", "store a numeric array"):
+    with reading(where, "holds something other than plain numbers", "store a numeric array"):
         return np.lib.format.read_array(stream, allow_pickle=False)

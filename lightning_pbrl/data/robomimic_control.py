@@ -47,7 +47,7 @@ def check_scale(env_args: Mapping[str, Any] | None, action: NDArray, bounds: Bou
     low = (np.floor(action.min(axis=0).astype(np.float64) * 1e3 - 1.0) / 1e3).tolist()
     high = (np.ceil(action.max(axis=0).astype(np.float64) * 1e3 + 1.0) / 1e3).tolist()
     raise UserError(
-        f"{path}: attribute 'env_args' says {setting}, so actions are absolute poses and no displacements in [-1, 1]: set "
+        f"{path}: attribute 'env_args' says {setting}, so actions are absolute poses, not displacements in [-1, 1]: set "
         f"action_bounds to [low, high] of every entry, for instance those of this file, [{low}, {high}]."
     )
 

@@ -97,7 +97,7 @@ def prepare(db: sa.Connection, name: str) -> None:
         return
     version = db.scalar(sa.select(INFO.c.value).where(INFO.c.key == "schema_version")) if INFO.name in there else None
     if not str(version).isdecimal():
-        raise UserError(f"The label store {name} is damaged, it does not tell its version: {RESTORE}.")
+        raise UserError(f"The label store {name} is damaged, it does not record its version: {RESTORE}.")
     if int(str(version)[:9]) > SCHEMA_VERSION:
         raise UserError(
             f"The label store {name} has schema version {version!s:.20} and this library reads up to {SCHEMA_VERSION}: "

@@ -68,7 +68,7 @@ def check_columns(
 
 
 def check_table(table: Transitions, where: str) -> None:
-    """Check the assumptions of every learner, whoever made the table; for a checked file this costs one extra pass.
+    """Check the assumptions of every learner about a table; for a checked file this costs one extra pass.
 
     Raises:
         UserError: naming the first row in which an observation, action or next observation is not finite, an action leaves

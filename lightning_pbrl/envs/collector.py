@@ -26,7 +26,7 @@ from lightning_pbrl.rng import derive, stream
 
 
 class Collector:
-    """Steps environments and appends the transitions to a replay buffer.
+    """Collector of transitions: it steps environments and appends the results to a replay buffer.
 
     Environments are built at the first step.
 
@@ -118,7 +118,7 @@ class Collector:
             if not np.array_equal(self._obs[i], rows[-1, at : at + width].numpy()):
                 warnings.warn(
                     f"{self.envs.simulator.name} did not repeat its open episode exactly (another version or processor?): the "
-                    "resumed run goes on, and is not bit for bit the one that was interrupted.",
+                    "resumed run continues, but is not bit for bit the interrupted one.",
                     stacklevel=2,
                 )
 

@@ -64,7 +64,7 @@ class GymnasiumEnv(Simulator):
             found = _sizes(env, env_id)
             limits = _limits(env)
             if horizon is None and not limits:
-                raise UserError(f"{env_id} is registered without max_episode_steps: state horizon, the steps of an episode.")
+                raise UserError(f"{env_id} is registered without max_episode_steps: give horizon, the steps per episode.")
             obs_dim = found[0] if obs_dim is None else obs_dim
             action_dim = found[1] if action_dim is None else action_dim
             horizon = min(limits) if horizon is None else horizon
@@ -83,7 +83,7 @@ class GymnasiumEnv(Simulator):
 
         found = _sizes(env, self.env_id)
         if found != (self.obs_dim, self.action_dim):
-            raise UserError(f"{self.env_id} has obs_dim {found[0]} and action_dim {found[1]}: state these sizes, or none.")
+            raise UserError(f"{self.env_id} has obs_dim {found[0]} and action_dim {found[1]}: give these sizes, or none.")
         registered = self.settings.get("max_episode_steps", self._registered(env))
         if registered is not None and 0 < registered < self.horizon:
             raise UserError(
@@ -214,7 +214,7 @@ class _Any:
         flat = np.concatenate([np.ravel(part) for _, part in parts(obs)])
         if len(flat) != self.simulator.obs_dim:
             stated = self.simulator.obs_dim
-            raise UserError(f"{self.simulator.name} observes {len(flat)} numbers and its space has {stated}: mend it.")
+            raise UserError(f"{self.simulator.name} observes {len(flat)} numbers and its space has {stated}: correct its space.")
         return flat
 
     def _success(self, info: dict[str, Any]) -> dict[str, float]:
@@ -225,8 +225,8 @@ class _Any:
                 continue
             if number not in (0.0, 1.0):
                 raise UserError(
-                    f"{self.simulator.name} says {key}={number:g} of a step, which is neither solved (1) nor not (0): name "
-                    "the key that tells success in the simulator's argument success."
+                    f"{self.simulator.name} reports {key}={number:g} for a step, which is neither success (1) nor failure (0): "
+                    "name the key that reports success in the simulator's argument success."
                 )
             return {"success": number}
         return {} if named is None else {"success": 0.0}
@@ -235,5 +235,5 @@ class _Any:
         """Return a number given as a bool, a NumPy scalar or an array of one entry."""
         array = np.asarray(value)
         if array.size != 1 or array.dtype.kind not in "biuf":
-            raise UserError(f"{self.simulator.name} says {what}={value!r}: one number per step is needed.")
+            raise UserError(f"{self.simulator.name} reports {what}={value!r}: one number per step is needed.")
         return float(array.item())

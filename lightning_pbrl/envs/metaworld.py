@@ -150,7 +150,7 @@ class _Arm(OverEnv):
     def _draw(self) -> None:
         """Draw object and goal of the episode and freeze the draw.
 
-        ``reset()`` builds the scene twice. If both builds drew, then hand, first observation and constants of the reward would
+        ``reset()`` builds the scene twice. If both builds drew, hand, first observation and constants of the reward would
         partly belong to the first draw and everything else to the second.
         """
         env = self.env

@@ -104,7 +104,7 @@ def _close_all() -> None:
 
 
 class Camera:
-    """Renders frames of one running simulation.
+    """Renderer of the frames of one running simulation.
 
     Args:
         physics: the simulation; its model's visual settings and cameras are changed (never its physics).

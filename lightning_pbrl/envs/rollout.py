@@ -139,7 +139,7 @@ def rollout(
                 on_step(episode, envs[slot])
             if terminated or truncated:
                 begin(slot)
-    if not np.isnan(success).all():  # some tasks say it only of what is solved
+    if not np.isnan(success).all():  # some tasks report success only when it happens
         success = np.nan_to_num(success)
     return Rollouts(
         torch.tensor([int(seed) for seed in seeds], dtype=torch.int64),

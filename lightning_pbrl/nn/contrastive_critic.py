@@ -13,7 +13,9 @@ from lightning_pbrl.nn.mlp import MLP
 
 
 class ContrastiveCritic(nn.Module):
-    """f(s, a, g) = <phi(s, a), psi(g)>, ``members`` times (contrastive RL, Eysenbach et al. 2022, arXiv 2206.07568).
+    """Contrastive critic f(s, a, g) = <phi(s, a), psi(g)>, ``members`` times.
+
+    Source: contrastive RL (Eysenbach et al. 2022, arXiv 2206.07568).
 
     Args:
         obs_dim: size of a state, and of a goal.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Normalizer(nn.Module):
-    """x -> (x - mean) / (std + eps), with statistics over real rows only (padding never enters them).
+    """Standardisation x -> (x - mean) / (std + eps), with statistics over real rows only (padding never enters them).
 
     Args:
         dim: size of the last axis.
@@ -37,10 +37,10 @@ class Normalizer(nn.Module):
 
 
 class RunningNormalizer(nn.Module):
-    """x -> (x - mean) / sqrt(var + eps), clipped to [-limit, limit], with running mean and variance.
+    """Running standardisation x -> (x - mean) / sqrt(var + eps), clipped to [-limit, limit].
 
-    The transform of stable-baselines3's ``VecNormalize``: population variance, statistics in float64. They start at mean 0 and
-    variance 1 with the weight of 1e-4 of a row.
+    Mean and variance are running statistics. This is the transform of stable-baselines3's ``VecNormalize``: population
+    variance, statistics in float64. They start at mean 0 and variance 1 with the weight of 1e-4 of a row.
 
     Args:
         dim: size of the last axis.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class RatingDecoder(nn.Module):
-    """y ~ N(a R + b, V + sigma_0^2) with a = exp(log_a) > 0, per member.
+    """Gaussian rating likelihood y ~ N(a R + b, V + sigma_0^2) with a = exp(log_a) > 0, per member.
 
     Preferences fix the scale of returns (in logits). Ratings have their own scale, hence a and b. Raters are noisy, hence
     sigma_0, which the likelihood fits as well.

@@ -46,11 +46,12 @@ class Considered(NamedTuple):
 
 
 class BALDQuery(QueryStrategy, ranges={"clips": COUNT}):
-    """Query with the highest expected information gain (BALD, Houlsby et al. 2011), for pairs or ratings.
+    """Bayesian active learning by disagreement (BALD, Houlsby et al. 2011), for pairs or ratings.
 
-    The segments of a round share no step with each other or with earlier ones of their kind. For pairs, ``large_batch`` random
-    candidates per question are scored; for ratings, every segment of the pool. Segments are shown again only if too few unseen
-    ones are left. A round is complete as long as there are candidates.
+    It proposes the questions with the highest expected information gain, or another acquisition. The segments of a round share no
+    step with each other or with earlier ones of their kind. For pairs, ``large_batch`` random candidates per question are scored;
+    for ratings, every segment of the pool. Segments are shown again only if too few unseen ones are left. A round is complete as
+    long as there are candidates.
 
     Args:
         kind: pair or rating.
@@ -182,4 +183,4 @@ def shows(model: Any, query: Query, asked: Tensor) -> Tensor:
 def fingerprint(obs: Tensor) -> Tensor:
     """Return a hash of each observation: (..., O) float32 -> (...,), int64; different ones collide with probability 2^-60."""
     factors = torch.randint(-(2**62), 2**62, (obs.shape[-1],), generator=stream(0, "fingerprint")).to(obs.device) * 2 + 1
-    return (obs.contiguous().view(torch.int32).long() * factors).sum(-1)  # in integers, whose sum has no rounding
+    return (obs.contiguous().view(torch.int32).long() * factors).sum(-1)  # integer sums are exact

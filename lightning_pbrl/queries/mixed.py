@@ -17,7 +17,9 @@ from lightning_pbrl.queries.uniform import UniformQuery
 
 
 class MixedQuery(QueryStrategy):
-    """Pairs by one strategy and ratings by another, divided by a quota; together exactly the round's questions.
+    """Mixture of pairs from one strategy and ratings from another, in proportions set by a quota.
+
+    Together they are exactly as many as the round has questions.
 
     Args:
         pair: strategy for pairs; None for the most informative (BALD).

@@ -23,7 +23,7 @@ from lightning_pbrl.queries.base import QueryStrategy, Scorer
 
 
 class RankedListQuery(QueryStrategy):
-    """Sequential queries that grow ranked lists by binary insertion (LiRE, Choi et al. 2024).
+    """Ranked lists grown by binary insertion, one pair at a time (LiRE, Choi et al. 2024).
 
     Each question compares a new segment with a random member of the middle group of its remaining range. The lists are rebuilt
     from the labels at every call, so a resumed run needs no other state.

@@ -17,10 +17,11 @@ from lightning_pbrl.queries.ranked_list import awaits_an_answer, draw_new, no_pa
 
 
 class SeqRankQuery(QueryStrategy):
-    """Sequential pairwise comparisons: the newest segment of the chain, then a new random one (SeqRank, Hwang et al. 2023).
+    """Sequential pairwise comparisons in a chain of segments (SeqRank, Hwang et al. 2023).
 
-    A segment that the teacher cannot compare is dropped, and the next one is compared with the same predecessor. The chain
-    continues in the next round; it is rebuilt from the labels at every call.
+    Each question compares the newest segment of the chain with a new random one. A segment that the teacher cannot compare is
+    dropped, and the next one is compared with the same predecessor. The chain continues in the next round; it is rebuilt from the
+    labels at every call.
     """
 
     sequential = True

@@ -150,7 +150,7 @@ def project(pairs: EmbeddedPairs, reduction: Reduction = "pca") -> Projection:
     """
     x = np.asarray(pairs.z, np.float64).reshape(-1, pairs.z.shape[-1])
     if not np.isfinite(x).all():
-        raise UserError("Some embeddings are not numbers, so they cannot be drawn: the encoder has diverged, lower encoder_lr.")
+        raise UserError("Some embeddings are not finite, so they cannot be drawn: the encoder has diverged, lower encoder_lr.")
     if reduction == "tsne":
         return Projection(tsne(x).reshape(*pairs.z.shape[:2], 2), ("t-SNE, first axis", "t-SNE, second axis"))
     point, share = pca(x)

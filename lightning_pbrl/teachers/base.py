@@ -104,7 +104,7 @@ class AdaptiveTeacher(Teacher):
             return 0.0
         if self._mean_reward is None:
             raise UserError(
-                f"{type(self).__name__} scales its thresholds by the mean true reward and was told none: "
+                f"{type(self).__name__} scales its thresholds by the mean true reward and was given none: "
                 "call start_round(RoundStats(round, mean_reward)) before answer."
             )
         if self._mean_reward != self._mean_reward:
@@ -146,7 +146,7 @@ def known_returns(stats: RoundStats, teacher: str, what: str, discount: float = 
     """
     if stats.rewards is None or not len(stats.rewards):
         raise UserError(
-            f"{teacher} takes its scale from the returns of segments and was told none: "
+            f"{teacher} takes its scale from the returns of segments and was given none: "
             f"call start_round(RoundStats(..., rewards=...)) before answer, or set {what}."
         )
     rewards = stats.rewards.double()

@@ -96,7 +96,7 @@ class RatingTeacher(Teacher, ranges={"low": ANY, "high": ANY, "eval_beta": WEIGH
         """
         if self._range is None:
             raise UserError(
-                f"{type(self).__name__} takes its range from the returns of segments and was told none: call start_round before "
+                f"{type(self).__name__} takes its range from the returns of segments and was given none: call start_round before "
                 "answer, or set low and high."
             )
         return self._range

@@ -92,7 +92,7 @@ def test_no_and_too_few_examples():
     with pytest.raises(UserError, match=r"Only 1 of the 200 examples.*1 steps with success in 2 episodes; lower.*at most 1"):
         SuccessExamples().choose(source)
     source.success = None
-    with pytest.raises(UserError, match="do not say which steps succeed; choose by reward"):
+    with pytest.raises(UserError, match="do not record which steps succeed; choose by reward"):
         SuccessExamples().choose(source)
     for broken in (lambda: SuccessExamples(0), lambda: LastSuccessExamples(0)):
         with pytest.raises(UserError, match="give a number of at least 1"):
@@ -142,7 +142,7 @@ def test_bad_files(tmp_path):
         ("cut.npy", None, "cut.npy cannot be read as examples"),
         ("cut.npz", "goals", "cut.npz cannot be read as examples"),
         ("cut.safetensors", None, "cut.safetensors cannot be read as examples"),
-        ("x.csv", None, "x.csv is no file of examples"),
+        ("x.csv", None, "x.csv is not a file of examples"),
     ):
         with pytest.raises(UserError, match=words):
             FileExamples(str(tmp_path / name), key).choose(source)
@@ -261,7 +261,7 @@ def test_bad_folders(tmp_path):
     for source, chooser, words in (
         (pictures, alone("broken.png", lambda path: path.write_bytes(b"\x89PNG nothing")), "broken.png cannot be read"),
         (states, alone("short.npy", lambda path: path.write_bytes(b"")), "short.npy cannot be read"),
-        (states, alone("notes.txt", lambda path: path.write_text("?")), "notes.txt is no example: only .npy"),
+        (states, alone("notes.txt", lambda path: path.write_text("?")), "notes.txt is not an example: only .npy"),
         (states, alone("three.npy", lambda path: np.save(path, np.zeros(3))), r"three.npy has an example of shape \(3,\)"),
         (
             pictures,
@@ -300,7 +300,7 @@ def test_stored_sets_come_back_and_damage_is_seen(tmp_path):
     with pytest.raises(UserError, match="is damaged"):
         load_examples(path)
     path.write_bytes(data[:20])
-    with pytest.raises(UserError, match="no sound file of examples"):
+    with pytest.raises(UserError, match="not a valid file of examples"):
         load_examples(path)
     with pytest.raises(UserError, match=r"There is no file .*gone\.safetensors: check the path"):
         load_examples(tmp_path / "gone.safetensors")
