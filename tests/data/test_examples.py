@@ -89,7 +89,7 @@ def test_no_and_too_few_examples():
         SuccessExamples().choose(line([4, 3], []))
     with pytest.raises(UserError, match=r"no step with a reward of at least 9\.5 in the 2 episodes"):
         RewardExamples(9.5).choose(source)
-    with pytest.raises(UserError, match=r"Only 1 of the 200 examples.*1 steps with success in 2 episodes; lower.*at most 1"):
+    with pytest.raises(UserError, match=r"Only 1 of the 200 requested examples.*1 steps with success in 2 episodes; lower.*at most 1"):
         SuccessExamples().choose(source)
     source.success = None
     with pytest.raises(UserError, match="do not record which steps succeed; choose by reward"):
@@ -166,7 +166,7 @@ def test_files_by_another_name_and_of_another_make(tmp_path):
     (tmp_path / "A.NPY").write_bytes((tmp_path / "a.npy").read_bytes())
     (tmp_path / "folder.npy").mkdir()
     for name, words in (
-        ("damaged.npz", r"damaged.npz cannot be read as examples \(Error -3 while decompressing.*\): give a sound \.npy"),
+        ("damaged.npz", r"damaged.npz cannot be read as examples \(Error -3 while decompressing.*\): give a valid \.npy"),
         ("renamed.npz", r"renamed.npz cannot be read as examples \(it is a \.npy file by another name\): give a sound"),
         ("renamed.npy", r"renamed.npy cannot be read as examples \(it is an \.npz file by another name\): give a sound"),
         ("none.npz", r"none.npz holds no array: save the states into it, one array \(K, O\)"),
