@@ -51,7 +51,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     A crash or an error at any point leaves the previous file at ``path`` unchanged.
 
     Raises:
-        UserError: when the folder cannot be written or the disk is full.
+        UserError: if the folder cannot be written or the disk is full.
     """
     path = Path(path)
     temporary = None
@@ -120,7 +120,7 @@ def load(path: str | Path) -> Transitions:
     """Open a data set written by :func:`save`, memory-mapped: rows are read from disk on first use.
 
     Raises:
-        UserError: when the file is missing, truncated, not one of ours, or of a newer schema version.
+        UserError: if the file is missing, truncated, not one of ours, or of a newer schema version.
     """
     with _opened(path) as (file, record):
         names = set(file.keys())

@@ -81,7 +81,7 @@ def save_examples(examples: Examples, path: str | Path) -> Path:
     """Write a set to ``path``, replacing it atomically, and return ``path``.
 
     Raises:
-        UserError: when the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
     record = {"version": _VERSION, "about": examples.about, "fingerprint": examples.fingerprint}
     with replacing(path) as temporary:
@@ -96,7 +96,7 @@ def load_examples(path: str | Path) -> Examples:
     """Read a set that :func:`save_examples` wrote.
 
     Raises:
-        UserError: when the file is missing, damaged, of another program or of a newer version.
+        UserError: if the file is missing, damaged, of another program or of a newer version.
     """
     damaged = reading(path, "is not a valid file of examples", "delete it, it is made anew")
     with damaged, safe_open(Path(path), framework="pt", device="cpu") as file:

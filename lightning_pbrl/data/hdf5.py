@@ -53,7 +53,7 @@ def names(file: Any, key: str) -> list[str]:
     """Return the names in a group; none if there is no such group.
 
     Raises:
-        UserError: when it is an array.
+        UserError: if it is an array.
     """
     if not has(file, key):
         return []

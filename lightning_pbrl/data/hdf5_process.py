@@ -46,7 +46,7 @@ class Child:
         """Send a request and return the first answer.
 
         Raises:
-            UserError: when the file is damaged.
+            UserError: if the file is damaged.
         """
         self.pending = True
         with suppress(BrokenPipeError):  # it has ended: the answer tells why
@@ -247,7 +247,7 @@ def check_hdf5(path: str | Path) -> None:
     """Read a whole file in a child process, before a library reads it in this one.
 
     Raises:
-        UserError: when it is damaged.
+        UserError: if it is damaged.
     """
     with opened(path) as file:
         file.ask("check", "/")

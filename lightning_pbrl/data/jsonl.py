@@ -109,7 +109,7 @@ def write(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     """Write records, one line each; the file appears completely or not at all.
 
     Raises:
-        UserError: when it cannot be written.
+        UserError: if it cannot be written.
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:

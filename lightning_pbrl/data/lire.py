@@ -195,7 +195,7 @@ def write_lire(transitions: Transitions, folder: str | Path, seed: int = 0, suff
     ``dones`` marks the last row of every episode; unknown true rewards cannot be stored in this format.
 
     Raises:
-        UserError: when the data have no true reward or the folder cannot be written.
+        UserError: if the data have no true reward or the folder cannot be written.
     """
     if bool(transitions.reward.isnan().any()):
         raise UserError("LiRE files need the true reward of every row and these data lack some: use archive.save.")
@@ -235,7 +235,7 @@ def load_arrays(path: str | Path) -> dict[str, NDArray]:
     """Load the five arrays of one file by the library's names, unchecked.
 
     Raises:
-        UserError: when the file cannot be read, or lacks a key.
+        UserError: if the file cannot be read, or lacks a key.
     """
     path = Path(path)
     arrays: Any = read_npz(path, COPY, set(KEYS.values()).__contains__) if path.suffix == ".npz" else load_pickle(path)

@@ -79,7 +79,7 @@ def read_answers(path: str | Path, length: int = SEGMENT_LENGTH) -> Labels:
     """Read the lines "i j y" of an ``_Independent.txt`` or ``_SeqRank.txt``, in order.
 
     Raises:
-        UserError: when the file cannot be read, naming the first line that is wrong.
+        UserError: if the file cannot be read, naming the first line that is wrong.
     """
     rows: list[tuple[int, int, float]] = []
     for number, line in _lines(path):
@@ -96,7 +96,7 @@ def read_list(path: str | Path, length: int = SEGMENT_LENGTH) -> Labels:
     """Read a ``_RLT_*.txt`` as a chain of neighbours, from the least preferred segment up; equal within a rank.
 
     Raises:
-        UserError: when the file cannot be read, naming the first line that is wrong.
+        UserError: if the file cannot be read, naming the first line that is wrong.
     """
     groups: list[tuple[int, list[int]]] = []
     for number, line in _lines(path):

@@ -28,7 +28,7 @@ def read_npz(path: str | Path, cure: str, wanted: Callable[[str], object] = lamb
         wanted: predicate of the keys to read; all by default.
 
     Raises:
-        UserError: when the file is missing or damaged, names a key twice, holds Python objects, or declares more than it holds.
+        UserError: if the file is missing or damaged, names a key twice, holds Python objects, or declares more than it holds.
     """
     found: dict[str, NDArray[Any]] = {}
     with reading(path, "is truncated or not an .npz file", cure), zipfile.ZipFile(path) as archive:

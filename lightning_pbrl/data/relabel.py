@@ -111,7 +111,7 @@ def control_reward(source: Transitions, control: Control, seed: int = 0) -> Tens
     environment's reward. (LiRE's trivial rewards; they show whether data are sensitive to the reward.)
 
     Raises:
-        UserError: when the data carry no true reward and the control needs it.
+        UserError: if the data carry no true reward and the control needs it.
     """
     if control == "zero":
         return torch.zeros(len(source), device=source.device)

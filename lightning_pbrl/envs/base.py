@@ -184,7 +184,7 @@ def check_horizon(horizon: int, longest: int | None = None) -> int:
     """Return the horizon, if an episode can have that many steps.
 
     Raises:
-        UserError: when it is below 1 or above ``longest``.
+        UserError: if it is below 1 or above ``longest``.
     """
     if horizon < 1 or (longest is not None and horizon > longest):
         most = "" if longest is None else f" and at most {longest}, where the simulator itself stops"

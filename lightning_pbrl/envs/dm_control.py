@@ -80,7 +80,7 @@ class DMControl(Simulator):
         """Build the environment; see :meth:`Simulator.make`.
 
         Raises:
-            UserError: when dm_control is not installed.
+            UserError: if dm_control is not installed.
         """
         suite = need("dm_control.suite", CURE)
         from lightning_pbrl.envs.episodic import Episodic

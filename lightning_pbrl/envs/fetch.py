@@ -61,7 +61,7 @@ class Fetch(Simulator):
         """Build the environment; see :meth:`Simulator.make`.
 
         Raises:
-            UserError: when gymnasium-robotics is not installed.
+            UserError: if gymnasium-robotics is not installed.
         """
         robotics = need("gymnasium_robotics", CURE)
         import gymnasium

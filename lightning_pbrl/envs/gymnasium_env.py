@@ -109,7 +109,7 @@ class GymnasiumEnv(Simulator):
         """Build the registered environment, with Gymnasium's own wrappers but without its checker.
 
         Raises:
-            UserError: when Gymnasium cannot build it.
+            UserError: if Gymnasium cannot build it.
         """
         gymnasium = need("gymnasium", "install lightning-pbrl with its dependencies (gymnasium[mujoco]).")
         module, _, name = self.env_id.rpartition(":")

@@ -108,7 +108,7 @@ class GymnasiumRobotics(Simulator):
         """Build the environment; see :meth:`Simulator.make`.
 
         Raises:
-            UserError: when gymnasium-robotics is not installed.
+            UserError: if gymnasium-robotics is not installed.
         """
         robotics = need("gymnasium_robotics", CURE)
         import gymnasium

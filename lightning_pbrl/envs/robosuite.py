@@ -75,7 +75,7 @@ class Robosuite(Simulator):
         """Build the environment; see :meth:`Simulator.make`.
 
         Raises:
-            UserError: when robosuite is not installed.
+            UserError: if robosuite is not installed.
         """
         log = logging.getLogger("robosuite_logs")  # it reports missing extras, and its controller at every reset
         log.disabled = True

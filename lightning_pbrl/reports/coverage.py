@@ -108,7 +108,7 @@ def write_coverage(folder: str | Path, rounds: Sequence[Coverage], title: str = 
     """Write ``coverage.png`` and ``coverage.npz`` to a run folder.
 
     Raises:
-        UserError: when the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
     arrays = {f"{kind}_{i}": getattr(found, kind) for i, found in enumerate(rounds) for kind, _, _ in KINDS}
     with replacing(Path(folder) / FILE) as part, part.open("wb") as file:
@@ -138,7 +138,7 @@ def plot_coverage(run_paths: str | Path | Iterable[str | Path], out: str | Path)
         out: the figure; its ending chooses the format (png, pdf, svg).
 
     Raises:
-        UserError: when no run is found, or none has a coverage.
+        UserError: if no run is found, or none has a coverage.
     """
     runs = [run for run in find_runs(run_paths) if (run.path / FILE).is_file()]
     if not runs:

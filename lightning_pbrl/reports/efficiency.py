@@ -104,7 +104,7 @@ def plot_efficiency(
         middle: mean, or interquartile mean.
 
     Raises:
-        UserError: when no run is found, or none has logged the metric with the count.
+        UserError: if no run is found, or none has logged the metric with the count.
     """
     groups = {name: [read_metrics(run.path) for run in runs] for name, runs in group(find_runs(run_paths)).items()}
     logged = {key for seeds in groups.values() for metrics in seeds for key in metrics}

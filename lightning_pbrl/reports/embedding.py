@@ -119,7 +119,7 @@ def tsne(x: Array) -> Array:
     It starts from a small PCA; the perplexity is 30 or a third of the rows.
 
     Raises:
-        UserError: when scikit-learn is not installed.
+        UserError: if scikit-learn is not installed.
     """
     start, _ = pca(x)
     start *= 1e-4 / max(start.std(), 1e-12)
@@ -146,7 +146,7 @@ def project(pairs: EmbeddedPairs, reduction: Reduction = "pca") -> Projection:
     """Project the embeddings of all segments onto a plane.
 
     Raises:
-        UserError: when an embedding is not a number, or t-SNE is asked for without scikit-learn.
+        UserError: if an embedding is not a number, or t-SNE is asked for without scikit-learn.
     """
     x = np.asarray(pairs.z, np.float64).reshape(-1, pairs.z.shape[-1])
     if not np.isfinite(x).all():
@@ -242,7 +242,7 @@ def plot_embeddings(run_paths: str | Path | Iterable[str | Path], out: str | Pat
         out: the figure; its ending chooses the format (png, pdf, svg).
 
     Raises:
-        UserError: when no run is found, or none has an embedding.
+        UserError: if no run is found, or none has an embedding.
     """
     runs = [run for run in find_runs(run_paths) if (run.path / FILE).is_file()]
     if not runs:

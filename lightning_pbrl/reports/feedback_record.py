@@ -154,7 +154,7 @@ def write_records(folder: str | Path, records: Sequence[Record]) -> Path:
     """Write ``feedback.npz``, whole or not at all.
 
     Raises:
-        UserError: when the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
     arrays = {name: np.array([getattr(record, name) for record in records], np.int64) for name in COUNTS}
     arrays["pearson_step"] = np.array([record.pearson_step for record in records], np.float64)

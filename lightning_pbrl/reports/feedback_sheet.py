@@ -50,7 +50,7 @@ def write_sheet(records: Sequence[Record], metrics: Metrics, out: str | Path, ti
     """Draw the sheet as of the last of ``records`` and return its panels.
 
     Raises:
-        UserError: when the figure cannot be written.
+        UserError: if the figure cannot be written.
     """
     panels, last = panels_of(records, metrics), records[-1]
     steps = f", {last.env_steps:,} env steps" if last.env_steps else ""

@@ -96,7 +96,7 @@ def find_runs(paths: str | Path | Iterable[str | Path]) -> list[Run]:
     A run made from a file that has changed since is left out and named on stderr.
 
     Raises:
-        UserError: when a path does not exist or no run is found below it.
+        UserError: if a path does not exist or no run is found below it.
     """
     found: dict[Path, Run] = {}
     for path in [paths] if isinstance(paths, str | Path) else paths:
@@ -210,7 +210,7 @@ def read_results(run_dir: str | Path) -> dict[str, Any] | None:
     """Read the content of ``results.json``; None if the run has not been tested.
 
     Raises:
-        UserError: when the file is damaged.
+        UserError: if the file is damaged.
     """
     path = Path(run_dir) / "results.json"
     if not path.is_file():

@@ -63,7 +63,10 @@ def together(seeds: Sequence[Metrics], names: Sequence[str], count: Count | None
 
 
 def labels_panel(seeds: Sequence[Metrics], title: str = "", count: Count | None = None) -> Panel | None:
-    """Draw the questions of each kind asked so far, stacked: the mean over seeds with the interval of each kind on its layer."""
+    """Build a panel of the questions of each kind asked so far, stacked.
+
+    Each layer shows the mean over seeds with its interval.
+    """
     found = together(seeds, LABELS, count)
     if found is None:
         return None
@@ -99,7 +102,7 @@ def _columns(means: Sequence[Array], spreads: Sequence[tuple[Array, Array]]) -> 
 
 
 def share_panel(seeds: Sequence[Metrics], title: str = "", count: Count | None = None) -> Panel | None:
-    """Draw the share of pairs among the questions asked so far, with its interval over seeds, and the target share.
+    """Build a panel of the share of pairs among the questions asked so far, with its interval over seeds, and the target share.
 
     The target share is that of a single round, the asked share that of all rounds so far.
     """
@@ -140,12 +143,15 @@ def _by_then(found: tuple[str, Array, list[Array]] | None, x: Array) -> tuple[Ar
 
 
 def information_panel(seeds: Sequence[Metrics], title: str = "", count: Count | None = None) -> Panel | None:
-    """Draw the information of a question of each kind, bits per unit of cost, mean over the pool and over seeds."""
+    """Build a panel of the information of a question of each kind, bits per unit of cost, mean over the pool and over seeds."""
     return _information(seeds, title, count, normalised=False)
 
 
 def normalised_panel(seeds: Sequence[Metrics], title: str = "", count: Count | None = None) -> Panel | None:
-    """Draw the information of each kind, every seed's series divided by its maximum, to show which kind declines first."""
+    """Build a panel of the information of each kind, every seed's series divided by its maximum.
+
+    It shows which kind declines first.
+    """
     return _information(seeds, title, count, normalised=True)
 
 
@@ -187,7 +193,7 @@ def plot_mix(run_paths: str | Path | Iterable[str | Path], out: str | Path, coun
         count: the x axis; None draws env steps, and labels for runs that do not act.
 
     Raises:
-        UserError: when no run is found, or none has asked, or none has logged ``count``.
+        UserError: if no run is found, or none has asked, or none has logged ``count``.
     """
     rows: list[tuple[str, list[Panel]]] = []
     for name, runs in group(find_runs(run_paths)).items():

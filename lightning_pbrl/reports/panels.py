@@ -47,7 +47,7 @@ def draw_sheet(panels: Sequence[Panel], out: str | Path, title: str = "", column
     """Draw all panels in one figure, at most ``columns`` per row.
 
     Raises:
-        UserError: when the figure cannot be written.
+        UserError: if the figure cannot be written.
     """
     figure, axes = new_figure(len(panels), columns=columns, size=SIZE)
     for panel, place in zip(panels, axes, strict=True):
@@ -59,7 +59,7 @@ def write_tables(panels: Sequence[Panel], out: str | Path) -> list[Path]:
     """Write the numbers behind every panel, as ``<name of the figure>-<name of the panel>.csv`` beside the figure.
 
     Raises:
-        UserError: when a file cannot be written.
+        UserError: if a file cannot be written.
     """
     return [write_table(panel.table, Path(out).with_name(f"{Path(out).stem}-{panel.name}.csv")) for panel in panels]
 

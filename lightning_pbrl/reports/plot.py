@@ -99,7 +99,7 @@ def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: 
         metric: metric to draw; None draws every metric of :data:`AXIS` that was logged, one panel each.
 
     Raises:
-        UserError: when no run is found, or none has logged the metric.
+        UserError: if no run is found, or none has logged the metric.
     """
     groups = [(label, [read_metrics(run.path) for run in runs]) for label, runs in group(find_runs(run_paths)).items()]
     logged = {key for _, seeds in groups for metrics in seeds for key in metrics}

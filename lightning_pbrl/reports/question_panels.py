@@ -59,7 +59,7 @@ def _asked(records: Sequence[Record], kind: int) -> Questions:
 
 
 def pair_scores(records: Sequence[Record]) -> Panel | None:
-    """Draw the information of random pairs and of the pairs asked last."""
+    """Build a panel of the information of random pairs and of the pairs asked last."""
     found = newest(records, PAIR)
     if found is None:
         return None
@@ -67,7 +67,7 @@ def pair_scores(records: Sequence[Record]) -> Panel | None:
 
 
 def rating_scores(records: Sequence[Record]) -> Panel | None:
-    """Draw the information of a rating of random segments and of the segments rated last.
+    """Build a panel of the information of a rating of random segments and of the segments rated last.
 
     For a model without it, the spread of the predicted return is drawn.
     """
@@ -94,7 +94,7 @@ def _scores(name: str, random: Array, chosen: Array, axis: str, what: str, colou
 
 
 def score_against_gap(records: Sequence[Record]) -> Panel | None:
-    """Draw the information of a pair against the true return difference of its segments."""
+    """Build a panel of the information of a pair against the true return difference of its segments."""
     found = newest(records, PAIR)
     if found is None:
         return None
@@ -118,7 +118,7 @@ def score_against_gap(records: Sequence[Record]) -> Panel | None:
 
 
 def rated_returns(records: Sequence[Record]) -> Panel | None:
-    """Draw true returns of random segments and of the segments rated last."""
+    """Build a panel of true returns of random segments and of the segments rated last."""
     found = newest(records, RATING)
     if found is None:
         return None
@@ -136,7 +136,10 @@ def rated_returns(records: Sequence[Record]) -> Panel | None:
 
 
 def pair_heat_map(records: Sequence[Record]) -> Panel | None:
-    """Draw the returns of the two segments of every pair asked so far; true ones, or predicted ones if those are unknown."""
+    """Build a panel of the returns of the two segments of every pair asked so far.
+
+    They are true returns, or predicted ones if those are unknown.
+    """
     asked = _asked(records, PAIR)
     which = "true" if len(asked) and np.isfinite(asked.true).all() else "predicted"
     returns = (asked.true if which == "true" else asked.predicted).astype(np.float64)
@@ -166,7 +169,7 @@ def _ratings(records: Sequence[Record]) -> Questions:
 
 
 def rating_histogram(records: Sequence[Record]) -> Panel | None:
-    """Draw the given ratings, and the model's predictions before it knew them."""
+    """Build a panel of the given ratings, and the model's predictions before it knew them."""
     asked = _ratings(records)
     if not len(asked):
         return None
@@ -193,7 +196,7 @@ def level_edges(ratings: Array) -> Array:
 
 
 def ratings_against_returns(records: Sequence[Record]) -> Panel | None:
-    """Draw the rating of a segment against its true return, or against its predicted return if that is unknown."""
+    """Build a panel of the rating of a segment against its true return, or against its predicted return if that is unknown."""
     asked = _ratings(records)
     if not len(asked):
         return None
@@ -210,10 +213,10 @@ def ratings_against_returns(records: Sequence[Record]) -> Panel | None:
 
 
 def calibration(records: Sequence[Record]) -> Panel | None:
-    """Draw the frequency with which the second segment was better against its predicted probability before the answer.
+    """Build the calibration panel: the frequency with which the second segment was better, by predicted probability.
 
-    Asked pairs are evaluated by their answers, random ones by their true returns. A strategy asks where the model is uncertain,
-    so only the random pairs show its calibration in general.
+    Predictions are those before the answer. Asked pairs are evaluated by their answers, random ones by their true returns. A
+    strategy asks where the model is uncertain, so only the random pairs show its calibration in general.
     """
     asked, sample = _asked(records, PAIR), records[-1].sample
     decided = (asked.status == Status.ANSWERED) & np.isfinite(asked.value)

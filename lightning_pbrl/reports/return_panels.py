@@ -45,7 +45,7 @@ def _ages(record: Record, known: Array) -> list[tuple[str, Array, str]]:
 
 
 def returns_scatter(record: Record) -> Panel | None:
-    """Draw predicted against true return of random segments, with the least-squares line and r."""
+    """Build a panel of predicted against true return of random segments, with the least-squares line and r."""
     true, predicted, new = record.sample.true, record.sample.predicted, record.sample.new
     if not np.isfinite(true).any():
         return None
@@ -67,7 +67,7 @@ def returns_scatter(record: Record) -> Panel | None:
 
 
 def steps_scatter(record: Record) -> Panel | None:
-    """Draw learned against true reward of single steps, with the least-squares line and r."""
+    """Build a panel of learned against true reward of single steps, with the least-squares line and r."""
     true, learned = record.steps
     if not np.isfinite(true).any():
         return None
@@ -85,12 +85,12 @@ def steps_scatter(record: Record) -> Panel | None:
 
 
 def true_histogram(record: Record) -> Panel | None:
-    """Draw true returns of past and of new segments."""
+    """Build a panel of true returns of past and of new segments."""
     return _histogram(record, record.sample.true, "true-histogram", TRUE, "true returns of the pool")
 
 
 def predicted_histogram(record: Record) -> Panel | None:
-    """Draw predicted returns of past and of new segments."""
+    """Build a panel of predicted returns of past and of new segments."""
     return _histogram(record, record.sample.predicted, "predicted-histogram", PREDICTED, "predicted returns of the pool")
 
 
@@ -108,7 +108,7 @@ def _histogram(record: Record, values: Array, name: str, axis: str, title: str) 
 
 
 def binned_correlation(record: Record) -> Panel | None:
-    """Draw the correlation of predicted with true returns within bins of the true return.
+    """Build a panel of the correlation of predicted with true returns within bins of the true return.
 
     It shows in which range the model can tell segments apart.
     """
@@ -133,7 +133,7 @@ def binned_correlation(record: Record) -> Panel | None:
 
 
 def episode_returns(metrics: Metrics) -> Panel | None:
-    """Draw learned against true episode returns, one point per evaluation."""
+    """Build a panel of learned against true episode returns, one point per evaluation."""
     found = _episodes(metrics)
     if found is None:
         return None
@@ -149,7 +149,7 @@ def episode_returns(metrics: Metrics) -> Panel | None:
 
 
 def episode_correlation(metrics: Metrics) -> Panel | None:
-    """Draw the correlation of true and learned episode returns over the run."""
+    """Build a panel of the correlation of true and learned episode returns over the run."""
     found = _episodes(metrics)
     if found is None or len(found[0]) < 3:
         return None

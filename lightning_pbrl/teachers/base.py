@@ -74,7 +74,7 @@ class Teacher(Described, ABC):
         """
 
     def thresholds(self, length: int) -> dict[str, float]:
-        """Return the return gaps in force for segments of ``length`` steps, environment reward units, by metric key."""
+        """Return the current thresholds on return gaps of segments of ``length`` steps, in reward units, by metric key."""
         return {}
 
     def in_force(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class AdaptiveTeacher(Teacher):
         """Return ``eps`` times the mean true return of ``length`` steps, environment reward units; 0 if ``eps`` is 0.
 
         Raises:
-            UserError: when the mean true reward is not known.
+            UserError: if the mean true reward is not known.
         """
         if eps == 0:
             return 0.0
@@ -121,7 +121,7 @@ def no_true_reward(teacher: str) -> UserError:
 
 
 def true_returns(clips: Clips, teacher: str, gamma: float = 1.0) -> Tensor:
-    """Return the return of each segment as the teacher perceives it: (B, C), float64, environment reward units.
+    """Compute the return of each segment as the teacher perceives it: (B, C), float64, environment reward units.
 
     sum_t gamma^(T - 1 - t) r_t: with ``gamma`` < 1 recent steps weigh most, a myopic teacher (Lee et al. 2021, eq. 2). float32
     rewards are summed in float64, so no rounding depends on the batch.
@@ -139,7 +139,7 @@ def true_returns(clips: Clips, teacher: str, gamma: float = 1.0) -> Tensor:
 
 
 def known_returns(stats: RoundStats, teacher: str, what: str, discount: float = 1.0) -> Tensor:
-    """Return the returns of the segments in a round's statistics, sum_t discount^t r_t, (n,), float64.
+    """Compute the returns of the segments in a round's statistics, sum_t discount^t r_t, (n,), float64.
 
     Raises:
         UserError: if there are none, or they have no true reward; ``what`` names the setting that makes them unnecessary.
