@@ -172,7 +172,7 @@ class Simulator(Checked, ABC):
         """Return a scripted expert; this imports no simulator.
 
         Args:
-            task: another task of the same simulator, whose expert shall act here; None for its own.
+            task: another task of the same simulator, to get its expert; None for this task.
 
         Raises:
             UserError: if there is none.

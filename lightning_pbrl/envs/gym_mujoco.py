@@ -48,7 +48,7 @@ class GymMuJoCo(Simulator):
         contact_forces: false leaves Ant's contact forces out of its observation (27 entries) and reward, as in D4RL's ant,
             where they are zero.
         terminate_when_unhealthy: false continues an episode after a fall, so its length tells a learner nothing. Otherwise a
-            learned reward cannot be told from a reward for staying alive. Such returns have no D4RL score.
+            learned reward cannot be distinguished from a reward for staying alive. Such returns have no D4RL score.
         physics: "d4rl" for policies and segments of D4RL's data, in Ant together with ``contact_forces: false``; "gymnasium"
             for version 5 unchanged.
     """

@@ -21,7 +21,7 @@ class AtariTorso(nn.Module):
         pictures: number of images side by side; their features are concatenated.
 
     Initialisation: weights from a normal distribution of standard deviation 1 / sqrt(fan in), truncated at two of them;
-        biases 0 (Haiku).
+    biases 0 (Haiku).
 
     Attributes:
         features: size of the output.

@@ -146,7 +146,7 @@ def project(pairs: EmbeddedPairs, reduction: Reduction = "pca") -> Projection:
     """Project the embeddings of all segments onto a plane.
 
     Raises:
-        UserError: if an embedding is not a number, or t-SNE is asked for without scikit-learn.
+        UserError: if an embedding is not finite, or t-SNE is requested without scikit-learn.
     """
     x = np.asarray(pairs.z, np.float64).reshape(-1, pairs.z.shape[-1])
     if not np.isfinite(x).all():
