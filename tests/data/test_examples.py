@@ -167,8 +167,8 @@ def test_files_by_another_name_and_of_another_make(tmp_path):
     (tmp_path / "folder.npy").mkdir()
     for name, words in (
         ("damaged.npz", r"damaged.npz cannot be read as examples \(Error -3 while decompressing.*\): give a valid \.npy"),
-        ("renamed.npz", r"renamed.npz cannot be read as examples \(it is a \.npy file by another name\): give a sound"),
-        ("renamed.npy", r"renamed.npy cannot be read as examples \(it is an \.npz file by another name\): give a sound"),
+        ("renamed.npz", r"renamed.npz cannot be read as examples \(it is a \.npy file by another name\): give a valid"),
+        ("renamed.npy", r"renamed.npy cannot be read as examples \(it is an \.npz file by another name\): give a valid"),
         ("none.npz", r"none.npz holds no array: save the states into it, one array \(K, O\)"),
         ("folder.npy", "folder.npy cannot be read as examples"),
         ("long.npy", "long.npy holds float(96|128) instead of plain numbers"),
