@@ -215,7 +215,7 @@ def test_a_named_key_tells_success_and_its_absence_failure():
 
 
 @pytest.mark.parametrize(
-    ("tell", "words"), [("half", r"success=0.5 of a step, .* name the key"), ("two", "success=array.* one number")]
+    ("tell", "words"), [("half", r"success=0.5 for a step, .* name the key"), ("two", "success=array.* one number")]
 )
 def test_success_that_is_neither_true_nor_false(tell, words):
     with pytest.raises(UserError, match=words):
