@@ -63,8 +63,8 @@ class SimulatedTeacher(
         eps_mistake: probability of a reversed choice, in [0, 1].
         eps_skip: skip threshold as a fraction of the mean true return of a segment, at least 0; 0 never skips.
         eps_equal: tie threshold in the same unit, at least 0; 0 never ties.
-        eps_twice: from the second round of questions on, multiply both margins by their eps once more (0.1 acts as 0.01), as
-            the released code of PEBBLE, MRN and QPA does. The published figures of their skip and equal teachers used it.
+        eps_twice: from the second round of questions on, multiply both margins by their eps once more (0.1 acts as 0.01). The
+            released code of PEBBLE, MRN and QPA does so, and the published figures of their skip and equal teachers used it.
         unit: unit of ``beta`` and the gaps: reward, environment reward units; or return_std, the standard deviation of the
             returns of segments. The latter makes a setting independent of environment and segment length: sums of many steps
             make a beta in reward units all but noise-free.

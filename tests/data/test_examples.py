@@ -89,7 +89,9 @@ def test_no_and_too_few_examples():
         SuccessExamples().choose(line([4, 3], []))
     with pytest.raises(UserError, match=r"no step with a reward of at least 9\.5 in the 2 episodes"):
         RewardExamples(9.5).choose(source)
-    with pytest.raises(UserError, match=r"Only 1 of the 200 requested examples.*1 steps with success in 2 episodes; lower.*at most 1"):
+    with pytest.raises(
+        UserError, match=r"Only 1 of the 200 requested examples.*1 steps with success in 2 episodes; lower.*at most 1"
+    ):
         SuccessExamples().choose(source)
     source.success = None
     with pytest.raises(UserError, match="do not record which steps succeed; choose by reward"):
