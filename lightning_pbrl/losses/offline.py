@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def expectile_loss(difference: Tensor, expectile: float) -> Tensor:
-    """Asymmetric least squares, the mean of |expectile - 1(u < 0)| u^2 (IQL, arXiv 2110.06169, Eq. 5).
+    """Asymmetric least squares, the mean of ``|expectile - 1(u < 0)| u^2`` (IQL, arXiv 2110.06169, Eq. 5).
 
     Args:
         difference: u = target - prediction, (B,).

@@ -100,7 +100,7 @@ class Reliability(NamedTuple):
         size: predictions in it, (b,).
         predicted: their mean, (b,); NaN in an empty bin.
         observed: share that came true, (b,); NaN in an empty bin.
-        ece: expected calibration error: mean of |observed - predicted| over all predictions, in [0, 1]; NaN without any.
+        ece: expected calibration error: mean of ``|observed - predicted|`` over all predictions, in [0, 1]; NaN without any.
     """
 
     low: Array
