@@ -5,7 +5,7 @@
     .. package:: lightning_pbrl.queries
        :without: base bald
 
-A module that is added to the package is then on the page by itself. A name after ``without`` that is none of its modules is an error.
+A module that is added to the package is on the page by itself. A name after ``without`` that is no module of it is an error.
 """
 
 from __future__ import annotations
