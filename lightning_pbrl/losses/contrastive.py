@@ -40,7 +40,7 @@ def reconstruction_loss(predicted: Tensor, action: Tensor, valid: Tensor) -> Ten
 
 
 def norm_loss(z: Tensor) -> Tensor:
-    """Return the mean of (|z| - 1)^2 over all embeddings, padded steps included: (..., Z) -> ()."""
+    """Return the mean of ``(|z| - 1)^2`` over all embeddings, padded steps included: (..., Z) -> ()."""
     return (z.norm(dim=-1) - 1.0).square().mean()
 
 

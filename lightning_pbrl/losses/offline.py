@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def expectile_loss(difference: Tensor, expectile: float) -> Tensor:
-    """Return the expectile loss, asymmetric least squares: the mean of |expectile - 1(u < 0)| u^2.
+    """Return the expectile loss, asymmetric least squares: the mean of ``|expectile - 1(u < 0)| u^2``.
 
     Source: IQL (arXiv 2110.06169), Eq. 5.
 

@@ -104,7 +104,7 @@ class DeterministicActor(nn.Module):
         self.mean = MLP(obs_dim, action_dim, hidden, output=nn.Tanh, dropout=dropout, ortho_init=ortho_init)
 
     def log_prob(self, obs: Tensor, action: Tensor, dropout: bool = True) -> Tensor:
-        """Return -|π(s) - a|^2, a Gaussian's log density without its constants: (B, O), (B, A) -> (B,)."""
+        """Return ``-|π(s) - a|^2``, a Gaussian's log density without its constants: (B, O), (B, A) -> (B,)."""
         return -(self.mean(obs, dropout) - action).square().sum(-1)
 
     def sample(self, obs: Tensor, noise: Tensor) -> Tensor:

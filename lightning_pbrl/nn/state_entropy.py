@@ -25,8 +25,8 @@ def nearest_distance(obs: Tensor, banks: Iterable[Tensor], k: int = 5, chunk: in
     The extra neighbour skips the point itself, which is stored. Where fewer than k + 1 observations are stored, the result is
     infinite.
 
-    Squared distances come from one matrix product per chunk, |x|^2 - 2 x y + |y|^2. That cancels for near neighbours, so
-    everything is centred first and the result is clamped at 0 (error of the square about 1e-6 |x|^2).
+    Squared distances come from one matrix product per chunk, ``|x|^2 - 2 x y + |y|^2``. That cancels for near neighbours, so
+    everything is centred first and the result is clamped at 0 (error of the square about ``1e-6 |x|^2``).
 
     Args:
         obs: x, (B, O).

@@ -27,7 +27,7 @@ def k_center(features: Tensor, centres: Iterable[Tensor], n: int) -> Tensor:
     """Choose points by greedy farthest-first selection: n times the point farthest (L2) from its nearest centre, a new centre.
 
     It keeps one running minimum distance per point and needs one matrix-vector product per pick, instead of all distances to all
-    centres at each pick. Distances are |x|^2 - 2 x.c + |c|^2 of centred data, clamped at 0.
+    centres at each pick. Distances are ``|x|^2 - 2 x.c + |c|^2`` of centred data, clamped at 0.
 
     Args:
         features: points to choose from, (C, D).

@@ -103,7 +103,7 @@ class Reliability(NamedTuple):
         size: number of predictions in it, (b,).
         predicted: mean prediction, (b,); NaN in an empty bin.
         observed: observed frequency, (b,); NaN in an empty bin.
-        ece: expected calibration error: mean of |observed - predicted| over all predictions, in [0, 1]; NaN without any.
+        ece: expected calibration error: mean of ``|observed - predicted|`` over all predictions, in [0, 1]; NaN without any.
     """
 
     low: Array
