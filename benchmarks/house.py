@@ -108,8 +108,14 @@ def run(root: Path) -> dict[str, Any]:
 
 
 def speed(before: Path, after: Path, kinds: Sequence[str], rounds: int) -> dict[str, dict[str, Any]]:
-    """Compare the speed of some kinds of fit, one to two minutes each."""
-    return {f"speed_{kind}": house_speed.side_by_side(before, after, kind, rounds) for kind in kinds}
+    """Compare the speed of some kinds of fit, one to two minutes each; prints each ratio as soon as it is known."""
+    found = {}
+    for kind in kinds:
+        found[f"speed_{kind}"] = one = house_speed.side_by_side(before, after, kind, rounds)
+        print(
+            f"speed of {kind}: {one['ratio']:.3f} ({one['min']:.3f} .. {one['max']:.3f}), best {one['of_best']:.3f}", flush=True
+        )
+    return found
 
 
 def rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -188,7 +194,8 @@ def command_line(arguments: list[str] | None = None) -> int:
     kinds_of = () if options.speed is None else options.speed or house_speed.KINDS
     speeds = speed(options.before, options.tree, kinds_of, options.rounds)
     after |= {key: each["ratio"] for key, each in speeds.items()}
-    about = machine("python -m benchmarks.house")
+    told = [f"--before {before.get('commit', '')}", *(["--speed", *kinds_of] if kinds_of else [])]
+    about = {**machine(), "command": " ".join(["python -m benchmarks.house", *told])}  # commits, not somebody's folders
     result = {"machine": about, "rows": rows(before, after), "before": before, "after": after, "speed": speeds}
     if options.out is not None or not options.static:
         out = options.out or RESULTS / "house.json"

@@ -42,16 +42,16 @@ REPLICAS = 16
 WIDE = {"hidden": [256, 256], "batch_size": 256}
 
 FITS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "IQL": ("IQL", {**WIDE, "updates": 256, "eval_interval": 256}, {}),
-    "SAC": ("SAC", {**WIDE, "env_steps": 256, "seed_steps": 100, "round_steps": 78}, {}),
+    "IQL": ("IQL", {**WIDE, "updates": 128, "eval_interval": 128}, {}),
+    "SAC": ("SAC", {**WIDE, "env_steps": 228, "seed_steps": 100, "round_steps": 64}, {}),
     "IPL": (
         "IPL",
-        {"hidden": [256, 256], "batch_size": 8, "window": 16, "replay_batch_size": 256, "updates": 128, "eval_interval": 128},
+        {"hidden": [256, 256], "batch_size": 8, "window": 16, "replay_batch_size": 256, "updates": 64, "eval_interval": 64},
         {"budget": 50, "per_round": 50},
     ),
     "reward": (
         "RewardEnsemble",
-        {"hidden": [256, 256, 256], "batch_size": 64, "epochs": 4, "stop_accuracy": 1.0},
+        {"hidden": [256, 256, 256], "batch_size": 64, "epochs": 2, "stop_accuracy": 1.0},
         {"budget": 400, "per_round": 200},
     ),
 }
