@@ -13,6 +13,7 @@ PARTS = ("lightning_pbrl", "callbacks", "datamodules")
 """Folders of the root that are the package; the links of ``lightning_pbrl/`` to the other two are not followed."""
 LEARNERS = ("lightning_pbrl/methods/", "lightning_pbrl/rewards/")
 CODE = (*LEARNERS, "lightning_pbrl/engine/")
+DRAWS = "lightning_pbrl/engine/draws.py:"
 NOUN_CLAUSES = ("What", "How", "Whether", "Where")
 
 
@@ -278,14 +279,14 @@ def samplers(tree: Tree) -> list[str]:
     They are functions that take a ``torch.Generator`` and are called ``sample...`` or ``draw...`` or take ``updates``, and
     subclasses of the engine's draws.
     """
-    draws = {key.split(":")[1] for key in tree.classes if key.startswith("lightning_pbrl/engine/draws.py:")}
+    drawing = [(path, node) for path, node in tree.learners() if isinstance(node, ast.FunctionDef) and _draws(node)]
     found = []
-    for path, node in tree.learners():
-        if isinstance(node, ast.FunctionDef) and _draws(node):
-            if node.name.startswith(("sample", "draw")) or "updates" in [each.arg for each in node.args.args]:
-                found.append(here(path, node, node.name))
-        elif isinstance(node, ast.ClassDef) and draws & set(map(last_name, node.bases)):
+    for path, node in drawing:
+        if node.name.startswith(("sample", "draw")) or "updates" in [each.arg for each in node.args.args]:
             found.append(here(path, node, node.name))
+    for key, cls in tree.classes.items():
+        if key.startswith(LEARNERS) and any(each.startswith(DRAWS) for each in tree.mro(key)):
+            found.append(here(key.split(":")[0], cls, cls.name))
     return sorted(found)
 
 

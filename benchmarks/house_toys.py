@@ -174,13 +174,13 @@ class Calls(TorchDispatchMode):
         self.count += func.namespace == "aten" and not self.inside
         return func(*args, **(kwargs or {}))
 
-    def outside(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def outside(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function, whose calls do not count."""
 
-        def call(rows: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
             self.inside = True
             try:
-                return function(rows)
+                return function(*args, **kwargs)
             finally:
                 self.inside = False
 
