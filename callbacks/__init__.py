@@ -1,1 +1,1 @@
-"""What happens around learning: asking, relabelling, filming, drawing."""
+"""Callbacks around learning: queries, relabelling, videos, figures."""

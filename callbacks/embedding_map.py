@@ -1,4 +1,4 @@
-"""How well an encoder separates what a teacher can compare from what it cannot: a number per evaluation, pictures at the end."""
+"""Quality of a segment embedding: its separation of clear and ambiguous pairs, logged per evaluation and drawn at the end."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from lightning_pbrl.teachers.base import Teacher
 
 
 class EmbeddingMap(Checked, pl.Callback):
-    """Logs the AUC of embedding distances after every evaluation and test, and draws the embedding at the end of both.
+    """Log the AUC of embedding distances after every evaluation and test, and draw the embedding at the end of both.
 
-    ``embedding/auc`` is the probability that the distance of a clear pair exceeds that of an ambiguous one, on random pairs
-    whose answers no learner sees. The run's simulated teacher says which are which: free of charge, nothing is stored, and
-    what it would answer to the run's own questions does not change. Without such a teacher or without true rewards it is
-    measured on the answered pairs instead, which the encoder was trained on, and called ``embedding/auc_asked``. Where all
-    pairs are of one kind there is no number.
+    ``embedding/auc`` is the probability that the distance of a clear pair exceeds that of an ambiguous one. It uses random pairs
+    whose answers no learner sees. The run's simulated teacher classifies them, at no cost. Nothing is stored, and its answers to
+    the run's own questions do not change. Without such a teacher or without true rewards, the answered pairs are used instead, on
+    which the encoder was trained. The metric is then called ``embedding/auc_asked``. If all pairs are of one kind, nothing is
+    logged.
 
     The run folder gets ``embedding_map.png``, ``embedding_distance.png`` and ``embedding.npz``
-    (:mod:`lightning_pbrl.reports.embedding`). Methods without an encoder are passed over.
+    (:mod:`lightning_pbrl.reports.embedding`). Methods without an encoder are skipped.
 
     Args:
-        pairs: random pairs, the same at every evaluation; others for tests. 0 measures and draws nothing.
-        projection: how the map is laid out: pca, or tsne, which needs scikit-learn.
+        pairs: number of random pairs, the same at every evaluation; others for tests. 0 measures and draws nothing.
+        projection: projection of the map: pca, or tsne, which needs scikit-learn.
 
     Raises:
         UserError: for a negative number of pairs; at the start of a fit or test, for t-SNE without scikit-learn.
@@ -44,7 +44,7 @@ class EmbeddingMap(Checked, pl.Callback):
 
     def __init__(self, pairs: int = 500, projection: Reduction = "pca") -> None:
         self.pairs, self.projection = pairs, projection
-        self._latest: tuple[int, EmbeddedPairs] | None = None  # updates of the weights measured last, and what they gave
+        self._latest: tuple[int, EmbeddedPairs] | None = None  # updates of the weights measured last, and their pairs
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._latest = None
@@ -66,11 +66,11 @@ class EmbeddingMap(Checked, pl.Callback):
         self._draw(trainer, pl_module)
 
     def _concerns(self, method: Any) -> bool:
-        """Whether the method embeds segments, and tells their returns."""
+        """Return True if the method embeds segments and predicts their returns."""
         return self.pairs > 0 and all(hasattr(method, need) for need in EmbeddingQuery.needs)
 
     def _measure(self, trainer: pl.Trainer, method: Method, purpose: str) -> EmbeddedPairs | None:
-        """Embed and compare; every rank comes to the same numbers. None when there is nothing to embed."""
+        """Embed and compare pairs, with the same result on every rank; return None if there is nothing to embed."""
         if not self._concerns(method):
             return None
         method.source.to(method.device)
@@ -88,14 +88,14 @@ class EmbeddingMap(Checked, pl.Callback):
             method.log_dict({name: found.auc, "step": float(trainer.global_step)}, batch_size=1)
 
     def _teacher(self, trainer: pl.Trainer, method: Method) -> Teacher | None:
-        """The run's simulated teacher, when there is one and the data have the true rewards that it compares."""
+        """Return the run's simulated teacher, if there is one and the data have the true rewards that it compares."""
         callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         teacher = next((callback.teacher for callback in callbacks if isinstance(callback, AskTeacher)), None)
         usable = teacher is not None and teacher.simulated and "pair" in teacher.kinds
         return teacher if usable and not method.source.reward.isnan().any() else None
 
     def _fresh(self, trainer: pl.Trainer, method: Method, teacher: Teacher, purpose: str) -> tuple[Query, Array]:
-        """Random pairs of this purpose, and what a copy of the teacher says of them under this round's thresholds."""
+        """Draw random pairs for this purpose, and the answers of a copy of the teacher under this round's thresholds."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         pool = method.source.pool(data.segment_length)
         query = pool.pairs(self.pairs, stream(data.evaluation_seed, purpose, "embedding"))
@@ -106,7 +106,7 @@ class EmbeddingMap(Checked, pl.Callback):
         return query, teacher.answer(query, method.source.clips(query), keys).status.numpy()
 
     def _answered(self, method: Method) -> tuple[Query, Array]:
-        """The answered questions."""
+        """Return the answered questions."""
         labels = method.labels.to("cpu")
         known = labels.status != Status.PENDING
         return Query("pair", labels.start[known], labels.length), labels.status[known].numpy()
@@ -118,12 +118,12 @@ class EmbeddingMap(Checked, pl.Callback):
         updates = trainer.global_step or method.updates_loaded  # tested after a fit, or from a checkpoint
         try:
             embedding_pictures(run.path, self._latest[1], self.projection, f"{run_name(run)}, {updates:,} updates")
-        except UserError as error:  # a picture is not worth a run
+        except UserError as error:  # a failed figure must not end a run
             warnings.warn(str(error), stacklevel=2)
 
 
 def embedded(method: Any, query: Query, status: Array, held_out: bool) -> EmbeddedPairs:
-    """Embeddings and returns of pairs: the true returns where the data know them, else the members' mean."""
+    """Return embeddings and returns of pairs: the true returns if the data have them, else the members' mean."""
     returns = method.source.true_returns(query).double()
     known = not returns.isnan().any()
     if not known:

@@ -1,4 +1,4 @@
-"""How the learned reward agrees with the true one, and what was asked: a record per round, a sheet of pictures on the way."""
+"""Diagnostics of feedback per round: agreement of learned and true reward, the questions asked, and a sheet of figures."""
 
 from __future__ import annotations
 
@@ -45,30 +45,30 @@ from lightning_pbrl.settings import Checked
 
 Array = npt.NDArray[Any]
 STEPS, KEPT_STEPS = 2_000, 500
-"""Most steps of the sample that are compared one by one, and most of these that are kept for a picture."""
+"""Largest number of sampled steps that are compared, and of those that are kept for a figure."""
 DRAWS = 20
-"""Functions drawn from the posterior of a model that has one."""
+"""Number of functions drawn from the posterior, for models that have one."""
 
 
 class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE}):
-    """Keeps a record of every round that asks, and of the end (:mod:`lightning_pbrl.reports.feedback_record`).
+    """Keep a record of every round with questions, and of the end (:mod:`lightning_pbrl.reports.feedback_record`).
 
-    A round is recorded when its questions are answered and nothing has been learned from them yet. The run folder gets
-    ``feedback.npz`` and ``feedback.png``, one row of the log ``reward/pearson`` and ``reward/spearman`` (of true and predicted
-    returns of random clips), ``reward/pearson_step`` and ``query/true_gap_mean`` (mean difference of the true returns of the
-    pairs asked). ``labels`` and ``env_steps`` of that row are those the model had seen. Without true rewards these numbers are
-    left out. True rewards are read for this and for nothing else, and no random stream of the run is touched.
+    A round is recorded after its questions are answered and before anything is learned from them. The run folder gets
+    ``feedback.npz`` and ``feedback.png``. The log gets one row with ``reward/pearson`` and ``reward/spearman`` (of true and
+    predicted returns of random segments), ``reward/pearson_step`` and ``query/true_gap_mean`` (mean difference of the true
+    returns of the asked pairs). ``labels`` and ``env_steps`` of that row are those that the model had seen. Without true rewards
+    these numbers are left out. True rewards are read for this purpose only, and no random stream of the run is touched.
 
-    Methods that do not learn from answers, or predict no returns, are passed over. The cost of a record does not depend on the
-    data: one scoring of ``clips`` clips and of the round's questions (a second one under 20 draws, for models with a posterior),
-    and of at most 2,000 single steps.
+    Methods that do not learn from answers, or predict no returns, are skipped. The cost of a record does not depend on the data.
+    It is one scoring of ``clips`` segments, of the round's questions and of at most 2,000 single steps. Models with a posterior
+    add a second scoring under 20 draws.
 
     Args:
-        clips: random clips per record; 0 records and draws nothing.
+        clips: number of random segments per record; 0 records and draws nothing.
         every_seconds: shortest time between two drawings of ``feedback.png``; the end of a fit always draws.
 
     Raises:
-        UserError: for a single clip or a negative number.
+        UserError: for a single segment or a negative number.
     """
 
     def __init__(self, clips: int = 500, every_seconds: float = 30.0) -> None:
@@ -80,7 +80,7 @@ class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE})
         self._drawn = float("-inf")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
-        """A resumed run goes on with the records of the rounds it has finished, a new one begins without any."""
+        """Continue with the records of a resumed run's finished rounds; a new run starts without any."""
         path, number = Path(trainer.default_root_dir) / FILE, trainer.current_epoch
         kept = read_records(path) if self.clips and number > 0 and path.is_file() else []
         self.records = [record for record in kept if record.round <= number]
@@ -119,18 +119,18 @@ class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE})
         self.seen = state_dict["seen"]
 
     def _concerns(self, method: Any) -> bool:
-        """Whether there is something to record: a method that learns from answers and predicts returns."""
+        """Return True if there is something to record: a method that learns from answers and predicts returns."""
         return self.clips > 0 and "labels" in method.needs and hasattr(method, "returns")
 
     # A record ----------------------------------------------------------------------------------------------------------
 
     def _keep(self, trainer: pl.Trainer, method: Method, learned: dict[str, int], *asked: Labels) -> None:
-        """Record this round edge, and write and log it on rank 0; nothing where the method predicts no returns."""
+        """Record this round, and write and log it on rank 0; do nothing if the method predicts no returns."""
         number = trainer.current_epoch
         try:
             with untouched(method):
                 found = self._record(trainer, method, learned, asked)
-        except UserError:  # nothing that could be shown is stored yet, or it scores no segments
+        except UserError:  # no segment is stored yet, or the method scores none
             return
         self.records = [record for record in self.records if record.round < number] + [found]
         if not trainer.is_global_zero:
@@ -139,7 +139,7 @@ class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE})
         row = {"labels": float(found.pairs + found.ratings), **scalars(found)}
         if method.collector is not None:
             row["env_steps"] = float(found.env_steps)
-        for logger in trainer.loggers:  # a row of its own: what a hook logs joins the row of the block that follows
+        for logger in trainer.loggers:  # a separate row: a hook's log would join the row of the next block
             logger.log_metrics(row, step=trainer.global_step)
 
     def _record(self, trainer: pl.Trainer, method: Any, learned: dict[str, int], asked: tuple[Labels, ...]) -> Record:
@@ -163,7 +163,7 @@ class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE})
         )
 
     def _sample(self, method: Any, pool: SegmentPool, rng: torch.Generator, before: int) -> tuple[Sample, Steps]:
-        """Random clips, and some of their steps in random order."""
+        """Draw random segments, and some of their steps in random order."""
         source = method.source
         query = Query("pair", pool.draw(self.clips, rng).view(-1, 2), pool.length)
         true, predicted = _numpy(source.true_returns(query)), predictions(method, query).mean(0)
@@ -187,14 +187,14 @@ class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE})
         return sample, self._steps(method, some)
 
     def _steps(self, method: Any, rows: Tensor) -> Steps:
-        """True and learned reward of single rows, float64; none where a reward depends on more than its row."""
+        """Return true and learned reward of single rows, float64; none if a reward depends on more than its row."""
         if type(method).reward is Method.reward or type(method).relabel is not Method.relabel:
             return NO_STEPS
         learned = method.combine(method.reward(method.source.features()[rows]))
         return Steps(_numpy(method.source.reward[rows]), _numpy(learned))
 
     def _draw(self, trainer: pl.Trainer, tables: bool = False) -> None:
-        """Draw the sheet as of now on rank 0, and write the numbers behind it if ``tables``."""
+        """Draw the current sheet on rank 0, and write the numbers behind it if ``tables``."""
         if not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
@@ -205,13 +205,13 @@ class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE})
             panels = write_sheet(self.records, read_metrics(run.path), out, run_name(run))
             if tables:
                 write_tables(panels, out)
-        except UserError as error:  # a picture is not worth a run
+        except UserError as error:  # a failed figure must not end a run
             warnings.warn(str(error), stacklevel=2)
         self._drawn = time.monotonic()
 
 
 def opinion(returns: Array) -> tuple[Array, Array]:
-    """What members or draws think of pairs: their mean P(second preferred), and what the answer would tell about them (BALD).
+    """Return the predictions of members or draws for pairs: mean P(second preferred), and the answer's information (BALD).
 
     Args:
         returns: predicted, (E, B, 2).
@@ -225,7 +225,7 @@ def opinion(returns: Array) -> tuple[Array, Array]:
 
 
 def questions(method: Any, labels: Labels) -> Questions:
-    """What these answered questions were about, and what the model thinks of them now."""
+    """Return these answered questions with their true returns and the model's current predictions."""
     rating = labels.start.shape[1] == 1
     query = Query("rating" if rating else "pair", labels.start, labels.length)
     true, predicted = _numpy(method.source.true_returns(query)), predictions(method, query).mean(0)
@@ -255,16 +255,16 @@ def questions(method: Any, labels: Labels) -> Questions:
 
 
 def predictions(method: Any, query: Query) -> Array:
-    """Predicted returns, (E, B, C), float64; those of a model that has diverged are NaN."""
+    """Return predicted returns, (E, B, C), float64; those of a diverged model are NaN."""
     return _known(_numpy(method.returns(query)))
 
 
 def draws(method: Any, query: Query) -> tuple[Array, Array | None]:
-    """What to score by: draws from the posterior where the method has one, else its members.
+    """Return the predictions to score by: draws from the posterior if the method has one, else its members.
 
     Returns:
-        Predicted returns, (D, B, C), float64; NaN where the model has diverged. What a rating of each clip would tell about the
-        draw (BALD), bits, (B, C); None where the method does not say how likely each rating is.
+        Predicted returns, (D, B, C), float64, NaN where the model has diverged. The information of a rating of each segment
+        about the draw (BALD), bits, (B, C); None if the method predicts no distribution over ratings.
     """
     if not hasattr(method, "posterior"):
         return predictions(method, query), None
@@ -277,7 +277,7 @@ def draws(method: Any, query: Query) -> tuple[Array, Array | None]:
 
 
 def scalars(record: Record) -> dict[str, float]:
-    """What is logged of a record, by key, without what is not known."""
+    """Return the logged numbers of a record by key, without unknown ones."""
     sample, asked = record.sample, record.questions
     gap = np.abs(asked.true[asked.kind == PAIR, 1] - asked.true[asked.kind == PAIR, 0])
     row = {
@@ -290,7 +290,7 @@ def scalars(record: Record) -> dict[str, float]:
 
 
 def _labels(method: Any) -> dict[str, Labels]:
-    """All questions so far by kind; methods that know no ratings have none."""
+    """Return all questions so far by kind; methods without ratings have none of that kind."""
     return {"pair": method.labels, "rating": getattr(method, "ratings", None) or Labels.empty(clips=1)}
 
 
@@ -299,18 +299,18 @@ def _numpy(values: Tensor) -> Array:
 
 
 def _known(values: Array) -> Array:
-    """NaN for what is not finite."""
+    """Replace numbers that are not finite by NaN."""
     return np.where(np.isfinite(values), values, np.nan)
 
 
 def _column(values: Array) -> Array:
-    """One number per row, as it is kept."""
+    """Return one number per row, in the stored type."""
     return np.asarray(values, np.float32).reshape(-1)
 
 
 @contextmanager
 def untouched(method: Method) -> Iterator[None]:
-    """No gradients, and torch's own random streams as they were: a model may draw masks to say how sure it is."""
+    """Disable gradients and preserve torch's own random streams, from which a model may draw masks for its uncertainty."""
     devices = [method.device] if method.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
         yield

@@ -1,4 +1,4 @@
-"""A picture of the run that can be looked at while it trains."""
+"""Learning curve of a run that can be viewed during training."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from lightning_pbrl.settings import Checked
 
 
 class LearningCurve(Checked, pl.Callback):
-    """Draws ``learning_curve.png`` in the run folder after evaluations, from what the CSV logger has written.
+    """Draw ``learning_curve.png`` in the run folder after evaluations, from the CSV logger's file.
 
-    Policies: success rate and return against gradient updates. Reward models: accuracy and correlation on held-out
-    pairs and the teacher's share of clear answers against labels. The metrics of a resumed run are drawn from its
-    start. Without a CSV logger nothing is drawn.
+    Policies: success rate and return against gradient updates. Reward models: accuracy and correlation on held-out pairs and the
+    teacher's share of clear answers, against labels. The metrics of a resumed run are drawn from its start. Without a CSV logger
+    nothing is drawn.
 
     Args:
-        every_seconds: shortest time between two drawings, so that short rounds do not wait for pictures; the
+        every_seconds: shortest time between two drawings, so that short rounds do not wait for figures; the
             end of a fit always draws.
     """
 
@@ -55,5 +55,5 @@ class LearningCurve(Checked, pl.Callback):
         self._evaluated, self._drawn = False, time.monotonic()
         try:
             learning_curve(read_versions(Path(logger.root_dir)), run.path / "learning_curve.png", title)
-        except UserError as error:  # a picture is not worth a run
+        except UserError as error:  # a failed figure must not end a run
             warnings.warn(str(error), stacklevel=2)

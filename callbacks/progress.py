@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: one live line, or one plain line per round, and a heartbeat file."""
+"""Progress of a run: one live line on a terminal, or one plain line per round, and a heartbeat file."""
 
 from __future__ import annotations
 
@@ -27,26 +27,25 @@ SHOWN = {
     "test/success_rate": "success",
     "test/return_mean": "return",
 }
-"""Metrics beside the bar, next to the losses: name -> what the bar calls it."""
+"""Metrics shown beside the bar, next to the losses: name -> label in the bar."""
 
 HEARTBEAT_SECONDS = 1.0
 BAR_WIDTH = 16
 
 
 class RoundProgress(Checked, ProgressBar):
-    """The progress bar of a run: round, phase, updates done, rate, main metrics; a second line while it evaluates.
+    """Progress bar of a run: round, phase, updates done, rate, main metrics; a second line during evaluation.
 
-    On a terminal the line is redrawn at most ``refresh_rate`` times per second; only then, or for a heartbeat, is the
-    device waited for, once for all metrics. Without a terminal every round leaves one plain line.
+    On a terminal the line is redrawn at most ``refresh_rate`` times per second. Only then, or for a heartbeat, the device is
+    synchronised, once for all metrics. Without a terminal every round prints one plain line.
 
     Args:
-        heartbeat: also write ``progress.json`` to the run folder, at most once per second and whole each time, so
-            that another process can draw this run's bar. Keys: run, stage (fit, test ...), round, phase, done and
-            total (updates of the round, env steps where it only collects; episodes or pairs while evaluating), updates
-            (of the run), env_steps (where the method acts), planned (of the run, or null), metrics (finite ones), time
-            (seconds since 1970).
-        name: how the run is called; stage and seed, from the run folder, when None.
-        refresh_rate: redraws per second.
+        heartbeat: also write ``progress.json`` to the run folder, atomically and at most once per second, so that another
+            process can draw this run's bar. Keys: run, stage (fit, test ...), round, phase, done and total (updates of the
+            round, env steps if it only collects; episodes or pairs during evaluation), updates (of the run), env_steps (if
+            the method acts), planned (of the run, or null), metrics (finite ones), time (seconds since 1970).
+        name: name of the run; None for stage and seed, from the run folder.
+        refresh_rate: largest number of redraws per second.
     """
 
     def __init__(self, heartbeat: bool = False, name: str | None = None, refresh_rate: float = 5.0) -> None:
@@ -154,7 +153,7 @@ class RoundProgress(Checked, ProgressBar):
         self._evaluating = False
         if self._bars is not None:
             self._bars.update(self._evaluation_bar, visible=False)
-        if not self._fitting and self._enabled:  # a verb of its own; in a fit the round goes on
+        if not self._fitting and self._enabled:  # a separate verb; in a fit the round continues
             self._values |= self._metrics()
             self._say(self._verb, f"{self._done:,} {self._noun()}", self._note())
             self._finish()
@@ -189,7 +188,7 @@ class RoundProgress(Checked, ProgressBar):
     # Drawing ----------------------------------------------------------------------------------------------------------
 
     def _tick(self, force: bool = False, last: bool = False) -> None:
-        """Redraw and write the heartbeat, whichever is due; everything that costs time happens here."""
+        """Redraw the bar and write the heartbeat if they are due; everything that costs time happens here."""
         now = time.monotonic()
         draw = self._bars is not None and (force or last or now - self._drawn >= 1.0 / self.refresh_rate)
         beat = self.heartbeat and self._enabled and (last or now - self._beat >= HEARTBEAT_SECONDS)
@@ -218,9 +217,9 @@ class RoundProgress(Checked, ProgressBar):
             self._write_heartbeat(done, total, last)
 
     def _round_progress(self) -> tuple[int, int]:
-        """Updates done in this round and in all of it; phases that ended early count with what they did.
+        """Return the updates done in this round and their total; phases that ended early count only the updates they did.
 
-        Of a round that only collects, its env steps.
+        For a round that only collects, the counts are env steps.
         """
         if not self._fitting:
             return self._done, self._total
@@ -232,7 +231,7 @@ class RoundProgress(Checked, ProgressBar):
 
     @property
     def _verb(self) -> str:
-        """fit, validate, test or predict."""
+        """The Trainer's verb: fit, validate, test or predict."""
         return self.trainer.state.fn.value if self.trainer.state.fn is not None else ""
 
     @property
@@ -240,7 +239,7 @@ class RoundProgress(Checked, ProgressBar):
         return self._verb == "fit"
 
     def _counts(self) -> list[str]:
-        """Env steps and feedback so far, of a method that acts while it learns."""
+        """Return env steps and feedback so far, for a method that acts while it learns."""
         method: Any = self.trainer.lightning_module
         if not self._fitting or getattr(method, "collector", None) is None:
             return []
@@ -261,14 +260,14 @@ class RoundProgress(Checked, ProgressBar):
         self._marks.append((time.monotonic(), trainer.global_step))
 
     def _rate(self) -> float:
-        """Updates per second over the last blocks of this round."""
+        """Return updates per second over the last blocks of this round."""
         if len(self._marks) < 2:
             return 0.0
         (began, first), (ended, last) = self._marks[0], self._marks[-1]
         return (last - first) / max(ended - began, 1e-9)
 
     def _metrics(self) -> dict[str, float]:
-        """Losses and main metrics as numbers; the only place that waits for the device."""
+        """Return losses and main metrics as numbers; the only place that synchronises with the device."""
         found = {
             key: value
             for key, value in self.trainer.callback_metrics.items()
@@ -287,7 +286,7 @@ class RoundProgress(Checked, ProgressBar):
         return _joined(*parts, *losses, *(f"{name} {value:.3g}" for name, value in main.items()))
 
     def _say(self, *parts: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         self.print(_joined(str(self.name), *parts))
 
     def print(self, *args: Any, **kwargs: Any) -> None:
@@ -317,7 +316,7 @@ class RoundProgress(Checked, ProgressBar):
             path.parent.mkdir(parents=True, exist_ok=True)
             part.write_text(json.dumps(record))
             os.replace(part, path)
-        except OSError:  # a full disk will stop whoever writes something that matters
+        except OSError:  # a full disk will stop the writers of more important files
             self.heartbeat = False
 
 

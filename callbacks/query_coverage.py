@@ -1,4 +1,4 @@
-"""Where questions are asked beside where the policy goes: a number per round, a picture that grows with the run."""
+"""Coverage of the policy's states by the questions: a metric per round, and a figure that grows with the run."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lightning_pbrl.settings import Checked
 
 
 class QueryCoverage(Checked, pl.Callback):
-    """Keeps samples of stored, visited and asked states at every round that asked (:mod:`lightning_pbrl.reports.coverage`).
+    """Sample stored, visited and asked states at every round with questions (:mod:`lightning_pbrl.reports.coverage`).
 
-    Logs ``query/distance_ratio``: 1 when the questions lie where the policy goes, larger when they lie elsewhere. The run
-    folder gets ``coverage.png`` and ``coverage.npz``. Methods that do not act while they ask are passed over.
+    It logs ``query/distance_ratio``: 1 if the questions cover the states that the policy visits, larger if they lie elsewhere.
+    The run folder gets ``coverage.png`` and ``coverage.npz``. Methods that do not act while they ask are skipped.
 
     Args:
-        points: states per sample; 0 measures and draws nothing.
-        episodes: newest finished episodes that say where the policy goes.
+        points: number of states per sample; 0 measures and draws nothing.
+        episodes: number of newest finished episodes that represent the policy's states.
 
     Raises:
         UserError: for a negative number of points, or no episode.
@@ -50,7 +50,7 @@ class QueryCoverage(Checked, pl.Callback):
             write_coverage(run.path, self.rounds, run_name(run))
 
     def sample(self, method: Method, rng: torch.Generator) -> Coverage:
-        """States of all that is stored, of the newest episodes, and of this round's questions."""
+        """Sample states of the whole replay, of the newest episodes, and of this round's questions."""
         source: Any = method.source
         obs = source.column("obs")
 
@@ -58,7 +58,7 @@ class QueryCoverage(Checked, pl.Callback):
             return obs[rows.to(obs.device)].cpu().numpy()
 
         start = method.labels.start[-method.asked.this_round :].flatten()
-        if len(method.ratings):  # places follow the questions' numbers: the newest clips of both kinds
+        if len(method.ratings):  # row ids follow the questions' numbers: the newest segments of both kinds
             both = torch.cat([method.labels.start.flatten(), method.ratings.start.flatten()])
             start = both.sort().values[-method.asked.this_round :]
         asked = segment_rows(start.cpu(), method.labels.length).flatten()

@@ -1,4 +1,4 @@
-"""Film what the policy has learned."""
+"""Videos of a learned policy."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from lightning_pbrl.settings import Checked
 
 
 class RecordVideo(Checked, pl.Callback, ranges={"every": COUNT_OR_NONE}):
-    """Films one episode of the policy's mean action: ``video.mp4`` in the run folder at the end of a fit or test.
+    """Record one episode of the policy's mean action as ``video.mp4`` in the run folder at the end of a fit or test.
 
-    With ``every`` above 0 also ``videos/round_0000.mp4`` and so on during the fit. Rank 0 films. Methods without a
-    policy and data without a simulator are passed over. Where films cannot be made (no OpenGL, a full disk) there is
-    one warning with the cure, and the run goes on.
+    With ``every`` above 0 also ``videos/round_0000.mp4`` and so on during the fit. Rank 0 records. Methods without a policy and
+    data without a simulator are skipped. If videos cannot be made (no OpenGL, a full disk), there is one warning with the cure,
+    and the run continues.
 
     Args:
-        every: film every so many rounds; 0 only at the end, null never.
-        seed: reset seed of the episode; one that no evaluation uses when None, the same for all runs compared.
+        every: record every this many rounds; 0 only at the end, null never.
+        seed: reset seed of the episode; None for one that no evaluation uses, the same for all runs compared.
         size: height and width, even, pixels.
-        fps: frames per second of the film; one frame per environment step.
+        fps: frames per second of the video; one frame per environment step.
     """
 
     def __init__(self, every: int | None = 0, seed: int | None = None, size: int = 256, fps: int = 30) -> None:
@@ -36,7 +36,7 @@ class RecordVideo(Checked, pl.Callback, ranges={"every": COUNT_OR_NONE}):
             raise UserError(f"video.size is {size}: give an even number of pixels.")
         self.every, self.seed, self.size, self.fps = every, seed, size, fps
         self._broken = False
-        self._newest: tuple[int, Path] | None = None  # updates of the weights last filmed, and the film
+        self._newest: tuple[int, Path] | None = None  # updates of the weights last recorded, and the video
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
         if self.every and (trainer.current_epoch + 1) % self.every == 0:
@@ -56,7 +56,7 @@ class RecordVideo(Checked, pl.Callback, ranges={"every": COUNT_OR_NONE}):
         path = Path(trainer.default_root_dir) / name
         try:
             if self._newest is not None and self._newest[0] == trainer.global_step:
-                if self._newest[1] != path:  # the weights have not moved since
+                if self._newest[1] != path:  # the weights have not changed since
                     with replacing(path) as part:
                         shutil.copyfile(self._newest[1], part)
                 return

@@ -1,4 +1,4 @@
-"""Write what ``predict`` computes: learned reward and action for every row of a data set."""
+"""Predictions on disk: learned reward and action for every row of a data set."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from lightning_pbrl.settings import Checked
 
 
 class WritePredictions(Checked, pl.Callback):
-    """Gathers the outputs of ``predict`` into one safetensors file in the order of the data's rows.
+    """Write the outputs of ``predict`` to one safetensors file, in the order of the data's rows.
 
-    The file holds ``row`` (N,) int64 and, whichever the method learns, ``learned_reward`` (N,) and ``action`` (N, A),
-    float32; its metadata name method, checkpoint, seed and the fingerprint of the data. Every rank writes its own
-    part, rank 0 merges them, so the run folder must be one that all ranks see.
+    The file holds ``row`` (N,) int64 and, whichever the method learns, ``learned_reward`` (N,) and ``action`` (N, A), float32.
+    Its metadata name method, checkpoint, seed and the fingerprint of the data. Every rank writes its own part and rank 0 merges
+    them, so all ranks must see the run folder.
 
-    It is no ``BasePredictionWriter``, because that one asks the loader for a sampler, which ours has not, and warns.
+    It is not a ``BasePredictionWriter``, because that class asks the loader for a sampler, which ours does not have, and warns.
 
     Args:
-        path: where to write; ``predictions.safetensors`` in the run folder when None.
+        path: file to write; None for ``predictions.safetensors`` in the run folder.
     """
 
     def __init__(self, path: str | None = None) -> None:
@@ -77,7 +77,7 @@ class WritePredictions(Checked, pl.Callback):
 
 
 def _in_order(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Outputs joined and sorted by row; floats as float32. A rank without rows has nothing to add."""
+    """Join the outputs and sort them by row; floats become float32. A rank without rows adds nothing."""
     parts = [part for part in parts if len(part.get("row", ()))]
     if not parts:
         return {"row": torch.empty(0, dtype=torch.int64)}

@@ -1,4 +1,4 @@
-"""Leave what a test measured where a table can find it."""
+"""Test results on disk, for tables."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from lightning_pbrl.settings import Checked
 
 
 class WriteResults(Checked, pl.Callback):
-    """Writes ``results.json`` to the run folder after ``test``: metrics, seed, updates, labels, simulator and versions.
+    """Write ``results.json`` to the run folder after ``test``: metrics, seed, updates, labels, simulator and versions.
 
-    Training on makes it false, so the first round of a fit that goes on takes it away.
+    Further training invalidates it, so the first round of a continued fit removes it.
     """
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -55,7 +55,7 @@ class WriteResults(Checked, pl.Callback):
         }
         if simulator is not None:
             results["simulator"] = simulator.describe()
-            if simulator.d4rl_task is not None:  # there is a D4RL score: whether on D4RL's own bodies
+            if simulator.d4rl_task is not None:  # a D4RL score needs the note whether the bodies are D4RL's own
                 results["d4rl_physics"] = simulator.d4rl_physics
         path = Path(trainer.default_root_dir) / "results.json"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Data modules: data on disk to the Trainer, and the episodes a policy is judged on."""
+"""Data modules: data on disk for the Trainer, and the evaluation episodes of a policy."""

@@ -1,4 +1,4 @@
-"""Data made on first use: scripted experts, noise and mistakes in any simulator, in one reproducible file."""
+"""Data collected on first use: scripted experts, noise and mistakes in any simulator, in one reproducible file."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ DEFAULT_MIXTURE = (
     Behaviour(weight=1.0, goal_shift=0.2, object_shift=0.1, noise=0.3),
     Behaviour(weight=1.0, random=1.0),
 )
-"""Clean experts, noisy ones, experts that aim beside the goal, and random actions: a wide spread of returns."""
+"""Default mixture: clean experts, noisy ones, experts that miss the goal, and random actions, for a wide spread of returns."""
 
 
 class CollectedDataModule(OfflineDataModule):
-    """A simulator and a data set of scripted behaviour in it, collected into ``cache_dir`` when it is not there.
+    """Scripted behaviour in a simulator, collected into ``cache_dir`` on first use.
 
-    The file's name holds a hash of everything that decides its content, so changing the mixture makes a new
-    file and a second run reuses the first. A killed collection goes on where it was.
+    The file's name holds a hash of everything that determines its content. Changing the mixture makes a new file; a second run
+    reuses the first. An interrupted collection continues where it stopped.
 
     Args:
-        simulator: where data are collected and policies rolled out.
-        episodes: episodes to collect.
-        mixture: behaviours and how often each is drawn; None for experts, noise, mistakes and random actions.
-        collection_seed: decides every episode of the data set (not the run's seed: all seeds learn from the same data).
+        simulator: simulator for collection and evaluation.
+        episodes: number of episodes to collect.
+        mixture: behaviours with their weights; None for experts, noise, mistakes and random actions.
+        collection_seed: seed of the data set. It is not the run's seed: all seeds learn from the same data.
         cache_dir: folder of the collected files.
         stop_after_success: end a collected episode after this many successful steps; None runs to the horizon.
         **offline: the other arguments of :class:`OfflineDataModule`.
@@ -66,7 +66,7 @@ class CollectedDataModule(OfflineDataModule):
 
     @property
     def path(self) -> Path:
-        """The file that holds (or will hold) the data."""
+        """File that holds (or will hold) the data."""
         wanted = [self.simulator.describe(), [b.describe() for b in self.mixture], self.episodes, self.collection_seed]
         wanted += [] if self.stop_after_success is None else [self.stop_after_success]
         digest = hashlib.blake2b(json.dumps(wanted, sort_keys=True).encode(), digest_size=5).hexdigest()

@@ -1,4 +1,4 @@
-"""D4RL's data sets (arXiv 2004.07219), judged in today's Gymnasium or Gymnasium-Robotics."""
+"""D4RL's data sets (arXiv 2004.07219), evaluated in today's Gymnasium or Gymnasium-Robotics."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from lightning_pbrl.envs.base import Simulator
 
 
 class D4RLDataModule(OfflineDataModule):
-    """One D4RL HDF5 file and, if given, the environment that judges policies.
+    """D4RL data set in one HDF5 file (Fu et al. 2020) and, if given, the environment that evaluates policies.
 
-    A simulator that knows D4RL's name of its task (``GymMuJoCo``, ``GymnasiumRobotics``) has ``eval/normalized_score`` logged
+    For a simulator that knows D4RL's name of its task (``GymMuJoCo``, ``GymnasiumRobotics``), ``eval/normalized_score`` is logged
     beside the return.
 
     Args:
         path: the file, for instance ``hopper_medium_expert-v2.hdf5``.
-        simulator: where policies are rolled out, for instance GymMuJoCo(Hopper-v5); null without evaluation.
-        terminals: what the file's ``terminals`` mean: ``end`` of an episode, or ``goal`` (AntMaze): the goal is reached, and the
-            episode goes on to its time limit.
-        max_episode_steps: length of an episode that nothing else ends, for files without ``timeouts``; null: the
+        simulator: simulator for evaluation, for instance GymMuJoCo(Hopper-v5); null for none.
+        terminals: meaning of the file's ``terminals``: ``end`` of an episode, or ``goal`` (AntMaze): the goal is reached, and
+            the episode continues to its time limit.
+        max_episode_steps: length of an episode that nothing else ends, for files without ``timeouts``; null for the
             simulator's horizon.
-        obs_dim: read the first so many entries of an observation; null reads all. Ant: 27, see :func:`read_d4rl`.
-        cache_dir: folder for a memory-mapped copy that opens at once in later runs; null: read the file each time.
-        action_bounds: low and high of the file's actions, each a number or one per entry; null: they are in [-1, 1].
+        obs_dim: read only this many of the first entries of an observation; null reads all. Ant: 27, see :func:`read_d4rl`.
+        cache_dir: folder for a memory-mapped copy that opens at once in later runs; null reads the file each time.
+        action_bounds: low and high of the file's actions, each a number or one per entry; null if they are in [-1, 1].
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
         **offline: the other arguments of :class:`OfflineDataModule`.
 
     Raises:
-        UserError: as :func:`lightning_pbrl.data.d4rl.read_d4rl`; when file and simulator differ in sizes.
+        UserError: as :func:`lightning_pbrl.data.d4rl.read_d4rl`; also if file and simulator differ in sizes.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Learning from examples of success: any logged data, split by episodes, and a set of success states."""
+"""Data for learning from examples of success: any logged data, split by episodes, and a set of success states."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from lightning_pbrl.rng import stream
 
 
 class ExamplesDataModule(OfflineDataModule, ranges={"episodes": POSITIVE}):
-    """Transitions without rewards, and a few hundred states in which the task is solved.
+    """Transitions without rewards, and a few hundred examples of success.
 
-    The episodes are split once by a seeded permutation: those held out are in ``held_out_source`` and no example comes from
-    them. ``source`` holds the others, or the first ``episodes`` of them. The examples are chosen among all that are not held
-    out, so they are the same for every number of episodes, and are kept in a file beside the data.
+    The episodes are split once by a seeded permutation. Held-out episodes are in ``held_out_source`` and no example comes from
+    them. ``source`` holds the others, or the first ``episodes`` of them. The examples are chosen from all episodes that are not
+    held out, so they are the same for every number of episodes. They are stored in a file beside the data.
 
     Args:
-        data: the data module whose episodes these are; its own evaluation settings are not used.
-        examples: who chooses the examples; None takes 200 states that the environment called a success.
+        data: the data module that provides the episodes; its own evaluation settings are not used.
+        examples: chooser of the examples; None takes 200 states that the environment reported as a success.
         validation_share: share of the episodes that is held out, from 0 to below 1.
-        episodes: keep the first so many of the other episodes, in the order of the permutation (an integer), or this share of
-            them (a number below 1); None keeps all.
-        success_share: keep so many solved and unsolved episodes that this share is solved, from 0 to 1; together ``episodes``,
-            or as many as there are. None keeps them as they come.
-        split_seed: decides the permutation.
-        cache_dir: folder of the stored examples; None: that of the data.
-        **offline: the arguments of :class:`OfflineDataModule` but ``simulator``, which is the data's.
+        episodes: number of the other episodes to keep, in the order of the permutation (an integer), or the share of them (a
+            number below 1); None keeps all.
+        success_share: share of solved episodes among those kept, from 0 to 1; in total ``episodes``, or as many as possible.
+            None does not control the share.
+        split_seed: seed of the permutation.
+        cache_dir: folder of the stored examples; None for that of the data.
+        **offline: the arguments of :class:`OfflineDataModule` except ``simulator``, which is the data's.
 
     Raises:
-        UserError: for an impossible share, data that a learner makes itself, an episode of which no step has a known successor,
-            and as the chooser.
+        UserError: for an impossible share, data that a learner makes itself, an episode without any step that has a known
+            successor, and as the chooser.
     """
 
     examples: Examples
     held_out_source: Transitions | None = None
-    """The validation episodes; None when none are held out."""
+    """Validation episodes; None if none are held out."""
 
     def __init__(
         self,
@@ -66,11 +66,11 @@ class ExamplesDataModule(OfflineDataModule, ranges={"episodes": POSITIVE}):
         self.split_seed = split_seed
         self.cache_dir = cache_dir or getattr(data, "cache_dir", None) or "data"
 
-    # What `lightning-pbrl collect` asks of data that it makes; an AttributeError says that these data exist.
+    # Attributes that `lightning-pbrl collect` needs for data that it makes; an AttributeError means that these data exist.
 
     @property
     def progress(self) -> Callable[[int, int], None] | None:
-        """As the data's own."""
+        """Progress callback of the data."""
         inner: Any = self.data
         return inner.progress
 
@@ -81,7 +81,7 @@ class ExamplesDataModule(OfflineDataModule, ranges={"episodes": POSITIVE}):
 
     @property
     def path(self) -> Path:
-        """The file of the data."""
+        """File of the data."""
         inner: Any = self.data
         return Path(inner.path)
 
@@ -106,7 +106,7 @@ class ExamplesDataModule(OfflineDataModule, ranges={"episodes": POSITIVE}):
         return may_see if len(kept) == len(order) - held_out else part(whole, kept)
 
     def _chosen(self, source: Transitions) -> Examples:
-        """The examples, from their file if they were chosen before."""
+        """Return the examples, from their file if they were chosen before."""
         wanted = [self.chooser.describe(), self.chooser.key(source)]
         digest = hashlib.blake2b(json.dumps(wanted, sort_keys=True).encode(), digest_size=8).hexdigest()
         name = "data" if self.simulator is None else re.sub(r"[^\w.-]", "-", self.simulator.name)
@@ -118,7 +118,7 @@ class ExamplesDataModule(OfflineDataModule, ranges={"episodes": POSITIVE}):
         return examples
 
     def _kept(self, whole: Transitions, order: Tensor) -> Tensor:
-        """Numbers of the episodes that learners see, of those in ``order``."""
+        """Return the numbers of the episodes that learners see, among those in ``order``."""
         wanted = self.episodes
         count = None if wanted is None else round(wanted * len(order)) if wanted < 1 else int(wanted)
         if count == 0:
@@ -129,7 +129,7 @@ class ExamplesDataModule(OfflineDataModule, ranges={"episodes": POSITIVE}):
         if self.success_share is None:
             return order if count is None else order[: _enough(count, len(order), "not held out")]
         if whole.success is None:
-            raise UserError("These data do not say which episodes succeed: leave data.success_share at null.")
+            raise UserError("These data do not record which episodes succeed: leave data.success_share at null.")
         solved, failed = whole.solved_episodes()
         good, bad = order[solved[order]], order[failed[order]]
         share = self.success_share
@@ -146,18 +146,18 @@ class ExamplesDataModule(OfflineDataModule, ranges={"episodes": POSITIVE}):
 def _enough(wanted: int, there: int, which: str) -> int:
     if not wanted <= there:
         raise UserError(
-            f"{wanted} episodes that are {which} are wanted and there are {there}: lower data.episodes, or collect more."
+            f"{wanted} episodes that are {which} are requested and there are {there}: lower data.episodes, or collect more."
         )
     return wanted
 
 
 def part(whole: Transitions, episodes: Tensor) -> Transitions:
-    """These episodes in the order of the data; the data themselves, uncopied, when these are all."""
+    """Return these episodes in the order of the data; the data themselves, uncopied, if these are all."""
     return whole if len(episodes) == len(whole.episodes) else whole.select(episodes.sort().values)
 
 
 def check_futures(source: Transitions) -> None:
-    """Every episode needs a step whose successor is known, else nothing could be drawn as its future.
+    """Check that every episode has a step with a known successor, which futures are drawn from.
 
     Raises:
         UserError: naming the first episode without one.
@@ -176,11 +176,11 @@ def check_futures(source: Transitions) -> None:
 
 
 class RolloutExamples(ExampleChooser):
-    """Examples from separate rollouts: the successes of another data module, whose episodes no learner sees.
+    """Success examples from separate rollouts: those of another data module, whose episodes no learner sees.
 
     Args:
         data: the other data, for instance the expert's episodes with another ``collection_seed``; same simulator and sizes.
-        chooser: who chooses among them; None takes 200 states that the environment called a success.
+        chooser: chooser among them; None takes 200 states that the environment reported as a success.
     """
 
     def __init__(self, data: OfflineDataModule, chooser: ExampleChooser | None = None) -> None:

@@ -14,19 +14,19 @@ from lightning_pbrl.ranges import POSITIVE
 
 
 class LiREDataModule(OfflineDataModule, ranges={"data_quality": POSITIVE}):
-    """Replay buffers of one task in LiRE's layout, and the simulator that judges policies.
+    """LiRE's SAC replay buffers of one task (Choi et al. 2024), and the simulator that evaluates policies.
 
-    Expected files: ``<root>/saved_replay_buffer_*_seed{0,1,2}.pkl`` (read by an unpickler that builds arrays and nothing
-    else) or the same names with ``.npz``.
+    Expected files: ``<root>/saved_replay_buffer_*_seed{0,1,2}.pkl`` (read by an unpickler that can only build arrays) or the
+    same names with ``.npz``.
 
     Args:
         root: the task's folder.
-        simulator: where policies are rolled out, for instance MetaWorld(task) or DMControl(walker-walk).
+        simulator: simulator for evaluation, for instance MetaWorld(task) or DMControl(walker-walk).
         data_quality: rows per seed file in units of 100,000; more rows means later, better policies. None reads all.
-        seeds: which replay buffers to concatenate, in this order.
-        max_episode_steps: the longest an episode may be; longer stretches are cut there. Null: the simulator's horizon. Dones,
-            and resets that no done marks, end episodes earlier. The folder's name decides nothing.
-        action_bounds: low and high of the files' actions, each a number or one per entry; null: they are in [-1, 1].
+        seeds: seeds of the replay buffers to concatenate, in this order.
+        max_episode_steps: largest number of steps per episode; longer stretches are cut there. null for the simulator's
+            horizon. Dones, and resets without a done, end episodes earlier. The folder's name is not used.
+        action_bounds: low and high of the files' actions, each a number or one per entry; null if they are in [-1, 1].
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
         **offline: the other arguments of :class:`OfflineDataModule` (CLARIFY: segments of 50 steps, 20 evaluation
             episodes; LiRE: 25 and 50).

@@ -1,4 +1,4 @@
-"""Meta-World data made on first use."""
+"""Meta-World data collected on first use."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from lightning_pbrl.envs.metaworld import MetaWorld
 
 
 class MetaWorldDataModule(CollectedDataModule):
-    """A Meta-World v3 task and a data set of scripted behaviour, collected into ``cache_dir`` when it is not there.
+    """Scripted behaviour in a Meta-World v3 task, collected into ``cache_dir`` on first use.
 
     Args:
-        task: one of the 50 tasks, such as drawer-open (v2 and v3 names are understood).
+        task: one of the 50 tasks, such as drawer-open (v2 and v3 names are accepted).
         horizon: steps per episode, at most 500.
         goal_observable: whether learners see the goal; the experts always do.
-        entries: which of the 39 observation entries learners see, in this order; None for all.
+        entries: the ones of the 39 observation entries that learners see, in this order; None for all.
         **collected: the other arguments of :class:`CollectedDataModule`.
     """
 

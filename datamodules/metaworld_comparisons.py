@@ -1,4 +1,4 @@
-"""Meta-World comparisons as IPL makes them: four kinds of scripted behaviour, short segments, scripted answers."""
+"""Meta-World comparisons as in IPL: four kinds of scripted behaviour, short segments, scripted answers."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ KINDS = (
     Behaviour(expert=False),
     Behaviour(noise=1.0, twin="task"),
 )
-"""Noisy expert; the same, blind to this episode's object and goal; random actions; the noisy expert of another task."""
+"""Noisy expert; noisy expert blind to this episode's object and goal; random actions; noisy expert of another task."""
 STOP_AFTER_SUCCESS = 25
-"""An episode ends after this many successful steps (released code), so that it is not all standing still."""
+"""Number of successful steps after which an episode ends (released code), so that it does not mostly stand still."""
 
 
 class MetaWorldComparisonsDataModule(MetaWorldDataModule):
-    """Pairs of segments of one task with answers that compare discounted true returns; collected on first use.
+    """IPL's comparisons of Meta-World segments by discounted true return (Hejna and Sadigh 2023), collected on first use.
 
-    Source: IPL (Hejna and Sadigh 2023, arXiv 2305.15363), its data scripts: about 100 episodes of each of four kinds, 10,000
-    pairs of segments of 25 steps, label 1[sum_t gamma^t r_t of the first < that of the second], goal hidden.
+    Source: IPL (arXiv 2305.15363), its data scripts: about 100 episodes of each of four kinds, 10,000 pairs of segments of 25
+    steps, label 1[sum_t gamma^t r_t of the first < that of the second], goal hidden.
 
     Args:
         task: one of the 50 tasks.
-        capacity: how many of the comparisons are given to the learner, the first ones; None gives all but the held-out ones.
-        comparisons: how many are made.
-        held_out: how many of them, the last ones, are kept for judging reward models and implied rewards.
-        discount: of the returns that are compared.
-        episodes: episodes to collect, each kind equally likely.
+        capacity: number of comparisons for the learner, the first ones; None gives all but the held-out ones.
+        comparisons: total number of comparisons.
+        held_out: number of comparisons, the last ones, for the evaluation of reward models and implied rewards.
+        discount: discount of the returns that are compared.
+        episodes: number of episodes to collect, each kind equally likely.
         goal_observable: whether learners see the goal.
         segment_length: steps per segment.
         **metaworld: the other arguments of :class:`MetaWorldDataModule`.
 
     Raises:
-        UserError: when more comparisons are given than made.
+        UserError: if more comparisons are given than made.
 
-    Differences: Meta-World v3; the kinds are drawn, not 100 of each; an exact tie is "equal".
+    Differences: Meta-World v3; the kind of each episode is random, not 100 of each; an exact tie is "equal".
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class MetaWorldComparisonsDataModule(MetaWorldDataModule):
 
 
 def compare(source: Transitions, start: Tensor, length: int, discount: float) -> Labels:
-    """Which segment of each pair has the larger discounted true return; (N, 2) starts."""
+    """Label the segment of each pair with the larger discounted true return; (N, 2) starts."""
     weight = discount ** torch.arange(length, dtype=torch.float64)
     returns = (source.reward.cpu()[segment_rows(start, length)].double() * weight).sum(-1)  # (N, 2)
     tie = returns[:, 0] == returns[:, 1]
@@ -91,5 +91,5 @@ def compare(source: Transitions, start: Tensor, length: int, discount: float) ->
 
 
 def part(labels: Labels, first: int, end: int) -> Labels:
-    """Labels ``first`` to ``end`` - 1."""
+    """Return labels ``first`` to ``end`` - 1."""
     return Labels(labels.start[first:end], labels.length, labels.value[first:end], labels.status[first:end])

@@ -1,4 +1,4 @@
-"""Minari's data sets (github.com/Farama-Foundation/Minari), the extra ``minari``."""
+"""Minari's data sets (github.com/Farama-Foundation/Minari), with the extra ``minari``."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from lightning_pbrl.envs.base import Simulator
 
 
 class MinariDataModule(OfflineDataModule):
-    """One Minari data set, by name, and, if given, the environment that judges policies.
+    """Minari data set by name and, if given, the environment that evaluates policies.
 
     Expected: ``$MINARI_DATASETS_PATH/<dataset_id>/data/`` (by default ``~/.minari/datasets``), as ``minari download`` leaves it.
 
     Args:
         dataset_id: for instance ``mujoco/hopper/medium-v0``.
-        simulator: where policies are rolled out: GymMuJoCo for ``mujoco/...``, GymnasiumEnv for anything with a Gymnasium
-            id, dictionaries laid end to end as the data's are; null without evaluation.
-        download: fetch the data set when it is not there (once per machine).
-        cache_dir: folder for a memory-mapped copy that opens at once in later runs; null: read the data each time.
-        action_bounds: low and high of the actions, each a number or one per entry; null: those of the action space.
+        simulator: simulator for evaluation: GymMuJoCo for ``mujoco/...``, GymnasiumEnv for anything with a Gymnasium id,
+            with dictionaries concatenated as in the data; null for none.
+        download: download the data set if it is missing (once per machine).
+        cache_dir: folder for a memory-mapped copy that opens at once in later runs; null reads the data each time.
+        action_bounds: low and high of the actions, each a number or one per entry; null for those of the action space.
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond their bounds are refused.
         **offline: the other arguments of :class:`OfflineDataModule`.
 
     Raises:
-        UserError: as :func:`lightning_pbrl.data.minari.read_minari`; when data and simulator differ in sizes.
+        UserError: as :func:`lightning_pbrl.data.minari.read_minari`; also if data and simulator differ in sizes.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Data that the learner makes itself: a simulator, a replay that begins empty, and a collector that fills it."""
+"""Online data: a simulator, a replay buffer that starts empty, and a collector that fills it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from lightning_pbrl.errors import UserError
 
 
 class OnlineDataModule(OfflineDataModule):
-    """Environments in which a method acts while it learns (SAC, PEBBLE, QPA ...), and the replay of what happened.
+    """Environments and replay buffer of a method that acts while it learns (SAC, PEBBLE, QPA ...).
 
-    Policies are judged in environments of their own, so that evaluation moves nothing in training. A checkpoint holds the replay;
-    open episodes are restored exactly.
+    Policies are evaluated in separate environments, so evaluation does not affect training. A checkpoint holds the replay; open
+    episodes are restored exactly.
 
     Args:
-        simulator: where to act and where policies are judged.
-        capacity: transitions the replay holds, then the oldest are overwritten; None for all env steps of the method.
-        num_envs: environments that collect in step; env steps count the steps of all.
+        simulator: simulator for collection and evaluation.
+        capacity: number of transitions in the replay, after which the oldest are overwritten; None for all env steps of the
+            method.
+        num_envs: number of synchronous environments that collect; env steps count the steps of all.
         segment_length: steps per segment shown to a teacher.
-        eval_episodes: episodes per evaluation while training.
-        test_episodes: episodes of ``test``.
-        eval_envs: environments stepped together in evaluation.
-        evaluation_seed: names the sets of evaluation episodes; the same for every run compared.
+        eval_episodes: number of episodes per evaluation during training.
+        test_episodes: number of episodes of ``test``.
+        eval_envs: number of synchronous environments in evaluation.
+        evaluation_seed: seed of the evaluation episodes, the same for every run compared.
     """
 
     source: Replay
@@ -49,7 +50,7 @@ class OnlineDataModule(OfflineDataModule):
         self._collector: Collector | None = None
 
     def setup(self, stage: str) -> None:
-        if stage == "fit":  # what another fit has collected belongs to that fit
+        if stage == "fit":  # transitions of another fit belong to that fit
             self.source = self.load()
             if self._collector is not None:
                 self._collector.close()
@@ -57,10 +58,10 @@ class OnlineDataModule(OfflineDataModule):
         super().setup(stage)
 
     def load(self) -> Replay:
-        """An empty replay.
+        """Create an empty replay.
 
         Raises:
-            UserError: for several processes, and when neither ``capacity`` nor the method says how much there will be.
+            UserError: for several processes, or if neither ``capacity`` nor the method defines the number of transitions.
         """
         sim, capacity = self.simulator, self.capacity
         assert sim is not None  # noqa: S101
@@ -71,7 +72,7 @@ class OnlineDataModule(OfflineDataModule):
             steps = self.method.hparams.get("env_steps") if fitting else 0
             if steps is None:
                 raise UserError(
-                    f"{type(self.method).__name__} says nothing of env steps, so the replay's size is unknown: choose a method "
+                    f"{type(self.method).__name__} has no env_steps, so the replay's size is unknown: choose a method "
                     "that acts, such as SAC or PEBBLE, or set data.init_args.capacity."
                 )
             capacity = max(steps, sim.horizon * self.collecting_envs)
@@ -80,24 +81,24 @@ class OnlineDataModule(OfflineDataModule):
 
     @property
     def collector(self) -> Collector:
-        """What acts and fills ``source``; seeded by the method's seed."""
+        """Collector that acts and fills ``source``, seeded by the method's seed."""
         if self._collector is None:
             assert self.simulator is not None  # noqa: S101
             self._collector = Collector(VectorEnvs(self.simulator, self.collecting_envs), self.source, self.method.seed)
         return self._collector
 
     def state_dict(self) -> dict[str, Any]:
-        """Replay and collector, for the checkpoint."""
+        """Return replay and collector, for the checkpoint."""
         return {"replay": self.source.state_dict(), "collector": self.collector.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take both over; testing a checkpoint needs neither."""
+        """Load replay and collector; testing a checkpoint needs neither."""
         if self.trainer is None or self.trainer.state.fn == "fit":
             self.source.load_state_dict(state_dict["replay"])
             self.collector.load_state_dict(state_dict["collector"])
 
     def predict_dataloader(self) -> Share:
-        """There is nothing to predict about: rows exist while a method learns."""
+        """Refuse to predict: rows exist only while a method learns."""
         raise UserError("OnlineDataModule has no logged data to predict for: use `lightning-pbrl test`, or logged data.")
 
     def teardown(self, stage: str) -> None:

@@ -1,4 +1,4 @@
-"""Preferences of people, or of a script, about logged clips, in the npz format of IPL and Preference Transformer."""
+"""Human or scripted preferences about logged segments, in the npz format of IPL and Preference Transformer."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from lightning_pbrl.rng import stream
 
 
 class PreferenceNPZDataModule(OfflineDataModule):
-    """Pairs of clips with the answers that were given about them; the clips are all the data there are, or a replay is beside.
+    """Labelled pairs of segments in IPL's npz format (Hejna and Sadigh 2023), alone or beside a replay data set.
 
-    Expected tree, as in the repository of IPL (Hejna and Sadigh 2023, arXiv 2305.15363; MIT licence), which distributes the
-    answers that Preference Transformer (Kim et al. 2023, arXiv 2303.00957; MIT licence) collected on D4RL and robomimic data::
+    The expected tree is that of IPL's repository (arXiv 2305.15363; MIT licence). It distributes the answers that Preference
+    Transformer (Kim et al. 2023, arXiv 2303.00957; MIT licence) collected on D4RL and robomimic data::
 
         <root>/hopper-medium-expert-v2/num100_{human,script}_train.npz      also walker2d-..., ...-medium-replay-v2 (num500)
         <root>/Lift/num100_q50_{human,script}_train.npz                     also Can, Square; mh: num500_q100
 
     ``human`` and ``script`` hold the same pairs, answered by people or by the larger true return. The ``eval`` files of that
-    repository repeat the last tenth of the ``train`` files: they are no hold-out, use ``fold``. Own pairs are brought
-    into the format by :func:`lightning_pbrl.data.preference_npz.write_preference_npz`.
+    repository repeat the last tenth of the ``train`` files. They are no hold-out; use ``fold``.
+    :func:`lightning_pbrl.data.preference_npz.write_preference_npz` converts your own pairs to this format.
 
     Args:
-        path: an .npz file, or a task's folder, of which ``answered_by`` chooses the ``num*_train.npz`` file.
-        simulator: where policies are rolled out; None for no evaluation.
-        answered_by: whose answers, when ``path`` is a folder: ``human`` or ``script``.
-        capacity: read the first so many pairs; None reads all.
-        undecided: what a label of 0.5 means: ``equal``, ``skip`` (cannot be compared) or ``drop`` (leave the pair out).
-        obs_keys: parts of a dict observation in the order in which they are laid end to end; None: all, sorted by name.
-        fold: which fold of the answers is held out for validation, 0 .. ``folds`` - 1; None learns from all of them. Clips of
-            held-out pairs stay in the data. ``evaluation_seed`` decides the folds.
-        folds: parts that the answers are split into.
-        action_bounds: low and high of the file's actions, each a number or one per entry; null: they are in [-1, 1].
+        path: an .npz file, or a task's folder, in which ``answered_by`` selects the ``num*_train.npz`` file.
+        simulator: simulator for evaluation; None for none.
+        answered_by: source of the answers if ``path`` is a folder: ``human`` or ``script``.
+        capacity: read only this many of the first pairs; None reads all.
+        undecided: meaning of a label of 0.5: ``equal``, ``skip`` (cannot be compared) or ``drop`` (leave the pair out).
+        obs_keys: parts of a dict observation in the order of concatenation; None for all, sorted by name.
+        fold: fold of the answers that is held out for validation, 0 .. ``folds`` - 1; None learns from all of them. Segments
+            of held-out pairs stay in the data. ``evaluation_seed`` determines the folds.
+        folds: number of parts into which the answers are split.
+        action_bounds: low and high of the file's actions, each a number or one per entry; null if they are in [-1, 1].
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
-        replay: a data set of the same task from which learners draw single transitions, such as D4RLDataModule; the clips are
-            then seen through their answers alone. Its own simulator is not used.
-        **offline: the other arguments of :class:`OfflineDataModule`; ``segment_length`` is the clips' own.
+        replay: data set of the same task from which learners draw single transitions, such as D4RLDataModule. Learners then
+            see the segments through their answers alone. Its own simulator is not used.
+        **offline: the other arguments of :class:`OfflineDataModule`; ``segment_length`` is that of the file.
 
     Raises:
-        UserError: as :func:`lightning_pbrl.data.preference_npz.read_preference_npz`; when a folder does not have exactly one
-            file of that kind, or the file does not fit the simulator.
+        UserError: as :func:`lightning_pbrl.data.preference_npz.read_preference_npz`; also if a folder does not have exactly
+            one file of that kind, or the file does not fit the simulator.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class PreferenceNPZDataModule(OfflineDataModule):
         clip_actions: bool = False,
         **offline: Any,
     ) -> None:
-        super().__init__(simulator, segment_length=0, **offline)  # load() says how long the clips are
+        super().__init__(simulator, segment_length=0, **offline)  # load() finds the length of the segments
         self.path, self.answered_by = Path(path), answered_by
         self.capacity, self.undecided, self.obs_keys = capacity, undecided, obs_keys
         self.fold, self.folds, self.replay = fold, folds, replay
@@ -92,7 +92,7 @@ class PreferenceNPZDataModule(OfflineDataModule):
         return with_replay(source, labels, self.replay.source)[0]
 
     def _file(self) -> Path:
-        """The file itself, or the one that a folder has of the kind wanted."""
+        """Return the file itself, or the one of the requested kind in a folder."""
         if not self.path.is_dir():
             return self.path
         pattern = f"num*_{self.answered_by}_train.npz"

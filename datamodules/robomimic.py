@@ -1,4 +1,4 @@
-"""robomimic's demonstrations of Lift, Can and Square (arXiv 2108.03298), judged in robosuite."""
+"""robomimic's demonstrations of Lift, Can and Square (arXiv 2108.03298), evaluated in robosuite."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from lightning_pbrl.errors import UserError
 
 
 class RobomimicDataModule(OfflineDataModule):
-    """The demonstrations of one robomimic HDF5 file and, if given, the robosuite task that judges policies.
+    """robomimic demonstrations from an HDF5 file (Mandlekar et al. 2021) and, if given, the robosuite task for evaluation.
 
-    robosuite needs a Python environment of its own (``requirements/robomimic.txt``). Training does not need it when no
-    episodes are played meanwhile, ``eval_episodes: 0``; the policy is then judged there by ``lightning-pbrl test``.
+    robosuite needs its own Python environment (``requirements/robomimic.txt``). Training works without it if no episodes are
+    played, ``eval_episodes: 0``. ``lightning-pbrl test`` then evaluates the policy in that environment.
 
     Args:
         path: the file, for instance ``lift/ph/low_dim.hdf5``.
-        filter_key: which demonstrations, by the file's own masks (train, valid, better ...); null reads all.
-        obs_keys: keys laid end to end to make an observation; null: robomimic's nine, object first (or the file's one flat
-            array). The simulator must have the same.
-        simulator: where policies are rolled out, for instance Robosuite(Lift); null without evaluation.
-        last: what the last step of a demonstration is: ``terminated`` (robomimic, IPL), or left out: ``drop``
+        filter_key: subset of demonstrations, by the file's own masks (train, valid, better ...); null reads all.
+        obs_keys: keys that are concatenated to an observation; null for robomimic's nine, object first (or the file's one
+            flat array). The simulator must have the same.
+        simulator: simulator for evaluation, for instance Robosuite(Lift); null for none.
+        last: treatment of the last step of a demonstration: ``terminated`` (robomimic, IPL), or left out: ``drop``
             (Preference Transformer).
-        cache_dir: folder for a memory-mapped copy that opens at once in later runs; null: read the file each time.
-        action_bounds: low and high of the file's actions, each a number or one per entry; null: they are in [-1, 1]. Absolute
-            poses need them.
+        cache_dir: folder for a memory-mapped copy that opens at once in later runs; null reads the file each time.
+        action_bounds: low and high of the file's actions, each a number or one per entry; null if they are in [-1, 1].
+            Absolute poses need them.
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
         **offline: the other arguments of :class:`OfflineDataModule`.
 
     Raises:
-        UserError: as :func:`lightning_pbrl.data.robomimic.read_robomimic`; when the file was recorded in another task, with
-            another controller or with another observation, than the simulator's.
+        UserError: as :func:`lightning_pbrl.data.robomimic.read_robomimic`; also if task, controller or observation of the file
+            differ from the simulator's.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class RobomimicDataModule(OfflineDataModule):
         return table
 
     def _check(self, table: Transitions) -> None:
-        """The file and the simulator must mean the same."""
+        """Check that the file and the simulator agree."""
         simulator = self.simulator
         if simulator is None:
             return
@@ -81,7 +81,7 @@ class RobomimicDataModule(OfflineDataModule):
             raise UserError(
                 f"{self.path} was recorded with {other or f'action_bounds {self.action_bounds}'}, and {simulator.name} plays "
                 "robosuite's default controller (displacements, OSC_POSE at 20 Hz, a Panda): set data.simulator to null and "
-                "judge the policy elsewhere."
+                "evaluate the policy elsewhere."
             )
         if (table.about["obs_keys"] or simulator.obs_keys) != simulator.obs_keys:
             raise UserError(f"{self.path} is read with other obs_keys than {simulator.name} has: give both the same list.")

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # autodoc reads this tree even where another version is installed
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # autodoc reads this tree even where another version is installed
 os.environ.setdefault("MUJOCO_GL", "egl")
 
 project = "lightning-pbrl"
@@ -16,7 +16,14 @@ author = "lightning-pbrl contributors"
 copyright = author
 release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "package_directive",
+]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "lightning-pbrl"

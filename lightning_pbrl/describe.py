@@ -1,4 +1,4 @@
-"""What a plain object was built with, as plain JSON: it goes into every label record."""
+"""Description of a plain object by its constructor arguments, as plain JSON, for the label records."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from lightning_pbrl.settings import Checked
 
 
 class Described(Checked):
-    """An object that knows the arguments of its constructor, whatever attributes its author keeps them in."""
+    """Base class of objects that remember the arguments of their constructor, whatever attributes they store them in."""
 
     _given: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Note the arguments; a call that the constructor will refuse notes none."""
+        """Record the arguments, unless the constructor will refuse the call."""
         new = super().__new__(cls, *args, **kwargs)
         with suppress(TypeError):
             bound = inspect.signature(cls).bind(*args, **kwargs)
@@ -28,16 +28,16 @@ class Described(Checked):
         return new
 
     def describe(self) -> dict[str, Any]:
-        """Class name and settings as plain JSON types; kept in every record that the object had a part in."""
+        """Return class name and settings as plain JSON types; they are stored in every record that the object contributed to."""
         return describe(self)
 
 
 def describe(thing: object) -> dict[str, Any]:
-    """Class name and constructor settings of ``thing``, and its module where that is not of this library.
+    """Return class name and constructor settings of ``thing``, and the module of a class from outside this library.
 
-    A setting is the attribute of the constructor argument's name; where there is none, the argument itself
-    (:class:`Described`). A setting that is itself describable (a strategy inside a strategy) is described in turn, anything
-    that JSON does not know becomes its repr.
+    A setting is the attribute with the name of the constructor argument, or the argument itself (:class:`Described`). A setting
+    that can be described (a strategy inside a strategy) is described in turn. Anything that JSON cannot represent becomes its
+    repr.
 
     Returns:
         For instance ``{"class": "SkipTeacher", "eps": 0.5, "eps_mistake": 0.0}``.

@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read."""
+"""UserError, the one exception that is written for users, and help with misspelt names."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
-    """A mistake its reader can mend: one sentence that says what is wrong, where, and the cure.
+    """User's mistake, described in one sentence that says what is wrong, where, and the cure.
 
-    The command line prints the sentence alone and exits with 2 (``--debug`` shows the traceback). It is no
-    ``ValueError``, because config parsers catch those and put sentences of their own around them.
+    The command line prints the sentence alone and exits with 2 (``--debug`` shows the traceback). It is not a ``ValueError``,
+    because config parsers catch those and wrap them in their own sentences.
     """
 
 
 FILES = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG", "EMFILE", "ENFILE")
-"""What a file system may refuse that its user can mend, by the names of ``errno``."""
+"""Refusals of a file system that the user can resolve, by the names of ``errno``."""
 
 
 def mistake_behind(error: BaseException | None) -> UserError | None:
-    """The user's error behind ``error``: parsers wrap what a constructor raises, and a disk may be full wherever one writes."""
+    """Return the user's mistake behind ``error``, if there is one.
+
+    Parsers wrap the exceptions of constructors, and a disk may be full wherever something is written.
+    """
     for cause in _causes(error):
         if isinstance(cause, UserError):
             return cause
@@ -42,23 +45,23 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _refused(error: BaseException) -> str | None:
-    """Why the file system did not do what was asked; None where it is not to blame."""
+    """Return the reason of a refusal by the file system; None for any other error."""
     known = {getattr(errno, name) for name in FILES if hasattr(errno, name)}
     if isinstance(error, OSError) and error.errno is not None and error.errno in known:
         return error.strerror or os.strerror(error.errno)
-    full = os.strerror(errno.ENOSPC)  # libraries in other languages keep the words alone
+    full = os.strerror(errno.ENOSPC)  # libraries in other languages keep only the text
     return full if full in str(error) else None
 
 
 MANY = 50
-"""Names that one sentence can hold: all tasks of Meta-World, not all files of conf/."""
+"""Largest number of names in one sentence: all tasks of Meta-World, but not all files of conf/."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """The known names closest to a misspelt one, as the tail of a sentence.
+    """Return the known names closest to a misspelt one, as the tail of a sentence.
 
     Returns:
-        For instance ``"did you mean drawer-open-v3 or drawer-close-v3?"``; all names if none is near, or the first of many.
+        For instance ``"did you mean drawer-open-v3 or drawer-close-v3?"``; all names if none is close, or the first of many.
     """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.4)

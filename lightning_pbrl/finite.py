@@ -1,4 +1,4 @@
-"""NaN and infinity, refused with what is not finite, where, and the cure."""
+"""Checks for NaN and infinity, with errors that name the quantity, the place and the cure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from lightning_pbrl.errors import UserError
 
 
 def check_finite(values: Tensor, what: str, cure: str, item: str = "row") -> None:
-    """Refuse NaN and infinity anywhere in ``values``, (n, ...); one look on the device where all is well.
+    """Refuse NaN and infinity anywhere in ``values``, (n, ...), with a single reduction on the device if all are finite.
 
     Args:
         values: numbers, one ``item`` per entry of the first axis.
-        what: the sentence's subject.
-        cure: the sentence's end, without a full stop.
-        item: what an entry is called.
+        what: subject of the sentence.
+        cure: end of the sentence, without a full stop.
+        item: name of an entry.
 
     Raises:
-        UserError: telling how many items are not finite and which is the first.
+        UserError: with the number of items that are not finite, and the first of them.
     """
     finite = torch.isfinite(values)
     if finite.all():
@@ -32,7 +32,7 @@ def check_finite(values: Tensor, what: str, cure: str, item: str = "row") -> Non
 
 
 def all_finite(tree: Any) -> bool:
-    """Whether every floating-point number in nested dicts, lists and tuples of tensors is finite."""
+    """Return True if every floating-point number in nested dicts, lists and tuples of tensors is finite."""
     if isinstance(tree, dict):
         return all(all_finite(part) for part in tree.values())
     if isinstance(tree, list | tuple):

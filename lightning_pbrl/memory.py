@@ -1,8 +1,8 @@
-"""Memory that the process holds and does not use.
+"""Release of memory that the process holds but does not use.
 
-glibc serves small and middling blocks from one stretch of memory and gives back only its end: what is freed below a block in
-use stays with the process. Rounds whose minibatches and candidates differ in size fill such holes in ever new ways, so that
-the process grows although nothing in it does.
+glibc serves small and medium blocks from one region of memory and returns only its end. Memory freed below a block in use stays
+with the process. Rounds with minibatches and candidates of different sizes fill such gaps in ever new ways. The process then
+grows although nothing in it does.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if sys.platform.startswith("linux"):
 
 
 def give_back(device: torch.device) -> bool:
-    """Return free memory to the system; some milliseconds, for use between phases of training.
+    """Return free memory to the system; it takes some milliseconds, for use between phases of training.
 
     Args:
-        device: where training happens; only a CPU's memory is looked after.
+        device: training device; only CPU memory is released.
 
     Returns:
-        Whether it was done: nothing happens on other devices, and where the C library cannot do it.
+        True if memory was released; False on other devices, or if the C library cannot release it.
     """
     if _trim is None or device.type != "cpu":
         return False

@@ -1,7 +1,7 @@
-"""Which numbers the arguments of configurable classes may be, by name: one name means one thing in the whole library.
+"""Allowed ranges of numeric arguments, by name: a name has one meaning in the whole library.
 
-A class for which a name means something else, or whose own numbers are not named here, says so in its ``ranges``
-(:class:`~lightning_pbrl.settings.Checked`). NaN is refused everywhere, and infinity too, save for an outside class's own
+A class that uses a name differently, or has numbers of its own, gives their ranges in its ``ranges``
+(:class:`~lightning_pbrl.settings.Checked`). NaN is refused everywhere. Infinity is refused, too, except in an outside class's own
 arguments.
 """
 
@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 
 class Range(NamedTuple):
-    """An interval of allowed numbers.
+    """Interval of allowed numbers.
 
     Attributes:
         low: smallest number, allowed unless ``above``.
         high: largest number, allowed unless ``below``.
-        above: leave ``low`` itself out.
-        below: leave ``high`` itself out.
+        above: exclude ``low`` itself.
+        below: exclude ``high`` itself.
     """
 
     low: float = -math.inf
@@ -27,13 +27,13 @@ class Range(NamedTuple):
     below: bool = False
 
     def holds(self, value: float) -> bool:
-        """Whether ``value`` is allowed."""
+        """Return True if ``value`` is allowed."""
         return (value > self.low if self.above else value >= self.low) and (
             value < self.high if self.below else value <= self.high
         )
 
     def __str__(self) -> str:
-        """The tail of the sentence "give a number ...", with a space in front; empty where any is allowed."""
+        """Return the tail of the sentence "give a number ...", with a space in front; empty if any number is allowed."""
         if self == ANY:
             return ""
         if not (self.above or self.below or math.isinf(self.high)):
@@ -44,18 +44,18 @@ class Range(NamedTuple):
 
 ANY = Range()
 COUNT = Range(1)
-"""How many, where none makes no sense."""
+"""Count for which 0 makes no sense."""
 COUNT_OR_NONE = Range(0)
-"""How many, where 0 leaves something out."""
+"""Count for which 0 switches something off."""
 POSITIVE = Range(0, above=True)
 WEIGHT = Range(0)
-"""A factor or a size that may vanish."""
+"""Factor or size that may be 0."""
 SHARE = Range(0, 1)
 POSITIVE_SHARE = Range(0, 1, above=True)
 PART = Range(0, 1, below=True)
-"""A share that leaves something."""
+"""Share below 1."""
 SEED = Range(0, 2**32 - 1)
-"""What NumPy's and Lightning's generators take; replica k adds k to it."""
+"""Seed that NumPy's and Lightning's generators accept; replica k adds k to it."""
 
 
 def _all(allowed: Range, names: str) -> dict[str, Range]:
@@ -92,7 +92,7 @@ RANGES: dict[str, Range] = {
     **_all(Range(2), "bins draws held_out_every cem_elites folds"),
     **_all(POSITIVE_SHARE, "initial keep"),
     **_all(POSITIVE, "cost outlier"),
-    # data, simulators, pictures
+    # data, simulators, images
     **_all(COUNT, "num_envs eval_envs obs_dim action_dim horizon action_repeat capacity comparisons episodes last count fps"),
     **_all(COUNT_OR_NONE, "segment_length eval_episodes test_episodes held_out_pairs held_out entries fold stop_after_success"),
     **_all(SHARE, "quantiles success_share"),
@@ -102,4 +102,4 @@ RANGES: dict[str, Range] = {
     **_all(POSITIVE, "refresh_rate"),
     **_all(WEIGHT, "every_seconds"),
 }
-"""Argument -> allowed numbers; of a list, each of them."""
+"""Allowed numbers by argument; for a list, of each entry."""

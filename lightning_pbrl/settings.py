@@ -1,7 +1,7 @@
-"""Whether the arguments of a configurable class are of the kinds that its constructors name, and in their ranges.
+"""Checks of the arguments of configurable classes against the annotated types of their constructors and their ranges.
 
-One check for the command line, Python, notebooks and nested settings (``reward_model``) alike: a misspelt choice would quietly
-take the last branch of an ``if``, and a discount of 1.5 would train to the end.
+One check serves the command line, Python, notebooks and nested settings (``reward_model``). Without it, a misspelt choice would
+silently take the last branch of an ``if``, and a discount of 1.5 would train to the end.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.ranges import ANY, RANGES, Range
 
 Kinds = tuple[Any, ...]
-"""The parts of an annotated union."""
+"""Parts of an annotated union."""
 
 
 class Checked:
-    """A class whose arguments are checked before its constructor sees them, those of outside subclasses included.
+    """Base class whose arguments are checked before its constructor sees them, including those of outside subclasses.
 
-    A subclass names the ranges of its own numbers, ``class Mine(Method, ranges={"rate": POSITIVE})``.
-    :data:`~lightning_pbrl.ranges.RANGES` is about arguments that this library declares; those of outside constructors may
-    mean something else.
+    A subclass gives the ranges of its own numbers, ``class Mine(Method, ranges={"rate": POSITIVE})``.
+    :data:`~lightning_pbrl.ranges.RANGES` covers arguments that this library declares; those of outside constructors may have
+    another meaning.
     """
 
     ranges: ClassVar[Mapping[str, Range]] = RANGES
@@ -40,16 +40,16 @@ class Checked:
         check_settings(cls, _by_name(cls, args, kwargs))
         return super().__new__(cls)
 
-    def __init__(self) -> None:  # without it, ``object`` would accept any argument, because there is a ``__new__``
+    def __init__(self) -> None:  # without it, ``object`` would accept any argument because of ``__new__``
         super().__init__()
 
 
 def check_settings(owner: type, settings: Mapping[str, Any]) -> None:
-    """Refuse a word that is none of the choices, a word for a number, a fraction for a count, a number outside its range ...
+    """Refuse invalid arguments: an unknown choice, a word for a number, a fraction for a count, a number outside its range.
 
     Args:
         owner: class whose constructors, and those of its bases, take the settings.
-        settings: arguments by name; names that no constructor has are passed over.
+        settings: arguments by name; names that no constructor has are ignored.
 
     Raises:
         UserError: for the first such argument.
@@ -58,21 +58,24 @@ def check_settings(owner: type, settings: Mapping[str, Any]) -> None:
     for name, kinds in kinds_of(owner).items():
         allowed: Range | None = ranges.get(name, ANY)
         if allowed in (ANY, RANGES.get(name)) and name not in _of_library(owner):
-            allowed = None  # an outside class's own argument, which means what its author says
+            allowed = None  # an outside class's own argument, whose meaning its author defines
         if name in settings and (cure := _cure(settings[name], kinds, allowed)):
             raise UserError(f"{owner.__name__} got {name}={settings[name]!r}: {cure}")
 
 
 def is_number(kinds: Kinds) -> bool:
-    """Whether an argument of these kinds may be a number, or a list of them."""
+    """Return True if an argument of these kinds may be a number, or a list of numbers."""
     return bool({int, float} & {*kinds, *(part for kind in kinds if _is_list(kind) for part in get_args(kind))})
 
 
 def _cure(value: Any, kinds: Kinds, allowed: Range | None) -> str | None:
-    """What to give instead of ``value``; None where it is right, or nothing can be said. ``allowed`` None: any but NaN."""
+    """Return the cure for a wrong ``value``; None if it is right or cannot be checked.
+
+    ``allowed`` None admits any number but NaN.
+    """
     lists, choices = [kind for kind in kinds if _is_list(kind)], [c for kind in kinds for c in _choices(kind)]
     single = [kind for kind in kinds if kind is not NoneType and kind not in lists and not _choices(kind)]
-    if value is None or value in single:  # no value where none is allowed is for the constructor to say
+    if value is None or value in single:  # the constructor itself refuses a missing value
         return None
     if choices and str not in single and (isinstance(value, str) or not (single or lists)):
         return None if value in choices else f"give one of its choices; {nearest(str(value), map(str, choices))}"
@@ -105,12 +108,12 @@ def _choices(kind: Any) -> tuple[Any, ...]:
 
 @functools.cache
 def kinds_of(owner: type) -> dict[str, Kinds]:
-    """The annotated kinds of every constructor argument, those of a union apart; a subclass's before its bases'."""
+    """Return the annotated kinds of every constructor argument, with unions split; a subclass precedes its bases."""
     found: dict[str, Kinds] = {}
     for constructor in _constructors(owner):
         try:
             hints = get_type_hints(constructor)
-        except NameError:  # a name that is there for type checkers alone
+        except NameError:  # a name for type checkers only
             continue
         for name, hint in hints.items():
             found.setdefault(name, get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,))
@@ -119,7 +122,7 @@ def kinds_of(owner: type) -> dict[str, Kinds]:
 
 @functools.cache
 def _of_library(owner: type) -> frozenset[str]:
-    """Arguments that a constructor of this library declares."""
+    """Return the arguments that a constructor of this library declares."""
     ours = [each for each in _constructors(owner) if getattr(each, "__module__", "").partition(".")[0] == "lightning_pbrl"]
     return frozenset(name for each in ours for name in inspect.signature(each).parameters)
 
@@ -131,7 +134,7 @@ def _constructors(owner: type) -> Iterator[Any]:
 
 
 def _by_name(owner: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The given arguments by name; a call that no constructor understands is left to it."""
+    """Return the given arguments by name; a call that no constructor accepts is left to it."""
     first = next(_constructors(owner), None)
     if first is None or not args:
         return kwargs

@@ -1,6 +1,6 @@
-"""End a process that is told to end: by SIGTERM (kill, scancel, preemption), by SIGHUP (a closed terminal) or by Ctrl-C.
+"""Shutdown of a process on SIGTERM (kill, scancel, preemption), SIGHUP (a closed terminal) or Ctrl-C.
 
-Lightning alone would finish the batch, tear down and exit with 0, as if the run had come to its end.
+Lightning alone would finish the batch, tear down and exit with 0, as if the run were complete.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ TOLD = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end a run like Ctrl-C."""
 
 PATIENCE_S = 25.0
-"""How long a command may take to shut down: what was interrupted may hold a lock. SLURM kills after 30 s."""
+"""Longest time for a command to shut down, seconds: an interrupted operation may hold a lock. SLURM kills after 30 s."""
 
 
 class Told(KeyboardInterrupt):
-    """The process was told to end.
+    """Exception raised when the process receives a signal to end.
 
     Args:
-        number: of the signal.
+        number: number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -42,10 +42,10 @@ def _raise_or_exit(number: int, frame: FrameType | None) -> None:
 
 
 def listen() -> list[signal.Signals]:
-    """Raise :class:`Told` from now on where a signal's default would end the process; whatever else handles it is left alone.
+    """Raise :class:`Told` from now on if a signal's default would end the process; other handlers are left in place.
 
     Returns:
-        The signals that this call has taken over.
+        The signals that this call handles from now on.
     """
     if threading.current_thread() is not threading.main_thread():
         return []
@@ -57,7 +57,7 @@ def listen() -> list[signal.Signals]:
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """:func:`listen` within a block, to Ctrl-C too, and end the process when it has not shut down after :data:`PATIENCE_S`."""
+    """Apply :func:`listen` within a block, to Ctrl-C too; end the process if it has not shut down after :data:`PATIENCE_S`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -76,7 +76,7 @@ def listening() -> Iterator[None]:
 
 
 def told(error: BaseException | None) -> signal.Signals | None:
-    """The signal behind an exception, also behind what a shutdown makes of it (exits, errors); None when there is none."""
+    """Return the signal behind an exception, even behind later errors of the shutdown (exits, errors); None if there is none."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return signal.Signals(getattr(error, "number", signal.SIGINT))
@@ -85,7 +85,7 @@ def told(error: BaseException | None) -> signal.Signals | None:
 
 
 def reason(code: int) -> str:
-    """Why a process has ended with a code other than 0: "killed by SIGKILL", "ended by SIGTERM", "exit code 2"."""
+    """Return the reason for an exit code other than 0: "killed by SIGKILL", "ended by SIGTERM", "exit code 2"."""
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     with_signal = {128 + number: number.name for number in (*TOLD, signal.SIGINT)}

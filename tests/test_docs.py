@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md run as printed, and do what their docstrings say."""
+"""The examples of docs/extending.md run as printed; the front page quotes numbers of docs/results.md and commands that exist."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
+from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.data.feedback import Clips, Labels, Query, Status
 from lightning_pbrl.data.segments import Episodes, SegmentPool
 from lightning_pbrl.rng import question_keys
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE = DOCS / "extending.md"
 
 
 def example(name: str) -> Any:
@@ -82,3 +85,19 @@ def test_data_module(tmp_path: Path) -> None:
     assert table.column("obs").flatten().tolist() == [0, 1, 2, 3, 4, 5]
     assert table.reward.tolist() == [0, 1, 2, 3, 4, 5]
     assert torch.isnan(table.column("learned_reward")).all()
+
+
+def test_the_front_page_quotes_the_results() -> None:
+    results = (DOCS / "results.md").read_text()
+    claims = [line.split("|") for line in (DOCS / "index.md").read_text().splitlines() if "results.md#" in line]
+    quoted = [number for cells in claims for number in re.findall(r"\d[\d.,e-]*\d|\d", cells[3])]
+    assert len(claims) > 10
+    assert len(quoted) > 40
+    assert [number for number in quoted if number not in results] == []
+
+
+def test_the_front_page_names_experiments_that_exist() -> None:
+    paths = re.findall(r"`lightning-pbrl run (\S+\.yaml)`", (DOCS / "index.md").read_text())
+    assert len(paths) == 3
+    for path in paths:
+        assert yaml.safe_load(Path(packaged_config(path)).read_text())["stages"]

@@ -1,1 +1,1 @@
-"""Transitions, segments, feedback records, the label store, and one reader or writer per file format."""
+"""Data: transitions, segments, feedback, the label store, and a reader and writer per file format."""

@@ -1,8 +1,8 @@
-"""What an action's numbers mean: learners read [-1, 1], whatever units a file has.
+"""Action scaling: learners read [-1, 1], whatever units a file uses.
 
-One rule for every reader. Numbers are rescaled where their bounds are known: from the file, or from the user's
-``action_bounds``. What then leaves [-1, 1] by rounding is clipped. What leaves it by more is refused, unless the user says
-that the environment itself clips actions (``clip_actions``), so that the clipped action is the one that was taken.
+All readers follow one rule. Numbers are rescaled if their bounds are known: from the file, or from the user's ``action_bounds``.
+Excess beyond [-1, 1] from rounding is clipped. Larger excess is refused, unless the user declares that the environment itself
+clips actions (``clip_actions``). The clipped action is then the one that was executed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 from lightning_pbrl.errors import UserError
 
 ACTION_BOUND = 1.0 - 1e-5
-"""Actions are clipped to this magnitude: the log-probability of a squashed policy is infinite at 1."""
+"""Magnitude to which actions are clipped: the log-probability of a squashed policy is infinite at 1."""
 
 ROUNDING = 1e-3
-"""How far an action may leave [-1, 1] and still count as rounding."""
+"""Largest excess of an action over [-1, 1] that counts as rounding."""
 
 UNBOUNDED = 1e6
-"""Bounds of this size and more say nothing: libraries write the largest float, or infinity, where they know none."""
+"""Size from which bounds are meaningless: libraries write the largest float, or infinity, for unknown bounds."""
 
 Bounds = list[float] | list[list[float]]
 """Low and high: a number each, or a list each with one number per action entry."""
@@ -35,15 +35,16 @@ def into_range(
     limit: float = ACTION_BOUND,
     place: Callable[[int], str] = "row {}".format,
 ) -> tuple[NDArray[np.float32], int]:
-    """Actions on the scale [-1, 1].
+    """Scale actions to [-1, 1].
 
     Args:
         action: (N, A), finite numbers in the file's units.
         where: file and key, for the messages.
-        bounds: low and high in the file's units, each a number or (A,), that become -1 and 1; None: the scale is that already.
+        bounds: low and high in the file's units, each a number or (A,), that become -1 and 1; None if actions are on that
+            scale already.
         clip: whether any excess is clipped.
         limit: magnitude at which actions are clipped.
-        place: says where row n lies.
+        place: function that describes the location of row n.
 
     Returns:
         Actions (N, A) within ``limit``, and the number of rows that were beyond [-1, 1].
@@ -68,12 +69,12 @@ def into_range(
 
 
 def known(low: ArrayLike, high: ArrayLike) -> NDArray[np.bool_]:
-    """Whether bounds say something, (A,), for low and high of shape (A,)."""
+    """Return True where bounds are meaningful, (A,), for low and high of shape (A,)."""
     return (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED)
 
 
 def _finite(bounds: Sequence[ArrayLike], size: int, where: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Low and high, (A,) each."""
+    """Return low and high, (A,) each, after a check that they are finite and ordered."""
     try:
         low, high = (np.broadcast_to(np.asarray(bound, dtype=np.float64), (size,)) for bound in bounds)
     except ValueError as error:
@@ -86,6 +87,6 @@ def _finite(bounds: Sequence[ArrayLike], size: int, where: str) -> tuple[NDArray
 
 
 def _rescale(action: NDArray, low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray:
-    """[low, high] to [-1, 1]; what is [-1, 1] already stays as it is, bit for bit."""
+    """Rescale [low, high] to [-1, 1]; an entry that is on that scale already stays bit for bit the same."""
     own = (low == -1.0) & (high == 1.0)
     return np.where(own, action, (action - low) * (2.0 / (high - low)) - 1.0)

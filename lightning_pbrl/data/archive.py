@@ -1,14 +1,14 @@
 """The library's own data format: one safetensors file per data set, opened as a memory map.
 
-A file holds the packed ``rows`` (N, W) float32, the episode ``offsets`` (M + 1,) int64, the true ``reward`` (N,)
-float32, ``success`` (N,) uint8 where it is known (2 in rows of which it is not), ``drawable`` (D,) int64 where not all rows
-are, ``frames`` (N + M, S, S, 3) uint8 where there are pictures, and one JSON record with the schema version, the sizes, the
-column layout, where the data come from and their fingerprint. safetensors is a header of JSON followed by raw tensors
-(https://github.com/huggingface/safetensors): it cannot hold code, every language reads it, and a million rows open in
+A file holds the packed ``rows`` (N, W) float32, the episode ``offsets`` (M + 1,) int64 and the true ``reward`` (N,) float32.
+Optional are ``success`` (N,) uint8 (2 in rows where it is unknown), ``drawable`` (D,) int64 if not all rows are drawable, and
+``frames`` (N + M, S, S, 3) uint8 if there are images. One JSON record holds the schema version, the sizes, the column layout, the
+origin of the data and their fingerprint. safetensors is a JSON header followed by raw tensors
+(https://github.com/huggingface/safetensors). It cannot hold code, every language reads it, and a million rows open in
 milliseconds because nothing is read before it is used.
 
-``learned_reward`` belongs to a run, not to the data: it is NaN in every file. A loaded table may be written to; the
-map is private (copy on write), so the file never changes.
+``learned_reward`` belongs to a run, not to the data: it is NaN in every file. A loaded table may be written to; the map is
+private (copy on write), so the file never changes.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ from lightning_pbrl.data.transitions import Transitions, row_layout
 from lightning_pbrl.errors import UserError
 
 SCHEMA_VERSION = 4
-"""Raised whenever an older library could misread a file: 2 brought ``drawable``, 3 ``frames``, 4 a success that is not known of
-all rows; files without are written as 1."""
+"""Version of the format, raised whenever an older library could misread a file.
+
+2 added ``drawable``, 3 ``frames``, 4 a success that is unknown in some rows. Files without these are written as 1.
+"""
 
 UNKNOWN = 2
-"""What stands in ``success`` where it is not known."""
+"""Value of ``success`` where it is unknown."""
 
 _KEY = "lightning_pbrl"
 _RECORD = {"schema_version": int, "obs_dim": int, "action_dim": int, "layout": dict, "about": dict, "fingerprint": str}
@@ -44,12 +46,12 @@ _TENSORS = {"rows", "offsets", "reward", "success", "drawable", "frames"}
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place, whole and on disk, when the block succeeds.
+    """Yield a temporary file beside ``path`` that replaces it atomically, synced to disk, if the block succeeds.
 
-    A crash or an error at any point leaves what was at ``path`` as it was.
+    A crash or an error at any point leaves the previous file at ``path`` unchanged.
 
     Raises:
-        UserError: when the folder cannot be written or the disk is full.
+        UserError: if the folder cannot be written or the disk is full.
     """
     path = Path(path)
     temporary = None
@@ -75,12 +77,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def save(transitions: Transitions, path: str | Path) -> Path:
-    """Write a data set to ``path``, replacing it in one step; returns ``path``.
+    """Write a data set to ``path``, replacing it atomically, and return ``path``.
 
     ``learned_reward`` is stored as NaN, whatever the table holds.
 
     Raises:
-        UserError: when the folder cannot be written or the disk is full.
+        UserError: if the folder cannot be written or the disk is full.
     """
     rows = transitions.packed.detach().cpu().clone(memory_format=torch.contiguous_format)
     rows[:, transitions.layout["learned_reward"][0]] = float("nan")
@@ -115,10 +117,10 @@ def save(transitions: Transitions, path: str | Path) -> Path:
 
 
 def load(path: str | Path) -> Transitions:
-    """Open a data set written by :func:`save`, memory-mapped: rows are read from disk when they are first used.
+    """Open a data set written by :func:`save`, memory-mapped: rows are read from disk on first use.
 
     Raises:
-        UserError: when the file is missing, truncated, not one of ours, or of a newer schema version.
+        UserError: if the file is missing, truncated, not one of ours, or of a newer schema version.
     """
     with _opened(path) as (file, record):
         names = set(file.keys())
@@ -158,7 +160,7 @@ def load(path: str | Path) -> Transitions:
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """What a file says about itself, without reading its rows.
+    """Read a file's record without its rows.
 
     Returns:
         ``schema_version, obs_dim, action_dim, layout, about, fingerprint`` and the number of ``rows`` and ``episodes``.
@@ -173,7 +175,7 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The open file and its record, checked."""
+    """Yield the open file and its record, after checks."""
     if not Path(path).is_file():
         raise UserError(f"There is no data file {path}: check the path, or make one with `lightning-pbrl collect`.")
     damaged = reading(path, "is truncated or not a lightning-pbrl data file", "copy it again or make it anew")
@@ -194,37 +196,37 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def _version(transitions: Transitions) -> int:
-    """The oldest schema that has all that these data have."""
+    """Return the oldest schema version that can represent these data."""
     if transitions.success_unknown is not None:
         return 4
     return 3 if transitions.frames is not None else 2 if transitions.drawable is not None else 1
 
 
 def _flags(found: Tensor, rows: int) -> bool:
-    """Whether these are one flag per row: 0, 1 or :data:`UNKNOWN`."""
+    """Return True if these are one flag per row: 0, 1 or :data:`UNKNOWN`."""
     return found.shape == (rows,) and found.dtype in (torch.uint8, torch.bool) and int(found.max()) <= UNKNOWN
 
 
 def _ids(found: Tensor, rows: int) -> bool:
-    """Whether these are ids of a table's rows, at least one."""
+    """Return True if these are ids of a table's rows, at least one."""
     ids = found.dtype == torch.int64 and found.dim() == 1 and found.numel() > 0
     return ids and int(found.min()) >= 0 and int(found.max()) < rows
 
 
 def _pictures(found: Tensor, steps: int) -> bool:
-    """Whether these are square pictures, one per time step."""
+    """Return True if these are square images, one per time step."""
     return found.dtype == torch.uint8 and found.dim() == 4 and found.shape == (steps, found.shape[1], found.shape[1], 3)
 
 
 def _umask() -> int:
-    """The permissions that new files must not have."""
+    """Return the permission bits that new files must not have."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put a rename on disk (POSIX; elsewhere the rename itself has to do)."""
+    """Flush a rename to disk (POSIX; on other systems the rename itself has to suffice)."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

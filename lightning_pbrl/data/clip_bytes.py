@@ -1,4 +1,4 @@
-"""The content of a question's segments as bytes, for the label store."""
+"""Serialisation of a question's segments to bytes, for the label store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def unpack(content: bytes) -> dict[str, Tensor]:
     """Read what :func:`pack` has written; older stores have no checksum.
 
     Raises:
-        ValueError: when the numbers do not fit the checksum.
+        ValueError: if the numbers do not match the checksum.
     """
     parts = load(content)
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # the format: a length, JSON, the numbers

@@ -1,4 +1,4 @@
-"""D4RL's data sets: one HDF5 file of logged transitions each, row after row, episode after episode.
+"""D4RL's data sets: one HDF5 file of logged transitions per data set, in temporal order.
 
 ::
 
@@ -10,17 +10,17 @@ Source: Fu et al., "D4RL: Datasets for Deep Data-Driven Reinforcement Learning",
 github.com/Farama-Foundation/D4RL (code Apache-2.0, data CC BY 4.0).
 
 An episode ends where ``terminals`` or ``timeouts`` is set; without ``timeouts``, after ``max_episode_steps`` steps. Where
-``next_observations`` does not lead to the next row, the recording was reset unmarked, and an episode ends there, too. In
-AntMaze ``terminals`` says that the ant is at its goal while the recording goes on: episodes then end at ``timeouts``
-alone. What follows the last end is an incomplete episode and is left out. A terminal has no future value
-(``terminated``), a timeout has (``truncated``).
+``next_observations`` does not lead to the next row, the recording was reset without a mark, and an episode ends there, too.
+In AntMaze ``terminals`` means that the ant is at its goal while the recording continues; episodes then end at ``timeouts``
+alone. Rows after the last end are an incomplete episode and are left out. A terminal has no future value (``terminated``),
+a timeout has (``truncated``).
 
-Rewards are kept as they were recorded. The scale that IQL's settings are made for is the relabeller's business: ``relabel:
-{reward: "true", normalize: return_range}`` for locomotion, ``{reward: "true", normalize: false, bonus: -1.0}`` for AntMaze.
+Rewards are kept as recorded. The relabeller sets the scale that IQL's settings assume: ``relabel: {reward: "true",
+normalize: return_range}`` for locomotion, ``{reward: "true", normalize: false, bonus: -1.0}`` for AntMaze.
 
-Differences: without ``next_observations`` IPL's loader (arXiv 2305.15363) takes the observation before a timeout as the one
-after it, too; here that transition is left out, as D4RL's own loader for Q-learning does. The one before it is then the
-episode's last, truncated.
+Differences: without ``next_observations``, IPL's loader (arXiv 2305.15363) uses the observation before a timeout as the one
+after it, too. Here that transition is left out, as in D4RL's own loader for Q-learning. The transition before it is then
+the episode's last, truncated.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 
 Terminals = Literal["end", "goal"]
-"""What ``terminals`` means: the end of an episode, or (AntMaze) that the goal is reached."""
+"""Meaning of ``terminals``: the end of an episode, or (AntMaze) that the goal is reached."""
 
 _KEYS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
 
 _READER = 2
-"""Raised whenever the reader makes something else of the same file: cached copies are then made anew."""
+"""Version of the reader, raised whenever it reads the same file differently; cached copies are then made anew."""
 
 
 def read_d4rl(
@@ -65,24 +65,24 @@ def read_d4rl(
 
     Args:
         path: the file, for instance ``hopper_medium_expert-v2.hdf5``.
-        terminals: what the file's ``terminals`` mean: ``end`` of an episode, or ``goal`` (AntMaze): the goal is reached, which
-            stops bootstrapping and is kept as ``success``, but the episode goes on.
-        max_episode_steps: length of an episode that nothing else ends; asked for only when the file has no ``timeouts``.
-        obs_dim: read the first so many entries of an observation; None reads all. (The last 84 of ant's 111 are contact
-            forces, which MuJoCo 2.0 left at zero: github.com/openai/gym/issues/1541.)
-        cache_dir: folder for a memory-mapped copy, so that the next run opens it at once; None: no copy.
-        action_bounds: low and high of the file's actions, which become -1 and 1; None: they are on that scale.
+        terminals: meaning of the file's ``terminals``: ``end`` of an episode, or ``goal`` (AntMaze): the goal is reached.
+            This stops bootstrapping and is kept as ``success``, but the episode continues.
+        max_episode_steps: length of an episode that nothing else ends; needed only if the file has no ``timeouts``.
+        obs_dim: read only this many of the first entries of an observation; None reads all. (The last 84 of ant's 111 are
+            contact forces, which MuJoCo 2.0 left at zero: github.com/openai/gym/issues/1541.)
+        cache_dir: folder for a memory-mapped copy, which the next run opens at once; None for no copy.
+        action_bounds: low and high of the file's actions, which become -1 and 1; None if they are on that scale.
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
 
     Returns:
-        The data. ``about`` keeps the file's name, size and hash, where episode ends and next observations come from, keys
-        that are not read, and the number of ``unmarked_resets``, of ``actions_clipped`` (steps with an action beyond [-1, 1])
-        and of rows left out. Unmarked resets are also warned of.
+        The data. ``about`` keeps the file's name, size and hash, the origin of episode ends and next observations, and keys
+        that are not read. It also counts ``unmarked_resets``, ``actions_clipped`` (steps with an action beyond [-1, 1]) and
+        rows left out. Unmarked resets also raise a warning.
 
     Raises:
-        UserError: when the file is missing, damaged or lacks a key, when an array is of the wrong type, shape or length,
-            NaN or infinite, when flags are neither 0 nor 1, when actions leave [-1, 1] or ``next_observations`` lead
-            nowhere, when ``timeouts`` are missing and ``max_episode_steps`` is not given, or when no episode is complete.
+        UserError: if the file is missing, damaged or lacks a key; if an array is of the wrong type, shape or length, NaN or
+            infinite; if flags are neither 0 nor 1; if actions leave [-1, 1] or ``next_observations`` do not lead to the
+            next rows; if ``timeouts`` and ``max_episode_steps`` are both missing; if no episode is complete.
     """
     if max_episode_steps is not None and max_episode_steps < 1:
         raise UserError(f"max_episode_steps is {max_episode_steps}; give at least 1.")
@@ -101,7 +101,7 @@ def read_d4rl(
 def _table(
     path: Path, terminals: Terminals, limit: int | None, obs_dim: int | None, bounds: Bounds | None, clip: bool
 ) -> Transitions:
-    """The file as a table, without a copy."""
+    """Read the file as a table, without a cached copy."""
     table, resets, unread = _columns(path, terminals)
     action, clipped = into_range(table["action"].numpy(), f"{path}: key 'actions'", bounds, clip)
     table["action"] = torch.from_numpy(action)
@@ -148,9 +148,9 @@ def _table(
 
 
 def _columns(path: Path, terminals: Terminals) -> tuple[dict[str, Tensor], Tensor, list[str]]:
-    """The file's checked arrays, the rows after which it is reset unmarked, and the keys that are not read.
+    """Read the file's checked arrays, the rows after which it is reset without a mark, and the unread keys.
 
-    ``timeout`` and ``next_obs`` are there only where the file has them; without the latter no reset is seen.
+    ``timeout`` and ``next_obs`` are present only if the file has them; without the latter no reset can be detected.
     """
     with open_hdf5(path) as file:
         obs = _numbers(file, "observations", 2, None)
@@ -180,29 +180,29 @@ def _columns(path: Path, terminals: Terminals) -> tuple[dict[str, Tensor], Tenso
 
 
 def _misspelt(path: Path, missing: list[str], unread: list[str]) -> None:
-    """Refuse a key that is nearly that of an array which may be missing: its name is damaged, or written wrongly."""
+    """Refuse a key that is close to that of an optional array: its name is damaged or misspelt."""
     for key in missing:
         for near in difflib.get_close_matches(key, unread, n=1, cutoff=0.5):
             raise UserError(f"{path} has no key {key!r} and one called {near!a}: rename it, or download the file again.")
 
 
 def _numbers(file: Any, key: str, ndim: int, rows: int | None) -> NDArray[np.float32]:
-    """One finite float32 array."""
+    """Read one finite float32 array."""
     values = read(file, key, ndim=ndim, dtype=np.float32, rows=rows)
     finite(values, file, key)
     return values
 
 
 def _episodes(path: Path, ended: Tensor | None, timeout: Tensor | None, resets: Tensor, rows: int, limit: int | None) -> Tensor:
-    """Offsets of the complete episodes, (M + 1,), from 0.
+    """Return the offsets of the complete episodes, (M + 1,), from 0.
 
     Args:
-        path: for the messages.
-        ended: whether an episode ends with this row, (N,), bool; None when ``terminals`` are goals.
-        timeout: the same for time limits; None when the file does not say.
-        resets: rows after which the recording was reset unmarked.
-        rows: N.
-        limit: steps of an episode that nothing else ends, for files without ``timeouts``.
+        path: the file, for the messages.
+        ended: True if an episode ends with this row, (N,), bool; None if ``terminals`` are goals.
+        timeout: the same for time limits; None if the file does not mark them.
+        resets: rows after which the recording was reset without a mark.
+        rows: number of rows N.
+        limit: number of steps of an episode that nothing else ends, for files without ``timeouts``.
     """
     done = torch.zeros(rows, dtype=torch.bool) if ended is None else ended.clone()
     done[resets] = True
@@ -225,10 +225,10 @@ def _episodes(path: Path, ended: Tensor | None, timeout: Tensor | None, resets: 
 
 
 def _shifted(table: dict[str, Tensor], offsets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """The table with the observation of the row after as ``next_obs``, and its offsets.
+    """Shift the observations to get ``next_obs``, and return the table with its offsets.
 
-    An episode's last row has no row after it. A terminal keeps its own observation, which nobody looks at because there is
-    no future value; any other last row is left out, and with it an episode of one step.
+    An episode's last row has no next row. A terminal keeps its own observation, which is never used because there is no future
+    value. Any other last row is left out, and with it an episode of one step.
     """
     obs, last = table["obs"], offsets[1:] - 1
     next_obs = torch.cat([obs[1:], obs[-1:]])

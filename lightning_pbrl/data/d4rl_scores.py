@@ -5,8 +5,8 @@
 Source: Fu et al., "D4RL: Datasets for Deep Data-Driven Reinforcement Learning", arXiv 2004.07219; the reference returns are
 those of ``d4rl/infos.py`` in github.com/Farama-Foundation/D4RL, the same for every quality and version of a task's data.
 
-Limits: the references were measured in D4RL's own environments (MuJoCo 2.0, Gym v2). A score is comparable with papers' where
-the simulator has D4RL's physics (``Simulator.d4rl_physics``); returns of other bodies go through the same formula.
+Limits: the references were measured in D4RL's own environments (MuJoCo 2.0, Gym v2). A score is comparable with papers' if
+the simulator has D4RL's physics (``Simulator.d4rl_physics``); returns of other bodies use the same formula.
 """
 
 from __future__ import annotations
@@ -51,15 +51,17 @@ REFERENCE_RETURNS: dict[str, tuple[float, float]] = {
     for task, (low, high, flavours) in _FAMILIES.items()
     for name in (task, *(f"{task}-{flavour}" for flavour in flavours))
 }
-"""R_min and R_max, undiscounted return of an episode, by task (``hopper``) and by data set without its version
-(``hopper-medium-replay``)."""
+"""R_min and R_max, undiscounted returns of an episode.
+
+Keys are tasks (``hopper``) and data sets without their version (``hopper-medium-replay``).
+"""
 
 
 def reference_returns(task: str) -> tuple[float, float]:
-    """R_min and R_max of a task or data set, for instance ``hopper``, ``antmaze-large-play-v2`` or ``pen-human-v1``.
+    """Return R_min and R_max of a task or data set, for instance ``hopper``, ``antmaze-large-play-v2`` or ``pen-human-v1``.
 
     Raises:
-        UserError: when D4RL has no such task; names the nearest.
+        UserError: if D4RL has no such task, with the nearest names.
     """
     name = re.sub(r"-v\d+$", "", task)
     if name not in REFERENCE_RETURNS:
@@ -68,7 +70,7 @@ def reference_returns(task: str) -> tuple[float, float]:
 
 
 def normalized_score(task: str, episode_return: Return) -> Return:
-    """The score of a return (or of a mean of returns), environment units.
+    """Return the normalised score of a return (or of a mean of returns) in environment units.
 
     Raises:
         UserError: as :func:`reference_returns`.

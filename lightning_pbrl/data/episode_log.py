@@ -1,4 +1,4 @@
-"""Which steps of a ring are which episode, and how the episodes went."""
+"""Log of episodes in a ring buffer: their steps, returns, success and lengths."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lightning_pbrl.data.segments import Pieces
 
 Array = npt.NDArray[Any]
 UNKNOWN = -1.0
-"""Success of an episode in which nothing was said of it (a state without NaN can be compared)."""
+"""Success of an episode without any report of success (a state without NaN can be compared)."""
 
 
 class EpisodeLog:
-    """Finished and open episodes of environments that step together, by step number: rows may come and go.
+    """Finished and open episodes of synchronous environments, by step number, independent of the rows that are stored.
 
     Args:
-        num_envs: how many environments, n.
+        num_envs: number of environments n.
     """
 
     def __init__(self, num_envs: int) -> None:
@@ -30,13 +30,14 @@ class EpisodeLog:
         self._table, self._count = torch.zeros(0, 5, dtype=torch.float64), 0
 
     def add(self, steps: int, reward: Array, success: Array | None, over: Array) -> None:
-        """Take in one step.
+        """Add one step.
 
         Args:
-            steps: steps so far, this one included.
+            steps: number of steps so far, this one included.
             reward: true reward, (n,).
-            success: whether the task was solved at this step, (n,), NaN where an environment did not say; None where none did.
-            over: whether the episode ended with it, (n,), bool.
+            success: 1 if the task was solved at this step, else 0, (n,); NaN for environments without a report, None if none
+                reported it.
+            over: True if the episode ended with this step, (n,), bool.
         """
         self._return += reward
         if success is not None:
@@ -60,31 +61,31 @@ class EpisodeLog:
         return self._table[: self._count]
 
     def open_steps(self, steps: int) -> list[int]:
-        """Steps so far of each environment's open episode, (n,)."""
+        """Return the number of steps so far in each environment's open episode, (n,)."""
         return (steps - self._begin).tolist()
 
     def recent(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Undiscounted true return, success and length of the ``n`` newest finished episodes.
+        """Return undiscounted true return, success and length of the ``n`` newest finished episodes.
 
-        Oldest first, each (at most n,), float64. Success is NaN where the task defines none: an episode that said nothing, of a
-        task that says it only of what is solved, was not.
+        Oldest first, each (at most n,), float64. Success is NaN if the task defines none. Some tasks report success only when it
+        happens; their episodes without a report count as failures.
         """
         _, begin, end, returns, success = self.finished[-n:].unbind(1)
         told = bool((self.finished[:, 4] != UNKNOWN).any()) or bool((self._success != UNKNOWN).any())
         return returns, success.where(success != UNKNOWN, 0.0 if told else float("nan")), end - begin
 
     def pieces(self, steps: int, lane: int, shortest: int, recent: int | None) -> Pieces:
-        """Where the finished episodes lie in a ring of ``lane`` rows per environment; overwritten steps are left out.
+        """Locate the finished episodes in a ring buffer of ``lane`` rows per environment, without overwritten steps.
 
         Args:
-            steps: steps so far.
-            lane: rows per environment; the row of environment i's step p is ``i * lane + p % lane``.
-            shortest: with ``recent``, episodes without a stretch of so many rows are not counted.
-            recent: of so many newest episodes only.
+            steps: number of steps so far.
+            lane: number of rows per environment; the row of environment i's step p is ``i * lane + p % lane``.
+            shortest: with ``recent``, ignore episodes without this many consecutive rows.
+            recent: return only this many of the newest episodes; None for all.
         """
         env, begin, end = self.finished[:, :3].long().unbind(1)
         begin = begin.clamp(min=steps - lane)
-        cut = torch.minimum(end, (begin // lane + 1) * lane)  # the end of the lane, where the episode crosses it
+        cut = torch.minimum(end, (begin // lane + 1) * lane)  # the end of the environment's rows, if the episode wraps around
         lengths = torch.stack([cut - begin, end - cut], 1).clamp(min=0)
         first = env[:, None] * lane + torch.stack([begin, cut], 1) % lane
         if recent is not None and (long := (lengths.amax(1) >= shortest).nonzero().squeeze(1)).numel():
@@ -92,7 +93,7 @@ class EpisodeLog:
         return Pieces(first.flatten(), lengths.flatten())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything, as tensors."""
+        """Return the whole log as tensors."""
         return {
             "finished": self.finished.clone(),
             "begin": torch.from_numpy(self._begin.copy()),
@@ -100,7 +101,7 @@ class EpisodeLog:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state of as many environments."""
+        """Load the state of a log with as many environments."""
         self._table, self._count = state["finished"].clone(), len(state["finished"])
         self._begin = state["begin"].numpy().copy()
         self._return, self._success = state["open"].numpy().copy()

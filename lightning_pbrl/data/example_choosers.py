@@ -1,7 +1,7 @@
-"""Who chooses the examples of success: a predicate on the data's steps, a file, or a folder that somebody filled by hand.
+"""Choosers of success examples: by a predicate on the data's steps, from a file, or from a folder filled by hand.
 
-What an example shows is the state that a successful step *reached* (its ``next_obs``), because success is judged there.
-Every chooser draws from a stream of its own seed, without replacement, and a smaller ``count`` gives the first of a larger.
+An example is the state that a successful step *reached* (its ``next_obs``), because success is evaluated there. Every chooser
+draws without replacement from a stream of its own seed, and a smaller ``count`` gives the first of a larger one.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from lightning_pbrl.rng import stream
 
 
 class ExampleChooser(Described, ABC):
-    """Chooses examples of success for the data that a learner sees.
+    """Base class of choosers of success examples for a learner's data.
 
     Args:
-        count: how many; None takes all there are.
-        seed: decides which, where there are more.
+        count: number of examples; None takes all.
+        seed: seed of the choice among more candidates.
 
     Raises:
         UserError: for a count below 1.
@@ -41,31 +41,31 @@ class ExampleChooser(Described, ABC):
 
     @abstractmethod
     def choose(self, source: Transitions) -> Examples:
-        """The examples.
+        """Choose the examples.
 
         Args:
-            source: the episodes that learners may see, none of those that they are validated on.
+            source: the episodes that learners may see, without those for validation.
 
         Raises:
-            UserError: when there are none, or fewer than asked for.
+            UserError: if there are none, or fewer than requested.
         """
 
     def prepare(self) -> None:
-        """Make what is needed first; called once per machine."""
+        """Prepare what is needed before choosing; called once per machine."""
 
     def key(self, source: Transitions) -> Any:
-        """What decides the choice besides the settings, plain JSON types: the stored set is named by it."""
+        """Return everything besides the settings that determines the choice, as plain JSON types; it names the stored set."""
         return source.fingerprint
 
     def draw(self, found: int, what: str) -> Tensor:
-        """Numbers of ``count`` of ``found`` candidates, (count,); ``what`` and where they are, for the message.
+        """Draw the numbers of ``count`` of ``found`` candidates, (count,); ``what`` describes them in the message.
 
         Raises:
-            UserError: when there are too few.
+            UserError: if there are too few.
         """
         if self.count is not None and self.count > found:
             raise UserError(
-                f"Only {found} of the {self.count} examples wanted are there: {what}; lower the chooser's count to at most "
+                f"Only {found} of the {self.count} requested examples exist: {what}; lower the chooser's count to at most "
                 f"{found}, or collect more."
             )
         order = torch.randperm(found, generator=stream(self.seed, "examples"))
@@ -73,19 +73,19 @@ class ExampleChooser(Described, ABC):
 
 
 class StepExamples(ExampleChooser):
-    """Chooses among the steps of the data by a predicate; a subclass says by which."""
+    """Base class of choosers that select steps of the data by a predicate, which a subclass defines."""
 
     @property
     @abstractmethod
     def predicate(self) -> str:
-        """The predicate in words, what follows "no step with"."""
+        """The predicate in words, as it follows "no step with"."""
 
     @abstractmethod
     def solved(self, source: Transitions) -> Tensor:
-        """Which steps succeed, (N,), bool."""
+        """Return True for steps that succeed, (N,), bool."""
 
     def choose(self, source: Transitions) -> Examples:
-        rows = source.drawable_rows(torch.arange(source.drawable_count))  # what the others reached is not known
+        rows = source.drawable_rows(torch.arange(source.drawable_count))  # the next observation of other rows is unknown
         rows = rows[self.solved(source).to(rows.device)[rows]].cpu()
         episodes = len(source.episodes)
         if not len(rows):
@@ -106,7 +106,7 @@ class StepExamples(ExampleChooser):
 
 
 def states_after(source: Transitions, rows: Tensor) -> Tensor:
-    """What the steps ``rows``, (K,), reached: (K, O) float32, or (K, S, S, 3) uint8 where there are pictures."""
+    """Return the states reached by the steps ``rows``, (K,): (K, O) float32, or (K, S, S, 3) uint8 if there are images."""
     rows = rows.to(source.device)
     if source.has_pictures:
         return source.pictures(source.frame_ids(rows) + 1)
@@ -114,26 +114,26 @@ def states_after(source: Transitions, rows: Tensor) -> Tensor:
 
 
 class SuccessExamples(StepExamples):
-    """States of steps that the environment called a success."""
+    """Success examples from steps that the environment reports as a success."""
 
     predicate = "success"
 
     def solved(self, source: Transitions) -> Tensor:
         if source.success is None:
             raise UserError(
-                "No example of success found: these data do not say which steps succeed; choose by reward (RewardExamples), "
+                "No example of success found: these data do not record which steps succeed; choose by reward (RewardExamples), "
                 "or give examples from a file or folder."
             )
         return source.success
 
 
 class RewardExamples(StepExamples, ranges={"threshold": ANY}):
-    """States of steps whose true reward is at least a threshold.
+    """Success examples from steps whose true reward is at least a threshold.
 
     Args:
-        threshold: environment units per step.
-        count: how many; None takes all there are.
-        seed: decides which, where there are more.
+        threshold: smallest reward, environment units per step.
+        count: number of examples; None takes all.
+        seed: seed of the choice among more candidates.
     """
 
     def __init__(self, threshold: float, count: int | None = 200, seed: int = 0) -> None:
@@ -150,12 +150,12 @@ class RewardExamples(StepExamples, ranges={"threshold": ANY}):
 
 
 class LastSuccessExamples(SuccessExamples):
-    """States of the last successful steps of each episode, where a task is not only reached but done.
+    """Success examples from the last successful steps of each episode, where a task is not only reached but completed.
 
     Args:
-        last: at most so many steps of each episode.
-        count: how many in all; None takes all there are.
-        seed: decides which, where there are more.
+        last: largest number of steps per episode.
+        count: total number of examples; None takes all.
+        seed: seed of the choice among more candidates.
     """
 
     def __init__(self, last: int = 10, count: int | None = 200, seed: int = 0) -> None:
@@ -169,20 +169,20 @@ class LastSuccessExamples(SuccessExamples):
 
     def solved(self, source: Transitions) -> Tensor:
         solved = super().solved(source).cpu()
-        until = solved.long().cumsum(0)  # successes up to and with each step
+        until = solved.long().cumsum(0)  # number of successes up to and including each step
         lengths, ends = source.episodes.lengths, source.episodes.offsets[1:] - 1
         after = until[ends].repeat_interleave(lengths) - until
         return solved & (after < self.last)
 
 
 class FileExamples(ExampleChooser):
-    """States from a file: .npy, .npz or .safetensors, (K, O), or uint8 pictures (K, S, S, 3).
+    """Success examples from a file: .npy, .npz or .safetensors, (K, O), or uint8 images (K, S, S, 3).
 
     Args:
         path: the file.
-        key: which array of an .npz or .safetensors file; None where it holds one only.
-        count: how many; None takes all.
-        seed: decides which, where there are more.
+        key: name of the array in an .npz or .safetensors file; None if the file holds a single array.
+        count: number of examples; None takes all.
+        seed: seed of the choice among more candidates.
     """
 
     def __init__(self, path: str, key: str | None = None, count: int | None = None, seed: int = 0) -> None:
@@ -203,11 +203,11 @@ class FileExamples(ExampleChooser):
         return make_examples(states[chosen], {"chooser": self.describe(), "content": _content(self.path)})
 
     def _read(self) -> Tensor:
-        """The array."""
+        """Read the array of states."""
         path = self.path
         if path.suffix.lower() not in _READERS:
-            raise UserError(f"{path} is no file of examples: give .npy, .npz or .safetensors.")
-        arrays = _sound(path, _READERS[path.suffix.lower()], "as examples", "give a sound .npy, .npz or .safetensors file")
+            raise UserError(f"{path} is not a file of examples: give .npy, .npz or .safetensors.")
+        arrays = _sound(path, _READERS[path.suffix.lower()], "as examples", "give a valid .npy, .npz or .safetensors file")
         if not isinstance(arrays, dict):
             return _tensor(arrays, str(path))
         if not arrays:
@@ -221,12 +221,12 @@ class FileExamples(ExampleChooser):
 
 
 class FolderExamples(ExampleChooser):
-    """States that somebody put into a folder, one file each: .npy (O,), or pictures .png or .jpg of S x S pixels.
+    """Success examples from a folder with one file per state: .npy (O,), or images .png or .jpg of S x S pixels.
 
     Args:
-        path: the folder; hidden files are passed over, all others have to be states.
-        count: how many; None takes all.
-        seed: decides which, where there are more.
+        path: the folder; hidden files are ignored, all others have to be states.
+        count: number of examples; None takes all.
+        seed: seed of the choice among more candidates.
     """
 
     SUFFIXES = (".npy", ".png", ".jpg", ".jpeg")
@@ -261,10 +261,10 @@ class FolderExamples(ExampleChooser):
             ) from error
 
     def _read(self, file: Path) -> Tensor:
-        """One state, (1, ...)."""
+        """Read one state, (1, ...)."""
         if file.suffix.lower() not in self.SUFFIXES:
             raise UserError(
-                f"{file} is no example: only {', '.join(self.SUFFIXES)} files may lie in the folder; move it elsewhere."
+                f"{file} is not an example: only {', '.join(self.SUFFIXES)} files may lie in the folder; move it elsewhere."
             )
         reader = _npy if file.suffix.lower() == ".npy" else _picture
         state = _sound(file, reader, "as an example", "save it again or take it out of the folder")
@@ -272,7 +272,7 @@ class FolderExamples(ExampleChooser):
 
 
 def _tensor(values: Any, where: str) -> Tensor:
-    """Numbers as a tensor."""
+    """Convert numbers to a tensor."""
     if isinstance(values, Tensor):
         return values
     if values.dtype.kind not in "biuf" or values.dtype.itemsize > 8:
@@ -281,20 +281,20 @@ def _tensor(values: Any, where: str) -> Tensor:
 
 
 def _sound(path: Path, reader: Callable[[Path], Any], what: str, cure: str) -> Any:
-    """What ``reader`` finds in a file.
+    """Return the content that ``reader`` finds in a file.
 
     Raises:
-        UserError: when it finds nothing sound there.
+        UserError: if the file is damaged or has another format.
     """
     try:
         return reader(path)
-    except Exception as error:  # the readers of a damaged file fail in many ways
+    except Exception as error:  # readers fail on damaged files in many ways
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UserError(f"{path} cannot be read {what} ({reason}): {cure}.") from error
 
 
 def _npy(path: Path) -> Any:
-    """The array of a .npy file; numpy itself would leave a damaged one open."""
+    """Read the array of a .npy file; numpy itself would leave a damaged file open."""
     with path.open("rb") as file:
         found = np.load(file, allow_pickle=False)
     if not isinstance(found, np.ndarray):
@@ -303,7 +303,7 @@ def _npy(path: Path) -> Any:
 
 
 def _npz(path: Path) -> dict[str, Any]:
-    """The arrays of an .npz file."""
+    """Read the arrays of an .npz file."""
     with path.open("rb") as opened:
         file = np.load(opened, allow_pickle=False)
         if isinstance(file, np.ndarray):
@@ -312,21 +312,21 @@ def _npz(path: Path) -> dict[str, Any]:
 
 
 def _picture(path: Path) -> Any:
-    """The points of a picture, (S, S, 3)."""
+    """Read the pixels of an image, (S, S, 3)."""
     import imageio.v3
 
     return imageio.v3.imread(path, plugin="pillow")
 
 
 _READERS: dict[str, Callable[[Path], Any]] = {".npy": _npy, ".npz": _npz, ".safetensors": load_file}
-"""How files of examples are read, by their ending."""
+"""Readers of example files, by file extension."""
 
 
 def _content(path: Path) -> str:
-    """A hash of a file.
+    """Return a hash of a file.
 
     Raises:
-        UserError: when there is none, or it cannot be read.
+        UserError: if there is none, or it cannot be read.
     """
     try:
         if path.is_dir():

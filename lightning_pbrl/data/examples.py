@@ -1,7 +1,7 @@
-"""Examples of success: states in which a task is solved, without actions, rewards or the way there.
+"""Success examples: states in which a task is solved, without actions, rewards or trajectories.
 
-A set of examples is a file of its own (safetensors) beside the data: it is made once, named by a hash of everything that
-decides it, and the same for all runs that are compared. Who chooses them: :mod:`lightning_pbrl.data.example_choosers`.
+A set of examples is a safetensors file of its own beside the data. It is made once, named by a hash of everything that determines
+it, and shared by all runs that are compared. :mod:`lightning_pbrl.data.example_choosers` chooses them.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Examples(NamedTuple):
     """A set of success states, on the CPU.
 
     Attributes:
-        states: (K, O), float32; for tasks that are seen in pictures (K, S, S, 3), uint8.
-        about: how they were chosen (chooser, seed, data fingerprint ...), plain JSON types.
-        fingerprint: a hash of the states.
+        states: success states, (K, O), float32; images (K, S, S, 3), uint8, for tasks with image observations.
+        about: origin of the choice (chooser, seed, data fingerprint ...), plain JSON types.
+        fingerprint: hash of the states.
     """
 
     states: Tensor
@@ -41,7 +41,7 @@ class Examples(NamedTuple):
 
 
 def make_examples(states: Tensor, about: Mapping[str, Any]) -> Examples:
-    """A set with the fingerprint of its states."""
+    """Create a set with the fingerprint of its states."""
     states = states.detach().cpu().contiguous()
     digest = hashlib.blake2b(repr(tuple(states.shape)).encode(), digest_size=16)
     digest.update(states.numpy().data)
@@ -49,7 +49,7 @@ def make_examples(states: Tensor, about: Mapping[str, Any]) -> Examples:
 
 
 def check_states(states: Tensor, source: Transitions, where: str) -> Tensor:
-    """States as ``source`` has them: float32 vectors, or pictures.
+    """Check states and convert them to the format of ``source``: float32 vectors, or images.
 
     Args:
         states: (K, ...), numbers.
@@ -78,10 +78,10 @@ def check_states(states: Tensor, source: Transitions, where: str) -> Tensor:
 
 
 def save_examples(examples: Examples, path: str | Path) -> Path:
-    """Write a set to ``path``, replacing it in one step; returns ``path``.
+    """Write a set to ``path``, replacing it atomically, and return ``path``.
 
     Raises:
-        UserError: when the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
     record = {"version": _VERSION, "about": examples.about, "fingerprint": examples.fingerprint}
     with replacing(path) as temporary:
@@ -96,9 +96,9 @@ def load_examples(path: str | Path) -> Examples:
     """Read a set that :func:`save_examples` wrote.
 
     Raises:
-        UserError: when the file is missing, damaged, of another program or of a newer version.
+        UserError: if the file is missing, damaged, of another program or of a newer version.
     """
-    damaged = reading(path, "is no sound file of examples", "delete it, it is made anew")
+    damaged = reading(path, "is not a valid file of examples", "delete it, it is made anew")
     with damaged, safe_open(Path(path), framework="pt", device="cpu") as file:
         record = parse_json((file.metadata() or {})[_KEY])
         if record["version"] > _VERSION:

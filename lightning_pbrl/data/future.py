@@ -1,12 +1,12 @@
-"""Which later state a step is paired with: a future drawn from the discounted distribution of what follows in its episode.
+"""Sampler of future states from the discounted state occupancy of an episode.
 
-The goal of row t is the observation that follows row j >= t of the same episode, with P(j | t) proportional to
-discount^(j - t) and cut off at the episode's end. Source: LAEO (Hatch et al. 2023, arXiv 2307.13101, sec. 3) and its
-released code, where the goal is observation k = j + 1 of the trajectory.
+The goal of row t is the observation that follows row j >= t of the same episode. P(j | t) is proportional to discount^(j - t),
+truncated at the episode's end. Source: LAEO (Hatch et al. 2023, arXiv 2307.13101, sec. 3) and its released code, where the goal
+is observation k = j + 1 of the trajectory.
 
-Numbers come in as uniform ones and go out by the inverse distribution function, so that a block of updates is one call, and
-what an update draws does not depend on the block it is in. All of it runs on the data's device; uniform numbers from a stream on
-the CPU give the same rows on every device, but for numbers within rounding of a border between two of them.
+Uniform numbers are mapped by the inverse distribution function. A block of updates is thus one call, and the draws of an update
+do not depend on its block. Everything runs on the data's device. Uniform numbers from a stream on the CPU give the same rows on
+every device, except for numbers within rounding of the border between two rows.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from lightning_pbrl.errors import UserError
 
 
 class Futures(Draw):
-    """Steps and futures of them, weighted by episode: an episode uniformly, a step of it uniformly, then its future.
+    """Steps and their futures: an episode uniformly, a step of it uniformly, then its future.
 
-    Rows whose next observation is not known (not ``drawable``) are neither step nor future.
+    Rows with an unknown next observation (not ``drawable``) are neither step nor future.
 
     Args:
         source: the data; episodes are looked up on the device where it is now.
-        discount: of the future, in (0, 1): the mean distance of an unlimited one is discount / (1 - discount) steps.
+        discount: discount of the future, in (0, 1). The mean distance of an untruncated future is discount / (1 - discount)
+            steps.
         size: pairs per update.
 
     Raises:
-        UserError: when ``discount`` lies outside, an episode has no step with a known next observation, or one has such a step
-            after a step without.
+        UserError: if ``discount`` lies outside, an episode has no step with a known next observation, or an episode has such
+            a step after a step without.
 
-    Bias: all episodes weigh the same, so a step of a short one is drawn more often; and a future beyond the end of the record is
-    folded back into the episode, which makes near futures of late steps likelier than the law says.
+    Bias: all episodes weigh the same, so a step of a short one is drawn more often. The distribution is truncated at the
+    end of the episode, which makes near futures of late steps likelier than without a limit.
     """
 
     def __init__(self, source: Transitions, discount: float, size: int = 1) -> None:
@@ -49,7 +50,7 @@ class Futures(Draw):
         before = torch.cat([torch.zeros(1, dtype=torch.int64), known.long().cumsum(0)])
         offsets = source.episodes.offsets
         self.count = before[offsets[1:]] - before[offsets[:-1]]
-        """Steps per episode that can be drawn, (M,)."""
+        """Number of steps per episode that can be drawn, (M,)."""
         empty = (self.count == 0).nonzero()[:, 0]
         if len(empty) or not len(self.count):
             first = f" (number {int(empty[0])} is the first)" if len(empty) else ""
@@ -73,10 +74,10 @@ class Futures(Draw):
         return self.draw(u.unflatten(-1, (-1, 3)))
 
     def rows(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Steps and how many futures each has (itself included).
+        """Return steps and the number of futures of each (itself included).
 
         Args:
-            u: uniform in [0, 1), for the episode and for the step, (..., 2), float64, on the data's device.
+            u: uniform numbers in [0, 1) for the episode and for the step, (..., 2), float64, on the data's device.
 
         Returns:
             Row ids t and numbers n, (...,), int64, on that device; futures are the rows t .. t + n - 1.
@@ -87,10 +88,10 @@ class Futures(Draw):
         return self.first[episode] + step, count - step
 
     def draw(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """A step and its future.
+        """Draw a step and its future.
 
         Args:
-            u: uniform in [0, 1), for episode, step and future, (..., 3), float64, on the data's device.
+            u: uniform numbers in [0, 1) for episode, step and future, (..., 3), float64, on the data's device.
 
         Returns:
             Row ids t and j, (...,), int64, on that device; the goal of t is ``next_obs`` of j.

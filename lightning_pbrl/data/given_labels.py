@@ -1,4 +1,4 @@
-"""Answers that come with the data: that they fit, parts of them kept for judging, and a replay data set beside their clips."""
+"""Labels that come with the data: validation, cross-validation folds, and a replay data set beside the labelled segments."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from lightning_pbrl.errors import UserError
 
 
 def check_labels(labels: Labels, source: Transitions, where: str) -> None:
-    """Check that answers are about segments of these data.
+    """Check that labels refer to segments of these data.
 
     Args:
-        labels: any answers, (N, 2) or (N, 1) starts.
-        source: the data whose rows they name.
-        where: what holds the answers, for the messages.
+        labels: any labels, (N, 2) or (N, 1) starts.
+        source: the data whose rows they refer to.
+        where: origin of the labels, for the messages.
 
     Raises:
-        UserError: naming the first answer whose segment leaves the data or an episode, that compares a segment with itself, or
+        UserError: naming the first label whose segment leaves the data or an episode, that compares a segment with itself, or
             whose value and status contradict each other.
     """
     count = len(labels)
@@ -58,13 +58,13 @@ def check_labels(labels: Labels, source: Transitions, where: str) -> None:
 
 
 def hold_out(labels: Labels, fold: int, folds: int, rng: torch.Generator) -> tuple[Labels, Labels]:
-    """Split for k-fold cross-validation: each label is held out in exactly one of the ``folds`` folds.
+    """Split labels for k-fold cross-validation: each label is held out in exactly one of the ``folds`` folds.
 
     Args:
-        labels: all answers, whatever their status.
-        fold: which part is held out, 0 .. ``folds`` - 1.
-        folds: parts of equal size, to within one label.
-        rng: decides the parts; the same for every fold.
+        labels: all labels, whatever their status.
+        fold: index of the held-out part, 0 .. ``folds`` - 1.
+        folds: number of parts, of equal size to within one label.
+        rng: generator of the parts; the same for every fold.
 
     Returns:
         The other folds' labels and the held-out ones, each in the order of ``labels``.
@@ -83,22 +83,22 @@ def hold_out(labels: Labels, fold: int, folds: int, rng: torch.Generator) -> tup
 
 
 def with_replay(segments: Transitions, labels: Labels, replay: Transitions) -> tuple[Transitions, Labels]:
-    """A replay data set beside labelled segments, in one table; single transitions are drawn from the replay only.
+    """Join labelled segments and a replay data set in one table; single transitions are drawn from the replay only.
 
-    Learners then see the segments through their labels alone (IPL, arXiv 2305.15363, section on offline data). The segments
-    come first, so labels about them stay what they are; labels about the replay would have to be shifted.
+    Learners then see the segments through their labels alone (IPL, arXiv 2305.15363, section on offline data). The segments come
+    first, so their labels stay valid; labels of the replay would have to be shifted.
 
     Args:
         segments: the table that ``labels`` point into.
-        labels: answers about it.
+        labels: labels of these segments.
         replay: transitions of the same task, with or without true rewards.
 
     Returns:
-        The joint table, whose ``drawable`` rows are the replay's, and the labels. ``about`` holds both origins; a true
-        reward is NaN, and success not known at all, where a part does not know it.
+        The joint table, whose ``drawable`` rows are the replay's, and the labels. ``about`` holds both origins. True reward
+        is NaN, and success unknown, for a part that lacks it.
 
     Raises:
-        UserError: when the two differ in observation or action size.
+        UserError: if the two differ in observation or action size.
     """
     if (segments.obs_dim, segments.action_dim) != (replay.obs_dim, replay.action_dim):
         raise UserError(

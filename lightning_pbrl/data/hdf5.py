@@ -1,8 +1,8 @@
-"""What the readers of HDF5 files share: opening, reading one checked array, and a memory-mapped copy for the next run.
+"""Shared parts of the readers of HDF5 files: opening, reading one checked array, and a memory-mapped copy for the next run.
 
-Every complaint is one sentence with the file, the key and the cure. HDF5 holds no code; decompressing a large file
-takes seconds to minutes, though, so :func:`cached` keeps what was read in the library's own format
-(:mod:`lightning_pbrl.data.archive`), which opens in milliseconds. h5py is imported when a file is opened.
+Every error is one sentence with the file, the key and the cure. HDF5 holds no code, but decompressing a large file takes seconds
+to minutes. :func:`cached` therefore keeps the result in the library's own format (:mod:`lightning_pbrl.data.archive`), which
+opens in milliseconds. h5py is imported when a file is opened.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-"""How HDF5's part of a file begins."""
+"""Signature at the start of the HDF5 part of a file."""
 
 
 @contextmanager
 def open_hdf5(path: str | Path) -> Iterator[File]:
-    """An HDF5 file opened for reading; the library that reads it runs in another process, which can be given up.
+    """Open an HDF5 file for reading; the HDF5 library runs in another process, which can be abandoned.
 
     Raises:
-        UserError: when the file is missing, truncated or no HDF5 file, also when that shows only while it is read.
+        UserError: if the file is missing, truncated or not an HDF5 file, even if that shows only while it is read.
     """
     if not Path(path).is_file():
         raise UserError(f"There is no file {path}: check the path, or download the file from the data set's origin.")
@@ -45,15 +45,15 @@ def open_hdf5(path: str | Path) -> Iterator[File]:
 
 
 def has(file: Any, key: str) -> bool:
-    """Whether the file (or group) has this data set or group, ``key`` being a path such as ``obs/object``."""
+    """Return True if the file (or group) has this data set or group; ``key`` is a path such as ``obs/object``."""
     return isinstance(file, Group) and key in file
 
 
 def names(file: Any, key: str) -> list[str]:
-    """The names in a group; none when there is no such group.
+    """Return the names in a group; none if there is no such group.
 
     Raises:
-        UserError: when it is an array.
+        UserError: if it is an array.
     """
     if not has(file, key):
         return []
@@ -63,10 +63,10 @@ def names(file: Any, key: str) -> list[str]:
 
 
 def read_texts(file: Any, key: str) -> list[str]:
-    """A data set of texts, all axes in a row.
+    """Read a data set of texts, with all axes flattened.
 
     Raises:
-        UserError: when the key is missing, or holds something else than texts in UTF-8.
+        UserError: if the key is missing, or holds anything but texts in UTF-8.
     """
     found = _dataset(file, key)
     if found.dtype.kind not in "OSU":
@@ -75,21 +75,21 @@ def read_texts(file: Any, key: str) -> list[str]:
 
 
 def read(file: Any, key: str, *, ndim: int, dtype: DTypeLike, rows: int | None = None) -> NDArray[Any]:
-    """One data set as an array of ``dtype``.
+    """Read one data set as an array of ``dtype``.
 
-    Numbers of any kind become floats or integers; ``bool`` takes booleans and numbers that are all 0 or 1. What a
-    float type cannot hold becomes infinite (see :func:`finite`).
+    Numbers of any kind become floats or integers; ``bool`` accepts booleans and numbers that are all 0 or 1. Values beyond the
+    range of a float type become infinite (see :func:`finite`).
 
     Args:
         file: an open file or a group in it.
         key: path of the data set in ``file``, for instance ``infos/qpos``.
-        ndim: axes it must have; with ``ndim`` 1, shape (N, 1) is read as (N,).
+        ndim: number of axes it must have; with ``ndim`` 1, shape (N, 1) is read as (N,).
         dtype: type of the result.
-        rows: how long the first axis must be; None: any length but 0.
+        rows: required length of the first axis; None for any length but 0.
 
     Raises:
-        UserError: when the key is missing or no data set, its values are not numbers (or not 0 and 1 for ``bool``, or
-            not whole for an integer type), or its shape does not fit.
+        UserError: if the key is missing or not a data set, its values are not numbers (or not 0 and 1 for ``bool``, or
+            not integers for an integer type), or its shape does not fit.
     """
     found, wanted = _dataset(file, key), np.dtype(dtype)
     shape, stored = found.shape, found.dtype
@@ -131,19 +131,19 @@ def finite(array: NDArray[Any], file: Any, key: str) -> None:
 def cached(
     path: str | Path, settings: Mapping[str, Any], read_file: Callable[[], Transitions], cache_dir: str | Path | None
 ) -> Transitions:
-    """What ``read_file`` gives, from a memory-mapped copy if one was made of this very file with these settings.
+    """Return the result of ``read_file``, from a memory-mapped copy if one exists for this very file and these settings.
 
-    The copy's name holds a hash of the file's place, size and time of change and of ``settings``: a changed file or
-    setting makes another copy. Two processes that need the same copy make it once.
+    The copy's name holds a hash of the file's path, size and modification time and of ``settings``. A changed file or setting
+    makes another copy. Two processes that need the same copy make it once.
 
     Args:
         path: the HDF5 file.
-        settings: everything else that decides the result, as plain JSON types, the reader's version included.
-        read_file: reads and converts ``path``.
+        settings: everything else that determines the result, as plain JSON types, the reader's version included.
+        read_file: function that reads and converts ``path``.
         cache_dir: folder of the copies; None reads the file anew each time.
 
     Raises:
-        UserError: as ``read_file``; when ``path`` is missing or ``cache_dir`` cannot be written.
+        UserError: as ``read_file``; also if ``path`` is missing or ``cache_dir`` cannot be written.
     """
     path = Path(path)
     if cache_dir is None:
@@ -169,7 +169,7 @@ def cached(
 
 
 def _signed(path: str | Path) -> bool:
-    """Whether an HDF5 file begins in this file: at 0, or behind a user's block of 512, 1024, 2048 ... bytes."""
+    """Return True if HDF5 data start in this file: at 0, or behind a user block of 512, 1024, 2048 ... bytes."""
     with reading(path, "cannot be read", "check its permissions"), Path(path).open("rb") as raw:
         size, place = Path(path).stat().st_size, 0
         while place < size:
@@ -181,7 +181,7 @@ def _signed(path: str | Path) -> bool:
 
 
 def _dataset(file: Any, key: str) -> Any:
-    """The data set ``key``; a complaint lists its neighbours."""
+    """Return the data set ``key``; an error lists its neighbours."""
     if not isinstance(file, Group):
         raise UserError(f"{_where(file, '')} is an array where a group belongs: {AGAIN}, or write it as a group.")
     try:
@@ -205,19 +205,19 @@ def _dataset(file: Any, key: str) -> Any:
 
 
 def _every(good: NDArray[np.bool_], values: NDArray[Any], where: str, cure: str) -> None:
-    """Complain about the first row that is not ``good``."""
+    """Refuse the first row that is not ``good``."""
     if not good.all():
         row = int((~good.reshape(len(good), -1).all(axis=1)).argmax())
         raise UserError(f"{where} holds {values[row]} in row {row}: {cure}.")
 
 
 def _path(file: Any) -> str:
-    """The file's name on disk, also when given a group."""
+    """Return the file's name on disk, for a group, too."""
     return str(file.file.filename)
 
 
 def _full(file: Any, key: str) -> str:
-    """The path of ``key`` from the root of the file."""
+    """Return the path of ``key`` from the root of the file."""
     return f"{file.name}/{key}".strip("/")
 
 

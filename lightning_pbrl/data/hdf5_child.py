@@ -1,11 +1,11 @@
-"""The program that reads HDF5 files, in a process of its own (:mod:`lightning_pbrl.data.hdf5_process` talks to it).
+"""Child process that reads HDF5 files; :mod:`lightning_pbrl.data.hdf5_process` talks to it.
 
-The HDF5 library is C code without a promise about damaged files: some make it loop for ever, some make it crash, some make it
-ask for all memory there is. Here it can be given up. Every request has a limit of computing time, kept by the system, and
-the process has a limit of memory. What a data set declares is compared with what the file holds before memory is taken.
+The HDF5 library is C code that makes no promise about damaged files. Some make it loop for ever, some make it crash, some make it
+request all available memory. A child process can be abandoned. The system limits the computing time of every request and the
+memory of the process. The size that a data set declares is compared with the file's content before memory is allocated.
 
-Requests are lines of JSON, answers are lines of JSON, some followed by raw bytes. Run as a file: it imports h5py and nothing of
-this library, so that it starts quickly.
+Requests are lines of JSON, answers are lines of JSON, some followed by raw bytes. The module runs as a script. It imports h5py
+and nothing of this library, so it starts quickly.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ from typing import Any, BinaryIO
 import numpy as np
 
 SECONDS = 3.0
-"""Computing time of one request, or of one slab of a data set."""
+"""Computing time of one request, or of one slab of a data set, seconds."""
 BYTES_PER_SECOND = 50e6
-"""What the slowest machine decompresses; a larger slab has more time."""
+"""Decompression speed of the slowest machine; a larger slab has more time."""
 SLAB = 16 * 2**20
-"""Bytes that are read at once, at least one chunk."""
+"""Number of bytes that are read at once, at least one chunk."""
 MEMORY = 2 * 2**30
-"""Address space of this process; a data set with large chunks has more."""
+"""Address space of this process, bytes; a data set with large chunks has more."""
 FREE, RATIO = 256 * 2**20, 100
-"""As in ``guard.py``: what a compressed data set may declare, in bytes and as a multiple of what is stored."""
+"""Limits of the size that a compressed data set may declare, in bytes and as a multiple of the stored size, as in ``guard.py``.
+"""
 
 
 class DamageError(Exception):
-    """What is wrong with the file, as the middle of a sentence."""
+    """Damage of the file, described as the middle of a sentence."""
 
 
 class Reader:
-    """One open file.
+    """Reader of one open file.
 
     Args:
         path: the file.
@@ -51,11 +52,14 @@ class Reader:
 
         self.h5py, self.size = h5py, os.path.getsize(path)
         self.file = h5py.File(path, "r")
-        self.spans: list[tuple[int, int, int]] = []  # (first byte, last byte, object) of what was read
+        self.spans: list[tuple[int, int, int]] = []  # (first byte, last byte, object) of the data read so far
         self.seen: set[int] = set()
 
     def look(self, key: str, name: str | None) -> dict[str, Any]:
-        """What is in a group, by name; with a ``name`` that is not in it, a second look for that one."""
+        """List the content of a group by name.
+
+        Given a ``name`` that is not in it, look that one up once more.
+        """
         group = self.file[key]
         if name is not None and group.id.links.exists(name.encode("utf-8", "surrogateescape")):
             raise DamageError(f"the list of keys contradicts itself about {name!r}")
@@ -69,21 +73,22 @@ class Reader:
         return items
 
     def _item(self, group: Any, name: str) -> dict[str, Any]:
-        """Shape and type of an array; nothing of a group; what is wrong with anything else."""
+        """Describe an item: shape and type of an array, nothing of a group, the problem of anything else."""
         try:
             found = group[name]
             if isinstance(found, self.h5py.Group):
                 return {}
             if isinstance(found, self.h5py.Dataset):
                 return {"shape": found.shape, "dtype": self._dtype(found), "away": self._away(found)}
-        except Exception as error:  # noqa: BLE001 - told when somebody asks for it
+        except Exception as error:  # noqa: BLE001 - reported when the item is requested
             return {"closed": str(error)}
         return {"closed": "it is neither a group nor an array"}
 
     def _away(self, data: Any) -> str:
-        """Why an array is out of reach: lost files beside, or a compression that h5py lacks; empty when it is not.
+        """Return the reason why an array is unavailable; empty if it is available.
 
-        HDF5 fills what a lost source of a virtual data set held with zeros, without a word.
+        The reasons are missing external files, or a compression that h5py lacks. HDF5 silently replaces the missing source of a
+        virtual data set by zeros.
         """
         plist = data.id.get_create_plist()
         sources = [name for name, *_ in data.external or ()]
@@ -99,7 +104,7 @@ class Reader:
         return ""
 
     def attribute(self, key: str, name: str) -> dict[str, Any] | None:
-        """The value of an attribute as plain JSON; None when there is none."""
+        """Return the value of an attribute as plain JSON; None if there is none."""
         attributes = self.file[key].attrs
         if name not in attributes:
             return None
@@ -112,7 +117,7 @@ class Reader:
         return {"value": _plain(value)}
 
     def read(self, key: str) -> Iterator[Any]:
-        """What the answer says of the array, then its bytes, slab after slab; texts come as a list."""
+        """Yield a description of the array, then its bytes, slab by slab; texts come as a list."""
         data = self.file[key]
         if data.shape is None:
             raise DamageError("it holds nothing (a null dataspace)")
@@ -130,7 +135,7 @@ class Reader:
             yield numbers
 
     def check(self) -> Iterator[Any]:
-        """Visit and read everything; yields one empty answer at the end."""
+        """Read everything and yield one empty answer at the end."""
         groups: list[Any] = [self.file]
         visited = set()
         while groups:
@@ -158,17 +163,17 @@ class Reader:
         yield {}
 
     def _dtype(self, data: Any) -> str:
-        """The number type as numpy writes it; a name for anything else."""
+        """Return the number type in numpy's notation; a name for anything else."""
         dtype = data.dtype
         if self.h5py.check_string_dtype(dtype) and dtype.kind == "O":
             return "object"
         return dtype.str if dtype.kind in "biufSc" else "V"
 
     def _check(self, data: Any) -> int:
-        """Compare what a data set declares with what the file holds.
+        """Compare the size that a data set declares with the file's content.
 
         Returns:
-            Bytes of one chunk in memory; 0 where there are none.
+            Number of bytes of one chunk in memory; 0 without chunks.
         """
         if any(size == 0 for size in data.shape):
             return 0
@@ -193,19 +198,19 @@ class Reader:
         if any(most not in (None, size) for size, most in zip(data.shape[1:], data.maxshape[1:], strict=True)):
             raise DamageError(f"shape {data.shape} contradicts the room for {data.maxshape}")
         if data.id.get_num_chunks() != math.prod(counts):
-            raise DamageError(f"it has {data.id.get_num_chunks()} pieces and its shape {data.shape} takes {math.prod(counts)}")
+            raise DamageError(f"it has {data.id.get_num_chunks()} chunks and its shape {data.shape} takes {math.prod(counts)}")
         chunks: list[Any] = []
         data.id.chunk_iter(chunks.append)
         wanted = set(itertools.product(*(range(0, size, step) for size, step in zip(data.shape, data.chunks, strict=True))))
         if lacking := wanted - {tuple(each.chunk_offset) for each in chunks}:
-            raise DamageError(f"{len(lacking)} of its {len(wanted)} pieces are missing")
+            raise DamageError(f"{len(lacking)} of its {len(wanted)} chunks are missing")
         if any(each.filter_mask and each.size < chunk for each in chunks):
-            raise DamageError("a piece of it is said to be uncompressed and is not")
+            raise DamageError("a chunk of it is marked as uncompressed and is not")
         self._take(data, [(each.byte_offset, each.size) for each in chunks])
         return chunk
 
     def _check_type(self, stored: Any) -> None:
-        """Refuse numbers in a form that no machine has: the type itself is damaged then."""
+        """Refuse numbers in a format that no machine has: the type itself is then damaged."""
         h5t = self.h5py.h5t
         if isinstance(stored, h5t.TypeFloatID):
             standard = [getattr(h5t, f"IEEE_F{bits}{order}") for bits in (16, 32, 64) for order in ("LE", "BE")]
@@ -218,7 +223,7 @@ class Reader:
             raise DamageError("its numbers are in a form that no machine has")
 
     def _take(self, data: Any, parts: list[tuple[int, int]]) -> None:
-        """Note which bytes belong to a data set: none belongs to two."""
+        """Record the bytes that belong to a data set; no byte belongs to two."""
         address = self.h5py.h5o.get_info(data.id).addr
         if address in self.seen:
             return
@@ -231,7 +236,7 @@ class Reader:
             self.spans.insert(at, (first, first + size, address))
 
     def _slabs(self, data: Any, chunk: int) -> Iterator[Any]:
-        """Index expressions that cover a data set, some rows at a time and whole chunks."""
+        """Yield index expressions that cover a data set in slabs of rows, aligned to chunks."""
         if data.shape == () or 0 in data.shape:
             yield ()
             return
@@ -242,12 +247,12 @@ class Reader:
             yield slice(first, first + rows)
 
     def _limit(self, chunk: int) -> None:
-        """Give the next slab its time and memory."""
+        """Set the time and memory limits of the next slab."""
         limit(SECONDS + max(SLAB, chunk) / BYTES_PER_SECOND, MEMORY + 4 * chunk)
 
 
 def limit(seconds: float, memory: int = MEMORY) -> None:
-    """From now on: so many seconds of computing, after which the system ends this process, and so many bytes."""
+    """Limit this process to ``seconds`` of further computing time, after which the system ends it, and to ``memory`` bytes."""
     with suppress(ImportError, OSError, ValueError, AttributeError):  # POSIX; elsewhere there is no limit
         import resource
 
@@ -257,7 +262,7 @@ def limit(seconds: float, memory: int = MEMORY) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Plain JSON: texts, numbers and lists of them."""
+    """Convert a value to plain JSON: texts, numbers and lists of them."""
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, np.ndarray):
@@ -272,7 +277,7 @@ def _plain(value: Any) -> Any:
 
 
 def answers(reader: Reader | None, request: dict[str, Any]) -> Iterator[Any]:
-    """What is said to one request: objects, and arrays of bytes."""
+    """Yield the answers to one request: objects, and arrays of bytes."""
     what, key = request["what"], request.get("key", "/")
     if reader is None:
         raise DamageError("no file is open")
@@ -287,7 +292,7 @@ def answers(reader: Reader | None, request: dict[str, Any]) -> Iterator[Any]:
 
 
 def serve(requests: BinaryIO, out: BinaryIO) -> None:
-    """Answer requests until there are no more."""
+    """Answer requests until the input ends."""
     reader: Reader | None = None
     for line in requests:
         request = json.loads(line)
@@ -316,5 +321,5 @@ if __name__ == "__main__":
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)  # this process ends when its input does
     stdout = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # printed output of a library must not mix with answers
     serve(sys.stdin.buffer, stdout)

@@ -1,8 +1,8 @@
-"""HDF5 files behind a process that can be given up: what h5py offers of a file to its reader, as far as readers need it.
+"""HDF5 files read in a child process that can be abandoned: the part of h5py's interface that the readers need.
 
-The HDF5 library runs in :mod:`lightning_pbrl.data.hdf5_child`, never in this process. When it loops, crashes or takes too much
-memory over a damaged file, that process ends and the reader gets one sentence. A process takes about .3 s to start and is used
-again for the next file.
+The HDF5 library runs in :mod:`lightning_pbrl.data.hdf5_child`, never in this process. If a damaged file makes it loop, crash or
+take too much memory, the child ends and the reader gets one sentence. Starting a child takes about .3 s; it is reused for the
+next file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _idle: list[Child] = []
 
 
 class Child:
-    """The other process. One request at a time; one file at a time."""
+    """Child process that handles one request and one file at a time."""
 
     def __init__(self) -> None:
         self.owner, self.pending = os.getpid(), False
@@ -43,10 +43,10 @@ class Child:
         )
 
     def ask(self, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Send a request; returns the first answer.
+        """Send a request and return the first answer.
 
         Raises:
-            UserError: when the file is damaged.
+            UserError: if the file is damaged.
         """
         self.pending = True
         with suppress(BrokenPipeError):  # it has ended: the answer tells why
@@ -55,7 +55,7 @@ class Child:
         return self.answer(path, request)
 
     def answer(self, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The next answer to a request."""
+        """Read the next answer to a request."""
         line = self.process.stdout.readline()  # type: ignore[union-attr]
         key = str(request.get("key", "")).strip("/")
         at = f"key {key!r}: " if key else ""
@@ -83,7 +83,7 @@ class Child:
             at += size
 
     def stop(self) -> None:
-        """End the process."""
+        """End the child process."""
         if self.owner == os.getpid():
             self.process.kill()
             self.process.wait()
@@ -92,7 +92,7 @@ class Child:
                 pipe.close()  # type: ignore[union-attr]
 
     def _end(self) -> str:
-        """Why the process has ended."""
+        """Return the reason why the process has ended."""
         code = self.process.wait()
         if code == -getattr(signal, "SIGPROF", 0):
             return "reading it does not come to an end"
@@ -100,11 +100,11 @@ class Child:
 
 
 class Group(Mapping[str, Any]):
-    """A group: groups and arrays by name or path.
+    """Group of a file: groups and arrays by name or path.
 
     Attributes:
         name: path from the root, beginning with a slash.
-        file: the file that it belongs to.
+        file: file that it belongs to.
     """
 
     def __init__(self, file: File | None, name: str) -> None:
@@ -113,7 +113,7 @@ class Group(Mapping[str, Any]):
         self._items: dict[str, Any] | None = None
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """The value of an attribute: a text, a number or a list; ``default`` when there is none."""
+        """Return the value of an attribute: a text, a number or a list; ``default`` if there is none."""
         found = self.file.ask("attribute", self.name, name=name)["found"]
         return default if found is None else found["value"]
 
@@ -138,10 +138,10 @@ class Group(Mapping[str, Any]):
         return self._items
 
     def _find(self, key: str) -> Group | Dataset | None:
-        """What is at a path from here; None when there is no such key.
+        """Return the item at a path relative to this group; None if there is no such key.
 
         Raises:
-            UserError: when it is there and cannot be opened.
+            UserError: if it exists but cannot be opened.
         """
         name, _, rest = key.strip("/").partition("/")
         items, place = self._listed(), f"{self.name.rstrip('/')}/{name}"
@@ -164,14 +164,14 @@ class Group(Mapping[str, Any]):
 
 
 class Dataset:
-    """An array of the file.
+    """Array of a file.
 
     Attributes:
         name: path from the root, beginning with a slash.
-        file: the file that it belongs to.
-        shape: its shape; () also for one that holds nothing.
-        dtype: its type as it is stored.
-        away: why its numbers are out of reach, as the tail of a sentence; empty when they are not.
+        file: file that it belongs to.
+        shape: its shape; () also for an empty one.
+        dtype: its type as stored.
+        away: reason why its numbers are unavailable, as the tail of a sentence; empty if they are available.
     """
 
     def __init__(self, file: File, name: str, shape: list[int] | None, dtype: DTypeLike, away: str) -> None:
@@ -179,16 +179,16 @@ class Dataset:
         self.shape, self.dtype = tuple(shape or ()), np.dtype(dtype)
 
     def __getitem__(self, index: Any) -> Any:
-        """The values, all read and then indexed; texts as an array of objects."""
+        """Read all values, then index them; texts come as an array of objects."""
         return self.file.read(self.name)[index]
 
 
 class File(Group):
-    """An open file.
+    """Open HDF5 file.
 
     Args:
-        path: the file.
-        child: the process that reads it.
+        path: path of the file.
+        child: child process that reads it.
     """
 
     def __init__(self, path: str | Path, child: Child) -> None:
@@ -198,13 +198,13 @@ class File(Group):
         child.pending = False
 
     def ask(self, what: str, key: str, **more: Any) -> dict[str, Any]:
-        """One answer of the process."""
+        """Ask the child process for one answer."""
         answer = self._child.ask(self.filename, {"what": what, "key": key, **more})
         self._child.pending = False
         return answer
 
     def read(self, key: str) -> Any:
-        """The whole array at a path from the root."""
+        """Read the whole array at a path from the root."""
         request = {"what": "read", "key": key}
         first = self._child.ask(self.filename, request)
         if "texts" in first:
@@ -221,10 +221,10 @@ class File(Group):
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[File]:
-    """An HDF5 file, open in another process.
+    """Open an HDF5 file in a child process.
 
     Raises:
-        UserError: when it is damaged, also when that shows only while it is read.
+        UserError: if it is damaged, even if that shows only while it is read.
     """
     child = next((each for each in _idle if each.owner == os.getpid()), None)
     if child is not None:
@@ -244,10 +244,10 @@ def opened(path: str | Path) -> Iterator[File]:
 
 
 def check_hdf5(path: str | Path) -> None:
-    """Read a whole file in the other process, for a library that goes on to read it in this one.
+    """Read a whole file in a child process, before a library reads it in this one.
 
     Raises:
-        UserError: when it is damaged.
+        UserError: if it is damaged.
     """
     with opened(path) as file:
         file.ask("check", "/")

@@ -1,4 +1,4 @@
-"""Hybrid experience replay: part of a minibatch from everything, part from what the policy did last.
+"""Hybrid experience replay: part of a minibatch from the whole replay, part from the newest rows.
 
 Source: QPA (arXiv 2305.17400), Algorithm 1, and its released code. The critic is then accurate where the reward model is, too.
 """
@@ -12,21 +12,21 @@ from lightning_pbrl.data.replay import Replay
 
 
 def hybrid_rows(replay: Replay, u: Tensor, recent_share: float, window: int) -> Tensor:
-    """Row ids of a minibatch: first the uniform part, then int(B * ``recent_share``) of the ``window`` newest rows.
+    """Return row ids of a minibatch: a uniform part, then int(B * ``recent_share``) of the ``window`` newest rows.
 
-    Newest means youngest, wherever the ring has put them. Uniform rows may be recent as well, so that the true share of recent
+    Newest means youngest, wherever the ring buffer holds them. Uniform rows may be recent as well, so the true share of recent
     rows is above ``recent_share``.
 
     Args:
-        replay: what is stored now.
+        replay: the replay buffer.
         u: uniform numbers in [0, 1), (B,), float64.
         recent_share: omega, in [0, 1].
-        window: rows that count as recent; all, while fewer are stored.
+        window: number of rows that count as recent; all rows while fewer are stored.
 
     Returns:
-        Ids, (B,), int64.
+        Row ids, (B,), int64.
 
-    Differences: the released code draws int(B (1 - omega)) uniform rows, which for some sizes makes a batch one row short.
+    Differences: the released code draws int(B (1 - omega)) uniform rows, so for some sizes its batch is one row short.
     """
     uniform = len(u) - int(len(u) * recent_share)
     return torch.cat([replay.uniform_rows(u[:uniform]), replay.recent_rows(u[uniform:], window)])

@@ -1,6 +1,6 @@
-"""Label records as lines of JSON: what people exchange, read and put under version control.
+"""Label records as lines of JSON, to exchange, read and put under version control.
 
-One question per line, all fields of the label store; ``status`` is a word and ``value`` is null where there is none.
+There is one question per line with all fields of the label store. ``status`` is a word and ``value`` is null if there is none.
 Every line is checked before any is stored.
 """
 
@@ -36,16 +36,16 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "time": (str,),
     "answered_by": (str,),
 }
-"""The fields of a record and the types each may have; in a file, ``status`` is a word."""
+"""Fields of a record and the types each may have; in a file, ``status`` is a word."""
 
 LARGEST = 3.4028234663852886e38
-"""Of float32, in which learners read values."""
+"""Largest number of float32, the type in which learners read values."""
 
 
 def contradiction(row: Mapping[str, Any]) -> str | None:
-    """What is wrong with an answer, as the tail of a sentence; None when value, status and kind agree.
+    """Return the contradiction in an answer as the tail of a sentence; None if value, status and kind agree.
 
-    The one convention: a pair is 0 or 1 when answered, 0.5 when equal; skipped and pending carry no value.
+    The one convention: a pair is 0 or 1 if answered, 0.5 if equal; skipped and pending carry no value.
     """
     kind, status, value = row["kind"], Status(row["status"]), row["value"]
     if kind not in get_args(Kind):
@@ -72,16 +72,16 @@ def contradiction(row: Mapping[str, Any]) -> str | None:
 
 
 def itself(row: Mapping[str, Any]) -> str | None:
-    """What is wrong with a pair of one segment with itself, as the tail of a sentence; None for two segments, or a rating."""
+    """Return the error of a pair that compares a segment with itself, as the tail of a sentence; None for any other question."""
     if row["kind"] != "pair" or row["start_0"] != row["start_1"]:
         return None
     return f"compares the segment from row {row['start_0']} with itself: leave it out"
 
 
 def conflict(old: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
-    """How a record contradicts the stored one of its name, as the tail of a sentence; None when it does not.
+    """Return the conflict of a record with the stored record of its name, as the tail of a sentence; None if there is none.
 
-    An answer to a pending question is none, nor is the same answer again (as after a crash), nor asking again.
+    An answer to a pending question is no conflict. Neither is the same answer again (as after a crash), nor asking again.
     """
     if any(old[part] != row[part] for part in ("kind", "length", "start_0", "start_1")):
         return "was asked about other segments: answer the stored question, or start a new run name"
@@ -96,20 +96,20 @@ def conflict(old: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
 
 
 def _float32(value: float | None) -> float | None:
-    """A value as learners read it."""
+    """Round a value to float32, as learners read it."""
     return None if value is None else float(np.float32(value))
 
 
 def _told(row: Mapping[str, Any]) -> str:
-    """An answer: its value, or the status where there is none."""
+    """Describe an answer: its value, or the status if there is none."""
     return Status(row["status"]).name.lower() if row["value"] is None else f"{row['value']:g}"
 
 
 def write(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
-    """Write records, one line each; the file appears whole or not at all.
+    """Write records, one line each; the file appears completely or not at all.
 
     Raises:
-        UserError: when it cannot be written.
+        UserError: if it cannot be written.
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:
@@ -118,11 +118,11 @@ def write(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
 
 
 def read(path: str | Path, fingerprint: str) -> list[dict[str, Any]]:
-    """Records of a file, all checked; ``status`` as a number.
+    """Read the records of a file, all checked; ``status`` as a number.
 
     Args:
-        path: the file; empty lines are passed over.
-        fingerprint: the data set that every record must be about.
+        path: the file; empty lines are ignored.
+        fingerprint: fingerprint of the data set that every record must refer to.
 
     Raises:
         UserError: naming the first line that is wrong, and how.
@@ -147,7 +147,7 @@ def read(path: str | Path, fingerprint: str) -> list[dict[str, Any]]:
 
 
 def _unstorable(value: str | dict[str, Any]) -> str | None:
-    """Why a text or a description cannot be kept by every database and written out again."""
+    """Return the reason why a text or a description cannot be stored by every database and written out again; None if it can."""
     try:
         written = json.dumps(value, allow_nan=False)
     except ValueError:
@@ -156,7 +156,7 @@ def _unstorable(value: str | dict[str, Any]) -> str | None:
 
 
 def _record(line: str, fingerprint: str) -> tuple[dict[str, Any], str | None]:
-    """One line as a row of the store, and what is wrong with it."""
+    """Parse one line into a row of the store, with its error if there is one."""
     try:
         row = parse_json(line)
         json.dumps(row, ensure_ascii=False).encode()  # half a character, as \\ud800, cannot be stored
@@ -180,7 +180,7 @@ def _record(line: str, fingerprint: str) -> tuple[dict[str, Any], str | None]:
 
 
 def wrong_type(row: Mapping[str, Any]) -> str | None:
-    """What is wrong with a field of a full record, as the tail of a sentence; None when each can be kept and read again.
+    """Return the error of a field of a full record, as the tail of a sentence; None if each can be stored and read again.
 
     ``status`` is a number here.
     """

@@ -11,9 +11,9 @@ Learning", arXiv 2408.04190; CLARIFY (arXiv 2506.00388) uses the same files.
 
 An episode ends at a done, and where ``next_observations`` does not lead to the next row (an unmarked reset).
 
-Differences: the released readers crash on, or silently cut across, episodes of unequal length; here any length will do.
-Every done of these files marks a time limit (neither simulator ends an episode early), so it is read as
-``truncated`` and learners bootstrap through it; ``early_end="terminated"`` is for other people's data in this format.
+Differences: the released readers crash on, or silently cut across, episodes of unequal length; here any length is
+accepted. Every done of these files marks a time limit (neither simulator ends an episode early). It is therefore read as
+``truncated`` and learners bootstrap through it; ``early_end="terminated"`` is for other data in this format.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ KEYS = {
     "reward": "rewards",
     "done": "dones",
 }
-"""The library's column names and the keys of the files."""
+"""Keys of the files by the library's column names."""
 
 COPY = "copy it again from its source"
 
 ROWS_PER_QUALITY = 100_000
-"""``data_quality`` 1 is the first 100k rows of each seed, the youngest and worst policies of the run."""
+"""Rows of each seed per unit of ``data_quality``: 1 is the first 100k rows, the earliest and worst policies of the run."""
 
 LONGEST = 1_000
-"""Steps of the longest episode of LiRE's tasks: more rows without an end need a time limit that the user names."""
+"""Steps of the longest episode of LiRE's tasks; more rows without an end need a time limit from the user."""
 
 HUMANOID_SKIP = 200_000
 """Rows at the beginning of humanoid buffers that LiRE never uses."""
@@ -75,29 +75,29 @@ def read_lire(
     """Read a task's buffers, seed after seed, into one table.
 
     Args:
-        folder: the task's folder, holding ``saved_replay_buffer_*_seed<k>.pkl`` or ``.npz``. Of several files of a
-            seed the one with the largest number in its name is read, and .npz before .pkl. Its own name decides nothing.
+        folder: the task's folder, with ``saved_replay_buffer_*_seed<k>.pkl`` or ``.npz``. Of several files of a seed the
+            one with the largest number in its name is read, and .npz before .pkl. The folder's own name is not used.
         task: name of the task, such as ``walker-walk``. ``humanoid-*`` skips its first 200k rows; None skips nothing.
-        data_quality: q, read rows [0, 100,000 q) of each seed; everything when None.
-        max_episode_steps: the longest an episode may be; longer stretches are cut there. None: as long as the data go on.
-        seeds: which buffers to read, in this order.
-        early_end: what a done before ``max_episode_steps`` means. Dones at that step are always time limits.
-        action_bounds: low and high of the files' actions, which become -1 and 1; None: they are on that scale.
+        data_quality: q, read rows [0, 100,000 q) of each seed; None for all.
+        max_episode_steps: largest number of steps per episode; longer stretches are cut there. None for no limit.
+        seeds: seeds of the buffers to read, in this order.
+        early_end: meaning of a done before ``max_episode_steps``. Dones at that step are always time limits.
+        action_bounds: low and high of the files' actions, which become -1 and 1; None if they are on that scale.
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
 
     Returns:
         The data; a partial episode at the end of a buffer is kept and truncated. ``about`` lists task, quality, the longest
-        episode (``horizon``) and the files, each with the number of its ``unmarked_resets``, which are also warned of.
+        episode (``horizon``) and the files, each with the number of its ``unmarked_resets``. These also raise a warning.
 
     Raises:
-        UserError: when the folder or a file is missing, truncated, asks to run code, or its arrays are not what the
-            format says; when a file has fewer rows than ``data_quality`` asks for; when nothing says how long an episode is.
+        UserError: if the folder or a file is missing, truncated, tries to run code, or does not follow the format; if a file
+            has fewer rows than ``data_quality`` needs; if the length of an episode is undefined.
     """
     folder = Path(folder)
     if max_episode_steps is not None and max_episode_steps < 1:
         raise UserError(f"max_episode_steps is {max_episode_steps}; give at least 1.")
     if early_end == "terminated" and max_episode_steps is None:
-        raise UserError("early_end: terminated needs max_episode_steps, because a done at the time limit is no end of the task.")
+        raise UserError("early_end: terminated needs max_episode_steps, because a done at the time limit does not end the task.")
     what = task or str(folder)
     first = HUMANOID_SKIP if what.startswith("humanoid-") else 0
     last = None if data_quality is None else round(data_quality * ROWS_PER_QUALITY)
@@ -144,16 +144,16 @@ def read_lire(
 
 
 def ends(columns: Mapping[str, Tensor], limit: int | None, tolerance: float, path: str | Path) -> tuple[Tensor, int]:
-    """Rows that end an episode, (N,), bool: dones, and resets that no done marks; the latter are also counted and told.
+    """Return rows that end an episode, (N,), bool: dones, and resets without a done; the latter are counted and warned about.
 
     Args:
         columns: ``obs``, ``next_obs`` (N, O) and ``done`` (N,) of one recording.
-        limit: the longest an episode may be; None when the data alone say it.
+        limit: largest number of steps per episode; None if the data define it.
         tolerance: see :func:`lightning_pbrl.data.continuity.jumps`.
-        path: for the messages.
+        path: the file, for the messages.
 
     Raises:
-        UserError: when neither ``limit`` nor the data say how long an episode is.
+        UserError: if neither ``limit`` nor the data define the length of an episode.
     """
     done = columns["done"] > 0
     resets = continuity.jumps(columns["obs"], columns["next_obs"], done, tolerance, f"{path}: key 'next_observations'")
@@ -171,19 +171,19 @@ def ends(columns: Mapping[str, Tensor], limit: int | None, tolerance: float, pat
 
 
 def split_episodes(done: Tensor, parts: Sequence[int], limit: int) -> tuple[Tensor, Tensor]:
-    """Where episodes begin: after a done, at the beginning of a part, and every ``limit`` steps.
+    """Split rows into episodes: after a done, at the beginning of a part, and every ``limit`` steps.
 
     Args:
-        done: whether an episode ends with this row, (N,), bool.
-        parts: rows of each independently recorded part, in order; they sum to N.
-        limit: the longest an episode may be.
+        done: True if an episode ends with this row, (N,), bool.
+        parts: number of rows of each independently recorded part, in order; they sum to N.
+        limit: largest number of steps per episode.
 
     Returns:
-        Episode offsets (M + 1,) int64, and whether each episode ended with a done, (M,) bool.
+        Episode offsets (M + 1,) int64, and True for each episode that ended with a done, (M,) bool.
     """
     ends = torch.cat([done.nonzero()[:, 0] + 1, torch.tensor(parts).cumsum(0)]).unique()
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), ends[:-1]])
-    pieces = (ends - starts + limit - 1) // limit  # episodes that each stretch between two ends is cut into
+    pieces = (ends - starts + limit - 1) // limit  # number of episodes between each two ends
     number = torch.arange(int(pieces.sum())) - (pieces.cumsum(0) - pieces).repeat_interleave(pieces)
     offsets = torch.cat([starts.repeat_interleave(pieces) + number * limit, ends[-1:]])
     return offsets, done[offsets[1:] - 1]
@@ -195,7 +195,7 @@ def write_lire(transitions: Transitions, folder: str | Path, seed: int = 0, suff
     ``dones`` marks the last row of every episode; unknown true rewards cannot be stored in this format.
 
     Raises:
-        UserError: when the data have no true reward or the folder cannot be written.
+        UserError: if the data have no true reward or the folder cannot be written.
     """
     if bool(transitions.reward.isnan().any()):
         raise UserError("LiRE files need the true reward of every row and these data lack some: use archive.save.")
@@ -214,7 +214,7 @@ def write_lire(transitions: Transitions, folder: str | Path, seed: int = 0, suff
 
 
 def _find(folder: Path, seed: int) -> Path:
-    """The buffer of one seed."""
+    """Find the buffer of one seed."""
     if not folder.is_dir():
         raise UserError(
             f"There is no folder {folder}: give a task's folder, with saved_replay_buffer_*_seed{{0,1,2}}.pkl or .npz."
@@ -232,10 +232,10 @@ def _find(folder: Path, seed: int) -> Path:
 
 
 def load_arrays(path: str | Path) -> dict[str, NDArray]:
-    """The five arrays of one file by the library's names, unchecked.
+    """Load the five arrays of one file by the library's names, unchecked.
 
     Raises:
-        UserError: when the file cannot be read, or lacks a key.
+        UserError: if the file cannot be read, or lacks a key.
     """
     path = Path(path)
     arrays: Any = read_npz(path, COPY, set(KEYS.values()).__contains__) if path.suffix == ".npz" else load_pickle(path)

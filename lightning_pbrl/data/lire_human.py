@@ -1,4 +1,4 @@
-"""LiRE's human answers: what people said about segments of Meta-World tasks.
+"""LiRE's human labels: answers of people about segments of Meta-World tasks.
 
 ::
 
@@ -9,10 +9,10 @@
         dataset.pkl                 the rows that i and j count in, a dict of lists with a key "dones"
 
 i and j are flat start rows of segments of 25 steps; y is 1 (the first is better), 2 (equal) or 3 (the second is better). People
-could pass over a pair that they could not judge; such pairs are not in the files.
+could skip a pair that they could not compare; such pairs are not in the files.
 
-A ranked list is told by its result alone, not by the comparisons that made it. It is read as a chain of neighbours, from
-which ``pairs: chain`` (:func:`lightning_pbrl.data.ranking.derived_pairs`) derives exactly the list's pairs; the number of
+A ranked list is stored as its result alone, without the comparisons behind it. It is read as a chain of neighbours, from
+which ``pairs: chain`` (:func:`lightning_pbrl.data.ranking.derived_pairs`) derives exactly the list's pairs. The number of
 records of a list is therefore not the number of answers that it took (100 each in the published files).
 
 Source: Choi et al. 2024 (arXiv 2408.04190), released data.
@@ -40,22 +40,22 @@ from lightning_pbrl.errors import UserError
 
 SEGMENT_LENGTH = 25
 VALUES = {1: 0.0, 2: 0.5, 3: 1.0}
-"""The files' answer y -> P(second preferred)."""
+"""P(second preferred) by the files' answer y."""
 ROW = r"[0-9]{1,12}"
-"""A row as it is written."""
+"""Pattern of a row number."""
 _LIST_LINE = re.compile(r"\s*(-?[0-9]{1,12})\s*\[([0-9,\s]*)\]\s*")
 
 
 def read_human_data(path: str | Path, max_episode_steps: int = 500) -> Transitions:
-    """The rows that the answers are about.
+    """Read the rows that the answers refer to.
 
     Args:
         path: the ``dataset.pkl``: a dict of arrays or lists, observations, actions, next_observations, rewards, dones.
-        max_episode_steps: the longest an episode may be; longer stretches are cut there. A done ends one earlier, and so
-            does a reset that none marks, of which is warned.
+        max_episode_steps: largest number of steps per episode; longer stretches are cut there. A done ends an episode
+            earlier, and so does a reset without a done, which raises a warning.
 
     Raises:
-        UserError: when the file is missing, damaged, asks to run code, or lacks a key.
+        UserError: if the file is missing, damaged, tries to run code, or lacks a key.
     """
     arrays = load_arrays(path)
     columns = {name: torch.tensor(values) for name, values in check_columns(arrays, path, KEYS).items()}
@@ -76,10 +76,10 @@ def read_human_data(path: str | Path, max_episode_steps: int = 500) -> Transitio
 
 
 def read_answers(path: str | Path, length: int = SEGMENT_LENGTH) -> Labels:
-    """The lines "i j y" of an ``_Independent.txt`` or ``_SeqRank.txt``, in order.
+    """Read the lines "i j y" of an ``_Independent.txt`` or ``_SeqRank.txt``, in order.
 
     Raises:
-        UserError: when the file cannot be read, naming the first line that is wrong.
+        UserError: if the file cannot be read, naming the first line that is wrong.
     """
     rows: list[tuple[int, int, float]] = []
     for number, line in _lines(path):
@@ -93,10 +93,10 @@ def read_answers(path: str | Path, length: int = SEGMENT_LENGTH) -> Labels:
 
 
 def read_list(path: str | Path, length: int = SEGMENT_LENGTH) -> Labels:
-    """A ``_RLT_*.txt`` as a chain of neighbours, from the least preferred segment up; equal within a rank.
+    """Read a ``_RLT_*.txt`` as a chain of neighbours, from the least preferred segment up; equal within a rank.
 
     Raises:
-        UserError: when the file cannot be read, naming the first line that is wrong.
+        UserError: if the file cannot be read, naming the first line that is wrong.
     """
     groups: list[tuple[int, list[int]]] = []
     for number, line in _lines(path):
@@ -114,10 +114,10 @@ def read_list(path: str | Path, length: int = SEGMENT_LENGTH) -> Labels:
 
 
 def join(parts: Sequence[Labels]) -> Labels:
-    """Answers of several files, one after another.
+    """Concatenate the answers of several files.
 
     Raises:
-        UserError: when there is none, or their segments differ in length.
+        UserError: if there are none, or their segments differ in length.
     """
     if not parts or len({part.length for part in parts}) > 1:
         raise UserError("Files of answers can be joined when there is at least one and all have one segment length.")
@@ -130,10 +130,11 @@ def join(parts: Sequence[Labels]) -> Labels:
 
 
 def write_jsonl(labels: Labels, source: Transitions, path: str | Path, run: str = "lire_human") -> None:
-    """Write the answers as records that ``LabelStore.import_jsonl`` takes, bound to the data set ``source``.
+    """Write the answers as records for ``LabelStore.import_jsonl``, bound to the data set ``source``.
 
     Raises:
-        UserError: when an answer is not about two segments of ``source``, each within one episode, or the file cannot be written.
+        UserError: if an answer does not compare two segments of ``source``, each within one episode, or the file cannot be
+            written.
     """
     check_labels(labels, source, f"the answers for {path}")
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -163,7 +164,7 @@ def write_jsonl(labels: Labels, source: Transitions, path: str | Path, run: str 
 
 
 def _lines(path: str | Path) -> list[tuple[int, str]]:
-    """Numbered lines of a text file without the empty ones, at least one."""
+    """Read the numbered lines of a text file without the empty ones, at least one."""
     with reading(path, "cannot be read", "give one of LiRE's text files of answers"):
         text = Path(path).read_text(encoding="utf-8")
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]

@@ -1,13 +1,13 @@
-"""Minari's data sets (github.com/Farama-Foundation/Minari): episodes by name, in a folder of the user's.
+"""Minari's data sets (github.com/Farama-Foundation/Minari): episodes by name, in a folder of the user.
 
-The package ``minari`` (extra ``minari``) finds and reads them. An episode of T steps brings T + 1 observations, so every
-step has its true successor. Observations that are dictionaries (goal-conditioned tasks) are laid end to end in the
-alphabetical order of their keys, at every level: ``achieved_goal``, ``desired_goal``, ``observation`` for AntMaze. Actions
-are mapped from the bounds of the data set's action space to [-1, 1]; entries without bounds must lie in [-1, 1] as they are.
+The package ``minari`` (extra ``minari``) finds and reads them. An episode of T steps has T + 1 observations, so every step has
+its true successor. Dictionary observations (goal-conditioned tasks) are concatenated in the alphabetical order of their keys, at
+every level: ``achieved_goal``, ``desired_goal``, ``observation`` for AntMaze. Actions are mapped from the bounds of the data
+set's action space to [-1, 1]; entries without bounds must lie in [-1, 1] already.
 
-What Minari 0.5.4 itself gets wrong, and what is done about it here: its reader of Arrow and Parquet takes batches of 32,768
-rows for episodes (refused), ``combine_datasets`` of filtered data sets joins the whole ones (equal episodes are told), and
-pictures pass through JPEG (told).
+Minari 0.5.4 itself has three faults. Its reader of Arrow and Parquet takes batches of 32,768 rows for episodes (refused here).
+``combine_datasets`` of filtered data sets joins the complete ones (equal episodes raise a warning). Images pass through JPEG (a
+warning).
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from lightning_pbrl.data.validate import check_columns, check_flags
 from lightning_pbrl.errors import UserError
 
 NAMES = {"obs": "observations", "action": "actions", "next_obs": "observations", "reward": "rewards"}
-"""The library's column names and Minari's."""
+"""Minari's column names by the library's."""
 
 SUCCESS = ("success", "is_success")
-"""What infos call success: most environments, and Gymnasium-Robotics' Fetch and Hand tasks."""
+"""Keys of infos that report success: most environments use the first, Gymnasium-Robotics' Fetch and Hand tasks the second."""
 
 _READER = 2
-"""Raised whenever the reader makes something else of the same data: cached copies are then made anew."""
+"""Version of the reader, raised whenever it reads the same data differently; cached copies are then made anew."""
 
 
 def open_minari(dataset_id: str, download: bool = False) -> Any:
-    """The data set as ``minari.MinariDataset``.
+    """Open the data set as ``minari.MinariDataset``.
 
     Args:
         dataset_id: for instance ``mujoco/hopper/medium-v0`` or ``D4RL/door/human-v2``.
-        download: fetch it when it is not there (extra ``minari[hf]`` or ``minari[gcs]``, as its host demands).
+        download: download it if it is missing (extra ``minari[hf]`` or ``minari[gcs]``, as its host demands).
 
     Raises:
-        UserError: when the package or the data set is missing, or its version is one that the package cannot read.
+        UserError: if the package or the data set is missing, or the package cannot read its version.
     """
     try:
         import minari
@@ -79,19 +79,19 @@ def read_minari(
     Args:
         dataset_id: its name, version included.
         download: see :func:`open_minari`.
-        cache_dir: folder for a memory-mapped copy, so that the next run opens it at once; None: no copy.
-        action_bounds: low and high of the actions, which become -1 and 1; None: those of the action space.
+        cache_dir: folder for a memory-mapped copy, which the next run opens at once; None for no copy.
+        action_bounds: low and high of the actions, which become -1 and 1; None for those of the action space.
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond their bounds are refused.
 
     Returns:
         The data. An episode that neither terminates nor is truncated is truncated where its recording stops. ``about``
-        keeps name, environment, Minari's version and format, the ``observation``'s parts and sizes in order, ``action_bounds``,
-        and the number of ``actions_clipped`` (steps with an action beyond them) and of ``equal_episodes``. The latter, and
-        pictures that went through JPEG, are also warned of.
+        keeps name, environment, Minari's version and format, parts and sizes of the ``observation`` in order, and
+        ``action_bounds``. It counts ``actions_clipped`` (steps with an action beyond the bounds) and ``equal_episodes``. The
+        latter, and images stored as JPEG, also raise a warning.
 
     Raises:
-        UserError: as :func:`open_minari`; when observations or actions are not vectors of finite numbers, lengths or flags
-            contradict each other, actions leave their bounds, or Minari gives fewer steps than the data set has.
+        UserError: as :func:`open_minari`; also if observations or actions are not vectors of finite numbers, lengths or flags
+            contradict each other, actions leave their bounds, or Minari returns fewer steps than the data set has.
     """
     dataset = open_minari(dataset_id, download)
     state = Path(dataset.storage.data_path) / "metadata.json"  # rewritten with every change of the data
@@ -103,11 +103,11 @@ def read_minari(
 
 
 def parts(obs: Any, name: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
-    """The arrays of an observation in the order in which they are laid end to end, with names such as ``goal/position``.
+    """Yield the arrays of an observation in the order of concatenation, with names such as ``goal/position``.
 
     Args:
         obs: an array, or mappings and tuples of such.
-        name: what ``obs`` is called.
+        name: name of ``obs``.
     """
     if isinstance(obs, Mapping):
         for key in sorted(obs):
@@ -120,7 +120,7 @@ def parts(obs: Any, name: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def _table(dataset: Any, bounds: Bounds | None = None, clip: bool = False) -> Transitions:
-    """The data set as a table, without a copy."""
+    """Read the data set as a table, without a cached copy."""
     where = f"Minari data set {dataset.id}"
     with reading(f"{where}: its metadata", "cannot be read", "download or record it again"):
         storage = getattr(dataset, "storage", None)
@@ -174,7 +174,7 @@ def _table(dataset: Any, bounds: Bounds | None = None, clip: bool = False) -> Tr
 
 
 def _bounds(space: Any, where: str) -> tuple[list[list[float]] | None, bool]:
-    """Low and high per action entry, -1 and 1 where the space names none, and whether there are such entries."""
+    """Return low and high per action entry, -1 and 1 for entries without bounds, and whether there are such entries."""
     low, high = getattr(space, "low", None), getattr(space, "high", None)
     if low is None or high is None or len(space.shape) != 1:
         raise UserError(f"{where} has the action space {space}: methods here need vectors of continuous actions (a Box).")
@@ -192,7 +192,7 @@ def _bounds(space: Any, where: str) -> tuple[list[list[float]] | None, bool]:
 
 
 def _complete(promised: int | None, steps: int, kind: str | None, where: str) -> None:
-    """Refuse what Minari gives incompletely, in files of a ``kind`` such as hdf5."""
+    """Refuse data that Minari returns incompletely, from files of a ``kind`` such as hdf5."""
     if promised not in (None, steps):
         cure = "download or record it again"
         if kind in ("arrow", "parquet"):
@@ -204,7 +204,7 @@ def _complete(promised: int | None, steps: int, kind: str | None, where: str) ->
 
 
 def _jpeg(dataset: Any) -> list[str]:
-    """Parts of the observation that were stored as JPEG."""
+    """Return the parts of the observation that were stored as JPEG."""
     from minari.dataset.minari_storage import is_image_space
 
     def pictures(space: Any, name: str = "") -> Iterator[str]:
@@ -220,12 +220,12 @@ def _jpeg(dataset: Any) -> list[str]:
 
 
 def _doubts(about: Mapping[str, Any]) -> Iterator[str]:
-    """What a user should know of a data set that is read all the same."""
+    """Yield warnings about a data set that is read nevertheless."""
     where = f"Minari data set {about['dataset_id']}"
     if equal := about["equal_episodes"]:
         yield (
-            f"{where} has {equal} episode(s) that equal an earlier one: Minari's combine_datasets joins whole data sets where "
-            "filtered ones are given; learners see these episodes as often as they are there."
+            f"{where} has {equal} episode(s) that equal an earlier one: Minari's combine_datasets joins complete data sets where "
+            "filtered ones are given; learners see these episodes as often as they occur."
         )
     if pictures := about["jpeg_pictures"]:
         yield (
@@ -235,7 +235,7 @@ def _doubts(about: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _digest(columns: Mapping[str, NDArray[Any]]) -> bytes:
-    """A hash of what was seen and done in an episode."""
+    """Return a hash of an episode's observations, actions and rewards."""
     digest = hashlib.blake2b(digest_size=16)
     for name in ("obs", "action", "next_obs", "reward"):
         digest.update(np.ascontiguousarray(columns[name]).data)
@@ -243,7 +243,7 @@ def _digest(columns: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def _recorded(dataset: Any, where: str) -> Iterator[Any]:
-    """Minari's episodes; its HDF5 file is read in another process first, which can be given up."""
+    """Yield Minari's episodes; its HDF5 file is first read in a child process, which can be abandoned."""
     file = Path(getattr(getattr(dataset, "storage", None), "data_path", ".")) / "main_data.hdf5"
     if file.is_file():
         check_hdf5(file)
@@ -268,7 +268,7 @@ def _check_numbers(episode: Any) -> None:
 
 
 def _episode(episode: Any, where: str) -> dict[str, NDArray[Any]]:
-    """One episode's columns, (T, ...) each; ``success`` is NaN where its infos do not tell it."""
+    """Return one episode's columns, (T, ...) each; ``success`` is NaN if its infos do not report it."""
     steps, number = len(episode.rewards), episode.id
     flat = []
     for name, part in parts(episode.observations):
@@ -303,16 +303,16 @@ def _episode(episode: Any, where: str) -> dict[str, NDArray[Any]]:
 
 
 def _success(infos: Mapping[str, Any], steps: int, where: str) -> NDArray[np.float32]:
-    """Whether each step solved the task, (T,), 0 or 1; NaN where it is not told."""
+    """Return 1 for steps that solved the task, else 0, (T,); NaN if it is not reported."""
     key = next((key for key in SUCCESS if infos.get(key) is not None), None)
     if key is None:
         return np.full(steps, np.nan, dtype=np.float32)
     try:
         values = np.asarray(infos[key]).astype(np.float32)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: infos {key!r} holds something else than numbers ({error}): store 0, 1, or NaN.") from error
+        raise UserError(f"{where}: infos {key!r} holds something other than numbers ({error}): store 0, 1, or NaN.") from error
     if values.ndim == 0 or len(values) not in (steps, steps + 1) or values.size != len(values):
         raise UserError(f"{where}: infos {key!r} has shape {values.shape} for {steps} steps: store one flag per step.")
-    values = values.reshape(-1)[-steps:]  # infos begin with the reset's
+    values = values.reshape(-1)[-steps:]  # infos start with those of the reset
     check_flags(np.where(np.isnan(values), 0.0, values), f"{where}: infos {key!r}")
     return values

@@ -1,7 +1,7 @@
-"""Sizes that a pickle declares, compared with its own size before anything is read.
+"""Check of the sizes that a pickle declares against its own size, before anything is read.
 
-Python's unpickler takes memory for a text, a frame or a place in its memo before it looks whether they are there: four changed
-bytes ask for gigabytes. A pickle is a row of operations without jumps, so one pass over its bytes finds every size.
+Python's unpickler allocates memory for a text, a frame or a memo slot before it checks that the content exists. Four changed
+bytes can request gigabytes. A pickle is a sequence of operations without jumps, so one pass over its bytes finds every size.
 Reference: Python's ``pickletools``, which describes all operations.
 """
 
@@ -11,11 +11,14 @@ import mmap
 import pickletools
 
 _LINE, _FRAME, _PLACE, _PLACE_LINE = -100, -101, -102, -103
-"""Kinds of argument: a line of text, a frame's size, a place in the memo in 4 bytes or as a line."""
+"""Kinds of argument: a line of text, a frame's size, a memo slot in 4 bytes or as a line."""
 
 
 def _kind(operation: pickletools.OpcodeInfo) -> int:
-    """Bytes of an operation's argument; minus the width of its size where one comes first; or a kind of above."""
+    """Return the size in bytes of an operation's argument, or one of the kinds above.
+
+    If the argument starts with its own size, the result is minus the width of that size.
+    """
     special = {"FRAME": _FRAME, "LONG_BINPUT": _PLACE, "PUT": _PLACE_LINE}
     if operation.arg is None or operation.name in special:
         return special.get(operation.name, 0)
@@ -37,7 +40,7 @@ def check_sizes(content: bytes | mmap.mmap) -> None:
     """Check that everything a pickle declares lies within it.
 
     Raises:
-        ValueError: for a size beyond the end, a place in the memo beyond what was stored, an unknown operation, no end.
+        ValueError: for a size beyond the end, a memo slot beyond those stored, an unknown operation, or a missing end.
     """
     at, operations, size = 0, 0, len(content)
     while at < size:

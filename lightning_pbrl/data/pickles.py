@@ -1,10 +1,9 @@
-"""Pickles of numpy arrays, read without running anything they ask for.
+"""Restricted reader for pickles of numpy arrays, which never executes anything from the file.
 
-``pickle.load`` calls whatever a file names. This reader knows the few names that mean "an array" or "bytes" in files
-of numpy 1 and numpy 2 (protocols 0 to 5), and refuses every other. Even those are not numpy's own functions but
-small records that remember their arguments; the arrays are made from the remembered bytes once the pickle has been
-read, so that a forged state never reaches numpy's C code.
-Reference: Python documentation, "pickle: Restricting Globals".
+``pickle.load`` calls whatever a file names. This reader accepts only the few names that mean "an array" or "bytes" in files of
+numpy 1 and numpy 2 (protocols 0 to 5). Even those resolve to small records that store their arguments, not to numpy's own
+functions. The arrays are made from the stored bytes after the pickle has been read, so a forged state never reaches numpy's C
+code. Reference: Python documentation, "pickle: Restricting Globals".
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ _NUMBER = re.compile(r"[<>|=]?[biuf]\d{1,2}|\?")
 
 
 def load_pickle(path: str | Path) -> Any:
-    """The content of a pickle: dicts, lists, tuples, strings, numbers and numeric numpy arrays, nothing else.
+    """Read a pickle of dicts, lists, tuples, strings, numbers and numeric numpy arrays, nothing else.
 
     Returns:
         The object; its arrays may be read-only.
 
     Raises:
-        UserError: when the file is missing or truncated, or names any class or function that is not numpy's way of
-            writing an array (the name is told, nothing is called).
+        UserError: if the file is missing or truncated, or names any class or function that numpy does not use to store an
+            array. The error gives the name; nothing is called.
     """
     path = Path(path)
     with reading(path, "is truncated or not a pickle", "copy it again from where it came"), path.open("rb") as file:
@@ -49,7 +48,7 @@ def load_pickle(path: str | Path) -> Any:
 
 
 class _Dtype:
-    """Stands for ``numpy.dtype``: remembers a number type and its byte order."""
+    """Stand-in for ``numpy.dtype`` that stores a number type and its byte order."""
 
     def __init__(self, spec: object, *flags: object) -> None:
         if not isinstance(spec, str) or not _NUMBER.fullmatch(spec):
@@ -60,13 +59,13 @@ class _Dtype:
         self.big = state[1] == ">"
 
     def make(self) -> np.dtype:
-        """The real type."""
+        """Return the real type."""
         plain = np.dtype(self.spec)
         return plain.newbyteorder(">" if self.big else "<")
 
 
 class _Array:
-    """Stands for ``numpy.ndarray`` and ``_reconstruct``: remembers shape, type and bytes."""
+    """Stand-in for ``numpy.ndarray`` and ``_reconstruct`` that stores shape, type and bytes."""
 
     def __init__(self, *prototype: object) -> None:
         self.state: tuple | None = None
@@ -76,7 +75,7 @@ class _Array:
         self.state = (data, dtype, shape, "F" if fortran else "C", None)
 
     def make(self) -> NDArray:
-        """The real array."""
+        """Return the real array."""
         if self.state is None:
             raise UserError("holds an array without content: write the file again.")
         data, dtype, shape, order, axes = self.state
@@ -92,25 +91,25 @@ class _Array:
 
 
 class _FromBuffer(_Array):
-    """Stands for ``_frombuffer``, numpy's array in protocol 5."""
+    """Stand-in for ``_frombuffer``, numpy's array in protocol 5."""
 
     def __init__(self, data: bytes, dtype: _Dtype, shape: tuple, order: str, axes: tuple | None = None) -> None:
         self.state = (data, dtype, shape, order, axes)
 
 
 class _Scalar(_Array):
-    """Stands for ``scalar``: one number of an array type."""
+    """Stand-in for ``scalar``: one number of an array type."""
 
     def __init__(self, dtype: _Dtype, data: bytes = b"") -> None:
         self.state = (data, dtype, (), "C", None)
 
     def make(self) -> Any:
-        """The plain Python number."""
+        """Return the plain Python number."""
         return super().make().item()
 
 
 class _Bytes(bytes):
-    """Stands for ``_codecs.encode`` and ``bytes``: bytes as protocols 0 to 2 write them."""
+    """Stand-in for ``_codecs.encode`` and ``bytes``: bytes as protocols 0 to 2 write them."""
 
     def __new__(cls, text: str = "", encoding: str = "latin1") -> _Bytes:
         return super().__new__(cls, text.encode("latin1"))
@@ -133,10 +132,10 @@ _KNOWN: dict[tuple[str, str], type] = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that finds the names of arrays and no other."""
+    """Unpickler that resolves the names of arrays and no others."""
 
     def find_class(self, module: str, name: str) -> type:
-        """The stand-in for ``module.name``; a refusal for all but the names of arrays."""
+        """Return the stand-in for ``module.name``; refuse all but the names of arrays."""
         try:
             return _KNOWN[module, name]
         except KeyError:
@@ -147,11 +146,11 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _finish(item: Any, done: dict[int, tuple[Any, int]]) -> tuple[Any, int]:
-    """The object with its stand-ins replaced by arrays and numbers, and its bytes with all lists written out.
+    """Replace stand-ins by arrays and numbers, and return the object with its size in bytes after all lists are expanded.
 
     Args:
-        item: what the pickle holds.
-        done: what was finished, by the unfinished object's place: one that is named often is finished once.
+        item: an object from the pickle.
+        done: results by the id of the original object; an object that occurs repeatedly is processed once.
     """
     if id(item) in done:
         return done[id(item)]

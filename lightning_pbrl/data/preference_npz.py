@@ -1,18 +1,18 @@
-"""Labelled pairs of clips in one npz file: the format of IPL, in which Preference Transformer's answers of people come.
+"""Labelled pairs of segments in one npz file: the format of IPL, also used for Preference Transformer's human labels.
 
 ::
 
     obs_1, obs_2         (N, k, O)   or the parts of a dict: obs_1.object (N, k, d), obs_1.gripper (N, k, e) ...
     action_1, action_2   (N, k, A)
-    label                (N,)        0: the first clip is preferred, 1: the second, 0.5: undecided
+    label                (N,)        0: the first segment is preferred, 1: the second, 0.5: undecided
     skip_flag            (N,)        optional: 1 where the pair cannot be compared, whatever its label
 
 Sources: Hejna and Sadigh, "Inverse Preference Learning", NeurIPS 2023 (arXiv 2305.15363), who defined the format; Kim et
-al., "Preference Transformer", ICLR 2023 (arXiv 2303.00957), who asked the people.
+al., "Preference Transformer", ICLR 2023 (arXiv 2303.00957), who collected the human labels.
 
-A clip becomes an episode of k rows; the two clips of a pair lie one after the other. The files hold no reward (it is NaN
-here), no end of an episode and nothing after a clip's last step: that row repeats its own observation as ``next_obs``,
-counts as truncated and is not ``drawable``. Limit: where the task itself ended within a clip, nobody can see it.
+A segment becomes an episode of k rows; the two segments of a pair are adjacent. The files hold no reward (it is NaN here),
+no end of an episode and nothing after a segment's last step. That row repeats its own observation as ``next_obs``, counts
+as truncated and is not ``drawable``. Limit: an end of the task within a segment is not visible.
 """
 
 from __future__ import annotations
@@ -56,22 +56,22 @@ def read_preference_npz(
 
     Args:
         path: the file.
-        capacity: read the first so many pairs; None reads all.
-        undecided: what a label of 0.5 means: ``equal`` (both are as good: trained on, with label 0.5), ``skip`` (the pair
-            cannot be compared: no label to train on, its clips stay in the data), ``drop`` (the pair and its clips are
-            left out).
-        obs_keys: parts of a dict observation in the order in which they are laid end to end; None: all, sorted by name.
-        action_bounds: low and high of the file's actions, which become -1 and 1; None: they are on that scale.
+        capacity: read only this many of the first pairs; None reads all.
+        undecided: meaning of a label of 0.5: ``equal`` (both are equally good: trained on, with label 0.5), ``skip`` (the
+            pair cannot be compared: no label to train on, its segments stay in the data), ``drop`` (the pair and its
+            segments are left out).
+        obs_keys: parts of a dict observation in the order of concatenation; None for all, sorted by name.
+        action_bounds: low and high of the file's actions, which become -1 and 1; None if they are on that scale.
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
 
     Returns:
-        The clips, 2 k rows per pair, and their labels. ``about`` tells file, settings, keys that are not read, and
-        ``actions_clipped``, the number of steps whose action was beyond [-1, 1].
+        The segments, 2 k rows per pair, and their labels. ``about`` holds file, settings, keys that are not read, and
+        ``actions_clipped``, the number of steps with an action beyond [-1, 1].
 
     Raises:
-        UserError: when the file is missing, damaged or holds pickled objects; when a key is missing, of the wrong type or
-            shape, NaN or infinite; when a label is none of 0, 0.5 and 1; when one of two equal clips is preferred; when
-            actions leave [-1, 1]; when ``capacity`` exceeds the file.
+        UserError: if the file is missing, damaged or holds pickled objects; if a key is missing, of the wrong type or shape,
+            NaN or infinite; if a label is not 0, 0.5 or 1; if one of two equal segments is preferred; if actions leave
+            [-1, 1]; if ``capacity`` exceeds the file.
     """
     path = Path(path)
     arrays, unread = _read(path)
@@ -115,12 +115,12 @@ def read_preference_npz(
 
 
 def write_preference_npz(path: str | Path, source: Transitions, labels: Labels) -> Path:
-    """Write the clips that ``labels`` compare, and these labels, as one file; returns ``path``.
+    """Write the segments that ``labels`` compare, and these labels, as one file, and return ``path``.
 
-    Equal answers become 0.5. The format knows no skipped and no pending question, so they are left out.
+    Equal answers become 0.5. The format has no skipped and no pending questions, so they are left out.
 
     Raises:
-        UserError: when no comparison is left to write, or the folder cannot be written.
+        UserError: if no comparison is left to write, or the folder cannot be written.
     """
     answers = labels.preferences()
     if len(answers) == 0 or answers.start.shape[1] != 2:
@@ -136,7 +136,7 @@ def write_preference_npz(path: str | Path, source: Transitions, labels: Labels) 
 
 
 def _table(obs: NDArray[np.float32], action: NDArray[np.float32], about: dict[str, Any]) -> Transitions:
-    """Clips (N, 2, k, O) and (N, 2, k, A) as 2 N episodes of k rows."""
+    """Convert segments (N, 2, k, O) and (N, 2, k, A) to 2 N episodes of k rows."""
     pairs, _, steps, _ = obs.shape
     next_obs = np.concatenate([obs[:, :, 1:], obs[:, :, -1:]], axis=2)
     last = (torch.arange(2 * pairs * steps) + 1) % steps == 0
@@ -153,7 +153,7 @@ def _table(obs: NDArray[np.float32], action: NDArray[np.float32], about: dict[st
 
 
 def _answers(value: Tensor, skipped: Tensor, steps: int, undecided: Undecided) -> Labels:
-    """Labels (N,) of clips that lie one after the other, ``steps`` rows each; those ``skipped``, (N,), carry no value."""
+    """Return labels, (N,), of adjacent segments of ``steps`` rows each; those ``skipped``, (N,), carry no value."""
     between = value == 0.5
     if undecided == "skip":
         skipped = skipped | between
@@ -163,7 +163,7 @@ def _answers(value: Tensor, skipped: Tensor, steps: int, undecided: Undecided) -
 
 
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """Those arrays of a file that belong to the format, and its other keys; checksums are verified and nothing is unpickled."""
+    """Read the arrays of the format from a file, and its other keys; checksums are verified and nothing is unpickled."""
     if not path.is_file():
         raise UserError(f"There is no file {path}: check the path, or copy the file from the data set's origin.")
     unread: list[str] = []
@@ -177,7 +177,7 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
 
 
 def _numbers(arrays: Arrays, key: str, path: Path) -> NDArray[Any]:
-    """One array, of numbers of any type."""
+    """Return one array, of numbers of any type."""
     if key not in arrays:
         raise UserError(f"{path} has no key {key!r} (it has {listed(sorted(arrays))}): write the file again with it.")
     if arrays[key].dtype.kind not in "biuf":
@@ -186,7 +186,7 @@ def _numbers(arrays: Arrays, key: str, path: Path) -> NDArray[Any]:
 
 
 def _parts(arrays: Arrays, obs_keys: Sequence[str] | None, path: Path) -> list[str]:
-    """What follows ``obs_1`` and ``obs_2`` in the keys that make an observation; "" when it is one flat array."""
+    """Return the suffixes of ``obs_1`` and ``obs_2`` in the keys of an observation; "" for one flat array."""
     if obs_keys is None:
         dotted = sorted({key[5:] for key in arrays if key.startswith(("obs_1.", "obs_2."))})
         return [""] if "obs_1" in arrays or not dotted else dotted
@@ -196,7 +196,7 @@ def _parts(arrays: Arrays, obs_keys: Sequence[str] | None, path: Path) -> list[s
 
 
 def _check_shapes(arrays: Arrays, parts: Sequence[str], path: Path) -> None:
-    """Every array is (N, k, size), with one N and k throughout, and as wide for one clip as for the other."""
+    """Check that every array is (N, k, size), with one N and k throughout, and equally wide for both segments."""
     reference = f"obs_1{parts[0]}"
     for before, after in [*(("obs_", part) for part in parts), ("action_", "")]:
         for clip, axes in ((1, 2), (2, 3)):
@@ -215,7 +215,7 @@ def _check_shapes(arrays: Arrays, parts: Sequence[str], path: Path) -> None:
 
 
 def _labels(arrays: Arrays, path: Path) -> NDArray[np.float32]:
-    """The labels of all pairs, (N,)."""
+    """Return the labels of all pairs, (N,)."""
     label = arrays["label"].reshape(-1)
     wrong = ~np.isin(label, (0.0, 0.5, 1.0))
     if wrong.any():
@@ -228,7 +228,7 @@ def _labels(arrays: Arrays, path: Path) -> NDArray[np.float32]:
 
 
 def _skipped(arrays: Arrays, pairs: int, path: Path) -> NDArray[np.bool_]:
-    """Which pairs cannot be compared, (N,)."""
+    """Return True for pairs that cannot be compared, (N,)."""
     if "skip_flag" not in arrays:
         return np.zeros(pairs, dtype=bool)
     flags = _numbers(arrays, "skip_flag", path)
@@ -239,7 +239,7 @@ def _skipped(arrays: Arrays, pairs: int, path: Path) -> NDArray[np.bool_]:
 
 
 def _differ(obs: NDArray, action: NDArray, label: NDArray, kept: NDArray[np.int64], path: Path) -> None:
-    """Nobody can prefer one of two equal clips, (n, 2, k, ...)."""
+    """Refuse a preference for one of two equal segments, (n, 2, k, ...)."""
     equal = np.logical_and(*((part[:, 0] == part[:, 1]).all(axis=(1, 2)) for part in (obs, action)))
     wrong = equal & (label != 0.5)
     if wrong.any():
@@ -250,8 +250,8 @@ def _differ(obs: NDArray, action: NDArray, label: NDArray, kept: NDArray[np.int6
 
 
 def _clips(arrays: Arrays, key: str, kept: NDArray[np.int64], path: Path) -> NDArray[np.float32]:
-    """The pairs ``kept`` of one array, (n, k, size), finite."""
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused
+    """Return the pairs ``kept`` of one array, (n, k, size), finite."""
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite and are refused
         values = arrays[key][kept].astype(np.float32)
     bad = ~np.isfinite(values).all(axis=(1, 2))
     if bad.any():

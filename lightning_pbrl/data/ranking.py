@@ -1,15 +1,15 @@
-"""Ranked lists, rebuilt from stored answers, and the pairs that follow from them.
+"""Ranked lists, reconstructed from stored answers, and the pairs derived from them.
 
-A teacher compares two segments at a time and knows of no list. What an answer means for a list follows from the answers
-before it, so the lists are never stored: they are read off the label store, in the order of asking, and so are the
-pairs derived from them. A derived pair is a view of answers that were given; it is never counted as asked.
+A teacher compares two segments at a time and knows no list. The meaning of an answer for a list depends on the answers before it,
+so the lists are never stored. They are reconstructed from the label store in the order of asking, and so are the pairs derived
+from them. A derived pair is a view of given answers; it is never counted as asked.
 
-Source: LiRE (Choi et al. 2024, arXiv 2408.04190), its ranked lists ("RLT") and its baseline SeqRank
-(Hwang et al. 2023, "Sequential Preference Ranking for Efficient Reinforcement Learning from Human Feedback").
+Source: LiRE (Choi et al. 2024, arXiv 2408.04190), its ranked lists ("RLT") and its baseline SeqRank (Hwang et al. 2023,
+"Sequential Preference Ranking for Efficient Reinforcement Learning from Human Feedback").
 
-One rule makes the reading independent of settings: an answer that does not continue the list at hand begins a new one.
-Answers of other strategies (a uniform first round, an imported file) are therefore lists of two. A skipped answer places
-nothing: the segment that was to be placed is dropped. A pending one is not there yet.
+One rule makes the reconstruction independent of settings: an answer that does not continue the current list starts a new one.
+Answers of other strategies (a uniform first round, an imported file) are therefore lists of two. After a skipped answer the
+segment to be inserted is dropped. A pending answer is ignored.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import torch
 from lightning_pbrl.data.feedback import Labels, Status
 
 Groups = list[list[int]]
-"""A ranked list: groups of segments (their first row ids) that are equally preferred, least preferred group first."""
+"""Ranked list: groups of equally preferred segments (their first row ids), least preferred group first."""
 
 
 @dataclass
 class Insertion:
-    """A segment on its way into a ranked list by binary search; its place is one of low .. high.
+    """Insertion of a segment into a ranked list by binary search; its position is one of low .. high.
 
     Attributes:
         segment: row id of its first step.
-        low: groups that are known to be worse.
-        high: index of the first group that is known to be better.
+        low: number of groups known to be worse.
+        high: index of the first group known to be better.
     """
 
     segment: int
@@ -41,18 +41,18 @@ class Insertion:
 
     @property
     def mid(self) -> int:
-        """The group with which it is compared next."""
+        """Index of the group for the next comparison."""
         return (self.low + self.high) // 2
 
 
 @dataclass
 class RankedLists:
-    """Lists grown by binary insertion.
+    """Ranked lists grown by binary insertion.
 
     Attributes:
-        lists: every list; the last one is the one at hand.
-        spent: answers that went into the last list.
-        waiting: the segment whose insertion into the last list is not finished; None between insertions.
+        lists: all lists; the last one is the current one.
+        spent: number of answers in the last list.
+        waiting: unfinished insertion into the last list; None between insertions.
     """
 
     lists: list[Groups] = field(default_factory=list)
@@ -60,13 +60,13 @@ class RankedLists:
     waiting: Insertion | None = None
 
     def add(self, first: int, second: int, value: float, skipped: bool = False) -> None:
-        """Take the next answer.
+        """Add the next answer.
 
         Args:
-            first: the segment to be placed (or one of the two that begin a list).
+            first: the segment to be inserted (or one of the two that start a list).
             second: the segment it was compared with.
             value: P(second preferred): 0, 0.5 or 1.
-            skipped: the teacher could not compare the two.
+            skipped: True if the teacher could not compare the two.
         """
         at = self._continued(first, second)
         if at is None:
@@ -91,7 +91,7 @@ class RankedLists:
             groups.insert(at.low, [first])
 
     def _continued(self, first: int, second: int) -> Insertion | None:
-        """The insertion that a comparison belongs to; None when it begins a list."""
+        """Return the insertion that a comparison belongs to; None if it starts a list."""
         if not self.lists:
             return None
         groups = self.lists[-1]
@@ -101,11 +101,11 @@ class RankedLists:
 
 @dataclass
 class Chains:
-    """SeqRank's lists: each new segment is compared with the one before, and a list lasts while the direction does.
+    """SeqRank's lists: each new segment is compared with its predecessor, and a list continues while the direction persists.
 
     Attributes:
-        lists: every list; the last one is the one at hand.
-        last: the newest segment of the chain; None before the first answer.
+        lists: all lists; the last one is the current one.
+        last: newest segment of the chain; None before the first answer.
         direction: 1 while segments get better, -1 while they get worse, 0 while all are equal.
     """
 
@@ -114,7 +114,7 @@ class Chains:
     direction: int = 0
 
     def add(self, first: int, second: int, value: float, skipped: bool = False) -> None:
-        """Take the next answer: ``first`` is the chain's newest segment, ``second`` the one to be appended."""
+        """Add the next answer: ``first`` is the chain's newest segment, ``second`` the one to be appended."""
         if skipped:
             return
         step = 0 if value == 0.5 else (1 if value > 0.5 else -1)
@@ -134,7 +134,7 @@ State = TypeVar("State", RankedLists, Chains)
 
 
 def rebuild(state: State, labels: Labels) -> State:
-    """``state`` after all answers of ``labels``, in their order; pending ones are passed over."""
+    """Return ``state`` after all answers of ``labels``, in their order; pending ones are ignored."""
     rows = zip(labels.start.tolist(), labels.value.tolist(), labels.status.tolist(), strict=True)
     for (first, second), value, status in rows:
         if status != Status.PENDING:
@@ -143,11 +143,11 @@ def rebuild(state: State, labels: Labels) -> State:
 
 
 def derived_pairs(labels: Labels, kind: Literal["ranked", "chain"]) -> Labels:
-    """All pairs that follow from the answers: within each list any two members, never across lists.
+    """Return all pairs that follow from the answers: any two members of each list, never across lists.
 
     Args:
         labels: the answers, in the order of asking.
-        kind: how they are read: "ranked" (binary insertion) or "chain" (SeqRank).
+        kind: kind of the lists: "ranked" (binary insertion) or "chain" (SeqRank).
 
     Returns:
         Pairs (worse, better) with value 1, or two members of one group with value 0.5 and status EQUAL; on the device of

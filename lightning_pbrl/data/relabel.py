@@ -14,21 +14,21 @@ from lightning_pbrl.rng import stream
 
 Control = Literal["true", "zero", "random", "negated"]
 CPU_TILE = 1024
-"""Rows per forward on a CPU: the activations of a 256-wide layer stay in its second-level cache."""
+"""Rows per forward pass on a CPU: the activations of a 256-wide layer fit into its second-level cache."""
 CUDA_TILE = 65_536
 CPU_WINDOW_STEPS, CUDA_WINDOW_STEPS = 3_200, 262_144
-"""Steps per forward of a model that reads windows: 32 windows of 100 steps stay in a CPU's cache."""
+"""Steps per forward pass of a model that reads windows: 32 windows of 100 steps fit into a CPU's cache."""
 
 
 def min_max(values: Tensor, among: Tensor | None = None) -> Tensor:
-    """Scale so that ``among`` (``values`` themselves when None) fills [0, 1]; a constant becomes all zeros."""
+    """Scale so that ``among`` (``values`` themselves if None) fills [0, 1]; a constant becomes all zeros."""
     among = values if among is None else among
     low, high = among.min(), among.max()
     return torch.zeros_like(values) if high == low else (values - low) / (high - low)
 
 
 def mean_of_members(reward: Tensor) -> Tensor:
-    """(E, n) -> (n,)."""
+    """Return the mean over members: (E, n) -> (n,)."""
     return reward.mean(0)
 
 
@@ -39,13 +39,13 @@ def predict_reward(
     tile: int | None = None,
     combine: Callable[[Tensor], Tensor] = mean_of_members,
 ) -> Tensor:
-    """The learned reward of every row, (N,), by default the mean over members.
+    """Return the learned reward of every row, (N,), by default the mean over members.
 
     Args:
         source: the data.
-        reward: features (n, O + A) -> (E, n).
-        tile: rows per call; by default what suits the device.
-        combine: member rewards (E, n) -> (n,).
+        reward: reward function, features (n, O + A) -> (E, n).
+        tile: rows per call; None for a default of the device.
+        combine: reduction of member rewards, (E, n) -> (n,).
     """
     tile = tile or (CPU_TILE if source.device.type == "cpu" else CUDA_TILE)
     out = torch.empty(len(source), device=source.device)
@@ -55,13 +55,13 @@ def predict_reward(
 
 
 def windows(source: Transitions, rows: Tensor, begin: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """The window that ends at each row: the last ``length`` steps of its episode, zeros in front where there are fewer.
+    """Return the window that ends at each row: the last ``length`` steps of its episode, padded with zeros in front.
 
     Args:
         source: the data.
         rows: the last row of each window, (n,).
         begin: first row of that row's episode, (n,).
-        length: steps L of a window.
+        length: number of steps L of a window.
 
     Returns:
         States and actions side by side, (n, L, O + A), and time: 1, 2, ... on real steps, 0 on padding, (n, L), int64.
@@ -81,15 +81,15 @@ def predict_window_reward(
     rows: Tensor | None = None,
     tile: int | None = None,
 ) -> Tensor:
-    """The reward of rows by a model that looks back: of every row, (N,), or of ``rows``, (n,).
+    """Return the reward of rows by a history-dependent model: of every row, (N,), or of ``rows``, (n,).
 
     Args:
         source: the data.
         reward: features (b, L, O + A) and time (b, L), both as :func:`windows` makes them, -> (b,); time is None for
             windows without padding.
-        length: steps L of a window.
-        rows: which rows.
-        tile: windows per call; by default what suits the device.
+        length: number of steps L of a window.
+        rows: row ids; None for all rows.
+        tile: windows per call; None for a default of the device.
     """
     device, offsets = source.device, source.episodes.offsets
     tile = tile or max((CPU_WINDOW_STEPS if device.type == "cpu" else CUDA_WINDOW_STEPS) // length, 1)
@@ -105,13 +105,13 @@ def predict_window_reward(
 
 
 def control_reward(source: Transitions, control: Control, seed: int = 0) -> Tensor:
-    """The reward of a control, (N,): what a policy learner gets instead of a learned reward.
+    """Return the reward of a control, (N,), which a policy learner gets instead of a learned reward.
 
-    "true" is the environment's reward, "zero" none at all, "random" uniform noise per transition, "negated"
-    minus the environment's reward (LiRE's trivial rewards; they show whether data are sensitive to the reward).
+    "true" is the environment's reward, "zero" is 0 everywhere, "random" is uniform noise per transition. "negated" is minus the
+    environment's reward. (LiRE's trivial rewards; they show whether data are sensitive to the reward.)
 
     Raises:
-        UserError: when the data carry no true reward and the control needs it.
+        UserError: if the data carry no true reward and the control needs it.
     """
     if control == "zero":
         return torch.zeros(len(source), device=source.device)

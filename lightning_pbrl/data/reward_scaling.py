@@ -1,7 +1,7 @@
-"""The scale of a relabelled reward: what a policy learner's temperature and value range are tuned to.
+"""Scaling of a relabelled reward to the range that a policy learner's temperature and values are tuned to.
 
-Sources: IQL (arXiv 2110.06169) and its use by Preference Transformer (arXiv 2303.00957, released code) for
-``return_range``, ``antmaze`` and the survival bonus; CLARIFY and LiRE for ``min_max``.
+Sources: IQL (arXiv 2110.06169) and its use by Preference Transformer (arXiv 2303.00957, released code) for ``return_range``,
+``antmaze`` and the survival bonus; CLARIFY and LiRE for ``min_max``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Scaling = Literal["min_max", "return_range", "antmaze"]
 
 
 def rescale(reward: Tensor, source: Transitions, how: Scaling, horizon: int = 1_000) -> Tensor:
-    r"""A reward on the scale that policy learners expect, (N,) -> (N,).
+    r"""Rescale a reward to the scale that policy learners expect, (N,) -> (N,).
 
     ``min_max``: to [0, 1] over the rows that they draw. ``return_range``: :math:`r \cdot H / (R_\max - R_\min)`, with the
     largest and smallest return of an episode *under this reward*. ``antmaze``: :math:`(r_t - R_\min / T) \cdot H / (R_\max -
@@ -27,13 +27,13 @@ def rescale(reward: Tensor, source: Transitions, how: Scaling, horizon: int = 1_
     becomes zeros.
 
     Args:
-        reward: of every row, (N,).
-        source: the data; only episodes with drawable rows are counted, not the clips that were merely judged.
-        how: which of the three.
-        horizon: H, steps of a full episode (1,000 in locomotion and AntMaze).
+        reward: reward of every row, (N,).
+        source: the data; only episodes with drawable rows are counted, not segments that were only labelled.
+        how: one of the three scalings.
+        horizon: number of steps H of a full episode (1,000 in locomotion and AntMaze).
 
     Raises:
-        UserError: when all episodes have the same return, which leaves no range to divide by.
+        UserError: if all episodes have the same return, which leaves no range to divide by.
     """
     if how == "min_max" or reward.min() == reward.max():
         return min_max(reward, source.drawable_part(reward))

@@ -11,12 +11,12 @@
 Source: Mandlekar et al., "What Matters in Learning from Offline Human Demonstrations for Robot Manipulation", arXiv
 2108.03298; robomimic.github.io. Versions v0.1, v1.4.1 and v1.5 of the files have this same layout.
 
-An observation is the concatenation of some keys, in the order that IPL (arXiv 2305.15363) and Preference Transformer
-(arXiv 2303.00957) use; their preference files are in it. The sparse reward is 1 where the task is solved, which is
-therefore known for every step. A demonstration is in the order of its number: demo_10 comes after demo_9.
+An observation is the concatenation of some keys, in the order of IPL (arXiv 2305.15363) and Preference Transformer (arXiv
+2303.00957), whose preference files use it. The sparse reward is 1 where the task is solved, so success is known for every
+step. Demonstrations are ordered by number: demo_10 comes after demo_9.
 
-The last ``next_obs`` of a demonstration comes from playing its last action after a reset to a stored state, and is up to 0.02
-rad and 7.6 mm off (robosuite 1.5.2). Nothing is bootstrapped from it: the row is ``terminated``, or left out.
+The last ``next_obs`` of a demonstration comes from its last action after a reset to a stored state, with an error of up to
+0.02 rad and 7.6 mm (robosuite 1.5.2). Nothing is bootstrapped from it: the row is ``terminated``, or left out.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ OBS_KEYS = (
     "robot0_gripper_qpos",
     "robot0_gripper_qvel",
 )
-"""What an observation is made of by default, in order: 49 numbers for Lift, 53 for Can and Square."""
+"""Default keys of an observation, in order: 49 numbers for Lift, 53 for Can and Square."""
 
 _READER = 2
-"""Raised whenever the reader makes something else of the same file: cached copies are then made anew."""
+"""Version of the reader, raised whenever it reads the same file differently; cached copies are then made anew."""
 
 
 def read_robomimic(
@@ -69,29 +69,28 @@ def read_robomimic(
 
     Args:
         path: the file, for instance ``lift/ph/low_dim.hdf5``.
-        filter_key: which demonstrations, as the file's ``mask`` names them (``train``, ``valid``, mh also
-            ``better``, ``okay``, ``worse`` ...); None reads all.
-        obs_keys: keys laid end to end to make an observation; None: :data:`OBS_KEYS`, or the flat array if ``obs``
+        filter_key: subset of demonstrations, as the file's ``mask`` names it (``train``, ``valid``, in mh also ``better``,
+            ``okay``, ``worse`` ...); None reads all.
+        obs_keys: keys that are concatenated to an observation; None for :data:`OBS_KEYS`, or for the flat array if ``obs``
             is one.
-        last: what becomes of the last step of a demonstration. ``terminated``: the task is over and there is no future
-            value (robomimic, IPL); ``drop``: it is left out and the step before it is truncated (Preference
-            Transformer).
-        cache_dir: folder for a memory-mapped copy, so that the next run opens it at once; None: no copy.
-        action_bounds: low and high of the file's actions, which become -1 and 1; None: they are on that scale. Absolute poses
-            need them.
+        last: treatment of the last step of a demonstration. ``terminated``: the task is over and there is no future value
+            (robomimic, IPL). ``drop``: it is left out and the step before it is truncated (Preference Transformer).
+        cache_dir: folder for a memory-mapped copy, which the next run opens at once; None for no copy.
+        action_bounds: low and high of the file's actions, which become -1 and 1; None if they are on that scale. Absolute
+            poses need them.
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
 
     Returns:
         The data. ``about`` keeps ``env_args``, the names of ``demos``, the ``obs_keys``, the number of ``actions_clipped``
-        (steps with an action beyond [-1, 1]) and whether ``next_obs`` was stored or shifted: without
-        stored ones, a step's is the observation of the step after it, and the last step of a demonstration, which has
-        none, repeats its own and is not ``drawable``.
+        (steps with an action beyond [-1, 1]) and whether ``next_obs`` was stored or shifted. Without stored ones, ``next_obs``
+        is the observation of the next step. The last step of a demonstration has none; it repeats its own observation and is
+        not ``drawable``.
 
     Raises:
-        UserError: when the file is missing, damaged or lacks a key, when a filter key names no demonstrations of the
-            file, when demos are not numbered, when an array is of the wrong type, shape or length, NaN or infinite, when
-            ``dones`` are neither 0 nor 1, when ``next_obs`` does not lead to the next row, or when actions leave [-1, 1] or
-            are absolute poses without bounds.
+        UserError: if the file is missing, damaged or lacks a key; if a filter key names no demonstrations of the file; if
+            demos are not numbered; if an array is of the wrong type, shape or length, NaN or infinite; if ``dones`` are
+            neither 0 nor 1; if ``next_obs`` does not lead to the next row; if actions leave [-1, 1] or are absolute poses
+            without bounds.
     """
     keys = None if obs_keys is None else list(obs_keys)
     settings: dict[str, Any] = {"reader": ["robomimic", _READER], "filter_key": filter_key, "obs_keys": keys, "last": last}
@@ -102,7 +101,7 @@ def read_robomimic(
 def _table(
     path: Path, filter_key: str | None, keys: list[str] | None, last: str, bounds: Bounds | None, clip: bool
 ) -> Transitions:
-    """The file as a table, without a copy."""
+    """Read the file as a table, without a cached copy."""
     with open_hdf5(path) as file:
         env_args = _env_args(file, path)
         demos = _demos(file, path, filter_key)
@@ -159,7 +158,7 @@ def _table(
 
 
 def _env_args(file: Any, path: Path) -> dict[str, Any] | None:
-    """What the file says about the environment it was recorded in; None when it says nothing."""
+    """Return the file's description of its environment; None if it has none."""
     if not has(file, "data") or not hasattr(file["data"], "keys"):
         raise UserError(f"{path} has no group 'data' (it has {', '.join(file) or 'nothing'}): give a robomimic file.")
     text = file["data"].attribute("env_args")
@@ -177,7 +176,7 @@ def _env_args(file: Any, path: Path) -> dict[str, Any] | None:
 
 
 def _demos(file: Any, path: Path, filter_key: str | None) -> list[str]:
-    """Names of the demonstrations to read, in the order of their numbers."""
+    """Return the names of the demonstrations to read, in the order of their numbers."""
     wanted = there = names(file, "data")
     if filter_key is not None:
         masks = sorted(names(file, "mask"))
@@ -208,13 +207,13 @@ def _demos(file: Any, path: Path, filter_key: str | None) -> list[str]:
 
 
 def _demo(demo: Any, parts: Sequence[str], stored: bool, widths: dict[str, int]) -> tuple[NDArray[np.float32], ...]:
-    """One demonstration: obs (T, O), action (T, A), next_obs (T, O) and reward (T,), checked.
+    """Read one demonstration: obs (T, O), action (T, A), next_obs (T, O) and reward (T,), checked.
 
     Args:
-        demo: its group.
-        parts: what follows ``obs`` and ``next_obs`` in the keys that make an observation.
+        demo: group of the demonstration.
+        parts: suffixes of ``obs`` and ``next_obs`` in the keys of an observation.
         stored: whether the file has ``next_obs``.
-        widths: sizes of the keys seen so far; all demonstrations must have the same.
+        widths: sizes of the keys so far; all demonstrations must have the same.
     """
     action = _matrix(demo, "actions", None, widths)
     rows = len(action)
@@ -237,7 +236,7 @@ def _demo(demo: Any, parts: Sequence[str], stored: bool, widths: dict[str, int])
 
 
 def _all_there(data: Any, rows: int, everything: bool, path: Path) -> None:
-    """Refuse a file that says to have another number of rows; a part of its demonstrations must have fewer."""
+    """Refuse a file that declares another number of rows; a subset of its demonstrations must have fewer."""
     promised = data.attribute("total", rows)
     if promised != rows and (everything or not isinstance(promised, int | float) or promised < rows):
         raise UserError(
@@ -247,9 +246,9 @@ def _all_there(data: Any, rows: int, everything: bool, path: Path) -> None:
 
 
 def _leads_on(path: Path, demos: Sequence[str], table: Sequence[tuple[NDArray[np.float32], ...]]) -> None:
-    """Refuse a demonstration that is interrupted: what followed a row is far from the row after.
+    """Refuse an interrupted demonstration, in which a row's next observation is far from the observation of the next row.
 
-    Far is more than half of the largest change of one step: observations rebuilt from stored states may differ by millimetres.
+    Far is more than half of the largest change of one step. Observations rebuilt from stored states may differ by millimetres.
     """
     largest = np.max([np.abs(next_obs - obs).max(axis=0) for obs, _, next_obs, _ in table], axis=0)
     for demo, (obs, _, next_obs, _) in zip(demos, table, strict=True):
@@ -262,7 +261,7 @@ def _leads_on(path: Path, demos: Sequence[str], table: Sequence[tuple[NDArray[np
 
 
 def _matrix(demo: Any, key: str, rows: int | None, widths: dict[str, int]) -> NDArray[np.float32]:
-    """One finite float32 array, (rows, width)."""
+    """Read one finite float32 array, (rows, width)."""
     values = read(demo, key, ndim=2, dtype=np.float32, rows=rows)
     finite(values, demo, key)
     width = widths.setdefault(key.removeprefix("next_"), values.shape[1])

@@ -1,4 +1,4 @@
-"""What an action of a robomimic file does: the file's ``env_args`` name the controller that played it.
+"""Meaning of the actions in a robomimic file: the file's ``env_args`` name the controller that executed them.
 
 Most files hold displacements of the hand on a scale of [-1, 1]. Files of absolute poses (robosuite up to 1.4 says
 ``control_delta: false``, 1.5 ``input_type: absolute``) hold metres and radians instead.
@@ -16,14 +16,14 @@ from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.errors import UserError
 
 ARM = ("OSC_POSE", "OSC_POSITION", "IK_POSE", "JOINT_POSITION", "JOINT_VELOCITY", "JOINT_TORQUE")
-"""robosuite's controllers of an arm; a gripper has one of its own."""
+"""robosuite's controllers of an arm; a gripper has its own."""
 
 PLAYED: dict[str, Any] = {"robots": ["Panda"], "control_freq": 20, "type": "OSC_POSE", "output_max": [0.05] * 3 + [0.5] * 3}
-"""What :class:`lightning_pbrl.envs.robosuite.Robosuite` plays: robosuite's default for these tasks, and robomimic's."""
+"""Controller of :class:`lightning_pbrl.envs.robosuite.Robosuite`: the default of robosuite for these tasks, and of robomimic."""
 
 
 def absolute(env_args: Mapping[str, Any] | None) -> str | None:
-    """The setting, such as ``control_delta: false``, that makes actions absolute poses; None for displacements."""
+    """Return the setting, such as ``control_delta: false``, that makes actions absolute poses; None for displacements."""
     for part in _parts(_kwargs(env_args).get("controller_configs")):
         if part.get("control_delta") is False:
             return "control_delta: false"
@@ -33,13 +33,13 @@ def absolute(env_args: Mapping[str, Any] | None) -> str | None:
 
 
 def check_scale(env_args: Mapping[str, Any] | None, action: NDArray, bounds: Bounds | None, path: object) -> None:
-    """Refuse absolute poses whose bounds the user has not named: they are no displacements in [-1, 1].
+    """Refuse absolute poses without bounds from the user: they are not displacements in [-1, 1].
 
     Args:
-        env_args: of the file.
+        env_args: description of the environment in the file.
         action: all actions of the file, (N, A).
-        bounds: what the user names.
-        path: of the file.
+        bounds: bounds that the user gave.
+        path: the file.
     """
     setting = absolute(env_args)
     if setting is None or bounds is not None:
@@ -47,15 +47,15 @@ def check_scale(env_args: Mapping[str, Any] | None, action: NDArray, bounds: Bou
     low = (np.floor(action.min(axis=0).astype(np.float64) * 1e3 - 1.0) / 1e3).tolist()
     high = (np.ceil(action.max(axis=0).astype(np.float64) * 1e3 + 1.0) / 1e3).tolist()
     raise UserError(
-        f"{path}: attribute 'env_args' says {setting}, so actions are absolute poses and no displacements in [-1, 1]: set "
+        f"{path}: attribute 'env_args' says {setting}, so actions are absolute poses, not displacements in [-1, 1]: set "
         f"action_bounds to [low, high] of every entry, for instance those of this file, [{low}, {high}]."
     )
 
 
 def difference(env_args: Mapping[str, Any] | None) -> str | None:
-    """The first setting in which the recorded controller is not :data:`PLAYED`, such as ``control_freq: 50``; None if it is.
+    """Return the first setting in which the recorded controller differs from :data:`PLAYED`, such as ``control_freq: 50``.
 
-    What a file does not say counts as equal.
+    The result is None if there is no difference. Settings that a file does not give count as equal.
     """
     if (setting := absolute(env_args)) is not None:
         return setting
@@ -83,7 +83,7 @@ def _kwargs(env_args: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 def _parts(config: Any) -> Iterator[Mapping[str, Any]]:
-    """Every controller of a configuration: one, a list, or those of the parts of a body (robosuite 1.5)."""
+    """Yield every controller of a configuration: one, a list, or those of the parts of a body (robosuite 1.5)."""
     if isinstance(config, Mapping):
         yield config
         for inner in config.values():

@@ -1,4 +1,4 @@
-"""Episodes and segments as index arithmetic: nothing is copied until it is looked at."""
+"""Episodes and segments as index arithmetic: nothing is copied until it is needed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lightning_pbrl.errors import UserError
 
 
 class Episodes(NamedTuple):
-    """Where each episode lies in a table of rows.
+    """Positions of the episodes in a table of rows.
 
     Attributes:
-        offsets: (M + 1,), int64, on the CPU; episode m is the rows offsets[m] .. offsets[m + 1] - 1.
+        offsets: row offsets, (M + 1,), int64, on the CPU; episode m is the rows offsets[m] .. offsets[m + 1] - 1.
     """
 
     offsets: Tensor
@@ -30,27 +30,30 @@ class Episodes(NamedTuple):
 
     @property
     def lengths(self) -> Tensor:
-        """Steps per episode, (M,)."""
+        """Number of steps per episode, (M,)."""
         return self.offsets.diff()
 
     def sums(self, values: Tensor) -> Tensor:
-        """Sum of one value per row over each episode: (N,) -> (M,) on the CPU, float64, or int64 for truths and whole numbers."""
+        """Sum one value per row over each episode: (N,) -> (M,), on the CPU.
+
+        The sum is float64 for floats, and int64 for booleans and integers.
+        """
         values = values.cpu()
         values = values.double() if values.is_floating_point() else values.long()
         before = torch.cat([values.new_zeros(1), values.cumsum(0)])
         return before[self.offsets[1:]] - before[self.offsets[:-1]]
 
     def of(self, rows: Tensor) -> Tensor:
-        """The episode each row belongs to, same shape as ``rows``."""
+        """Return the episode of each row, same shape as ``rows``."""
         return torch.searchsorted(self.offsets, rows.cpu().contiguous(), right=True) - 1
 
 
 class Pieces(NamedTuple):
-    """Stretches of consecutive rows of one episode each, wherever they lie (a ring may hold an episode in two of them).
+    """Stretches of consecutive rows of one episode each (a ring buffer may hold an episode in two of them).
 
     Attributes:
-        first: first row of each, (M,), int64, on the CPU.
-        lengths: steps of each, (M,), int64.
+        first: first row of each stretch, (M,), int64, on the CPU.
+        lengths: number of steps of each stretch, (M,), int64.
     """
 
     first: Tensor
@@ -58,25 +61,25 @@ class Pieces(NamedTuple):
 
 
 class SegmentPool:
-    """All segments of one length that lie within one episode; every legal start is equally likely.
+    """Pool of all segments of one length that lie within one episode; every valid start is equally likely.
 
     Args:
-        episodes: the episodes, or pieces of episodes, to cut from.
-        length: steps per segment.
-        keep: ids of the episodes that may be used, (m,); all when None.
-        context: steps of the same episode that must be there on each side of a segment.
+        episodes: the episodes, or stretches of episodes, that contain the segments.
+        length: number of steps per segment.
+        keep: ids of the episodes that may be used, (m,); None for all.
+        context: number of steps of the same episode that must exist on each side of a segment.
 
     Raises:
-        UserError: when no episode is as long as a segment.
+        UserError: if no episode is as long as a segment.
 
-    Bias: episodes that are shorter than a segment are never shown; the steps at an episode's two ends lie in
-    fewer segments than those in its middle.
+    Bias: episodes that are shorter than a segment are never shown. The steps at an episode's two ends lie in fewer segments
+    than those in its middle.
     """
 
     def __init__(self, episodes: Episodes | Pieces, length: int, keep: Tensor | None = None, context: int = 0) -> None:
         self.length = length
         first, lengths = (part if keep is None else part[keep] for part in (episodes.first, episodes.lengths))
-        starts = (lengths - length - 2 * context + 1).clamp(min=0)  # the last legal start is counted too
+        starts = (lengths - length - 2 * context + 1).clamp(min=0)  # the last valid start included
         if int(starts.sum()) == 0:
             longest = int(lengths.max()) if len(lengths) else 0
             sides = f" and {context} more on each side" if context else ""
@@ -91,19 +94,19 @@ class SegmentPool:
         return int(self._before[-1])
 
     def start(self, number: Tensor) -> Tensor:
-        """Row id of the first step of segments 0 .. len(self) - 1, same shape as ``number``."""
+        """Return the row id of the first step of segments 0 .. len(self) - 1, same shape as ``number``."""
         episode = torch.searchsorted(self._before, number.contiguous(), right=True) - 1
         return self._first[episode] + number - self._before[episode]
 
     def draw(self, count: int, rng: torch.Generator) -> Tensor:
-        """Starts of ``count`` segments drawn uniformly with replacement, (count,), int64."""
+        """Draw the starts of ``count`` segments uniformly with replacement, (count,), int64."""
         return self.start(torch.randint(len(self), (count,), generator=rng))
 
     def pairs(self, count: int, rng: torch.Generator) -> Query:
-        """``count`` pairs of two different segments, drawn uniformly.
+        """Draw ``count`` pairs of two different segments uniformly.
 
         Raises:
-            UserError: when the pool holds a single segment.
+            UserError: if the pool holds a single segment.
         """
         if len(self) < 2:
             raise UserError("A pair needs two different segments, and the data hold one; use shorter segments or more data.")
@@ -114,5 +117,5 @@ class SegmentPool:
 
 
 def segment_rows(start: Tensor, length: int) -> Tensor:
-    """Row ids of whole segments: (...,) starts -> (..., length)."""
+    """Return the row ids of complete segments: (...,) starts -> (..., length)."""
     return start.unsqueeze(-1) + torch.arange(length, device=start.device)

@@ -1,4 +1,4 @@
-"""The label store's tables, and how SQLite is made to keep what it was given."""
+"""Tables of the label store, and SQLite's settings for durable storage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning_pbrl.errors import UserError
 RESTORE = "restore a copy, or import what was exported into a new store"
 
 SCHEMA_VERSION = 1
-"""Raised whenever an older library could misread a store."""
+"""Version of the schema, raised whenever an older library could misread a store."""
 
 METADATA = sa.MetaData()
 
@@ -24,7 +24,7 @@ INFO = sa.Table(
     sa.Column("key", sa.String(64), primary_key=True),
     sa.Column("value", sa.String(256), nullable=False),
 )
-"""The schema version."""
+"""Table of the schema version."""
 
 QUESTIONS = sa.Table(
     "pbrl_questions",
@@ -45,7 +45,7 @@ QUESTIONS = sa.Table(
     sa.Column("time", sa.String(40), nullable=False),
     sa.Column("answered_by", sa.String(256), nullable=False),
 )
-"""One row per question; every record keeps where it comes from (strategy, teacher, seed, data, time, who)."""
+"""Table of questions, one row each; every record keeps its origin (strategy, teacher, seed, data, time, annotator)."""
 
 CLIPS = sa.Table(
     "pbrl_clips",
@@ -55,18 +55,18 @@ CLIPS = sa.Table(
     sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("content", sa.LargeBinary, nullable=False),  # safetensors: obs, action, reward
 )
-"""What a question's segments held, where the data may forget them."""
+"""Table of the content of questions' segments, for data that forget rows."""
 
 
 LARGEST_CELL = 256 * 2**20
-"""Bytes of the content of one question; a damaged file may declare more."""
+"""Largest size of the content of one question, bytes; a damaged file may declare more."""
 
 SAFE = {"cell_size_check": "ON", "trusted_schema": "OFF"}
-"""A file may be damaged, and be another's: https://sqlite.org/security.html."""
+"""Settings for files that may be damaged, or come from others: https://sqlite.org/security.html."""
 
 
 def tune_sqlite(engine: sa.Engine, pragmas: Mapping[str, int | str]) -> None:
-    """Set SQLite up on every connection, and let SQLAlchemy rather than Python's driver begin transactions.
+    """Set up SQLite on every connection, and let SQLAlchemy rather than Python's driver begin transactions.
 
     Source: SQLAlchemy documentation, SQLite dialect, "Enabling Non-Legacy SQLite Transactional Modes".
     """
@@ -85,10 +85,10 @@ def tune_sqlite(engine: sa.Engine, pragmas: Mapping[str, int | str]) -> None:
 
 
 def prepare(db: sa.Connection, name: str) -> None:
-    """Make the tables in an empty database, or check that those which are there are whole.
+    """Create the tables in an empty database, or check that existing ones are complete.
 
     Raises:
-        UserError: when a table or the version is missing, or the version is newer.
+        UserError: if a table or the version is missing, or the version is newer.
     """
     there = set(sa.inspect(db).get_table_names()) & set(METADATA.tables)
     if not there:
@@ -97,7 +97,7 @@ def prepare(db: sa.Connection, name: str) -> None:
         return
     version = db.scalar(sa.select(INFO.c.value).where(INFO.c.key == "schema_version")) if INFO.name in there else None
     if not str(version).isdecimal():
-        raise UserError(f"The label store {name} is damaged, it does not tell its version: {RESTORE}.")
+        raise UserError(f"The label store {name} is damaged, it does not record its version: {RESTORE}.")
     if int(str(version)[:9]) > SCHEMA_VERSION:
         raise UserError(
             f"The label store {name} has schema version {version!s:.20} and this library reads up to {SCHEMA_VERSION}: "

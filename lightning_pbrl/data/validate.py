@@ -1,4 +1,4 @@
-"""What every reader checks before a number reaches a learner; each error names the file, the key and the cure."""
+"""Checks of all readers before a number reaches a learner; each error names the file, the key and the cure."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def check_columns(
     action_bounds: Bounds | None = None,
     clip_actions: bool = False,
 ) -> dict[str, NDArray[np.float32]]:
-    """Columns that are numeric, finite, of fitting shapes, with flags of 0 and 1 and actions in [-1, 1].
+    """Check columns and convert them to float32: numeric, finite, matching shapes, flags of 0 and 1, actions in [-1, 1].
 
     Args:
-        columns: arrays by the library's names: obs (N, O), action (N, A), next_obs (N, O) and, where there are any,
-            reward, terminated, truncated, success ..., each (N,) or (N, 1).
-        file: where they come from, for the messages.
-        names: what a column is called in the file, where that differs.
+        columns: arrays by the library's names: obs (N, O), action (N, A), next_obs (N, O) and, optionally, reward,
+            terminated, truncated, success ..., each (N,) or (N, 1).
+        file: origin of the arrays, for the messages.
+        names: names of columns in the file, if they differ.
         action_bounds: low and high of the file's actions, see :func:`lightning_pbrl.data.actions.into_range`.
         clip_actions: whether the environment itself clips actions.
 
@@ -68,11 +68,11 @@ def check_columns(
 
 
 def check_table(table: Transitions, where: str) -> None:
-    """Check what every learner relies on, whoever made the table; what its reader has checked already costs one pass.
+    """Check the assumptions of every learner about a table; for a checked file this costs one extra pass.
 
     Raises:
-        UserError: naming the first row of which an observation, action or next observation is not finite, an action leaves
-            [-1, 1], or ``terminated`` or ``truncated`` is neither 0 nor 1. Rows that a replay has yet to fill do not count.
+        UserError: naming the first row in which an observation, action or next observation is not finite, an action leaves
+            [-1, 1], or ``terminated`` or ``truncated`` is neither 0 nor 1. Unfilled rows of a replay do not count.
     """
     if table.forgets:
         return
@@ -106,7 +106,7 @@ def check_flags(values: NDArray, where: str) -> None:
 
 
 def _array(values: object, where: str) -> NDArray:
-    """One column as an array with at least one axis."""
+    """Convert one column to an array with at least one axis."""
     try:
         return np.atleast_1d(np.asarray(values))
     except ValueError as error:
@@ -114,7 +114,7 @@ def _array(values: object, where: str) -> NDArray:
 
 
 def _numbers(values: NDArray, matrix: bool, rows: int, where: str, obs: str) -> NDArray[np.float32]:
-    """One column as finite float32 of shape (N, d) or (N,)."""
+    """Return one column as finite float32 of shape (N, d) or (N,)."""
     if values.dtype.kind not in "biuf":
         raise UserError(f"{where} holds {values.dtype} instead of numbers: store it as a plain float32 array.")
     if matrix and (values.ndim != 2 or values.shape[1] == 0):
@@ -123,7 +123,7 @@ def _numbers(values: NDArray, matrix: bool, rows: int, where: str, obs: str) -> 
         raise UserError(f"{where} has shape {values.shape}: it must be (rows,) or (rows, 1).")
     if len(values) != rows:
         raise UserError(f"{where} has {len(values)} rows and {obs!r} has {rows}: cut both to the same rows.")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite and are refused below
         values = np.ascontiguousarray(values if matrix else values.reshape(-1), dtype=np.float32)
     finite = np.isfinite(values)
     if not finite.all():

@@ -1,1 +1,1 @@
-"""Where policies act: simulator adapters, rollouts, films, scripted experts and data collection."""
+"""Environments: simulator adapters, rollouts, videos, scripted experts and data collection."""

@@ -1,10 +1,9 @@
-"""What an environment is here: a small picklable description that can build the simulator when needed.
+"""Simulators: small picklable descriptions of environments that build the environment when it is needed.
 
-A :class:`Simulator` knows its sizes without importing anything heavy, so a config can be checked, a network
-sized and a job sent to another process before MuJoCo is loaded. :meth:`Simulator.make` builds a Gymnasium
-environment with one behaviour for all simulators: float32 observations, actions in [-1, 1], a fixed horizon
-and ``reset(seed=s)`` that fully determines the episode. An open episode is therefore restored by its reset
-seed and its recorded actions; simulator internals are never saved.
+A :class:`Simulator` knows its sizes without importing anything heavy. A config can thus be checked, a network sized and a job
+sent to another process before MuJoCo is loaded. :meth:`Simulator.make` builds a Gymnasium environment that behaves alike for all
+simulators. It has float32 observations, actions in [-1, 1], a fixed horizon and a ``reset(seed=s)`` that fully determines the
+episode. An open episode is therefore restored from its reset seed and its recorded actions. Simulator internals are never saved.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ Array = npt.NDArray[Any]
 
 
 class Physics(Protocol):
-    """One running simulation, the part that differs between simulator packages.
+    """A running simulation, the part that differs between simulator packages.
 
     Attributes:
-        camera: name or number of the camera to film with; -1 is MuJoCo's free camera.
+        camera: name or number of the camera that records videos; -1 is MuJoCo's free camera.
     """
 
     camera: str | int
@@ -48,29 +47,29 @@ class Physics(Protocol):
         ...
 
     def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
-        """Start the episode that ``seed`` determines; gives observation (O,) and info."""
+        """Start the episode that ``seed`` determines and return observation (O,) and info."""
         ...
 
     def advance(self, action: Array) -> tuple[Array, float, bool, dict[str, Any]]:
-        """One step with ``action``, (A,), in [-1, 1]; gives observation (O,), reward, terminated, info.
+        """Step with ``action``, (A,), in [-1, 1], and return observation (O,), reward, terminated, info.
 
-        ``info["truncated"]`` is true where the simulator itself cuts the episode off, before the horizon.
+        ``info["truncated"]`` is true if the simulator itself truncates the episode before the horizon.
         """
         ...
 
 
 @dataclass(frozen=True)
 class View:
-    """Where a camera stands: one of the model's own cameras, perhaps moved, or a free one that looks at a point.
+    """Camera pose: one of the model's own cameras, possibly moved, or a free camera that looks at a point.
 
     Args:
-        camera: name of a camera of the model; null: the one that films are made with, or a free one where ``lookat`` is given.
-        fovy: vertical field of view of a model's camera, degrees; null: its own.
-        position: place of a model's camera, x y z in the frame of its body, metres; a null entry keeps the model's.
+        camera: name of a camera of the model; null for the camera of videos, or for a free one if ``lookat`` is given.
+        fovy: vertical field of view of a model's camera, degrees; null for its own.
+        position: position of a model's camera, x y z in the frame of its body, metres; a null entry keeps the model's.
         lookat: point that a free camera looks at, metres.
-        distance: of a free camera from that point, metres.
-        azimuth: direction of a free camera's look, degrees around the vertical axis from x to y.
-        elevation: the same above the horizontal, degrees; -90 looks straight down.
+        distance: distance of a free camera from that point, metres.
+        azimuth: viewing direction of a free camera, degrees around the vertical axis from x to y.
+        elevation: elevation of the viewing direction above the horizontal, degrees; -90 looks straight down.
     """
 
     camera: str | None = None
@@ -86,7 +85,7 @@ class View:
             raise UserError("A view has a lookat and a camera: a free camera has lookat, distance, azimuth and elevation only.")
 
     def describe(self) -> dict[str, Any]:
-        """The settings that say something, as plain JSON types."""
+        """Return the settings that apply, as plain JSON types."""
         free = ("lookat", "distance", "azimuth", "elevation")
         kept = free if self.lookat is not None else ("camera", "fovy", "position")
         found = asdict(self)
@@ -94,19 +93,22 @@ class View:
 
 
 class Expert(Protocol):
-    """A scripted policy of one task; it sees ``info["full_obs"]``, the observation with the goal, whatever learners see."""
+    """Scripted policy of one task.
+
+    It sees ``info["full_obs"]``, the observation with the goal, whatever learners see.
+    """
 
     def act(self, full_obs: Array) -> Array:
-        """The expert's action, (A,), float32, in [-1, 1]."""
+        """Return the expert's action, (A,), float32, in [-1, 1]."""
         ...
 
     def shifted(self, full_obs: Array, goal: Array, thing: Array) -> Array:
-        """``full_obs`` with the goal displaced by ``goal`` and the objects by ``thing``, both (3,), metres: a copy."""
+        """Return a copy of ``full_obs`` with the goal displaced by ``goal`` and the objects by ``thing``, both (3,), metres."""
         ...
 
 
 class OverEnv:
-    """The part of a :class:`Physics` that a package's own environment ``env`` has: MuJoCo's model and state."""
+    """MuJoCo's model and state for a :class:`Physics` that wraps a package's own environment ``env``."""
 
     env: Any
 
@@ -120,19 +122,19 @@ class OverEnv:
 
 
 class Simulator(Checked, ABC):
-    """A picklable description of an environment, cheap to build.
+    """Picklable description of an environment, cheap to create.
 
     Attributes:
-        name: how reports and file names call it, for instance ``drawer-open-v3``.
+        name: name in reports and file names, for instance ``drawer-open-v3``.
         obs_dim: observation size O.
         action_dim: action size A.
-        horizon: steps after which an episode is truncated.
-        d4rl_task: D4RL's name of the task, whose reference returns scale ``normalized_score``; None where there are none.
-        d4rl_physics: whether bodies and rewards are D4RL's, so that the score is D4RL's own.
-        packages: the distributions whose versions decide the physics, for provenance.
-        pixels: side S of the picture that is observed, (S, S, 3) laid out flat (``obs_dim`` = S * S * 3); None where
-            observations are states.
-        view: where the camera of picture observations stands (:class:`~lightning_pbrl.envs.pixels.Pixels`).
+        horizon: number of steps after which an episode is truncated.
+        d4rl_task: D4RL's name of the task, whose reference returns scale ``normalized_score``; None if there are none.
+        d4rl_physics: True if bodies and rewards are D4RL's, so that the score is D4RL's own.
+        packages: distributions whose versions determine the physics, for provenance.
+        pixels: side S of image observations, (S, S, 3) laid out flat (``obs_dim`` = S * S * 3); None if observations are
+            states.
+        view: camera pose of image observations (:class:`~lightning_pbrl.envs.pixels.Pixels`).
     """
 
     name: str
@@ -153,36 +155,36 @@ class Simulator(Checked, ABC):
             render: whether ``env.render()`` will be called (RGB frames, 256 x 256).
 
         Returns:
-            obs (O,) float32; action space Box(-1, 1, (A,)); ``info["success"]`` 0.0 or 1.0 on every step
-            where the task defines success; ``reset(seed=s)`` fully determines an episode.
+            An environment with observations (O,), float32, and action space Box(-1, 1, (A,)). ``info["success"]`` is 0.0 or
+            1.0 on every step if the task defines success. ``reset(seed=s)`` fully determines an episode.
         """
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Class name and settings as plain JSON types, for provenance."""
+        """Return class name and settings as plain JSON types, for provenance."""
 
     @property
     def state_dim(self) -> int:
-        """Size of the state that data keep: ``obs_dim``, or that of what lies behind the pictures."""
+        """Size of the state that data store: ``obs_dim``, or for image observations the size of the underlying state."""
         return self.obs_dim
 
     def expert(self, task: str | None = None) -> Expert:
-        """A scripted expert; asking for one imports no simulator.
+        """Return a scripted expert; this imports no simulator.
 
         Args:
-            task: another task of the same simulator, whose expert would act here; None for its own.
+            task: another task of the same simulator, to get its expert; None for this task.
 
         Raises:
-            UserError: when there is none.
+            UserError: if there is none.
         """
         raise UserError(f"There is no scripted expert for {self.name}; give 'expert: false' in the mixture.")
 
 
 def check_horizon(horizon: int, longest: int | None = None) -> int:
-    """The horizon itself, if an episode can have that many steps.
+    """Return the horizon, if an episode can have that many steps.
 
     Raises:
-        UserError: when it is below 1 or above ``longest``.
+        UserError: if it is below 1 or above ``longest``.
     """
     if horizon < 1 or (longest is not None and horizon > longest):
         most = "" if longest is None else f" and at most {longest}, where the simulator itself stops"
@@ -192,10 +194,10 @@ def check_horizon(horizon: int, longest: int | None = None) -> int:
 
 @contextmanager
 def without_renderer() -> Iterator[None]:
-    """Let simulators be imported without their renderers, whatever ``MUJOCO_GL`` says.
+    """Allow simulators to be imported without their renderers, whatever ``MUJOCO_GL`` says.
 
-    MuJoCo and dm_control load the OpenGL back end when they are imported and fail where it is missing, though a simulation
-    draws nothing. Pictures and films make a context of their own (:mod:`lightning_pbrl.envs.render`).
+    MuJoCo and dm_control load the OpenGL back end on import and fail if it is missing, although a simulation renders nothing.
+    Images and videos create their own context (:mod:`lightning_pbrl.envs.render`).
     """
     before = os.environ.get("MUJOCO_GL")
     os.environ["MUJOCO_GL"] = "disabled"
@@ -208,7 +210,7 @@ def without_renderer() -> Iterator[None]:
 
 
 def need(module: str, cure: str) -> Any:
-    """Import a simulator module, without a renderer.
+    """Import a simulator module without a renderer.
 
     Raises:
         UserError: naming the missing module and the ``cure``.
@@ -223,5 +225,5 @@ def need(module: str, cure: str) -> Any:
 
 
 def rescale(action: Array, low: Array, high: Array) -> Array:
-    """Map an action from [-1, 1] linearly to [low, high], all (A,); bounds of -1 and 1 leave every number as it is."""
+    """Map an action from [-1, 1] linearly to [low, high], all (A,); bounds of -1 and 1 leave every number unchanged."""
     return (0.5 * (low + high) + 0.5 * (high - low) * action).clip(low, high)

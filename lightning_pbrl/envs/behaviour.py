@@ -1,7 +1,7 @@
-"""Behaviours that data are collected with: a scripted expert, spoilt in documented ways.
+"""Behaviour policies for data collection: a scripted expert, degraded in documented ways.
 
-Offline preference learning needs episodes of every quality: if all are good, copying them is enough and the reward
-does not matter; if all are bad, nothing can be learned. A mixture of :class:`Behaviour` spreads the returns.
+Offline preference learning needs episodes of every quality. If all are good, cloning them is enough and the reward does not
+matter; if all are bad, nothing can be learned. A mixture of :class:`Behaviour` spreads the returns.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from lightning_pbrl.errors import UserError
 
 @dataclass(frozen=True)
 class Behaviour:
-    """One way to act during an episode.
+    """Behaviour policy of an episode: a scripted expert with perturbations.
 
-    Each spoiler adds its own kind of failure: ``noise`` blurs the path, ``bias`` bends it (one offset for the whole
-    episode), ``random`` interrupts it, the two shifts aim it at the wrong place, a twin makes it blind. At 0 or none a spoiler
-    is off.
+    Each perturbation adds its own kind of failure. ``noise`` blurs the path, ``bias`` bends it (one offset for the whole
+    episode), ``random`` interrupts it. The two shifts aim it at the wrong place, and a twin blinds it. At 0 or none a
+    perturbation is off.
 
     Args:
-        weight: how often this behaviour is drawn, relative to the other weights of the mixture; 0 never.
-        expert: true: the scripted expert of the simulator's own task; a task name: the expert of that other
-            task of the same simulator; false: uniformly random actions.
+        weight: relative frequency of this behaviour among the weights of the mixture; 0 for never.
+        expert: true for the scripted expert of the simulator's own task; a task name for the expert of that other
+            task of the same simulator; false for uniformly random actions.
         noise: standard deviation of Gaussian noise added to every action, in action units (actions span 2).
         bias: standard deviation of a Gaussian offset added to the action, drawn once per episode, in action units.
         random: probability, 0 to 1, that a stretch of ``hold`` steps repeats one uniformly drawn action.
         hold: steps per stretch, at least 1.
-        goal_shift: standard deviation per axis of a displacement of the goal that the expert is shown,
-            drawn once per episode, metres. Experts that never look at the goal (drawer-open, window-open ...)
+        goal_shift: standard deviation per axis of a displacement of the goal that the expert observes,
+            drawn once per episode, metres. Experts that never use the goal (drawer-open, window-open ...)
             ignore it.
-        object_shift: the same for the object positions that the expert is shown.
-        goal_offset: a fixed displacement of the goal that the expert is shown, x y z, metres: all such episodes aim at one wrong
-            place, which cloning does not average out; None for none.
-        twin: where the expert believes to be: in a second environment that runs beside with the same actions, either its own
-            task with another object and goal, or a random other task (IPL's "within-env" and "cross-env" data). Meta-World only.
+        object_shift: standard deviation of the same displacement for the object positions that the expert observes.
+        goal_offset: fixed displacement of the goal that the expert observes, x y z, metres; None for none. All such episodes
+            aim at one wrong place, which cloning does not average out.
+        twin: second environment that the expert observes instead, stepped with the same actions. "goal" is its own task with
+            another object and goal, "task" a random other task (IPL's "within-env" and "cross-env" data). Meta-World only.
     """
 
     weight: float = 1.0
@@ -70,27 +70,30 @@ class Behaviour:
             raise UserError(f"A behaviour has twin: {self.twin} and expert: {self.expert}; a twin needs expert: true.")
 
     def describe(self) -> dict[str, Any]:
-        """The settings as plain JSON types; newer ones only when they are set, so that older collections keep their names."""
+        """Return the settings as plain JSON types.
+
+        Newer settings appear only if they are set, so older collections keep their names.
+        """
         settings = asdict(self)
         if self.twin == "none":
             del settings["twin"]
         elif self.twin == "task":
-            settings["scene"] = SCENE  # whatever task is recorded, the other one may be among those that were rebuilt
+            settings["scene"] = SCENE  # whatever task is recorded, the other may be one of the rebuilt ones
         del settings["goal_offset"]
         return settings if self.goal_offset is None else {**settings, "goal_offset": [float(x) for x in self.goal_offset]}
 
     def check(self, simulator: Simulator) -> None:
-        """Whether this behaviour can be had in ``simulator``.
+        """Check that ``simulator`` supports this behaviour.
 
         Raises:
-            UserError: when it has no such expert, or no twin.
+            UserError: if it has no such expert, or no twin.
         """
         self._expert(simulator)
         if self.twin != "none" and not isinstance(simulator, MetaWorld):
             raise UserError(f"A behaviour has twin: {self.twin}, which only Meta-World has, not {simulator.name}; leave it out.")
 
     def begin(self, simulator: Simulator, rng: np.random.Generator) -> Actor:
-        """The behaviour in one episode of ``simulator``, with all its randomness from ``rng``."""
+        """Start the behaviour in one episode of ``simulator``, with all its randomness from ``rng``."""
         expert = self._expert(simulator)
         twin = None
         if isinstance(simulator, MetaWorld) and self.twin != "none":
@@ -105,7 +108,10 @@ class Behaviour:
 
 
 class Actor:
-    """One :class:`Behaviour` during one episode; draws what is fixed for the episode when it is made."""
+    """Policy that follows one :class:`Behaviour` during one episode.
+
+    Everything that is fixed for the episode is drawn at construction.
+    """
 
     def __init__(
         self, behaviour: Behaviour, expert: Expert | None, action_dim: int, rng: np.random.Generator, twin: Twin | None = None
@@ -119,7 +125,7 @@ class Actor:
         self._repeated: Array | None = None
 
     def act(self, info: dict[str, Any]) -> Array:
-        """The next action, (A,), float32, in [-1, 1], from the environment's last ``info``."""
+        """Return the next action, (A,), float32, in [-1, 1], given the environment's last ``info``."""
         behaviour, rng = self._behaviour, self._rng
         if self._expert is None:
             return rng.uniform(-1.0, 1.0, self._size).astype(np.float32)
@@ -135,20 +141,20 @@ class Actor:
         return self._moved(np.clip(action, -1.0, 1.0).astype(np.float32))
 
     def _moved(self, action: Array) -> Array:
-        """``action``, after the twin has taken it too."""
+        """Return ``action`` after the twin has taken it, too."""
         if self._twin is not None:
             self._twin.step(action)
         return action
 
     def _shown(self, full_obs: Array) -> Array:
-        """What the expert sees of an observation."""
+        """Return the observation that the expert sees."""
         if self._expert is None or not self._shifted:
             return full_obs
         return self._expert.shifted(full_obs, self._goal_shift, self._object_shift)
 
 
 def shares(mixture: Sequence[Behaviour]) -> Array:
-    """The probability of each behaviour, (len(mixture),).
+    """Return the probability of each behaviour, (len(mixture),).
 
     Raises:
         UserError: for an empty mixture or one whose weights are all zero.

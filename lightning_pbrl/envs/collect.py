@@ -1,7 +1,7 @@
-"""Make a data set: episodes of a mixture of behaviours, in shards that survive a kill.
+"""Data collection: episodes of a mixture of behaviours, in shards that survive a kill.
 
-Episode i takes its behaviour, its reset seed and its noise from (seed, i) alone. A collection that was
-interrupted therefore goes on at the first missing shard and ends with exactly the data of one that was not.
+Episode i takes its behaviour, its reset seed and its noise from (seed, i) alone. An interrupted collection therefore continues at
+the first missing shard. It ends with exactly the data of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.rng import derive
 
 SHARD = 50
-"""Episodes per shard: what a kill can lose."""
+"""Episodes per shard: the most that a kill can lose."""
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Versions of Python, this library, NumPy, torch and ``packages``, for provenance."""
+    """Return the versions of Python, this library, NumPy, torch and ``packages``, for provenance."""
     found = {"python": platform.python_version()}
     for package in ("lightning-pbrl", "numpy", "torch", *packages):
         try:
@@ -43,7 +43,7 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def episode_plan(mixture: Sequence[Behaviour], seed: int, episode: int) -> tuple[int, int, np.random.Generator]:
-    """Which behaviour an episode has, its reset seed and the generator of its noise."""
+    """Draw the behaviour of an episode, its reset seed and the generator of its noise."""
     rng = np.random.default_rng(derive(seed, "collect", episode))
     behaviour = int(rng.choice(len(mixture), p=shares(mixture)))
     return behaviour, int(rng.integers(1 << 32)), rng
@@ -58,24 +58,25 @@ def collect(
     progress: Callable[[int, int], None] | None = None,
     stop_after_success: int | None = None,
 ) -> Transitions:
-    """Collect a data set into the file ``path``, or load it when it is there already.
+    """Collect a data set into the file ``path``, or load it if it exists.
 
     Args:
-        simulator: where to act.
-        mixture: the behaviours and how often each is drawn.
+        simulator: simulator to act in.
+        mixture: behaviours with their weights.
         episodes: number of episodes.
-        path: the data file; shards lie beside it in ``<path>.parts`` until it is complete.
-        seed: everything random follows from it.
-        progress: called with (episodes done, episodes in all) after each episode and at the end.
+        path: the data file; shards are stored beside it in ``<path>.parts`` until it is complete.
+        seed: seed of everything random.
+        progress: called with (episodes done, total episodes) after each episode and at the end.
         stop_after_success: end an episode (truncated) after this many successful steps; None runs to the time limit.
 
     Returns:
-        The data set; of a :class:`~lightning_pbrl.envs.pixels.Pixels` the states, and a picture of every time step.
-        ``about`` tells the simulator, mixture, seed and versions, and for each episode its ``behaviours`` (index into the
+        The data set; for :class:`~lightning_pbrl.envs.pixels.Pixels`, the states and an image of every time step.
+        ``about`` holds the simulator, mixture, seed and versions, and for each episode its ``behaviours`` (index into the
         mixture) and ``reset_seeds``.
 
     Raises:
-        UserError: for no episodes, a mixture that is unusable or not to be had here, a ``path`` that holds another collection.
+        UserError: for no episodes, a mixture that is invalid or not supported by the simulator, or a ``path`` that holds
+            another collection.
     """
     if episodes < 1:
         raise UserError(f"The number of episodes to collect is {episodes}; give at least 1.")
@@ -104,19 +105,17 @@ def collect(
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Keep other processes from collecting the same file; they wait here, then find it made.
+    """Keep other processes from collecting the same file; they wait here, then find it complete.
 
     Raises:
-        UserError: when the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f"{path.name}.lock"))
         lock.acquire()
     except OSError as error:
-        raise UserError(
-            f"{path.parent} cannot be written ({error.strerror or error}); choose a folder that may be written to."
-        ) from error
+        raise UserError(f"{path.parent} cannot be written ({error.strerror or error}); choose a writable folder.") from error
     try:
         yield
     finally:
@@ -130,7 +129,7 @@ def _make(
     path: Path,
     report: Callable[[int, int], None],
 ) -> None:
-    """Collect what is missing shard by shard, then join the shards into ``path`` and remove them."""
+    """Collect the missing shards one by one, then join the shards into ``path`` and remove them."""
     parts, seed, episodes = path.with_name(f"{path.name}.parts"), request["seed"], request["episodes"]
     shards, env = [], None
     for first in range(0, episodes, SHARD):
@@ -154,12 +153,10 @@ def _make(
 
 
 def _same(found: Transitions, request: dict[str, Any], place: Path, but: str = "") -> Transitions:
-    """``found``, if it was collected as ``request`` says (``but`` names an entry that may differ)."""
+    """Return ``found`` if it was collected as ``request`` says (``but`` names an entry that may differ)."""
     differ = [key for key, value in request.items() if key != but and found.about.get(key) != value]
     if differ:
-        raise UserError(
-            f"{place} holds another collection ({', '.join(differ)} differ); delete it or give another path."
-        )
+        raise UserError(f"{place} holds another collection ({', '.join(differ)} differ); delete it or give another path.")
     return found
 
 
@@ -183,7 +180,7 @@ def _episodes(
     offsets, behaviours, reset_seeds, at, has_success = [0], [], [], 0, False
 
     def state(seen: Array, info: dict[str, Any]) -> Array:
-        """What the row keeps of an observation; its picture, if there is one, is put beside the rows."""
+        """Return the state of an observation; its image, if any, is stored beside the rows."""
         if frames is None:
             return seen
         frames[at + len(offsets) - 1] = info["picture"]
@@ -227,7 +224,7 @@ def _episodes(
 
 
 def _join(shards: Sequence[Transitions]) -> Transitions:
-    """Shards end to end, with their episode lists."""
+    """Concatenate shards and their episode lists."""
     lengths = torch.cat([shard.episodes.lengths for shard in shards])
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     success: Tensor | None = None

@@ -1,11 +1,11 @@
-"""Acting while learning: one step of every environment, into the replay.
+"""Online collection: one step of every environment into the replay buffer.
 
-A finished environment starts its next episode at once, with the reset seed that belongs to (run seed, environment, episode). Its
-last row keeps the observation that really followed; the reset's observation only begins the next row. A fall ends an episode as
-*terminated* (nothing follows, a critic must not bootstrap), the horizon as *truncated* (it must).
+A finished environment starts its next episode at once, with the reset seed of (run seed, environment, episode). Its last row
+keeps the observation that followed; the observation after the reset only begins the next row. A fall ends an episode as
+*terminated*: nothing follows, so a critic must not bootstrap. The horizon ends it as *truncated*: a critic must bootstrap.
 
-An episode is determined by its reset seed and its actions. The simulators' insides are therefore never saved: an open episode
-is restored by resetting with its seed and taking again the actions that the replay holds.
+An episode is determined by its reset seed and its actions. The simulators' internals are therefore never saved. An open episode
+is restored by a reset with its seed, followed by the actions that the replay holds.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ from lightning_pbrl.rng import derive, stream
 
 
 class Collector:
-    """Steps environments and appends what happens to a replay; environments are built at the first step.
+    """Collector of transitions: it steps environments and appends the results to a replay buffer.
+
+    Environments are built at the first step.
 
     Args:
-        envs: the environments, as many as the replay has lanes.
-        replay: where rows go; it counts the steps and knows the open episodes.
-        seed: the run's seed; it decides every reset and the random actions.
+        envs: the environments, as many as the replay holds.
+        replay: replay buffer that receives the rows; it counts the steps and knows the open episodes.
+        seed: the run's seed; it determines every reset and the random actions.
 
     Raises:
-        UserError: when environments and replay differ in number.
+        UserError: if the number of environments is not the replay's.
     """
 
     def __init__(self, envs: VectorEnvs, replay: Replay, seed: int) -> None:
@@ -51,16 +53,16 @@ class Collector:
 
     @property
     def env_steps(self) -> int:
-        """Steps of all environments together, since the start of the run."""
+        """Steps of all environments together since the start of the run."""
         return self.replay.steps * self.replay.num_envs
 
     @torch.no_grad()
     def step(self, act: Callable[[Tensor], Tensor] | None = None) -> None:
-        """One step of every environment.
+        """Step every environment once.
 
         Args:
-            act: observations (n, O), float32, on the replay's device, valid during the call only, -> actions (n, A) in [-1, 1],
-                beyond which they are clipped; None acts uniformly at random.
+            act: policy from observations (n, O), float32, on the replay's device, to actions (n, A), which are clipped to
+                [-1, 1]. The observations are valid during the call only. None acts uniformly at random.
 
         Raises:
             UserError: for an observation or reward that is not finite, naming the episode's seed and the step; nothing is stored.
@@ -89,18 +91,18 @@ class Collector:
                 after[i] = self._reset(i)
 
     def _reset(self, i: int) -> Any:
-        """Begin the present episode of environment ``i``; its first observation."""
+        """Start the present episode of environment ``i`` and return its first observation."""
         seed = self._reset_seed(i)
         obs = self._running[i].reset(seed=seed)[0]
         check_step(self.envs.simulator.name, seed, 0, obs)
         return obs
 
     def _reset_seed(self, i: int) -> int:
-        """The seed of the present episode of environment ``i``."""
+        """Return the reset seed of the present episode of environment ``i``."""
         return derive(self.seed, "episode", i, self.episode[i]) % 2**31
 
     def _open(self) -> None:
-        """Build the environments and bring each to where its open episode stands."""
+        """Build the environments and restore the open episode of each."""
         replay = self.replay
         self._running = [self.envs[i] for i in range(replay.num_envs)]
         for i, done in enumerate(replay.open_steps):
@@ -116,16 +118,16 @@ class Collector:
             if not np.array_equal(self._obs[i], rows[-1, at : at + width].numpy()):
                 warnings.warn(
                     f"{self.envs.simulator.name} did not repeat its open episode exactly (another version or processor?): the "
-                    "resumed run goes on, and is not bit for bit the one that was interrupted.",
+                    "resumed run continues, but is not bit for bit the interrupted one.",
                     stacklevel=2,
                 )
 
     def state_dict(self) -> dict[str, Any]:
-        """Episode numbers and the stream of random actions; the replay's own state holds the rest."""
+        """Return episode numbers and the stream of random actions; the replay's own state holds the rest."""
         return {"episode": list(self.episode), "rng": self._rng.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state, after the replay has taken its own; the next step restores the open episodes."""
+        """Load a state after the replay has loaded its own; the next step restores the open episodes."""
         self.episode = list(state["episode"])
         self._rng.set_state(state["rng"].cpu())
         self._running = []

@@ -1,9 +1,9 @@
-"""The bodies and rewards of D4RL's locomotion tasks (Gym's version 2 on MuJoCo 2.0) in Gymnasium's version 5.
+"""Bodies and rewards of D4RL's locomotion tasks (Gym's version 2 on MuJoCo 2.0) in Gymnasium's version 5.
 
-Before version 2.1.2 MuJoCo's compiler took a capsule for a cylinder longer by half the radius at either end (changelog of
-MuJoCo 2.1.2, bug fix 7). Made of the same XML, links weigh 2 to 8 % more today and their rotational inertia is up to 25 %
-larger; HalfCheetah, whose total mass is given, is balanced differently. Contacts and integrators did not change: on
-the restored bodies today's MuJoCo repeats the recorded steps of Hopper and Walker2d to the rounding of the data (float32).
+Before version 2.1.2, MuJoCo's compiler treated a capsule as a cylinder that is longer by half the radius at either end (changelog
+of MuJoCo 2.1.2, bug fix 7). From the same XML, links weigh 2 to 8 % more today and have up to 25 % more rotational inertia.
+HalfCheetah, whose total mass is given, is balanced differently. Contacts and integrators did not change. With the restored
+bodies, today's MuJoCo repeats the recorded steps of Hopper and Walker2d up to the rounding of the data (float32).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ VERSION_2: dict[str, dict[str, Any]] = {
     "Hopper-v5": {},
     "Walker2d-v5": {"xml_file": "walker2d.xml"},  # versions 2 to 4: friction of the right foot 0.9, of the left 1.9
 }
-"""The tasks of D4RL's locomotion data, and what Gymnasium's constructor needs to build them of version 2's XML."""
+"""Tasks of D4RL's locomotion data, with the constructor arguments that build them from version 2's XML."""
 
 
 def restore_bodies(model: Any, path: str) -> None:
-    """Give a compiled model the masses and inertias that MuJoCo computed before version 2.1.2.
+    """Set a compiled model's masses and inertias to those that MuJoCo computed before version 2.1.2.
 
-    Bodies with explicit inertias, and those without a capsule, keep theirs (unless the total mass is given).
+    Bodies with explicit inertias and bodies without a capsule keep theirs (unless the total mass is given).
 
     Args:
-        model: ``mujoco.MjModel`` made of the file; its masses, inertias and the constants that follow from them are replaced.
+        model: ``mujoco.MjModel`` compiled from the file; masses, inertias and the constants derived from them are replaced.
         path: the XML file.
     """
     import mujoco
@@ -49,9 +49,9 @@ def restore_bodies(model: Any, path: str) -> None:
 
 
 def missing_reward(info: dict[str, Any]) -> float:
-    """What version 2 pays more than version 5: 1 for being alive also in the step of a fall.
+    """Return the reward that version 2 adds to version 5's: 1 for being alive, in the step of a fall, too.
 
     Args:
-        info: of a step of version 5.
+        info: info of a step of version 5.
     """
     return 1.0 - float(info.get("reward_survive", 1.0))  # HalfCheetah does not fall

@@ -38,14 +38,14 @@ SIZES = {
 }
 """Flat observation and action size by domain and tasks.
 
-Left out of the suite's 51 tasks: ``lqr`` (unbounded actions) and ``quadruped-escape`` (its reset renders).
+Two of the suite's 51 tasks are left out: ``lqr`` (unbounded actions) and ``quadruped-escape`` (its reset renders).
 """
 
 TASKS = {f"{domain}-{task}": size for domain, groups in SIZES.items() for tasks, size in groups.items() for task in tasks.split()}
 """Observation and action size by ``domain-task``."""
 
 FRAMES = 1000
-"""Frames after which the suite ends an episode."""
+"""Number of frames after which the suite ends an episode."""
 
 CURE = (
     "install it with pip install 'lightning-pbrl[dmc]' on Python 3.11 or 3.12 "
@@ -54,13 +54,13 @@ CURE = (
 
 
 class DMControl(Simulator):
-    """One task of the DeepMind Control Suite, its observation dictionary laid end to end in the suite's order.
+    """DeepMind Control Suite task, with its observation dictionary concatenated in the suite's order.
 
     Args:
         domain_task: domain and task joined by a dash, for instance ``walker-walk``.
-        horizon: steps per episode, each of ``action_repeat`` frames; it replaces the suite's own time limit. None: as many as
-            fill the suite's 1000 frames.
-        action_repeat: frames (control steps of the suite) for which an action is held; a step's reward is their sum.
+        horizon: steps per episode, each of ``action_repeat`` frames; it replaces the suite's own time limit. None for as many
+            as fill the suite's 1000 frames.
+        action_repeat: number of frames (control steps of the suite) that repeat an action; a step's reward is their sum.
     """
 
     packages = ("dm_control", "mujoco")
@@ -80,7 +80,7 @@ class DMControl(Simulator):
         """Build the environment; see :meth:`Simulator.make`.
 
         Raises:
-            UserError: when dm_control is not installed.
+            UserError: if dm_control is not installed.
         """
         suite = need("dm_control.suite", CURE)
         from lightning_pbrl.envs.episodic import Episodic
@@ -90,14 +90,13 @@ class DMControl(Simulator):
         return Episodic(self, _Suite(env, self.action_repeat), render)
 
     def describe(self) -> dict[str, Any]:
-        """Class name and settings."""
+        """Return class name and settings."""
         repeat = {"action_repeat": self.action_repeat} if self.action_repeat > 1 else {}
         return {"simulator": "DMControl", "domain_task": self.domain_task, "horizon": self.horizon, **repeat}
 
 
 class _Suite:
-    """The physics of one task (see :class:`lightning_pbrl.envs.base.Physics`)."""
-
+    """Physics of one task (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
     def __init__(self, env: Any, action_repeat: int) -> None:
         self.env, self.action_repeat = env, action_repeat
@@ -114,7 +113,7 @@ class _Suite:
         return self.env.physics.data.ptr
 
     def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
-        # RandomState takes 32 bits at a time; a small seed gives the stream users of the suite expect.
+        # RandomState takes 32 bits at a time; a small seed gives the stream that users of the suite expect.
         words = seed if seed < 1 << 32 else [seed & 0xFFFFFFFF, seed >> 32]
         self.env.task._random = np.random.RandomState(words)
         return self._flat(self.env.reset()), {}

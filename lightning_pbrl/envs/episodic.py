@@ -1,4 +1,4 @@
-"""The one Gymnasium environment of the library; what differs between simulators is its :class:`Physics`.
+"""The one Gymnasium environment of the library; simulators differ in their :class:`Physics`.
 
 This module imports Gymnasium, so only ``Simulator.make`` imports it.
 """
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class Episodic(gymnasium.Env[Array, Array]):
-    """Episodes of at most ``horizon`` steps, each fully determined by its reset seed and its actions.
+    """Environment with episodes of at most ``horizon`` steps, each fully determined by its reset seed and its actions.
 
-    ``reset()`` without a seed derives the next seed from the last one (from 0 at first), so a chain of resets
-    is repeatable too; every reset reports its seed as ``info["seed"]``. Actions are clipped to [-1, 1].
+    ``reset()`` without a seed derives the next seed from the last one (from 0 at first), so a chain of resets is repeatable, too.
+    Every reset reports its seed as ``info["seed"]``. Actions are clipped to [-1, 1].
 
     Args:
-        simulator: the description this environment was made from.
+        simulator: description that this environment was made from.
         physics: the running simulation.
-        render: whether frames will be asked for.
+        render: whether frames will be requested.
     """
 
     def __init__(self, simulator: Simulator, physics: Physics, render: bool = False) -> None:
@@ -40,7 +40,7 @@ class Episodic(gymnasium.Env[Array, Array]):
         self._camera: Camera | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Start an episode: obs (O,) float32 and info with the ``seed`` it used, in [0, 2^63)."""
+        """Start an episode and return obs (O,), float32, and info with the ``seed`` used, in [0, 2^63)."""
         self._seed = derive(self._seed, "next episode") if seed is None else int(seed)
         if not 0 <= self._seed < 1 << 63:
             raise UserError(f"The reset seed is {seed}; give an integer from 0 to 2^63 - 1.")
@@ -49,9 +49,10 @@ class Episodic(gymnasium.Env[Array, Array]):
         return obs.astype(np.float32), {**info, "seed": self._seed}
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        """One step; obs (O,) float32, reward, terminated, truncated (at the horizon, or by the simulator itself), info.
+        """Step once and return obs (O,), float32, reward, terminated, truncated and info.
 
-        A step that does both is terminated: nothing follows it.
+        An episode is truncated at the horizon or by the simulator itself. A step that does both is terminated: nothing follows
+        it.
 
         Raises:
             UserError: for an action that is not finite, of the wrong shape, or after the end of the episode.
@@ -69,7 +70,7 @@ class Episodic(gymnasium.Env[Array, Array]):
         return obs.astype(np.float32), float(reward), terminated, self._left == 0 and not terminated, info
 
     def render(self) -> Array:
-        """The present state as an RGB image, (256, 256, 3), uint8."""
+        """Render the present state as an RGB image, (256, 256, 3), uint8."""
         from lightning_pbrl.envs.render import Camera
 
         if self._camera is None:
@@ -77,7 +78,7 @@ class Episodic(gymnasium.Env[Array, Array]):
         return self._camera.frame()
 
     def close(self) -> None:
-        """Free the renderer, if one was made, and what the physics holds."""
+        """Free the renderer, if one was made, and the resources of the physics."""
         if self._camera is not None:
             self._camera.close()
             self._camera = None

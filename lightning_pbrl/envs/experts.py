@@ -1,4 +1,4 @@
-"""The scripted policies that Meta-World ships, one per task, as plain functions of the full observation."""
+"""Meta-World's scripted policies, one per task, as plain functions of the full observation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lightning_pbrl.envs.metaworld import CURE, task_name
 
 
 class Expert:
-    """The scripted policy of one task. It is deterministic and keeps no memory.
+    """Scripted policy of one Meta-World task, deterministic and without memory.
 
     Not every expert solves its task in every episode; measure before relying on one.
 
     Args:
-        task: Meta-World task, with or without version suffix.
+        task: name of the Meta-World task, with or without version suffix.
 
     Raises:
         UserError: for an unknown task, with the nearest names.
@@ -29,11 +29,11 @@ class Expert:
 
     @cached_property
     def _policy(self) -> Any:
-        """The package's policy; it is imported when the expert first acts."""
+        """The package's policy, imported when the expert first acts."""
         return need("metaworld.policies", CURE).ENV_POLICY_MAP[f"{self.task}-v3"]()
 
     def act(self, full_obs: Array) -> Array:
-        """The expert's action, (4,), float32, in [-1, 1].
+        """Return the expert's action, (4,), float32, in [-1, 1].
 
         Args:
             full_obs: observation with the goal, (39,), ``info["full_obs"]`` of :class:`MetaWorld`.
@@ -43,7 +43,7 @@ class Expert:
             return np.clip(self._policy.get_action(full_obs), -1.0, 1.0).astype(np.float32)
 
     def shifted(self, full_obs: Array, goal: Array, thing: Array) -> Array:
-        """``full_obs``, (39,), with displaced goal and objects.
+        """Return ``full_obs``, (39,), with displaced goal and objects.
 
         The entries: hand 3, gripper 1, two objects of position 3 and rotation 4, the same 18 one step earlier, goal 3.
         """

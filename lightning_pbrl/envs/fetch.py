@@ -1,8 +1,8 @@
-"""FetchReach and FetchPush with one fixed target, observed without it: the tasks of learning from examples of success.
+"""FetchReach and FetchPush with one fixed, unobserved target: tasks for learning from examples of success.
 
 Source: LAEO (Hatch et al. 2023, arXiv 2307.13101), on the Fetch arm of Gymnasium-Robotics (Plappert et al. 2018, arXiv
-1802.09464). A policy sees the robot (and the block) only; what it is to do, it learns from examples. The targets lie
-outside the region from which the package draws its goals, so they are set here.
+1802.09464). A policy observes only the robot (and the block) and learns the goal from examples. The targets lie outside the
+region from which the package draws its goals, so they are set here.
 
 Differences: version 4 of the package's environments, on today's MuJoCo, so figures of the paper do not carry over.
 """
@@ -21,28 +21,29 @@ if TYPE_CHECKING:
 
 CURE = "install it with pip install 'lightning-pbrl[robotics]'."
 REACHED = 0.05
-"""Distance, metres, below which gripper or block are at the target."""
+"""Distance, metres, below which gripper or block have reached the target."""
 
 TARGETS = {"reach": (1.3, 0.3, 0.9), "push": (1.4, 0.9, 0.42469975)}
-"""Where the gripper, or the block, is to be, metres."""
+"""Target of the gripper, or of the block, metres."""
 _SIZES = {"reach": 10, "push": 25}
 _VIEWS = {
     "reach": View(lookat=(1.2, 0.8, 0.5), distance=1.4, azimuth=120.0, elevation=-30.0),
     "push": View(lookat=(1.25, 0.8, 0.4), distance=0.65, azimuth=90.0, elevation=-40.0),
 }
-"""LAEO's cameras for pictures."""
+"""LAEO's cameras for image observations."""
 
 
 class Fetch(Simulator):
-    """The Fetch arm reaches for a point, or pushes a block to one (extra ``robotics``).
+    """Fetch arm that reaches for a point, or pushes a block to one (extra ``robotics``).
 
-    Observed are 10 numbers (gripper position 3, fingers 2, gripper velocity 3, finger velocities 2) or 25 (gripper 3, block 3,
-    block minus gripper 3, fingers 2, block rotation 3, its velocity 3 relative to the gripper and angular 3, gripper velocity 3,
-    fingers 2). Reward is 1 on every step within 5 cm of the target, else 0, and success the same; no episode terminates. In
-    push the block's start is drawn, in reach every episode begins alike. ``info["full_obs"]`` is the observation and the target.
+    In reach, 10 numbers are observed: gripper position 3, fingers 2, gripper velocity 3, finger velocities 2. In push there are
+    25: gripper 3, block 3, block minus gripper 3, fingers 2, block rotation 3, its velocity 3 relative to the gripper and angular
+    3, gripper velocity 3, fingers 2. Reward and success are 1 on every step within 5 cm of the target, else 0; no episode
+    terminates. In push the block's start is random; in reach every episode starts alike. ``info["full_obs"]`` is the observation
+    and the target.
 
     Args:
-        task: reach or push.
+        task: "reach" or "push".
         horizon: steps per episode, 25 per second.
     """
 
@@ -60,7 +61,7 @@ class Fetch(Simulator):
         """Build the environment; see :meth:`Simulator.make`.
 
         Raises:
-            UserError: when gymnasium-robotics is not installed.
+            UserError: if gymnasium-robotics is not installed.
         """
         robotics = need("gymnasium_robotics", CURE)
         import gymnasium
@@ -72,11 +73,11 @@ class Fetch(Simulator):
         return Episodic(self, _Arm(env, np.array(TARGETS[self.task])), render)
 
     def describe(self) -> dict[str, Any]:
-        """Class name and settings."""
+        """Return class name and settings."""
         return {"simulator": "Fetch", "task": self.task, "horizon": self.horizon}
 
     def expert(self, task: str | None = None) -> Expert:
-        """The scripted policy of this task; in push also that of reach, which takes the gripper itself to the target.
+        """Return the scripted policy of this task, or in push also that of reach, which moves the gripper itself to the target.
 
         Each solved all of 50 episodes and stayed at the target: reach after 13 steps, push after 19 on average and 31 at most
         (reset seeds ``derive(77, "probe", i)``, which no evaluation uses).
@@ -89,7 +90,7 @@ class Fetch(Simulator):
 
 
 class _Arm(OverEnv):
-    """The physics of one task (see :class:`lightning_pbrl.envs.base.Physics`)."""
+    """Physics of one task (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
     camera: str | int = -1
 
@@ -115,32 +116,36 @@ class _Arm(OverEnv):
 
 
 def _toward(way: Array) -> Array:
-    """The action that moves the gripper by ``way``, (3,), metres, as far as one step can."""
+    """Return the action that moves the gripper by ``way``, (3,), metres, as far as one step can."""
     return np.append(np.clip(10.0 * way, -1.0, 1.0), 0.0).astype(np.float32)
 
 
 class ReachExpert:
-    """The gripper goes straight to the target and stays there."""
+    """Scripted policy that moves the gripper straight to the target and stays there."""
 
     def act(self, full_obs: Array) -> Array:
-        """The action, (4,), for observation and target, (13,) or (28,)."""
+        """Return the action, (4,), for observation and target, (13,) or (28,)."""
         return _toward(full_obs[-3:] - full_obs[:3])
 
     def shifted(self, full_obs: Array, goal: Array, thing: Array) -> Array:
-        """``full_obs`` with another target; it looks at no object."""
+        """Return ``full_obs`` with another target; the expert uses no object."""
         shown = full_obs.copy()
         shown[-3:] += goal
         return shown
 
 
 class PushExpert:
-    """The gripper goes behind the block, over it if need be, and pushes it on to the target. No memory."""
+    """Scripted policy that moves behind the block, over it if necessary, and pushes it to the target, without memory."""
 
     BEHIND, LANE, KEEP, LOW, HIGH = 0.09, 0.03, 0.04, 0.42, 0.5
-    """How far behind the block's centre a push begins, how straight it begins and stays, heights of push and travel; metres."""
+    """Parameters of a push, metres.
+
+    Distance behind the block's centre at the start; deviation from a straight line at the start and during the push; heights of
+    push and travel.
+    """
 
     def act(self, full_obs: Array) -> Array:
-        """The action, (4,), for observation and target, (28,)."""
+        """Return the action, (4,), for observation and target, (28,)."""
         hand, block, target = full_obs[:3], full_obs[3:6], full_obs[-3:]
         way = (target - block)[:2]
         far = float(np.linalg.norm(way))
@@ -161,7 +166,7 @@ class PushExpert:
         return _toward(np.append(start - hand[:2], self.HIGH - hand[2]))
 
     def shifted(self, full_obs: Array, goal: Array, thing: Array) -> Array:
-        """``full_obs`` with another target and another place of the block."""
+        """Return ``full_obs`` with another target and another position of the block."""
         shown = full_obs.copy()
         shown[3:6] += thing
         shown[6:9] += thing

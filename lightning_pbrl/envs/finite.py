@@ -1,4 +1,4 @@
-"""NaN and infinity from a simulator: stopped at the step that brings them, before they are averaged or learned from."""
+"""Checks for NaN and infinity from a simulator, at the step that produces them, before they are averaged or learned from."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from lightning_pbrl.envs.base import Array
 from lightning_pbrl.errors import UserError
 
 LARGEST = float(np.finfo(np.float32).max)
-"""Rewards are stored in float32."""
+"""Largest reward: rewards are stored in float32."""
 
 
 def check_step(name: str, seed: int, step: int, obs: Array, reward: float = 0.0) -> None:
     """Refuse an observation or a reward that is not finite.
 
     Args:
-        name: of the simulator.
+        name: name of the simulator.
         seed: reset seed of the episode.
-        step: of the episode, from 1; 0 for what a reset shows.
-        obs: (O,).
-        reward: environment units.
+        step: step of the episode, from 1; 0 for the observation of a reset.
+        obs: observation, (O,).
+        reward: reward, environment units.
 
     Raises:
-        UserError: naming episode and step; the environment is at fault, whoever acted.
+        UserError: naming episode and step; the environment is at fault, whatever the actions.
     """
     if abs(reward) <= LARGEST and np.isfinite(obs).all():  # false for NaN
         return

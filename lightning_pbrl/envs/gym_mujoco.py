@@ -26,31 +26,31 @@ SIZES = {
 }
 """Observation and action size of each task with the constructor's default arguments."""
 HORIZONS = {**dict.fromkeys(SIZES, 1000), "Pusher-v5": 100, "Reacher-v5": 50}
-"""Steps of an episode as Gymnasium registers each task."""
+"""Steps per episode as Gymnasium registers each task."""
 
 FALLING = ("Ant-v5", "Hopper-v5", "Humanoid-v5", "Walker2d-v5")
-"""Tasks whose episodes end when the body falls, unless they are told not to."""
+"""Tasks whose episodes terminate when the body falls, unless disabled."""
 D4RL_TASKS = {env_id: env_id.removesuffix("-v5").lower() for env_id in VERSION_2}
 """Tasks of D4RL's locomotion data, and D4RL's names for them."""
 
 
 class GymMuJoCo(Simulator):
-    """One Gymnasium MuJoCo task; no task of this family defines success.
+    """Gymnasium MuJoCo task, version 5; no task of this family defines success.
 
-    The tasks of D4RL's data have D4RL's normalised score as well. It is D4RL's own with ``physics: d4rl``, which undoes what
-    changed since Gym's version 2 and MuJoCo 2.0 (:mod:`lightning_pbrl.envs.d4rl_physics`): masses and inertias of capsules,
-    friction of Walker2d's right foot (0.9, now 1.9), no healthy reward in the step of a fall.
+    The tasks of D4RL's data have D4RL's normalised score as well. With ``physics: d4rl`` it is D4RL's own score. This setting
+    undoes the changes since Gym's version 2 and MuJoCo 2.0 (:mod:`lightning_pbrl.envs.d4rl_physics`): masses and inertias of
+    capsules, friction of Walker2d's right foot (0.9, now 1.9), no healthy reward in the step of a fall.
 
     Args:
         env_id: Gymnasium id with its version, for instance ``HalfCheetah-v5``.
         horizon: steps per episode; null: as registered, 1000, in Pusher 100 and in Reacher 50. The walkers also terminate when
-            they fall. Returns of other than 1000 steps have no score.
+            they fall. Returns of any other number of steps than 1000 have no score.
         contact_forces: false leaves Ant's contact forces out of its observation (27 entries) and reward, as in D4RL's ant,
             where they are zero.
-        terminate_when_unhealthy: false lets an episode go on after a fall, so that its length tells a learner nothing (a learned
-            reward cannot be told from one that pays for staying alive otherwise); such returns have no D4RL score.
-        physics: "d4rl" for policies and clips of D4RL's data, in Ant together with ``contact_forces: false``; "gymnasium" plays
-            version 5 as it is.
+        terminate_when_unhealthy: false continues an episode after a fall, so its length tells a learner nothing. Otherwise a
+            learned reward cannot be distinguished from a reward for staying alive. Such returns have no D4RL score.
+        physics: "d4rl" for policies and segments of D4RL's data, in Ant together with ``contact_forces: false``; "gymnasium"
+            for version 5 unchanged.
     """
 
     packages = ("gymnasium", "mujoco")
@@ -95,7 +95,7 @@ class GymMuJoCo(Simulator):
         return Episodic(self, _Body(gymnasium.make(self.env_id, **settings).unwrapped, self.d4rl_physics), render)
 
     def describe(self) -> dict[str, Any]:
-        """Class name and settings."""
+        """Return class name and settings."""
         about = {"simulator": "GymMuJoCo", "env_id": self.env_id, "horizon": self.horizon}
         switches = {"contact_forces": self.contact_forces, "terminate_when_unhealthy": self.terminate_when_unhealthy}
         physics = {"physics": self.physics} if self.d4rl_physics else {}
@@ -103,8 +103,7 @@ class GymMuJoCo(Simulator):
 
 
 class _Body(OverEnv):
-    """The physics of one task (see :class:`lightning_pbrl.envs.base.Physics`)."""
-
+    """Physics of one task (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
     def __init__(self, env: Any, d4rl: bool) -> None:
         self.env, self.d4rl = env, d4rl

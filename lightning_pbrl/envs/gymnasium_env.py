@@ -1,4 +1,4 @@
-"""Any registered Gymnasium environment with continuous actions, one's own included."""
+"""Any registered Gymnasium environment with continuous actions, including your own."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ if TYPE_CHECKING:
     from lightning_pbrl.envs.episodic import Episodic
 
 SUCCESS = ("success", "is_success")
-"""Keys of ``info`` that tell success: the first in Meta-World and Adroit, the second in Fetch and for stable-baselines3."""
+"""Keys of ``info`` that report success: Meta-World and Adroit use the first, Fetch and stable-baselines3 the second."""
 WIDEST = 1e6
-"""Bounds of an action beyond which they are taken for none (some packages write the largest float)."""
+"""Bounds of an action beyond which it counts as unbounded (some packages write the largest float)."""
 
 
 class GymnasiumEnv(Simulator):
-    """Any Gymnasium environment with a Box of actions, played as it is registered, all its wrappers included.
+    """Gymnasium environment with a Box of actions, used as registered, including all its wrappers.
 
-    Observations that are dictionaries are laid end to end by key, as ``MinariDataModule`` lays out its data. An episode ends
-    where the environment terminates or truncates it, and at the horizon. What is not stated is read from the environment,
-    which imports its package at once; where all is stated, building the environment checks it.
+    Dictionary observations are concatenated by key, in the order in which ``MinariDataModule`` concatenates its data. An episode
+    ends where the environment terminates or truncates it, and at the horizon. Sizes that are not given are read from the
+    environment, which imports its package at once. If all are given, building the environment checks them.
 
     Args:
-        env_id: Gymnasium id, with the module that registers it where one must be imported:
+        env_id: Gymnasium id, preceded by the module that registers it if one must be imported:
             ``gymnasium_robotics:AntMaze_UMaze-v4``, ``my_package:Reach-v0``.
-        obs_dim: observation size, all parts together; null: that of the observation space.
-        action_dim: action size; null: that of the action space.
+        obs_dim: observation size, all parts together; null for that of the observation space.
+        action_dim: action size; null for that of the action space.
         horizon: steps per episode, not more than registered; null: as registered (``max_episode_steps``, or the entry point's
             own TimeLimit).
         settings: arguments of ``gymnasium.make``: those of the environment's constructor, or another ``max_episode_steps``.
-        d4rl_task: D4RL's name of the task, for ``normalized_score``; null without.
-        success: key of ``info`` that tells success, which is 0 on every step without it; null: ``success`` or ``is_success``,
-            and an environment that never tells either has no success.
+        d4rl_task: D4RL's name of the task, for ``normalized_score``; null for none.
+        success: key of ``info`` that reports success; on a step without the key, success is 0. null: ``success`` or
+            ``is_success``; an environment that never reports either defines no success.
 
     Raises:
-        UserError: when something has to be read and Gymnasium cannot build the environment; as :meth:`make`.
+        UserError: if a size has to be read and Gymnasium cannot build the environment; also as :meth:`make`.
     """
 
     packages = ("gymnasium", "mujoco")
@@ -64,7 +64,7 @@ class GymnasiumEnv(Simulator):
             found = _sizes(env, env_id)
             limits = _limits(env)
             if horizon is None and not limits:
-                raise UserError(f"{env_id} is registered without max_episode_steps: state horizon, the steps of an episode.")
+                raise UserError(f"{env_id} is registered without max_episode_steps: give horizon, the steps per episode.")
             obs_dim = found[0] if obs_dim is None else obs_dim
             action_dim = found[1] if action_dim is None else action_dim
             horizon = min(limits) if horizon is None else horizon
@@ -75,14 +75,15 @@ class GymnasiumEnv(Simulator):
         """Build the environment; see :meth:`Simulator.make`.
 
         Raises:
-            UserError: when Gymnasium cannot build it, its sizes are others than stated, or its episodes shorter than the horizon.
+            UserError: if Gymnasium cannot build it, its sizes differ from those given, or its episodes are shorter than the
+                horizon.
         """
         env = self._build()
         from lightning_pbrl.envs.episodic import Episodic
 
         found = _sizes(env, self.env_id)
         if found != (self.obs_dim, self.action_dim):
-            raise UserError(f"{self.env_id} has obs_dim {found[0]} and action_dim {found[1]}: state these sizes, or none.")
+            raise UserError(f"{self.env_id} has obs_dim {found[0]} and action_dim {found[1]}: give these sizes, or none.")
         registered = self.settings.get("max_episode_steps", self._registered(env))
         if registered is not None and 0 < registered < self.horizon:
             raise UserError(
@@ -92,23 +93,23 @@ class GymnasiumEnv(Simulator):
         return Episodic(self, _Any(env, self), render)
 
     def describe(self) -> dict[str, Any]:
-        """Class name and settings."""
+        """Return class name and settings."""
         about = {"simulator": "GymnasiumEnv", "env_id": self.env_id, "horizon": self.horizon}
         named = {} if self.success is None else {"success": self.success}
         return {**about, "settings": {name: str(value) for name, value in self.settings.items()}, **named}
 
     @staticmethod
     def _registered(env: Any) -> int | None:
-        """Steps of an episode as registered; None without."""
+        """Return the registered number of steps per episode; None if there is none."""
         import gymnasium
 
         return gymnasium.spec(env.unwrapped.spec.id).max_episode_steps
 
     def _build(self) -> Any:
-        """The registered environment, with Gymnasium's own wrappers but without its checker.
+        """Build the registered environment, with Gymnasium's own wrappers but without its checker.
 
         Raises:
-            UserError: when Gymnasium cannot build it.
+            UserError: if Gymnasium cannot build it.
         """
         gymnasium = need("gymnasium", "install lightning-pbrl with its dependencies (gymnasium[mujoco]).")
         module, _, name = self.env_id.rpartition(":")
@@ -125,16 +126,16 @@ class GymnasiumEnv(Simulator):
 
 
 def _drawing_or_not(build: Callable[[], Any]) -> Any:
-    """What ``build`` makes; where its package cannot load a renderer, made without one (it may need one to observe)."""
+    """Return the result of ``build``, with a renderer if possible (the environment may need one to observe), else without."""
     try:
         return build()
-    except (AttributeError, ImportError, OSError, RuntimeError):  # what the OpenGL packages raise
+    except (AttributeError, ImportError, OSError, RuntimeError):  # exceptions of the OpenGL packages
         with without_renderer():
             return build()
 
 
 def _limits(env: Any) -> list[int]:
-    """Steps of every TimeLimit around an environment."""
+    """Return the number of steps of every TimeLimit around an environment."""
     from gymnasium.wrappers import TimeLimit
 
     found = []
@@ -145,10 +146,10 @@ def _limits(env: Any) -> list[int]:
 
 
 def _sizes(env: Any, where: str) -> tuple[int, int]:
-    """Observation and action size, of the spaces.
+    """Return observation and action size of the environment's spaces.
 
     Raises:
-        UserError: for actions that are no bounded vector of real numbers, or observations that are not numbers.
+        UserError: for actions that are not a bounded vector of real numbers, or observations that are not numbers.
     """
     from gymnasium.spaces import Box
 
@@ -160,7 +161,7 @@ def _sizes(env: Any, where: str) -> tuple[int, int]:
 
 
 def _count(space: Any, where: str) -> int:
-    """How many numbers an observation of a space has, laid end to end."""
+    """Return the number of entries of a space's observation after concatenation."""
     from gymnasium import spaces
 
     if isinstance(space, spaces.Dict | spaces.Tuple):
@@ -171,7 +172,7 @@ def _count(space: Any, where: str) -> int:
 
 
 class _Any:
-    """The physics of one environment (see :class:`lightning_pbrl.envs.base.Physics`); films need MuJoCo underneath."""
+    """Physics of one environment (see :class:`lightning_pbrl.envs.base.Physics`); videos require MuJoCo underneath."""
 
     camera: str | int = -1
 
@@ -195,8 +196,8 @@ class _Any:
         elif seed == self._first[0] and not np.array_equal(obs, self._first[1], equal_nan=True):
             self._first = -1, obs  # told once
             warnings.warn(
-                f"{self.simulator.name} began otherwise when it was reset with the seed {seed} again: it draws something apart "
-                "from the seed, so evaluations vary, and a resumed run is not bit for bit the one that was interrupted.",
+                f"{self.simulator.name} began differently when it was reset with the seed {seed} again: it draws something "
+                "independently of the seed, so evaluations vary, and a resumed run is not bit for bit the interrupted one.",
                 stacklevel=2,
             )
         return obs, {}
@@ -213,26 +214,26 @@ class _Any:
         flat = np.concatenate([np.ravel(part) for _, part in parts(obs)])
         if len(flat) != self.simulator.obs_dim:
             stated = self.simulator.obs_dim
-            raise UserError(f"{self.simulator.name} observes {len(flat)} numbers and its space has {stated}: mend it.")
+            raise UserError(f"{self.simulator.name} observes {len(flat)} numbers and its space has {stated}: correct its space.")
         return flat
 
     def _success(self, info: dict[str, Any]) -> dict[str, float]:
-        """``success`` 0 or 1, or nothing where the environment does not tell."""
+        """Return ``success``, 0 or 1, or nothing if the environment does not report it."""
         named = self.simulator.success
         for key in SUCCESS if named is None else (named,):
             if (value := info.get(key)) is None or np.isnan(number := self._number(key, value)):
                 continue
             if number not in (0.0, 1.0):
                 raise UserError(
-                    f"{self.simulator.name} says {key}={number:g} of a step, which is neither solved (1) nor not (0): name "
-                    "the key that tells success in the simulator's argument success."
+                    f"{self.simulator.name} reports {key}={number:g} for a step, which is neither success (1) nor failure (0): "
+                    "name the key that reports success in the simulator's argument success."
                 )
             return {"success": number}
         return {} if named is None else {"success": 0.0}
 
     def _number(self, what: str, value: Any) -> float:
-        """A number that may come as a bool, of NumPy, or in an array of one entry."""
+        """Return a number given as a bool, a NumPy scalar or an array of one entry."""
         array = np.asarray(value)
         if array.size != 1 or array.dtype.kind not in "biuf":
-            raise UserError(f"{self.simulator.name} says {what}={value!r}: one number per step is needed.")
+            raise UserError(f"{self.simulator.name} reports {what}={value!r}: one number per step is needed.")
         return float(array.item())

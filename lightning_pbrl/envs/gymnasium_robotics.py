@@ -1,7 +1,7 @@
-"""AntMaze, the Adroit hand and the Franka kitchen of Gymnasium-Robotics, observed and scored as D4RL's data files are.
+"""AntMaze, the Adroit hand and the Franka kitchen of Gymnasium-Robotics, observed and scored as in D4RL's data files.
 
-Gymnasium-Robotics (github.com/Farama-Foundation/Gymnasium-Robotics) carries on D4RL's environments on today's MuJoCo, with
-changes that a policy learned from D4RL's files (arXiv 2004.07219) would notice. These are undone here:
+Gymnasium-Robotics (github.com/Farama-Foundation/Gymnasium-Robotics) maintains D4RL's environments on today's MuJoCo. It made
+changes that affect a policy learned from D4RL's files (arXiv 2004.07219). They are undone here:
 
 =========  ====================================================================================================================
 AntMaze    D4RL's 29 numbers (qpos 15, qvel 14; no goal), its maze (x right, y down, the origin at the start), its ant
@@ -14,7 +14,7 @@ Kitchen    D4RL's 60 numbers (9 robot and 21 object positions, 30 goal positions
 =========  ====================================================================================================================
 
 Differences: MuJoCo itself is another version, and episodes were not compared with D4RL's step for step. Adroit's inertias are
-stated in its files; those of the kitchen's kettle and microwave door are up to 0.3 % larger today, their masses the same.
+given in its files. Those of the kitchen's kettle and microwave door are up to 0.3 % larger today; their masses are the same.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ CURE = "install it with pip install 'lightning-pbrl[robotics]'."
 
 
 class _Task(NamedTuple):
-    """What is known of a task without building it; ``detail`` is the maze, the place of palm minus object, or the subtasks."""
+    """Specification of a task, known without building it.
+
+    ``detail`` is the maze, the position of palm minus object, or the subtasks.
+    """
 
     env_id: str
     obs_dim: int
@@ -76,18 +79,18 @@ TASKS = {
     "kitchen-partial": _Task("FrankaKitchen-v1", 60, 9, 280, _SLIDE),
     "kitchen-mixed": _Task("FrankaKitchen-v1", 60, 9, 280, _BURNER),
 }
-"""The tasks by D4RL's names, without the parts of a name that tell only how the data were recorded."""
+"""Tasks by D4RL's names, without the parts that describe only the recorded data."""
 
 
 class GymnasiumRobotics(Simulator):
-    """One AntMaze, Adroit or kitchen task as D4RL's data have it (extra ``robotics``).
+    """AntMaze, Adroit or kitchen task as in D4RL's data (extra ``robotics``).
 
-    Success is the ant at its goal, the hand's task achieved, all four kitchen subtasks done; a kitchen return counts subtasks.
+    Success is the ant at its goal, the hand's task achieved, or all four kitchen subtasks done. A kitchen return counts subtasks.
 
     Args:
         task: antmaze-umaze, antmaze-medium, antmaze-large; pen, hammer, door, relocate; kitchen-complete, kitchen-partial,
             kitchen-mixed.
-        horizon: steps per episode; null: D4RL's, 700 and 1000, 200 (pen 100), 280. Other returns have no score.
+        horizon: steps per episode; null for D4RL's: 700 and 1000, 200 (pen 100), 280. Returns of other horizons have no score.
     """
 
     packages = ("gymnasium-robotics", "gymnasium", "mujoco")
@@ -105,7 +108,7 @@ class GymnasiumRobotics(Simulator):
         """Build the environment; see :meth:`Simulator.make`.
 
         Raises:
-            UserError: when gymnasium-robotics is not installed.
+            UserError: if gymnasium-robotics is not installed.
         """
         robotics = need("gymnasium_robotics", CURE)
         import gymnasium
@@ -118,13 +121,13 @@ class GymnasiumRobotics(Simulator):
         return Episodic(self, family(gymnasium, task), render)
 
     def describe(self) -> dict[str, Any]:
-        """Class name and settings."""
-        bodies = {"physics": "d4rl"} if "maze" in self.task else {}  # from the version on that restores them
+        """Return class name and settings."""
+        bodies = {"physics": "d4rl"} if "maze" in self.task else {}  # absent from data of versions that did not restore them
         return {"simulator": "GymnasiumRobotics", "task": self.task, "horizon": self.horizon, **bodies}
 
 
 class _Robot(OverEnv):
-    """What the three families share (see :class:`lightning_pbrl.envs.base.Physics`)."""
+    """Common base of the three families (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
     camera: str | int = -1
 
@@ -133,7 +136,7 @@ class _Robot(OverEnv):
 
 
 class _AntMaze(_Robot):
-    """The ant in a maze; cells are 4 m wide."""
+    """Ant in a maze; cells are 4 m wide."""
 
     camera: str | int = "track"
 
@@ -169,12 +172,12 @@ class _AntMaze(_Robot):
 
 
 def _at(cells: list[Any]) -> list[int]:
-    """The columns of a row that hold the goal."""
+    """Return the columns of a row that hold the goal."""
     return [column for column, cell in enumerate(cells) if cell == "g"]
 
 
 class _Adroit(_Robot):
-    """The hand."""
+    """Adroit hand."""
 
     camera: str | int = "vil_camera"
 
@@ -190,7 +193,7 @@ class _Adroit(_Robot):
 
 
 class _Kitchen(_Robot):
-    """The kitchen."""
+    """Franka kitchen."""
 
     def __init__(self, gymnasium: Any, task: _Task) -> None:
         settings = {"tasks_to_complete": list(task.detail), "robot_noise_ratio": 0.1, "object_noise_ratio": 0.1}
@@ -209,6 +212,6 @@ class _Kitchen(_Robot):
         return self._obs(seen), float(reward), bool(terminated), {"success": float(terminated)}
 
     def _obs(self, seen: dict[str, Any]) -> Array:
-        """From robot positions 9 and velocities 9, object positions 21 and velocities 20."""
+        """Return the observation from robot positions 9 and velocities 9, object positions 21 and velocities 20."""
         flat = seen["observation"]
         return np.concatenate([flat[:9], flat[18:39], self.goal])

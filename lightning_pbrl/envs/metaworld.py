@@ -2,7 +2,7 @@
 
 Every reset draws the object and goal anew from the reset seed. Start, observations and rewards are those of the package's
 ``set_task`` with the same draw. Reward is version "v2" of the package, 0 to 10 per step. Success is reported per step; the
-library counts an episode as solved when *any* of its steps is.
+library counts an episode as solved if *any* of its steps is.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from lightning_pbrl.envs.episodic import Episodic
 
 MAX_HORIZON = 500
-"""Steps after which Meta-World itself refuses to go on."""
+"""Number of steps after which Meta-World itself refuses to continue."""
 
 FULL = 39
-"""Entries of the whole observation."""
+"""Size of the full observation."""
 
 _NAMES = """
     assembly basketball bin-picking box-close button-press button-press-topdown button-press-topdown-wall
@@ -38,9 +38,12 @@ _REBUILT = """
     handle-pull-side lever-pull peg-unplug-side window-close window-open
 """
 REBUILT = frozenset(_REBUILT.split())
-"""Tasks whose starts, first observations or rewards were partly those of a discarded draw before ``SCENE`` 2."""
+"""Tasks with starts, first observations or rewards that partly belonged to a discarded draw before ``SCENE`` 2."""
 SCENE = 2
-"""Version of what a reset builds. Descriptions hold it where an older one built something else: such data are made anew."""
+"""Version of the scene that a reset builds.
+
+Descriptions contain it if an older version built another scene; such data are collected anew.
+"""
 
 CURE = "install lightning-pbrl with its dependencies (metaworld==3.1.1, mujoco==3.3.0)."
 
@@ -50,11 +53,13 @@ VIEWS = {
     "drawer-open": View(camera="corner2", fovy=22.0),
     "drawer-close": View(camera="corner2", fovy=22.0),
 }
-"""Cameras for pictures, where the usual one stands too far away: LAEO's for the window, ours for the drawer."""
+"""Cameras for image observations where the usual one is too far away: LAEO's for the window, ours for the drawer."""
 
 
 def task_name(task: str) -> str:
-    """The task without version: ``drawer-open``, ``drawer-open-v2`` and ``drawer-open-v3`` are the same task.
+    """Return the task's name without version.
+
+    ``drawer-open``, ``drawer-open-v2`` and ``drawer-open-v3`` are the same task.
 
     Raises:
         UserError: for an unknown task, with the nearest names.
@@ -66,17 +71,17 @@ def task_name(task: str) -> str:
 
 
 class MetaWorld(Simulator):
-    """One task of Meta-World v3.
+    """Meta-World v3 task.
 
     Args:
-        task: task name, with or without version suffix; ``-v2`` names give the v3 task, whose rewards and
-            starts are those of the same reward code but newer physics.
+        task: task name, with or without version suffix. ``-v2`` names give the v3 task, which has the same reward code but
+            newer physics.
         horizon: steps per episode, 1 to 500; episodes never terminate early.
         goal_observable: whether the last three of the 39 observation entries hold the goal position; hidden goals
             are zeros there. ``info["full_obs"]`` (39,) float64 always holds it, for the scripted experts.
-        entries: which of the 39 entries are observed, in this order; None for all. 0 to 2 are the hand, 3 the gripper's
+        entries: the observed ones of the 39 entries, in this order; None for all. 0 to 2 are the hand, 3 the gripper's
             opening, 4 to 6 the (first) object, 18 to 35 the same one step earlier, 36 to 38 the goal. Every reset places
-            furniture and objects anew: leave in what tells where they are.
+            furniture and objects anew, so include the entries that hold their positions.
 
     Raises:
         UserError: for an unknown task, an impossible horizon, entries that are not different numbers from 0 to 38.
@@ -106,7 +111,7 @@ class MetaWorld(Simulator):
         return Episodic(self, arm, render)
 
     def describe(self) -> dict[str, Any]:
-        """Class name and settings."""
+        """Return class name and settings."""
         chosen: dict[str, Any] = {} if self.entries is None else {"entries": self.entries}  # older collections keep their names
         if self.task in REBUILT:
             chosen["scene"] = SCENE
@@ -119,14 +124,14 @@ class MetaWorld(Simulator):
         }
 
     def expert(self, task: str | None = None) -> Expert:
-        """The package's scripted policy of this or another task."""
+        """Return the package's scripted policy of this or another task."""
         from lightning_pbrl.envs import experts
 
         return experts.Expert(self.task if task is None else task)
 
 
 class _Arm(OverEnv):
-    """The physics of one Meta-World task (see :class:`lightning_pbrl.envs.base.Physics`)."""
+    """Physics of one Meta-World task (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
     camera: str | int = "corner2"
 
@@ -143,10 +148,10 @@ class _Arm(OverEnv):
         return self._visible(full), {**info, "full_obs": full}
 
     def _draw(self) -> None:
-        """Choose object and goal of the episode, and keep the choice.
+        """Draw object and goal of the episode and freeze the draw.
 
-        ``reset()`` builds the scene twice. Were both builds to draw, hand, first observation and constants of the reward
-        would partly belong to the first draw and everything else to the second.
+        ``reset()`` builds the scene twice. If both builds drew, hand, first observation and constants of the reward would
+        partly belong to the first draw and everything else to the second.
         """
         env = self.env
         env._freeze_rand_vec = False
@@ -157,7 +162,7 @@ class _Arm(OverEnv):
         env._freeze_rand_vec = True
 
     def _show_where_objects_are(self, full: Array) -> None:
-        """Correct the objects of a first observation whose joints the package moved without computing places anew."""
+        """Correct the objects of a first observation whose joints the package moved without updating the positions."""
         import mujoco
 
         mujoco.mj_kinematics(self.env.model, self.env.data)

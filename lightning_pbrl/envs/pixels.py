@@ -1,4 +1,4 @@
-"""Pictures instead of states: any simulator, seen through a camera."""
+"""Image observations: any simulator, seen through a camera."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
 
 
 LATELY_TURNED = ("corner", "corner3", "corner4")
-"""Cameras of Meta-World whose pictures stood on their heads before: data with such pictures are not read any more."""
+"""Cameras of Meta-World whose images used to be upside down; data with such images are not read any more."""
 
 
 class Pixels(Simulator):
-    """A simulator whose observation is a picture, one per step; reward, success and expert stay those of ``simulator``.
+    """Simulator with one image per step as its observation; reward, success and expert are those of ``simulator``.
 
-    A picture is RGB, (S, S, 3), 0 to 255; as an observation it is laid out flat (row, column, colour) in float32, O = S * S * 3.
-    Marks that no real camera would see, such as that of a target, are left out. ``info["picture"]`` is the same as uint8,
-    ``info["state"]`` what the simulator itself observes: :func:`~lightning_pbrl.envs.collect.collect` stores both.
+    An image is RGB, (S, S, 3), 0 to 255. As an observation it is laid out flat (row, column, colour) in float32, O = S * S * 3.
+    Marks that no real camera would see, such as that of a target, are left out. ``info["picture"]`` is the same image as uint8;
+    ``info["state"]`` is the simulator's own observation. :func:`~lightning_pbrl.envs.collect.collect` stores both.
 
     Args:
-        simulator: what is seen; any that runs on MuJoCo.
+        simulator: simulator that is rendered; any that runs on MuJoCo.
         size: side S, pixels.
-        view: where the camera stands; None: where the simulator says (LAEO's cameras for Fetch and the window).
+        view: camera pose; None for the simulator's own (LAEO's cameras for Fetch and the window).
 
     Raises:
-        UserError: for a size below 8, or pictures of pictures.
+        UserError: for a size below 8, or if ``simulator`` is itself a :class:`Pixels`.
     """
 
     def __init__(self, simulator: Simulator, size: int = 64, view: View | None = None) -> None:
@@ -50,7 +50,7 @@ class Pixels(Simulator):
         """Build the environment; see :meth:`Simulator.make`.
 
         Raises:
-            UserError: as the simulator; when this machine cannot render.
+            UserError: as the simulator; also if this machine cannot render.
         """
         from lightning_pbrl.envs.episodic import Episodic
 
@@ -58,19 +58,19 @@ class Pixels(Simulator):
         return Episodic(self, _Seen(inner.physics, self), render)
 
     def describe(self) -> dict[str, Any]:
-        """Class name and settings."""
+        """Return class name and settings."""
         shown: dict[str, Any] = {"size": self.pixels, "view": self.view.describe()}
         if self.view.camera in LATELY_TURNED:
             shown["upright"] = True
         return {"simulator": "Pixels", "of": self.simulator.describe(), **shown}
 
     def expert(self, task: str | None = None) -> Expert:
-        """The simulator's; it sees the state."""
+        """Return the simulator's expert, which sees the state."""
         return self.simulator.expert(task)
 
 
 class _Seen:
-    """The physics of a simulator with a camera before it (see :class:`lightning_pbrl.envs.base.Physics`)."""
+    """Physics of a simulator seen through a camera (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
     def __init__(self, physics: Physics, simulator: Pixels) -> None:
         from lightning_pbrl.envs.render import Camera

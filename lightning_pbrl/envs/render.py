@@ -1,9 +1,9 @@
-"""Frames and films of any MuJoCo simulation, without a display.
+"""Frames and videos of any MuJoCo simulation, without a display.
 
-Shadows, multisampling and reflections are off: on a machine without a GPU that makes Meta-World frames about
-seven times faster, and since every film is made this way, clips shown to a person are comparable. The OpenGL
-context is made when the first frame is asked for, so simulations without films need no graphics libraries.
-``MUJOCO_GL`` chooses the back end: ``egl`` (default), ``osmesa`` or ``glfw``; ``disabled`` forbids pictures.
+Shadows, multisampling and reflections are off. Without a GPU this makes Meta-World frames about seven times faster. All videos
+are made this way, so segments shown to a person are comparable. The OpenGL context is created with the first frame, so
+simulations without videos need no graphics libraries. ``MUJOCO_GL`` selects the back end: ``egl`` (default), ``osmesa`` or
+``glfw``; ``disabled`` forbids images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LIBRARIES = "libegl1 libgl1 libgles2 libegl-mesa0 libgl1-mesa-dri"
 
 CURE = "install lightning-pbrl with its dependencies (gymnasium[mujoco])."
 OFF = ("disable", "disabled", "off", "false", "0")
-"""Values of ``MUJOCO_GL`` that forbid pictures."""
+"""Values of ``MUJOCO_GL`` that forbid images."""
 BACKENDS = dict.fromkeys(("", "enable", "enabled", "on", "true", "1", "egl"), "egl")
 BACKENDS |= {"osmesa": "osmesa", "glfw": "glfw", "glx": "glfw"}
 """OpenGL back end by value of ``MUJOCO_GL``."""
@@ -39,14 +39,16 @@ BACKENDS |= {"osmesa": "osmesa", "glfw": "glfw", "glx": "glfw"}
 
 @contextmanager
 def _opengl() -> Iterator[Callable[[int], Any]]:
-    """What makes an OpenGL context of a size, in pixels; whatever fails while drawing is set up becomes one sentence.
+    """Yield a function that creates an OpenGL context of a given size, in pixels.
+
+    Any failure while rendering is set up becomes one sentence.
 
     Raises:
-        UserError: when this machine cannot draw, with the cure.
+        UserError: if this machine cannot render, with the cure.
     """
     asked = os.environ.get("MUJOCO_GL", "").lower().strip()
     if asked in OFF:
-        raise UserError(f"MUJOCO_GL={asked} forbids pictures and films: leave it unset, or set it to egl.")
+        raise UserError(f"MUJOCO_GL={asked} forbids images and videos: leave it unset, or set it to egl.")
     if asked not in BACKENDS:
         raise UserError(f"MUJOCO_GL is {asked!r}; {nearest(asked, ('egl', 'osmesa', 'glfw'))}")
     backend = BACKENDS[asked]
@@ -55,7 +57,7 @@ def _opengl() -> Iterator[Callable[[int], Any]]:
     def context(size: int) -> Any:
         made = importlib.import_module(f"mujoco.{backend}").GLContext(size, size)
         made.make_current()
-        # GLFW goes on without a window, until MuJoCo ends the process.
+        # GLFW continues without a window until MuJoCo ends the process.
         if backend == "glfw" and not importlib.import_module("glfw").get_current_context():
             raise RuntimeError("there is no display")
         return made
@@ -74,19 +76,19 @@ def _opengl() -> Iterator[Callable[[int], Any]]:
 
 
 def check_rendering() -> None:
-    """Make an OpenGL context and free it.
+    """Create an OpenGL context and free it.
 
     Raises:
-        UserError: when this machine cannot draw, with the cure.
+        UserError: if this machine cannot render, with the cure.
     """
     with _opengl() as context:
         context(16).free()
 
 
 def _upside_down(model: Any, camera: int) -> bool:
-    """Whether a camera that stands still is mounted with its upper side down; one that moves has no such side.
+    """Return True if a stationary camera is mounted upside down; a moving camera has no such side.
 
-    Four of Meta-World's cameras are (corner, corner2, corner3, corner4). One that looks straight down is not.
+    Four of Meta-World's cameras are (corner, corner2, corner3, corner4). A camera that looks straight down is not.
     """
     stands_still = model.body_weldid[model.cam_bodyid[camera]] == 0
     return bool(stands_still and model.cam_mat0[camera].reshape(3, 3)[2, 1] < -0.1)  # height that its upward axis gains
@@ -96,30 +98,30 @@ _open: weakref.WeakSet[Camera] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    """Close what was left open; registered after MuJoCo's own exit hook, hence run before it ends the display."""
+    """Close cameras that were left open; registered after MuJoCo's own exit hook, hence run before it ends the display."""
     for camera in list(_open):
         camera.close()
 
 
 class Camera:
-    """Films one running simulation.
+    """Renderer of the frames of one running simulation.
 
     Args:
         physics: the simulation; its model's visual settings and cameras are changed (never its physics).
         size: height and width of a frame, pixels.
-        view: where the camera stands; None: the simulation's own film camera.
+        view: camera pose; None for the simulation's own camera for videos.
         marks: whether MuJoCo's sites are drawn, such as the mark of a target, which no real camera would see.
 
     Raises:
-        UserError: when no OpenGL context can be made, with the packages to install; for a simulation without a MuJoCo model, or
-            a camera that the model has not.
+        UserError: if no OpenGL context can be created, with the packages to install; for a simulation without a MuJoCo model,
+            or a camera that the model does not have.
     """
 
     def __init__(self, physics: Physics, size: int = 256, view: View | None = None, marks: bool = True) -> None:
         self._mujoco = mujoco = need("mujoco", CURE)
         self._physics, model = physics, physics.model
         if not isinstance(model, mujoco.MjModel):
-            raise UserError("Only what runs on MuJoCo can be filmed or seen in pictures, and this simulation has no such model.")
+            raise UserError("Images and videos need a simulation that runs on MuJoCo, and this one has no MuJoCo model.")
         model.vis.global_.offwidth, model.vis.global_.offheight = size, size
         model.vis.quality.offsamples = 0
         model.vis.quality.shadowsize = 0
@@ -142,7 +144,7 @@ class Camera:
         self._image = np.empty((size, size, 3), np.uint8)
 
     def _place(self, view: View) -> None:
-        """Stand where ``view`` says."""
+        """Place the camera as ``view`` says."""
         mujoco, model = self._mujoco, self._physics.model
         self._view = mujoco.MjvCamera()
         camera = self._physics.camera if view.camera is None else view.camera
@@ -171,14 +173,14 @@ class Camera:
         mujoco.mj_camlight(model, self._physics.data)
 
     def frame(self) -> Array:
-        """The present state as an RGB image, (size, size, 3), uint8, a copy."""
+        """Render the present state as an RGB image, (size, size, 3), uint8, a copy."""
         self._gl.make_current()
         mujoco, physics = self._mujoco, self._physics
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(physics.model, physics.data, self._option, None, self._view, everything, self._scene)
         mujoco.mjr_render(self._rect, self._scene, self._draw)
         mujoco.mjr_readPixels(self._image, None, self._rect, self._draw)
-        # OpenGL counts rows from the bottom, which is a flip; a camera mounted upside down needs half a turn on top.
+        # OpenGL counts rows from the bottom, which is a flip; a camera mounted upside down needs half a turn as well.
         return (self._image[:, ::-1] if self._turned else self._image[::-1]).copy()
 
     def close(self) -> None:
@@ -198,22 +200,22 @@ def record_video(
     fps: int = 30,
     device: str = "cpu",
 ) -> Rollouts:
-    """Film the episode of one seed as an mp4 (h264, yuv420p), which every browser plays.
+    """Record the episode of one seed as an mp4 video (h264, yuv420p), which every browser plays.
 
     Args:
         act: the policy, (1, O) float32 on ``device`` -> (1, A) in [-1, 1].
-        simulator: where to act.
+        simulator: simulator to act in.
         seed: reset seed of the episode.
-        path: the film; it appears only when complete, its folder is made if missing.
+        path: the video file; it appears only when complete, and its folder is created if missing.
         size: height and width, even, pixels.
-        fps: frames per second of the film; one frame per environment step.
-        device: where ``act`` wants its observations.
+        fps: frames per second of the video; one frame per environment step.
+        device: device of the observations passed to ``act``.
 
     Returns:
         The episode's figures.
 
     Raises:
-        UserError: for an odd size, or when rendering is not possible on this machine.
+        UserError: for an odd size, or if this machine cannot render.
     """
     if size < 2 or size % 2:
         raise UserError(f"The video size is {size}; h264 needs an even number of pixels, for instance 256.")

@@ -1,13 +1,13 @@
 """robosuite's Lift, Can and Square: a simulated Panda arm, the tasks of robomimic's data (Zhu et al. 2020, arXiv 2009.12293).
 
-The robot is steered by its default controller, OSC_POSE at 20 Hz: six numbers move the hand, the seventh closes the
-gripper. The reward is sparse, 1 where the task is solved and 0 elsewhere; the first such step ends the episode
-(terminated), else the horizon does. A controller cannot be chosen: robosuite 1.5.2 drops ``control_delta: false`` from older
-settings without a word and plays absolute poses as displacements, so data of such a controller are refused. Every reset draws
-robot pose, object pose and object size from the reset seed.
+The robot is controlled by its default controller, OSC_POSE at 20 Hz: six numbers move the hand, the seventh closes the gripper.
+The reward is sparse, 1 where the task is solved and 0 elsewhere. The first such step ends the episode (terminated); otherwise the
+horizon does. A controller cannot be chosen. robosuite 1.5.2 silently drops ``control_delta: false`` from older settings and
+treats absolute poses as displacements, so data of such a controller are refused. Every reset draws robot pose, object pose and
+object size from the reset seed.
 
-robosuite pins an old NumPy and therefore lives in an environment of its own, ``requirements/robomimic.txt``. Its physics
-and some conventions differ between versions, so results are quoted with robosuite's and mujoco's.
+robosuite pins an old NumPy and therefore needs its own Python environment, ``requirements/robomimic.txt``. Its physics and some
+conventions differ between versions, so results are reported with the versions of robosuite and mujoco.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SIZES = {
     "robot0_gripper_qpos": 2,
     "robot0_gripper_qvel": 2,
 }
-"""Size of what is observed of the robot, by key; the same in every task."""
+"""Size of the robot's observations by key, the same in every task."""
 
 CURE = (
     "robosuite needs an environment of its own: install requirements/robomimic.txt in a new one, and lightning-pbrl "
@@ -47,11 +47,11 @@ CURE = (
 
 
 class Robosuite(Simulator):
-    """One robosuite task with the observations of robomimic's low-dimensional data.
+    """robosuite task with the observations of robomimic's low-dimensional data.
 
     Args:
         task: Lift, Can or Square.
-        obs_keys: what to observe, laid end to end in this order; None: robomimic's nine keys, object first. ``object`` is
+        obs_keys: observed keys, concatenated in this order; None for robomimic's nine keys, object first. ``object`` is
             robosuite's ``object-state``.
         horizon: steps per episode; robomimic evaluates with 500.
     """
@@ -75,7 +75,7 @@ class Robosuite(Simulator):
         """Build the environment; see :meth:`Simulator.make`.
 
         Raises:
-            UserError: when robosuite is not installed.
+            UserError: if robosuite is not installed.
         """
         log = logging.getLogger("robosuite_logs")  # it reports missing extras, and its controller at every reset
         log.disabled = True
@@ -97,12 +97,12 @@ class Robosuite(Simulator):
         return Episodic(self, _Panda(env, self.obs_keys), render)
 
     def describe(self) -> dict[str, Any]:
-        """Class name and settings."""
+        """Return class name and settings."""
         return {"simulator": "Robosuite", "task": self.task, "obs_keys": self.obs_keys, "horizon": self.horizon}
 
 
 class _Panda:
-    """The physics of one robosuite task (see :class:`lightning_pbrl.envs.base.Physics`)."""
+    """Physics of one robosuite task (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
     camera: str | int = "agentview"
 
@@ -119,10 +119,10 @@ class _Panda:
         return self.env.sim.data._data
 
     def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
-        # In place: the samplers of object poses hold this very generator.
+        # In place, because the samplers of object poses hold this very generator.
         self.env.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
         seen = self.env.reset()
-        self.model.geom_rgba[self.model.geom_group == 0, 3] = 0.0  # films show the bodies, not their coloured collision shapes
+        self.model.geom_rgba[self.model.geom_group == 0, 3] = 0.0  # videos show the bodies, not their coloured collision shapes
         return self._flat(seen), {"success": 0.0}
 
     def advance(self, action: Array) -> tuple[Array, float, bool, dict[str, Any]]:

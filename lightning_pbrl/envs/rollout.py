@@ -1,7 +1,7 @@
-"""Episodes of a policy: several environments in step, one batched action per step.
+"""Rollouts of a policy: several synchronous environments, one batched action per step.
 
-One process steps its environments in turn: for these simulators that was faster than worker processes in
-every case we measured, because a step costs less than its message.
+One process steps its environments in turn. For these simulators that was faster than worker processes in every case we measured,
+because a step costs less than its message.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Rollouts(NamedTuple):
     Attributes:
         seed: reset seed, (n,), int64.
         episode_return: undiscounted sum of true rewards, environment units, (n,), float64.
-        success: 1 when any step of the episode was a success, else 0; NaN where the task defines none, that is, where no step of
-            any of the episodes said anything; (n,), float64.
-        length: steps, (n,), int64.
+        success: 1 if any step of the episode was a success, else 0; (n,), float64. NaN if the task defines no success, that is,
+            if no step of any episode reported it.
+        length: number of steps, (n,), int64.
     """
 
     seed: Tensor
@@ -39,13 +39,13 @@ class Rollouts(NamedTuple):
 
 
 class VectorEnvs:
-    """Environments of one simulator that stay alive between rollouts (building one costs more than an episode's reset).
+    """Vector of environments of one simulator that are kept between rollouts (building one costs more than a reset).
 
     An environment is built when it is first used. Copies and pickles carry the description only.
 
     Args:
-        simulator: what to build.
-        num_envs: how many environments run in step.
+        simulator: description of the environments.
+        num_envs: number of environments that run synchronously.
     """
 
     def __init__(self, simulator: Simulator, num_envs: int = 10) -> None:
@@ -78,18 +78,18 @@ def rollout(
     device: torch.device | str = "cpu",
     on_step: Callable[[int, gymnasium.Env[Array, Array]], None] | None = None,
 ) -> Rollouts:
-    """One episode per seed; an environment that finishes takes the next seed.
+    """Run one episode per seed; an environment that finishes takes the next seed.
 
-    Which environment runs an episode has no influence on it, so the figures of a deterministic policy do not depend on
+    The environment that runs an episode has no influence on it. The figures of a deterministic policy therefore do not depend on
     ``num_envs`` (up to the rounding of matrix products, which may differ between batch sizes).
 
     Args:
-        act: the policy, (B, O) float32 on ``device`` -> (B, A) in [-1, 1]. B is the same in every call (the
-            rows of finished environments repeat their last observation) and the argument is valid during the call only.
-        envs: environments to reuse, or a simulator (environments are then built and closed here).
+        act: the policy, (B, O) float32 on ``device`` -> (B, A) in [-1, 1]. B is the same in every call: the rows of finished
+            environments repeat their last observation. The argument is valid during the call only.
+        envs: environments to reuse, or a simulator, whose environments are then built and closed here.
         seeds: reset seeds; may be empty.
-        device: where ``act`` wants its observations.
-        on_step: called with the episode's place in ``seeds`` and its environment after each reset and step.
+        device: device of the observations passed to ``act``.
+        on_step: called with the episode's index in ``seeds`` and its environment after each reset and step.
 
     Raises:
         UserError: for an observation or reward that is not finite, naming the episode's seed and the step.
@@ -139,7 +139,7 @@ def rollout(
                 on_step(episode, envs[slot])
             if terminated or truncated:
                 begin(slot)
-    if not np.isnan(success).all():  # some tasks say it only of what is solved
+    if not np.isnan(success).all():  # some tasks report success only when it happens
         success = np.nan_to_num(success)
     return Rollouts(
         torch.tensor([int(seed) for seed in seeds], dtype=torch.int64),

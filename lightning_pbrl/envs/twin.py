@@ -1,7 +1,7 @@
-"""A second environment that takes the same actions: what an expert looks at when it is to act blindly.
+"""Twin environment that takes the same actions and that a blinded expert observes.
 
-Source: the data of IPL (Hejna and Sadigh 2023, arXiv 2305.15363), whose scripted policies read another instance of the
-task, or another task, than the one that is recorded.
+Source: the data of IPL (Hejna and Sadigh 2023, arXiv 2305.15363). Its scripted policies observe another instance of the task, or
+another task, than the recorded one.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from lightning_pbrl.envs.metaworld import TASKS, MetaWorld
 
 @lru_cache(maxsize=8)
 def _environment(task: str, horizon: int) -> Any:
-    """One environment per task and process, because building one takes as long as running it for an episode."""
+    """Build one environment per task and process, because building one takes as long as an episode."""
     return MetaWorld(task, horizon).make()
 
 
 class Twin:
-    """An episode of another instance of the task, or of another task.
+    """Episode of another instance of the task, or of another task.
 
     Args:
-        simulator: what is recorded.
+        simulator: the recorded simulator.
         other_task: choose another task at random; else the same task with another object and goal.
-        rng: chooses task and reset seed.
+        rng: generator that draws task and reset seed.
     """
 
     def __init__(self, simulator: MetaWorld, other_task: bool, rng: np.random.Generator) -> None:
@@ -38,7 +38,7 @@ class Twin:
 
     @property
     def full_obs(self) -> Array:
-        """What its expert sees, (39,)."""
+        """Observation of the twin's expert, (39,)."""
         return np.asarray(self._info["full_obs"])
 
     def step(self, action: Array) -> None:

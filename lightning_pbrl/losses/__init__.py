@@ -1,1 +1,1 @@
-"""Pure functions, one formula each, with the source beside it."""
+"""Loss functions: pure functions, one formula each, with the source beside it."""

@@ -1,4 +1,4 @@
-"""An optimiser step that gradients flow through: the inner half of a bi-level problem."""
+"""Differentiable optimiser step, the inner half of a bi-level problem."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 
 
 def adam_step(weights: Tensor, gradient: Tensor, state: Mapping[str, Tensor], lr: float) -> Tensor:
-    """Weights after one more step of Adam (arXiv 1412.6980, Algorithm 1), differentiable in ``gradient``: (P,), (P,) -> (P,).
+    """Return the weights after one more step of Adam, differentiable in ``gradient``: (P,), (P,) -> (P,).
+
+    Source: Adam (arXiv 1412.6980, Algorithm 1).
 
     Args:
-        weights: before the step.
-        gradient: of the inner loss, with its graph.
-        state: Adam's ``step`` and moments ``exp_avg`` and ``exp_avg_sq``, which stay as they are; empty before the first step.
+        weights: weights before the step.
+        gradient: gradient of the inner loss, with its graph.
+        state: Adam's ``step`` and moments ``exp_avg`` and ``exp_avg_sq``, left unchanged; empty before the first step.
         lr: learning rate.
     """
     zero = torch.zeros_like(weights)

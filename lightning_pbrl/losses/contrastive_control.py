@@ -1,10 +1,10 @@
-"""Losses of contrastive control: a critic that tells true futures from others, and a policy that seeks what is like the examples.
+"""Losses of contrastive example-based control: a critic that classifies true futures, and a policy that maximises it.
 
 Source: LAEO (Hatch et al. 2023, "Contrastive example-based control", arXiv 2307.13101); the critic is that of contrastive RL
 (Eysenbach et al. 2022, arXiv 2206.07568).
 
-Everywhere: ``logits`` of the critic are (E, B, B), entry [e, i, j] = f_e(s_i, a_i, g_j) where g_j is a future of (s_j, a_j), so
-that the diagonal holds the true pairs. E are the twins.
+Throughout: ``logits`` of the critic are (E, B, B), with E twins. Entry [e, i, j] is f_e(s_i, a_i, g_j), where g_j is a future of
+(s_j, a_j). The diagonal therefore holds the true pairs.
 """
 
 from __future__ import annotations
@@ -18,30 +18,33 @@ from torch import Tensor
 ContrastiveLoss = Literal["nce", "cpc"]
 Aggregate = Literal["sample_logit", "sample_exp", "mean_exp", "max", "logsumexp"]
 LOGSUMEXP_PENALTY = 0.01
-"""Weight of the squared logsumexp beside the softmax loss (contrastive RL, released code)."""
+"""Weight of the squared logsumexp added to the softmax loss (contrastive RL, released code)."""
 EXP_LIMIT = 20.0
-"""Logits above it count as this much where they are exponentiated: e^20 is 5e8, and float32 ends at e^88."""
+"""Upper limit of logits that are exponentiated: e^20 is 5e8, and float32 overflows at e^88."""
 
 
 def diagonal(logits: Tensor) -> Tensor:
-    """The true pairs, (..., B, B) -> (..., B); as a slice, because compiling ``torch.diagonal`` warns of a deprecation."""
+    """Return the logits of the true pairs, (..., B, B) -> (..., B).
+
+    It is a slice because compiling ``torch.diagonal`` raises a deprecation warning.
+    """
     return logits.flatten(-2)[..., :: logits.shape[-1] + 1]
 
 
 def nce_loss(logits: Tensor) -> Tensor:
-    """Binary noise contrastive estimation: mean over all entries of BCE(f, 1[i = j]), over twins as well: (E, B, B) -> ().
+    """Return the binary noise contrastive estimation loss: mean of BCE(f, 1[i = j]) over all entries and twins, (E, B, B) -> ().
 
-    BCE(x, y) = softplus(x) - y x, so the true pairs enter a second time by their mean, over B. Its optimum is
-    f* = log d(g | s, a) - log p(g) - log(B - 1), with d the discounted future and p the goals of the batch.
+    BCE(x, y) = softplus(x) - y x, so the mean of the true pairs, divided by B, enters a second time. The optimum is f* = log d(g
+    | s, a) - log p(g) - log(B - 1), with d the discounted future and p the goals of the batch.
     """
     true = diagonal(logits)
     return F.softplus(logits).mean() - true.mean() / logits.shape[-1]
 
 
 def cpc_loss(logits: Tensor, penalty: float = LOGSUMEXP_PENALTY) -> Tensor:
-    """InfoNCE: mean over rows of -log softmax_j(f_ij)[j = i] + penalty (logsumexp_j f_ij)^2: (E, B, B) -> ().
+    """Return the InfoNCE loss: mean over rows of -log softmax_j(f_ij)[j = i] + penalty (logsumexp_j f_ij)^2, (E, B, B) -> ().
 
-    The softmax leaves a constant per row open; the penalty holds it.
+    The softmax leaves a constant per row undetermined; the penalty fixes it.
     """
     total = torch.logsumexp(logits, dim=-1)
     true = diagonal(logits)
@@ -49,10 +52,10 @@ def cpc_loss(logits: Tensor, penalty: float = LOGSUMEXP_PENALTY) -> Tensor:
 
 
 def contrastive_metrics(logits: Tensor) -> dict[str, Tensor]:
-    """How well true futures are told from others, over twins: (E, B, B) -> scalars.
+    """Return accuracies and mean logits of the classification of true futures, over twins: (E, B, B) -> scalars.
 
-    ``binary_accuracy`` of sign(f), ``categorical_accuracy`` of the row's largest, mean ``logits_pos`` and ``logits_neg``, and the
-    rows' mean ``logsumexp``.
+    ``binary_accuracy`` is that of sign(f), ``categorical_accuracy`` that of each row's largest logit. The others are the means
+    ``logits_pos`` and ``logits_neg`` and the rows' mean ``logsumexp``.
     """
     size = logits.shape[-1]
     true = diagonal(logits)
@@ -68,16 +71,16 @@ def contrastive_metrics(logits: Tensor) -> dict[str, Tensor]:
 
 
 def example_value(logits: Tensor, aggregate: Aggregate) -> Tensor:
-    """The value of an action, from how likely each example is in its future: (E, B, N) -> (B,).
+    """Return the value of an action, from the likelihood of each example in its future: (E, B, N) -> (B,).
 
-    Each twin aggregates over its N examples, then the smaller twin counts.
+    Each twin aggregates over its N examples; the minimum over twins is the value.
 
     Args:
         logits: f_e(s_i, a_i, s*_j).
         aggregate: mean_exp is the theory, E_j[exp f] (proportional to Q with the reward p*(s) / p(s)). sample_logit and
-            sample_exp are for examples that were drawn at random, usually one per row (N = 1): the mean over them of f (a lower
-            bound of log Q, by Jensen) or of exp f. max is the nearest example; logsumexp, not divided by N, its soft form.
-            sample_exp and mean_exp cut f off at :data:`EXP_LIMIT`, above which they are flat: their gradient is 0 there.
+            sample_exp are for examples drawn at random, usually one per row (N = 1): the mean over them of f (a lower bound of
+            log Q, by Jensen) or of exp f. max is the nearest example; logsumexp, not divided by N, is its soft form.
+            sample_exp and mean_exp clip f at :data:`EXP_LIMIT`; above it their gradient is 0.
     """
     if aggregate == "sample_logit":
         value = logits.mean(-1)
@@ -91,7 +94,9 @@ def example_value(logits: Tensor, aggregate: Aggregate) -> Tensor:
 
 
 def mixed_actor_loss(value: Tensor, cloning: Tensor, bc_coef: float, entropy_cost: Tensor | float = 0.0) -> Tensor:
-    """Mean of c (-log pi(a_data | s)) + (1 - c) (alpha log pi(a | s) - Q(s, a)), a convex combination: (B,), (B,) -> ().
+    """Return the mean of c (-log pi(a_data | s)) + (1 - c) (alpha log pi(a | s) - Q(s, a)): (B,), (B,) -> ().
+
+    A convex combination of behaviour cloning and policy improvement.
 
     Args:
         value: Q of the policy's own actions.

@@ -1,8 +1,9 @@
-"""Losses of contrastive preference learning: a preference says whose actions are likelier under the best policy.
+"""Losses of contrastive preference learning: preferences that depend on regret, expressed by the policy alone.
 
 Source: Hejna et al., "Contrastive Preference Learning" (ICLR 2024, arXiv 2310.13639). In maximum-entropy control the optimal
-advantage is α log π*(a | s), so a preference model by regret can be written in the policy alone. Everywhere: an
-advantage is a segment's α Σ_t log π(a_t | s_t); a label is P(second preferred), 0, 0.5 or 1.
+advantage is α log π*(a | s), so a preference model by regret can be written in the policy alone.
+
+Throughout: an advantage is a segment's α Σ_t log π(a_t | s_t); a label is P(second preferred), 0, 0.5 or 1.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from torch import Tensor
 
 
 def contrastive_loss(advantage: Tensor, label: Tensor, bias: float = 1.0) -> Tensor:
-    """Contrastive preference loss with the conservative bias b, mean over pairs.
+    """Return the contrastive preference loss with the conservative bias b, mean over pairs.
 
-    y softplus(b A_1 - A_2) + (1 - y) softplus(b A_2 - A_1), finite for any advantages. With b = 1 it is the cross entropy of
-    the Bradley-Terry model on advantages; below 1 the loser counts less, so that the likelihood of the winner counts itself.
+    y softplus(b A_1 - A_2) + (1 - y) softplus(b A_2 - A_1), finite for any advantages. With b = 1 it is the cross entropy of the
+    Bradley-Terry model on advantages. Below 1 the rejected segment weighs less, so the likelihood of the preferred one counts in
+    absolute terms.
 
     Args:
-        advantage: (B, 2).
+        advantage: A, (B, 2).
         label: y, (B,).
         bias: b, in (0, 1].
     """
@@ -27,11 +29,13 @@ def contrastive_loss(advantage: Tensor, label: Tensor, bias: float = 1.0) -> Ten
 
 
 def ranked_contrastive_loss(advantage: Tensor, score: Tensor, bias: float = 1.0) -> Tensor:
-    """The same over all pairs of a batch whose segments carry a score: the higher one is preferred, equal ones tie.
+    """Return the contrastive preference loss over all pairs of a batch whose segments carry a score.
+
+    The segment with the higher score is preferred; equal scores tie.
 
     Args:
-        advantage: (S,), S at least 2.
-        score: (S,).
+        advantage: A, (S,), S at least 2.
+        score: scores, (S,).
         bias: b, in (0, 1].
 
     Returns:
@@ -43,11 +47,11 @@ def ranked_contrastive_loss(advantage: Tensor, score: Tensor, bias: float = 1.0)
 
 
 def cloning_loss(log_prob: Tensor, label: Tensor | None = None) -> Tensor:
-    """Behaviour cloning, minus the mean log-likelihood of the steps of all segments, or of the preferred ones.
+    """Return the behaviour cloning loss: minus the mean log-likelihood of the steps of all, or of the preferred, segments.
 
     Args:
         log_prob: log π(a_t | s_t), (B, 2, T).
-        label: clone preferred segments alone; both segments of a tie belong to them, (B,).
+        label: labels, (B,), to clone preferred segments alone, which include both segments of a tie; None for all segments.
     """
     if label is None:
         return -log_prob.mean()
@@ -56,7 +60,7 @@ def cloning_loss(log_prob: Tensor, label: Tensor | None = None) -> Tensor:
 
 
 def preferred(first: Tensor, second: Tensor) -> Tensor:
-    """P(second preferred) given two scores: 0, 0.5 for equal ones, 1."""
+    """Return P(second preferred) given two scores: 0, 1, or 0.5 for equal scores."""
     return 0.5 * (1.0 + (second - first).sign())
 
 

@@ -1,4 +1,4 @@
-"""Bonuses that pay a policy for what its reward model does not know."""
+"""Exploration bonuses for the uncertainty of a reward model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from torch import Tensor
 
 
 def bonus_weight(step: int, weight: float, decay: float) -> float:
-    """Weight of the uncertainty bonus after ``step`` env steps: beta_t = beta_0 (1 - rho)^t (RUNE, arXiv 2205.12401, sec. 4.1).
+    """Return the weight of the uncertainty bonus after ``step`` env steps: beta_t = beta_0 (1 - rho)^t.
+
+    Source: RUNE (arXiv 2205.12401), sec. 4.1.
 
     Args:
         step: env steps so far, t.
@@ -17,5 +19,8 @@ def bonus_weight(step: int, weight: float, decay: float) -> float:
 
 
 def uncertainty(reward: Tensor) -> Tensor:
-    """Standard deviation over members (ddof 0) of the per-step reward: (E, n) -> (n,) (RUNE, Eq. 4 and its released code)."""
+    """Return the standard deviation over members (ddof 0) of the per-step reward: (E, n) -> (n,).
+
+    Source: RUNE (arXiv 2205.12401), Eq. 4 and its released code.
+    """
     return reward.std(0, correction=0)

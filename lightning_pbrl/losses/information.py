@@ -1,13 +1,13 @@
-"""What an answer would tell: information gain of a question under draws from a posterior, and its simpler relatives.
+"""Information gain of a query under draws from a posterior, and simpler acquisition functions.
 
-Everywhere: the leading axis is D draws of *one function each* (dropout masks or ensemble members that are shared by everything
-that is scored), B candidates follow. What a draw says of a question is a distribution over its answers: of a pair
-sigmoid(R_1 - R_0), of a rating a class for each of K values. The information that the answer carries about which draw is right is
-BALD (Houlsby et al. 2011, arXiv 1112.5745, eq. 2),
+Throughout: the leading axis is D draws of *one function each* (dropout masks or ensemble members shared by everything that is
+scored), followed by B candidates. A draw predicts a distribution over a query's answers. For a pair it is sigmoid(R_1 - R_0); for
+a rating it is a class for each of K values. The information that the answer carries about the draw is BALD (Houlsby et al. 2011,
+arXiv 1112.5745, eq. 2),
 
     I = H(mean_d P_d) - mean_d H(P_d),
 
-here always in bits, so that kinds of question can be compared: at most 1 for a pair, log2 K for a rating.
+here always in bits, so that kinds of query can be compared: at most 1 for a pair, log2 K for a rating.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ import torch
 from torch import Tensor
 
 TINY = 1e-300
-"""Keeps logarithms finite where a probability is 0; no float64 probability that matters is smaller."""
+"""Lower limit of probabilities, to keep logarithms finite at 0; no relevant float64 probability is smaller."""
 
 
 def entropy_bits(probability: Tensor) -> Tensor:
-    """Entropy of a distribution over the last axis, (..., K) -> (...,), float64, bits, in [0, log2 K]."""
+    """Return the entropy of a distribution over the last axis, (..., K) -> (...,), float64, bits, in [0, log2 K]."""
     probability = probability.double()
     return -(probability * probability.clamp(min=TINY).log2()).sum(-1)
 
 
 def pair_probability(returns: Tensor) -> Tensor:
-    """Both answers' probabilities of a Bradley-Terry pair, first and second: (D, B, 2) returns -> (D, B, 2), float64."""
+    """Return the probabilities of both answers under Bradley-Terry, first and second: returns (D, B, 2) -> (D, B, 2), float64."""
     gap = (returns[..., 1] - returns[..., 0]).double()
     return torch.stack([torch.sigmoid(-gap), torch.sigmoid(gap)], -1)
 
 
 def rating_probability(mean: Tensor, variance: Tensor, bins: int) -> Tensor:
-    """Probability of each of the ratings 0 .. ``bins`` - 1 when a normal variable is rounded to the nearest of them.
+    """Return the probability of each rating 0 .. ``bins`` - 1 for a normal variable rounded to the nearest rating.
 
-    P(k) = Phi((k + 1/2 - mean) / sd) - Phi((k - 1/2 - mean) / sd); the first and the last are open to their side.
+    P(k) = Phi((k + 1/2 - mean) / sd) - Phi((k - 1/2 - mean) / sd); the intervals of the first and the last rating are unbounded.
 
     Args:
         mean: in rating units, any shape (...,).
         variance: in rating units squared, (...,), above 0.
-        bins: K, at least 2.
+        bins: number of ratings K, at least 2.
 
     Returns:
-        (..., K), float64, sums to 1.
+        Probabilities, (..., K), float64, which sum to 1.
     """
     edges = torch.arange(bins - 1, dtype=torch.float64, device=mean.device) + 0.5
     below = torch.special.ndtr((edges - mean.double().unsqueeze(-1)) / variance.double().sqrt().unsqueeze(-1))
@@ -52,43 +52,46 @@ def rating_probability(mean: Tensor, variance: Tensor, bins: int) -> Tensor:
 
 
 def bald(probability: Tensor) -> Tensor:
-    """Information of the answer about the draw: (D, B, K) -> (B,), bits, in [0, log2 min(K, D)]."""
+    """Return the mutual information of answer and draw: (D, B, K) -> (B,), bits, in [0, log2 min(K, D)]."""
     return (entropy_bits(probability.mean(0)) - entropy_bits(probability).mean(0)).clamp(min=0.0)
 
 
 def predictive_entropy(probability: Tensor) -> Tensor:
-    """Entropy of the mean prediction: (D, B, K) -> (B,), bits; noise of the answer counts as much as doubt about it."""
+    """Return the entropy of the mean prediction: (D, B, K) -> (B,), bits.
+
+    It does not distinguish noise of the answer (aleatoric) from uncertainty about it (epistemic).
+    """
     return entropy_bits(probability.mean(0))
 
 
 def margin(probability: Tensor) -> Tensor:
-    """One minus the lead of the likeliest answer over the second of the mean prediction: (D, B, K) -> (B,), in [0, 1]."""
+    """Return one minus the margin between the two likeliest answers of the mean prediction: (D, B, K) -> (B,), in [0, 1]."""
     first = probability.mean(0).topk(2, -1).values
     return 1.0 - (first[..., 0] - first[..., 1])
 
 
 def spread(value: Tensor) -> Tensor:
-    """Variance over draws (ddof 0) of a predicted quantity, (D, B) -> (B,), in the square of its unit."""
+    """Return the variance over draws (ddof 0) of a predicted quantity, (D, B) -> (B,), in the square of its unit."""
     return value.double().var(0, correction=0)
 
 
 def mixture_bald(mean: Tensor, variance: Tensor, points: int = 65, reach: float = 8.0) -> Tensor:
-    r"""Information of an *unrounded* rating, y ~ N(mean_d, variance_d) with d uniform over the draws: (D, B) -> (B,), bits.
+    r"""Return the information of an *unrounded* rating: (D, B) -> (B,), bits.
 
-    h(mixture) - mean_d h(N_d) = 1/D sum_d E_{N_d} [ln N_d(y) - ln p(y)], every expectation by the trapezoidal rule within
-    ``reach`` standard deviations of its component (exponentially exact for normal weights). Where one component is more than ten
-    times as wide as another, raise ``points``.
+    y ~ N(mean_d, variance_d) with d uniform over the draws. h(mixture) - mean_d h(N_d) = 1/D sum_d E_{N_d} [ln N_d(y) - ln p(y)].
+    Every expectation uses the trapezoidal rule within ``reach`` standard deviations of its component (exponentially accurate for
+    normal weights). If one component is more than ten times as wide as another, raise ``points``.
 
     Args:
-        mean: (D, B).
-        variance: (D, B), above 0.
-        points: nodes per component.
+        mean: mean_d, (D, B).
+        variance: variance_d, (D, B), above 0.
+        points: number of nodes per component.
         reach: standard deviations on each side.
 
     Returns:
-        In [0, log2 D].
+        Information in [0, log2 D], (B,).
 
-    Differences: the released code draws one sample of each component; measured against the integral its root mean square error is
+    Differences: the released code draws one sample of each component. Against the integral, its root mean square error is
     0.17 nats (0.25 bits).
     """
     mean, sd = mean.double(), variance.double().sqrt()

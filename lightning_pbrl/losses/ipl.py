@@ -1,8 +1,9 @@
-"""Losses of inverse preference learning: a preference model whose reward is the one that Q implies.
+"""Losses of inverse preference learning: a preference model on the reward implied by Q.
 
 Source: Hejna and Sadigh, "Inverse Preference Learning" (NeurIPS 2023, arXiv 2305.15363) and its released code. With a fixed
 policy, Q and reward determine each other through the Bellman equation, so the Bradley-Terry model can be written in Q.
-Shapes: E members of the critic, T transitions, those of labelled segments first and replayed ones after them.
+
+Shapes: E members of the critic, T transitions; those of labelled segments come first, replayed ones follow.
 """
 
 from __future__ import annotations
@@ -15,21 +16,23 @@ from lightning_pbrl.losses.preference import preference_cross_entropy
 
 
 def implied_reward(q: Tensor, discount: Tensor | float, next_value: Tensor) -> Tensor:
-    """The reward under which Q would be right: r_Q(s, a) = Q(s, a) - discount * V(s').
+    """Return the reward that makes Q consistent: r_Q(s, a) = Q(s, a) - discount * V(s').
 
     Args:
-        q: (E, ...).
+        q: Q(s, a), (E, ...).
         discount: γ, and 0 where s' is terminal; (...,) or one number.
         next_value: V(s') without gradient, (...,).
 
     Returns:
-        (E, ...).
+        The implied reward, (E, ...).
     """
     return q - discount * next_value
 
 
 def implied_preference_loss(reward: Tensor, label: Tensor) -> Tensor:
-    """Cross entropy of the labels under the sums of implied rewards; every member has its own logit and its own loss.
+    """Return the cross entropy of the labels under the sums of implied rewards.
+
+    Every member has its own logit and its own loss.
 
     Args:
         reward: (E, B, 2, t), the implied reward of the t steps of both segments of B pairs.
@@ -42,14 +45,14 @@ def implied_preference_loss(reward: Tensor, label: Tensor) -> Tensor:
 
 
 def mean_by_source(mean: Callable[[Tensor], Tensor], values: Tensor, segments: int, weight: float | None) -> Tensor:
-    """A mean over transitions that gives the replayed ones a fixed share, whatever their number.
+    """Return a mean over transitions that gives replayed ones a fixed weight, whatever their number.
 
-    (1 - w) mean(X of segments) + w mean(X of replay); with one source alone, or without a weight, the mean of all.
+    (1 - w) mean(X of segments) + w mean(X of replay). With a single source, or without a weight, it is the mean of all.
 
     Args:
-        mean: values (..., n) -> their mean loss, ().
-        values: (..., T), segments first.
-        segments: how many of the T come from segments.
+        mean: function from values (..., n) to their mean loss, ().
+        values: (..., T), those of segments first.
+        segments: number of the T values that come from segments.
         weight: w, in [0, 1], or None.
     """
     if weight is None or segments == values.shape[-1]:
@@ -58,7 +61,7 @@ def mean_by_source(mean: Callable[[Tensor], Tensor], values: Tensor, segments: i
 
 
 def clip_next_value(next_value: Tensor, chi2_coeff: float, discount: float) -> Tensor:
-    """V(s') within ±1 / (λ (1 - γ)), the values that rewards within ±1 / λ can add up to.
+    """Return V(s') clipped to ±1 / (λ (1 - γ)), the range of values for rewards within ±1 / λ.
 
     Args:
         next_value: V(s'), any shape.
@@ -70,17 +73,17 @@ def clip_next_value(next_value: Tensor, chi2_coeff: float, discount: float) -> T
 
 
 def gumbel_loss(difference: Tensor, beta: float, clip: float = 7.0) -> Tensor:
-    """Gumbel regression, the mean of exp(z) - z - 1 with z = u / beta (XQL, arXiv 2301.02328).
+    """Return the Gumbel regression loss, the mean of exp(z) - z - 1 with z = u / beta (XQL, arXiv 2301.02328).
 
-    Its minimum over V is the soft maximum beta log E exp(Q / beta). Above ``clip`` the exponential goes on as its tangent.
+    Its minimum over V is the soft maximum beta log E exp(Q / beta). Above ``clip`` the exponential continues as its tangent.
 
     Args:
         difference: u = Q - V, (n,).
         beta: temperature, above 0.
         clip: largest exponent.
 
-    Differences: a clipped exponent would have the gradient of the wrong sign there (the term -z alone pushes V away from Q),
-    a clipped z none at all; the tangent keeps pulling with the bounded force exp(clip) - 1.
+    Differences: above the limit, a clipped exponent would have a gradient of the wrong sign (the term -z alone pushes V away
+    from Q), and a clipped z would have none. The tangent keeps the bounded gradient exp(clip) - 1.
     """
     z = difference / beta
     inside = z.clamp(max=clip)

@@ -6,18 +6,20 @@ from torch import Tensor
 
 
 def expectile_loss(difference: Tensor, expectile: float) -> Tensor:
-    """Asymmetric least squares, the mean of |expectile - 1(u < 0)| u^2 (IQL, arXiv 2110.06169, Eq. 5).
+    """Return the expectile loss, asymmetric least squares: the mean of ``|expectile - 1(u < 0)| u^2``.
+
+    Source: IQL (arXiv 2110.06169), Eq. 5.
 
     Args:
         difference: u = target - prediction, (B,).
-        expectile: in (0, 1); 0.5 is half the mean squared error, towards 1 the prediction rises to the maximum.
+        expectile: in (0, 1); 0.5 is half the mean squared error. Towards 1 the prediction approaches the maximum.
     """
     weight = (expectile - (difference < 0).to(difference.dtype)).abs()
     return (weight * difference.square()).mean()
 
 
 def advantage_weight(advantage: Tensor, temperature: float, limit: float = 100.0) -> Tensor:
-    """exp(temperature * advantage), at most ``limit``; no gradient flows through it (IQL, Eq. 7).
+    """Return exp(temperature * advantage), at most ``limit``, without a gradient (IQL, Eq. 7).
 
     Args:
         advantage: Q(s, a) - V(s), (B,).
@@ -28,5 +30,5 @@ def advantage_weight(advantage: Tensor, temperature: float, limit: float = 100.0
 
 
 def td_target(reward: Tensor, discount: float, terminated: Tensor, next_value: Tensor) -> Tensor:
-    """One-step target r + discount (1 - terminated) V(s'), (B,); a time limit is no termination."""
+    """Return the one-step target r + discount (1 - terminated) V(s'), (B,); a time limit is no termination."""
     return reward + discount * (1.0 - terminated) * next_value

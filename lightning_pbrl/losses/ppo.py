@@ -13,17 +13,17 @@ _ENTROPY_OF_STANDARD = 0.5 * math.log(2.0 * math.pi * math.e)
 def gae(
     reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, ended: Tensor, discount: float, gae_lambda: float
 ) -> Tensor:
-    """Advantages A_t = sum_l (discount lambda)^l delta_(t+l) within an episode, (T, n) (arXiv 1506.02438, Eq. 16).
+    """Return the generalised advantage estimates A_t = sum_l (discount lambda)^l delta_(t+l) within an episode, (T, n).
 
-    delta_t = r_t + discount (1 - terminated) V(s'_t) - V(s_t): a time limit ends the sum and still bootstraps, from the value of
-    the state that followed it.
+    delta_t = r_t + discount (1 - terminated) V(s'_t) - V(s_t) (arXiv 1506.02438, Eq. 16). A time limit ends the sum but still
+    bootstraps, from the value of the state that followed.
 
     Args:
-        reward: (T, n), of n environments that stepped together.
+        reward: rewards of n environments that step together, (T, n).
         value: V(s_t), (T, n).
-        next_value: V(s'_t), of the state that really followed, not of the reset's, (T, n).
-        terminated: 1 where the task ended, (T, n).
-        ended: 1 where the episode ended, by the task or by its time limit, (T, n).
+        next_value: V(s'_t) of the state that followed, not of the state after a reset, (T, n).
+        terminated: 1 where the episode terminated, (T, n).
+        ended: 1 where the episode ended, by termination or by its time limit, (T, n).
         discount: in [0, 1].
         gae_lambda: in [0, 1]; 0 gives delta, 1 the discounted return minus the value.
     """
@@ -32,9 +32,9 @@ def gae(
 
 
 def suffix_sums(x: Tensor, factor: Tensor) -> Tensor:
-    """y_t = x_t + factor_t y_(t+1) along the first axis, with nothing after the end: (T, ...), (T, ...) -> (T, ...).
+    """Return y_t = x_t + factor_t y_(t+1) along the first axis, with 0 after the end: (T, ...), (T, ...) -> (T, ...).
 
-    By doubling: after k passes y_t reaches 2^k steps ahead, so that T steps take log2 T operations and not T.
+    By doubling: after k passes y_t reaches 2^k steps ahead, so T steps take log2 T operations, not T.
     """
     reach = 1
     while reach < len(x):
@@ -45,32 +45,38 @@ def suffix_sums(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def standardised(advantage: Tensor, eps: float = 1e-8) -> Tensor:
-    """(A - mean) / (unbiased standard deviation + eps) of a minibatch, (B,); a single one stays as it is."""
+    """Return (A - mean) / (unbiased standard deviation + eps) of a minibatch, (B,); a minibatch of one is left unchanged."""
     if advantage.numel() == 1:
         return advantage
     return (advantage - advantage.mean()) / (advantage.std() + eps)
 
 
 def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip: Tensor) -> Tensor:
-    """Minus the mean of min(rho A, clamp(rho, 1 - clip, 1 + clip) A): (B,), (B,), () -> () (Eq. 7)."""
+    """Return the clipped surrogate loss, minus the mean of min(rho A, clamp(rho, 1 - clip, 1 + clip) A) (Eq. 7).
+
+    Shapes: (B,), (B,), () -> ().
+    """
     return -torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage).mean()
 
 
 def value_loss(value: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error, not clipped: (B,), (B,) -> () (Eq. 9)."""
+    """Return the mean squared error, not clipped: (B,), (B,) -> () (Eq. 9)."""
     return (value - target).square().mean()
 
 
 def gaussian_entropy(log_std: Tensor) -> Tensor:
-    """Entropy in nats of independent Gaussians, summed over the last axis: (..., A) -> (...)."""
+    """Return the entropy in nats of independent Gaussians, summed over the last axis: (..., A) -> (...)."""
     return (log_std + _ENTROPY_OF_STANDARD).sum(-1)
 
 
 def approximate_kl(log_ratio: Tensor, ratio: Tensor) -> Tensor:
-    """Mean of (rho - 1) - log rho, never negative, an estimate of KL(old, new) in nats: (B,), (B,) -> ()."""
+    """Return the mean of (rho - 1) - log rho, a non-negative estimate of KL(old, new) in nats: (B,), (B,) -> ()."""
     return (ratio - 1.0 - log_ratio).mean()
 
 
 def explained_variance(predicted: Tensor, target: Tensor) -> Tensor:
-    """1 - Var(target - predicted) / Var(target): 1 is perfect, 0 as good as a constant; any equal shapes -> ()."""
+    """Return 1 - Var(target - predicted) / Var(target): any equal shapes -> ().
+
+    1 is perfect; 0 is as good as a constant.
+    """
     return 1.0 - (target - predicted).var() / target.var()

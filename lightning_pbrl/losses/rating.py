@@ -1,6 +1,6 @@
-"""Losses of a clip's rating given its predicted return.
+"""Rating losses: the rating of a segment given its predicted return.
 
-Everywhere: ratings are 0 .. K - 1; returns and ratings are (..., B) under any number of leading axes (ensemble members).
+Throughout: ratings are 0 .. K - 1; returns and ratings are (..., B) with any number of leading axes (ensemble members).
 """
 
 from __future__ import annotations
@@ -10,34 +10,36 @@ import torch.nn.functional as F
 from torch import Tensor
 
 VARIANCE_FLOOR = 1e-6
-"""The smallest variance a likelihood is evaluated with (that of PyTorch's GaussianNLLLoss, which the released code uses)."""
+"""Lower limit of the variance in a likelihood (that of PyTorch's GaussianNLLLoss, which the released code uses)."""
 
 
 def gaussian_nll(mean: Tensor, variance: Tensor, rating: Tensor) -> Tensor:
-    """Negative log-likelihood of normal ratings, mean over clips: 1/2 (ln v + (y - m)^2 / v), nats, without the constant.
+    """Return the negative log-likelihood of normal ratings, mean over segments.
+
+    1/2 (ln v + (y - m)^2 / v), in nats, without the constant.
 
     Args:
         mean: predicted rating, (..., B).
-        variance: (..., B); smaller ones count as :data:`VARIANCE_FLOOR`.
-        rating: (B,) or (..., B).
+        variance: its variance, (..., B), clamped to at least :data:`VARIANCE_FLOOR`.
+        rating: given rating, (B,) or (..., B).
 
     Returns:
-        One loss per leading index, (...,); 0 when B is 0.
+        One loss per leading index, (...,); 0 if B is 0.
     """
     variance = variance.clamp(min=VARIANCE_FLOOR)
     return 0.5 * (variance.log() + (rating - mean).square() / variance).sum(-1) / max(mean.shape[-1], 1)
 
 
 def squared_error(mean: Tensor, rating: Tensor) -> Tensor:
-    """Mean over clips of (m - y)^2: (..., B) -> (...,); 0 when B is 0."""
+    """Return the mean over segments of (m - y)^2: (..., B) -> (...); 0 if B is 0."""
     return (mean - rating).square().sum(-1) / max(mean.shape[-1], 1)
 
 
 def class_boundaries(returns: Tensor, rating: Tensor, bins: int) -> Tensor:
-    """Where predicted returns are cut so that as many fall into each class as were rated so: (..., B) -> (..., K + 1).
+    """Return boundaries that put as many predicted returns into each class as there are ratings in it: (..., B) -> (..., K + 1).
 
-    Boundary i is the quantile of the returns at the share of ratings below i, between the two returns on its sides; the
-    outermost are the smallest and the largest return. Source: RbRL (arXiv 2307.16348), sec. on class boundaries.
+    Boundary i is the quantile of the returns at the share of ratings below i, halfway between its two neighbours. The outermost
+    boundaries are the smallest and the largest return. Source: RbRL (arXiv 2307.16348), sec. on class boundaries.
     """
     ordered, count = returns.sort(-1).values, returns.shape[-1]
     below = F.one_hot(rating.long(), bins).sum(-2).cumsum(-1)[..., :-1]  # clips rated 0 .. i, of the inner boundaries
@@ -48,11 +50,11 @@ def class_boundaries(returns: Tensor, rating: Tensor, bins: int) -> Tensor:
 
 
 def class_log_probability(returns: Tensor, boundaries: Tensor, sharpness: float) -> Tensor:
-    """RbRL's class likelihood: (..., B) returns, (..., K + 1) boundaries -> (..., B, K), log-probabilities.
+    """Return RbRL's class log-probabilities: (..., B) returns, (..., K + 1) boundaries -> (..., B, K).
 
-    With returns and boundaries scaled to [0, 1] by the outermost boundaries, class i has the score
-    -``sharpness`` (R - b_i) (R - b_(i+1)), positive inside its interval, and the softmax of the scores is the probability.
-    Source: RbRL (arXiv 2307.16348), its rating probability.
+    Returns and boundaries are scaled to [0, 1] by the outermost boundaries. Class i has the score -``sharpness`` (R - b_i) (R -
+    b_(i+1)), positive inside its interval; the probability is the softmax of the scores. Source: RbRL (arXiv 2307.16348), its
+    rating probability.
     """
     low = boundaries[..., :1]
     width = (boundaries[..., -1:] - low).clamp(min=1e-8)
@@ -61,15 +63,15 @@ def class_log_probability(returns: Tensor, boundaries: Tensor, sharpness: float)
 
 
 def rbrl_cross_entropy(returns: Tensor, rating: Tensor, bins: int, sharpness: float = 30.0) -> Tensor:
-    """Cross entropy of RbRL's class likelihood, mean over clips, nats.
+    """Return the cross entropy of RbRL's class likelihood, mean over segments, nats.
 
-    Returns are normalised and boundaries set within the batch; no gradient is taken of the boundaries.
+    Returns are normalised and boundaries set within the batch; no gradient flows through the boundaries.
 
     Args:
-        returns: (..., B).
+        returns: predicted returns, (..., B).
         rating: (B,) or (..., B), whole numbers 0 .. ``bins`` - 1.
-        bins: K.
-        sharpness: how strictly intervals are kept.
+        bins: number of classes K.
+        sharpness: sharpness of the class intervals.
 
     Returns:
         One loss per leading index, (...,), in [0, inf).

@@ -1,4 +1,4 @@
-"""Preference learning from pairs that nobody has judged: pseudo labels where the model is sure."""
+"""Semi-supervised preference learning: pseudo-labels for unlabelled pairs on which the model is confident."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 def pseudo_labels(returns: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """The model's own answers, and where it is sure of them: label 0 or 1, and 1 where max(P, 1 - P) >= ``threshold``.
+    """Return the model's pseudo-labels, 0 or 1, and a mask that is 1 where max(P, 1 - P) >= ``threshold``.
 
     Source: SURF (arXiv 2203.10050), Eq. 4 and 5.
 
     Args:
-        returns: predicted returns of both segments, (..., B, 2); no gradient is taken of them.
-        threshold: confidence in [0.5, 1] from which on a label counts.
+        returns: predicted returns of both segments, (..., B, 2); no gradient flows through them.
+        threshold: smallest confidence of a label that counts, in [0.5, 1].
 
     Returns:
         Label (..., B) and mask (..., B), both float.
@@ -25,9 +25,9 @@ def pseudo_labels(returns: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
 
 
 def masked_preference_cross_entropy(returns: Tensor, label: Tensor, mask: Tensor) -> Tensor:
-    """Bradley-Terry cross entropy of the pairs that ``mask`` keeps, divided by the number of *all* pairs.
+    """Return the Bradley-Terry cross entropy of the pairs that ``mask`` keeps, divided by the number of *all* pairs.
 
-    Source: SURF (arXiv 2203.10050), Eq. 5 and its released code: few sure pairs weigh little.
+    Few confident pairs therefore weigh little. Source: SURF (arXiv 2203.10050), Eq. 5 and its released code.
 
     Args:
         returns: (..., B, 2).

@@ -1,4 +1,4 @@
-"""Policies without a spread that depends on the state: Gaussian, and deterministic."""
+"""Policies with a state-independent standard deviation: Gaussian and deterministic."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ _HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
 
 
 class GaussianActor(nn.Module):
-    """Gaussian policy whose spread does not depend on the state; samples are not squashed, only clamped when acting.
+    """Gaussian policy with a state-independent standard deviation.
 
-    By default the policy of the reference IQL implementations (CORL, CLARIFY, LiRE), whose mean is squashed by tanh. Of PPO with
-    ``activation=nn.Tanh, output=None, log_std_range=(-inf, inf)`` and gains of sqrt(2) and 0.01 (:meth:`unbounded`).
+    Samples are not squashed; actions are clamped to [-1, 1] when acting. The defaults give the policy of the reference IQL
+    implementations (CORL, CLARIFY, LiRE), whose mean is squashed by tanh. :meth:`unbounded` gives PPO's policy:
+    ``activation=nn.Tanh, output=None, log_std_range=(-inf, inf)`` and gains of sqrt(2) and 0.01.
 
     Args:
         obs_dim: observation size O.
         action_dim: action size A.
         hidden: sizes of the hidden layers.
         log_std_range: bounds of the logarithm of the standard deviation.
-        dropout: of the hidden units, while the log density is trained; acting never drops any.
-        ortho_init: orthogonal weights and zero biases.
+        dropout: dropout rate of the hidden units when the log density is trained; acting never uses dropout.
+        ortho_init: use orthogonal weights and zero biases.
         activation: module class between the layers of the mean.
-        output: what squashes the mean; None for nothing.
-        gains: of orthogonal weights, of the hidden layers and of the last one.
+        output: module class that squashes the mean; None for a linear mean.
+        gains: gains of orthogonal weights: of the hidden layers and of the last layer.
     """
 
     def __init__(
@@ -53,27 +54,27 @@ class GaussianActor(nn.Module):
 
     @classmethod
     def unbounded(cls, obs_dim: int, action_dim: int, hidden: Sequence[int] = (64, 64)) -> GaussianActor:
-        """PPO's policy: tanh layers, a linear mean that begins near 0, a deviation of 1 that is free to move."""
+        """Build PPO's policy: tanh layers, a linear mean that starts near 0, an unbounded standard deviation that starts at 1."""
         gains = (math.sqrt(2.0), 0.01)
         return cls(obs_dim, action_dim, hidden, FREE, ortho_init=True, activation=nn.Tanh, output=None, gains=gains)
 
     @property
     def bounded_log_std(self) -> Tensor:
-        """Logarithm of the standard deviation, within its bounds, (A,)."""
+        """Logarithm of the standard deviation, clamped to its bounds, (A,)."""
         return self.log_std if self.log_std_range == FREE else self.log_std.clamp(*self.log_std_range)
 
     def log_prob(self, obs: Tensor, action: Tensor, dropout: bool = True) -> Tensor:
-        """Log density summed over action dimensions: (B, O), (B, A) -> (B,)."""
+        """Return the log density, summed over action dimensions: (B, O), (B, A) -> (B,)."""
         log_std = self.bounded_log_std
         z = (action - self.mean(obs, dropout)) * torch.exp(-log_std)
         return (-0.5 * z.square() - log_std - _HALF_LOG_TAU).sum(-1)
 
     def sample(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """The action that standard normal ``noise`` makes of the policy, not clamped: (B, O), (B, A) -> (B, A)."""
+        """Return the action for standard normal ``noise``, not clamped: (B, O), (B, A) -> (B, A)."""
         return self.mean(obs, dropout=False) + self.bounded_log_std.exp() * noise
 
     def act(self, obs: Tensor, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
-        """Mean action, or a sample of the policy, in [-1, 1]: (B, O) -> (B, A)."""
+        """Return the mean action, or a sample of the policy, in [-1, 1]: (B, O) -> (B, A)."""
         if not sample:
             return self.mean(obs, dropout=False).clamp(-1.0, 1.0)
         noise = torch.randn(*obs.shape[:-1], len(self.log_std), generator=generator, device=obs.device)
@@ -81,14 +82,14 @@ class GaussianActor(nn.Module):
 
 
 class DeterministicActor(nn.Module):
-    """Policy without a spread, whose log density is minus the squared error (CPL, arXiv 2310.13639).
+    """Deterministic policy whose log density is minus the squared error (CPL, arXiv 2310.13639).
 
     Args:
         obs_dim: observation size O.
         action_dim: action size A.
         hidden: sizes of the hidden layers.
-        dropout: of the hidden units, while the log density is trained; acting never drops any.
-        ortho_init: orthogonal weights and zero biases.
+        dropout: dropout rate of the hidden units when the log density is trained; acting never uses dropout.
+        ortho_init: use orthogonal weights and zero biases.
     """
 
     def __init__(
@@ -103,13 +104,13 @@ class DeterministicActor(nn.Module):
         self.mean = MLP(obs_dim, action_dim, hidden, output=nn.Tanh, dropout=dropout, ortho_init=ortho_init)
 
     def log_prob(self, obs: Tensor, action: Tensor, dropout: bool = True) -> Tensor:
-        """-|π(s) - a|^2, a Gaussian's log density without its constants: (B, O), (B, A) -> (B,)."""
+        """Return ``-|π(s) - a|^2``, a Gaussian's log density without its constants: (B, O), (B, A) -> (B,)."""
         return -(self.mean(obs, dropout) - action).square().sum(-1)
 
     def sample(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """The action, whatever the noise: (B, O), (B, A) -> (B, A)."""
+        """Return the action, whatever the noise: (B, O), (B, A) -> (B, A)."""
         return self.mean(obs, dropout=False)
 
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
-        """The action, in [-1, 1], which is the sample, too: (B, O) -> (B, A)."""
+        """Return the action, in [-1, 1]; sampling returns the same action: (B, O) -> (B, A)."""
         return self.mean(obs, dropout=False)

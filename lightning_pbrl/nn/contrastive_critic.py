@@ -1,4 +1,4 @@
-"""The critic of contrastive control: how likely a state is in the future of another, as an inner product of two embeddings."""
+"""Critic of contrastive RL: the inner product of two embeddings scores how likely one state is in another's future."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from lightning_pbrl.nn.mlp import MLP
 
 
 class ContrastiveCritic(nn.Module):
-    """f(s, a, g) = <phi(s, a), psi(g)>, ``members`` times (contrastive RL, Eysenbach et al. 2022, arXiv 2206.07568).
+    """Contrastive critic f(s, a, g) = <phi(s, a), psi(g)>, ``members`` times.
+
+    Source: contrastive RL (Eysenbach et al. 2022, arXiv 2206.07568).
 
     Args:
         obs_dim: size of a state, and of a goal.
         action_dim: size of an action.
         hidden: hidden layers of both embeddings (ReLU).
         repr_dim: size d of an embedding.
-        members: twins E, each with embeddings of its own.
-        repr_norm: embeddings of length 1, and phi divided by a learned temperature (1 at the start, shared by the twins).
-        torso: what states and goals go through first, shared by both and by the twins, with ``features`` outputs; None for states
-            as they are.
+        members: number of twins E, each with its own embeddings.
+        repr_norm: normalise embeddings to length 1 and divide phi by a learned temperature. It starts at 1; the twins share it.
+        torso: encoder of states and goals with ``features`` outputs, shared by both and by the twins. None passes states
+            through unchanged.
 
     Initialisation: variance scaling 1.0, fan_avg, uniform; biases 0.
     """
@@ -46,11 +48,14 @@ class ContrastiveCritic(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(())) if repr_norm else None
 
     def encode(self, obs: Tensor) -> Tensor:
-        """What both embeddings read of a state or goal: (B, O) -> (B, F)."""
+        """Encode states or goals for both embeddings: (B, O) -> (B, F)."""
         return obs if self.torso is None else self.torso(obs)
 
     def phi(self, features: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
-        """Embeddings of encoded states and actions: (B, F), (B, A) -> (E, B, d); ``frozen``: no gradient to the weights."""
+        """Embed encoded states and actions: (B, F), (B, A) -> (E, B, d).
+
+        ``frozen`` sends no gradient to the weights.
+        """
         embedding = self.state_action(torch.cat([features, action], dim=-1), frozen=frozen)
         if self.log_scale is None:
             return embedding
@@ -58,7 +63,7 @@ class ContrastiveCritic(nn.Module):
         return F.normalize(embedding, dim=-1) * torch.exp(-scale)
 
     def psi(self, features: Tensor) -> Tensor:
-        """Embeddings of encoded goals: (N, F) -> (E, N, d)."""
+        """Embed encoded goals: (N, F) -> (E, N, d)."""
         embedding = self.goal(features)
         return embedding if self.log_scale is None else F.normalize(embedding, dim=-1)
 

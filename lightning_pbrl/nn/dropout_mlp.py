@@ -1,8 +1,8 @@
-"""Perceptrons with dropout whose masks are whole functions: one mask may be shared by any number of rows.
+"""Perceptrons with dropout masks that any number of rows can share.
 
-Ordinary dropout draws a mask for every row. A sum over the rows of a clip then averages over as many functions as it has steps,
-and two evaluations of one clip differ. Where a mask is to stand for a draw of *one function* (a sample of the posterior of MC
-dropout, Gal and Ghahramani 2016, arXiv 1506.02142), everything that is compared has to share it.
+Ordinary dropout draws a mask for every row. A sum over the rows of a segment then averages over as many functions as there are
+steps, and two evaluations of one segment differ. A mask may stand for a draw of *one function*, a sample of the posterior of MC
+dropout (Gal and Ghahramani 2016, arXiv 1506.02142). Everything that is compared then has to share that mask.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from lightning_pbrl.nn.mlp import MLP
 
 
 class DropoutMLP(nn.Module):
-    """``members`` independent perceptrons with leaky ReLU, dropout after every hidden layer.
+    """``members`` independent perceptrons with leaky ReLU and dropout after every hidden layer.
 
-    Dropout happens where it is asked for and nowhere else: neither ``train()`` nor ``eval()`` changes what a call returns.
-    Every output is a head with parameters of its own, so that a loss on one leaves the others without a gradient, which is not
-    a gradient of zero: weight decay must not move a head that nothing is learnt about.
+    Dropout is applied only where a call asks for it: ``train()`` and ``eval()`` change nothing. Every output is a head with its
+    own parameters. A loss on one head leaves the others without a gradient, which is not a zero gradient: weight decay must not
+    move a head that receives no data.
 
     Args:
         in_dim: input size.
         out_dim: output size.
         hidden: sizes of the hidden layers, at least one.
-        members: E.
-        rate: probability with which a hidden unit is dropped, in [0, 1).
+        members: number of perceptrons E.
+        rate: probability of dropping a hidden unit, in [0, 1).
     """
 
     def __init__(self, in_dim: int, out_dim: int, hidden: Sequence[int], members: int = 1, rate: float = 0.0) -> None:
@@ -41,18 +41,21 @@ class DropoutMLP(nn.Module):
         self.hidden, self.members, self.rate = tuple(hidden), members, rate
 
     def layers(self, member: int, heads: int | None = None) -> list[tuple[Tensor, Tensor]]:
-        """Weight (out, in) and bias (out,) of every layer of one member; the last one has the first ``heads`` outputs, or all."""
+        """Return weight (out, in) and bias (out,) of every layer of one member.
+
+        The last layer has the first ``heads`` outputs, or all.
+        """
         weights, biases = list(self.head_weights)[:heads], list(self.head_biases)[:heads]
         last = torch.cat([w[member] for w in weights]), torch.cat([b[member] for b in biases])
         return [*((w[member], b[member]) for w, b in zip(self.weights, self.biases, strict=True)), last]
 
     def forward(self, x: Tensor, share: int = 0, heads: int | None = None) -> Tensor:
-        """(n, in) or (E, n, in) -> (E, n, out).
+        """Evaluate all members: (n, in) or (E, n, in) -> (E, n, out).
 
         Args:
             x: rows, the same for every member or each member's own.
-            share: how many consecutive rows share a mask; 0 for no dropout.
-            heads: compute the first so many outputs alone; None for all.
+            share: number of consecutive rows that share a mask; 0 for no dropout.
+            heads: compute only this many of the first outputs; None for all.
         """
         inputs = x.unbind(0) if x.dim() == 3 else (x,) * self.members
         return torch.stack([self._member(rows, self.layers(e, heads), share) for e, rows in enumerate(inputs)])
@@ -69,16 +72,19 @@ class DropoutMLP(nn.Module):
         return x
 
     def masks(self, draws: int, rng: torch.Generator) -> list[Tensor]:
-        """Masks of ``draws`` functions, one per hidden layer, (draws, width): 0, or 1 / (1 - rate) where a unit is kept."""
+        """Draw masks of ``draws`` functions, one per hidden layer, (draws, width).
+
+        Entries are 1 / (1 - rate) where a unit is kept and 0 where it is dropped.
+        """
         kept = [torch.rand(draws, width, generator=rng) >= self.rate for width in self.hidden]
         return [mask.float() / (1.0 - self.rate) for mask in kept]
 
     @torch.no_grad()
     def functions(self, x: Tensor, masks: Sequence[Tensor], member: int) -> Tensor:
-        """What one member computes under each of D masks: (n, in) -> (D, n, out).
+        """Evaluate one member under each of D masks: (n, in) -> (D, n, out).
 
-        The first hidden layer lies before any mask, so it is computed once for all draws; a mask on a layer's input is a mask on
-        its weights, so the second layer of all draws is one product with D times as many columns.
+        The first hidden layer precedes every mask, so it is computed once for all draws. A mask on a layer's input is a mask on
+        its weights. The second layer of all draws is therefore one product with D times as many columns.
         """
         draws, (weights, biases) = len(masks[0]), zip(*self.layers(member), strict=True)
         x = F.leaky_relu(linear(x, weights[0], biases[0]))

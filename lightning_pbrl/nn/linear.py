@@ -1,12 +1,12 @@
-"""The linear map of every network: ``F.linear``, computed by oneDNN where that is the faster library.
+"""The linear map of every network: ``F.linear``, computed by oneDNN where that is faster.
 
-PyTorch's CPU build multiplies float32 matrices with MKL. On an AMD EPYC (family 26) a layer of 256 x 256 on 256 rows
-takes 313 us by MKL and 182 us by oneDNN, which PyTorch brings as well; both round as float32 does (``benchmarks/``). On an
-Intel Xeon (family 6, model 167) it is 200 us by MKL and 272 us by oneDNN: there MKL, which is Intel's, does all.
-On one processor the choice depends on shapes alone, so that a resumed run repeats it bit for bit.
+PyTorch's CPU build multiplies float32 matrices with MKL. On an AMD EPYC (family 26) a layer of 256 x 256 on 256 rows takes 313 us
+with MKL. It takes 182 us with oneDNN, which PyTorch ships as well; both round as float32 does (``benchmarks/``). On an Intel Xeon
+(family 6, model 167) it takes 200 us with MKL and 272 us with oneDNN. Intel processors therefore use MKL throughout. On one
+processor the choice depends on shapes alone, so a resumed run repeats it bit for bit.
 
-For every new shape oneDNN prepares code, a fifth of a millisecond and half a megabyte, and keeps it: a thousand of them by
-default, in two caches. Batches whose size changes from round to round would fill both, so both are kept small here.
+For every new shape oneDNN generates code, which takes a fifth of a millisecond and half a megabyte, and caches it. By default it
+keeps a thousand of them in two caches. Batch sizes that change from round to round would fill both, so both are kept small here.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneD
 _CPU = Path("/proc/cpuinfo")
 INTEL = _CPU.exists() and "GenuineIntel" in _CPU.read_text()[:4096]
 ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise") and not INTEL
-"""Whether oneDNN is used; ``benchmarks/`` switches it off to tell what it brings."""
+"""True if oneDNN is used; ``benchmarks/`` switches it off to measure its effect."""
 MIN_WIDTH, MIN_WORK = 32, 2_500_000
-"""Narrowest side of a weight, and multiplications (rows x in x out), from which oneDNN repays its overhead (20 us)."""
+"""Smallest side of a weight, and number of multiplications (rows x in x out), from which oneDNN repays its overhead (20 us)."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -43,7 +43,7 @@ def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
 
 
 class _Product(torch.autograd.Function):
-    """x W^T + b of two matrices; its gradients are such products again."""
+    """Product x W^T + b of two matrices, whose gradients are such products again."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -68,7 +68,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, int]:
-        """Under a leading axis (replicas in the batched layout) PyTorch's own batched product."""
+        """Use PyTorch's own batched product under a leading axis (replicas in the batched layout)."""
         return torch.vmap(F.linear, in_dims=in_dims)(x, weight, bias), 0
 
 
@@ -82,8 +82,8 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-# torch.compile replaces oneDNN's operator by one that takes constant weights only; under a name that it does not
-# know, the operator is called as it is.
+# torch.compile replaces oneDNN's operator by one that accepts constant weights only. Registered under a name that torch.compile
+# does not know, the operator is called unchanged.
 _library = torch.library.Library("lightning_pbrl", "DEF")
 _library.define("product(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
 _library.impl("product", _onednn, "CPU")

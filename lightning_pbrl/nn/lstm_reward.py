@@ -1,7 +1,7 @@
-"""The recurrent reward network that Preference Transformer is compared with (NMR).
+"""Recurrent (LSTM) reward network, the non-Markovian baseline of Preference Transformer (NMR).
 
-Sources: Early et al. 2022, "Non-Markovian reward modelling from trajectory labels via interpretable multiple instance
-learning" (arXiv 2205.15367), for rewards with a hidden state; sizes from the released code of Preference Transformer.
+Sources: rewards with a hidden state are from Early et al. 2022, "Non-Markovian reward modelling from trajectory labels via
+interpretable multiple instance learning" (arXiv 2205.15367). Sizes are from the released code of Preference Transformer.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from lightning_pbrl.nn.transformer import Dense, lecun
 
 
 def layers(sizes: list[int], dropout: float) -> nn.Sequential:
-    """Linear, ReLU, dropout for each pair of neighbouring sizes."""
+    """Build Linear, ReLU and dropout for each pair of neighbouring sizes."""
     return nn.Sequential(*(part for a, b in pairwise(sizes) for part in (Dense(a, b), nn.ReLU(), nn.Dropout(dropout))))
 
 
 def rolled(x: Tensor, by: Tensor) -> Tensor:
-    """Every sequence rolled to the left by its own number of steps: (B, T, W), (B,) -> (B, T, W)."""
+    """Roll every sequence to the left by its own number of steps: (B, T, W), (B,) -> (B, T, W)."""
     length = x.shape[1]
     index = (torch.arange(length, device=x.device) + by.unsqueeze(1)) % length
     return x.gather(1, index.unsqueeze(-1).expand_as(x))
 
 
 class LSTMReward(nn.Module):
-    """Segments -> a reward of each step given the steps before it, by an LSTM.
+    """LSTM that gives each step of a segment a reward, conditioned on the steps before it.
 
     u_t = MLP(s_t, a_t) of sizes W, W/2, W/2; h_t from an LSTM of size W/2; r_t = MLP(u_t, h_t) of sizes W/2, W/4, W/4, 1.
 
     Args:
         obs_dim: size of a state.
         action_dim: size of an action.
-        width: W.
-        dropout: after each hidden layer.
+        width: size W of the first layer.
+        dropout: dropout rate after each hidden layer.
 
     Initialisation: Flax's for linear layers, as released; PyTorch's for the LSTM.
     """
@@ -49,7 +49,7 @@ class LSTMReward(nn.Module):
         lecun(self)
 
     def forward(self, features: Tensor, time: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Rewards, and the values that a segment's score is made of: the same.
+        """Return the rewards, and the values that a segment's score sums: here the same.
 
         Args:
             features: states and actions side by side, (B, T, O + A).
@@ -69,5 +69,5 @@ class LSTMReward(nn.Module):
         return reward, reward
 
     def last(self, features: Tensor, time: Tensor | None = None) -> Tensor:
-        """The reward of the last step: (B, T, O + A), (B, T) -> (B,)."""
+        """Return the reward of the last step: (B, T, O + A), (B, T) -> (B,)."""
         return self(features, time)[0][:, -1]

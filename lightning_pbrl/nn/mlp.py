@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons, alone or as a population (twin critics, reward ensembles) on a leading axis."""
+"""Multi-layer perceptrons, single or as a population (twin critics, reward ensembles) on a leading axis."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lightning_pbrl.nn.linear import linear
 
 
 class MLP(nn.Module):
-    """A perceptron, or ``members`` independent ones that share a forward call.
+    """Multi-layer perceptron, or ``members`` independent ones that share a forward call.
 
-    Layout: on CUDA all members are one ``baddbmm`` per layer; on CPU whole members run one after another, which is what
-    is fastest there (measured in ``benchmarks/``). Both give the same numbers to rounding.
+    Layout: on CUDA, all members are one ``baddbmm`` per layer. On CPU, members run one after another, which is fastest there
+    (measured in ``benchmarks/``). Both give the same numbers up to rounding.
 
     Args:
         in_dim: input size.
@@ -28,15 +28,15 @@ class MLP(nn.Module):
         activation: module class between layers.
         output: module class after the last layer; None for a linear output.
         layout: "auto", "loop" or "batched"; see above.
-        dropout: probability with which a hidden unit is dropped while training, in [0, 1).
-        ortho_init: orthogonal weights (each member its own) and zero biases.
-        gains: factors on these weights, of the hidden layers and of the last one.
-        uniform_init: weights U(-l, l) with l = sqrt(3 / fan), fan the layer's inputs (fan_in) or the mean of inputs and outputs
-            (fan_avg), and zero biases: variance scaling 1.0 of JAX libraries.
-        hold_output_bias: the last bias never moves. For outputs of which only differences are trained: their common constant
-            has no gradient but rounding errors, and Adam would blow these up to steps of full size.
+        dropout: probability of dropping a hidden unit during training, in [0, 1).
+        ortho_init: use orthogonal weights (drawn for each member) and zero biases.
+        gains: gains of these weights: of the hidden layers and of the last layer.
+        uniform_init: weights U(-l, l) with l = sqrt(3 / fan) and zero biases: variance scaling 1.0 of JAX libraries. fan is the
+            number of the layer's inputs (fan_in) or the mean of inputs and outputs (fan_avg).
+        hold_output_bias: never move the last bias. Use it for outputs of which only differences are trained: the gradient of
+            their common constant is pure rounding error, which Adam would scale up to full steps.
 
-    Initialisation: weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)), as ``torch.nn.Linear``, unless told otherwise.
+    Initialisation: by default, weights and biases U(-1/sqrt(fan_in), 1/sqrt(fan_in)), as ``torch.nn.Linear``.
     """
 
     def __init__(
@@ -75,18 +75,17 @@ class MLP(nn.Module):
         self.output = nn.Identity() if output is None else output()
 
     def ortho_init(self, layer: int, gain: float = 1.0) -> None:
-        """Give one layer (-1: the last) new orthogonal weights times ``gain``, and zero biases."""
+        """Reinitialise one layer (-1: the last) with orthogonal weights times ``gain`` and zero biases."""
         weight = self.weights[layer].detach()
         for matrix in weight.view(-1, *weight.shape[-2:]):
             nn.init.orthogonal_(matrix, gain)
         nn.init.zeros_(self.biases[layer])
 
     def forward(self, x: Tensor, dropout: bool = True, frozen: bool = False) -> Tensor:
-        """(..., in) -> (..., out); with members (B, in) or (E, B, in) -> (E, B, out).
+        """Evaluate (..., in) -> (..., out); with members (B, in) or (E, B, in) -> (E, B, out).
 
-        ``dropout=False`` leaves dropout out while training, too: what acts or is compared wants the whole network.
-        ``frozen=True`` lets gradients flow through to ``x`` alone, which saves those of the weights where a policy's loss
-        passes through a critic.
+        ``dropout=False`` switches dropout off during training, too, for acting and for comparisons. ``frozen=True`` lets
+        gradients flow to ``x`` alone. That saves the gradients of the weights when a policy's loss passes through a critic.
         """
         rate, all_weights, all_biases = self.dropout if self.training and dropout else 0.0, list(self.weights), list(self.biases)
         if frozen:

@@ -1,4 +1,4 @@
-"""Standardisation of observations with statistics of a data set, or of what has been seen so far."""
+"""Standardisation of observations with the statistics of a data set, or with running statistics."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class Normalizer(nn.Module):
-    """x -> (x - mean) / (std + eps), statistics over real rows only (padding never enters them).
+    """Standardisation x -> (x - mean) / (std + eps), with statistics over real rows only (padding never enters them).
 
     Args:
         dim: size of the last axis.
-        eps: added to the standard deviation, in the units of x (1e-3 in CLARIFY and LiRE).
+        eps: constant added to the standard deviation, in the units of x (1e-3 in CLARIFY and LiRE).
     """
 
     mean: Tensor
@@ -24,7 +24,7 @@ class Normalizer(nn.Module):
         self.register_buffer("scale", torch.ones(dim))
 
     def fit(self, x: Tensor) -> None:
-        """Take mean and (population) standard deviation of the rows of ``x``, (N, dim), in float64."""
+        """Set mean and (population) standard deviation from the rows of ``x``, (N, dim), in float64."""
         chunks = x.split(65_536)
         mean = torch.stack([c.double().sum(0) for c in chunks]).sum(0) / len(x)
         var = torch.stack([(c.double() - mean).square().sum(0) for c in chunks]).sum(0) / len(x)
@@ -32,20 +32,20 @@ class Normalizer(nn.Module):
         self.scale.copy_(1.0 / (var.sqrt() + self.eps))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., dim) -> (..., dim)."""
+        """Standardise ``x``: (..., dim) -> (..., dim)."""
         return (x - self.mean) * self.scale
 
 
 class RunningNormalizer(nn.Module):
-    """x -> (x - mean) / sqrt(var + eps), clipped to [-limit, limit], with mean and variance of everything seen so far.
+    """Running standardisation x -> (x - mean) / sqrt(var + eps), clipped to [-limit, limit].
 
-    The transform of stable-baselines3's ``VecNormalize``: population variance, statistics in float64, 0 and 1 (with the weight of
-    1e-4 of a row) before anything has been seen.
+    Mean and variance are running statistics. This is the transform of stable-baselines3's ``VecNormalize``: population
+    variance, statistics in float64. They start at mean 0 and variance 1 with the weight of 1e-4 of a row.
 
     Args:
         dim: size of the last axis.
         limit: bound of the result.
-        eps: added to the variance, in the squared units of x.
+        eps: constant added to the variance, in the squared units of x.
     """
 
     mean: Tensor
@@ -61,7 +61,7 @@ class RunningNormalizer(nn.Module):
 
     @torch.no_grad()
     def see(self, x: Tensor) -> None:
-        """Take the rows of ``x``, (n, dim), into the statistics (Chan et al. 1979)."""
+        """Update the statistics with the rows of ``x``, (n, dim) (Chan et al. 1979)."""
         rows = x.to(self.mean)
         centre = rows[0] if len(rows) == 1 else rows.mean(0)
         delta = centre - self.mean
@@ -74,5 +74,5 @@ class RunningNormalizer(nn.Module):
         self.count.copy_(total)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., dim) -> (..., dim), in the precision of ``x``."""
+        """Standardise ``x``, keeping its precision: (..., dim) -> (..., dim)."""
         return ((x - self.mean) / (self.var + self.eps).sqrt()).clamp(-self.limit, self.limit).to(x)

@@ -1,4 +1,4 @@
-"""The convolutional encoder of 64 x 64 pictures that contrastive control uses."""
+"""Convolutional encoder of 64 x 64 images (Acme's AtariTorso), as contrastive RL uses it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 
 
 class AtariTorso(nn.Module):
-    """Pictures -> features: three convolutions, each followed by a ReLU, flattened (64 x 64 pictures: 4096 features).
+    """Convolutional image encoder: three convolutions, each with a ReLU, flattened (64 x 64 images: 4096 features).
 
-    Borders are padded so that a layer of stride s maps n points to ceil(n / s), as TensorFlow's and JAX's "SAME" does: the
-    odd one of the padded points comes last. (PyTorch pads both sides alike, and has no "same" for strides.)
+    Padding follows TensorFlow's and JAX's "SAME": a layer of stride s maps n pixels to ceil(n / s), and the odd padding pixel
+    comes last. PyTorch pads both sides alike and has no "same" for strides.
 
     Args:
-        size: side S of a picture, in points.
-        pictures: how many pictures come side by side; their features do, too.
+        size: side S of an image, in pixels.
+        pictures: number of images side by side; their features are concatenated.
 
-    Initialisation: weights from a normal law of standard deviation 1 / sqrt(fan in), cut at two of them; biases 0 (Haiku).
+    Initialisation: weights from a normal distribution of standard deviation 1 / sqrt(fan in), truncated at two of them;
+    biases 0 (Haiku).
 
     Attributes:
         features: size of the output.
@@ -45,7 +46,10 @@ class AtariTorso(nn.Module):
         self.features = pictures * channels * side * side
 
     def forward(self, x: Tensor) -> Tensor:
-        """Flat pictures, values 0..255 of any type, row by row, point by point: (B, pictures S S 3) -> (B, features)."""
+        """Encode flat images with values 0..255 of any type: (B, pictures S S 3) -> (B, features).
+
+        Pixels are ordered row by row, each with its three channels.
+        """
         B, side = x.shape[0], self.size
         x = x.reshape(B * self.pictures, side, side, 3).permute(0, 3, 1, 2).float() / 255.0
         for layer, padding in zip(self.convolutions, self.padding, strict=True):

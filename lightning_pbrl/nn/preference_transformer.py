@@ -1,7 +1,7 @@
-"""Preference Transformer's network: rewards that depend on the past, and a weighted sum of them.
+"""Network of Preference Transformer: history-dependent rewards and a weighted sum of them.
 
-Source: Kim et al., "Preference Transformer: Modeling human preferences using transformers for RL" (ICLR 2023, arXiv
-2303.00957), sec. 3, and its released code for sizes.
+Source: Kim et al., "Preference Transformer: Modeling human preferences using transformers for RL" (ICLR 2023, arXiv 2303.00957),
+sec. 3, and its released code for sizes.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from lightning_pbrl.nn.transformer import CausalTransformer, Dense, lecun
 
 
 def weighted_sum(query: Tensor, key: Tensor, reward: Tensor, valid: Tensor | None = None, scale: bool = False) -> Tensor:
-    """Preference attention: z_t = sum_i softmax_i(q_t k_i) r_i, where every step looks at all steps.
+    """Return preference attention: z_t = sum_i softmax_i(q_t k_i) r_i, where every step attends to all steps.
 
-    The mean of z over t is sum_i w_i r_i with w_i = mean_t softmax_i(q_t k_i), weights that sum to 1 (paper, eq. 5 and 6).
+    The mean of z over t is sum_i w_i r_i with w_i = mean_t softmax_i(q_t k_i). These weights sum to 1 (paper, eq. 5 and 6).
 
     Args:
-        query: (B, T, D).
-        key: (B, T, D).
-        reward: (B, T).
+        query: queries q, (B, T, D).
+        key: keys k, (B, T, D).
+        reward: rewards r, (B, T).
         valid: true for real steps, (B, T); None when all are real. Padding gets no weight.
         scale: divide the inner products by sqrt(D). False is the paper's formula and the released code.
 
@@ -36,11 +36,11 @@ def weighted_sum(query: Tensor, key: Tensor, reward: Tensor, valid: Tensor | Non
 
 
 class TransformerReward(nn.Module):
-    """Segments -> a reward of each step given the steps before it.
+    """Transformer that gives each step of a segment a reward, conditioned on the steps before it.
 
-    Every step is two tokens, Linear(a_t) then Linear(s_t), each plus Embedding(t), under a LayerNorm. A causal stack
-    runs over the 2 T tokens; x_t is what it says at the token of s_t. The head gives r_t: one Linear together with the
-    query and the key of the weighted sum, or a hidden layer of half the width.
+    Every step is two tokens, Linear(a_t) then Linear(s_t), each plus Embedding(t), under a LayerNorm. A causal stack runs over
+    the 2 T tokens; x_t is its output at the token of s_t. The head computes r_t from x_t. With the weighted sum, the head is one
+    Linear that also gives query and key; without it, it has a hidden layer of half the width.
 
     Args:
         obs_dim: size of a state.
@@ -48,8 +48,8 @@ class TransformerReward(nn.Module):
         width: size of a token.
         layers: blocks of the stack.
         heads: attention heads of a block.
-        dropout: of tokens and stack; the weighted sum has none.
-        max_steps: longest segment; time runs from 1, index 0 of its table stands for padding.
+        dropout: dropout rate of tokens and stack; the weighted sum has none.
+        max_steps: length of the longest segment. Time runs from 1; index 0 of its table is padding.
         weighted: add the weighted sum.
         attention_dim: size D of its queries and keys.
         scale: divide its inner products by sqrt(D).
@@ -83,7 +83,7 @@ class TransformerReward(nn.Module):
         lecun(self)
 
     def forward(self, features: Tensor, time: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Rewards, and the values that a segment's score is made of.
+        """Return the rewards, and the values that a segment's score sums.
 
         Args:
             features: states and actions side by side, (B, T, O + A).
@@ -100,11 +100,14 @@ class TransformerReward(nn.Module):
         return reward, weighted_sum(query, key, reward, None if time is None else time > 0, self.scale)
 
     def last(self, features: Tensor, time: Tensor | None = None) -> Tensor:
-        """The reward of the last step, without the work for the others (in evaluation): (B, T, O + A), (B, T) -> (B,)."""
+        """Return the reward of the last step: (B, T, O + A), (B, T) -> (B,).
+
+        In evaluation the computations of the other steps are skipped.
+        """
         return self.head(self._read(features, time, last=True))[:, 0, -1]
 
     def _read(self, features: Tensor, time: Tensor | None, last: bool = False) -> Tensor:
-        """x_t: (B, T, W), or (B, 1, W) of the last step."""
+        """Return x_t: (B, T, W), or (B, 1, W) of the last step."""
         obs, action = features.split(self.sizes, dim=-1)
         if time is None:
             when = self.time.weight[1 : features.shape[1] + 1]

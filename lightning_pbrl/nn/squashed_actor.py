@@ -1,4 +1,4 @@
-"""Policies that are a Gaussian squashed by tanh: that of SAC (Haarnoja et al. 2018, arXiv 1812.05905) and of Acme's agents."""
+"""Tanh-squashed Gaussian policies of SAC (Haarnoja et al. 2018, arXiv 1812.05905) and of Acme's agents."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
 _ROOT_HALF = math.sqrt(0.5)
 _INSIDE = 1.0 - 1e-6
 BORDER = 0.999
-"""Size of an action entry from which on its density is that of the whole tail (Acme)."""
+"""Magnitude of an action entry above which its density is the mean density of the tail (Acme)."""
 
 
 class SquashedGaussianActor(nn.Module):
-    """Actions tanh(mean(s) + std(s) noise), with the exact density.
+    """Tanh-squashed Gaussian policy with exact density: actions tanh(mean(s) + std(s) noise).
 
-    One perceptron gives mean and raw log std; the latter is brought into ``log_std_range`` by a tanh, so that its gradient
-    never vanishes abruptly (the form of B-Pref, arXiv 2111.03026). Weights are orthogonal, biases zero.
+    One perceptron gives mean and raw log std. A tanh maps the latter into ``log_std_range``, so its gradient never vanishes
+    abruptly (the form of B-Pref, arXiv 2111.03026). Weights are orthogonal, biases zero.
 
-    With ``min_std`` it is the policy of Acme and of contrastive control instead: std = softplus(raw) + ``min_std``; weights of
-    variance scaling 1.0, fan_in, uniform, biases zero; and a given action with an entry at or near the border has the mean
-    density of the tail beyond ``BORDER``, P(tail) / (1 - ``BORDER``), so that cloning actions of exactly 1 has a finite loss.
+    With ``min_std`` it is the policy of Acme and of contrastive RL: std = softplus(raw) + ``min_std``. Weights then have variance
+    scaling 1.0 (fan_in, uniform) and biases are zero. A given action entry at or beyond ``BORDER`` has the mean density of that
+    tail, P(tail) / (1 - ``BORDER``). Cloning actions of exactly 1 then has a finite loss.
 
     Args:
         obs_dim: observation size O.
@@ -36,7 +36,7 @@ class SquashedGaussianActor(nn.Module):
         hidden: sizes of the hidden layers.
         log_std_range: bounds of the logarithm of the standard deviation before squashing.
         min_std: smallest standard deviation before squashing; None for ``log_std_range``.
-        torso: what observations go through first, with ``features`` outputs; None for observations as they are.
+        torso: encoder of observations with ``features`` outputs; None passes observations through unchanged.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class SquashedGaussianActor(nn.Module):
         self.action_dim, self.log_std_range, self.min_std = action_dim, log_std_range, min_std
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log std before squashing: (B, O) -> (B, A), (B, A)."""
+        """Return mean and log std before squashing: (B, O) -> (B, A), (B, A)."""
         features = obs if self.torso is None else self.torso(obs)
         mean, raw = self.net(features).split(self.action_dim, dim=-1)
         if self.min_std is not None:
@@ -67,27 +67,28 @@ class SquashedGaussianActor(nn.Module):
         return mean, low + 0.5 * (high - low) * (raw.tanh() + 1.0)
 
     def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The action that standard normal ``noise`` makes of the policy, and its log density: (B, A) -> (B, A), (B,)."""
+        """Return the action for standard normal ``noise`` and its log density: (B, O), (B, A) -> (B, A), (B,)."""
         mean, log_std = self(obs)
         return squash(mean, log_std, noise)
 
     def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Log density of given actions, summed over their entries: (B, O), (B, A) -> (B,).
+        """Return the log density of given actions, summed over their entries: (B, O), (B, A) -> (B,).
 
-        Actions on the border are moved inside by 1e-6, where the density is finite, or have that of the tail (``min_std``).
+        Actions on the border are moved inside by 1e-6, where the density is finite. With ``min_std`` they have the density of the
+        tail.
         """
         mean, log_std = self(obs)
         return self.density(mean, log_std, action)
 
     def density(self, mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
-        """Log density of given actions under the law that :meth:`forward` gave: three of (B, A) -> (B,)."""
+        """Return the log density of given actions under the output of :meth:`forward`: three of (B, A) -> (B,)."""
         if self.min_std is not None:
             return tailed_log_density(mean, log_std, action)
         unsquashed = torch.atanh(action.clamp(-_INSIDE, _INSIDE))
         return _log_density((unsquashed - mean) * torch.exp(-log_std), log_std, unsquashed).sum(-1)
 
     def act(self, obs: Tensor, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
-        """The squashed mean, or a sample, in [-1, 1]: (B, O) -> (B, A)."""
+        """Return the squashed mean, or a sample, in [-1, 1]: (B, O) -> (B, A)."""
         mean, log_std = self(obs)
         if not sample:
             return mean.tanh()
@@ -96,15 +97,15 @@ class SquashedGaussianActor(nn.Module):
 
 
 def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The action of standard normal ``noise``, and its log density: three of (B, A) -> (B, A), (B,)."""
+    """Return the action for standard normal ``noise`` and its log density: three of (B, A) -> (B, A), (B,)."""
     unsquashed = mean + log_std.exp() * noise
     return unsquashed.tanh(), _log_density(noise, log_std, unsquashed).sum(-1)
 
 
 def tailed_log_density(mean: Tensor, log_std: Tensor, action: Tensor, border: float = BORDER) -> Tensor:
-    """Log density with the tails beyond ``border`` spread evenly, summed over entries: three of (B, A) -> (B,).
+    """Return the log density, uniform on each tail beyond ``border``, summed over entries: three of (B, A) -> (B,).
 
-    It integrates to 1 over [-1, 1].
+    The density integrates to 1 over [-1, 1].
     """
     edge = math.atanh(border)
     inside = torch.atanh(action.clamp(-border, border))
@@ -116,13 +117,19 @@ def tailed_log_density(mean: Tensor, log_std: Tensor, action: Tensor, border: fl
 
 
 def log_ndtr(x: Tensor) -> Tensor:
-    """Logarithm of the normal distribution function; ``torch.special.log_ndtr`` cannot run under ``vmap`` (replicas)."""
+    """Return the logarithm of the normal distribution function.
+
+    ``torch.special.log_ndtr`` cannot run under ``vmap`` (replicas).
+    """
     low, high = x.clamp(max=0.0), x.clamp(min=0.0)
     below = torch.log(0.5 * torch.special.erfcx(-low * _ROOT_HALF)) - 0.5 * low.square()
     return torch.where(x < 0, below, torch.log1p(-0.5 * torch.erfc(high * _ROOT_HALF)))
 
 
 def _log_density(noise: Tensor, log_std: Tensor, unsquashed: Tensor) -> Tensor:
-    """Of each entry log N(noise) - log std - log(1 - tanh(x)^2); the last as 2 (log 2 - x - softplus(-2 x)), which is safe."""
+    """Return log N(noise) - log std - log(1 - tanh(x)^2) of each entry.
+
+    The last term is computed as 2 (log 2 - x - softplus(-2 x)), which is numerically stable.
+    """
     gaussian = -0.5 * noise.square() - log_std - _HALF_LOG_TAU
     return gaussian - 2.0 * (_LOG_2 - unsquashed - F.softplus(-2.0 * unsquashed))

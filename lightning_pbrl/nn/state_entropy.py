@@ -1,4 +1,4 @@
-"""The intrinsic reward of PEBBLE's pre-training: how far a state is from what has been seen (arXiv 2106.05091, Eq. 5).
+"""Particle-based state entropy, the intrinsic reward of PEBBLE's pre-training (arXiv 2106.05091, Eq. 5).
 
 The distance to the k-th nearest neighbour estimates the entropy of the visited states (up to monotone functions). As in the
 authors' code it is the plain distance, without a logarithm, divided by its running standard deviation.
@@ -13,24 +13,25 @@ import torch
 from torch import Tensor, nn
 
 CHUNK, LINES = 8192, 1024
-"""Stored rows per matrix product, and the most states that are compared with them at once."""
+"""Stored rows per matrix product, and the largest number of states that are compared with them at once."""
 GROUP = 8
-"""Columns that share a minimum when the smallest are searched."""
+"""Number of columns that share a minimum when the smallest entries are searched."""
 
 
 @torch.no_grad()
 def nearest_distance(obs: Tensor, banks: Iterable[Tensor], k: int = 5, chunk: int = CHUNK) -> Tensor:
-    """Euclidean distance to the (k + 1)-th nearest of the stored observations, (B,).
+    """Return the Euclidean distance to the (k + 1)-th nearest of the stored observations, (B,).
 
-    The one too many skips the point itself, which is stored. Where fewer than k + 1 are stored, the result is infinite.
+    The extra neighbour skips the point itself, which is stored. Where fewer than k + 1 observations are stored, the result is
+    infinite.
 
-    Squared distances come from one matrix product per chunk, |x|^2 - 2 x y + |y|^2. That cancels for near neighbours, so
-    everything is centred first and the result is clamped at 0 (error of the square about 1e-6 |x|^2).
+    Squared distances come from one matrix product per chunk, ``|x|^2 - 2 x y + |y|^2``. That cancels for near neighbours, so
+    everything is centred first and the result is clamped at 0 (error of the square about ``1e-6 |x|^2``).
 
     Args:
         obs: x, (B, O).
-        banks: stored observations, (n, O) each; views will do, they are read chunk by chunk.
-        k: neighbours.
+        banks: stored observations, (n, O) each, read chunk by chunk; views suffice.
+        k: number of neighbours.
         chunk: stored rows per matrix product.
     """
     centre = obs.mean(0)
@@ -45,9 +46,10 @@ def nearest_distance(obs: Tensor, banks: Iterable[Tensor], k: int = 5, chunk: in
 
 
 def smallest(values: Tensor, count: int) -> Tensor:
-    """The ``count`` smallest entries of each line (all, if there are fewer) in any order: (B, n) -> (B, count).
+    """Return the ``count`` smallest entries of each row in any order: (B, n) -> (B, count).
 
-    They lie in the ``count`` groups of columns with the smallest minima, and minima cost a fraction of a selection.
+    A row with fewer entries returns all. The smallest entries lie in the ``count`` groups of columns with the smallest minima,
+    and minima cost a fraction of a selection.
     """
     groups = values.shape[1] // GROUP
     if groups > count:
@@ -59,11 +61,11 @@ def smallest(values: Tensor, count: int) -> Tensor:
 
 
 class StateEntropy(nn.Module):
-    """Distances to the stored states, divided by their running standard deviation (no centring).
+    """Distance to the stored states, divided by its running standard deviation (without centring).
 
     Args:
-        k: neighbours.
-        reference_mean: move the running mean as the released code does, by delta + n / N instead of delta n / N, which inflates
+        k: number of neighbours.
+        reference_mean: move the running mean as the released code does, by delta + n / N instead of delta n / N. This inflates
             the variance at first (a known defect, ``preset/*/reference``).
     """
 
@@ -79,10 +81,10 @@ class StateEntropy(nn.Module):
 
     @torch.no_grad()
     def forward(self, obs: Tensor, banks: Sequence[Tensor]) -> Tensor:
-        """The reward of states, (B, O) -> (B,), from all stored states; takes the batch into the statistics first.
+        """Update the statistics with the batch and return its rewards given all stored states: (B, O) -> (B,).
 
         Args:
-            obs: states, raw.
+            obs: states, not normalised.
             banks: stored states, (n, O) each.
         """
         distance = torch.cat([nearest_distance(lines, banks, self.k) for lines in obs.split(LINES)])

@@ -1,11 +1,11 @@
-"""The bi-directional decision transformer of CLARIFY: states to an embedding, embedding and states back to actions.
+"""The bi-directional decision transformer of CLARIFY: an encoder of states and a decoder of actions.
 
-Source: generalised decision transformer (Furuta et al. 2022, arXiv 2111.10364), as CLARIFY (arXiv 2506.00388) uses it
-to embed segments.
+Source: generalised decision transformer (Furuta et al. 2022, arXiv 2111.10364), as CLARIFY (arXiv 2506.00388) uses it to embed
+segments.
 
-Differences: in the released code the encoder, which reads the states in reversed order, hands its output on without turning it
-back, and the embedding of a segment is output 0: what is known after the *last* state alone. ``readout="full"`` (the
-paper: an embedding of the whole segment) turns it back, ``readout="reference"`` does as released.
+Differences: the encoder reads the states in reversed order, and the released code passes its output on still reversed. The
+embedding of a segment is output 0, so it depends on the *last* state alone. ``readout="full"`` (the paper: an embedding of the
+whole segment) restores the order; ``readout="reference"`` does as released.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Readout = Literal["full", "reference"]
 
 
 class AntiCausalEncoder(nn.Module):
-    """States -> one embedding per step that summarises what follows.
+    """Anti-causal transformer that embeds each step from the states that follow it.
 
     Token t is Linear(s_t) + Embedding(t), under a LayerNorm; a causal stack runs over the tokens in reversed order.
 
@@ -31,9 +31,9 @@ class AntiCausalEncoder(nn.Module):
         width: size of a token.
         layers: blocks of the stack.
         heads: attention heads.
-        dropout: of the stack.
-        max_steps: time steps that have an embedding, 0 .. max_steps - 1.
-        readout: "full" returns embedding t at index t: it has seen s_t .. s_T, so index 0 has seen the whole segment;
+        dropout: dropout rate of the stack.
+        max_steps: number of time steps that have an embedding, 0 .. max_steps - 1.
+        readout: "full" returns embedding t at index t: it has seen s_t .. s_T, so index 0 has seen the whole segment.
             "reference" leaves the order reversed: index 0 has seen the last state only.
     """
 
@@ -59,27 +59,27 @@ class AntiCausalEncoder(nn.Module):
         """Embed every step.
 
         Args:
-            obs: (B, T, O).
+            obs: states, (B, T, O).
             time: step within the episode, (B, T), int64.
             valid: 1 for real steps, 0 for padding, (B, T); None when all are real.
 
         Returns:
-            (B, T, Z); see ``readout`` for the order.
+            Embeddings, (B, T, Z); see ``readout`` for the order.
         """
         tokens = self.norm(self.state(obs) + self.time(time)).flip(1)
         z = self.head(self.stack(tokens, None if valid is None else valid.flip(1)))
         return z.flip(1) if self.readout == "full" else z
 
     def segment(self, obs: Tensor, time: Tensor) -> Tensor:
-        """One embedding per segment, the one at index 0: (B, T, O), (B, T) -> (B, Z)."""
+        """Return the embedding of each segment, the one at index 0: (B, T, O), (B, T) -> (B, Z)."""
         return self(obs, time)[:, 0]
 
 
 class ActionDecoder(nn.Module):
-    """Embeddings and states -> the actions that were taken.
+    """Transformer decoder that predicts actions from embeddings and states.
 
-    Every step is three tokens (z_t, s_t, a_t), each a Linear plus Embedding(t), under a shared LayerNorm; a causal stack
-    runs over the 3 T tokens, and the action is read from the token of s_t: Linear, then tanh.
+    Every step is three tokens (z_t, s_t, a_t), each a Linear plus Embedding(t), under a shared LayerNorm. A causal stack runs
+    over the 3 T tokens. The action is read from the token of s_t: Linear, then tanh.
 
     Args:
         obs_dim: size of a state.
@@ -88,8 +88,8 @@ class ActionDecoder(nn.Module):
         width: size of a token.
         layers: blocks of the stack.
         heads: attention heads.
-        dropout: of the stack.
-        max_steps: time steps that have an embedding (a table of the decoder's own).
+        dropout: dropout rate of the stack.
+        max_steps: number of time steps that have an embedding (the decoder has its own table).
     """
 
     def __init__(
@@ -105,14 +105,14 @@ class ActionDecoder(nn.Module):
         """Predict actions.
 
         Args:
-            z: (B, T, Z).
-            obs: (B, T, O).
-            action: (B, T, A); the prediction of step t sees the actions before t only.
+            z: embeddings, (B, T, Z).
+            obs: states, (B, T, O).
+            action: actions, (B, T, A); the prediction of step t sees the actions before t only.
             time: step within the episode, (B, T), int64.
             valid: 1 for real steps, 0 for padding, (B, T); None when all are real.
 
         Returns:
-            (B, T, A), in (-1, 1).
+            Predicted actions, (B, T, A), in (-1, 1).
         """
         when = self.time(time)
         tokens = torch.stack([self.z(z), self.state(obs), self.action(action)], dim=2) + when.unsqueeze(2)  # (B, T, 3, W)

@@ -1,7 +1,7 @@
-"""A causal transformer in the style of GPT-2, as small as it can be read.
+"""Minimal causal transformer in the style of GPT-2.
 
-Source: GPT-2 (Radford et al. 2019) as the decision transformer (arXiv 2106.01345) trims it: pre-LayerNorm blocks, ReLU
-in place of GELU, no table of positions (its callers add embeddings of the time step to the tokens).
+Source: GPT-2 (Radford et al. 2019) as trimmed by the decision transformer (arXiv 2106.01345). Blocks are pre-LayerNorm with ReLU
+in place of GELU. There is no positional table: callers add embeddings of the time step to the tokens.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.nn.linear import linear
 
 PADDED = -1e4
-"""Added to the attention score of a padded key; finite, so that a padded token, whose keys are all padded, has numbers."""
+"""Value added to the attention score of a padded key.
+
+It is finite so that a padded token, whose keys are all padded, has finite outputs.
+"""
 
 
 class Dense(nn.Linear):
-    """``torch.nn.Linear`` on the product that is fastest here: (..., in) -> (..., out)."""
+    """``torch.nn.Linear`` on the fastest available matrix product: (..., in) -> (..., out)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x.reshape(-1, x.shape[-1]), self.weight, self.bias).view(*x.shape[:-1], -1)
 
 
 def lecun(module: nn.Module) -> None:
-    """Start all linear layers of ``module`` with weights N(0, 1 / inputs) and biases 0 (Flax's initialisation)."""
+    """Initialise all linear layers of ``module`` with weights N(0, 1 / inputs) and biases 0 (Flax's initialisation)."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
@@ -33,13 +36,13 @@ def lecun(module: nn.Module) -> None:
 
 
 def causal_mask(valid: Tensor) -> Tensor:
-    """What is added to attention scores: -inf for keys that come later, -1e4 for padded keys, else 0.
+    """Return the additive attention mask: -inf for later keys, -1e4 for padded keys, else 0.
 
     Args:
         valid: 1 for real tokens, 0 for padding, (B, T).
 
     Returns:
-        (B, 1, T queries, T keys).
+        The mask, (B, 1, T queries, T keys).
     """
     length = valid.shape[1]
     future = torch.full((length, length), float("-inf"), device=valid.device).triu(1)
@@ -52,7 +55,7 @@ class SelfAttention(nn.Module):
     Args:
         width: size of a token.
         heads: attention heads.
-        dropout: on attention weights and on the result.
+        dropout: dropout rate on attention weights and on the result.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -61,7 +64,7 @@ class SelfAttention(nn.Module):
         self.qkv, self.out = Dense(width, 3 * width), Dense(width, width)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, T, W) -> (B, T, W); without a mask every earlier token is seen."""
+        """Attend: (B, T, W) -> (B, T, W); without a mask every token sees all tokens up to itself."""
         B, T, W = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, W // self.heads).permute(2, 0, 3, 1, 4)
         drop = self.dropout if self.training else 0.0
@@ -69,10 +72,10 @@ class SelfAttention(nn.Module):
         return F.dropout(self.out(y.transpose(1, 2).reshape(B, T, W)), self.dropout, self.training)
 
     def last(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """``forward(x, mask)[:, -1:]`` without dropout, (B, T, W) -> (B, 1, W), in a fraction of the time.
+        """Return ``forward(x, mask)[:, -1:]`` without dropout, (B, T, W) -> (B, 1, W), in a fraction of the time.
 
-        A single query needs no key and no value of any token: q (W_k x_t) = (W_k^T q) x_t, and the weighted mean of the
-        values is W_v times that of the tokens. (What the biases of the keys add is the same for all t.)
+        A single query needs neither keys nor values of individual tokens: q (W_k x_t) = (W_k^T q) x_t. The weighted mean of the
+        values is W_v times that of the tokens. The biases of the keys add the same number for all t, so the softmax ignores them.
         """
         w_q, w_k, w_v = self.qkv.weight.view(3, self.heads, -1, x.shape[-1]).unbind(0)  # (heads, W / heads, W)
         b_q, _, b_v = self.qkv.bias.view(3, self.heads, -1).unbind(0)
@@ -84,12 +87,12 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(LN(x)), then x + MLP(LN(x)) with a hidden layer of 4 x width.
+    """Transformer block: x + attention(LN(x)), then x + MLP(LN(x)) with a hidden layer of 4 x width.
 
     Args:
         width: size of a token.
         heads: attention heads.
-        dropout: on attention weights and on both residual branches.
+        dropout: dropout rate on attention weights and on both residual branches.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -99,23 +102,23 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(Dense(width, 4 * width), nn.ReLU(), Dense(4 * width, width), nn.Dropout(dropout))
 
     def forward(self, x: Tensor, mask: Tensor | None, last: bool = False) -> Tensor:
-        """(B, T, W) -> (B, T, W), or only the last token, (B, 1, W)."""
+        """Apply the block: (B, T, W) -> (B, T, W), or only its last token, (B, 1, W)."""
         seen = self.norm_attention(x)
         x = x[:, -1:] + self.attention.last(seen, mask) if last else x + self.attention(seen, mask)
         return x + self.mlp(self.norm_mlp(x))
 
 
 class CausalTransformer(nn.Module):
-    """Dropout on the tokens, ``layers`` blocks, a last LayerNorm; token t depends on tokens 0 .. t.
+    """Causal transformer: token dropout, ``layers`` blocks and a final LayerNorm; token t depends on tokens 0 .. t.
 
     Args:
         width: size of a token.
-        layers: blocks.
+        layers: number of blocks.
         heads: attention heads per block; they share the width.
-        dropout: everywhere GPT-2 has it: tokens, attention, residual branches.
+        dropout: dropout rate wherever GPT-2 has it: tokens, attention, residual branches.
 
     Raises:
-        UserError: when ``heads`` does not divide ``width``.
+        UserError: if ``heads`` does not divide ``width``.
 
     Initialisation: weights N(0, 0.02), biases 0 (GPT-2).
     """
@@ -138,10 +141,10 @@ class CausalTransformer(nn.Module):
         Args:
             tokens: (B, T, W).
             valid: 1 for real tokens, 0 for padding, (B, T); None when all are real.
-            last: only the last token is wanted, in evaluation: the last block then leaves out the work for all others.
+            last: return only the last token (in evaluation); the last block then skips the work for all others.
 
         Returns:
-            (B, T, W), or (B, 1, W) of the last token.
+            Transformed tokens, (B, T, W), or (B, 1, W) of the last token.
         """
         mask = None if valid is None else causal_mask(valid)
         x = self.drop(tokens)

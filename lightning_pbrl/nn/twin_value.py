@@ -1,4 +1,4 @@
-"""Twin critics of states, or of pictures, and actions."""
+"""Twin Q critics on states or images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from lightning_pbrl.nn.mlp import MLP
 
 
 class TwinValue(nn.Module):
-    """Two numbers for each state and action.
+    """Twin Q functions of state and action.
 
     Args:
         obs_dim: observation size O.
         action_dim: action size A.
         hidden: hidden layers (ReLU).
-        torso: what observations go through first, with ``features`` outputs, shared by the twins; None for states as they are.
+        torso: encoder of observations with ``features`` outputs, shared by the twins; None passes states through unchanged.
 
-    Initialisation: variance scaling 1.0, fan_avg, uniform; biases 0 (as the critic of contrastive control).
+    Initialisation: variance scaling 1.0, fan_avg, uniform; biases 0 (as the critic of contrastive RL).
     """
 
     def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int], torso: nn.Module | None = None) -> None:
@@ -29,9 +29,12 @@ class TwinValue(nn.Module):
         self.net = MLP(width + action_dim, 1, hidden, members=2, uniform_init="fan_avg")
 
     def encode(self, obs: Tensor) -> Tensor:
-        """What the twins read of an observation: (B, O) -> (B, F)."""
+        """Encode observations for the twins: (B, O) -> (B, F)."""
         return obs if self.torso is None else self.torso(obs)
 
     def forward(self, features: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
-        """Values of encoded observations: (B, F), (B, A) -> (2, B); ``frozen``: no gradient to the weights."""
+        """Return the values of encoded observations: (B, F), (B, A) -> (2, B).
+
+        ``frozen`` sends no gradient to the weights.
+        """
         return self.net(torch.cat([features, action], dim=-1), frozen=frozen).squeeze(-1)

@@ -1,1 +1,1 @@
-"""Which question to ask: one file per strategy."""
+"""Query strategies, which choose the questions: one file per strategy."""

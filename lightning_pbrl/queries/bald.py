@@ -1,9 +1,9 @@
-"""Ask what tells most about the model: BALD for pairs and for ratings, in bits per unit of cost.
+"""Information-based queries: BALD for pairs and for ratings, in bits per unit of cost.
 
 Source: Houlsby et al. 2011 (arXiv 1112.5745); dropout draws as in Gal, Islam and Ghahramani 2017 (arXiv 1703.02910).
 
-A draw is one function, the same for both clips of a pair, for every step and for every candidate. Predicted returns of the whole
-pool are then a matrix (draws, clips) in which each transition was evaluated once, and a pair is a subtraction.
+A draw is one function, the same for both segments of a pair, for every step and for every candidate. Predicted returns of the
+whole pool are then a matrix (draws, segments) in which each transition was evaluated once, and a pair is a subtraction.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from lightning_pbrl.ranges import COUNT
 from lightning_pbrl.rng import stream
 
 UNITS = {"bald": "bits about the model", "mixture": "bits about the model", "entropy": "bits of the answer", "margin": "margin"}
-"""What scores are in where those of pairs and of ratings can be weighed against each other."""
+"""Units of the scores of acquisitions whose pairs and ratings can be compared."""
 CHUNK = 16_384
-"""Candidates that are scored at once: bounds the memory of (draws, candidates, answers)."""
+"""Number of candidates that are scored at once, which bounds the memory of (draws, candidates, answers)."""
 OF_PROBABILITIES = {"bald": bald, "entropy": predictive_entropy, "margin": margin}
 Acquisition = Literal["bald", "mixture", "entropy", "margin", "variance", "random"]
 
 
 class Considered(NamedTuple):
-    """The candidates of a round.
+    """Candidates of a round with their scores.
 
     Attributes:
-        query: all of them, B.
-        score: what they are worth, (B,), float64, higher is better.
-        fresh: whether no clip of theirs shares a step with one that was asked about before, (B,), bool.
+        query: all B candidates.
+        score: their acquisition scores, (B,), float64, higher is better.
+        fresh: True if no segment of a candidate shares a step with an earlier question of its kind, (B,), bool.
     """
 
     query: Query
@@ -46,21 +46,23 @@ class Considered(NamedTuple):
 
 
 class BALDQuery(QueryStrategy, ranges={"clips": COUNT}):
-    """The questions worth most, about clips that share no step with each other or with earlier ones of their kind.
+    """Bayesian active learning by disagreement (BALD, Houlsby et al. 2011), for pairs or ratings.
 
-    Of pairs ``large_batch`` random candidates per question are scored, of ratings every clip of the pool. Only where too few
-    clips are left that nobody was asked about are some of them shown again: a round is whole as long as there are candidates.
+    It proposes the questions with the highest expected information gain, or another acquisition. The segments of a round share no
+    step with each other or with earlier ones of their kind. For pairs, ``large_batch`` random candidates per question are scored;
+    for ratings, every segment of the pool. Segments are shown again only if too few unseen ones are left. A round is complete as
+    long as there are candidates.
 
     Args:
         kind: pair or rating.
-        acquisition: what is worth most. bald: information about the model, bits (exact, of the K ratings). mixture: of a rating,
-            the same as if ratings were not rounded, by quadrature. entropy: of the predicted answer, bits. margin: lead of the
-            likeliest answer, reversed. variance: over draws, of the difference of returns of a pair or the predicted rating of a
-            clip. random.
-        draws: T, functions drawn from the posterior of a model that has more than a few (dropout).
-        large_batch: random pairs per question.
-        clips: at most so many clips are scored for ratings, drawn uniformly; None for all.
-        cost: of a question of this kind; scores are divided by it.
+        acquisition: the acquisition function. bald: information about the model, bits (exact for the K ratings). mixture: the
+            same for unrounded ratings, by quadrature. entropy: entropy of the predicted answer, bits. margin: one minus the
+            lead of the likeliest answer. variance: variance over draws of the return difference of a pair, or of the predicted
+            rating of a segment. random: random scores.
+        draws: number of functions T drawn from the posterior of a model that has more than a few (dropout).
+        large_batch: number of random pairs per question.
+        clips: largest number of segments that are scored for ratings, drawn uniformly; None for all.
+        cost: cost of a question of this kind; scores are divided by it.
 
     Raises:
         UserError: for an acquisition that the kind does not have, or a setting out of range.
@@ -85,7 +87,7 @@ class BALDQuery(QueryStrategy, ranges={"clips": COUNT}):
         self._seen: list[tuple[float, float]] = []
 
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
-        """The ``n`` best of :meth:`consider`, best first."""
+        """Propose the ``n`` best candidates of :meth:`consider`, best first."""
         return self.choose(self.consider(pool, n, model, labels, rng), n)
 
     def consider(self, pool: SegmentPool, n: int, model: Any, labels: Labels, rng: torch.Generator) -> Considered:
@@ -106,7 +108,7 @@ class BALDQuery(QueryStrategy, ranges={"clips": COUNT}):
         return Considered(query, score.double() / self.cost, fresh)
 
     def score(self, query: Query, model: Any) -> Tensor:
-        """What every question is worth to the model, (B,), before costs."""
+        """Return the acquisition score of every question, (B,), before costs."""
         sample = model.posterior(query, self.draws)
         if self.kind == "pair":
             returns = sample if sample.dim() == 3 else sample[..., 0]
@@ -119,16 +121,17 @@ class BALDQuery(QueryStrategy, ranges={"clips": COUNT}):
         return spread(mean) if self.acquisition == "variance" else mixture_bald(mean, variance)
 
     def choose(self, considered: Considered, n: int) -> Query:
-        """The first ``n`` of :meth:`order`, as questions."""
+        """Return the first ``n`` of :meth:`order` as questions."""
         index = self.order(considered, n)
         if len(index):
             self._seen.append((float(considered.score.nanmean()), float(considered.score[index].nanmean())))
         return take(considered.query, index)
 
     def order(self, considered: Considered, n: int) -> Tensor:
-        """Numbers of the ``n`` best candidates, best first: fresh ones that share no step with a better one, while there are any.
+        """Return the numbers of the ``n`` best candidates, best first.
 
-        Those of a smaller ``n`` are the first of a larger.
+        Fresh candidates that share no step with a better one come first, while there are any. The result of a smaller ``n`` is a
+        prefix of that of a larger one.
         """
         query, length = considered.query, considered.query.length
         score = considered.score.nan_to_num(nan=-1e300, posinf=1e300, neginf=-1e300)
@@ -139,14 +142,14 @@ class BALDQuery(QueryStrategy, ranges={"clips": COUNT}):
             picked.append(at)
             near = (start.unsqueeze(-1) - start[at]).abs() < length  # (B, C, C)
             left[near.flatten(1).any(1)] = -torch.inf
-        if len(picked) < n:  # what is left has been shown, at least in part
+        if len(picked) < n:  # the others have been shown, at least in part
             rest = score.index_fill(0, torch.tensor(picked, dtype=torch.int64), -torch.inf)
             more = rest.argsort(descending=True, stable=True)[: max(min(n, len(score)) - len(picked), 0)]
             picked += more.tolist()
         return torch.tensor(picked, dtype=torch.int64)
 
     def metrics(self) -> dict[str, float]:
-        """Mean score of all candidates and of those that were asked."""
+        """Return the mean score of all candidates and of those that were asked."""
         seen, self._seen = self._seen, []
         if not seen:
             return {}
@@ -158,7 +161,7 @@ def _chunks(query: Query) -> list[Query]:
 
 
 def steps_of(model: Any, labels: Labels) -> Tensor:
-    """Fingerprints of every observation in clips that were asked about, any order, (M,)."""
+    """Return the fingerprints of every observation in the segments of earlier questions, any order, (M,)."""
     if not len(labels):
         return torch.empty(0, dtype=torch.int64)
     kind: Kind = "pair" if labels.start.shape[1] == 2 else "rating"
@@ -166,10 +169,10 @@ def steps_of(model: Any, labels: Labels) -> Tensor:
 
 
 def shows(model: Any, query: Query, asked: Tensor) -> Tensor:
-    """Whether a clip of a question overlaps with one of those whose observations ``asked`` are the fingerprints, (B,), bool.
+    """Return True if a segment of a question overlaps with one whose observations have the fingerprints ``asked``, (B,), bool.
 
-    Two clips of one length overlap when the first or the last step of one lies in the other. Comparing what was seen rather than
-    row numbers is right for data that move or forget rows as well.
+    Two segments of one length overlap if the first or the last step of one lies in the other. Comparing observations instead of
+    row numbers is also valid for data that move or forget rows.
     """
     if not len(asked):
         return torch.zeros(len(query), dtype=torch.bool)
@@ -178,6 +181,6 @@ def shows(model: Any, query: Query, asked: Tensor) -> Tensor:
 
 
 def fingerprint(obs: Tensor) -> Tensor:
-    """A number that equal observations share and, but for one chance in 2^60, no others: (..., O) float32 -> (...,), int64."""
+    """Return a hash of each observation: (..., O) float32 -> (...,), int64; different ones collide with probability 2^-60."""
     factors = torch.randint(-(2**62), 2**62, (obs.shape[-1],), generator=stream(0, "fingerprint")).to(obs.device) * 2 + 1
-    return (obs.contiguous().view(torch.int32).long() * factors).sum(-1)  # in integers, whose sum has no rounding
+    return (obs.contiguous().view(torch.int32).long() * factors).sum(-1)  # integer sums are exact

@@ -1,7 +1,7 @@
-"""What to ask: the interface of a query strategy, and what it may ask of the model.
+"""Base class of query strategies, and the interface of the model that they use.
 
-A strategy draws candidates from a pool of segments, scores them and proposes the best. It is a plain object, usable
-without a Trainer; its randomness is the generator that it is handed.
+A strategy draws candidates from a pool of segments, scores them and proposes the best. It is a plain object, usable without a
+Trainer; its randomness is the generator that it receives.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from lightning_pbrl.finite import check_finite
 
 
 class Scorer(Protocol):
-    """What a strategy may ask of the model."""
+    """Interface of the model for query strategies."""
 
     def returns(self, query: Query) -> Tensor:
-        """Predicted return of each segment per ensemble member, (E, B, 2)."""
+        """Return the predicted return of each segment per ensemble member, (E, B, 2)."""
         ...
 
     def observations(self, query: Query) -> Tensor:
-        """Observations of each segment, (B, 2, T, O)."""
+        """Return the observations of each segment, (B, 2, T, O)."""
         ...
 
 
 class QueryStrategy(Described, ABC):
-    """Chooses the questions of a round.
+    """Base class of query strategies, which choose the questions of a round.
 
     Attributes:
-        kinds: the kinds of question it asks.
-        needs: what it asks of the model, a subset of {"returns", "observations", "embed", "posterior", "rating_probability"}; a
-            method that lacks one of them refuses the strategy at start.
-        sequential: whether what it proposes next depends on the answers to what it proposed before; then it is asked again
-            until the round's questions are spent. Otherwise one proposal is the round, also when it is short.
-        recent: of how many of the newest episodes the pool is made; None for all.
+        kinds: kinds of question that it asks.
+        needs: methods of the model that it uses, a subset of {"returns", "observations", "embed", "posterior",
+            "rating_probability"}. A method that lacks one of them refuses the strategy at start.
+        sequential: True if a proposal depends on the answers to earlier ones. It is then called again until the round's
+            questions are spent. Otherwise one proposal is the round, even if it is short.
+        recent: number of newest episodes that form the pool; None for all.
     """
 
     kinds: frozenset[Kind] = frozenset({"pair"})
@@ -50,74 +50,74 @@ class QueryStrategy(Described, ABC):
 
     @abstractmethod
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
-        """At most ``n`` questions.
+        """Propose at most ``n`` questions.
 
         Args:
             pool: the segments that may be shown.
-            n: how many questions are wanted.
+            n: requested number of questions.
             model: predictions for candidates.
-            labels: every answer so far.
+            labels: all answers so far.
             rng: the strategy's own stream, on the CPU.
         """
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Called once at the start of a fit with the method's hyper-parameters, which a strategy may follow."""
+        """Read the method's hyper-parameters, which a strategy may follow; called once at the start of a fit."""
 
     def proposals(
         self, pool: SegmentPool, n: int, model: Scorer, labels: Mapping[Kind, Labels], rng: torch.Generator
     ) -> list[Query]:
-        """At most ``n`` questions in all, one query per kind, in the order of asking: what a round is made of.
+        """Propose a round of at most ``n`` questions in all, one query per kind, in the order of asking.
 
-        A strategy of one kind writes :meth:`propose`; one that shares ``n`` between kinds overrides this.
+        A strategy of one kind implements :meth:`propose`; one that divides ``n`` among kinds overrides this method.
 
         Args:
             pool: the segments that may be shown.
-            n: how many questions are wanted.
+            n: requested number of questions.
             model: predictions for candidates.
-            labels: every answer so far, by kind.
+            labels: all answers so far, by kind.
             rng: the strategy's own stream, on the CPU.
         """
         (kind,) = self.kinds
         return [self.propose(pool, n, model, labels[kind], rng)]
 
     def notes(self) -> dict[str, Any]:
-        """What later rounds must know of this one beside its answers (running scales ...), plain JSON.
+        """Return the state that later rounds need besides the answers (running scales ...), as plain JSON.
 
-        It is kept in every label record and handed to :meth:`recall` at the start of the next round that asks, so that a
-        strategy remembers what the label store holds and nothing else.
+        It is stored in every label record and passed to :meth:`recall` at the start of the next round with questions. A strategy
+        thus remembers only what the label store holds.
         """
         return {}
 
     def recall(self, notes: Mapping[str, Any]) -> None:
-        """Take over the :meth:`notes` of the newest round that asked; empty before the first."""
+        """Restore the :meth:`notes` of the newest round with questions; empty before the first."""
 
     def observe(self, query: Query, answer: Answer) -> None:
-        """Called with the answers to what was proposed, before the next proposal."""
+        """Receive the answers to a proposal, before the next proposal."""
 
     def metrics(self) -> dict[str, float]:
-        """What to log about the proposals since this was last read, by metric key; read once a round."""
+        """Return metrics of the proposals since the last call, by metric key; called once a round."""
         return {}
 
 
 UNSCORED = ("The score of a candidate question", "the model that scores them has diverged, so lower its lr", "candidate")
-"""What is said of scores that are not finite."""
+"""Subject, cure and item of the error about scores that are not finite."""
 
 
 def draw_candidates(pool: SegmentPool, n: int, large_batch: int, rng: torch.Generator) -> Query:
-    """``large_batch`` candidates for each of the ``n`` pairs wanted, drawn uniformly: n * large_batch pairs."""
+    """Draw ``large_batch`` candidates for each of the ``n`` requested pairs uniformly: n * large_batch pairs."""
     return pool.pairs(n * large_batch, rng)
 
 
 def take(query: Query, index: Tensor) -> Query:
-    """The questions ``index`` of a query, (n,), in that order."""
+    """Return the questions ``index`` of a query, (n,), in that order."""
     return Query(query.kind, query.start[index.to(query.start.device)], query.length)
 
 
 def best(score: Tensor, n: int) -> Tensor:
-    """Indices of the ``n`` largest scores, best first, (min(n, B),); of equal scores the earlier one comes first.
+    """Return the indices of the ``n`` largest scores, best first, (min(n, B),); of equal scores the earlier one comes first.
 
     Raises:
-        UserError: for a score that is not finite, which no order has a place for.
+        UserError: for a score that is not finite, which cannot be ordered.
     """
     check_finite(score, *UNSCORED)
     return score.argsort(descending=True, stable=True)[:n]

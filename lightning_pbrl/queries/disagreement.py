@@ -1,7 +1,7 @@
-"""Ask where the ensemble disagrees.
+"""Disagreement-based queries: pairs on which the ensemble disagrees.
 
-Source: P. Christiano et al., "Deep reinforcement learning from human preferences", 2017 (arXiv 1706.03741), sec. 2.2.4;
-the acquisition of OPRL (arXiv 2301.01392) and of B-Pref (arXiv 2111.03026), whose formula this is.
+Source: P. Christiano et al., "Deep reinforcement learning from human preferences", 2017 (arXiv 1706.03741), sec. 2.2.4; the
+acquisition of OPRL (arXiv 2301.01392) and of B-Pref (arXiv 2111.03026), whose formula this is.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from lightning_pbrl.queries.base import QueryStrategy, Scorer, best, draw_candid
 
 
 def disagreement(returns: Tensor) -> Tensor:
-    """Standard deviation over members (ddof 0) of P(second) = sigmoid(R_1 - R_0): (E, B, 2) -> (B,), in [0, 0.5].
+    """Return the standard deviation over members (ddof 0) of P(second) = sigmoid(R_1 - R_0): (E, B, 2) -> (B,), in [0, 0.5].
 
     Raises:
-        UserError: for a single member, who never disagrees.
+        UserError: for a single member, which never disagrees.
     """
     if returns.shape[0] < 2:
         raise UserError(
@@ -31,16 +31,18 @@ def disagreement(returns: Tensor) -> Tensor:
 
 
 class DisagreementQuery(QueryStrategy):
-    """The n of n * large_batch random pairs on which the members' preferences differ most.
+    """Uncertainty sampling by ensemble disagreement (Christiano et al. 2017).
+
+    Of n * large_batch random pairs, it proposes the n on which the members' preferences differ most.
 
     Args:
         large_batch: candidates per question (papers: 10).
 
     Raises:
-        UserError: when the model is an ensemble of one.
+        UserError: if the model is an ensemble of one.
 
-    Bias: the members differ most where returns are close, so a teacher who skips close pairs skips more of these than
-    of uniform ones (CLARIFY, arXiv 2506.00388).
+    Bias: the members differ most where returns are close. A teacher that skips close pairs therefore skips more of these
+    than of uniform ones (CLARIFY, arXiv 2506.00388).
     """
 
     needs = frozenset({"returns"})
@@ -49,6 +51,6 @@ class DisagreementQuery(QueryStrategy):
         self.large_batch = large_batch
 
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
-        """The candidates of largest :func:`disagreement`, largest first."""
+        """Propose the candidates of largest :func:`disagreement`, largest first."""
         candidates = draw_candidates(pool, n, self.large_batch, rng)
         return take(candidates, best(disagreement(model.returns(candidates)), n))

@@ -1,7 +1,7 @@
-"""Ask what the teacher can probably compare: rejection sampling on distances between embeddings.
+"""CLARIFY's queries: rejection sampling on embedding distances, to ask about pairs that the teacher can probably compare.
 
-Source: CLARIFY (ICML 2025, arXiv 2506.00388) and its released code for constants. The distance of a pair is
-the Euclidean distance of its two segments' embeddings; where clear answers have outnumbered skips, candidates are welcome.
+Source: CLARIFY (ICML 2025, arXiv 2506.00388) and its released code for constants. The distance of a pair is the Euclidean
+distance of its two segments' embeddings. Candidates are kept at distances where clear answers have outnumbered skips.
 """
 
 from __future__ import annotations
@@ -19,20 +19,23 @@ from lightning_pbrl.queries.disagreement import disagreement
 
 Array = NDArray[np.float64]
 TINY = 1e-6
-"""Added to denominators (released code), and the relative spread below which all distances count as equal."""
+"""Constant added to denominators (released code), and the relative spread below which all distances count as equal."""
 FLOOR = 1e-3
-"""What the max-ratio target gives to every bin but the best (released code)."""
+"""Weight of the max-ratio target on every bin but the best (released code)."""
 PSEUDO_COUNT = 1.0
-"""Rows spread like all rows that the kernel estimate adds to either class: where data are few, classes look alike."""
+"""Number of pseudo-rows, distributed like all rows, that the kernel estimate adds to either class.
+
+With few data, the classes then look alike.
+"""
 
 
 def histogram(x: Array, edges: Array, closed: bool = True) -> Array:
-    """Fraction of the numbers in each bin [lo, hi), of those that lie in any: (N,), (K + 1,) -> (K,).
+    """Return the fraction of the numbers in each bin [lo, hi), among those in any bin: (N,), (K + 1,) -> (K,).
 
     Args:
-        x: numbers.
-        edges: of the bins, increasing.
-        closed: count the upper end of the last bin, too.
+        x: numbers, (N,).
+        edges: edges of the bins, increasing, (K + 1,).
+        closed: include the upper end of the last bin.
     """
     number = np.searchsorted(edges, x, side="right") - 1
     if closed:
@@ -42,7 +45,7 @@ def histogram(x: Array, edges: Array, closed: bool = True) -> Array:
 
 
 def kernel_density(x: Array, at: Array, bandwidth: float) -> Array:
-    """Gaussian kernel estimate at the points ``at``, scaled to sum 1: (N,), (K,) -> (K,)."""
+    """Return the Gaussian kernel density estimate at the points ``at``, scaled to sum 1: (N,), (K,) -> (K,)."""
     return normal(np.exp(-0.5 * ((at[:, None] - x) / bandwidth) ** 2).sum(1))
 
 
@@ -53,12 +56,15 @@ def normal(x: Array) -> Array:
 
 
 def class_ratios(everything: Array, clear: Array, skipped: Array) -> tuple[Array, Array]:
-    """How over-represented each class is per bin, each scaled to sum 1: rho ~ class / all."""
+    """Return the over-representation of each class per bin, each scaled to sum 1: rho ~ class / all."""
     return normal(clear / (everything + TINY)), normal(skipped / (everything + TINY))
 
 
 def clarify_target(everything: Array, clear: Array, skipped: Array) -> Array:
-    """Where questions are wanted, q = p (rho_1 + rho_2) / 2: the classes' difference and their ratio, (K,) each -> (K,)."""
+    """Return CLARIFY's target density of questions, q = p (rho_1 + rho_2) / 2, (K,) each -> (K,).
+
+    It averages the classes' difference and their ratio.
+    """
     of_clear, of_skipped = class_ratios(everything, clear, skipped)
     difference = normal(np.maximum(of_clear - of_skipped, 0.0) * everything)
     ratio = normal(of_clear / (of_skipped + TINY) * everything)
@@ -66,9 +72,9 @@ def clarify_target(everything: Array, clear: Array, skipped: Array) -> Array:
 
 
 def max_ratio_target(everything: Array, clear: Array, skipped: Array) -> Array:
-    """The same weight on every bin with the largest ratio of clear to skipped (the paper's ablation), (K,) each -> (K,).
+    """Return the same weight on every bin with the largest ratio of clear to skipped (the paper's ablation), (K,) each -> (K,).
 
-    Several bins share the largest ratio where no pair was skipped and clear ones are equally over-represented.
+    Several bins share the largest ratio if no pair was skipped and clear ones are equally over-represented.
     """
     of_clear, of_skipped = class_ratios(everything, clear, skipped)
     ratio = of_clear / (of_skipped + TINY)
@@ -76,27 +82,32 @@ def max_ratio_target(everything: Array, clear: Array, skipped: Array) -> Array:
 
 
 def acceptance(distance: Array, centres: Array, target: Array, candidates: Array, exact: bool = False) -> Array:
-    """Probability of keeping each candidate: target over candidate density, both interpolated between bin centres.
+    """Return the acceptance probability of each candidate: the ratio of target to candidate density.
+
+    Both densities are interpolated between bin centres.
 
     Args:
-        distance: of the candidates, (N,).
-        centres: of the bins, (K,).
-        target: wanted density at the centres.
+        distance: distances of the candidates, (N,).
+        centres: centres of the bins, (K,).
+        target: target density at the centres.
         candidates: the candidates' own density at the centres.
-        exact: divide by the largest ratio, so that what is kept follows the target exactly; else ratios are cut at 1
-            (released code), which keeps more, and follows it approximately.
+        exact: divide by the largest ratio, so that the kept candidates follow the target exactly; else clip ratios at 1
+            (released code), which keeps more and follows it approximately.
     """
     ratio = np.interp(distance, centres, target) / (np.interp(distance, centres, candidates) + TINY)
     return np.clip(ratio / max(ratio.max(initial=0.0), TINY) if exact else ratio, 0.0, 1.0)
 
 
 def within(x: Array, sigmas: float) -> NDArray[np.bool_]:
-    """Which numbers are nearer to the mean than ``sigmas`` standard deviations (ddof 0); all, if none varies."""
+    """Return True for numbers within ``sigmas`` standard deviations (ddof 0) of the mean; True for all if none varies."""
     return (np.abs(x - x.mean()) < sigmas * x.std()) | (x.std() == 0)
 
 
 def separation(clear: Array, skipped: Array) -> float:
-    """Probability that a clear pair's distance exceeds a skipped pair's, ties counted half (AUC); NaN without both."""
+    """Return the probability that a clear pair's distance exceeds a skipped pair's, ties counted half (AUC).
+
+    NaN without both classes.
+    """
     if not len(clear) or not len(skipped):
         return float("nan")
     order = np.sort(skipped)
@@ -105,11 +116,11 @@ def separation(clear: Array, skipped: Array) -> float:
 
 
 class Grid(NamedTuple):
-    """Where densities of distances are estimated.
+    """Grid on which densities of distances are estimated.
 
     Attributes:
-        edges: of the bins, (K + 1,).
-        bandwidth: of the kernel estimates.
+        edges: edges of the bins, (K + 1,).
+        bandwidth: bandwidth of the kernel estimates.
     """
 
     edges: Array
@@ -117,38 +128,40 @@ class Grid(NamedTuple):
 
     @property
     def centres(self) -> Array:
-        """Of the bins, (K,)."""
+        """Centres of the bins, (K,)."""
         return (self.edges[:-1] + self.edges[1:]) / 2
 
 
 class EmbeddingQuery(QueryStrategy):
-    """Of n * large_batch random pairs, those that rejection sampling keeps; of these the n of largest disagreement.
+    """Rejection sampling on embedding distances, then ensemble disagreement (CLARIFY, ICML 2025).
 
-    It falls back to disagreement alone when there is nothing to learn distances from (all answers clear, or all skipped:
-    ``query/single_class``) or nothing to tell (all distances equal: ``query/collapsed``). When too few candidates are
-    kept it draws new ones up to ``redraws`` times, and then fills up by disagreement (``query/filled`` questions). Equal
-    answers belong to neither class.
+    Of n * large_batch random pairs it keeps those that rejection sampling accepts, and proposes the n of largest
+    disagreement. It falls back to disagreement alone if the answers are of a single class, all clear or all skipped
+    (``query/single_class``), or if all distances are equal (``query/collapsed``). If too few candidates are kept, it draws
+    new ones up to ``redraws`` times. Then it fills up by disagreement (``query/filled`` questions). Equal answers belong to
+    neither class.
 
     Args:
-        large_batch: candidates per question (paper 10).
+        large_batch: number of candidates per question (paper 10).
         density: kernel: Gaussian kernel with Scott's bandwidth and one pseudo-row per class, so that an empty bin
-            is not an infinite ratio. histogram: the released code's.
-        target: clarify, or max_ratio (the paper's ablation: the best bin, or bins where several tie).
+            is not an infinite ratio. histogram: that of the released code.
+        target: clarify, or max_ratio (the paper's ablation: the best bin, or several tied ones).
         rejection: clipped (released code) or exact; see :func:`acceptance`.
-        bins: points at which densities are estimated, over the range of the answered pairs' distances.
-        outlier: distances this many standard deviations from the mean are left out, of answers and of candidates.
+        bins: number of points at which densities are estimated, over the range of the answered pairs' distances.
+        outlier: leave out distances this many standard deviations from the mean, of answers and of candidates.
         rows: all answered pairs, or resampled: n * large_batch of them with replacement, ten times as many for max_ratio
             (released code).
-        redraws: how often candidates are drawn anew when too few are kept (released code 0).
-        fill: fill up by disagreement after the last redraw; false proposes fewer questions than wanted, unless none was kept.
-        pick: which of the kept pairs are asked: those of largest disagreement (paper), or random ones, which shows what
-            rejection sampling does alone.
+        redraws: largest number of new draws of candidates if too few are kept (released code 0).
+        fill: fill up by disagreement after the last redraw; false proposes fewer questions than requested, unless none was
+            kept.
+        pick: selection among the kept pairs: those of largest disagreement (paper), or random ones, to isolate the effect of
+            rejection sampling.
 
     Raises:
-        UserError: for a setting out of range, or when the model is an ensemble of one.
+        UserError: for a setting out of range, or if the model is an ensemble of one.
 
-    Differences: the released code stops with an error without both classes, and charges a short round in full; here what is
-    not proposed is not charged.
+    Differences: the released code stops with an error without both classes, and charges a short round in full. Here questions
+    that are not proposed are not charged.
     """
 
     needs = frozenset({"returns", "embed"})
@@ -173,10 +186,10 @@ class EmbeddingQuery(QueryStrategy):
         self._counts: dict[str, float] = {}
 
     def metrics(self) -> dict[str, float]:
-        """Counts since they were last read: candidates, accepted, redraws, filled, and the two fallbacks; AUC of the answers.
+        """Return counts since the last call: candidates, accepted, redraws, filled, and the two fallbacks; and the answers' AUC.
 
-        ``query/accepted`` counts what rejection sampling kept, before the best n are taken;
-        ``query/embedding_auc`` is :func:`separation` of the answered pairs (which the encoder was trained on).
+        ``query/accepted`` counts the candidates that rejection sampling kept, before the best n are taken.
+        ``query/embedding_auc`` is :func:`separation` of the answered pairs (on which the encoder was trained).
         """
         names = ("candidates", "accepted", "redraws", "filled", "single_class", "collapsed")
         counts = {f"query/{name}": 0.0 for name in names} | self._counts
@@ -187,7 +200,7 @@ class EmbeddingQuery(QueryStrategy):
         self._counts[f"query/{name}"] = self._counts.get(f"query/{name}", 0.0) + number
 
     def propose(self, pool: SegmentPool, n: int, model: Any, labels: Labels, rng: torch.Generator) -> Query:
-        """At most ``n`` pairs, largest disagreement first (see the class)."""
+        """Propose at most ``n`` pairs, largest disagreement first (see the class)."""
         wanted = self._wanted(n, model, labels, rng)
         kept, left = [], []
         for attempt in range(1 if wanted is None else 1 + self.redraws):
@@ -214,7 +227,7 @@ class EmbeddingQuery(QueryStrategy):
         return chosen
 
     def _wanted(self, n: int, model: Any, labels: Labels, rng: torch.Generator) -> tuple[Grid, Array] | None:
-        """The target density of distances and its grid, or None (counted) when the answers do not tell."""
+        """Return the target density of distances and its grid, or None (counted) if the answers do not define it."""
         answered = (labels.status != Status.PENDING).nonzero().squeeze(-1).cpu()
         if not self._both_classes(labels.status.cpu()[answered].numpy()):
             return None
@@ -255,7 +268,7 @@ class EmbeddingQuery(QueryStrategy):
         return histogram(distance, grid.edges)
 
     def _accept(self, grid: Grid, target: Array, distance: Array, rng: torch.Generator) -> torch.Tensor:
-        """Which candidates are kept, (N,), bool."""
+        """Return True for candidates that are kept, (N,), bool."""
         inside = within(distance, self.outlier)
         density = self._estimate(distance[inside], grid)
         chance = acceptance(distance, grid.centres, target, density, self.rejection == "exact") * inside
@@ -264,13 +277,13 @@ class EmbeddingQuery(QueryStrategy):
 
 
 def distances(model: Any, query: Query) -> Array:
-    """Euclidean distance of each pair's embeddings, (B,)."""
+    """Return the Euclidean distance of each pair's embeddings, (B,)."""
     z = model.embed(query).double()
     return (z[:, 0] - z[:, 1]).norm(dim=-1).cpu().numpy()
 
 
 def most_disagreed(model: Any, candidates: Query, n: int) -> Query:
-    """The ``n`` candidates of largest disagreement, largest first."""
+    """Return the ``n`` candidates of largest disagreement, largest first."""
     if not len(candidates):
         return candidates
     return take(candidates, best(disagreement(model.returns(candidates)), n))

@@ -1,4 +1,4 @@
-"""Ask where the members themselves are unsure.
+"""Entropy-based queries: pairs on which the members themselves are uncertain.
 
 Source: B-Pref (arXiv 2111.03026), sec. 5.2, uncertainty-based sampling by entropy.
 """
@@ -15,7 +15,7 @@ from lightning_pbrl.queries.base import QueryStrategy, Scorer, best, draw_candid
 
 
 def entropy(returns: Tensor) -> Tensor:
-    """Mean over members of the entropy of Bernoulli(sigmoid(R_1 - R_0)): (E, B, 2) -> (B,), nats, in [0, log 2].
+    """Return the mean over members of the entropy of Bernoulli(sigmoid(R_1 - R_0)): (E, B, 2) -> (B,), nats, in [0, log 2].
 
     With d = R_1 - R_0: -p log p - (1 - p) log(1 - p) = p softplus(-d) + (1 - p) softplus(d), finite for any d.
     """
@@ -24,7 +24,9 @@ def entropy(returns: Tensor) -> Tensor:
 
 
 class EntropyQuery(QueryStrategy):
-    """The n of n * large_batch random pairs whose predicted preference is closest to a coin toss.
+    """Uncertainty sampling by entropy (B-Pref, Lee et al. 2021).
+
+    Of n * large_batch random pairs, it proposes the n whose predicted preference is closest to a coin toss.
 
     Args:
         large_batch: candidates per question (papers: 10).
@@ -36,6 +38,6 @@ class EntropyQuery(QueryStrategy):
         self.large_batch = large_batch
 
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
-        """The candidates of largest :func:`entropy`, largest first."""
+        """Propose the candidates of largest :func:`entropy`, largest first."""
         candidates = draw_candidates(pool, n, self.large_batch, rng)
         return take(candidates, best(entropy(model.returns(candidates)), n))

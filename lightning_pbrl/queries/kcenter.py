@@ -1,7 +1,7 @@
-"""Ask about pairs that are far from each other and from all that was asked: greedy k-center.
+"""Coverage-based queries: pairs far from each other and from all earlier ones, by greedy k-center.
 
-Source: B-Pref (arXiv 2111.03026), sec. 5.2, coverage-based and hybrid sampling; O. Sener, S. Savarese, "Active Learning
-for Convolutional Neural Networks: A Core-Set Approach", ICLR 2018, Algorithm 1.
+Source: B-Pref (arXiv 2111.03026), sec. 5.2, coverage-based and hybrid sampling; O. Sener, S. Savarese, "Active Learning for
+Convolutional Neural Networks: A Core-Set Approach", ICLR 2018, Algorithm 1.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from lightning_pbrl.queries.disagreement import disagreement
 from lightning_pbrl.queries.entropy import entropy
 
 BLOCK = 1024
-"""Labelled pairs whose observations are gathered at a time."""
+"""Number of labelled pairs whose observations are gathered at a time."""
 
 
 def k_center(features: Tensor, centres: Iterable[Tensor], n: int) -> Tensor:
-    """Greedy farthest-first choice: n times the point farthest (L2) from its nearest centre, which then is a centre.
+    """Choose points by greedy farthest-first selection: n times the point farthest (L2) from its nearest centre, a new centre.
 
-    One running minimum distance per point and one matrix-vector product per pick, instead of all distances to all
-    centres at each pick. Distances are |x|^2 - 2 x.c + |c|^2 of centred data, clamped at 0.
+    It keeps one running minimum distance per point and needs one matrix-vector product per pick, instead of all distances to all
+    centres at each pick. Distances are ``|x|^2 - 2 x.c + |c|^2`` of centred data, clamped at 0.
 
     Args:
         features: points to choose from, (C, D).
-        centres: the first centres, in blocks (l, D); may be empty, then the first pick is point 0.
-        n: how many to choose.
+        centres: the first centres, in blocks (l, D); if there are none, the first pick is point 0.
+        n: number of points to choose.
 
     Returns:
-        Indices in the order chosen, (min(n, C),), int64, none twice; of equally far points the first.
+        Indices in the order of choice, (min(n, C),), int64, without repetition; of equally far points the first.
     """
     mean = features.mean(0, keepdim=True)
     points = features - mean
@@ -58,17 +58,18 @@ def k_center(features: Tensor, centres: Iterable[Tensor], n: int) -> Tensor:
 
 
 class KCenterQuery(QueryStrategy):
-    """The n of n * large_batch random pairs that cover the observations best, given the pairs already answered.
+    """Greedy k-center coverage of observations, given the answered pairs (core-set, Sener and Savarese 2018).
 
-    A pair's feature is all observations (no actions) of both its segments, side by side: 2 x T x O numbers.
+    It chooses n of n * large_batch random pairs. A pair's feature is all observations (no actions) of both its segments, side by
+    side: 2 x T x O numbers.
 
     Args:
         large_batch: candidates per question (papers: 10).
 
     Raises:
-        UserError: when earlier labels are of segments of another length.
+        UserError: if earlier labels are of segments of another length.
 
-    Bias: distances are of raw observations, so coordinates with a large scale decide. As in B-Pref, skipped questions
+    Bias: distances are of raw observations, so coordinates with a large scale dominate. As in B-Pref, skipped questions
     are no centres.
     """
 
@@ -78,22 +79,22 @@ class KCenterQuery(QueryStrategy):
         self.large_batch = large_batch
 
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
-        """The candidates of :meth:`shortlist` that :func:`k_center` picks, in its order."""
+        """Propose the candidates of :meth:`shortlist` that :func:`k_center` picks, in its order."""
         candidates = self.shortlist(draw_candidates(pool, n, self.large_batch, rng), n, model)
         features = model.observations(candidates).flatten(1)
         return take(candidates, k_center(features, _labelled(labels, candidates.length, model), n))
 
     def shortlist(self, candidates: Query, n: int, model: Scorer) -> Query:
-        """The candidates that k-center may choose from: all."""
+        """Return the candidates that k-center may choose from: all."""
         return candidates
 
 
 class _HybridQuery(KCenterQuery):
-    """k-center among the most informative candidates.
+    """Base class of k-center among the most informative candidates.
 
     Args:
         large_batch: candidates per question (papers: 10).
-        keep: fraction of the candidates that is kept, in (0, 1] (papers: 0.5); never fewer than are wanted.
+        keep: fraction of the candidates that is kept, in (0, 1] (papers: 0.5); never fewer than requested.
     """
 
     needs = frozenset({"returns", "observations"})
@@ -103,30 +104,30 @@ class _HybridQuery(KCenterQuery):
         self.keep = keep
 
     def shortlist(self, candidates: Query, n: int, model: Scorer) -> Query:
-        """The candidates that score highest."""
+        """Return the candidates with the highest scores."""
         score = self.acquisition(model.returns(candidates))
         return take(candidates, best(score, max(n, int(self.keep * len(candidates)))))
 
     @staticmethod
     @abstractmethod
     def acquisition(returns: Tensor) -> Tensor:
-        """Score of each candidate, (E, B, 2) -> (B,); the largest are kept."""
+        """Return the score of each candidate, (E, B, 2) -> (B,); the largest are kept."""
 
 
 class KCenterDisagreementQuery(_HybridQuery):
-    """k-center among the half (``keep``) of the candidates on which the members disagree most."""
+    """Hybrid sampling: k-center among the half (``keep``) of the candidates with the largest disagreement (B-Pref)."""
 
     acquisition = staticmethod(disagreement)
 
 
 class KCenterEntropyQuery(_HybridQuery):
-    """k-center among the half (``keep``) of the candidates that the members are least sure of."""
+    """Hybrid sampling: k-center among the half (``keep``) of the candidates with the largest entropy (B-Pref)."""
 
     acquisition = staticmethod(entropy)
 
 
 def _labelled(labels: Labels, length: int, model: Scorer) -> Iterator[Tensor]:
-    """Features of the pairs that were answered, in blocks (at most BLOCK, 2 T O)."""
+    """Yield the features of the answered pairs, in blocks (at most BLOCK, 2 T O)."""
     answered = labels.preferences()
     if len(answered) and answered.length != length:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Pairs and ratings in one round: two strategies that choose, and a quota that shares the questions out between them."""
+"""Mixed queries: pairs and ratings in one round, from two strategies and a quota that divides the questions between them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from lightning_pbrl.queries.uniform import UniformQuery
 
 
 class MixedQuery(QueryStrategy):
-    """Asks pairs by one strategy and ratings by another, exactly as many in all as the round has questions.
+    """Mixture of pairs from one strategy and ratings from another, in proportions set by a quota.
+
+    Together they are exactly as many as the round has questions.
 
     Args:
-        pair: chooses pairs; the most informative (BALD) when None.
-        rating: chooses clips to be rated; likewise.
-        quota: how many of each; half and half when None. One that weighs the kinds by their scores needs two strategies that
-            score, in one unit.
+        pair: strategy for pairs; None for the most informative (BALD).
+        rating: strategy for ratings of segments; None for the most informative (BALD).
+        quota: division of a round's questions; None for half and half. A quota that compares scores needs two strategies
+            with scores in one unit.
 
     Raises:
-        UserError: for a strategy of the wrong kind, one that has to hear answers before it goes on, or a quota that wants scores
-            of a strategy that has none.
+        UserError: for a strategy of the wrong kind, a sequential strategy, or a quota that needs scores of a strategy without
+            scores.
     """
 
     kinds: frozenset[Kind] = frozenset({"pair", "rating"})
@@ -67,7 +69,7 @@ class MixedQuery(QueryStrategy):
     def proposals(
         self, pool: SegmentPool, n: int, model: Scorer, labels: Mapping[Kind, Labels], rng: torch.Generator
     ) -> list[Query]:
-        """The quota's share of pairs, then ratings: ``n`` in all, as far as the two strategies find something to ask."""
+        """Propose the quota's share of pairs, then ratings: ``n`` in all, as far as the two strategies find questions."""
         asked = self._asked = {kind: len(found) for kind, found in labels.items()}
         if self.quota.scored and isinstance(self.pair, BALDQuery) and isinstance(self.rating, BALDQuery):
             first = self.pair.consider(pool, n, model, labels["pair"], rng)
@@ -93,14 +95,14 @@ class MixedQuery(QueryStrategy):
         self.quota.recall(notes)
 
     def metrics(self) -> dict[str, float]:
-        """Those of the quota and of both strategies, and the share of pairs in all that was asked so far."""
+        """Return metrics of the quota and of both strategies, and the share of pairs among all questions so far."""
         total = sum(self._asked.values())
         share = {"query/share_pair": self._asked.get("pair", 0) / total} if total else {}
         return {**share, **self.quota.metrics(), **self.pair.metrics(), **self.rating.metrics()}
 
 
 def uniformly(kinds: Set[Kind]) -> QueryStrategy:
-    """Random questions of these kinds, half of them pairs where both are asked."""
+    """Return a strategy of random questions of these kinds, half of them pairs if there are both."""
     if len(kinds) == 1:
         return UniformQuery(next(iter(kinds)))
     return MixedQuery(UniformQuery("pair"), UniformQuery("rating"), FixedShare(0.5))

@@ -1,11 +1,11 @@
-"""Ask about what the policy does now: QPA's policy-aligned query selection.
+"""Policy-aligned query selection of QPA: questions about the policy's newest behaviour.
 
-Source: X. Hu, J. Li, X. Zhan, Q.-S. Jia, Y.-Q. Zhang, "Query-Policy Misalignment in Preference-Based Reinforcement
-Learning", ICLR 2024 (arXiv 2305.17400), and its released code.
+Source: X. Hu, J. Li, X. Zhan, Q.-S. Jia, Y.-Q. Zhang, "Query-Policy Misalignment in Preference-Based Reinforcement Learning",
+ICLR 2024 (arXiv 2305.17400), and its released code.
 
-Answers about behaviour that the policy has left behind teach the reward model where the policy does not go. The remedy is a
-window: candidates come from the newest trajectories only. How the questions are chosen within it is another matter, uniformly in
-the paper; with a wide window it is what PEBBLE's code does (its last 100 trajectories).
+Answers about past behaviour train the reward model in states that the policy no longer visits. The remedy is a window: candidates
+come from the newest trajectories only. The choice within the window is independent of it, and uniform in the paper. A wide window
+is what PEBBLE's code uses (its last 100 trajectories).
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from lightning_pbrl.queries.uniform import UniformQuery
 
 
 class PolicyAlignedQuery(QueryStrategy):
-    """Another strategy's questions, about the newest episodes only.
+    """Policy-aligned selection: another strategy on the newest episodes only (QPA, Hu et al. 2024).
 
     Args:
-        recent: N, newest finished episodes that questions are about, at least 1; in a data set its last N (paper: 10; 30 or 60
-            in Meta-World; PEBBLE's code: 100). None follows the method's own ``recent`` (QPA), and is 10 where it has none.
-        inner: chooses within the window; uniform pairs when None, as in the paper.
+        recent: number N of newest finished episodes in the window, at least 1; in a data set its last N (paper: 10; 30 or 60
+            in Meta-World; PEBBLE's code: 100). None follows the method's own ``recent`` (QPA), and is 10 if it has none.
+        inner: strategy within the window; None for uniform pairs, as in the paper.
 
     Raises:
         UserError: for a window without episodes.
 
-    Bias: a short window holds segments that look alike, which a person may be unable to compare.
+    Bias: a short window holds similar segments, which a person may be unable to compare.
     """
 
     def __init__(self, recent: int | None = None, inner: QueryStrategy | None = None) -> None:
@@ -42,13 +42,13 @@ class PolicyAlignedQuery(QueryStrategy):
         self.kinds, self.needs, self.sequential = self.inner.kinds, self.inner.needs, self.inner.sequential
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Take over the method's window, if none was given."""
+        """Follow the method's window, if none was given."""
         if self.follows:
             self.recent = settings.get("recent") or RECENT_EPISODES
         self.inner.begin(settings)
 
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
-        """What ``inner`` proposes; the pool is of the window already."""
+        """Propose as ``inner`` does; the pool is already that of the window."""
         return self.inner.propose(pool, n, model, labels, rng)
 
     def proposals(

@@ -1,8 +1,8 @@
-"""Who gets how many: shares of a round's questions between pairs and ratings.
+"""Quotas: division of a round's questions into pairs and ratings.
 
-A quota knows how many questions of each kind were asked so far, and may know what the candidates of each kind are worth (bits per
-unit of cost, or whatever the strategies score by). What it has to remember of earlier rounds beside that are its ``notes``, which
-are kept in the label store.
+A quota knows the number of questions of each kind so far. It may also know the scores of the candidates of each kind (bits per
+unit of cost, or the strategies' own unit). Any other state of earlier rounds is in its ``notes``, which are kept in the label
+store.
 
 Sources: the repository `MariaGkoulta/rlhf-repo` for the score share; the others are ours.
 """
@@ -22,15 +22,15 @@ from lightning_pbrl.describe import describe
 from lightning_pbrl.errors import UserError
 
 ROUNDING = 1e-9
-"""Added before rounding down, so that 0.29 x 100 is 29."""
+"""Constant added before rounding down, so that 0.29 x 100 is 29."""
 
 
 class Worth(NamedTuple):
-    """What the questions of a round of n are worth; a score that is not a number counts as nothing.
+    """Scores of the candidates of a round of n questions; a score that is not finite is ignored.
 
     Attributes:
         pair, rating: scores of all candidates of a kind, any order.
-        best_pair, best_rating: of the n that would be asked if the round had this kind alone.
+        best_pair, best_rating: scores of the n that would be asked if the round had this kind alone.
     """
 
     pair: Tensor
@@ -40,47 +40,47 @@ class Worth(NamedTuple):
 
 
 class Quota(ABC):
-    """How many of a round's questions are pairs; the rest are ratings.
+    """Base class of quotas, which set the number of pairs in a round; the other questions are ratings.
 
     Attributes:
-        scored: whether it needs to know what the candidates are worth.
+        scored: True if it needs the scores of the candidates.
     """
 
     scored: ClassVar[bool] = False
 
     @abstractmethod
     def pairs(self, n: int, asked: Mapping[Kind, int], worth: Worth | None = None) -> int:
-        """Of ``n`` questions those that are pairs, 0 .. ``n``.
+        """Return the number of pairs among ``n`` questions, 0 .. ``n``.
 
         Args:
-            n: questions of this round.
-            asked: questions of each kind before it.
-            worth: what the candidates are worth, for a quota that is ``scored``.
+            n: number of questions of this round.
+            asked: number of earlier questions of each kind.
+            worth: scores of the candidates, for a quota that is ``scored``.
         """
 
     def notes(self) -> dict[str, Any]:
-        """What later rounds must know beside the counts, plain JSON."""
+        """Return the state that later rounds need besides the counts, as plain JSON."""
         return {}
 
     def recall(self, notes: Mapping[str, Any]) -> None:  # noqa: B027 - most remember nothing
-        """Take over the notes of the newest round that asked; empty before the first."""
+        """Restore the notes of the newest round with questions; empty before the first."""
 
     def metrics(self) -> dict[str, float]:
-        """What to log about the last decision, by metric key."""
+        """Return metrics of the last decision, by metric key."""
         return {}
 
     def describe(self) -> dict[str, Any]:
-        """Class name and settings as plain JSON."""
+        """Return class name and settings as plain JSON."""
         return describe(self)
 
 
 class FixedShare(Quota):
-    """A fixed share of *all* questions so far: what rounding leaves over in one round is made good in the next.
+    """Fixed share of pairs among *all* questions so far; the next round corrects the rounding of the last.
 
     After every round ``|pairs - share x questions| < 1``, as soon as there were enough questions to get there.
 
     Args:
-        share: of pairs, in [0, 1].
+        share: share of pairs, in [0, 1].
 
     Raises:
         UserError: for a share out of range.
@@ -95,16 +95,17 @@ class FixedShare(Quota):
 
 
 class MeanScore(Quota):
-    """The released rule: pairs get the share a / (a + b), a and b the mean scores over all candidates of the two kinds.
+    """Share a / (a + b) of pairs, with a and b the mean scores over all candidates of the two kinds (released rule).
 
-    Rounded half to even; where one mean is not positive the other kind gets all, where neither is half are pairs. Stateless but
-    for the scale of the ratings' scores: these are divided by the largest 99th percentile of any round so far.
+    The number is rounded half to even. If one mean is not positive, the other kind gets all questions; if neither is, half are
+    pairs. The only state is the scale of the ratings' scores: they are divided by the largest 99th percentile of any round so
+    far.
 
     Args:
-        normalize: divide so; without it both means are in the unit of the scores.
+        normalize: divide the ratings' scores by that scale; without it both means are in the unit of the scores.
 
     Bias: with ``normalize`` one mean is absolute and the other relative to its own maximum, so the share mostly measures the
-    normalisation: as the model becomes sure, bits of pairs vanish and the ratings' relative mean does not.
+    normalisation. As the model becomes certain, bits of pairs vanish and the ratings' relative mean does not.
     """
 
     scored = True
@@ -139,19 +140,19 @@ class MeanScore(Quota):
 
 
 class InformationPerCost(Quota):
-    r"""The share moves from ``target`` towards where a question tells most per unit of cost.
+    r"""Share of pairs that moves from ``target`` towards the kind with more information per unit of cost.
 
     With a and b the mean scores of the n questions that a round of one kind alone would ask,
 
         f_0 = target,    f_(k+1) = (1 - eta) f_k + eta clip(a / (a + b), minimum, 1 - minimum),
 
-    and the pairs of round k are floor(sum_(j <= k) f_j n_j) - (pairs so far): what rounding leaves over is carried on. Where
-    neither kind tells anything, or nothing that is a number, the share stays.
+    and the pairs of round k are floor(sum_(j <= k) f_j n_j) - (pairs so far), which carries over the rounding. If neither kind
+    has any information, or no score is finite, the share stays.
 
     Args:
-        target: share of pairs to begin with, in [0, 1].
-        eta: how fast the share follows, in [0, 1]; 0 keeps the target.
-        minimum: the smallest share of either kind that is aimed at, in [0, 0.5].
+        target: initial share of pairs, in [0, 1].
+        eta: step size of the share, in [0, 1]; 0 keeps the target.
+        minimum: lower limit of the target share of either kind, in [0, 0.5].
 
     Raises:
         UserError: for a setting out of range.
@@ -190,13 +191,16 @@ class InformationPerCost(Quota):
 
 
 def mean_worth(scores: Tensor) -> float:
-    """Mean of the scores that are numbers; 0 of none."""
+    """Return the mean of the finite scores; 0 without any."""
     kept = scores[scores.isfinite()].double()
     return float(kept.mean()) if len(kept) else 0.0
 
 
 def percentile(scores: Tensor, share: float) -> Tensor:
-    """Linearly interpolated percentile of any number of scores (``torch.quantile`` takes 16 million), (N,) -> ()."""
+    """Return the linearly interpolated percentile of any number of scores, (N,) -> ().
+
+    ``torch.quantile`` accepts at most 16 million.
+    """
     ordered, at = scores.sort().values, share * (len(scores) - 1)
     low = int(at)
     return torch.lerp(ordered[low], ordered[min(low + 1, len(scores) - 1)], at - low)

@@ -1,15 +1,15 @@
-"""LiRE's questions: find each new segment's place in a ranked list by binary search.
+"""LiRE's queries: binary search for the position of each new segment in a ranked list.
 
-Source: Choi et al., "Listwise Reward Estimation for Offline Preference-based Reinforcement Learning", ICML 2024
-(arXiv 2408.04190), and its released code.
+Source: Choi et al., "Listwise Reward Estimation for Offline Preference-based Reinforcement Learning", ICML 2024 (arXiv
+2408.04190), and its released code.
 
-A list of n groups takes about log2(n) answers per new segment and orders it against all members, so that 500 answers
-give some 8,000 pairs. The teacher compares two segments at a time and knows nothing of lists; learners read the pairs
-with ``pairs: ranked`` (:func:`lightning_pbrl.data.ranking.derived_pairs`).
+A list of n groups takes about log2(n) answers per new segment and orders it against all members, so 500 answers give some 8,000
+pairs. The teacher compares two segments at a time and knows nothing of lists. Learners read the pairs with ``pairs: ranked``
+(:func:`lightning_pbrl.data.ranking.derived_pairs`).
 
-Differences: the released code looks at its budget between insertions only, asks too much, and drops the segment
-it was placing; here asking stops exactly when the budget says so, and the segment that waits is placed first in
-the next round. A segment that is in the list is not drawn again. A segment that the teacher cannot compare is dropped.
+Differences: the released code checks its budget between insertions only, asks too much, and drops the segment of the unfinished
+insertion. Here asking stops exactly at the budget, and the next round first finishes that insertion. A segment that is in the
+list is not drawn again. A segment that the teacher cannot compare is dropped.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from lightning_pbrl.queries.base import QueryStrategy, Scorer
 
 
 class RankedListQuery(QueryStrategy):
-    """One pair at a time: a new segment against a random member of the middle group that is left to it.
+    """Ranked lists grown by binary insertion, one pair at a time (LiRE, Choi et al. 2024).
 
-    The lists are rebuilt from the labels at every call, so a resumed run needs nothing else.
+    Each question compares a new segment with a random member of the middle group of its remaining range. The lists are rebuilt
+    from the labels at every call, so a resumed run needs no other state.
 
     Args:
-        q_budget: answers after which a list is closed, once the segment at hand has its place; 1 gives
+        q_budget: number of answers after which a list is closed, once the current segment is inserted; 1 gives
             independent pairs.
     """
 
@@ -56,12 +57,12 @@ class RankedListQuery(QueryStrategy):
 
 
 def awaits_an_answer(labels: Labels) -> bool:
-    """Whether a person still has a question: what to ask next depends on the answer."""
+    """Return True while a question is pending: the next question depends on its answer."""
     return bool((labels.status == Status.PENDING).any())
 
 
 def draw_new(pool: SegmentPool, groups: Groups, count: int, rng: torch.Generator) -> list[int]:
-    """``count`` different segments that are not in the list ``groups``; none when the pool has not enough of them."""
+    """Draw ``count`` different segments that are not in the list ``groups``; none if the pool has too few of them."""
     known = {segment for group in groups for segment in group}
     if len(pool) < len(known) + count:
         return []
@@ -75,10 +76,10 @@ def draw_new(pool: SegmentPool, groups: Groups, count: int, rng: torch.Generator
 
 
 def pair(pool: SegmentPool, segments: list[int]) -> Query:
-    """One question about two segments; no question for an empty list."""
+    """Return one question about two segments; no question for an empty list."""
     return Query("pair", torch.tensor(segments, dtype=torch.int64).reshape(-1, 2), pool.length)
 
 
 def no_pair(pool: SegmentPool) -> Query:
-    """Nothing to ask."""
+    """Return an empty query."""
     return pair(pool, [])

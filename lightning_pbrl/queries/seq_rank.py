@@ -1,8 +1,8 @@
-"""SeqRank's questions: each new segment is compared with the one before.
+"""SeqRank's queries: each new segment is compared with its predecessor.
 
-Source: Hwang et al., "Sequential Preference Ranking for Efficient Reinforcement Learning from Human Feedback", NeurIPS
-2023, in the form in which LiRE (arXiv 2408.04190) runs it as a baseline. Runs of one direction are ranked lists;
-learners read their pairs with ``pairs: chain`` (:func:`lightning_pbrl.data.ranking.derived_pairs`).
+Source: Hwang et al., "Sequential Preference Ranking for Efficient Reinforcement Learning from Human Feedback", NeurIPS 2023, in
+the form in which LiRE (arXiv 2408.04190) runs it as a baseline. Runs of one direction are ranked lists; learners read their pairs
+with ``pairs: chain`` (:func:`lightning_pbrl.data.ranking.derived_pairs`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from lightning_pbrl.queries.ranked_list import awaits_an_answer, draw_new, no_pa
 
 
 class SeqRankQuery(QueryStrategy):
-    """One pair at a time: the newest segment of the chain, then a new random one.
+    """Sequential pairwise comparisons in a chain of segments (SeqRank, Hwang et al. 2023).
 
-    A segment that the teacher cannot compare is dropped, and the next one is compared with the same predecessor. The
-    chain goes on in the next round; it is rebuilt from the labels at every call.
+    Each question compares the newest segment of the chain with a new random one. A segment that the teacher cannot compare is
+    dropped, and the next one is compared with the same predecessor. The chain continues in the next round; it is rebuilt from the
+    labels at every call.
     """
 
     sequential = True

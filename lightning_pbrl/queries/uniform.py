@@ -1,4 +1,4 @@
-"""Ask about random segments: the strategy of "MR", and of the first round of every paper here."""
+"""Uniform queries: random segments, the strategy of "MR" and of the first round of every paper here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from lightning_pbrl.queries.base import QueryStrategy, Scorer
 
 
 class UniformQuery(QueryStrategy):
-    """Pairs of two different segments, or single segments to be rated, every segment of the pool equally likely.
+    """Uniform sampling of pairs of two different segments, or of single segments to be rated.
+
+    Every segment of the pool is equally likely.
 
     Args:
         kind: pair or rating. Ratings are of different segments as long as the pool has enough of them.
@@ -22,18 +24,18 @@ class UniformQuery(QueryStrategy):
         self.kind, self.kinds = kind, frozenset({kind})
 
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
-        """Exactly ``n`` random questions."""
+        """Propose exactly ``n`` random questions."""
         if self.kind == "pair":
             return pool.pairs(n, rng)
         return Query("rating", pool.start(distinct(len(pool), n, rng)).unsqueeze(1), pool.length)
 
     def describe(self) -> dict[str, Any]:
-        """Class name; the kind where it is not pairs."""
+        """Return class name, and the kind unless it is pairs."""
         return {name: value for name, value in super().describe().items() if name != "kind" or value != "pair"}
 
 
 def distinct(size: int, n: int, rng: torch.Generator) -> torch.Tensor:
-    """``n`` numbers of 0 .. ``size`` - 1 drawn uniformly, (n,), int64; all different where ``size`` allows it."""
+    """Draw ``n`` numbers of 0 .. ``size`` - 1 uniformly, (n,), int64; all different if ``size`` allows it."""
     drawn: dict[int, None] = {}
     while len(drawn) < min(n, size):
         drawn.update(dict.fromkeys(torch.randint(size, (n - len(drawn),), generator=rng).tolist()))

@@ -1,1 +1,1 @@
-"""What is read back from finished runs: metrics, statistics over seeds, figures, tables."""
+"""Reports on finished runs: metrics, statistics over seeds, figures, tables."""

@@ -1,8 +1,8 @@
-"""Do the questions go where the policy goes? The misalignment picture of QPA (arXiv 2305.17400, Fig. 1), for any query strategy.
+"""Query coverage: the query-policy misalignment figure of QPA (arXiv 2305.17400, Fig. 1), for any query strategy.
 
-A reward model that is asked about states which the policy does not visit any more is accurate in the wrong place. For every
-round that asked, a run keeps a sample of three kinds of state: all it has stored, those of the policy's newest episodes, and
-those of the segments that the round asked about.
+A reward model that is asked about states which the policy no longer visits is accurate in the wrong place. For every round with
+questions, a run keeps a sample of three kinds of state: all stored states, those of the policy's newest episodes, and those of
+the segments in the round's questions.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 FILE = "coverage.npz"
-"""What a run leaves in its folder, enough to redraw the picture."""
+"""File in the run folder, sufficient to redraw the figure."""
 PANELS = 4
-"""Rounds that are drawn: the first, the last, and evenly between."""
+"""Number of rounds that are drawn: the first, the last, and evenly between."""
 SIZE = (4.0, 3.6)
 """Width and height of a panel, inches."""
 KINDS = (
@@ -38,7 +38,7 @@ KINDS = (
     ("visited", "the policy's newest episodes", "tab:blue"),
     ("asked", "asked about", "tab:red"),
 )
-"""Field of :class:`Coverage`, name and colour, in the order of drawing."""
+"""Field of :class:`Coverage`, name and colour, in drawing order."""
 
 
 class Coverage(NamedTuple):
@@ -46,9 +46,9 @@ class Coverage(NamedTuple):
 
     Attributes:
         env_steps: env steps so far.
-        stored: of everything in the replay, (n, O).
-        visited: of the policy's newest finished episodes, (n, O).
-        asked: of the segments that were asked about, (n, O).
+        stored: states from the whole replay, (n, O).
+        visited: states of the policy's newest finished episodes, (n, O).
+        asked: states of the segments in the questions, (n, O).
     """
 
     env_steps: int
@@ -58,11 +58,11 @@ class Coverage(NamedTuple):
 
     @property
     def distance_ratio(self) -> float:
-        """How far the questions lie from where the policy goes.
+        """Relative distance of the questions from the states that the policy visits.
 
-        Mean distance of an asked state to the nearest visited one, over that of a visited state to the nearest *other* visited
-        one, every entry in units of its standard deviation over what is stored. 1: the questions are where the policy is; much
-        more: they are elsewhere. NaN when all visited states are equal.
+        The mean distance of an asked state to the nearest visited one, divided by that of a visited state to the nearest *other*
+        visited one. Every entry is in units of its standard deviation over the stored states. At 1 the questions cover the
+        policy's states; far above 1 they lie elsewhere. NaN if all visited states are equal.
         """
         scale = self.stored.std(0, dtype=np.float64)
         kept = scale > 0
@@ -74,13 +74,13 @@ class Coverage(NamedTuple):
 
 
 def _distances(a: Array, b: Array) -> Array:
-    """Euclidean distances of all rows, (A, B)."""
+    """Return the Euclidean distances of all rows, (A, B)."""
     square = np.square(a).sum(1)[:, None] + np.square(b).sum(1)[None] - 2.0 * a @ b.T
     return np.asarray(np.sqrt(np.maximum(square, 0.0)))
 
 
 def draw_coverage(panels: Sequence[Axes], rounds: Sequence[Coverage], title: str = "") -> None:
-    """One panel per round, all in the plane of the first two principal components of everything that was sampled."""
+    """Draw one panel per round, all in the plane of the first two principal components of all samples."""
     states = np.concatenate([getattr(found, kind) for found in rounds for kind, _, _ in KINDS])
     centre, scale = states.mean(0), np.where(states.std(0) > 0, states.std(0), 1.0)
     point, share = pca((states - centre) / scale)
@@ -99,7 +99,7 @@ def draw_coverage(panels: Sequence[Axes], rounds: Sequence[Coverage], title: str
 
 
 def spread(rounds: Sequence[Coverage], count: int = PANELS) -> list[Coverage]:
-    """The first, the last, and evenly between, at most ``count``."""
+    """Return at most ``count`` rounds: the first, the last, and evenly between."""
     wanted = np.unique(np.linspace(0, len(rounds) - 1, min(count, len(rounds))).round().astype(int))
     return [rounds[i] for i in wanted]
 
@@ -108,7 +108,7 @@ def write_coverage(folder: str | Path, rounds: Sequence[Coverage], title: str = 
     """Write ``coverage.png`` and ``coverage.npz`` to a run folder.
 
     Raises:
-        UserError: when the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
     arrays = {f"{kind}_{i}": getattr(found, kind) for i, found in enumerate(rounds) for kind, _, _ in KINDS}
     with replacing(Path(folder) / FILE) as part, part.open("wb") as file:
@@ -120,27 +120,25 @@ def write_coverage(folder: str | Path, rounds: Sequence[Coverage], title: str = 
 
 
 def read_coverage(path: str | Path) -> list[Coverage]:
-    """What :func:`write_coverage` has kept, by round.
+    """Read the file of :func:`write_coverage`, by round.
 
     Raises:
-        UserError: when the file is damaged.
+        UserError: if the file is damaged.
     """
     damaged = reading(path, "is damaged", "remove it, a further fit writes it anew")
     with damaged, Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        return [
-            Coverage(int(steps), *(file[f"{kind}_{i}"] for kind, _, _ in KINDS)) for i, steps in enumerate(file["env_steps"])
-        ]
+        return [Coverage(int(steps), *(file[f"{kind}_{i}"] for kind, _, _ in KINDS)) for i, steps in enumerate(file["env_steps"])]
 
 
 def plot_coverage(run_paths: str | Path | Iterable[str | Path], out: str | Path) -> Path:
-    """Every run that has kept its coverage, one row per run, each in a plane of its own.
+    """Draw the coverage of every run that has kept it, one row per run, each in its own plane.
 
     Args:
         run_paths: run folders, or folders that hold some.
         out: the figure; its ending chooses the format (png, pdf, svg).
 
     Raises:
-        UserError: when no run is found, or none has a coverage.
+        UserError: if no run is found, or none has a coverage.
     """
     runs = [run for run in find_runs(run_paths) if (run.path / FILE).is_file()]
     if not runs:

@@ -1,4 +1,4 @@
-"""What is in a data set, as a table."""
+"""Summary table of a data set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_pbrl.data.transitions import Transitions
 
 
 def describe_dataset(source: Transitions) -> Table:
-    """Episodes, steps, true return and success, per behaviour where the data tell who acted."""
+    """Return a table of episodes, steps, true return and success, per behaviour if the data record it."""
     returns = source.episodes.sums(source.reward)
     outcome = None if source.success is None else source.solved_episodes()
     who = source.about.get("behaviours")
@@ -35,7 +35,7 @@ def describe_dataset(source: Transitions) -> Table:
 
 
 def _short(mixture: Sequence[Any], number: int) -> str:
-    """A behaviour's settings that differ from a clean expert's."""
+    """Return the settings of a behaviour that differ from those of an unperturbed expert."""
     if number >= len(mixture):
         return f"behaviour {number}"
     if mixture[number].get("expert") is False:

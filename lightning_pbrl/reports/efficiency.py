@@ -1,4 +1,4 @@
-"""Strategies side by side: how good they become for the env steps and for the answers they cost (label-efficiency curves)."""
+"""Label-efficiency curves: performance of query strategies against env steps and against answers."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 Count = Literal["labels", "env_steps"]
 Middle = Literal["mean", "iqm"]
 MIDDLES = {"mean": mean, "iqm": iqm}
-"""What summarises the seeds."""
+"""Summary statistic over seeds by name."""
 METRICS = ("eval/success_rate", "eval/return_mean", "eval/normalized_score", "reward/pearson", "pref/accuracy")
-"""What is compared when nothing else is asked for, as far as it was logged."""
+"""Metrics that are compared by default, as far as they were logged."""
 NAMES = {**AXIS, "reward/pearson": "r of true and predicted clip returns", "reward/spearman": "rank correlation of clip returns"}
 """Metric -> axis name with unit."""
 
 
 def held(curves: Sequence[Series]) -> tuple[Array, Array]:
-    """Curves at the points of all of them, within the range that all cover: each keeps its last value until the next one.
+    """Hold each curve's last value at the union of all points, within the range that all cover.
 
-    A backward as-of join: what had been measured by then, never what lies ahead.
+    A backward as-of join: it uses the last measurement, never a later one.
 
     Returns:
         Points, (m,), and values, (number of curves, m).
@@ -43,7 +43,7 @@ def held(curves: Sequence[Series]) -> tuple[Array, Array]:
 
 
 def curve_of(seeds: Sequence[Metrics], name: str, metric: str, count: Count, middle: Middle = "mean") -> Curve | None:
-    """A group's metric against a count; None where no seed has logged both."""
+    """Return a group's metric against a count; None if no seed has logged both."""
     found = [over(metrics, replica, count) for metrics in seeds if count in metrics for replica in replicas(metrics, metric)]
     if not found:
         return None
@@ -54,7 +54,7 @@ def curve_of(seeds: Sequence[Metrics], name: str, metric: str, count: Count, mid
 
 
 def panel_of(groups: Mapping[str, Sequence[Metrics]], metric: str, count: Count, middle: Middle = "mean") -> Panel | None:
-    """All groups in one picture; a group keeps its colour in every picture."""
+    """Return a panel of all groups; a group keeps its colour in every panel."""
     curves = {name: curve_of(seeds, name, metric, count, middle) for name, seeds in groups.items()}
     made = [curve for curve in curves.values() if curve is not None]
     if not made:
@@ -94,17 +94,17 @@ def plot_efficiency(
     count: Count | None = None,
     middle: Middle = "mean",
 ) -> Path:
-    """Strategies compared, one line per stage, against env steps and against labels; the numbers as CSV beside the picture.
+    """Compare strategies, one line per stage, against env steps and against labels, with the numbers as CSV files.
 
     Args:
         run_paths: run folders, or folders that hold some.
         out: the figure; its ending chooses the format (png, pdf, svg).
-        metric: what to compare; None compares those of :data:`METRICS` that were logged.
-        count: against what; None draws both, as far as they were logged.
+        metric: metric to compare; None compares those of :data:`METRICS` that were logged.
+        count: the x axis; None draws both, as far as they were logged.
         middle: mean, or interquartile mean.
 
     Raises:
-        UserError: when no run is found, or none has logged the metric with the count.
+        UserError: if no run is found, or none has logged the metric with the count.
     """
     groups = {name: [read_metrics(run.path) for run in runs] for name, runs in group(find_runs(run_paths)).items()}
     logged = {key for seeds in groups.values() for metrics in seeds for key in metrics}

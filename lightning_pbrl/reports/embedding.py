@@ -1,8 +1,8 @@
-"""Pictures of an embedding of segments: a map in two dimensions, and the distances of clear and of ambiguous pairs.
+"""Figures of a segment embedding: a map in two dimensions, and the distances of clear and of ambiguous pairs.
 
-A pair is *clear* when the teacher could compare its segments and *ambiguous* when it could not (skipped). An embedding that
-knows the difference puts the segments of a clear pair far apart, those of an ambiguous one close together (CLARIFY, ICML
-2025, arXiv 2506.00388); how well it does is the area under the ROC curve (AUC) of the distance.
+A pair is *clear* if the teacher could compare its segments and *ambiguous* if it could not (skipped). A good embedding puts the
+segments of a clear pair far apart and those of an ambiguous one close together (CLARIFY, ICML 2025, arXiv 2506.00388). The area
+under the ROC curve (AUC) of the distance measures it.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ Array = npt.NDArray[Any]
 Reduction = Literal["pca", "tsne"]
 
 FILE = "embedding.npz"
-"""What a run leaves in its folder, enough to redraw both pictures."""
+"""File in the run folder, sufficient to redraw both figures."""
 KINDS = (("clear", Status.ANSWERED, "tab:blue"), ("ambiguous", Status.SKIPPED, "tab:red"))
 """Name, status and colour of the two kinds of pair; equal answers are neither."""
 LINES = 100
-"""Most pairs of each kind that are drawn as lines; more hide the points."""
+"""Largest number of pairs of each kind that are drawn as lines; more hide the points."""
 BINS = 30
-"""Of the histogram, over the range of all distances."""
+"""Number of bins of the histogram, over the range of all distances."""
 PANEL = (5.6, 4.4)
 """Width and height of a panel, inches."""
 
 
 class EmbeddedPairs(NamedTuple):
-    """Pairs of segments, where the encoder puts them and what the teacher says of them.
+    """Pairs of segments with their embeddings and the teacher's answers.
 
     Attributes:
         z: embeddings, (N, 2, Z).
-        returns: of the segments, undiscounted, (N, 2).
+        returns: undiscounted returns of the segments, (N, 2).
         status: values of :class:`~lightning_pbrl.data.feedback.Status`, (N,).
-        true_returns: whether ``returns`` are the environment's; predicted ones otherwise.
-        held_out: whether the encoder has never seen what the teacher says of these pairs.
+        true_returns: True if ``returns`` are the environment's, False if they are predicted.
+        held_out: True if the encoder has never seen the teacher's answers to these pairs.
     """
 
     z: Array
@@ -66,7 +66,10 @@ class EmbeddedPairs(NamedTuple):
 
     @property
     def auc(self) -> float:
-        """Probability that a clear pair's distance exceeds an ambiguous one's; NaN without both, or without numbers."""
+        """Probability that a clear pair's distance exceeds an ambiguous one's.
+
+        NaN without both kinds of pair, or if a distance is not finite.
+        """
         distance = self.distance
         if not np.isfinite(distance).all():
             return float("nan")
@@ -78,7 +81,7 @@ class Projection(NamedTuple):
 
     Attributes:
         point: (N, 2 segments, 2 coordinates).
-        axes: what the coordinates are.
+        axes: names of the coordinates.
     """
 
     point: Array
@@ -89,15 +92,15 @@ class Projection(NamedTuple):
 
 
 def pca(x: Array) -> tuple[Array, Array]:
-    """The first two principal components of centred rows, by singular value decomposition.
+    """Return the first two principal components of centred rows, by singular value decomposition.
 
-    A component's sign is free; here its entry of largest magnitude is positive, so that equal data give equal pictures.
+    A component's sign is free. Here its entry of largest magnitude is positive, so equal data give equal figures.
 
     Args:
-        x: (M, Z).
+        x: rows, (M, Z).
 
     Returns:
-        Coordinates, (M, 2), and the two shares of the variance, (2,); zeros where the data have no second direction.
+        Coordinates, (M, 2), and the two shares of the variance, (2,); zeros if the data have no second direction.
     """
     centred = np.asarray(x, np.float64) - np.mean(x, axis=0, dtype=np.float64)
     _, size, direction = np.linalg.svd(centred, full_matrices=False)
@@ -111,10 +114,12 @@ def pca(x: Array) -> tuple[Array, Array]:
 
 
 def tsne(x: Array) -> Array:
-    """t-SNE (van der Maaten and Hinton 2008) from a small PCA, perplexity 30 or a third of the rows: (M, Z) -> (M, 2).
+    """Return t-SNE coordinates (van der Maaten and Hinton 2008): (M, Z) -> (M, 2).
+
+    It starts from a small PCA; the perplexity is 30 or a third of the rows.
 
     Raises:
-        UserError: when scikit-learn is not installed.
+        UserError: if scikit-learn is not installed.
     """
     start, _ = pca(x)
     start *= 1e-4 / max(start.std(), 1e-12)
@@ -123,10 +128,10 @@ def tsne(x: Array) -> Array:
 
 
 def find_tsne() -> Any:
-    """The class of scikit-learn.
+    """Import scikit-learn's t-SNE class.
 
     Raises:
-        UserError: when scikit-learn is not installed.
+        UserError: if scikit-learn is not installed.
     """
     try:
         from sklearn.manifold import TSNE
@@ -138,14 +143,14 @@ def find_tsne() -> Any:
 
 
 def project(pairs: EmbeddedPairs, reduction: Reduction = "pca") -> Projection:
-    """Lay the embeddings of all segments out in a plane.
+    """Project the embeddings of all segments onto a plane.
 
     Raises:
-        UserError: when an embedding is not a number, or t-SNE is asked for without scikit-learn.
+        UserError: if an embedding is not finite, or t-SNE is requested without scikit-learn.
     """
     x = np.asarray(pairs.z, np.float64).reshape(-1, pairs.z.shape[-1])
     if not np.isfinite(x).all():
-        raise UserError("Some embeddings are not numbers, so they cannot be drawn: the encoder has diverged, lower encoder_lr.")
+        raise UserError("Some embeddings are not finite, so they cannot be drawn: the encoder has diverged, lower encoder_lr.")
     if reduction == "tsne":
         return Projection(tsne(x).reshape(*pairs.z.shape[:2], 2), ("t-SNE, first axis", "t-SNE, second axis"))
     point, share = pca(x)
@@ -160,7 +165,7 @@ def project(pairs: EmbeddedPairs, reduction: Reduction = "pca") -> Projection:
 
 
 def draw_map(axes: Axes, pairs: EmbeddedPairs, projection: Projection, title: str = "") -> None:
-    """Segments as points coloured by return; the first pairs of each kind joined by lines."""
+    """Draw segments as points coloured by return, and the first pairs of each kind as lines."""
     from matplotlib.collections import LineCollection
 
     point = projection.point
@@ -178,7 +183,7 @@ def draw_map(axes: Axes, pairs: EmbeddedPairs, projection: Projection, title: st
 
 
 def draw_distances(axes: Axes, pairs: EmbeddedPairs) -> None:
-    """Histograms of the embedding distance of clear and of ambiguous pairs, each of area 1; the AUC is the title."""
+    """Draw histograms of the embedding distance of clear and of ambiguous pairs, each of area 1; the title is the AUC."""
     distance = pairs.distance
     kinds = [(name, distance[pairs.status == status], colour) for name, status, colour in KINDS]
     edges = np.histogram_bin_edges(np.concatenate([values for _, values, _ in kinds]), BINS).tolist()
@@ -212,10 +217,10 @@ def embedding_pictures(folder: str | Path, pairs: EmbeddedPairs, reduction: Redu
 
 
 def read_embedding(path: str | Path) -> tuple[EmbeddedPairs, Projection]:
-    """What :func:`embedding_pictures` has kept.
+    """Read the file of :func:`embedding_pictures`.
 
     Raises:
-        UserError: when the file is damaged.
+        UserError: if the file is damaged.
     """
     with reading(path, "is damaged", "test the run again to rewrite it"):
         with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -230,14 +235,14 @@ def read_embedding(path: str | Path) -> tuple[EmbeddedPairs, Projection]:
 
 
 def plot_embeddings(run_paths: str | Path | Iterable[str | Path], out: str | Path) -> Path:
-    """Map and histogram of every run that has kept an embedding, one row per run.
+    """Draw map and histogram of every run that has kept an embedding, one row per run.
 
     Args:
         run_paths: run folders, or folders that hold some.
         out: the figure; its ending chooses the format (png, pdf, svg).
 
     Raises:
-        UserError: when no run is found, or none has an embedding.
+        UserError: if no run is found, or none has an embedding.
     """
     runs = [run for run in find_runs(run_paths) if (run.path / FILE).is_file()]
     if not runs:
@@ -253,5 +258,5 @@ def plot_embeddings(run_paths: str | Path | Iterable[str | Path], out: str | Pat
 
 
 def run_name(run: Run) -> str:
-    """Stage and seed, as pictures are titled."""
+    """Return stage and seed, the title of a run in figures."""
     return run.stage if run.seed is None else f"{run.stage}/{run.path.name}"

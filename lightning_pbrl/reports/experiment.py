@@ -1,4 +1,4 @@
-"""What an experiment leaves when all of its stages have run: one table, one picture, one CSV file."""
+"""Report of a complete experiment: one table, one figure, one CSV file."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from lightning_pbrl.reports.tables import print_comparison, summary, summary_tab
 
 
 def report(out: Path, settings: Mapping[str, Any], command: str = "", console: Console | None = None) -> None:
-    """Print the comparison of the tested stages; write picture, figures and the film of the first stage to ``out``.
+    """Print the comparison of the tested stages; write the figure, the numbers and the video of the first stage to ``out``.
 
-    ``results.csv`` has the figures over seeds, ``experiment.json`` every run's own with versions and the command.
+    ``results.csv`` holds the figures over seeds; ``experiment.json`` holds every run's own figures with versions and the command.
 
     Args:
         out: the experiment's folder.
         settings: the experiment's ``report:`` key; ``show`` names the stages of the table in order.
-        command: what was typed, for the record.
-        console: where to print.
+        command: the command line, for the record.
+        console: console to print to.
     """
     console = console or Console()
     shown = list(settings.get("show", ()))

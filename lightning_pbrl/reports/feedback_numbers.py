@@ -1,4 +1,4 @@
-"""The numbers behind the pictures of feedback: correlations, bins, calibration. Plain numpy, one formula each."""
+"""Numbers behind the figures of feedback: correlations, bins, calibration. Plain numpy, one formula each."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 FEWEST = 3
-"""Points below which a correlation is not worth drawing: of two it is always 1 or -1."""
+"""Smallest number of points for a correlation; of two points it is always 1 or -1."""
 
 
 def pearson(x: Array, y: Array) -> float:
-    """Linear correlation over the pairs that are both finite; NaN for fewer than three, or where one does not vary."""
+    """Return the Pearson correlation over the pairs that are both finite.
+
+    NaN for fewer than three pairs, or if one side does not vary.
+    """
     x, y = _finite(x, y)
     if len(x) < FEWEST:
         return float("nan")
@@ -24,19 +27,19 @@ def pearson(x: Array, y: Array) -> float:
 
 
 def spearman(x: Array, y: Array) -> float:
-    """Rank correlation, ties at their mean rank; NaN as :func:`pearson`."""
+    """Return Spearman's rank correlation, with ties at their mean rank; NaN as :func:`pearson`."""
     x, y = _finite(x, y)
     return pearson(ranks(x), ranks(y))
 
 
 def ranks(x: Array) -> Array:
-    """Ranks from 0, equal values at the mean of theirs, (n,), float64."""
+    """Return ranks from 0, with equal values at their mean rank, (n,), float64."""
     _, group, count = np.unique(x, return_inverse=True, return_counts=True)
     return np.asarray((np.cumsum(count) - (count + 1) / 2.0)[group])
 
 
 def line(x: Array, y: Array) -> tuple[float, float]:
-    """Slope and intercept of the least-squares line over the finite pairs; NaN where ``x`` does not vary."""
+    """Return slope and intercept of the least-squares line over the finite pairs; NaN if ``x`` does not vary."""
     x, y = _finite(x, y)
     if len(x) < 2 or not np.ptp(x) > 0:
         return float("nan"), float("nan")
@@ -46,7 +49,7 @@ def line(x: Array, y: Array) -> tuple[float, float]:
 
 
 def even_edges(values: Array, bins: int) -> Array:
-    """Edges of equal bins over the range of finite values, (bins + 1,), float64; over a range of 1 where there is none."""
+    """Return edges of equal bins over the range of finite values, (bins + 1,), float64; over a range of 1 if there is none."""
     values = np.asarray(values, np.float64)
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     if high - low <= 1e-9 * max(abs(low), abs(high)):  # equal but for rounding
@@ -60,8 +63,8 @@ class Bins(NamedTuple):
     Attributes:
         low: lower edge of each bin, (b,).
         high: upper edge, (b,).
-        size: points in it, (b,).
-        r: correlation within it, (b,); NaN for fewer than three points, or where one side does not vary.
+        size: number of points in it, (b,).
+        r: correlation within it, (b,); NaN for fewer than three points, or if one side does not vary.
     """
 
     low: Array
@@ -71,9 +74,9 @@ class Bins(NamedTuple):
 
 
 def correlation_by_bin(x: Array, y: Array, bins: int = 10) -> Bins:
-    """Pearson correlation of ``x`` and ``y`` within ``bins`` equal bins over the range of ``x``, in one pass over the data.
+    """Return the Pearson correlation of ``x`` and ``y`` within ``bins`` equal bins over the range of ``x``, in one pass.
 
-    Within a bin ``x`` varies little, so every value lies below the correlation of the whole: compare bins with each other.
+    Within a bin ``x`` varies little, so every value lies below the overall correlation: compare bins with each other.
     """
     x, y = _finite(x, y)
     edges = even_edges(x, bins)
@@ -92,15 +95,15 @@ def correlation_by_bin(x: Array, y: Array, bins: int = 10) -> Bins:
 
 
 class Reliability(NamedTuple):
-    """How often what was predicted came true.
+    """Reliability diagram: observed frequency by predicted probability.
 
     Attributes:
         low: lower edge of each bin of the predicted probability, (b,).
         high: upper edge, (b,).
-        size: predictions in it, (b,).
-        predicted: their mean, (b,); NaN in an empty bin.
-        observed: share that came true, (b,); NaN in an empty bin.
-        ece: expected calibration error: mean of |observed - predicted| over all predictions, in [0, 1]; NaN without any.
+        size: number of predictions in it, (b,).
+        predicted: mean prediction, (b,); NaN in an empty bin.
+        observed: observed frequency, (b,); NaN in an empty bin.
+        ece: expected calibration error: mean of ``|observed - predicted|`` over all predictions, in [0, 1]; NaN without any.
     """
 
     low: Array
@@ -112,13 +115,13 @@ class Reliability(NamedTuple):
 
 
 def reliability(probability: Array, outcome: Array, bins: int = 10) -> Reliability:
-    """Reliability diagram and expected calibration error with equal bins on [0, 1].
+    """Return the reliability diagram and the expected calibration error with equal bins on [0, 1].
 
     Source: C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017 (arXiv 1706.04599), sec. 2 and eq. 3.
 
     Args:
-        probability: predicted, (n,), in [0, 1].
-        outcome: what came, 0 or 1, (n,).
+        probability: predicted probability, (n,), in [0, 1].
+        outcome: observed outcome, 0 or 1, (n,).
         bins: number of bins.
     """
     probability, outcome = _finite(probability, outcome)
@@ -134,12 +137,12 @@ def reliability(probability: Array, outcome: Array, bins: int = 10) -> Reliabili
 
 
 def trailing_pearson(x: Array, y: Array, window: int = 10) -> Array:
-    """Correlation over each value and the ``window`` - 1 before it, (n,); NaN where it is not defined."""
+    """Return the correlation over each value and the ``window`` - 1 before it, (n,); NaN where it is undefined."""
     return np.array([pearson(x[max(0, i + 1 - window) : i + 1], y[max(0, i + 1 - window) : i + 1]) for i in range(len(x))])
 
 
 def _finite(x: Array, y: Array) -> tuple[Array, Array]:
-    """The pairs of which both are numbers, float64."""
+    """Return the pairs of which both are finite, float64."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     known = np.isfinite(x) & np.isfinite(y)
     return x[known], y[known]

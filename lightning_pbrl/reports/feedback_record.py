@@ -1,15 +1,15 @@
-"""What a run leaves for drawing its feedback: at every round that asked, what the model thought and what was true.
+"""Feedback records of a run: predictions and true values at every round with questions.
 
-One file of plain tables, ``feedback.npz``. Its rows carry the number of their round, so that each table can be read alone:
+They are one file of plain tables, ``feedback.npz``. Its rows carry the number of their round, so each table can be read alone:
 
 - ``round``, ``updates``, ``env_steps``, ``pairs``, ``ratings``, ``pearson_step``, (K,): one row per :class:`Record`;
-- ``clip_true``, ``clip_predicted``, ``clip_spread``, ``clip_new``, ``clip_rating_score``, (M,): the clips of every
+- ``clip_true``, ``clip_predicted``, ``clip_spread``, ``clip_new``, ``clip_rating_score``, (M,): the segments of every
   :class:`Sample`;
-- ``pair_probability``, ``pair_score``, (M / 2,): the pairs that those clips make;
+- ``pair_probability``, ``pair_score``, (M / 2,): the pairs that those segments form;
 - ``step_true``, ``step_learned``, (S,): the single :class:`Steps`;
 - ``question_kind``, ``question_true`` ..., (Q, ...): the :class:`Questions` of every round.
 
-Everything predicted was predicted before the round's answers were learned from: it tests the model, not its memory.
+All predictions were made before the round's answers were learned from: they test the model's generalisation.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from lightning_pbrl.data.guard import reading
 Array = npt.NDArray[Any]
 
 FILE = "feedback.npz"
-"""Where a run folder keeps its records."""
+"""File in the run folder that holds its records."""
 PAIR, RATING = 0, 1
 """Kinds of question."""
 
 
 class Questions(NamedTuple):
-    """What one or several rounds asked, Q questions.
+    """Questions of one or several rounds, Q in all.
 
     Attributes:
         kind: :data:`PAIR` or :data:`RATING`, (Q,), int64.
-        true: undiscounted true returns of the clips, environment units, (Q, 2); NaN where unknown, or where there is no clip.
+        true: undiscounted true returns of the segments, environment units, (Q, 2); NaN where unknown or without a segment.
         predicted: predicted returns before the answer, mean over members, (Q, 2).
         probability: predicted P(second preferred) of a pair, mean over members or draws, (Q,); NaN for ratings.
-        score: information of the answer, bits; of a rating by a model that does not say how likely each one is, the spread of
-            the predicted return; (Q,). NaN with a single member that draws nothing.
-        rating: predicted rating before the answer, rating units, (Q,); NaN for pairs, and where a model has no scale of ratings.
+        score: information of the answer, bits, (Q,). For ratings by a model that predicts no distribution over ratings, the
+            standard deviation of the predicted return. NaN for a single member without draws.
+        rating: predicted rating before the answer, rating units, (Q,); NaN for pairs, and for a model without a rating scale.
         value: the answer: P(second preferred), or the rating, (Q,); NaN where there is none.
         status: values of :class:`~lightning_pbrl.data.feedback.Status`, (Q,), int64.
     """
@@ -60,12 +60,12 @@ class Questions(NamedTuple):
         return len(self.kind)
 
     def take(self, index: Array) -> Questions:
-        """The questions ``index``, row numbers or (Q,) bool."""
+        """Return the questions ``index``, row numbers or (Q,) bool."""
         return Questions(*(column[index] for column in self))
 
     @staticmethod
     def join(parts: Sequence[Questions]) -> Questions:
-        """The questions of all parts, in order."""
+        """Concatenate the questions of all parts, in order."""
         return Questions(*(np.concatenate(columns) for columns in zip(NO_QUESTIONS, *parts, strict=True)))
 
 
@@ -74,16 +74,17 @@ NO_QUESTIONS = Questions(_NONE, _NO_PAIR, _NO_PAIR, _NO_NUMBER, _NO_NUMBER, _NO_
 
 
 class Sample(NamedTuple):
-    """Random clips, n of them (an even number), and the n / 2 pairs that they make.
+    """Random segments, n of them (an even number), and the n / 2 pairs that they form.
 
     Attributes:
         true: undiscounted true return, environment units, (n,); NaN where unknown.
         predicted: predicted return, mean over members, (n,).
-        spread: its standard deviation over members or draws (divisor their number), (n,); NaN with a single one.
-        new: whether the clip began since the record before, (n,), bool.
-        rating_score: information of a rating of the clip, bits, (n,); NaN for a model that does not say how likely each one is.
-        probability: predicted P(second preferred) of the clips 2i and 2i + 1, mean over members or draws, (n / 2,).
-        score: information of that question, bits, (n / 2,); NaN with a single member that draws nothing.
+        spread: its standard deviation over members or draws (divisor their number), (n,); NaN for a single one.
+        new: True if the segment began after the previous record, (n,), bool.
+        rating_score: information of a rating of the segment, bits, (n,); NaN for a model that predicts no distribution over
+            ratings.
+        probability: predicted P(second preferred) of the segments 2i and 2i + 1, mean over members or draws, (n / 2,).
+        score: information of that question, bits, (n / 2,); NaN for a single member without draws.
     """
 
     true: Array
@@ -96,7 +97,7 @@ class Sample(NamedTuple):
 
     @staticmethod
     def join(parts: Sequence[Sample]) -> Sample:
-        """The clips and pairs of all parts, at least one, in order."""
+        """Concatenate the segments and pairs of all parts, at least one, in order."""
         return Sample(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
@@ -105,7 +106,7 @@ class Steps(NamedTuple):
 
     Attributes:
         true: true reward, environment units, (s,); NaN where unknown.
-        learned: the reward that policies get, (s,).
+        learned: the reward that policies receive, (s,).
     """
 
     true: Array
@@ -116,18 +117,18 @@ NO_STEPS = Steps(_NO_NUMBER, _NO_NUMBER)
 
 
 class Record(NamedTuple):
-    """One round edge of a run.
+    """Feedback record of one round of a run.
 
     Attributes:
         round: the round that begins here.
         updates: gradient updates so far.
         env_steps: env steps so far; 0 for methods that do not act.
-        pairs: pairs that the model had been asked to learn from.
-        ratings: ratings, likewise.
+        pairs: number of pairs that the model has been trained on.
+        ratings: number of ratings that the model has been trained on.
         pearson_step: correlation of true and learned reward over steps of the sample; NaN if unknown.
-        sample: random clips.
-        questions: what the round asks.
-        steps: some of the steps that ``pearson_step`` is of; none where a reward depends on more than its step.
+        sample: random segments.
+        questions: questions of the round.
+        steps: some of the steps behind ``pearson_step``; none if a reward depends on more than its step.
     """
 
     round: int
@@ -142,18 +143,18 @@ class Record(NamedTuple):
 
 
 COUNTS = ("round", "updates", "env_steps", "pairs", "ratings")
-"""Whole numbers of a record."""
+"""Integer fields of a record."""
 CLIP, PAIRED = Sample._fields[:5], Sample._fields[5:]
-"""Fields of a sample that have a row per clip, and per pair of clips."""
+"""Fields of a sample that have a row per segment, and per pair of segments."""
 LATER = (("question", "rating"), ("clip", "rating_score"))
-"""Columns that older files lack: they are read as NaN."""
+"""Columns that older files lack; they are read as NaN."""
 
 
 def write_records(folder: str | Path, records: Sequence[Record]) -> Path:
     """Write ``feedback.npz``, whole or not at all.
 
     Raises:
-        UserError: when the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
     arrays = {name: np.array([getattr(record, name) for record in records], np.int64) for name in COUNTS}
     arrays["pearson_step"] = np.array([record.pearson_step for record in records], np.float64)
@@ -175,10 +176,10 @@ def write_records(folder: str | Path, records: Sequence[Record]) -> Path:
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """What :func:`write_records` has kept, by round.
+    """Read the file of :func:`write_records`, by round.
 
     Raises:
-        UserError: when the file is damaged.
+        UserError: if the file is damaged.
     """
     with reading(path, "is damaged", "remove it, a further fit writes it anew"):
         with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -207,7 +208,7 @@ def read_records(path: str | Path) -> list[Record]:
 
 
 def _split(arrays: dict[str, Array], prefix: str, name: str, rounds: Array) -> list[Array]:
-    """One column of a table by round."""
+    """Split one column of a table by round."""
     column, at = arrays[f"{prefix}_{name}"], arrays[f"{prefix}_round"]
     if len(column) != len(at):
         raise ValueError(f"{prefix}_{name} and {prefix}_round differ in length")

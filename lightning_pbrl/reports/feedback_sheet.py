@@ -1,4 +1,4 @@
-"""One sheet that says how the feedback of a run is doing: every picture for which the run has data."""
+"""Feedback sheet of a run: every figure for which the run has data."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ OF_CLIPS = (
     return_panels.predicted_histogram,
     return_panels.binned_correlation,
 )
-"""Pictures of one record."""
+"""Panels of one record."""
 OF_EPISODES = (return_panels.episode_returns, return_panels.episode_correlation)
-"""Pictures of the logged metrics."""
+"""Panels of the logged metrics."""
 OF_QUESTIONS = (
     question_panels.calibration,
     question_panels.pair_scores,
@@ -33,11 +33,11 @@ OF_QUESTIONS = (
     question_panels.rating_histogram,
     question_panels.ratings_against_returns,
 )
-"""Pictures of all records up to one."""
+"""Panels of all records up to one."""
 
 
 def panels_of(records: Sequence[Record], metrics: Metrics) -> list[Panel]:
-    """Every picture for which there are data; ``records`` up to the one that is shown, at least one."""
+    """Return every panel for which there are data; ``records`` up to the one that is shown, at least one."""
     made = [
         *(make(records[-1]) for make in OF_CLIPS),
         *(make(metrics) for make in OF_EPISODES),
@@ -47,10 +47,10 @@ def panels_of(records: Sequence[Record], metrics: Metrics) -> list[Panel]:
 
 
 def write_sheet(records: Sequence[Record], metrics: Metrics, out: str | Path, title: str = "") -> list[Panel]:
-    """Draw the sheet as of the last of ``records``; returns its panels.
+    """Draw the sheet as of the last of ``records`` and return its panels.
 
     Raises:
-        UserError: when the figure cannot be written.
+        UserError: if the figure cannot be written.
     """
     panels, last = panels_of(records, metrics), records[-1]
     steps = f", {last.env_steps:,} env steps" if last.env_steps else ""
@@ -60,18 +60,18 @@ def write_sheet(records: Sequence[Record], metrics: Metrics, out: str | Path, ti
 
 
 def plot_feedback(run_paths: str | Path | Iterable[str | Path], out: str | Path, round_number: int | None = None) -> list[Path]:
-    """A sheet per run, with the numbers behind every picture as CSV beside it.
+    """Draw a sheet per run and write the numbers behind every panel as CSV files beside it.
 
     Args:
         run_paths: run folders, or folders that hold some.
         out: the figure; its ending chooses the format (png, pdf, svg). Several runs add their names to it.
-        round_number: as of which round; the newest when None. It shows the newest record up to that round.
+        round_number: round to show, by the newest record up to it; None for the newest round.
 
     Returns:
-        The figures.
+        Paths of the figures.
 
     Raises:
-        UserError: when no run is found, none has a record, or none up to that round.
+        UserError: if no run is found, none has a record, or none up to that round.
     """
     runs = [run for run in find_runs(run_paths) if (run.path / FILE).is_file()]
     if not runs:

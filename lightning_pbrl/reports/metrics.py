@@ -1,7 +1,7 @@
-"""Read what runs left on disk: logged metrics and test results.
+"""Metrics and test results that runs have written to disk.
 
-A run folder holds ``csv/version_*/metrics.csv`` (one version per start of the run), ``results.json``.
-An experiment keeps its run folders as ``<experiment>/<stage>/seed<k>``.
+A run folder holds ``csv/version_*/metrics.csv`` (one version per start of the run) and ``results.json``. An experiment keeps its
+run folders as ``<experiment>/<stage>/seed<k>``.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Series(NamedTuple):
     """One metric of one run.
 
     Attributes:
-        step: gradient updates done when it was logged, (n,), strictly increasing.
-        value: (n,).
+        step: number of gradient updates when it was logged, (n,), strictly increasing.
+        value: values of the metric, (n,).
     """
 
     step: Array
@@ -42,11 +42,11 @@ Metrics = dict[str, Series]
 """Metric name -> its values."""
 
 TESTED_TOO = ("pref/", "embedding/")
-"""Metrics that a test after the fit logs under the names of validation, measured on other pairs: a curve shows validation's."""
+"""Metrics that a test after the fit logs on other pairs under the names of validation; a curve shows validation's."""
 
 
 class Run(NamedTuple):
-    """A run folder and what its place says about it.
+    """Run folder with its experiment, stage and seed, as its location tells them.
 
     Attributes:
         path: the folder.
@@ -62,7 +62,7 @@ class Run(NamedTuple):
 
 
 def run_at(path: str | Path) -> Run:
-    """What the place of a run folder says: ``<experiment>/<stage>/seed<k>``, or a folder of its own."""
+    """Return the run at a run folder, from its location: ``<experiment>/<stage>/seed<k>``, or a folder of its own."""
     path = Path(path).resolve()
     match = re.fullmatch(r"seeds?_?(\d+).*", path.name)
     if match is None:
@@ -71,10 +71,10 @@ def run_at(path: str | Path) -> Run:
 
 
 def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs that differ in their seed alone, by the name of their stage.
+    """Group runs that differ only in their seed, by the name of their stage.
 
-    Runs of several experiments, and trials of a sweep, are called by the folders in which they differ:
-    ``demo/learned``, ``iql/drawer-open/lr=0.001``.
+    Runs of several experiments, and trials of a sweep, are named by the folders in which they differ: ``demo/learned``,
+    ``iql/drawer-open/lr=0.001``.
     """
     folders = {run: run.path if run.seed is None else run.path.parent for run in runs}
     shared = os.path.commonpath(list(folders.values())) if runs else ""
@@ -86,17 +86,17 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def is_run(path: Path) -> bool:
-    """Whether ``path`` holds metrics or results of a run."""
+    """Return True if ``path`` holds metrics or results of a run."""
     return (path / "results.json").is_file() or any(path.glob("csv/version_*/metrics.csv"))
 
 
 def find_runs(paths: str | Path | Iterable[str | Path]) -> list[Run]:
-    """All run folders at or below ``paths``, by folder, seeds in numerical order.
+    """Find all run folders at or below ``paths``, by folder, seeds in numerical order.
 
-    A run that was made from a file that has changed since is left out, and named on stderr.
+    A run made from a file that has changed since is left out and named on stderr.
 
     Raises:
-        UserError: when a path does not exist or no run is found below it.
+        UserError: if a path does not exist or no run is found below it.
     """
     found: dict[Path, Run] = {}
     for path in [paths] if isinstance(paths, str | Path) else paths:
@@ -119,14 +119,14 @@ def _say_once(sentence: str) -> None:
 
 
 def _left_out(folder: Path) -> bool:
-    """Whether what a run shows belongs to inputs that are no more."""
+    """Return True if a run was made from inputs that have changed since."""
     if path := outdated(folder):
         _say_once(f"{folder} is left out: it was made from {path}, which has changed since; run it again")
     return path is not None
 
 
 def _folders(top: Path) -> Iterable[Path]:
-    """``top`` and the folders below it, not looking inside runs."""
+    """Yield ``top`` and the folders below it, without entering runs."""
     yield top
     if not is_run(top):
         for child in sorted(top.iterdir()):
@@ -135,17 +135,17 @@ def _folders(top: Path) -> Iterable[Path]:
 
 
 def read_metrics(run_dir: str | Path) -> Metrics:
-    """Every metric a run has logged while it trained; empty when there is none.
+    """Read every metric that a run has logged during training; empty if there is none.
 
-    A resumed run repeats the rounds since its last checkpoint, so a later version replaces what earlier ones logged
-    from its own first training step on. Versions without a training step (``test``, ``validate``) are left out: their
-    step says nothing about training.
+    A resumed run repeats the rounds since its last checkpoint. A later version therefore replaces earlier ones from its own first
+    training step on. Versions without a training step (``test``, ``validate``) are left out: their step says nothing about
+    training.
     """
     return read_versions(Path(run_dir) / "csv")
 
 
 def read_versions(folder: Path) -> Metrics:
-    """:func:`read_metrics` for the folder that holds ``version_0``, ``version_1`` ..."""
+    """Read metrics as :func:`read_metrics` does, from the folder that holds ``version_0``, ``version_1`` ..."""
     files = sorted(folder.glob("version_*/metrics.csv"), key=lambda file: int(file.parent.name.split("_")[1]))
     merged: dict[str, dict[float, float]] = {}
     for file in files:
@@ -167,7 +167,10 @@ def read_versions(folder: Path) -> Metrics:
 
 
 def _rows(file: Path) -> list[dict[str, float]]:
-    """Rows of one file without their empty cells; a line that is damaged, such as a last one cut off by a crash, is left out."""
+    """Return the rows of one file without their empty cells.
+
+    A damaged row, such as a last one cut off by a crash, is left out.
+    """
     rows = []
     with file.open(newline="", encoding="utf-8", errors="replace") as lines:
         for raw in csv.DictReader(lines):
@@ -181,10 +184,10 @@ def _rows(file: Path) -> list[dict[str, float]]:
 
 
 def over(metrics: Mapping[str, Series], name: str, count: str = "labels") -> Series:
-    """A metric against the number of questions asked (or of env steps made) so far, in place of gradient updates.
+    """Return a metric against the number of questions asked (or of env steps) so far, instead of gradient updates.
 
-    Where several values belong to one number, the last is kept. What is said of a round's questions is logged where the round
-    starts, before its updates, so it belongs to the labels of the updates that follow; all else to those before.
+    If several values belong to one number, the last is kept. Metrics of a round's questions are logged at the start of the round,
+    before its updates. They belong to the labels of the updates that follow; all others belong to those before.
     """
     series, counted = metrics[name], metrics[count]
     after = np.searchsorted(counted.step, series.step, side="right")
@@ -195,7 +198,7 @@ def over(metrics: Mapping[str, Series], name: str, count: str = "labels") -> Ser
 
 
 def replicas(names: Iterable[str], metric: str) -> list[str]:
-    """Names of ``metric`` per replica of a run, ``metric/replica_0`` ...; ``[metric]`` for a run of one seed."""
+    """Return the names of ``metric`` per replica of a run, ``metric/replica_0`` ...; ``[metric]`` for a run of one seed."""
     present = set(names)
     found = [key for key in present if re.fullmatch(re.escape(metric) + r"/replica_\d+", key)]
     if found:
@@ -204,10 +207,10 @@ def replicas(names: Iterable[str], metric: str) -> list[str]:
 
 
 def read_results(run_dir: str | Path) -> dict[str, Any] | None:
-    """The content of ``results.json``; None when the run has not been tested.
+    """Read the content of ``results.json``; None if the run has not been tested.
 
     Raises:
-        UserError: when the file is damaged.
+        UserError: if the file is damaged.
     """
     path = Path(run_dir) / "results.json"
     if not path.is_file():

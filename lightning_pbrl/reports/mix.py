@@ -1,8 +1,8 @@
-"""Two kinds of question in one budget: how many of each were asked, in which share, and what each was worth by then.
+"""Mixed feedback in one budget: number, share and information of pairs and ratings over a run.
 
-Drawn from what mixing strategies log: ``labels/pair``, ``labels/rating`` (asked so far), ``query/share_pair`` (the share of pairs
-in them), ``query/target_share`` (the share wanted in a round), ``query/score_pair``, ``query/score_rating`` (bits per unit of
-cost, mean over the pool). A picture is drawn where its metrics were logged.
+The panels show metrics that mixing strategies log: ``labels/pair``, ``labels/rating`` (asked so far), ``query/share_pair`` (the
+share of pairs among them), ``query/target_share`` (the target share of a round), ``query/score_pair``, ``query/score_rating``
+(bits per unit of cost, mean over the pool). A panel is drawn if its metrics were logged.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SCORES = tuple(f"query/score_{kind}" for kind, _ in KINDS)
 
 
 def seed_metrics(run: Run) -> Metrics:
-    """What a run has logged; how many of each kind it asked also from its records, where it was not logged."""
+    """Return the metrics of a run; counts of each kind come from its records if they were not logged."""
     metrics = read_metrics(run.path)
     if not set(LABELS) & set(metrics) and (run.path / FILE).is_file():
         records = {record.updates: record for record in read_records(run.path / FILE)}  # the later of two at one update
@@ -46,10 +46,10 @@ def seed_metrics(run: Run) -> Metrics:
 
 
 def together(seeds: Sequence[Metrics], names: Sequence[str], count: Count | None = None) -> tuple[str, Array, list[Array]] | None:
-    """Metrics of all seeds that have them all, against ``count``; against env steps or else labels when None.
+    """Return metrics of all seeds that have all of them, against ``count``; None prefers env steps to labels.
 
     Returns:
-        What they are counted in, points (m,), and of each metric the values (seeds, m); None where nobody has them.
+        Name of the x axis, points (m,), and the values (seeds, m) of each metric; None if no seed has them.
     """
     needed = [*names, count] if count else names
     having = [metrics for metrics in seeds if all(name in metrics for name in needed)]
@@ -63,7 +63,10 @@ def together(seeds: Sequence[Metrics], names: Sequence[str], count: Count | None
 
 
 def labels_panel(seeds: Sequence[Metrics], title: str = "", count: Count | None = None) -> Panel | None:
-    """Questions of each kind asked so far, stacked, mean over seeds with the interval of each kind on top of its layer."""
+    """Build a panel of the questions of each kind asked so far, stacked.
+
+    Each layer shows the mean over seeds with its interval.
+    """
     found = together(seeds, LABELS, count)
     if found is None:
         return None
@@ -91,7 +94,7 @@ def labels_panel(seeds: Sequence[Metrics], title: str = "", count: Count | None 
 
 
 def _columns(means: Sequence[Array], spreads: Sequence[tuple[Array, Array]]) -> dict[str, Array]:
-    """Mean and ends of the interval of each kind."""
+    """Return mean and interval bounds of each kind."""
     table: dict[str, Array] = {}
     for (kind, _), middle, (low, high) in zip(KINDS, means, spreads, strict=True):
         table |= {kind: middle, f"{kind}_low": low, f"{kind}_high": high}
@@ -99,9 +102,9 @@ def _columns(means: Sequence[Array], spreads: Sequence[tuple[Array, Array]]) -> 
 
 
 def share_panel(seeds: Sequence[Metrics], title: str = "", count: Count | None = None) -> Panel | None:
-    """Share of pairs among the questions asked so far, with its interval over seeds, and the share that is wanted.
+    """Build a panel of the share of pairs among the questions asked so far, with its interval over seeds, and the target share.
 
-    The wanted share is that of a round alone, the share asked that of all rounds so far.
+    The target share is that of a single round, the asked share that of all rounds so far.
     """
     asked, wanted = together(seeds, (SHARE,), count), together(seeds, (TARGET,), count)
     logged = [found for found in (asked, wanted) if found is not None]
@@ -129,7 +132,7 @@ def share_panel(seeds: Sequence[Metrics], title: str = "", count: Count | None =
 
 
 def _by_then(found: tuple[str, Array, list[Array]] | None, x: Array) -> tuple[Array, Array, Array]:
-    """Mean over seeds of what :func:`together` has found and its interval, as known at ``x``, three of (m,); NaN outside."""
+    """Return mean over seeds and interval of a result of :func:`together`, as known at ``x``, three of (m,); NaN outside."""
     if found is None:
         return (np.full(len(x), np.nan),) * 3
     values = found[2][0]
@@ -140,12 +143,15 @@ def _by_then(found: tuple[str, Array, list[Array]] | None, x: Array) -> tuple[Ar
 
 
 def information_panel(seeds: Sequence[Metrics], title: str = "", count: Count | None = None) -> Panel | None:
-    """What a question of each kind is worth, bits per unit of cost, mean over the pool and over seeds."""
+    """Build a panel of the information of a question of each kind, bits per unit of cost, mean over the pool and over seeds."""
     return _information(seeds, title, count, normalised=False)
 
 
 def normalised_panel(seeds: Sequence[Metrics], title: str = "", count: Count | None = None) -> Panel | None:
-    """The same, every seed's series divided by its own largest value: which kind fades first."""
+    """Build a panel of the information of each kind, every seed's series divided by its maximum.
+
+    It shows which kind declines first.
+    """
     return _information(seeds, title, count, normalised=True)
 
 
@@ -179,15 +185,15 @@ PANELS = (labels_panel, share_panel, information_panel, normalised_panel)
 
 
 def plot_mix(run_paths: str | Path | Iterable[str | Path], out: str | Path, count: Count | None = None) -> Path:
-    """How strategies shared their budget out, one row per stage; the numbers as CSV beside the picture.
+    """Draw each strategy's split of its budget, one row per stage, with the numbers as CSV files.
 
     Args:
         run_paths: run folders, or folders that hold some.
         out: the figure; its ending chooses the format (png, pdf, svg).
-        count: against what; None draws env steps, and labels for runs that do not act.
+        count: the x axis; None draws env steps, and labels for runs that do not act.
 
     Raises:
-        UserError: when no run is found, or none has asked, or none has logged ``count``.
+        UserError: if no run is found, or none has asked, or none has logged ``count``.
     """
     rows: list[tuple[str, list[Panel]]] = []
     for name, runs in group(find_runs(run_paths)).items():

@@ -1,4 +1,4 @@
-"""What pictures of feedback share: a panel with the table behind it, sheets of panels, colours that everybody can tell apart."""
+"""Panels of figures: a drawing with the table behind it, sheets of panels, colours for any colour vision."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "0.6"
-"""Of the palette of M. Okabe and K. Ito, "Color Universal Design" (2008), told apart with any colour vision."""
+"""Colours of M. Okabe and K. Ito, "Color Universal Design" (2008), distinguishable with any colour vision."""
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, "#E69F00", "#56B4E9", "0.3")
-"""Lines of groups, in this order."""
+"""Line colours of groups, in this order."""
 SIZE = (4.0, 3.3)
 """Width and height of a panel, inches."""
 BINS = 30
-"""Of a histogram."""
+"""Number of bins of a histogram."""
 
 
 class Panel(NamedTuple):
-    """One picture and the numbers behind it.
+    """Panel of a figure, with the numbers behind it.
 
     Attributes:
-        name: how its table is called: lower case, words joined by hyphens.
+        name: name of its table: lower case, words joined by hyphens.
         table: columns of one length, by name.
-        draw: puts the picture on axes.
+        draw: function that draws the panel on axes.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Panel(NamedTuple):
 
 
 def draw_sheet(panels: Sequence[Panel], out: str | Path, title: str = "", columns: int = 4) -> Path:
-    """All panels in one figure, at most ``columns`` beside each other.
+    """Draw all panels in one figure, at most ``columns`` per row.
 
     Raises:
-        UserError: when the figure cannot be written.
+        UserError: if the figure cannot be written.
     """
     figure, axes = new_figure(len(panels), columns=columns, size=SIZE)
     for panel, place in zip(panels, axes, strict=True):
@@ -56,10 +56,10 @@ def draw_sheet(panels: Sequence[Panel], out: str | Path, title: str = "", column
 
 
 def write_tables(panels: Sequence[Panel], out: str | Path) -> list[Path]:
-    """The numbers behind every panel, as ``<name of the picture>-<name of the panel>.csv`` beside the picture.
+    """Write the numbers behind every panel, as ``<name of the figure>-<name of the panel>.csv`` beside the figure.
 
     Raises:
-        UserError: when a file cannot be written.
+        UserError: if a file cannot be written.
     """
     return [write_table(panel.table, Path(out).with_name(f"{Path(out).stem}-{panel.name}.csv")) for panel in panels]
 
@@ -68,7 +68,7 @@ def write_tables(panels: Sequence[Panel], out: str | Path) -> list[Path]:
 
 
 def label(axes: Axes, x: str, y: str, title: str = "") -> None:
-    """Names of both axes, and a title that says the number to take home."""
+    """Name both axes and set a title that states the key number."""
     axes.set_xlabel(x, fontsize="small")
     axes.set_ylabel(y, fontsize="small")
     axes.tick_params(labelsize="small")
@@ -76,25 +76,25 @@ def label(axes: Axes, x: str, y: str, title: str = "") -> None:
 
 
 def colour_bar(axes: Axes, drawn: ScalarMappable, name: str, text: Callable[[float, float | None], str] | None = None) -> None:
-    """The scale of colours beside a panel, in its letters."""
+    """Draw the colour bar of a panel, in its font size."""
     bar = axes.figure.colorbar(drawn, ax=axes, format=text)
     bar.set_label(name, fontsize="small")
     bar.ax.tick_params(labelsize="small")
 
 
 def legend(axes: Axes) -> None:
-    """A small legend, if there is more than nothing to explain."""
+    """Draw a small legend, if there is anything to explain."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize="x-small", framealpha=0.7)
 
 
 def shares(axes: Axes, groups: Sequence[tuple[str, Array, str]], edges: Array | None = None, mark_means: bool = False) -> Array:
-    """Histograms of several groups over one range, each as shares of its own group; returns the edges, (bins + 1,).
+    """Draw histograms of several groups over one range, each as shares of its own group; return the edges, (bins + 1,).
 
     Args:
-        axes: where to draw.
+        axes: axes to draw on.
         groups: name, finite values and colour; empty ones are left out.
-        edges: of the bins; :data:`BINS` over the common range when None.
+        edges: edges of the bins; None for :data:`BINS` over the common range.
         mark_means: draw each group's mean as a dashed line and write it into the legend.
     """
     edges = histogram_edges([values for _, values, _ in groups]) if edges is None else edges
@@ -114,21 +114,21 @@ def shares(axes: Axes, groups: Sequence[tuple[str, Array, str]], edges: Array | 
 
 
 def histogram_edges(groups: Sequence[Array], bins: int = BINS) -> Array:
-    """Equal bins over the range of all groups together."""
+    """Return the edges of equal bins over the range of all groups together."""
     return even_edges(np.concatenate([np.asarray(group, np.float64) for group in groups]), bins)
 
 
 def histogram_table(groups: Sequence[tuple[str, Array, str]], edges: Array) -> dict[str, Array]:
-    """Bins and counts of the groups, a column each."""
+    """Return bins and counts of the groups, one column each."""
     counts = {name.replace(" ", "_"): np.histogram(values, edges)[0] for name, values, _ in groups}
     return {"low": edges[:-1], "high": edges[1:], **counts}
 
 
 def number(value: float) -> str:
-    """A number with three digits that count; a dash for NaN."""
+    """Format a number with three significant digits; a dash for NaN."""
     return "–" if value != value else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def thousands(x: float, position: float | None = None) -> str:
-    """Env steps in thousands or millions, as axes write them: 300k, 1.5M."""
+    """Format env steps in thousands or millions, as axes show them: 300k, 1.5M."""
     return f"{x / 1e6:g}M" if abs(x) >= 1e6 else f"{x / 1e3:g}k" if abs(x) >= 1e3 else f"{x:g}"

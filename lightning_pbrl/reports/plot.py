@@ -1,4 +1,4 @@
-"""Learning curves: of one run while it trains, and of many with the spread over their seeds.
+"""Learning curves: of one run during training, and of many with the spread over their seeds.
 
 Figures are drawn straight to a file, without pyplot: no window, no global state, safe in a training process.
 """
@@ -33,18 +33,18 @@ AXIS = {
     "embedding/auc": "embedding AUC (held-out pairs)",
     "embedding/auc_asked": "embedding AUC (answered pairs)",
 }
-"""What is drawn when nothing else is asked for: metric -> axis name with unit."""
+"""Metrics that are drawn by default: metric -> axis name with unit."""
 
 FRACTIONS = ("success_rate", "accuracy", "clear_ratio", "auc", "auc_asked")
-"""Metrics that lie between 0 and 1 (the last part of their names); their axes are comparable at sight."""
+"""Metrics between 0 and 1, by the last part of their names; their panels share one range."""
 
 
 STYLES = ("-", "--", ":", "-.")
-"""Lines of the first ten groups, the next ten ...: colours repeat after ten."""
+"""Line styles of the first ten groups, the next ten ...: colours repeat after ten."""
 
 
 def learning_curve(metrics: Metrics, out: str | Path, title: str = "") -> Path | None:
-    """One run's evaluation metrics, one panel each; None when it has none yet.
+    """Draw one run's evaluation metrics, one panel each; return None if it has none yet.
 
     Replicas are drawn as thin lines behind their mean.
     """
@@ -66,13 +66,13 @@ class Curve(NamedTuple):
 
     Attributes:
         group: the stage.
-        seeds: how many runs or replicas, n.
+        seeds: number of runs or replicas, n.
         x: updates, env steps or labels, (m,).
         middle: mean or interquartile mean over the seeds, (m,).
         low: lower end of its 95 % bootstrap interval, (m,); NaN for one seed.
         high: upper end, (m,).
-        number: of the group among those that are drawn: it keeps its colour in every panel.
-        x_is: what ``x`` counts, a key of :data:`X_AXES`.
+        number: index of the group among those drawn, so that it keeps its colour in every panel.
+        x_is: unit of ``x``, a key of :data:`X_AXES`.
     """
 
     group: str
@@ -86,20 +86,20 @@ class Curve(NamedTuple):
 
 
 def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: str | None = None) -> Path:
-    """Learning curves with one line per stage: mean over seeds, shaded 95 % bootstrap interval of that mean.
+    """Draw learning curves with one line per stage: mean over seeds with a shaded 95 % bootstrap interval of that mean.
 
-    The numbers of every panel are written beside the picture, as ``<picture>-<metric>.csv``.
+    The numbers of every panel are written beside the figure, as ``<figure>-<metric>.csv``.
 
-    Seeds (run folders ``seed<k>``, or replicas within a run) that were evaluated at different points are joined
+    Seeds are run folders ``seed<k>``, or replicas within a run. Seeds that were evaluated at different points are interpolated
     linearly and drawn where all of them have values. A stage with one seed has no shade.
 
     Args:
         run_paths: run folders, or folders that hold some.
         out: the figure; its ending chooses the format (png, pdf, svg).
-        metric: what to draw; None draws every metric of :data:`AXIS` that was logged, one panel each.
+        metric: metric to draw; None draws every metric of :data:`AXIS` that was logged, one panel each.
 
     Raises:
-        UserError: when no run is found, or none has logged the metric.
+        UserError: if no run is found, or none has logged the metric.
     """
     groups = [(label, [read_metrics(run.path) for run in runs]) for label, runs in group(find_runs(run_paths)).items()]
     logged = {key for _, seeds in groups for metrics in seeds for key in metrics}
@@ -132,7 +132,7 @@ def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: 
 
 
 def _curves_of(groups: Sequence[tuple[str, Sequence[Metrics]]], name: str) -> list[Curve]:
-    """A metric of every stage that has logged it."""
+    """Return the curves of a metric for every stage that has logged it."""
     found = []
     for number, (stage, seeds) in enumerate(groups):
         curves = [_curve(metrics, replica) for metrics in seeds for replica in replicas(metrics, name)]
@@ -146,7 +146,7 @@ def _curves_of(groups: Sequence[tuple[str, Sequence[Metrics]]], name: str) -> li
 
 
 def _columns(curves: Sequence[Curve]) -> dict[str, Array]:
-    """The points of all stages below each other; ``x_is`` says what ``x`` counts."""
+    """Concatenate the points of all stages; ``x_is`` names the unit of ``x``."""
     sizes = [len(curve.x) for curve in curves]
     named = {name: np.repeat([getattr(curve, name) for curve in curves], sizes) for name in ("group", "seeds", "x_is")}
     points = {"x": "x", "mean": "middle", "low": "low", "high": "high"}
@@ -154,7 +154,7 @@ def _columns(curves: Sequence[Curve]) -> dict[str, Array]:
 
 
 def aligned(curves: Sequence[Series]) -> tuple[Array, Array]:
-    """Curves at the points of all of them, joined linearly, within the range that all cover.
+    """Interpolate curves linearly at the union of all points, within the range that all cover.
 
     Returns:
         Points, (n,), and values, (number of curves, n).
@@ -166,11 +166,14 @@ def aligned(curves: Sequence[Series]) -> tuple[Array, Array]:
 
 
 X_AXES = {"env_steps": "env steps", "labels": "labels (questions asked)", "step": "gradient updates"}
-"""What curves are drawn against -> how the axis is called."""
+"""Names of the x axes by count."""
 
 
 def _count(metrics: Metrics, name: str) -> str:
-    """Runs that act are counted in env steps; of the others feedback in labels, policies in gradient updates."""
+    """Return the x axis of a metric.
+
+    Runs that act use env steps. In other runs feedback metrics use labels and policies use gradient updates.
+    """
     if "env_steps" in metrics:
         return "env_steps"
     feedback = name.split("/")[0] in ("pref", "teacher", "embedding")
@@ -183,7 +186,7 @@ def _curve(metrics: Metrics, name: str) -> Series:
 
 
 def new_figure(count: int, columns: int = 3, size: tuple[float, float] = (4.4, 3.4)) -> tuple[Figure, list[Axes]]:
-    """A figure of ``count`` panels, at most ``columns`` beside each other, each of ``size`` (width, height) inches."""
+    """Create a figure of ``count`` panels, at most ``columns`` per row, each of ``size`` (width, height) inches."""
     from matplotlib.figure import Figure
 
     columns = min(count, columns)
@@ -206,7 +209,10 @@ def _decorate(axes: Axes, name: str, x_axis: str) -> None:
 
 
 def save_figure(figure: Figure, out: str | Path, title: str) -> Path:
-    """Write the figure whole: a reader never sees half of it. Names of runs and stages are no formulas, whatever they hold."""
+    """Write the figure atomically: a reader never sees half of it.
+
+    Names of runs and stages are never parsed as formulas.
+    """
     from matplotlib.text import Text
 
     out = Path(out)

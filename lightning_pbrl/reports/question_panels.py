@@ -1,6 +1,6 @@
-"""What was asked, why, and what came of it: scores, returns of what was chosen, ratings, calibration.
+"""Panels of questions and answers: scores, returns of the chosen segments, ratings, calibration.
 
-Every function makes one :class:`~lightning_pbrl.reports.panels.Panel`, or None where the data for it do not exist.
+Every function makes one :class:`~lightning_pbrl.reports.panels.Panel`, or returns None if the data for it do not exist.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 BITS, SPREAD = "information of the answer (bits)", "spread of the predicted return"
 ENOUGH = 30
-"""Questions that a picture of the last ones shows at least, if so many were asked: some methods ask two or three a round."""
+"""Smallest number of latest questions in a panel, if so many were asked; some methods ask two or three a round."""
 HEAT_BINS = 12
-"""Per side of the two-dimensional histogram."""
+"""Number of bins per side of the two-dimensional histogram."""
 MOST_LEVELS = 20
-"""Different ratings up to which every one is a bar of its own."""
+"""Largest number of distinct ratings that get a bar each."""
 
 
 def newest(records: Sequence[Record], kind: int) -> tuple[Sample, Questions] | None:
-    """The last questions of a kind, of as many rounds as it takes to show :data:`ENOUGH`, and the samples of those rounds."""
+    """Return the latest questions of a kind, from enough rounds to show :data:`ENOUGH`, and the samples of those rounds."""
     samples: list[Sample] = []
     asked = NO_QUESTIONS
     for record in reversed(records):
@@ -53,13 +53,13 @@ def newest(records: Sequence[Record], kind: int) -> tuple[Sample, Questions] | N
 
 
 def _asked(records: Sequence[Record], kind: int) -> Questions:
-    """All questions of a kind."""
+    """Return all questions of a kind."""
     every = Questions.join([record.questions for record in records])
     return every.take(every.kind == kind)
 
 
 def pair_scores(records: Sequence[Record]) -> Panel | None:
-    """Information of random pairs and of those that were asked last."""
+    """Build a panel of the information of random pairs and of the pairs asked last."""
     found = newest(records, PAIR)
     if found is None:
         return None
@@ -67,7 +67,10 @@ def pair_scores(records: Sequence[Record]) -> Panel | None:
 
 
 def rating_scores(records: Sequence[Record]) -> Panel | None:
-    """Information of a rating of random clips and of those that were rated last; their spread, for a model without it."""
+    """Build a panel of the information of a rating of random segments and of the segments rated last.
+
+    For a model without it, the spread of the predicted return is drawn.
+    """
     found = newest(records, RATING)
     if found is None:
         return None
@@ -91,7 +94,7 @@ def _scores(name: str, random: Array, chosen: Array, axis: str, what: str, colou
 
 
 def score_against_gap(records: Sequence[Record]) -> Panel | None:
-    """Information of a pair against how different its clips truly are."""
+    """Build a panel of the information of a pair against the true return difference of its segments."""
     found = newest(records, PAIR)
     if found is None:
         return None
@@ -115,7 +118,7 @@ def score_against_gap(records: Sequence[Record]) -> Panel | None:
 
 
 def rated_returns(records: Sequence[Record]) -> Panel | None:
-    """True returns of random clips and of those that were rated last."""
+    """Build a panel of true returns of random segments and of the segments rated last."""
     found = newest(records, RATING)
     if found is None:
         return None
@@ -133,7 +136,10 @@ def rated_returns(records: Sequence[Record]) -> Panel | None:
 
 
 def pair_heat_map(records: Sequence[Record]) -> Panel | None:
-    """Returns of the two clips of every pair asked so far; true ones, or predicted ones where they are not known."""
+    """Build a panel of the returns of the two segments of every pair asked so far.
+
+    They are true returns, or predicted ones if those are unknown.
+    """
     asked = _asked(records, PAIR)
     which = "true" if len(asked) and np.isfinite(asked.true).all() else "predicted"
     returns = (asked.true if which == "true" else asked.predicted).astype(np.float64)
@@ -157,13 +163,13 @@ def pair_heat_map(records: Sequence[Record]) -> Panel | None:
 
 
 def _ratings(records: Sequence[Record]) -> Questions:
-    """Ratings that were given."""
+    """Return the answered ratings."""
     asked = _asked(records, RATING)
     return asked.take((asked.status == Status.ANSWERED) & np.isfinite(asked.value))
 
 
 def rating_histogram(records: Sequence[Record]) -> Panel | None:
-    """Ratings that were given, and what the model would have given before it knew them."""
+    """Build a panel of the given ratings, and the model's predictions before it knew them."""
     asked = _ratings(records)
     if not len(asked):
         return None
@@ -180,7 +186,7 @@ def rating_histogram(records: Sequence[Record]) -> Panel | None:
 
 
 def level_edges(ratings: Array) -> Array:
-    """Bins of ratings: one around each level of an even scale, else 20 over their range."""
+    """Return the bins of ratings: one around each level of an even scale, else 20 over their range."""
     levels = np.unique(np.asarray(ratings, np.float64))
     step = np.diff(levels).min() if len(levels) > 1 else 1.0
     whole = (levels - levels[0]) / step
@@ -190,7 +196,7 @@ def level_edges(ratings: Array) -> Array:
 
 
 def ratings_against_returns(records: Sequence[Record]) -> Panel | None:
-    """The rating a clip was given against its true return, or against its predicted one where that is not known."""
+    """Build a panel of the rating of a segment against its true return, or against its predicted return if that is unknown."""
     asked = _ratings(records)
     if not len(asked):
         return None
@@ -207,10 +213,10 @@ def ratings_against_returns(records: Sequence[Record]) -> Panel | None:
 
 
 def calibration(records: Sequence[Record]) -> Panel | None:
-    """How often the second clip was better against how likely the model held it, before it was told.
+    """Build the calibration panel: the frequency with which the second segment was better, by predicted probability.
 
-    Asked pairs are judged by their answers, random ones by their true returns: a strategy asks what the model is unsure of,
-    so that only the random ones say how well it is calibrated in general.
+    Predictions are those before the answer. Asked pairs are evaluated by their answers, random ones by their true returns. A
+    strategy asks where the model is uncertain, so only the random pairs show its calibration in general.
     """
     asked, sample = _asked(records, PAIR), records[-1].sample
     decided = (asked.status == Status.ANSWERED) & np.isfinite(asked.value)

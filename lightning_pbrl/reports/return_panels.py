@@ -1,6 +1,6 @@
-"""True against predicted returns: of random clips, by bin, and of whole episodes.
+"""Panels of true against predicted returns: of random segments, by bin, and of whole episodes.
 
-Every function makes one :class:`~lightning_pbrl.reports.panels.Panel`, or None where the data for it do not exist.
+Every function makes one :class:`~lightning_pbrl.reports.panels.Panel`, or returns None if the data for it do not exist.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 TRUE, PREDICTED = "true clip return (environment reward)", "predicted clip return"
 WINDOW = 10
-"""Evaluations over which episode returns are correlated."""
+"""Number of evaluations over which episode returns are correlated."""
 
 
 def _ages(record: Record, known: Array) -> list[tuple[str, Array, str]]:
-    """Name, mask and colour of the clips from before the last record and of those since, as far as they are ``known``."""
+    """Return name, mask and colour of the segments before the last record and of those since, restricted to ``known``."""
     new = record.sample.new
     if new.all() or not new.any():
         return [("all clips", known, BLUE)]
@@ -45,7 +45,7 @@ def _ages(record: Record, known: Array) -> list[tuple[str, Array, str]]:
 
 
 def returns_scatter(record: Record) -> Panel | None:
-    """Predicted against true return of random clips, with the least-squares line and r."""
+    """Build a panel of predicted against true return of random segments, with the least-squares line and r."""
     true, predicted, new = record.sample.true, record.sample.predicted, record.sample.new
     if not np.isfinite(true).any():
         return None
@@ -67,7 +67,7 @@ def returns_scatter(record: Record) -> Panel | None:
 
 
 def steps_scatter(record: Record) -> Panel | None:
-    """Learned against true reward of single steps, with the least-squares line and r."""
+    """Build a panel of learned against true reward of single steps, with the least-squares line and r."""
     true, learned = record.steps
     if not np.isfinite(true).any():
         return None
@@ -85,12 +85,12 @@ def steps_scatter(record: Record) -> Panel | None:
 
 
 def true_histogram(record: Record) -> Panel | None:
-    """True returns of past and of new clips."""
+    """Build a panel of true returns of past and of new segments."""
     return _histogram(record, record.sample.true, "true-histogram", TRUE, "true returns of the pool")
 
 
 def predicted_histogram(record: Record) -> Panel | None:
-    """Predicted returns of past and of new clips."""
+    """Build a panel of predicted returns of past and of new segments."""
     return _histogram(record, record.sample.predicted, "predicted-histogram", PREDICTED, "predicted returns of the pool")
 
 
@@ -108,7 +108,10 @@ def _histogram(record: Record, values: Array, name: str, axis: str, title: str) 
 
 
 def binned_correlation(record: Record) -> Panel | None:
-    """Correlation of predicted with true returns within bins of the true return: where the model can tell clips apart."""
+    """Build a panel of the correlation of predicted with true returns within bins of the true return.
+
+    It shows in which range the model can tell segments apart.
+    """
     true, predicted = record.sample.true, record.sample.predicted
     if not np.isfinite(true).any():
         return None
@@ -130,7 +133,7 @@ def binned_correlation(record: Record) -> Panel | None:
 
 
 def episode_returns(metrics: Metrics) -> Panel | None:
-    """What episodes are worth to the learned reward against what they are truly worth, one point per evaluation."""
+    """Build a panel of learned against true episode returns, one point per evaluation."""
     found = _episodes(metrics)
     if found is None:
         return None
@@ -146,7 +149,7 @@ def episode_returns(metrics: Metrics) -> Panel | None:
 
 
 def episode_correlation(metrics: Metrics) -> Panel | None:
-    """How true and learned return of episodes go together as the run goes on."""
+    """Build a panel of the correlation of true and learned episode returns over the run."""
     found = _episodes(metrics)
     if found is None or len(found[0]) < 3:
         return None
@@ -165,7 +168,7 @@ def episode_correlation(metrics: Metrics) -> Panel | None:
 
 
 def _episodes(metrics: Metrics) -> tuple[Array, Array, Array] | None:
-    """Env steps, true and learned return of the newest episodes at every evaluation; what is known of each by then."""
+    """Return env steps, true and learned return of the newest episodes at every evaluation, as known by then."""
     if not all(key in metrics for key in ("train/learned_return_mean", "train/return_mean", "env_steps")):
         return None
     learned, true, steps = metrics["train/learned_return_mean"], metrics["train/return_mean"], metrics["env_steps"]

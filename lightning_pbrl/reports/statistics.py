@@ -1,8 +1,8 @@
-"""What several seeds say together: mean, spread, interquartile mean and a bootstrap interval.
+"""Statistics over seeds: mean, standard deviation, interquartile mean and a bootstrap interval.
 
-Sources: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (arXiv 2108.13264):
-the interquartile mean (section 4.3) is as robust as the median and uses more of the data; intervals come from the
-percentile bootstrap, stratified by task (section 4.1). Efron & Tibshirani 1993, chapter 13, for the bootstrap.
+Sources: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (arXiv 2108.13264). The
+interquartile mean (section 4.3) is as robust as the median and uses more of the data. Intervals come from the percentile
+bootstrap, stratified by task (section 4.1). For the bootstrap: Efron & Tibshirani 1993, chapter 13.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 Statistic = Callable[..., Array]
-"""``statistic(values, axis=...)``: reduces one axis."""
+"""Function ``statistic(values, axis=...)`` that reduces one axis."""
 
 RESAMPLES = 2_000
-"""Bootstrap resamples: moves an interval's end by about 2 % of its width from seed to seed."""
+"""Number of bootstrap resamples; an interval's end then varies by about 2 % of its width from seed to seed."""
 
 
 class Summary(NamedTuple):
@@ -28,10 +28,10 @@ class Summary(NamedTuple):
         n: number of seeds (over all tasks).
         mean: arithmetic mean.
         std: sample standard deviation; NaN for one seed.
-        standard_error: of the mean; NaN for one seed.
+        standard_error: standard error of the mean; NaN for one seed.
         iqm: interquartile mean.
-        low: lower end of the interval of the interquartile mean; NaN where a task has one seed.
-        high: upper end.
+        low: lower end of the interval of the interquartile mean; NaN if a task has one seed.
+        high: upper end of that interval.
     """
 
     n: int
@@ -44,25 +44,25 @@ class Summary(NamedTuple):
 
 
 def mean(values: npt.ArrayLike, axis: int | None = None) -> Array:
-    """Arithmetic mean."""
+    """Return the arithmetic mean."""
     return np.asarray(np.mean(np.asarray(values, dtype=np.float64), axis=axis))
 
 
 def standard_deviation(values: npt.ArrayLike) -> float:
-    """Sample standard deviation, divisor n - 1; NaN for one value."""
+    """Return the sample standard deviation, divisor n - 1; NaN for one value."""
     x = np.asarray(values, dtype=np.float64)
     return float(x.std(ddof=1)) if x.size > 1 else float("nan")
 
 
 def standard_error(values: npt.ArrayLike) -> float:
-    """Standard error of the mean, s / sqrt(n); NaN for one value."""
+    """Return the standard error of the mean, s / sqrt(n); NaN for one value."""
     return standard_deviation(values) / float(np.sqrt(np.size(values)))
 
 
 def iqm(values: npt.ArrayLike, axis: int | None = None) -> Array:
-    """Interquartile mean: the mean of what is left when floor(n / 4) values are cut at each end.
+    """Return the interquartile mean: the mean after floor(n / 4) values are cut at each end.
 
-    Up to three values nothing is cut and it is the mean.
+    Up to three values nothing is cut, so it is the mean.
     """
     from scipy.stats import trim_mean  # takes a second to import
 
@@ -76,20 +76,20 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[Array, Array]:
-    """Percentile bootstrap interval of a statistic over all seeds of all tasks.
+    """Return the percentile bootstrap interval of a statistic over all seeds of all tasks.
 
-    Seeds are redrawn with replacement within each task: every resample holds every task as often as the data do.
+    Seeds are resampled with replacement within each task, so every resample holds every task as often as the data do.
 
     Args:
         tasks: one array per task with seeds along the first axis, (n, ...); further axes (for instance points of a
             curve) are treated one by one.
-        statistic: what to estimate.
-        level: confidence.
-        resamples: how often to redraw.
-        seed: of the interval's own random numbers.
+        statistic: statistic to estimate.
+        level: confidence level.
+        resamples: number of resamples.
+        seed: seed of the interval's own random numbers.
 
     Returns:
-        Lower and upper end, each (...); NaN when a task has fewer than two seeds, which show no spread.
+        Lower and upper end, each (...); NaN if a task has fewer than two seeds, which show no spread.
     """
     arrays = [np.asarray(task, dtype=np.float64) for task in tasks]
     if min(len(array) for array in arrays) < 2:
@@ -114,11 +114,11 @@ def bootstrap_interval(
 
 
 def summarise(tasks: Sequence[npt.ArrayLike], seed: int = 0) -> Summary:
-    """All figures of one metric.
+    """Compute all figures of one metric.
 
     Args:
         tasks: final values per seed, one array (n,) per task.
-        seed: of the interval's random numbers.
+        seed: seed of the interval's random numbers.
     """
     values = np.concatenate([np.asarray(task, dtype=np.float64) for task in tasks])
     low, high = bootstrap_interval(tasks, iqm, seed=seed)

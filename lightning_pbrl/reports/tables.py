@@ -1,4 +1,4 @@
-"""Tables: final figures over seeds on the terminal, as CSV, as Markdown; the numbers behind a picture as CSV."""
+"""Tables: final figures over seeds for the terminal, as CSV and as Markdown; the numbers behind a figure as CSV."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ DEFAULT_METRICS = ("success_rate", "return_mean", "normalized_score", "accuracy"
 """Metrics by the last part of their names, so that ``test/success_rate`` and ``eval/success_rate`` share a row."""
 
 OTHERWISE = ("teacher/clear_ratio", "embedding/auc_asked")
-"""Metrics of runs that have none of these."""
+"""Metrics of runs that have none of the default ones."""
 
 LAST_EVALUATIONS = 5
-"""Evaluations averaged for a run that was not tested: a single one is noisy, more would reach back into learning."""
+"""Number of evaluations averaged for a run that was not tested: one is noisy, more would reach back into learning."""
 
 EVALUATED = ("eval", "pref", "embedding")
-"""First parts of the names of what is measured again at every evaluation."""
+"""Prefixes of metrics that are measured again at every evaluation."""
 LAST = "last logged"
-"""Where figures come from that are no evaluation's."""
+"""Source of figures that no evaluation measures."""
 
 HEADER = ("stage", "metric", "source", "seeds", "mean", "std", "iqm", "ci_low", "ci_high")
 
 
 _HEADINGS = {"success_rate": "success rate", "normalized_score": "D4RL score", "return_mean": "return"}
-"""Columns of a comparison of policies, those that were measured; the first one's interval is shown."""
+"""Columns of a comparison of policies; measured ones are shown, with an interval for the first."""
 
 
 class Row(NamedTuple):
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
     Attributes:
         stage: name of the stage.
-        metric: the metric as it was asked for.
+        metric: the metric as it was requested.
         source: "test" (results.json), "last 5 evals" (mean of the last evaluations), "final eval", or "last logged".
         summary: the figures over seeds.
     """
@@ -55,15 +55,15 @@ class Row(NamedTuple):
 
 
 def finals(runs: Sequence[Run], metric: str) -> dict[str, list[float]]:
-    """Final values of a metric per seed, by where they come from.
+    """Return final values of a metric per seed, by source.
 
-    Test results when every run has been tested; else the mean of the last evaluations, and the final one alone. Of what no
-    evaluation measures, the value that was logged last.
+    The sources are test results if every run has been tested; else the mean of the last evaluations, and the final one alone. For
+    metrics that no evaluation measures, it is the last logged value.
 
     Args:
         runs: the seeds of one stage.
-        metric: its name, such as ``eval/success_rate`` (which a test calls ``test/success_rate``) or ``train/return_mean``; or
-            the last part alone, ``success_rate``, for what evaluations and tests measure.
+        metric: its name, such as ``eval/success_rate`` (``test/success_rate`` in a test) or ``train/return_mean``; or the last
+            part alone, ``success_rate``, for metrics of evaluations and tests.
     """
     kind, rest = metric.split("/", 1) if "/" in metric else ("", metric)
     kinds = [kind] if kind else ["test", "pref", "teacher", "embedding"]
@@ -92,15 +92,15 @@ def finals(runs: Sequence[Run], metric: str) -> dict[str, list[float]]:
 def summary(
     run_paths: str | Path | Iterable[str | Path], metrics: Sequence[str] | None = None, stages: Sequence[str] = ()
 ) -> list[Row]:
-    """Figures of every stage and metric.
+    """Return the figures of every stage and metric.
 
     Args:
         run_paths: run folders, or folders that hold some.
-        metrics: their names, or the last parts alone, see :func:`finals`; :data:`DEFAULT_METRICS` when None.
-        stages: which stages, in this order; all when empty.
+        metrics: their names, or the last parts alone, see :func:`finals`; None for :data:`DEFAULT_METRICS`.
+        stages: stages, in this order; all if empty.
 
     Raises:
-        UserError: when no run is found, or none has any of the metrics.
+        UserError: if no run is found, or none has any of the metrics.
     """
     groups = group(find_runs(run_paths))
     for names in (DEFAULT_METRICS, OTHERWISE) if metrics is None else (metrics,):
@@ -118,7 +118,7 @@ def summary(
 
 
 def summary_table(run_paths: str | Path | Iterable[str | Path], metrics: Sequence[str] | None = None) -> Table:
-    """Seeds, mean, standard deviation, interquartile mean and its 95 % bootstrap interval, for the terminal."""
+    """Return a terminal table of seeds, mean, standard deviation, interquartile mean and its 95 % bootstrap interval."""
     rows = summary(run_paths, metrics)
     logged = [row.metric for row in rows if row.source == LAST]
     title = f"Last logged values of {', '.join(dict.fromkeys(logged))}" if len(logged) == len(rows) else "Final figures"
@@ -136,7 +136,7 @@ def summary_table(run_paths: str | Path | Iterable[str | Path], metrics: Sequenc
 
 
 def write_csv(rows: Sequence[Row], path: str | Path) -> Path:
-    """The rows with all digits, one line each under :data:`HEADER`."""
+    """Write the rows with all digits, one line each under :data:`HEADER`."""
     with replacing(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(HEADER)
@@ -146,7 +146,7 @@ def write_csv(rows: Sequence[Row], path: str | Path) -> Path:
 
 
 def write_table(table: Mapping[str, Sequence[Any] | npt.NDArray[Any]], path: Path) -> Path:
-    """Columns of one length as CSV with a header; numbers that are not known are empty cells."""
+    """Write columns of one length as CSV with a header; unknown numbers are empty cells."""
     with replacing(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(table)
@@ -156,7 +156,7 @@ def write_table(table: Mapping[str, Sequence[Any] | npt.NDArray[Any]], path: Pat
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table, rounded as on the terminal."""
+    """Return the rows as a Markdown table, rounded as on the terminal."""
     lines = ["| stage | metric | source | seeds | mean | std | IQM | 95 % interval |"]
     lines.append("|---|---|---|--:|--:|--:|--:|--:|")
     for stage, metric, source, s in rows:
@@ -175,15 +175,15 @@ def print_comparison(
 
     Args:
         experiment: folder of the experiment.
-        stages: which stages, in this order; every stage with a tested policy when empty.
-        title: above the table.
-        console: where to print.
+        stages: stages, in this order; if empty, every stage with a tested policy.
+        title: title of the table.
+        console: console to print to.
 
     Returns:
-        The rows behind it.
+        The rows behind the table.
 
     Raises:
-        UserError: when no stage has been tested.
+        UserError: if no stage has been tested.
     """
     rows = [row for row in summary(experiment, tuple(_HEADINGS), stages) if row.source == "test"]
     if not rows:
@@ -205,18 +205,18 @@ def print_comparison(
 
 
 def score_note(run_paths: str | Path | Iterable[str | Path], stages: Sequence[str]) -> str:
-    """What a caption says of the physics of D4RL scores; empty when no stage has one.
+    """Return the part of a caption about the physics of D4RL scores; empty if no stage has one.
 
     Args:
         run_paths: run folders, or folders that hold some.
-        stages: those with a D4RL score, by the names that :func:`summary` gives them.
+        stages: stages with a D4RL score, by the names that :func:`summary` gives them.
     """
     runs = [run for stage, members in group(find_runs(run_paths)).items() if stage in stages for run in members]
     return physics_note([results for run in runs if (results := read_results(run.path))]) if runs else ""
 
 
 def physics_note(results: Sequence[Mapping[str, Any]]) -> str:
-    """The same from the results of the tested runs."""
+    """Return the same part of a caption from the results of the tested runs."""
     if not results:
         return "; physics of the D4RL score: in each run's config.yaml"
     own = sum(bool(each.get("d4rl_physics")) for each in results)
@@ -231,12 +231,12 @@ def _with_error(s: Summary | None) -> str:
 
 
 def interval_text(low: float, high: float) -> str:
-    """``[low, high]``; a dash when there is none."""
+    """Format ``[low, high]``; a dash if there is none."""
     return "-" if low != low else f"[{number_text(low)}, {number_text(high)}]"
 
 
 def number_text(value: float) -> str:
-    """Three decimals below 10, one below 1,000, then none; a dash for NaN."""
+    """Format with three decimals below 10, one below 1,000, then none; a dash for NaN."""
     if value != value:
         return "-"
     digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0

@@ -1,1 +1,1 @@
-"""Who answers a question: one file per teacher."""
+"""Teachers that answer questions: one file per teacher."""

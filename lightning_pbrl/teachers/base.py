@@ -1,8 +1,8 @@
-"""Who answers: the teacher's interface and the few pure functions that all simulated teachers are made of.
+"""Base class of teachers and the pure functions that simulated teachers are built from.
 
-A teacher answers a batch of questions from what it sees of them (:class:`~lightning_pbrl.data.feedback.Clips`, true
-rewards included). All of its randomness comes from the questions' keys, so that an answer depends neither on the batch
-its question came in nor on what was asked before: a resumed run gets the answers it would have got.
+A teacher answers a batch of questions from their content (:class:`~lightning_pbrl.data.feedback.Clips`, true rewards included).
+All of its randomness comes from the questions' keys. An answer therefore depends neither on its batch nor on earlier questions,
+and a resumed run gets the same answers.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from lightning_pbrl.describe import Described
 from lightning_pbrl.errors import UserError
 
 DRAW_CHOICE = 0
-"""The number of a question that decides a noisily rational choice."""
+"""Index of the random number that decides a noisily rational choice."""
 DRAW_MISTAKE = 1
-"""The number of a question that decides whether the answer is corrupted."""
+"""Index of the random number that decides whether the answer is corrupted."""
 DRAW_CORRUPTION = 2
-"""The number of a question that decides what a corrupted answer becomes."""
+"""Index of the random number that decides the value of a corrupted answer."""
 DRAW_NOISE = 3
-"""The number of a question that decides the noise of a rating."""
+"""Index of the random number that decides the noise of a rating."""
 
 
 class RoundStats(NamedTuple):
-    """What adaptive thresholds may depend on.
+    """Statistics of a round that adaptive thresholds may use.
 
     Attributes:
         round: number of the round, from 0; only rounds that may ask are counted.
         mean_reward: mean true reward per environment step: of the data set (offline), of recent episodes (online).
-        rewards: true rewards of segments drawn uniformly from those that may be shown, (n, T); what ranges and spreads of returns
-            are estimated from. None where nobody has drawn any.
-        progress: how far the run is, in [0, 1]: env steps done of those planned (online), or questions asked of the budget.
+        rewards: true rewards of segments drawn uniformly from those that may be shown, (n, T). Ranges and standard deviations
+            of returns are estimated from them. None if none were drawn.
+        progress: progress of the run, in [0, 1]: the fraction of the planned env steps done (online), or of the budget spent.
     """
 
     round: int
@@ -46,18 +46,21 @@ class RoundStats(NamedTuple):
 
 
 class Teacher(Described, ABC):
-    """Answers questions about segments; usable without a Trainer.
+    """Base class of teachers, which answer questions about segments; usable without a Trainer.
 
     Attributes:
-        kinds: the kinds of question it understands.
-        simulated: whether it answers by itself, at once and free of charge; a person does not.
+        kinds: kinds of question that the teacher can answer.
+        simulated: True if the teacher answers by itself, at once and at no cost; False for a person.
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair"})
     simulated: ClassVar[bool] = True
 
     def start_round(self, stats: RoundStats) -> None:
-        """Called once at the start of every round, before :meth:`answer`; the place to adapt thresholds."""
+        """Prepare for a round, for instance by adapting thresholds.
+
+        The method is called once at the start of every round, before :meth:`answer`.
+        """
 
     @abstractmethod
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
@@ -66,39 +69,42 @@ class Teacher(Described, ABC):
         Args:
             query: B questions.
             clips: their content, (B, C, T, ...), on the CPU.
-            keys: one key per question, (B,), int64: all the randomness there is
+            keys: one key per question, (B,), int64, the only source of randomness
                 (:func:`lightning_pbrl.rng.uniform`).
         """
 
     def thresholds(self, length: int) -> dict[str, float]:
-        """The return gaps in force for segments of ``length`` steps, environment reward units, by metric key."""
+        """Return the current thresholds on return gaps of segments of ``length`` steps, in reward units, by metric key."""
         return {}
 
     def in_force(self) -> dict[str, Any]:
-        """What this round's answers depend on beside the settings (the edges of bins ...), plain JSON; kept in their records."""
+        """Return everything besides the settings that this round's answers depend on (the edges of bins ...), as plain JSON.
+
+        It is stored in the label records.
+        """
         return {}
 
 
 class AdaptiveTeacher(Teacher):
-    """A teacher whose thresholds are fractions of the mean true return of a segment (Lee et al. 2021, sec. 4)."""
+    """Base class of teachers with thresholds relative to the mean true return of a segment (Lee et al. 2021, sec. 4)."""
 
     _mean_reward: float | None = None
 
     def start_round(self, stats: RoundStats) -> None:
-        """Keep the mean true reward that the thresholds of this round scale with."""
+        """Store the mean true reward, to which the thresholds of this round are relative."""
         self._mean_reward = stats.mean_reward
 
     def margin(self, eps: float, length: int) -> float:
-        """``eps`` times the mean true return of ``length`` steps, environment reward units; 0 when ``eps`` is 0.
+        """Return ``eps`` times the mean true return of ``length`` steps, environment reward units; 0 if ``eps`` is 0.
 
         Raises:
-            UserError: when the mean true reward is not known.
+            UserError: if the mean true reward is not known.
         """
         if eps == 0:
             return 0.0
         if self._mean_reward is None:
             raise UserError(
-                f"{type(self).__name__} scales its thresholds by the mean true reward and was told none: "
+                f"{type(self).__name__} scales its thresholds by the mean true reward and was given none: "
                 "call start_round(RoundStats(round, mean_reward)) before answer."
             )
         if self._mean_reward != self._mean_reward:
@@ -107,7 +113,7 @@ class AdaptiveTeacher(Teacher):
 
 
 def no_true_reward(teacher: str) -> UserError:
-    """The error of a simulated teacher on data without a true reward."""
+    """Return the error of a simulated teacher on data without a true reward."""
     return UserError(
         f"{teacher} compares true rewards and this data set has none; "
         "ask a person (the labelling page) or import a file of labels."
@@ -115,13 +121,13 @@ def no_true_reward(teacher: str) -> UserError:
 
 
 def true_returns(clips: Clips, teacher: str, gamma: float = 1.0) -> Tensor:
-    """Return of each segment as a teacher perceives it: (B, C), float64, environment reward units.
+    """Compute the return of each segment as the teacher perceives it: (B, C), float64, environment reward units.
 
-    sum_t gamma^(T - 1 - t) r_t: with ``gamma`` < 1 the recent steps weigh most, a myopic teacher (Lee et al. 2021,
-    eq. 2). Segments of float32 rewards are summed in float64, where no rounding depends on the batch.
+    sum_t gamma^(T - 1 - t) r_t: with ``gamma`` < 1 recent steps weigh most, a myopic teacher (Lee et al. 2021, eq. 2). float32
+    rewards are summed in float64, so no rounding depends on the batch.
 
     Raises:
-        UserError: when a reward is NaN; ``teacher`` is the name the sentence begins with.
+        UserError: if a reward is NaN; the sentence begins with the name ``teacher``.
     """
     reward = clips.reward.double()
     if reward.isnan().any():
@@ -133,14 +139,14 @@ def true_returns(clips: Clips, teacher: str, gamma: float = 1.0) -> Tensor:
 
 
 def known_returns(stats: RoundStats, teacher: str, what: str, discount: float = 1.0) -> Tensor:
-    """Returns of the segments that a round's statistics are about, sum_t discount^t r_t, (n,), float64.
+    """Compute the returns of the segments in a round's statistics, sum_t discount^t r_t, (n,), float64.
 
     Raises:
-        UserError: when there are none, or they have no true reward; ``what`` names the setting that would do without.
+        UserError: if there are none, or they have no true reward; ``what`` names the setting that makes them unnecessary.
     """
     if stats.rewards is None or not len(stats.rewards):
         raise UserError(
-            f"{teacher} takes its scale from the returns of segments and was told none: "
+            f"{teacher} takes its scale from the returns of segments and was given none: "
             f"call start_round(RoundStats(..., rewards=...)) before answer, or set {what}."
         )
     rewards = stats.rewards.double()
@@ -150,40 +156,40 @@ def known_returns(stats: RoundStats, teacher: str, what: str, discount: float = 
 
 
 def discounted(reward: Tensor, discount: float) -> Tensor:
-    """Return that weighs the *first* steps most, sum_t discount^t r_t: (..., T) -> (...,)."""
+    """Return the discounted sum that weighs the *first* steps most, sum_t discount^t r_t: (..., T) -> (...,)."""
     if discount == 1.0:
         return reward.sum(-1)
     return (reward * discount ** torch.arange(reward.shape[-1], dtype=reward.dtype)).sum(-1)
 
 
 def rational_choice(returns: Tensor) -> Tensor:
-    """P(second preferred) of a rational teacher: (B, 2) -> (B,), 1 where the second return is larger, else 0."""
+    """Return P(second preferred) of a rational teacher: (B, 2) -> (B,), 1 where the second return is larger, else 0."""
     return (returns[:, 0] < returns[:, 1]).float()
 
 
 def boltzmann_choice(returns: Tensor, beta: float, u: Tensor) -> Tensor:
-    """A noisily rational choice: (B, 2) -> (B,), 1 with probability sigmoid(beta (R_1 - R_0)), else 0.
+    """Return a Boltzmann-rational choice: (B, 2) -> (B,), 1 with probability sigmoid(beta (R_1 - R_0)), else 0.
 
     Args:
-        returns: (B, 2).
+        returns: returns of both segments, (B, 2).
         beta: rationality, in 1 / reward units; larger is more rational.
-        u: one number per question from the uniform law on [0, 1), (B,).
+        u: one uniform number in [0, 1) per question, (B,).
     """
     return (u < torch.sigmoid(beta * (returns[:, 1] - returns[:, 0]))).float()
 
 
 def flip(label: Tensor, u: Tensor, eps: float) -> Tensor:
-    """Reverse the labels whose ``u`` < ``eps``, (B,); ``eps`` = 0 reverses none."""
+    """Flip the labels whose ``u`` < ``eps``, (B,); ``eps`` = 0 flips none."""
     return torch.where(u < eps, 1.0 - label, label)
 
 
 def make_answer(label: Tensor, equal: Tensor, skipped: Tensor) -> Answer:
-    """Label with explicit statuses: skipped wins over equal, equal over a choice.
+    """Combine labels with explicit statuses; skipped takes precedence over equal, and equal over a choice.
 
     Args:
         label: P(second preferred), (B,), 0 or 1.
-        equal: (B,), bool.
-        skipped: (B,), bool.
+        equal: mask of equal answers, (B,), bool.
+        skipped: mask of skipped questions, (B,), bool.
     """
     status = torch.full_like(label, Status.ANSWERED, dtype=torch.int64)
     status = status.masked_fill(equal, Status.EQUAL).masked_fill(skipped, Status.SKIPPED)
@@ -192,16 +198,16 @@ def make_answer(label: Tensor, equal: Tensor, skipped: Tensor) -> Answer:
 
 
 def realised_rates(answer: Answer, reward: Tensor) -> dict[str, float]:
-    """How often the teacher skipped, tied and erred in these answers; pending ones are not counted.
+    """Return the rates of skips, ties and errors in these answers; pending ones are not counted.
 
     Args:
         answer: B answers.
-        reward: true reward per step of what was shown, (B, C, T); NaN where the data have none.
+        reward: true reward per step of the segments, (B, C, T); NaN where the data have none.
 
     Returns:
-        ``teacher/skip_rate``, ``teacher/clear_ratio`` (= 1 - skip rate) and ``teacher/equal_rate``, fractions of all
-        answers (rates 0 when there is none); ``teacher/error_rate``, the fraction of strict preferences that contradict
-        the true undiscounted return (an exact tie contradicts nothing), only where pairs with true rewards were shown.
+        ``teacher/skip_rate``, ``teacher/clear_ratio`` (= 1 - skip rate) and ``teacher/equal_rate`` are fractions of all
+        answers (rates 0 if there are none). ``teacher/error_rate`` is the fraction of strict preferences that contradict
+        the true undiscounted return (an exact tie contradicts nothing). It needs pairs with true rewards.
     """
     count = max(int((answer.status != Status.PENDING).sum()), 1)
     skip_rate = int((answer.status == Status.SKIPPED).sum()) / count
@@ -219,16 +225,16 @@ def realised_rates(answer: Answer, reward: Tensor) -> dict[str, float]:
 
 
 def rating_rates(answer: Answer, reward: Tensor) -> dict[str, float]:
-    """What the ratings of a round look like; pending ones are not counted.
+    """Return statistics of the ratings of a round; pending ones are not counted.
 
     Args:
         answer: B answers.
-        reward: true reward per step of what was shown, (B, 1, T); NaN where the data have none.
+        reward: true reward per step of the segments, (B, 1, T); NaN where the data have none.
 
     Returns:
-        ``teacher/rating_skip_rate``, the fraction of answers that are none; of the others ``teacher/rating_mean`` and
-        ``teacher/rating_std``, rating units, and where true rewards were shown ``teacher/rating_correlation`` with the true
-        undiscounted returns (left out where one of the two does not vary).
+        ``teacher/rating_skip_rate`` is the fraction of skipped questions. ``teacher/rating_mean`` and ``teacher/rating_std``
+        describe the other answers, in rating units. With true rewards, ``teacher/rating_correlation`` is the correlation with
+        the true undiscounted returns (left out if one of the two does not vary).
     """
     rated = answer.status == Status.ANSWERED
     count = max(int((answer.status != Status.PENDING).sum()), 1)

@@ -1,4 +1,4 @@
-"""One teacher for both kinds of question, made of two."""
+"""Teacher for pairs and ratings, composed of two teachers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lightning_pbrl.teachers.simulated import SimulatedTeacher
 
 
 class MixedTeacher(Teacher):
-    """Hands pairs to one teacher and ratings to another.
+    """Combination of a teacher for pairs and a teacher for ratings.
 
     Args:
-        pair: who compares; the rational teacher when None.
-        rating: who rates; ten noise-free bins over the range of the segments that may be shown when None.
+        pair: teacher that compares pairs; None for the rational teacher.
+        rating: teacher that rates segments; None for ten noise-free bins over the range of the segments that may be shown.
 
     Raises:
-        UserError: when one of them does not understand its kind of question.
+        UserError: if one of them does not answer its kind of question.
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair", "rating"})
@@ -32,30 +32,30 @@ class MixedTeacher(Teacher):
             if kind not in teacher.kinds:
                 raise UserError(
                     f"MixedTeacher got {type(teacher).__name__} for the questions of kind {kind!r}, which it does not answer: "
-                    "give pair a teacher who compares and rating one who rates."
+                    "give pair a teacher that compares and rating one that rates."
                 )
 
     @property
     def bins(self) -> int | None:
-        """Levels of the ratings; None where the one who rates has no fixed number."""
+        """Number of rating levels; None if the rating teacher has no fixed number."""
         return getattr(self.rating, "bins", None)
 
     def _parts(self) -> dict[str, Teacher]:
         return {"pair": self.pair, "rating": self.rating}
 
     def start_round(self, stats: RoundStats) -> None:
-        """Tell both."""
+        """Pass the statistics to both teachers."""
         for teacher in self._parts().values():
             teacher.start_round(stats)
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
-        """The answer of the teacher of that kind."""
+        """Return the answer of the teacher for this kind of question."""
         return self._parts()[query.kind].answer(query, clips, keys)
 
     def thresholds(self, length: int) -> dict[str, float]:
-        """Those of both."""
+        """Return the thresholds of both teachers."""
         return {**self.pair.thresholds(length), **self.rating.thresholds(length)}
 
     def in_force(self) -> dict[str, Any]:
-        """What each answers by, where there is something."""
+        """Return what is in force for each teacher, by kind, if there is anything."""
         return {kind: found for kind, teacher in self._parts().items() if (found := teacher.in_force())}

@@ -1,4 +1,4 @@
-"""A teacher who rates single clips: the bin into which the clip's true return falls, with or without noise.
+"""Simulated rating teacher: the bin of a segment's true return, with or without noise.
 
 Source: the simulated annotator of the repository `MariaGkoulta/rlhf-repo` (active RLHF with ratings and preferences).
 """
@@ -27,27 +27,29 @@ from lightning_pbrl.teachers.base import (
 
 
 class RatingTeacher(Teacher, ranges={"low": ANY, "high": ANY, "eval_beta": WEIGHT, "discount": POSITIVE_SHARE}):
-    r"""Rates a clip 0 .. ``bins`` - 1: the number of the bin of G = sum_t discount^t r_t, bins of equal width over a range.
+    r"""Simulated rater that assigns a segment the bin of its true return (active RLHF with ratings).
 
-    1. G is clipped to the range; a G on an inner edge belongs to the bin above, the upper end of the range to the last bin.
-    2. With ``eval_beta`` > 0 a noise N(0, (``eval_beta`` x bin width)^2) is added and the sum is rounded and clipped to the
-       scale: away from the scale's ends its mean is zero.
+    The rating is in 0 .. ``bins`` - 1, the bin of G = sum_t discount^t r_t among bins of equal width over a range.
+
+    1. G is clipped to the range. A G on an inner edge belongs to the bin above, the upper end of the range to the last bin.
+    2. With ``eval_beta`` > 0, noise N(0, (``eval_beta`` x bin width)^2) is added, and the sum is rounded and clipped to the
+       scale. Away from the ends of the scale its mean is zero.
 
     Args:
-        bins: K, at least 2.
+        bins: number of bins K, at least 2.
         low: lower end of the range, reward units; None estimates the range.
-        high: upper end.
-        quantiles: of the returns of segments that may be shown at that time, the ends of the estimated range; a rater whose
-            standards follow what there is to see.
-        eval_beta: noise, as a fraction of a bin's width, at least 0.
+        high: upper end of the range, reward units.
+        quantiles: ends of the estimated range, as quantiles of the returns of the segments that may be shown at that time. The
+            rater's standards thus follow the available segments.
+        eval_beta: standard deviation of the noise as a fraction of a bin's width, at least 0.
         discount: weight of a step relative to the one before, in (0, 1] (reference .99; preferences there are undiscounted).
-        reference_noise: the released rule instead: add a normal number of mean 0 and standard deviation 10 ``eval_beta``
+        reference_noise: use the released rule instead: add a normal number of mean 0 and standard deviation 10 ``eval_beta``
             truncated to [1, 10], unrounded and unclipped. It is always positive and leaves the scale.
 
     Raises:
-        UserError: for a setting out of range, a range that is empty, or clips without a true reward.
+        UserError: for a setting out of range, an empty range, or segments without a true reward.
 
-    Differences: the released code numbers bins from 0 and speaks of 1 to 10; here they are 0 .. K - 1 throughout.
+    Differences: the released code numbers bins from 0 but describes them as 1 to 10; here they are 0 .. K - 1 throughout.
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"rating"})
@@ -78,7 +80,7 @@ class RatingTeacher(Teacher, ranges={"low": ANY, "high": ANY, "eval_beta": WEIGH
         self._range: tuple[float, float] | None = None if low is None or high is None else (low, high)
 
     def start_round(self, stats: RoundStats) -> None:
-        """Take the range from this round's returns, unless it is given."""
+        """Estimate the range from this round's returns, unless it is given."""
         if self.low is not None:
             return
         returns = known_returns(stats, type(self).__name__, "low and high", self.discount)
@@ -90,17 +92,17 @@ class RatingTeacher(Teacher, ranges={"low": ANY, "high": ANY, "eval_beta": WEIGH
         """Ends of the scale in force, reward units.
 
         Raises:
-            UserError: when it is to be estimated and no round has begun.
+            UserError: if it is to be estimated and no round has begun.
         """
         if self._range is None:
             raise UserError(
-                f"{type(self).__name__} takes its range from the returns of segments and was told none: call start_round before "
+                f"{type(self).__name__} takes its range from the returns of segments and was given none: call start_round before "
                 "answer, or set low and high."
             )
         return self._range
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
-        """The two steps of the class docstring."""
+        """Rate each segment by the two steps of the class docstring."""
         reward = clips.reward[:, 0].double()
         if reward.isnan().any():
             raise no_true_reward(type(self).__name__)
@@ -116,11 +118,11 @@ class RatingTeacher(Teacher, ranges={"low": ANY, "high": ANY, "eval_beta": WEIGH
         return Answer(rating.float(), torch.full((len(query),), int(Status.ANSWERED)))
 
     def in_force(self) -> dict[str, Any]:
-        """The range of this round; what K numbers of the scale stand for follows from it."""
+        """Return the range of this round, which defines the K rating levels."""
         return {} if self._range is None else {"range": list(self._range), "bins": self.bins}
 
 
 def _truncated_normal(u: Tensor, sd: float, low: float, high: float) -> Tensor:
-    """N(0, sd^2) within [low, high] by its inverse distribution function, u in [0, 1): (B,), float64."""
+    """Sample N(0, sd^2) within [low, high] by its inverse distribution function from u in [0, 1): (B,), float64."""
     below, above = (0.5 * (1 + math.erf(end / sd / math.sqrt(2))) for end in (low, high))
     return (sd * torch.special.ndtri(below + u * (above - below))).clamp(low, high)

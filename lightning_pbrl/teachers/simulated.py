@@ -1,7 +1,7 @@
-"""The simulated teacher of B-Pref: rational or noisy, myopic, mistaken, skipping, indifferent.
+"""Simulated teacher of B-Pref: rational or noisy, myopic, mistaken, skipping, indifferent.
 
-Source: K. Lee, L. Smith, A. Dragan, P. Abbeel, "B-Pref: Benchmarking Preference-Based Reinforcement Learning",
-NeurIPS 2021 (arXiv 2111.03026), Algorithm 1.
+Source: K. Lee, L. Smith, A. Dragan, P. Abbeel, "B-Pref: Benchmarking Preference-Based Reinforcement Learning", NeurIPS 2021
+(arXiv 2111.03026), Algorithm 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lightning_pbrl.teachers.base import (
 OURS = {"eps_twice": False, "unit": "reward", "return_std": None, "min_gap": 0.0, "final_gap": None}
 """Settings, with their defaults, that B-Pref's teacher does not have."""
 TINY = 1e-12
-"""The smallest spread of returns that counts, reward units."""
+"""Smallest standard deviation of returns that counts, reward units."""
 
 
 class SimulatedTeacher(
@@ -42,43 +42,41 @@ class SimulatedTeacher(
         "return_std": POSITIVE,
     },
 ):
-    r"""Compares true returns, with the five human weaknesses of B-Pref in B-Pref's order.
+    r"""Simulated teacher of B-Pref, which compares true returns with five human irrationalities (Lee et al. 2021).
 
     With R_i the undiscounted and G_i the myopic return of segment i, and a margin of mean true reward x T:
 
-    1. skip, when max(R_0, R_1) <= ``eps_skip`` x margin (both are too poor to judge); only when that threshold is > 0; and
-       when \|R_0 - R_1\| < ``min_gap`` (too close; not of B-Pref);
-    2. note as equal, when \|R_0 - R_1\| < ``eps_equal`` x margin (strict: at threshold 0 not even an exact tie);
+    1. skip if max(R_0, R_1) <= ``eps_skip`` x margin (both are too poor to compare) and that threshold is > 0; also skip if
+       \|R_0 - R_1\| < ``min_gap`` (too close; not in B-Pref);
+    2. note as equal if \|R_0 - R_1\| < ``eps_equal`` x margin (strict: at threshold 0 not even an exact tie);
     3. G_i = sum_t gamma^(T - 1 - t) r_t;
-    4. choose the second with probability sigmoid(beta (G_1 - G_0)), or when G_0 < G_1 if ``beta`` <= 0;
+    4. choose the second with probability sigmoid(beta (G_1 - G_0)), or for ``beta`` <= 0 if G_0 < G_1;
     5. reverse the choice with probability ``eps_mistake``;
-    6. say "equal" where noted in 2.
+    6. answer "equal" where noted in step 2.
 
     B-Pref's named teachers: oracle (the defaults), mistake (``eps_mistake`` 0.1), noisy (``beta`` 1), skip
     (``eps_skip`` 0.1), myopic (``gamma`` 0.9), equal (``eps_equal`` 0.1).
 
     Args:
         beta: rationality, in 1 / ``unit``; 0 or less is perfectly rational.
-        gamma: myopia, in [0, 1]; 1 weighs all steps equally, 0 sees the last step alone.
+        gamma: myopia, in [0, 1]; 1 weighs all steps equally, 0 considers the last step alone.
         eps_mistake: probability of a reversed choice, in [0, 1].
         eps_skip: skip threshold as a fraction of the mean true return of a segment, at least 0; 0 never skips.
         eps_equal: tie threshold in the same unit, at least 0; 0 never ties.
-        eps_twice: from the second round of questions on, multiply both margins by their eps once more (0.1 acts as 0.01), as
-            the released code of PEBBLE, MRN and QPA does; the published figures of their skip and equal teachers were
-            made so.
-        unit: what ``beta`` and the gaps are measured in: reward, environment reward units; or return_std, the standard deviation
-            of the returns of segments, so that one setting means the same in any environment and for any segment length (sums of
-            many steps make a beta in reward units all but noise-free).
-        return_std: that standard deviation, reward units; None takes each round's, of segments that may be shown.
-        min_gap: pairs whose returns differ by less are skipped (and cost budget), in ``unit``; 0 skips none.
-        final_gap: what ``min_gap`` has become at the end of the run, linearly with its progress; None keeps it constant.
+        eps_twice: from the second round of questions on, multiply both margins by their eps once more (0.1 acts as 0.01). The
+            released code of PEBBLE, MRN and QPA does so, and the published figures of their skip and equal teachers used it.
+        unit: unit of ``beta`` and the gaps: reward, environment reward units; or return_std, the standard deviation of the
+            returns of segments. The latter makes a setting independent of environment and segment length: sums of many steps
+            make a beta in reward units all but noise-free.
+        return_std: that standard deviation, reward units; None estimates it each round from segments that may be shown.
+        min_gap: skip pairs whose returns differ by less (they still cost budget), in ``unit``; 0 skips none.
+        final_gap: value of ``min_gap`` at the end of the run, reached linearly with progress; None keeps it constant.
 
     Raises:
-        UserError: for a setting out of range, or clips without a true reward.
+        UserError: for a setting out of range, or segments without a true reward.
 
-    Differences: an exact tie is answered "first" by the rational teacher, as in the released code (use
-    ``eps_equal`` to hear "equal"). Margins are multiplied by eps once, as in the paper, unless ``eps_twice``.
-    A mistake is u < eps, not u <= eps.
+    Differences: the rational teacher answers "first" to an exact tie, as in the released code (use ``eps_equal`` for
+    "equal"). Margins are multiplied by eps once, as in the paper, unless ``eps_twice``. A mistake is u < eps, not u <= eps.
     """
 
     def __init__(
@@ -106,13 +104,13 @@ class SimulatedTeacher(
         self._stats = RoundStats(0, float("nan"))
 
     def start_round(self, stats: RoundStats) -> None:
-        """Keep what the thresholds of this round depend on."""
+        """Store the statistics that the thresholds of this round depend on."""
         super().start_round(stats)
         self._first, self._stats = stats.round == 0, stats
 
     @property
     def scale(self) -> float:
-        """How many reward units one ``unit`` is."""
+        """Size of one ``unit`` in reward units."""
         if self.unit == "reward":
             return 1.0
         if self.return_std is not None:
@@ -122,26 +120,26 @@ class SimulatedTeacher(
 
     @property
     def gap(self) -> float:
-        """The smallest difference of returns that this round's pairs are judged by, reward units."""
+        """Smallest difference of returns at which this round's pairs are not skipped, reward units."""
         last = self.min_gap if self.final_gap is None else self.final_gap
         now = self.min_gap + (last - self.min_gap) * min(max(self._stats.progress, 0.0), 1.0)
         return now * self.scale if now else 0.0
 
     def margin(self, eps: float, length: int) -> float:
-        """As :meth:`AdaptiveTeacher.margin`, with ``eps_twice``."""
+        """Return the margin of :meth:`AdaptiveTeacher.margin`, with ``eps_twice``."""
         return super().margin(eps * eps if self.eps_twice and not self._first else eps, length)
 
     def describe(self) -> dict[str, Any]:
-        """Class name and settings; those that B-Pref's teacher does not have only where they are used."""
+        """Return class name and settings; settings that B-Pref's teacher lacks appear only if they are used."""
         return {name: value for name, value in super().describe().items() if name not in OURS or value != OURS[name]}
 
     def in_force(self) -> dict[str, Any]:
-        """The unit and the gap in reward units, where they are not those of the settings."""
+        """Return the unit and the gap in reward units, if they differ from the settings."""
         found = {} if self.unit == "reward" else {"unit": self.scale}
         return {**found, "gap": self.gap} if self.min_gap or self.final_gap else found
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
-        """The six steps of the class docstring."""
+        """Answer each pair by the six steps of the class docstring."""
         returns = true_returns(clips, type(self).__name__)
         skip_threshold = self.margin(self.eps_skip, query.length)
         best = returns.amax(1)
@@ -158,7 +156,7 @@ class SimulatedTeacher(
         return make_answer(label, equal, skipped)
 
     def thresholds(self, length: int) -> dict[str, float]:
-        """``teacher/skip_threshold`` and ``teacher/equal_threshold``; ``teacher/min_gap`` where it is used."""
+        """Return ``teacher/skip_threshold`` and ``teacher/equal_threshold``, and ``teacher/min_gap`` if it is used."""
         found = {
             "teacher/skip_threshold": self.margin(self.eps_skip, length),
             "teacher/equal_threshold": self.margin(self.eps_equal, length),

@@ -1,7 +1,7 @@
-"""The teacher of CLARIFY: cannot compare two segments that are too alike.
+"""Teacher of CLARIFY, which skips pairs of segments that are too similar to compare.
 
-Source: CLARIFY (ICML 2025, arXiv 2506.00388), experimental set-up, and its released code. B-Pref's skip is another
-rule: there a pair is skipped when both segments are *poor*, here when their returns are *close*.
+Source: CLARIFY (ICML 2025, arXiv 2506.00388), experimental set-up, and its released code. B-Pref's skip is another rule: it skips
+a pair if both segments are *poor*, CLARIFY if their returns are *close*.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ from lightning_pbrl.teachers.base import (
 
 
 class SkipTeacher(AdaptiveTeacher, ranges={"eps": WEIGHT, "eps_mistake": SHARE}):
-    r"""Answers iff \|R_0 - R_1\| > eps x mean true reward x T, else says "cannot compare".
+    r"""Simulated teacher that skips pairs with close returns (CLARIFY, ICML 2025).
 
-    With ``eps`` = 0, or a mean reward that is not positive, the rule is off and nothing is skipped.
+    It answers iff \|R_0 - R_1\| > eps x mean true reward x T, else "cannot compare". With ``eps`` = 0, or a mean reward that is
+    not positive, the rule is off and nothing is skipped.
 
     Args:
         eps: threshold as a fraction of the mean true return of a segment, at least 0 (paper: 0.5 and 0.7).
         eps_mistake: probability of a reversed choice, in [0, 1]; skips and ties are never reversed.
-        too_close: what is said of pairs within the threshold: skip, or equal, for learners that train on ties (LiRE under the
-            same rule).
+        too_close: answer to pairs within the threshold: skip, or equal for learners that train on ties (LiRE under the same
+            rule).
 
     Raises:
-        UserError: for a setting out of range, or clips without a true reward.
+        UserError: for a setting out of range, or segments without a true reward.
 
-    Differences: the released code writes skips and exact ties alike as [0.5, 0.5] and trains on neither. Here an exact
-    tie is a skip while the rule is on (a gap of 0 is within any threshold) and an explicit "equal" while it is off.
+    Differences: the released code writes both skips and exact ties as [0.5, 0.5] and trains on neither. Here an exact tie is
+    a skip while the rule is on (a gap of 0 is within any threshold) and an explicit "equal" while it is off.
     """
 
     def __init__(self, eps: float = 0.5, eps_mistake: float = 0.0, too_close: Literal["skip", "equal"] = "skip") -> None:
@@ -47,7 +48,7 @@ class SkipTeacher(AdaptiveTeacher, ranges={"eps": WEIGHT, "eps_mistake": SHARE})
         self.too_close = too_close
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
-        """The larger true return, where the gap exceeds the threshold."""
+        """Prefer the larger true return if the gap exceeds the threshold."""
         returns = true_returns(clips, type(self).__name__)
         gap = (returns[:, 0] - returns[:, 1]).abs()
         threshold = self.margin(self.eps, query.length)
@@ -58,5 +59,5 @@ class SkipTeacher(AdaptiveTeacher, ranges={"eps": WEIGHT, "eps_mistake": SHARE})
         return make_answer(label, gap == 0, skipped=close)
 
     def thresholds(self, length: int) -> dict[str, float]:
-        """``teacher/skip_threshold``."""
+        """Return ``teacher/skip_threshold``."""
         return {"teacher/skip_threshold": self.margin(self.eps, length)}

@@ -1,7 +1,7 @@
-"""The teacher of LiRE: calls two segments equal when their returns are close.
+"""Teacher of LiRE, which calls two segments equal if their returns are close.
 
-Source: H. Choi, S. Jung, H. Ahn, T. Moon, "Listwise Reward Estimation for Offline Preference-based Reinforcement
-Learning", ICML 2024 (arXiv 2408.04190), and its released code. Unlike CLARIFY's skip, a tie is trained on.
+Source: H. Choi, S. Jung, H. Ahn, T. Moon, "Listwise Reward Estimation for Offline Preference-based Reinforcement Learning", ICML
+2024 (arXiv 2408.04190), and its released code. Unlike CLARIFY's skips, ties are trained on.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from lightning_pbrl.teachers.base import (
 
 
 class TieTeacher(Teacher, ranges={"threshold": WEIGHT, "noise": SHARE}):
-    r"""Says "equal" iff \|R_0 - R_1\| <= threshold x T, else prefers the larger true return.
+    r"""Simulated teacher that calls pairs with close returns equal (LiRE, Choi et al. 2024).
 
-    Noise corrupts each answer independently: a preference becomes its reverse or "equal", an "equal" becomes either
-    preference, each with probability one half.
+    It answers "equal" iff \|R_0 - R_1\| <= threshold x T, else prefers the larger true return. Noise corrupts each answer
+    independently: a preference becomes its reverse or "equal", an "equal" becomes either preference, each with probability one
+    half.
 
     Args:
         threshold: tie threshold per step, environment reward units, at least 0. The default is the paper's for
@@ -34,7 +35,7 @@ class TieTeacher(Teacher, ranges={"threshold": WEIGHT, "noise": SHARE}):
         noise: probability of a corrupted answer, in [0, 1].
 
     Raises:
-        UserError: for a setting out of range, or clips without a true reward.
+        UserError: for a setting out of range, or segments without a true reward.
     """
 
     def __init__(self, threshold: float = 0.5, noise: float = 0.0) -> None:
@@ -42,7 +43,7 @@ class TieTeacher(Teacher, ranges={"threshold": WEIGHT, "noise": SHARE}):
         self.noise = noise
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
-        """The larger true return, or "equal" within the gap; then the noise."""
+        """Prefer the larger true return, or answer "equal" within the gap; then apply the noise."""
         returns = true_returns(clips, type(self).__name__)
         label = rational_choice(returns)
         tie = (returns[:, 0] - returns[:, 1]).abs() <= query.length * self.threshold
@@ -53,5 +54,5 @@ class TieTeacher(Teacher, ranges={"threshold": WEIGHT, "noise": SHARE}):
         return make_answer(label, equal, torch.zeros_like(equal))
 
     def thresholds(self, length: int) -> dict[str, float]:
-        """``teacher/equal_threshold``."""
+        """Return ``teacher/equal_threshold``."""
         return {"teacher/equal_threshold": self.threshold * length}

@@ -89,10 +89,12 @@ def test_no_and_too_few_examples():
         SuccessExamples().choose(line([4, 3], []))
     with pytest.raises(UserError, match=r"no step with a reward of at least 9\.5 in the 2 episodes"):
         RewardExamples(9.5).choose(source)
-    with pytest.raises(UserError, match=r"Only 1 of the 200 examples.*1 steps with success in 2 episodes; lower.*at most 1"):
+    with pytest.raises(
+        UserError, match=r"Only 1 of the 200 requested examples.*1 steps with success in 2 episodes; lower.*at most 1"
+    ):
         SuccessExamples().choose(source)
     source.success = None
-    with pytest.raises(UserError, match="do not say which steps succeed; choose by reward"):
+    with pytest.raises(UserError, match="do not record which steps succeed; choose by reward"):
         SuccessExamples().choose(source)
     for broken in (lambda: SuccessExamples(0), lambda: LastSuccessExamples(0)):
         with pytest.raises(UserError, match="give a number of at least 1"):
@@ -142,7 +144,7 @@ def test_bad_files(tmp_path):
         ("cut.npy", None, "cut.npy cannot be read as examples"),
         ("cut.npz", "goals", "cut.npz cannot be read as examples"),
         ("cut.safetensors", None, "cut.safetensors cannot be read as examples"),
-        ("x.csv", None, "x.csv is no file of examples"),
+        ("x.csv", None, "x.csv is not a file of examples"),
     ):
         with pytest.raises(UserError, match=words):
             FileExamples(str(tmp_path / name), key).choose(source)
@@ -166,9 +168,9 @@ def test_files_by_another_name_and_of_another_make(tmp_path):
     (tmp_path / "A.NPY").write_bytes((tmp_path / "a.npy").read_bytes())
     (tmp_path / "folder.npy").mkdir()
     for name, words in (
-        ("damaged.npz", r"damaged.npz cannot be read as examples \(Error -3 while decompressing.*\): give a sound \.npy"),
-        ("renamed.npz", r"renamed.npz cannot be read as examples \(it is a \.npy file by another name\): give a sound"),
-        ("renamed.npy", r"renamed.npy cannot be read as examples \(it is an \.npz file by another name\): give a sound"),
+        ("damaged.npz", r"damaged.npz cannot be read as examples \(Error -3 while decompressing.*\): give a valid \.npy"),
+        ("renamed.npz", r"renamed.npz cannot be read as examples \(it is a \.npy file by another name\): give a valid"),
+        ("renamed.npy", r"renamed.npy cannot be read as examples \(it is an \.npz file by another name\): give a valid"),
         ("none.npz", r"none.npz holds no array: save the states into it, one array \(K, O\)"),
         ("folder.npy", "folder.npy cannot be read as examples"),
         ("long.npy", "long.npy holds float(96|128) instead of plain numbers"),
@@ -261,7 +263,7 @@ def test_bad_folders(tmp_path):
     for source, chooser, words in (
         (pictures, alone("broken.png", lambda path: path.write_bytes(b"\x89PNG nothing")), "broken.png cannot be read"),
         (states, alone("short.npy", lambda path: path.write_bytes(b"")), "short.npy cannot be read"),
-        (states, alone("notes.txt", lambda path: path.write_text("?")), "notes.txt is no example: only .npy"),
+        (states, alone("notes.txt", lambda path: path.write_text("?")), "notes.txt is not an example: only .npy"),
         (states, alone("three.npy", lambda path: np.save(path, np.zeros(3))), r"three.npy has an example of shape \(3,\)"),
         (
             pictures,
@@ -300,7 +302,7 @@ def test_stored_sets_come_back_and_damage_is_seen(tmp_path):
     with pytest.raises(UserError, match="is damaged"):
         load_examples(path)
     path.write_bytes(data[:20])
-    with pytest.raises(UserError, match="no sound file of examples"):
+    with pytest.raises(UserError, match="not a valid file of examples"):
         load_examples(path)
     with pytest.raises(UserError, match=r"There is no file .*gone\.safetensors: check the path"):
         load_examples(tmp_path / "gone.safetensors")

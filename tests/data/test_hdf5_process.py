@@ -81,7 +81,7 @@ def broken(path: Path, kind: str) -> Path:
         ("null", "is truncated or damaged (key 'x': it holds nothing (a null dataspace)): download it again from its source."),
         ("contiguous", "(key 'x': shape (1099511627776, 3) declares 13,194,139,533,312 bytes and the file holds 0 for it)"),
         ("chunked", "(key 'x': shape (1099511627776, 3) declares 13,194,139,533,312 bytes and the file holds 0 for it)"),
-        ("incomplete", "(key 'x': it has 3 pieces and its shape (4000, 3) takes 4)"),
+        ("incomplete", "(key 'x': it has 3 chunks and its shape (4000, 3) takes 4)"),
         ("link", "key 'x' is there and cannot be opened ("),
         ("texts", "(key 'x': 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte)"),
         ("type", "(key 'x': its numbers are in a form that no machine has)"),

@@ -280,7 +280,7 @@ def test_truncated_files(tmp_path: Path, suffix: str, keep: int):
 
 def test_npz_with_objects_is_not_unpickled(tmp_path: Path):
     written(tmp_path, suffix="npz", observations=np.array([{"a": 1}] * 12, dtype=object))
-    with pytest.raises(UserError, match="something else than plain numbers"):
+    with pytest.raises(UserError, match="something other than plain numbers"):
         read_lire(tmp_path, seeds=[0])
 
 

@@ -193,7 +193,7 @@ def broken(name: str, value: object) -> SimpleNamespace:
         (broken("truncations", np.zeros(2)), "episode 1 has 2 truncations for 3 steps"),
         (broken("infos", {"success": np.array([0, 0, 2.0])}), "episode 1: infos 'success' holds 2.0 in row 2: store 0 and 1"),
         (broken("infos", {"success": np.zeros(2)}), r"episode 1: infos 'success' has shape \(2,\) for 3 steps"),
-        (broken("infos", {"success": np.array(["yes"] * 4)}), "episode 1: infos 'success' holds something else than numbers"),
+        (broken("infos", {"success": np.array(["yes"] * 4)}), "episode 1: infos 'success' holds something other than numbers"),
         (broken("observations", np.zeros((4, 3))), "has episodes of different observation or action sizes"),
         (made([]), "has no steps"),
         (made(recorded(), action_space=SimpleNamespace(n=4)), "vectors of continuous actions"),

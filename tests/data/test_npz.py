@@ -39,11 +39,11 @@ def test_wanted_arrays_are_read(tmp_path: Path):
     ("content", "said"),
     [
         (npy(np.ones(4)).replace(b"(4,)", b"(9,)"), "declares shape (9,) of float64 and holds 32 bytes: copy it again."),
-        (npy(np.ones(4)).replace(b"(4,), ", b"(2**9,"), "holds something else than plain numbers ("),
+        (npy(np.ones(4)).replace(b"(4,), ", b"(2**9,"), "holds something other than plain numbers ("),
         (npy(np.ones(4)).replace(b"(4,)", b"(-4,)")[:-1], "declares shape (-4,) of float64 and holds 32 bytes"),
         (npy(np.ones(4))[:-8], "declares shape (4,) of float64 and holds 24 bytes: copy it again."),
-        (npy(np.array([1, "b"], dtype=object)), "holds something else than plain numbers (Object arrays cannot be loaded when"),
-        (b"words", "holds something else than plain numbers ("),
+        (npy(np.array([1, "b"], dtype=object)), "holds something other than plain numbers (Object arrays cannot be loaded when"),
+        (b"words", "holds something other than plain numbers ("),
     ],
 )
 def test_an_array_fills_its_member(content: bytes, said: str, tmp_path: Path):

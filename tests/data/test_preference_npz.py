@@ -235,7 +235,7 @@ def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
             return ran.touch, ()
 
     path = changed(tmp_path, label=np.array([Bad()] * 12, dtype=object))
-    with pytest.raises(UserError, match=r"pairs\.npz: key 'label' holds something else than plain numbers .*numeric array"):
+    with pytest.raises(UserError, match=r"pairs\.npz: key 'label' holds something other than plain numbers .*numeric array"):
         read_preference_npz(path)
     assert not ran.exists()
 

@@ -166,7 +166,7 @@ def test_absolute_poses_are_not_taken_for_displacements(tmp_path: Path, demos: d
         with pytest.raises(UserError) as error:
             read_robomimic(path, **settings)
         assert str(error.value).startswith(
-            f"{path}: attribute 'env_args' says {said}, so actions are absolute poses and no displacements in [-1, 1]: set "
+            f"{path}: attribute 'env_args' says {said}, so actions are absolute poses, not displacements in [-1, 1]: set "
         )
         assert re.search(r"those of this file, \[\[0\.09[89], -0\.30[12], 0\.79[89], 2\.49[89], ", str(error.value))
     data = read_robomimic(path, action_bounds=[low, high])

@@ -407,9 +407,9 @@ def test_a_store_that_compares_a_segment_with_itself(store: LabelStore, tmp_path
         ("UPDATE pbrl_questions SET time = 'noon'", "has time 'noon'"),
         ("DROP TABLE pbrl_questions", "it has no table pbrl_questions"),
         ("DROP TABLE pbrl_clips", "it has no table pbrl_clips"),
-        ("DROP TABLE pbrl_info", "it does not tell its version"),
-        ("DELETE FROM pbrl_info", "it does not tell its version"),
-        ("UPDATE pbrl_info SET value = 'x'", "it does not tell its version"),
+        ("DROP TABLE pbrl_info", "it does not record its version"),
+        ("DELETE FROM pbrl_info", "it does not record its version"),
+        ("UPDATE pbrl_info SET value = 'x'", "it does not record its version"),
         ("ALTER TABLE pbrl_questions RENAME COLUMN status TO state", "no such column"),
     ],
 )

@@ -85,7 +85,7 @@ def test_fewer_episodes_are_the_first_of_more_and_leave_the_examples(tmp_path):
     assert starts(five.source) < starts(half.source) < starts(ten.source)
     assert starts(ten.held_out_source) == starts(five.held_out_source)
     assert ten.examples.fingerprint == five.examples.fingerprint == module(tmp_path).examples.fingerprint
-    with pytest.raises(UserError, match="19 episodes that are not held out are wanted and there are 18"):
+    with pytest.raises(UserError, match="19 episodes that are not held out are requested and there are 18"):
         module(tmp_path, episodes=19)
     for share in (None, 0.5):
         with pytest.raises(
@@ -115,7 +115,7 @@ def test_a_share_of_solved_episodes(tmp_path):
     most = solved(module(tmp_path, HalfSolved(), success_share=0.8, **settings))
     assert (sum(most), len(most)) == (10, 12)  # 10 / 0.8 = 12.5 episodes at most
     assert not any(solved(module(tmp_path, HalfSolved(), success_share=0.0, **settings)))
-    with pytest.raises(UserError, match="16 episodes that are solved are wanted and there are 10"):
+    with pytest.raises(UserError, match="16 episodes that are solved are requested and there are 10"):
         module(tmp_path, HalfSolved(), episodes=20, success_share=0.8, **settings)
 
 

@@ -117,7 +117,7 @@ def test_testing_a_checkpoint_needs_no_replay(tmp_path: Path) -> None:
 
 
 def test_a_method_that_does_not_act(tmp_path: Path) -> None:
-    message = "BC says nothing of env steps, so the replay's size is unknown: choose a method that acts"
+    message = "BC has no env_steps, so the replay's size is unknown: choose a method that acts"
     with pytest.raises(UserError, match=message):
         make_trainer(tmp_path).fit(BC(data().spec, updates=2, hidden=(8,)), data())
 

@@ -215,7 +215,7 @@ def test_a_named_key_tells_success_and_its_absence_failure():
 
 
 @pytest.mark.parametrize(
-    ("tell", "words"), [("half", r"success=0.5 of a step, .* name the key"), ("two", "success=array.* one number")]
+    ("tell", "words"), [("half", r"success=0.5 for a step, .* name the key"), ("two", "success=array.* one number")]
 )
 def test_success_that_is_neither_true_nor_false(tell, words):
     with pytest.raises(UserError, match=words):
@@ -235,7 +235,7 @@ def test_a_seed_that_does_not_decide_the_episode_is_told():
     env = line(drawn=True).make()
     env.reset(seed=4)
     env.reset(seed=5)
-    with pytest.warns(UserWarning, match="Line-v0 began otherwise when it was reset with the seed 4 again"):
+    with pytest.warns(UserWarning, match="Line-v0 began differently when it was reset with the seed 4 again"):
         env.reset(seed=4)
     env.reset(seed=4)  # once
 
@@ -303,10 +303,10 @@ def test_known_environments_agree_with_the_adapter_made_for_them():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"obs_dim": 3}, "obs_dim 2 and action_dim 1: state these sizes, or none"),
+        ({"obs_dim": 3}, "obs_dim 2 and action_dim 1: give these sizes, or none"),
         ({"env_id": "Line-v0", "horizon": 51}, "horizon of Line-v0 is 51 and Gymnasium ends its episodes after 50 steps: give"),
         ({"env_id": "Line-v0", "settings": {"max_episode_steps": 4}}, "is 5 and Gymnasium ends its episodes after 4 steps"),
-        ({"env_id": "Reach-v0", "horizon": None}, "Reach-v0 is registered without max_episode_steps: state horizon"),
+        ({"env_id": "Reach-v0", "horizon": None}, "Reach-v0 is registered without max_episode_steps: give horizon"),
         ({"env_id": "Line-v0", "settings": {"actions": Box(0, 9, (1,), np.int64)}}, "a bounded Box of real numbers"),
         ({"env_id": "Line-v0", "settings": {"actions": Box(-3e38, 3e38, (1,))}}, "a bounded Box of real numbers"),
         ({"env_id": "Line-v0", "settings": {"actions": Box(-np.inf, np.inf, (1,))}}, "a bounded Box of real numbers"),

@@ -42,7 +42,7 @@ def test_missing_libraries_are_named(monkeypatch):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("disabled", "MUJOCO_GL=disabled forbids pictures and films: leave it unset, or set it to egl"),
+        ("disabled", "MUJOCO_GL=disabled forbids images and videos: leave it unset, or set it to egl"),
         ("glfw", r"'glfw' failed \(there is no display\); .* set it to egl"),
         ("wgl", "MUJOCO_GL is 'wgl'; did you mean egl or glfw"),
     ],
@@ -60,7 +60,7 @@ def test_what_mujoco_gl_forbids_is_said_in_one_sentence(value, words, monkeypatc
 
 
 def test_only_mujoco_can_be_filmed(tmp_path):
-    with pytest.raises(UserError, match="Only what runs on MuJoCo can be filmed"):
+    with pytest.raises(UserError, match="Images and videos need a simulation that runs on MuJoCo"):
         record_video(lambda obs: obs[:, :1], WalkSimulator(), 0, tmp_path / "film.mp4")
 
 
@@ -69,7 +69,7 @@ def test_pictures_that_cannot_be_drawn_stop_a_fit_before_it_learns(monkeypatch, 
     data = ToyData()
     data.simulator = Pixels(SeedSimulator(), 8)
     trainer = make_trainer(tmp_path)
-    with pytest.raises(UserError, match="MUJOCO_GL=off forbids pictures"):
+    with pytest.raises(UserError, match="MUJOCO_GL=off forbids images"):
         trainer.fit(BC({"obs_dim": 5, "action_dim": 2, "horizon": 3}), datamodule=data)
     assert trainer.global_step == 0 and not hasattr(data, "source")
 

@@ -101,7 +101,7 @@ def test_auc_that_cannot_be_told() -> None:
     broken = some_pairs()
     broken.z[0, 0, 0] = np.nan
     assert math.isnan(broken.auc)
-    with pytest.raises(UserError, match="not numbers, so they cannot be drawn: the encoder has diverged"):
+    with pytest.raises(UserError, match="not finite, so they cannot be drawn: the encoder has diverged"):
         project(broken)
 
 

@@ -87,7 +87,7 @@ def test_an_answer_depends_on_its_key_alone() -> None:
 def test_the_range_follows_what_there_is_to_see() -> None:
     """Returns 0, 1, ..., 100: the ends are the quantiles, told in every record of the round."""
     teacher = RatingTeacher(bins=4, quantiles=(0.1, 0.9))
-    with pytest.raises(UserError, match="takes its range from the returns of segments and was told none"):
+    with pytest.raises(UserError, match="takes its range from the returns of segments and was given none"):
         ask(teacher, clips(1.0))
     teacher.start_round(RoundStats(0, 0.0, torch.arange(101.0).unsqueeze(1)))
     assert teacher.range == pytest.approx((10.0, 90.0))
@@ -180,7 +180,7 @@ def test_records_of_the_old_teacher_stay_what_they_were() -> None:
 
 
 def test_a_unit_that_nobody_has_told() -> None:
-    with pytest.raises(UserError, match="SimulatedTeacher takes its scale from the returns of segments and was told none"):
+    with pytest.raises(UserError, match="SimulatedTeacher takes its scale from the returns of segments and was given none"):
         ask(SimulatedTeacher(beta=1.0, unit="return_std"), torch.zeros(1, 2, 1))
     for settings in ({"return_std": 0.0}, {"min_gap": -1.0}, {"final_gap": -1.0}):
         with pytest.raises(UserError, match="SimulatedTeacher got"):
