@@ -11,6 +11,7 @@ from toys import SPEC, ToyData
 from lightning_pbrl.data.examples import Examples
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
+from lightning_pbrl.engine.draws import Streams, updates_of
 from lightning_pbrl.methods.base import Method
 
 STATES = 6
@@ -27,6 +28,18 @@ def ready(method: Any, data: Transitions, examples: Tensor) -> UpdateEngine:
     method.use_examples(examples)
     method.__dict__["engine"] = engine = UpdateEngine(method, method.groups(), method.programs(), [method.seed], compile=False)
     return engine
+
+
+def draw(engine: UpdateEngine) -> dict[str, Any]:
+    """Random input of one update, always the same."""
+    return updates_of(Streams(5).block(engine.programs["policy"].draws, 1), 1)[0]
+
+
+def minibatch(engine: UpdateEngine) -> dict[str, Tensor]:
+    """What the losses read in that update."""
+    program = engine.programs["policy"]
+    found: dict[str, Tensor] = program.view(program.gather(draw(engine)))
+    return found
 
 
 # A chain: one-hot states 0 .. 5, actions left (-1) and right (1), ends that hold --------------------------------------------

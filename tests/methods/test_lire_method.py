@@ -165,9 +165,7 @@ def test_gradients_that_are_never_zeroed_within_a_pass(tmp_path: Path) -> None:
     """The released code's defect: in a pass of 3 minibatches Adam is given g1, g1 + g2, g1 + g2 + g3; then it starts anew."""
 
     def optimizer(sums: bool) -> tuple[RewardEnsemble, Any]:
-        method = RewardEnsemble(
-            SPEC, hidden=[4], ensemble_size=2, epochs=2, stop_accuracy=2.0, batch_size=4, sum_gradients=sums
-        )
+        method = RewardEnsemble(SPEC, hidden=[4], ensemble_size=2, epochs=2, stop_accuracy=2.0, batch_size=4, sum_gradients=sums)
         make_trainer(tmp_path / str(sums), [ask(RankedListQuery(1), 10, 10)]).fit(method, ToyData())
         return method, method.engine.state.optimizers[0]["members"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from online_toys import PointSimulator, WalkSimulator
 from toys import assert_same, make_trainer, read_csv
 
 from lightning_pbrl.datamodules.online import OnlineDataModule
+from lightning_pbrl.engine.draws import Streams, updates_of
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.ppo import gae
@@ -43,7 +45,7 @@ class WatchedPPO(PPO):  # a name of its own: checkpoints are loaded by it
     def plan(self, round_number: int) -> Any:
         def noting(name: str, start: Any) -> Any:
             def begin() -> None:
-                self.__dict__["begun"].append((round_number, name, self.env_steps, self.engine.updates["policy"]))
+                self.__dict__["begun"].append((round_number, name, self.env_steps, self.running.updates["policy"]))
                 start()
 
             return begin
@@ -56,9 +58,9 @@ class WatchedPPO(PPO):  # a name of its own: checkpoints are loaded by it
         self.__dict__["acted"].append((obs.clone(), action.clone(), density))
         return action
 
-    def end_rollout(self) -> None:
-        super().end_rollout()
-        self.__dict__["tables"].append(self.view(self.gather(torch.arange(len(self.rows)))))
+    def end_rollout(self, reward_of: Any) -> None:
+        super().end_rollout(reward_of)
+        self.__dict__["tables"].append(self.view(self.gather({"rows": torch.arange(len(self.rows))})))
 
 
 def fit(
@@ -104,9 +106,11 @@ def test_the_last_rollout_is_cut_and_the_run_ends_exactly(tmp_path: Path) -> Non
 
 def test_every_pass_holds_every_row_once_in_an_order_of_its_own() -> None:
     ppo = PPO({"obs_dim": 1, "action_dim": 1, "horizon": 20}, **SMALL)
-    ppo.rows = torch.zeros(20, 5)
-    rng = torch.Generator().manual_seed(0)
-    drawn = [ids for count in (1, 4, 1, 3) for ids in ppo.sample(count, rng)]
+    ppo.rows, ppo.source = torch.zeros(20, 5), SimpleNamespace(num_envs=1)  # type: ignore[assignment]
+    streams, updates = Streams(0), []
+    for count in (1, 4, 1, 3):
+        updates += updates_of(streams.block(ppo.programs()["policy"].draws, count, len(updates)), count)
+    drawn = [update["rows"] for update in updates]
     assert [len(ids) for ids in drawn] == [8, 8, 4] * 3
     passes = [torch.cat(drawn[at : at + 3]) for at in (0, 3, 6)]
     assert all(order.sort().values.tolist() == list(range(20)) for order in passes)
@@ -165,8 +169,8 @@ def test_advantages_bootstrap_from_a_time_limit_and_not_from_a_fall(tmp_path: Pa
     seen: dict[str, Any] = {}
 
     class Kept(WatchedPPO):
-        def end_rollout(self) -> None:
-            super().end_rollout()
+        def end_rollout(self, reward_of: Any) -> None:
+            super().end_rollout(reward_of)
             seen["critic"] = copy.deepcopy(self.critic)
 
     ppo = fit(tmp_path, WalkSimulator(6, edge=0.7), cls=Kept, env_steps=120, round_steps=120, n_steps=120, normalize_obs=False)
@@ -188,14 +192,15 @@ def test_advantages_bootstrap_from_a_time_limit_and_not_from_a_fall(tmp_path: Pa
 def test_updates_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     """Two passes over a rollout from equal weights: one Adam and one gradient norm for policy and value."""
     ppo = fit(tmp_path, entropy_coef=0.01, max_grad_norm=0.3).double()
-    ppo._start_engines()
+    ppo._start_engine()
+    ppo.running.begin([5])
     ppo.rows, table = ppo.rows.double(), ppo.view({"rows": ppo.rows.double()})
     actor, critic = copy.deepcopy(ppo.actor), copy.deepcopy(ppo.critic)
     weights = [*actor.parameters(), *critic.parameters()]
     adam = torch.optim.Adam(weights, 1e-3, eps=1e-5)
     norms = []
-    ppo._order = []
-    for ids in ppo.sample(6, torch.Generator().manual_seed(5)):
+    for drawn in updates_of(Streams(5).block(ppo.running.programs["policy"].draws, 6), 6):
+        ids = drawn["rows"]
         advantage = table["advantage"][ids]
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         law = torch.distributions.Normal(actor.mean(table["obs"][ids]), actor.log_std.exp())
@@ -208,8 +213,6 @@ def test_updates_are_those_of_a_plain_loop(tmp_path: Path) -> None:
         adam.step()
     assert min(norms) > 0.3  # the bound is felt
     before = ppo.actor.mean.weights[0].clone()
-    ppo._order = []
-    ppo.engines["policy"].generators[0].manual_seed(5)
     ppo.engine.run("policy", 6)
     assert (ppo.actor.mean.weights[0] - before).abs().max() > 1e-4
     for ours, theirs in ((ppo.actor, actor), (ppo.critic, critic)):
