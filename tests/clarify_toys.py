@@ -6,12 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from toys import SPEC, ToyData
+from toys import SPEC, ToyData, drawn
 
 from lightning_pbrl.data.feedback import Labels
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
-from lightning_pbrl.engine.draws import Streams, updates_of
 from lightning_pbrl.methods.clarify import CLARIFY
 from lightning_pbrl.rng import stream
 
@@ -71,7 +70,7 @@ def begin_fits(method: CLARIFY) -> None:
 
 def draw(method: CLARIFY) -> dict[str, torch.Tensor]:
     """Random input of the first encoder step."""
-    return updates_of(Streams(0).block(method.programs()["encoder"].draws, 1), 1)[0]
+    return drawn(method.programs()["encoder"])[0]
 
 
 def minibatch(method: CLARIFY) -> dict[str, torch.Tensor]:

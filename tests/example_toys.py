@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from toys import SPEC, ToyData
+from toys import SPEC, ToyData, drawn
 
 from lightning_pbrl.data.examples import Examples
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
-from lightning_pbrl.engine.draws import Streams, updates_of
 from lightning_pbrl.methods.base import Method
 
 STATES = 6
@@ -32,7 +31,7 @@ def ready(method: Any, data: Transitions, examples: Tensor) -> UpdateEngine:
 
 def draw(engine: UpdateEngine) -> dict[str, Any]:
     """Random input of one update, always the same."""
-    return updates_of(Streams(5).block(engine.programs["policy"].draws, 1), 1)[0]
+    return drawn(engine.programs["policy"], seed=5)[0]
 
 
 def minibatch(engine: UpdateEngine) -> dict[str, Tensor]:

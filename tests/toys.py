@@ -19,6 +19,8 @@ from lightning_pbrl.data.examples import Examples
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.base import OfflineDataModule
 from lightning_pbrl.datamodules.online import OnlineDataModule
+from lightning_pbrl.engine import Program
+from lightning_pbrl.engine.draws import Streams, updates_of
 from lightning_pbrl.envs.base import Array, Simulator
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.queries.mixed import uniformly
@@ -130,6 +132,11 @@ def read_csv(folder: Path) -> list[dict[str, float]]:
         with open(metrics if metrics.exists() else "/dev/null") as file:
             rows += [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
     return rows
+
+
+def drawn(program: Program, updates: int = 1, seed: int = 0) -> list[dict[str, Any]]:
+    """Random input of the first updates of a phase, as an engine of that seed draws it."""
+    return updates_of(Streams(seed).block(program.draws, updates), updates)
 
 
 def leaves(tree: Any, at: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from online_toys import PointSimulator, WalkSimulator
-from toys import assert_same, make_trainer, read_csv
+from toys import assert_same, drawn, make_trainer, read_csv
 
 from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.engine.draws import Streams, updates_of
@@ -90,7 +90,7 @@ def test_rollouts_and_passes_take_turns(tmp_path: Path) -> None:
     for number in range(6):
         expected += [(number // 3, "rollout", 20 * number, 9 * number), (number // 3, "policy", 20 * number + 20, 9 * number)]
     assert ppo.begun == expected
-    assert ppo.env_steps == 120 and ppo.trainer.global_step == ppo.engine.updates["policy"] == 54
+    assert ppo.env_steps == 120 and ppo.trainer.global_step == ppo.running.updates["policy"] == 54
     assert ppo.trainer.current_epoch == 2 and len(ppo.acted) == 120
     rows = [row for row in read_csv(tmp_path) if "train/policy_loss" in row]
     first = {row["step"]: row["env_steps"] for row in reversed(rows)}  # a collecting block repeats what was logged before it
@@ -110,9 +110,9 @@ def test_every_pass_holds_every_row_once_in_an_order_of_its_own() -> None:
     streams, updates = Streams(0), []
     for count in (1, 4, 1, 3):
         updates += updates_of(streams.block(ppo.programs()["policy"].draws, count, len(updates)), count)
-    drawn = [update["rows"] for update in updates]
-    assert [len(ids) for ids in drawn] == [8, 8, 4] * 3
-    passes = [torch.cat(drawn[at : at + 3]) for at in (0, 3, 6)]
+    ids = [update["rows"] for update in updates]
+    assert [len(one) for one in ids] == [8, 8, 4] * 3
+    passes = [torch.cat(ids[at : at + 3]) for at in (0, 3, 6)]
     assert all(order.sort().values.tolist() == list(range(20)) for order in passes)
     assert not torch.equal(passes[0], passes[1]) and not torch.equal(passes[1], passes[2])
 
@@ -120,8 +120,8 @@ def test_every_pass_holds_every_row_once_in_an_order_of_its_own() -> None:
 def test_passes_end_where_the_policy_has_moved_enough(tmp_path: Path) -> None:
     far = fit(tmp_path / "far", lr=3e-2, target_kl=1e-3, env_steps=40)
     near = fit(tmp_path / "near", lr=3e-2, target_kl=1e3, env_steps=40)
-    assert near.engine.updates["policy"] == 2 * 9 and far.engine.updates["policy"] < 2 * 9
-    assert far.env_steps == 40 and far.engine.updates["policy"] % 3 == 0  # whole passes
+    assert near.running.updates["policy"] == 2 * 9 and far.running.updates["policy"] < 2 * 9
+    assert far.env_steps == 40 and far.running.updates["policy"] % 3 == 0  # whole passes
 
 
 def test_linear_schedules_follow_the_env_steps_before_a_rollout(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_linear_schedules_follow_the_env_steps_before_a_rollout(tmp_path: Path) 
     shares = [1 - number / 6 for number in range(6)]
     assert [table["clip"].item() for table in ppo.tables] == pytest.approx([0.4 * share for share in shares])
     assert ppo.share_left() == pytest.approx(shares[-1])
-    (group,) = ppo.engine.state.optimizers[0]["policy"].param_groups
+    (group,) = ppo.running.state.optimizers[0]["policy"].param_groups
     assert group["lr"] == pytest.approx(1e-3 * shares[-1]) and group["eps"] == 1e-5
 
 
@@ -199,8 +199,8 @@ def test_updates_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     weights = [*actor.parameters(), *critic.parameters()]
     adam = torch.optim.Adam(weights, 1e-3, eps=1e-5)
     norms = []
-    for drawn in updates_of(Streams(5).block(ppo.running.programs["policy"].draws, 6), 6):
-        ids = drawn["rows"]
+    for numbers in drawn(ppo.running.programs["policy"], 6, seed=5):
+        ids = numbers["rows"]
         advantage = table["advantage"][ids]
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         law = torch.distributions.Normal(actor.mean(table["obs"][ids]), actor.log_std.exp())
@@ -213,7 +213,7 @@ def test_updates_are_those_of_a_plain_loop(tmp_path: Path) -> None:
         adam.step()
     assert min(norms) > 0.3  # the bound is felt
     before = ppo.actor.mean.weights[0].clone()
-    ppo.engine.run("policy", 6)
+    ppo.running.run("policy", 6)
     assert (ppo.actor.mean.weights[0] - before).abs().max() > 1e-4
     for ours, theirs in ((ppo.actor, actor), (ppo.critic, critic)):
         for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -272,7 +272,7 @@ def test_resume_is_an_uninterrupted_run(tmp_path: Path) -> None:
         fit(folder, trainer={"max_epochs": rounds}, **settings)
         resumed = fit(folder, ckpt_path=folder / "checkpoints" / "last.ckpt", **settings)
         assert_same(straight.state_dict(), resumed.state_dict())
-        assert_same(straight.engine.state_dict(), resumed.engine.state_dict())
+        assert_same(straight.running.state_dict(), resumed.running.state_dict())
         assert torch.equal(straight.source.packed, resumed.source.packed)
         assert read_csv(tmp_path / "straight") == read_csv(folder)
 

@@ -10,11 +10,10 @@ import pytest
 import torch
 import yaml
 from online_toys import PointSimulator
-from toys import ToyData, assert_same, make_trainer, read_csv
+from toys import ToyData, assert_same, drawn, make_trainer, read_csv
 
 from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.datamodules.online import OnlineDataModule
-from lightning_pbrl.engine.draws import Streams, updates_of
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.sac import SAC
 from lightning_pbrl.nn.state_entropy import nearest_distance
@@ -168,10 +167,11 @@ def test_a_control_never_reads_the_true_reward(tmp_path: Path) -> None:
 
 def test_exploring_is_paid_by_distance_to_everything_stored(tmp_path: Path) -> None:
     sac = fit(tmp_path, num_envs=2, seed_steps=30, explore_steps=20, env_steps=60, reward="zero", trainer={"max_epochs": 1})
-    (drawn,) = updates_of(Streams(0).block(sac.running.programs["explore"].draws, 1), 1)
-    replayed = sac.running.programs["policy"].gather(drawn)["rows"]
+    policy, explore = (sac.running.programs[name] for name in ("policy", "explore"))
+    (numbers,) = drawn(explore)
+    replayed = policy.gather(numbers)["rows"]
     assert not replayed[:, 3].any()  # obs, action, next_obs, learned_reward: what the policy's updates read
-    rows = sac.running.programs["explore"].gather(drawn)["rows"]
+    rows = explore.gather(numbers)["rows"]
     assert torch.equal(rows[:, :3], replayed[:, :3])
     everything = sac.source.packed[sac.source.stored][:, :1]
     assert sac.source.size == len(everything) == 50
@@ -189,21 +189,21 @@ def test_updates_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     actor, critic, target, log_alpha = plain["actor"], plain["critic"], plain["critic_target"], plain["log_alpha"]
     sac._start_engine()
     sac.running.begin([5])
-    draws = updates_of(Streams(5).block(sac.running.programs["policy"].draws, 3), 3)
+    draws = drawn(sac.running.programs["policy"], 3, seed=5)
     adams = [torch.optim.Adam(p, lr) for p, lr in ((critic.parameters(), 1e-3), (actor.parameters(), 1e-3), ([log_alpha], 1e-4))]
-    for i, drawn in enumerate(draws):
-        rows = source.packed[source.uniform_rows(drawn["place"])]
+    for i, numbers in enumerate(draws):
+        rows = source.packed[source.uniform_rows(numbers["place"])]
         obs, action, next_obs, reward = rows[:, :1], rows[:, 1:2], rows[:, 2:3], rows[:, 3]
         alpha = log_alpha.exp().detach()
         with torch.no_grad():
-            next_action, log_prob = actor.sample(next_obs, drawn["next_noise"])
+            next_action, log_prob = actor.sample(next_obs, numbers["next_noise"])
             q1, q2 = target(torch.cat([next_obs, next_action], 1)).squeeze(-1)
             y = reward + 0.99 * (1 - rows[:, 4]) * (torch.min(q1, q2) - alpha * log_prob)
         q1, q2 = critic(torch.cat([obs, action], 1)).squeeze(-1)
         adams[0].zero_grad()
         ((q1 - y).square().mean() + (q2 - y).square().mean()).backward()
         adams[0].step()
-        new, log_prob = actor.sample(obs, drawn["noise"])
+        new, log_prob = actor.sample(obs, numbers["noise"])
         q1, q2 = critic(torch.cat([obs, new], 1)).squeeze(-1)
         adams[1].zero_grad()
         adams[2].zero_grad()
