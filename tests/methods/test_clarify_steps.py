@@ -114,7 +114,7 @@ def test_random_start_times_of_the_released_code() -> None:
     query = Query("pair", method.labels.start[:3], LENGTH)
     assert torch.equal(method.embed(query), method.embed(query))  # random, but the same within a round
     before = method.embed(query)
-    method.engine.updates["encoder"] += 1
+    method.running.updates["encoder"] += 1
     assert not torch.equal(method.embed(query), before)
 
 
@@ -195,7 +195,7 @@ def test_anchor_in_place_of_the_quadrilateral() -> None:
     expected = anchor_loss(z, batch["label"], batch["clear"], method.anchor, "l2", False, "reference")
     assert method.contrast(batch)["anchor"].item() == pytest.approx(expected.item())
     before = method.anchor.detach().clone()
-    method.engine.run("encoder", 1)
+    method.running.run("encoder", 1)
     assert not torch.equal(before, method.anchor)
 
 
@@ -215,7 +215,7 @@ def test_both_updates_can_be_traced_whole() -> None:
 def test_ablations_run(loss: str) -> None:
     method = ready(**{loss: 0.0})
     begin_fits(method)
-    assert all(torch.isfinite(value).all() for value in method.engine.run("encoder", 2).values())
+    assert all(torch.isfinite(value).all() for value in method.running.run("encoder", 2).values())
 
 
 # Embeddings ------------------------------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ def test_scores_must_be_there(tmp_path: Path) -> None:
     assert CPL.needs == CPL(SPEC).needs == {"labels"}
     method = CPL(SPEC, compare="score", hidden=[8], updates=4, eval_interval=4, batch_size=4, bc_updates=0)
     make_trainer(tmp_path, [*callbacks_for(CPL, budget=10), RelabelRewards("true")]).fit(method, ToyData())
-    assert method.engine.updates["policy"] == 4
+    assert method.running.updates["policy"] == 4
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
@@ -189,7 +189,7 @@ def test_cloning_hands_over_within_a_round_or_at_its_edge_and_resumes(bc_updates
     resumed = fit(tmp_path / "stopped", tmp_path / "stopped/checkpoints/last.ckpt", **settings)
     for key, value in straight.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
-    optimizer = straight.engine.state.optimizers[0]["actor"]
+    optimizer = straight.running.state.optimizers[0]["actor"]
     assert int(next(iter(optimizer.state.values()))["step"]) == 60 - bc_updates
     actor, reference = (torch.cat([p.flatten() for p in net.parameters()]) for net in (straight.actor, straight.reference))
     assert not torch.equal(actor, reference)

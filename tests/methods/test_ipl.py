@@ -319,7 +319,7 @@ def test_online_it_asks_where_its_critics_disagree(tmp_path: Path) -> None:
     ask = AskTeacher(SimulatedTeacher(), Watched(large_batch=10), budget=30, per_round=10)
     method = fit(tmp_path, ToyData(), ask, replay_batch_size=8)
     assert asked == [(10, True), (20, True)]
-    assert method.asked.total == 30 and method.engine.updates["policy"] == 60
+    assert method.asked.total == 30 and method.running.updates["policy"] == 60
     assert len(method.pairs) == 30
 
 

@@ -87,7 +87,7 @@ def test_the_reward_stops_and_is_logged_until_then(tmp_path: Path) -> None:
     assert all("train/reward_net_loss" in row for row in rows if row["step"] <= 30)
     assert not any("train/reward_net_loss" in row for row in rows if row["step"] > 40)  # within a round the last value stays
     assert {row["step"] for row in rows} >= {30, 60}
-    optimizers = method.engine.state.optimizers[0]
+    optimizers = method.running.state.optimizers[0]
     steps = {name: int(next(iter(optimizer.state.values()))["step"]) for name, optimizer in optimizers.items()}
     assert steps == {"reward_net": 30, "v": 60, "q": 60, "actor": 60}
 

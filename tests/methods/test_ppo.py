@@ -242,7 +242,7 @@ def test_exploring_is_paid_by_distance_and_ends_with_a_new_last_layer(tmp_path: 
             seen["before"] = {key: value.clone() for key, value in self.state_dict().items()}
             super().reset_value()
             seen["after"] = {key: value.clone() for key, value in self.state_dict().items()}
-            seen["moments"] = [dict(adam.state) for adam in self.engine.state.optimizers[0].values()]
+            seen["moments"] = [dict(adam.state) for adam in self.running.state.optimizers[0].values()]
 
     settings: dict[str, Any] = {"explore_steps": 40, "explore_epochs": 5, "num_envs": 2, "n_steps": 20, "reward": "zero"}
     ppo = fit(tmp_path, cls=Kept, **settings)

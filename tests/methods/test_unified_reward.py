@@ -243,4 +243,4 @@ def test_held_out_answers_are_not_trained_on(tmp_path: Path) -> None:
 
 def test_no_held_out_answer_means_all_passes(tmp_path: Path) -> None:
     method = fit(tmp_path, {"budget": 20, "query": MixedQuery(UniformQuery(), UniformQuery("rating"))}, validation=0.0)
-    assert method.engine.updates["reward"] == 5 * math.ceil(20 / 8)
+    assert method.running.updates["reward"] == 5 * math.ceil(20 / 8)
