@@ -155,7 +155,7 @@ def test_replicas_neither_ask_nor_share_dropout() -> None:
     with pytest.raises(UserError, match=r"2 replicas cannot ask one teacher: set ask\.budget to 0"):
         method.plan(0)
     method.asked = Asked(total=50)  # answers that came with the data
-    assert [phase.name for phase in method.plan(0)] == ["opening"]
+    assert [phase.name for phase in method.plan(0) if phase.updates] == ["first"]
 
 
 # Runs --------------------------------------------------------------------------------------------------------------------
