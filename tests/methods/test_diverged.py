@@ -87,7 +87,7 @@ def test_a_round_that_ends_with_lost_weights_is_not_saved(part: str, told: str, 
         def spoil(self) -> None:
             flat = self.running.state
             (moments,) = flat.optimizers[0]["q"].state.values()
-            (flat.storage["q"][0] if part == "weights" else moments["exp_avg_sq"])[3] = math.inf
+            (flat.storage["q"] if part == "weights" else moments["exp_avg_sq"])[0, 3] = math.inf
 
     Method.registry.pop("Spoiled")
     with pytest.raises(UserError) as caught:
