@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from toys import SPEC, ToyData
+from toys import SPEC, ToyData, drawn
 
 from lightning_pbrl.data.feedback import Labels
 from lightning_pbrl.data.transitions import Transitions
@@ -44,17 +45,34 @@ def tiny(**changes: Any) -> CLARIFY:
 
 
 def ready(**changes: Any) -> CLARIFY:
-    """A method with data, engines and labels, without a Trainer's loop: 12 answers of all statuses."""
+    """A method with data, an engine and labels, without a Trainer's loop: 12 answers of all statuses."""
     method = tiny(**changes)
     data = SkippableData()
     data.setup("fit")
     method.configure_model()
     method.source = data.source
     method.on_data()
-    method.__dict__["_trainer"] = None
+    method.__dict__["_trainer"] = SimpleNamespace(current_epoch=0, global_rank=0)  # all that a fit asks it for
     start = data.source.pool(LENGTH).pairs(12, stream(0, "labels")).start
     status = torch.tensor([1, 1, 3, 1, 2, 3, 1, 0, 3, 1, 1, 3])
     value = torch.tensor([0.0, 1, 0, 1, 0.5, 0, 0, 0, 0, 1, 0, 0])
     method.labels = Labels(start, LENGTH, torch.where((status == 1) | (status == 2), value, float("nan")), status)
     method.__dict__["engine"] = UpdateEngine(method, method.groups(), method.programs(), [0], compile=False)
     return method
+
+
+def begin_fits(method: CLARIFY) -> None:
+    """Begin the fits of the first round: they learn from the answers there are."""
+    for phase in method.plan(0):
+        assert phase.start is not None
+        phase.start()
+
+
+def draw(method: CLARIFY) -> dict[str, torch.Tensor]:
+    """Random input of the first encoder step."""
+    return drawn(method.programs()["encoder"])[0]
+
+
+def minibatch(method: CLARIFY) -> dict[str, torch.Tensor]:
+    """What the first encoder step reads."""
+    return method.gather_windows(draw(method))

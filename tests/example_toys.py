@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from toys import SPEC, ToyData
+from toys import SPEC, ToyData, drawn
 
 from lightning_pbrl.data.examples import Examples
 from lightning_pbrl.data.transitions import Transitions
@@ -27,6 +27,18 @@ def ready(method: Any, data: Transitions, examples: Tensor) -> UpdateEngine:
     method.use_examples(examples)
     method.__dict__["engine"] = engine = UpdateEngine(method, method.groups(), method.programs(), [method.seed], compile=False)
     return engine
+
+
+def draw(engine: UpdateEngine) -> dict[str, Any]:
+    """Random input of one update, always the same."""
+    return drawn(engine.programs["policy"], seed=5)[0]
+
+
+def minibatch(engine: UpdateEngine) -> dict[str, Tensor]:
+    """What the losses read in that update."""
+    program = engine.programs["policy"]
+    found: dict[str, Tensor] = program.view(program.gather(draw(engine)))
+    return found
 
 
 # A chain: one-hot states 0 .. 5, actions left (-1) and right (1), ends that hold --------------------------------------------

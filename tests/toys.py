@@ -10,6 +10,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
 
+from lightning_pbrl.engine import Program
+from lightning_pbrl.engine.draws import Streams, updates_of
 from lightning_pbrl.testing import toys
 from lightning_pbrl.testing.toys import SPEC, SeedPhysics, SeedSimulator, ToyData, callbacks_for, data_for
 
@@ -30,6 +32,11 @@ def read_csv(folder: Path) -> list[dict[str, float]]:
         with open(metrics if metrics.exists() else "/dev/null") as file:
             rows += [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
     return rows
+
+
+def drawn(program: Program, updates: int = 1, seed: int = 0) -> list[dict[str, Any]]:
+    """Random input of the first updates of a phase, as an engine of that seed draws it."""
+    return updates_of(Streams(seed).block(program.draws, updates), updates)
 
 
 def leaves(tree: Any, at: str = "") -> dict[str, Any]:

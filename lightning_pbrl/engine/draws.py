@@ -146,7 +146,7 @@ class Passes(Draw):
         ends: short: the last minibatch of a pass is smaller. full: one that begins at the end of a pass goes on with the next. A
             function: tells the number of minibatches of a pass, which are then of nearly equal size.
         members: orders side by side, one for each member of an ensemble; None for a single one.
-        order: generator -> the things of one pass in its order, (..., n), in place of their numbers.
+        order: generator -> the things of one pass in its order, (..., n), in place of their numbers; n is ``count``.
     """
 
     def __init__(
@@ -192,8 +192,7 @@ class Passes(Draw):
 
     def joined(self, updates: range, seed: int, device: torch.device) -> Tensor:
         """Equally large minibatches across the ends of passes, (K, ..., size)."""
-        at, end, parts = updates.start * self.size, updates.stop * self.size, []
-        length = self.one_pass(seed, 0).shape[-1]
+        at, end, parts, length = updates.start * self.size, updates.stop * self.size, list[Tensor](), self.count()
         while at < end:
             order = self.one_pass(seed, at // length)
             parts.append(order[..., at % length : at % length + end - at])

@@ -49,7 +49,7 @@ def check_block_draws(method: Any, program: str) -> None:
         UserError: naming method, program and draw.
     """
     key = f"_checked_{program}"
-    if key not in method.__dict__ and (draw := block_dependent(method.running.programs[program].draws)):
+    if key not in method.__dict__ and (draw := block_dependent(method.running.programs[program].draws, method.device)):
         raise UserError(
             f"{type(method).__name__}'s program {program!r} draws other numbers for {draw!r} when two updates are drawn at once "
             "than one by one, so that they would depend on the setting block: let entry k depend on row k of the uniform numbers "

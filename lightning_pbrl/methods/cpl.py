@@ -108,6 +108,9 @@ class CPL(SFT, ranges={"alpha": POSITIVE}):
         """Segments that an entry of a minibatch compares: two, or one where all of the minibatch are compared."""
         return 1 if self.hparams.compare == "score" else 2
 
+    def entries(self) -> int:
+        return super().entries() if self.hparams.compare == "comparison" else len(self.scored)
+
     def one_pass(self, rng: torch.Generator) -> Tensor:
         """comparison: all pairs; rank: every segment against the next of a random order; score: segment and score, (2, S)."""
         if self.hparams.compare == "comparison":

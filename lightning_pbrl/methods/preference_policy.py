@@ -44,7 +44,7 @@ class Windows(Draw):
 
     def __init__(self, method: PreferencePolicy) -> None:
         self.method, h = method, method.hparams
-        self.passes = Passes(lambda: len(method.pairs), h.batch_size, ends="full", order=method.one_pass)
+        self.passes = Passes(method.entries, h.batch_size, ends="full", order=method.one_pass)
 
     @property
     def width(self) -> int:  # type: ignore[override]
@@ -171,6 +171,10 @@ class PreferencePolicy(OfflinePolicy, ABC):
         if h.replay_batch_size:
             draws["replay"] = Rows(self.source, h.replay_batch_size)
         return {"draws": draws, "gather": self.gather, "view": self.view}
+
+    def entries(self) -> int:
+        """Return the number n of entries of a pass."""
+        return len(self.pairs)
 
     def one_pass(self, rng: torch.Generator) -> Tensor:
         """First rows of both segments and the label, of every pair in a random order, (3, n), float64."""

@@ -44,7 +44,7 @@ class RewardModel(Method, ABC):
     def begin_fit(self, pairs: Labels) -> None:
         """Train on ``pairs`` from the next update on."""
         self.pairs = pairs.to(self.device)
-        self.fit_began, self.one_pass = self.running.updates["reward"], max(self.minibatches(pairs), 1)
+        self.fit_began, self.one_pass = self.model_version(), max(self.minibatches(pairs), 1)
 
     def minibatches(self, pairs: Labels) -> int:
         """Updates of one pass over ``pairs``."""
@@ -55,8 +55,8 @@ class RewardModel(Method, ABC):
         return Passes(lambda: len(self.pairs), self.hparams.batch_size, members=self.hparams.ensemble_size)
 
     def model_version(self) -> int:
-        """A number that changes whenever the members have moved."""
-        return 0 if self.engine is None else self.engine.updates["reward"]
+        """Updates of the members so far, by whatever program; a number that changes whenever they have moved."""
+        return 0 if self.engine is None else self.engine.state.updates[self.engine.moved("reward")[0]]
 
     def is_finished(self) -> bool:
         return self.asked.remaining == 0 or self.asked.over

@@ -23,10 +23,10 @@ from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.active_rlhf import ActiveRLHF
 from lightning_pbrl.methods.bc import BC
-from lightning_pbrl.methods.evaluation import PairEvaluation
 from lightning_pbrl.methods.ipl import IPL
 from lightning_pbrl.methods.pebble import PEBBLE
 from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.reward_model import RewardModel
 from lightning_pbrl.methods.unified_reward import UnifiedReward
 from lightning_pbrl.queries.bald import BALDQuery
 from lightning_pbrl.queries.mixed import MixedQuery
@@ -326,7 +326,7 @@ def test_a_method_that_asks_nothing(tmp_path: Path) -> None:
 
 def test_a_method_that_predicts_no_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(RewardEnsemble, "returns")
-    monkeypatch.delattr(PairEvaluation, "returns")
+    monkeypatch.delattr(RewardModel, "returns")
     fit(tmp_path, FeedbackDiagnostics(CLIPS), limit_val_batches=0)
     assert not set(tmp_path.glob("feedback*"))
 

@@ -57,12 +57,17 @@ class Watched(ActiveRLHF):
 
         return [phase._replace(start=noting(phase.name, phase.start)) for phase in super().plan(round_number)]
 
-    def rollout_reward(self, rows: torch.Tensor) -> torch.Tensor:
-        paid = super().rollout_reward(rows)
+    def novelty(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.noted_reward(rows, super().novelty(rows))
+
+    def collected_reward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.noted_reward(rows, super().collected_reward(rows))
+
+    def noted_reward(self, rows: torch.Tensor, paid: torch.Tensor) -> torch.Tensor:
         self.reward_model.train()  # as a strategy's draws might leave it
         features = self.source.features()[rows]
         worth = torch.stack([self.reward_model.network(row[None])[0, 0, 0] for row in features])
-        self.__dict__.setdefault("paid", []).append((self.phase, paid, worth.detach()))
+        self.__dict__.setdefault("paid", []).append((self.rounds.name, paid, worth.detach()))
         return paid
 
 

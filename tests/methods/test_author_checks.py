@@ -13,7 +13,8 @@ from torch import Tensor
 from toys import SPEC, ToyData, make_trainer
 
 from lightning_pbrl.data.feedback import Answer, Clips, Query
-from lightning_pbrl.engine import Program
+from lightning_pbrl.engine import Draw, Frozen, Group, Part, Program
+from lightning_pbrl.engine.draws import Place
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method, Phase
 from lightning_pbrl.methods.bc import BC
@@ -27,11 +28,25 @@ SMALL: dict[str, Any] = {"updates": 4, "hidden": (8,), "batch_size": 8}
 
 
 class FrozenCopy(BC):
-    """Keeps its first policy, as methods with a reference policy do, outside of any program."""
+    """Keeps its first policy, as methods with a reference policy do, and names it in no group."""
 
     def build(self) -> None:
         super().build()
         self.first = copy.deepcopy(self.actor).requires_grad_(False)
+
+
+class DeclaredCopy(FrozenCopy):
+    """Names it."""
+
+    def groups(self) -> dict[str, Part]:
+        return {**super().groups(), "first": Frozen()}
+
+
+class TwoGroups(BC):
+    """Names its policy twice."""
+
+    def groups(self) -> dict[str, Part]:
+        return {**super().groups(), "again": Group(1e-3, modules=("actor.mean",))}
 
 
 class SeededBuffer(BC):
@@ -52,25 +67,35 @@ class CountingBuffer(BC):
     def programs(self) -> dict[str, Program]:
         (name, program), *_ = super().programs().items()
 
-        def gather(ids: Tensor) -> Any:
+        def gather(drawn: dict[str, Tensor]) -> Any:
             self.seen += 1
-            return program.gather(ids)
+            return program.gather(drawn)
 
         return {name: replace(program, gather=gather)}
 
 
-class TwoDraws(BC):
-    """Draws all rows of a block and then all noise, so that the noise depends on the number of rows."""
+class Centred(Draw):
+    """Noise whose mean over the block is 0, so that an update's noise depends on the others."""
+
+    width = 3
+
+    def __call__(self, u: Tensor, place: Place) -> Tensor:
+        return u - u.mean(0)
+
+
+class BlockNoise(BC):
+    """Draws such noise beside its rows."""
 
     def programs(self) -> dict[str, Program]:
         (name, program), *_ = super().programs().items()
+        return {name: replace(program, draws={**program.draws, "noise": Centred()})}
 
-        def sample(updates: int, rng: torch.Generator) -> Any:
-            rows = program.sample(updates, rng)
-            self.noise = torch.rand(updates, 1, generator=rng)
-            return [row + (noise > 2).long() for row, noise in zip(rows, self.noise, strict=True)]
 
-        return {name: replace(program, sample=sample)}
+class OwnBlock(BlockNoise):
+    """Says how many updates are drawn at once."""
+
+    def plan(self, round_number: int) -> list[Phase]:
+        return [phase._replace(block=2) for phase in super().plan(round_number)]
 
 
 class MayEnd(BC):
@@ -89,7 +114,6 @@ def fit(cls: type[Method], folder: Path, **settings: Any) -> Method:
 @pytest.mark.parametrize(
     ("cls", "sentence"),
     [
-        (FrozenCopy, r"FrozenCopy cannot train replicas in one process, because the parameter first\.\S+ is neither moved nor"),
         (SeededBuffer, "SeededBuffer cannot train replicas .* because the buffer directions depends on the seed"),
         (CountingBuffer, "CountingBuffer cannot train replicas .* because its updates change a buffer"),
     ],
@@ -100,9 +124,30 @@ def test_replicas_share_nothing_in_silence(cls: type[Method], sentence: str, tmp
     fit(cls, tmp_path / "one")  # alone it is right
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_every_parameter_belongs_to_one_group(replicas: int, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"FrozenCopy's parameter first\.\S+ is in none of its groups\(\), .* give 'first' a"):
+        fit(FrozenCopy, tmp_path, replicas=replicas)
+    with pytest.raises(UserError, match=r"TwoGroups's parameter actor\.mean\.\S+ belongs to two of its groups\(\), 'actor' and"):
+        fit(TwoGroups, tmp_path, replicas=replicas)
+
+
+@pytest.mark.parametrize("layout", ["loop", "batched"])
+def test_replicas_keep_a_frozen_copy_each(layout: Any, tmp_path: Path) -> None:
+    method = fit(DeclaredCopy, tmp_path, replicas=2, layout=layout, seed=5)
+    for replica in range(2):
+        alone = DeclaredCopy(SPEC, **SMALL, seed=5 + replica)
+        alone.configure_model()
+        weights = method.running.state.weights(replica)
+        for name, value in alone.first.named_parameters():
+            assert torch.equal(weights[f"first.{name}"], value)
+            assert not torch.equal(weights[f"actor.{name}"], value)
+
+
 def test_numbers_do_not_depend_on_the_block(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"TwoDraws's program 'policy' draws other minibatches when two are drawn at once"):
-        fit(TwoDraws, tmp_path)
+    with pytest.raises(UserError, match=r"BlockNoise's program 'policy' draws other numbers for 'noise' when two updates"):
+        fit(BlockNoise, tmp_path)
+    fit(OwnBlock, tmp_path / "own")
     with pytest.raises(UserError, match=r"MayEnd's phase '.*' may end after any block .* give the Phase a block"):
         fit(MayEnd, tmp_path)
 

@@ -10,7 +10,6 @@ from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.bc import BC
-from lightning_pbrl.rng import stream
 
 SMALL = {"updates": 2, "eval_interval": 2, "hidden": (8,), "batch_size": 64}
 
@@ -46,7 +45,7 @@ def test_nothing_but_the_best_is_drawn(tmp_path):
     method = BC(data.spec, top=0.2, **SMALL)
     make_trainer(tmp_path, [RelabelRewards("true")]).fit(method, data)
     returns = torch.stack([part.sum() for part in data.source.reward.split(data.source.episodes.lengths.tolist())])
-    drawn = torch.cat(method.engines["policy"].program.sample(50, stream(0, "test"))).unique()
+    drawn = torch.cat([one["rows"] for one in method.running.drawn("policy", 50, 0)]).unique()
     assert set(data.source.episodes.of(drawn).tolist()) == set(returns.topk(4).indices.tolist())  # 4 of 20 episodes
 
 

@@ -50,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[CLARIFY, Path]:
 
 def test_a_whole_run(trained: tuple[CLARIFY, Path]) -> None:
     method, folder = trained
-    assert method.engine.updates["encoder"] == 40 + 20 + 20
+    assert method.running.updates["encoder"] == 40 + 20 + 20
     assert method.asked[:3] == (60, 20, 0)
     status = method.labels.status
     assert 0.2 < (status == Status.SKIPPED).float().mean() < 0.8
@@ -82,7 +82,7 @@ def test_resume_asks_and_learns_the_same(trained: tuple[CLARIFY, Path], tmp_path
     assert torch.equal(straight.labels.start, resumed.labels.start)
     assert torch.equal(straight.labels.status, resumed.labels.status)
     assert_same(straight.state_dict(), resumed.state_dict())
-    assert_same(straight.engine.state_dict(), resumed.engine.state_dict())
+    assert_same(straight.running.state_dict(), resumed.running.state_dict())
     assert read_csv(folder) == read_csv(tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_presets_are_named_switches() -> None:
 def test_reference_preset_runs(tmp_path: Path) -> None:
     model, query = preset("reference")
     method = fit(tmp_path, method={**model, "n_emb": 10}, ask={"query": EmbeddingQuery(**query)})
-    assert method.asked.total <= 60 and method.engine.updates["encoder"] == 60
+    assert method.asked.total <= 60 and method.running.updates["encoder"] == 60
     assert all(torch.isfinite(value).all() for value in method.state_dict().values())
 
 

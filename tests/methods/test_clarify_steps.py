@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from clarify_toys import LENGTH, ready
+from clarify_toys import LENGTH, begin_fits, draw, minibatch, ready
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Labels, Query, Status
@@ -25,6 +25,7 @@ def test_plan_of_the_first_and_of_later_rounds() -> None:
     first, later = method.plan(0), method.plan(1)
     assert [(phase.name, phase.updates) for phase in first] == [("reward", 5 * 2), ("encoder", 7)]  # 7 pairs: 2 minibatches
     assert [(phase.name, phase.updates) for phase in later] == [("reward", 5 * 2), ("encoder", 3)]
+    begin_fits(method)
     assert len(method.questions) == 11  # all but the pending one
 
 
@@ -36,7 +37,7 @@ def test_no_answer_no_encoder_step() -> None:
 
 def test_ties_as_skips() -> None:
     method = ready(ties_as_skips=True, batch_size=4)
-    method.plan(0)
+    begin_fits(method)
     assert len(method.pairs) == 6 and len(ready_pairs(ties_as_skips=False)) == 7  # the reward's fit leaves the tie out
     changed = ties_to_skips(ready().labels)
     assert (changed.status == Status.SKIPPED).sum() == 5 and not (changed.status == Status.EQUAL).any()
@@ -45,17 +46,16 @@ def test_ties_as_skips() -> None:
 
 def ready_pairs(**changes: Any) -> Labels:
     method = ready(**changes)
-    method.plan(0)
+    begin_fits(method)
     return method.pairs
 
 
 @pytest.mark.parametrize("standardize", [True, False])
 def test_minibatches_against_a_slow_loop(standardize: bool) -> None:
     method = ready(standardize=standardize, encoder_batch_size=200)
-    method.plan(0)
-    (ids,) = method.sample_windows(1, stream(0, "y"))
-    batch = method.gather_windows(ids)
-    first, count, time, pair, _, partner = ids
+    begin_fits(method)
+    drawn, batch = draw(method), minibatch(method)
+    pair = drawn["pair"]
     source, obs, action = method.source, method.source.column("obs"), method.source.column("action")
     mean, std = obs.double().mean(0), obs.double().std(0, correction=0)
 
@@ -64,12 +64,11 @@ def test_minibatches_against_a_slow_loop(standardize: bool) -> None:
 
     short = 0
     for b in range(200):
-        episode, step = divmod(int(first[b]), 30)
-        assert step == time[b] and count[b] == min(LENGTH, 30 - step)
-        pad = LENGTH - int(count[b])
+        episode, step = int(20 * drawn["episode"][b]), int(30 * drawn["time"][b])
+        pad = LENGTH - min(LENGTH, 30 - step)
         short += pad > 0
         for t in range(LENGTH):
-            row = int(first[b]) + t - pad
+            row = 30 * episode + step + t - pad
             if t < pad:
                 assert batch["valid"][b, t] == 0 and batch["time"][b, t] == 0 and (batch["action"][b, t] == -10).all()
                 torch.testing.assert_close(batch["obs"][b, t], scaled(torch.zeros(5)), atol=1e-4, rtol=1e-4)
@@ -89,16 +88,19 @@ def test_minibatches_against_a_slow_loop(standardize: bool) -> None:
             assert batch["pair_time"][b, c].tolist() == [begin % 30 + t for t in range(LENGTH)]
     status = method.labels.status[known][pair]
     assert torch.equal(batch["clear"], status == Status.ANSWERED) and torch.equal(batch["ambiguous"], status == Status.SKIPPED)
-    assert set(pair.tolist()) == set(range(11)) and partner.shape == (PARTNERS, 200)
+    assert set(pair.tolist()) == set(range(11)) and batch["partner"].shape == (PARTNERS, 200)
     assert len(source) == 600
 
 
 def test_unequal_episodes_are_drawn_equally_often() -> None:
     method = ready(encoder_batch_size=500)
     rows = method.source.packed
+    rows[:, 5] = torch.arange(600)  # the first action tells the row
     method.source = Transitions(rows, torch.tensor([0, 5, 30, 600]), None, None, 5, 2)
-    method.plan(0)
-    first, count, time, *_ = method.sample_windows(1, stream(0, "z"))[0]
+    begin_fits(method)
+    batch = minibatch(method)
+    count = batch["valid"].sum(1)
+    first, time = (last[:, -1] - count + 1 for last in (batch["action"][..., 0], batch["time"]))
     share = [((first >= lo) & (first < hi)).float().mean().item() for lo, hi in ((0, 5), (5, 30), (30, 600))]
     assert share == pytest.approx([1 / 3] * 3, abs=0.08)
     assert (time[first < 5] == first[first < 5]).all() and (count[first < 5] == 5 - first[first < 5]).all()
@@ -106,21 +108,20 @@ def test_unequal_episodes_are_drawn_equally_often() -> None:
 
 def test_random_start_times_of_the_released_code() -> None:
     method = ready(start_times="random", encoder_batch_size=500)
-    method.plan(0)
-    (ids,) = method.sample_windows(1, stream(0, "y"))
-    begin = ids[4]
-    assert begin.min() == 0 and begin.max() == 40 - LENGTH - 2  # uniform on [0, max - K - 1)
+    begin_fits(method)
+    first = minibatch(method)["pair_time"][..., 0]
+    assert first.min() == 0 and first.max() == 40 - LENGTH - 2  # uniform on [0, max - K - 1)
     query = Query("pair", method.labels.start[:3], LENGTH)
     assert torch.equal(method.embed(query), method.embed(query))  # random, but the same within a round
     before = method.embed(query)
-    method.engine.updates["encoder"] += 1
+    method.running.updates["encoder"] += 1
     assert not torch.equal(method.embed(query), before)
 
 
 def test_start_times_of_zero() -> None:
     method = ready(start_times="zero")
-    method.plan(0)
-    assert method.sample_windows(1, stream(0, "y"))[0][4].abs().max() == 0
+    begin_fits(method)
+    assert minibatch(method)["pair_time"][..., 0].abs().max() == 0
     query = Query("pair", method.labels.start[:1], LENGTH)
     obs = method.encoder_normalizer(method.observations(query)[0])
     expected = method.encoder.eval().segment(obs, torch.arange(LENGTH).expand(2, -1))
@@ -132,24 +133,26 @@ def test_start_times_of_zero() -> None:
 
 def test_a_step_moves_the_encoder_twice_and_the_decoder_once() -> None:
     method = ready(warmup=100, encoder_lr=1e-3)
-    method.plan(0)
-    engine = method.engines["encoder"]
-    engine.run(3)
-    count = {name: int(optimizer.state_dict()["state"][0]["step"]) for name, optimizer in engine.state.optimizers[0].items()}
+    begin_fits(method)
+    engine = method.running
+    engine.run("encoder", 3)
+    assert set(engine.moved("encoder")) == {"encoder", "decoder"}
+    optimizers = {name: engine.state.optimizers[0][name] for name in engine.moved("encoder")}
+    count = {name: int(optimizer.state_dict()["state"][0]["step"]) for name, optimizer in optimizers.items()}
     assert count == {"encoder": 6, "decoder": 3}
-    for optimizer in engine.state.optimizers[0].values():
+    for optimizer in optimizers.values():
         (group,) = optimizer.param_groups
         assert isinstance(optimizer, torch.optim.AdamW) and group["weight_decay"] == 1e-4
         assert group["lr"] == pytest.approx(1e-3 * 3 / 100)  # third tick of the warm-up, one tick per step
-    for group in engine.program.groups.values():
+    for group in (engine.state.groups[name] for name in optimizers):
         assert group.clip == 0.25 and group.clip_jointly and group.schedule is not None
         assert group.schedule(99) == group.schedule(5000) == 1
 
 
 def test_losses_are_the_weighted_sum() -> None:
     method = ready(amb_weight=0.3, quad_weight=2.0, norm_weight=0.7, dropout=0.0)
-    method.plan(0)
-    batch = method.gather_windows(method.sample_windows(1, stream(0, "y"))[0])
+    begin_fits(method)
+    batch = minibatch(method)
     with torch.no_grad():
         out, first = method.contrast(batch), method.reconstruct(batch)
         z = method.encoder(batch["obs"], batch["time"], batch["valid"])
@@ -165,8 +168,8 @@ def test_losses_are_the_weighted_sum() -> None:
 def test_clear_and_skipped_pairs_reach_their_losses() -> None:
     """L_amb from the embeddings of the batch, by a loop over its pairs; equal ones belong to neither class."""
     method = ready(dropout=0.0)
-    method.plan(0)
-    batch = method.gather_windows(method.sample_windows(1, stream(0, "y"))[0])
+    begin_fits(method)
+    batch = minibatch(method)
     groups: dict[int, list[float]] = {1: [], 2: [], 3: []}
     for b in range(16):
         z = [method.encoder(batch["pair_obs"][b, c : c + 1], batch["pair_time"][b, c : c + 1])[0, 0] for c in range(2)]
@@ -176,15 +179,15 @@ def test_clear_and_skipped_pairs_reach_their_losses() -> None:
     expected = sum(groups[1]) / len(groups[1]) - sum(groups[3]) / len(groups[3])
     assert method.contrast(batch)["ambiguity"].item() == pytest.approx(expected, abs=1e-5)
     released = ready(dropout=0.0, amb_loss="reference")
-    released.plan(0)
+    begin_fits(released)
     assert released.contrast(batch)["ambiguity"].item() == pytest.approx(sum(groups[1]) / len(groups[1]), abs=1e-5)
 
 
 def test_anchor_in_place_of_the_quadrilateral() -> None:
     method = ready(direction_loss="anchor", dropout=0.0)
-    method.plan(0)
-    assert method.engines["encoder"].program.groups["anchor"].lr == 1e-3
-    batch = method.gather_windows(method.sample_windows(1, stream(0, "y"))[0])
+    begin_fits(method)
+    assert method.running.state.groups["anchor"].lr == 1e-3
+    batch = minibatch(method)
     z = method.encoder.segment(batch["pair_obs"].flatten(0, 1), batch["pair_time"].flatten(0, 1)).view(16, 2, -1)
     expected = anchor_loss(z, batch["label"], batch["clear"], method.anchor)
     assert method.contrast(batch)["anchor"].item() == pytest.approx(expected.item())
@@ -192,15 +195,15 @@ def test_anchor_in_place_of_the_quadrilateral() -> None:
     expected = anchor_loss(z, batch["label"], batch["clear"], method.anchor, "l2", False, "reference")
     assert method.contrast(batch)["anchor"].item() == pytest.approx(expected.item())
     before = method.anchor.detach().clone()
-    method.engine.run("encoder", 1)
+    method.running.run("encoder", 1)
     assert not torch.equal(before, method.anchor)
 
 
 def test_both_updates_can_be_traced_whole() -> None:
     """What ``compile`` needs (on a GPU it is the default): no graph break, and the numbers stay the same."""
     method = ready(dropout=0.0)
-    method.plan(0)
-    batch = method.gather_windows(method.sample_windows(1, stream(0, "y"))[0])
+    begin_fits(method)
+    batch = minibatch(method)
     for step in (method.reconstruct, method.contrast):
         traced = torch.compile(step, fullgraph=True, dynamic=False, backend="eager")(batch)
         assert {key: value.item() for key, value in traced.items()} == pytest.approx(
@@ -211,8 +214,8 @@ def test_both_updates_can_be_traced_whole() -> None:
 @pytest.mark.parametrize("loss", ["amb_weight", "quad_weight", "norm_weight"])
 def test_ablations_run(loss: str) -> None:
     method = ready(**{loss: 0.0})
-    method.plan(0)
-    assert all(torch.isfinite(value).all() for value in method.engine.run("encoder", 2).values())
+    begin_fits(method)
+    assert all(torch.isfinite(value).all() for value in method.running.run("encoder", 2).values())
 
 
 # Embeddings ------------------------------------------------------------------------------------------------------------

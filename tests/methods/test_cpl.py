@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from preference_toys import SEED, batches, difference, labelled, plain, ready, step
+from preference_toys import batches, difference, draws, labelled, plain, ready, step
 from torch import Tensor
 from toys import SPEC, ToyData, callbacks_for, make_trainer, read_csv
 
@@ -17,7 +17,6 @@ from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.cpl import CPL
 from lightning_pbrl.methods.sft import SFT
-from lightning_pbrl.rng import stream
 
 LR, ALPHA = 3e-3, 0.4
 SETTINGS: dict[str, Any] = {"hidden": (16, 16), "lr": LR, "batch_size": 4, "window": 5, "dropout": 0.0}
@@ -63,9 +62,9 @@ def test_updates_equal_a_plain_loop(cls: type[SFT], settings: dict[str, Any]) ->
     schedule = {"alpha": ALPHA, "warmup": 4, "lr_multiplier": 0.5} if cls is CPL else {}
     method, engine = ready(cls, data, labels, bc_updates=3, **schedule, **settings, **SETTINGS)
     seen, net = batches(method, 8), plain(method.actor.mean)
-    engine.run(3)
-    method._close()
-    engine.run(5)
+    engine.run("first", 3)
+    method.begin_policy()
+    engine.run("policy", 5)
 
     adam = torch.optim.Adam(net.parameters(), lr=LR)
     for number, batch in enumerate(seen):
@@ -115,7 +114,8 @@ def scored(**settings: Any) -> tuple[CPL, dict[int, float]]:
 def test_rank_compares_every_segment_with_a_random_other_one() -> None:
     method, score = scored(compare="rank")
     count = len(score)
-    pairs = torch.stack(list(method.sample(5 * count, stream(SEED, "sampler")))).view(-1, 3)  # 4 pairs each: 20 passes
+    drawn = [update["windows"] for update in draws(method, 5 * count)]  # 4 pairs each: 20 passes
+    pairs = torch.cat([torch.cat([windows["start"], windows["label"][:, None]], 1) for windows in drawn])
     for one in pairs.split(count):
         assert sorted(one[:, 0].tolist()) == sorted(one[:, 1].tolist()) == sorted(score)
     assert (pairs[:, 0] != pairs[:, 1]).all()
@@ -150,7 +150,7 @@ def test_scores_must_be_there(tmp_path: Path) -> None:
     assert CPL.needs == CPL(SPEC).needs == {"labels"}
     method = CPL(SPEC, compare="score", hidden=[8], updates=4, eval_interval=4, batch_size=4, bc_updates=0)
     make_trainer(tmp_path, [*callbacks_for(CPL, budget=10), RelabelRewards("true")]).fit(method, ToyData())
-    assert method.engine.updates["policy"] == 4
+    assert method.running.updates["policy"] == 4
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
@@ -189,7 +189,7 @@ def test_cloning_hands_over_within_a_round_or_at_its_edge_and_resumes(bc_updates
     resumed = fit(tmp_path / "stopped", tmp_path / "stopped/checkpoints/last.ckpt", **settings)
     for key, value in straight.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
-    optimizer = straight.engine.state.optimizers[0]["actor"]
+    optimizer = straight.running.state.optimizers[0]["actor"]
     assert int(next(iter(optimizer.state.values()))["step"]) == 60 - bc_updates
     actor, reference = (torch.cat([p.flatten() for p in net.parameters()]) for net in (straight.actor, straight.reference))
     assert not torch.equal(actor, reference)
@@ -202,8 +202,11 @@ def test_bc_on_all_and_on_preferred_are_settings_of_sft() -> None:
     for bc_updates, preferred in ((1_000, False), (0, True)):
         method, _ = ready(SFT, data, labels, bc_updates=bc_updates, **SETTINGS)
         batch = batches(method, 1)[0]
-        found = method.losses(method.view(batch))["actor"]
-        torch.testing.assert_close(found, cloning(method.actor.mean, batch, preferred), rtol=0, atol=1e-12)
+        (learned,) = [phase for phase in method.plan(0) if phase.updates]
+        (loss,) = method.programs()[str(learned.program)].steps
+        torch.testing.assert_close(
+            loss(method.view(batch))["actor"], cloning(method.actor.mean, batch, preferred), rtol=0, atol=1e-12
+        )
 
 
 def test_acting_and_scoring_drop_nothing() -> None:
@@ -238,7 +241,7 @@ def test_it_recovers_the_policy_that_explains_the_answers() -> None:
     labels = Labels(start, 4, value, torch.full((2_000,), int(Status.ANSWERED)))
     settings: dict[str, Any] = {"hidden": (32,), "lr": 1e-2, "batch_size": 64, "dropout": 0.0, "warmup": 1}
     method, engine = ready(CPL, data, labels, double=False, bc_updates=0, alpha=5.0, bias=1.0, **settings)
-    engine.run(300)
+    engine.run("policy", 300)
     states = torch.linspace(-0.9, 0.9, 7)[:, None]
     with torch.no_grad():
         assert (method.act(states) - target(states)).abs().max() < 0.15  # cloning would give 0

@@ -85,14 +85,14 @@ def test_a_round_that_ends_with_lost_weights_is_not_saved(part: str, told: str, 
             return [*super().plan(round_number), Phase("spoil", start=self.spoil)]
 
         def spoil(self) -> None:
-            flat = self.engine.state
+            flat = self.running.state
             (moments,) = flat.optimizers[0]["q"].state.values()
-            (flat.storage["q"][0] if part == "weights" else moments["exp_avg_sq"])[3] = math.inf
+            (flat.storage["q"] if part == "weights" else moments["exp_avg_sq"])[0, 3] = math.inf
 
     Method.registry.pop("Spoiled")
     with pytest.raises(UserError) as caught:
         fit(iql(Spoiled), tmp_path)
-    assert f"Spoiled has diverged: {told} of 'policy' became NaN or infinite by update 10 (round 0): lower" in str(caught.value)
+    assert f"Spoiled has diverged: {told} became NaN or infinite by update 10 (round 0): lower" in str(caught.value)
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -122,7 +122,7 @@ def test_lost_checkpoints_are_refused(tmp_path: Path) -> None:
     fit(iql(updates=10), tmp_path)
     path = tmp_path / "checkpoints" / "last.ckpt"
     saved = torch.load(path, weights_only=True)
-    saved["lightning_pbrl"]["engines"]["policy"]["flat"]["weights"][0]["q.weights.0"][0] = math.inf
+    saved["lightning_pbrl"]["engine"]["state"]["weights"][0]["q.weights.0"][0] = math.inf
     torch.save(saved, path)
     with pytest.raises(UserError) as caught:
         load_method(path)

@@ -53,8 +53,8 @@ def fit(cls: type[Method], folder: Path, data: PartlyDrawn, **settings: Any) -> 
 def test_other_rows_are_never_drawn(cls: type[Method], tmp_path: Path) -> None:
     method = fit(cls, tmp_path, PartlyDrawn(SOME, poisoned=True))
     assert all(torch.isfinite(value).all() for value in method.state_dict().values())
-    ids = torch.cat([part.reshape(32, -1)[:, 0] for part in method.programs()["policy"].sample(300, torch.Generator())])
-    assert set(ids.long().tolist()) == set(SOME.tolist())  # 9,600 draws of 580 rows: each of them
+    ids = torch.cat([one["rows"] for one in method.running.drawn("policy", 300, 0)])
+    assert set(ids.tolist()) == set(SOME.tolist())  # 9,600 draws of 580 rows: each of them
 
 
 @each
@@ -66,7 +66,7 @@ def test_all_rows_by_name_are_all_rows(cls: type[Method], tmp_path: Path) -> Non
 def test_replicas_draw_the_same_rows(tmp_path: Path) -> None:
     one = fit(IQL, tmp_path / "one", PartlyDrawn(SOME), seed=1)
     two = fit(IQL, tmp_path / "two", PartlyDrawn(SOME), seed=0, replicas=2, layout="batched")
-    for key, value in two.engine.state.weights(1).items():
+    for key, value in two.running.state.weights(1).items():
         torch.testing.assert_close(value, one.state_dict()[key], rtol=0, atol=2e-4)
 
 

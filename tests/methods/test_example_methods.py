@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from example_toys import SIDE, FilmedToy, final_distance, near_centre, ready, square
+from example_toys import SIDE, FilmedToy, final_distance, minibatch, near_centre, ready, square
 from toys import SPEC, ToyData, make_trainer
 
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
+from lightning_pbrl.engine.draws import Streams
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.example_value import rce_loss, rce_ratio, sqil_loss
 from lightning_pbrl.methods.bc import BC
@@ -40,9 +41,8 @@ def toy(cls: type[ExamplePolicy], **settings: Any) -> tuple[Any, dict[str, torch
     assert data.examples is not None
     method = cls(SPEC, **{**SMALL, **settings})
     engine = ready(method, data.source, data.examples.states)
-    engine.run(3)  # targets and critics differ
-    (ids,) = engine.program.sample(1, torch.Generator().manual_seed(5))
-    return method, engine.program.view(engine.program.gather(ids))
+    engine.run("policy", 3)  # targets and critics differ
+    return method, minibatch(engine)
 
 
 @pytest.mark.parametrize("cls", [SQIL, RCE])
@@ -90,7 +90,7 @@ def test_they_go_where_the_examples_are(cls: Any, settings: dict[str, Any], with
     """The problem on which cloning ends at 1.7 (see the tests of LAEO)."""
     common = {"hidden": (64, 64), "batch_size": 128, "lr": 2e-3, "discount": 0.9, "bc_coef": 0.05, "seed": 1}
     method = cls(POINT, **{**common, **settings})
-    ready(method, square(), near_centre()).run(450)
+    ready(method, square(), near_centre()).run("policy", 450)
     assert final_distance(method) < within
 
 
@@ -128,8 +128,10 @@ def test_a_goal_conditioned_policy_acts_on_no_rows_and_not_without_examples() ->
 def test_minibatches_are_drawn_on_the_datas_device() -> None:
     """Data on the device without storage: uniform numbers of the stream are the last thing that the CPU makes."""
     method, _ = toy(RCE)
-    ids = method.minibatches(method.source.to("meta"))["sample"](2, torch.Generator().manual_seed(5))
-    assert [(one.is_meta, one.shape) for one in ids] == 2 * [(True, (32, 3 + 3 * 2))]
+    drawn = Streams(5).block(method.minibatches(method.source.to("meta"))["draws"], 2, device="meta")
+    row, future = drawn.pop("step")
+    assert all(one.is_meta for one in (row, future, *drawn.values()))
+    assert row.shape == future.shape == drawn["example"].shape == (2, 32) and drawn["noise"].shape == (2, 3, 32, 2)
 
 
 def test_cloning_with_laeos_policy_is_laeo_with_nothing_but_cloning() -> None:
@@ -150,8 +152,8 @@ def test_learning_from_pictures(cls: Any, tmp_path: Path) -> None:
     assert torch.isfinite(method.act(shown)).all()
     assert torch.equal(load_method(tmp_path / "checkpoints" / "last.ckpt").act(shown), method.act(shown))
     if cls is BC:
-        batch = method.engines["policy"].program
-        found = batch.view(batch.gather(torch.tensor([0, 29, 30])))
+        program = method.running.programs["policy"]
+        found = program.view(program.gather({"rows": torch.tensor([0, 29, 30])}))
         assert found["obs"].shape == (3, SIDE * SIDE * 3) and found["obs"].dtype == torch.uint8
 
 

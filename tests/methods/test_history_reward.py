@@ -118,7 +118,7 @@ def test_answers_that_choose_are_not_trained_on(tmp_path: Path, monkeypatch: pyt
     assert len(kept.pairs) == 36 and len(kept.judges) == 4
     assert set(kept.judges.start[:, 0].tolist()) == set(kept.labels.start[9::10, 0].tolist())
     assert not set(map(tuple, kept.judges.start.tolist())) & set(map(tuple, kept.pairs.start.tolist()))
-    assert kept.engine.updates["reward"] == 40 * math.ceil(36 / 16)  # chosen at the end, not stopped early
+    assert kept.running.updates["reward"] == 40 * math.ceil(36 / 16)  # chosen at the end, not stopped early
     with monkeypatch.context() as without:
         without.setattr(PreferenceTransformer, "take_best", lambda method: None)
         last = fit(PreferenceTransformer, tmp_path / "last", data=Judged(), **settings)
@@ -133,7 +133,7 @@ def test_answers_that_choose_are_not_trained_on(tmp_path: Path, monkeypatch: pyt
 def test_too_few_answers_to_choose_by(tmp_path: Path) -> None:
     """Nine answers hold no tenth: the last weights stand."""
     method = fit(NMR, tmp_path, callbacks_for(NMR, budget=9, per_round=9))
-    assert len(method.pairs) == 9 and len(method.judges) == 0 and method.engine.updates["reward"] == 5
+    assert len(method.pairs) == 9 and len(method.judges) == 0 and method.running.updates["reward"] == 5
 
 
 # Relabelling -----------------------------------------------------------------------------------------------------------

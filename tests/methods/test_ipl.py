@@ -152,7 +152,7 @@ class PlainIPL:
         """One update of IPL-AWAC: the critic, then the actor against the critic before and after that step, then the target."""
         s, a, next_s, discount = flat(batch)
         sa = torch.cat([s, a], 1)
-        next_noise, noise = batch["noise"].view(2, len(s), 2)
+        next_noise, noise = batch["noise"]
         with torch.no_grad():
             next_a = self.mean(next_s) + self.log_std.clamp(-5, 2).exp() * next_noise
             next_value = sum(q(torch.cat([next_s, next_a], 1)).squeeze(1) for q in self.targets) / len(self.targets)
@@ -189,8 +189,8 @@ def beside(update: Any, weights: tuple[float | None, ...] = (0.5, 0.5, 0.5), **s
     data, labels = labelled(count=10)
     method, engine = ready(IPL, data, labels, **{**SETTINGS, **dict(zip(WEIGHTS, weights, strict=True)), **settings})
     expected, start, seen = PlainIPL(method, weights), PlainIPL(method, weights), batches(method, UPDATES)
-    engine.run(5)
-    engine.run(UPDATES - 5)
+    engine.run("policy", 5)
+    engine.run("policy", UPDATES - 5)
     for batch in seen:
         update(expected, batch)
     assert expected.difference(method) < 1e-12
@@ -319,7 +319,7 @@ def test_online_it_asks_where_its_critics_disagree(tmp_path: Path) -> None:
     ask = AskTeacher(SimulatedTeacher(), Watched(large_batch=10), budget=30, per_round=10)
     method = fit(tmp_path, ToyData(), ask, replay_batch_size=8)
     assert asked == [(10, True), (20, True)]
-    assert method.asked.total == 30 and method.engine.updates["policy"] == 60
+    assert method.asked.total == 30 and method.running.updates["policy"] == 60
     assert len(method.pairs) == 30
 
 
@@ -356,7 +356,7 @@ def test_it_recovers_the_preferred_policy(variant: Any, actor: Any) -> None:
     data, labels = corridor()
     settings: dict[str, Any] = {"hidden": (32, 32), "lr": 5e-3, "variant": variant, "beta": 0.1, "polyak": 0.02, "actor": actor}
     method, engine = ready(IPL, data, labels, double=False, chi2_coeff=0.2, expectile=0.8, **settings)
-    engine.run(300)
+    engine.run("policy", 300)
     with torch.no_grad():
         position = torch.linspace(-1, 1, 9)[:, None]
         for _ in range(30):
@@ -371,7 +371,7 @@ def test_a_deterministic_actor_is_trained_by_weighted_squared_errors() -> None:
     data, labels = corridor()
     for variant in ("iql", "awac"):
         method, engine = ready(IPL, data, labels, double=False, hidden=(8,), variant=variant, actor="deterministic")
-        engine.run(3)
+        engine.run("policy", 3)
         obs, action = torch.zeros(2, 1), torch.tensor([[0.5], [-0.25]])
         mean = method.act(obs)
         assert torch.equal(method.actor.log_prob(obs, action), -(mean - action).square().sum(-1))
@@ -382,6 +382,6 @@ def test_with_ties_alone_the_implied_reward_vanishes() -> None:
     data, labels = labelled(count=40, length=6)
     labels.value.fill_(0.5)
     _, engine = ready(IPL, data, labels, double=False, hidden=(16, 16), lr=3e-3, chi2_coeff=3.0, replay_batch_size=16)
-    first = engine.run(20)["chi2_loss"]
-    engine.run(280)
-    assert engine.run(20)["chi2_loss"] < 0.25 * first
+    first = engine.run("policy", 20)["chi2_loss"]
+    engine.run("policy", 280)
+    assert engine.run("policy", 20)["chi2_loss"] < 0.25 * first

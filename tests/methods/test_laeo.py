@@ -14,7 +14,9 @@ from example_toys import (
     STATES,
     FilmedToy,
     chain,
+    draw,
     final_distance,
+    minibatch,
     near_centre,
     ready,
     spearman,
@@ -24,6 +26,7 @@ from example_toys import (
 from toys import SPEC, ToyData, assert_same, make_trainer, read_csv
 
 from lightning_pbrl.data.examples import Examples
+from lightning_pbrl.engine.gradients import own_gradients
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.contrastive_control import example_value, mixed_actor_loss, nce_loss
 from lightning_pbrl.methods.bc import BC
@@ -55,19 +58,14 @@ def fit(folder: Path, data: ToyData | None = None, ckpt_path: Path | None = None
     return method
 
 
-def minibatch(method: LAEO, engine: Any) -> dict[str, torch.Tensor]:
-    (ids,) = engine.program.sample(1, torch.Generator().manual_seed(5))
-    return engine.program.view(engine.program.gather(ids))
-
-
 # Losses ----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_minibatch_is_steps_with_their_futures() -> None:
     method, engine = toy()
-    (ids,) = engine.program.sample(1, torch.Generator().manual_seed(5))
-    row, future, number = ids[:, :3].long().unbind(-1)
-    batch, source = minibatch(method, engine), method.source
+    drawn = draw(engine)
+    (row, future), number = drawn["step"], drawn["example"]
+    batch, source = minibatch(engine), method.source
     assert torch.equal(source.episodes.of(row), source.episodes.of(future)) and (future >= row).all() and (future > row).any()
     assert torch.equal(batch["obs"], source.column("obs")[row]) and torch.equal(batch["action"], source.column("action")[row])
     assert torch.equal(batch["goal"], source.column("next_obs")[future])  # the action of row t made goal t + 1 and later ones
@@ -79,10 +77,9 @@ def test_a_minibatch_is_steps_with_their_futures() -> None:
 def test_losses_from_their_parts(batch_size: int) -> None:
     """With more examples than steps each is embedded as it was drawn, with fewer all are, once: the same numbers."""
     method, engine = toy(batch_size=batch_size, bc_coef=0.3)
-    batch, critic = minibatch(method, engine), method.critic
+    batch, critic = minibatch(engine), method.critic
     assert ("number" in batch) == (batch_size == 32)
-    (ids,) = engine.program.sample(1, torch.Generator().manual_seed(5))
-    example = method.examples[ids[:, 2].long()]
+    example = method.examples[draw(engine)["example"]]
     logits = critic.every_pair(critic.phi(batch["obs"], batch["action"]), critic.psi(batch["goal"]))
     action, _ = method.actor.sample(batch["obs"], batch["noise"][0])
     value = critic.every_pair(critic.phi(batch["obs"], action), critic.psi(example)).diagonal(dim1=1, dim2=2).amin(0)
@@ -97,7 +94,7 @@ def test_losses_from_their_parts(batch_size: int) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_values_the_policys_own_actions(mode: Any) -> None:
     method, engine = toy(aggregate=mode, bc_coef=0.0)
-    batch, critic = minibatch(method, engine), method.critic
+    batch, critic = minibatch(engine), method.critic
     action, _ = method.actor.sample(batch["obs"], batch["noise"][0])
     examples = method.examples[batch["number"]][:, None] if mode.startswith("sample") else method.examples.expand(32, -1, -1)
     phi = critic.phi(batch["obs"], action)
@@ -110,25 +107,25 @@ def test_the_actors_loss_leaves_the_critic_alone() -> None:
     """The critic after some updates does not depend on what the policy does with it; nor a cloning policy on the critic."""
     engines = [toy(bc_coef=c)[1] for c in (0.0, 1.0)]
     for engine in engines:
-        engine.run(4)
-    assert torch.equal(engines[0].flat.storage["critic"], engines[1].flat.storage["critic"])
-    assert not torch.equal(engines[0].flat.storage["actor"], engines[1].flat.storage["actor"])
+        engine.run("policy", 4)
+    assert torch.equal(engines[0].state.storage["critic"], engines[1].state.storage["critic"])
+    assert not torch.equal(engines[0].state.storage["actor"], engines[1].state.storage["actor"])
     cloning = [toy(bc_coef=1.0, loss=loss)[1] for loss in ("nce", "cpc")]
     for engine in cloning:
-        engine.run(4)
-    assert torch.equal(cloning[0].flat.storage["actor"], cloning[1].flat.storage["actor"])
+        engine.run("policy", 4)
+    assert torch.equal(cloning[0].state.storage["actor"], cloning[1].state.storage["actor"])
 
 
 def test_adams_epsilon_is_the_released_codes() -> None:
     _, engine = toy()
-    assert all(group.options["eps"] == 1e-7 for group in engine.program.groups.values())
+    assert all(group.options["eps"] == 1e-7 for group in engine.state.groups.values())
 
 
 @pytest.mark.parametrize("target", [-20.0, 20.0])
 def test_a_learned_temperature_follows_its_target(target: float) -> None:
     """The entropy lies between the two: alpha falls when it is above its target, and rises when below."""
     method, engine = toy(alpha="learned", target_entropy=target, bc_coef=0.0)
-    engine.run(20)
+    engine.run("policy", 20)
     assert (method.log_alpha.item() > 0) == (target > 0) and method.log_alpha.item() != 0
 
 
@@ -136,7 +133,7 @@ def test_a_fixed_temperature_widens_the_policy() -> None:
     entropies = []
     for alpha in (0.0, 3.0):
         method, engine = toy(alpha=alpha, bc_coef=0.0)
-        engine.run(80)
+        engine.run("policy", 80)
         obs = method.source.column("obs")
         noise = torch.randn(len(obs), 2, generator=torch.Generator().manual_seed(0))
         entropies.append(-method.actor.sample(obs, noise)[1].mean())
@@ -147,15 +144,17 @@ def test_a_fixed_temperature_widens_the_policy() -> None:
 def test_losses_and_gradients_are_one_graph(settings: dict[str, Any]) -> None:
     """Traced whole, with the gradients inside, it gives the eager numbers; the code made of the graph is torch's business."""
     _, engine = toy(**settings)
-    (ids,) = engine.program.sample(1, torch.Generator().manual_seed(5))
-    rows = engine.program.gather(ids)
-    eager = engine._own_gradients(engine.program.steps[0])
+    program = engine.programs["policy"]
+    rows = program.gather(draw(engine))
+    eager = own_gradients(engine.state, program.steps[0], program.view)
     traced = torch.compile(eager, backend="aot_eager", fullgraph=True, dynamic=False)
     with torch._dynamo.config.patch(trace_autograd_ops=True):
-        both = traced(rows)
-    for found, expected in zip(both, eager(rows), strict=True):
-        assert found.keys() == expected.keys()
-        for key, value in expected.items():
+        gradients, reached, losses, handed = traced(rows, {})
+    expected = eager(rows, {})
+    assert reached == expected[1] and handed == expected[3] == {}
+    for found, numbers in ((gradients, expected[0]), (losses, expected[2])):
+        assert found and found.keys() == numbers.keys()
+        for key, value in numbers.items():
             torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6)
 
 
@@ -171,7 +170,7 @@ def test_the_critic_ranks_actions_as_the_exact_success_probability_does(loss: An
     discount, goal = 0.8, STATES - 1
     method = LAEO({"obs_dim": STATES, "action_dim": 1, "horizon": 60}, hidden=(32,), repr_dim=16, batch_size=128, lr=3e-3,
                   discount=discount, loss=loss, aggregate="mean_exp")  # fmt: skip
-    ready(method, chain(), torch.eye(STATES)[goal:]).run(600)
+    ready(method, chain(), torch.eye(STATES)[goal:]).run("policy", 600)
     actions = torch.tensor([[-1.0], [1.0]]).expand(STATES, 2, 1)
     with torch.no_grad():
         found = method.scorer(torch.eye(STATES))(actions)
@@ -186,7 +185,7 @@ def test_it_goes_where_the_examples_are_and_cloning_does_not() -> None:
     distances = {}
     for bc_coef in (0.05, 1.0):
         method = LAEO(POINT, bc_coef=bc_coef, **settings)
-        ready(method, square(), near_centre()).run(450)
+        ready(method, square(), near_centre()).run("policy", 450)
         distances[bc_coef] = final_distance(method)
     assert distances[0.05] < 0.7 and distances[1.0] > 1.2
 
@@ -195,7 +194,7 @@ def test_goals_in_place_of_examples() -> None:
     """Offline contrastive RL: trained with futures as goals, it acts with the examples, and takes their mean action."""
     settings: dict[str, Any] = {"hidden": (64, 64), "repr_dim": 16, "batch_size": 128, "lr": 2e-3, "discount": 0.9, "seed": 1}
     method = LAEO(POINT, bc_coef=0.2, goal_conditioned=True, **settings)
-    ready(method, square(), near_centre(5)).run(300)
+    ready(method, square(), near_centre(5)).run("policy", 300)
     assert final_distance(method) < 0.75
     obs = torch.tensor([[0.1, 0.2], [-0.7, 0.9]])
     with torch.no_grad():
@@ -282,7 +281,7 @@ def test_a_frozen_critic_serves_new_examples(tmp_path: Path) -> None:
     first = fit(tmp_path / "first", normalize_obs=True)
     path = tmp_path / "first" / "checkpoints" / "last.ckpt"
     second = fit(tmp_path / "second", ToyData(examples=5), critic_from=str(path), normalize_obs=True, seed=3, updates=12)
-    assert list(second.engines["policy"].program.groups) == ["actor"] and second.trainer.global_step == 12
+    assert list(second.running.state.groups) == ["actor"] and second.trainer.global_step == 12
     assert_same(first.critic.state_dict(), second.critic.state_dict())
     assert_same(first.normalizer.state_dict(), second.normalizer.state_dict())
     untrained = LAEO(SPEC, **SMALL, seed=3)
@@ -326,9 +325,7 @@ def test_it_learns_from_pictures(tmp_path: Path, settings: dict[str, Any]) -> No
     assert method.act(shown).shape == (4, 2) and torch.equal(loaded.act(shown), method.act(shown))
     source: Any = data.source
     row, future = torch.tensor([0, 29, 30]), torch.tensor([3, 29, 59])
-    ids = torch.zeros(3, 5, dtype=torch.float64)
-    ids[:, 0], ids[:, 1] = row, future
-    batch = method.gather(source, ids)
+    batch = method.gather(source, {"step": (row, future), "example": torch.zeros(3).long(), "noise": torch.zeros(1, 3, 2)})
     shade = (40 * source.column("next_obs")[future, 0] + 128).clamp(0, 255).to(torch.uint8)
     assert torch.equal(batch["goal"], shade[:, None].expand(-1, SIDE * SIDE * 3))
     assert torch.equal(method.observed(row)[:, 0], (40 * source.column("obs")[row, 0] + 128).clamp(0, 255).floor())
@@ -377,7 +374,7 @@ def test_replicas_plan_as_their_seeds_do(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(both.trainer.datamodule, "rollout", rollout)
     for seeds in ([0], [1, 2]):
-        both.evaluate_batch(seeds)
+        both.evaluation.step(seeds)
     assert [torch.equal(seen[i], alone[i % 2].act(obs)) for i in range(4)] == 4 * [True]
     alone[0].critic.load_state_dict(alone[1].critic.state_dict())
     assert not torch.equal(alone[0].act(obs), alone[1].act(obs))  # the same critic, other numbers

@@ -34,9 +34,11 @@ class _Phased(Method):
     def build(self) -> None:
         self.w = torch.nn.Parameter(torch.zeros(1))
 
+    def groups(self) -> dict[str, Group]:
+        return {"w": Group(0.1)}
+
     def programs(self) -> dict[str, Program]:
-        ids = lambda n, rng: torch.zeros(n, 1, dtype=torch.int64).unbind(0)  # noqa: E731
-        return {"only": Program({"w": Group(0.1)}, [lambda _: {"w": (self.w - 1).square().sum()}], ids, lambda ids: ids)}
+        return {"only": Program([lambda _: {"w": (self.w - 1).square().sum()}], draws={})}
 
     def plan(self, round_number: int) -> list[Phase]:
         return [
@@ -87,7 +89,7 @@ def test_a_round_is_an_epoch_of_phases(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, callbacks=[watch, ModelCheckpoint(tmp_path / "c", save_top_k=-1)])
     trainer.fit(method, ToyData())
     assert method.calls == ["relabel", "first", "second", "last", "third"]
-    assert trainer.global_step == method.engine.updates["only"] == 10
+    assert trainer.global_step == method.running.updates["only"] == 10
     assert watch.events == [
         *[("start", 0), ("validated", 7), ("saved", 7)],
         *[("start", 7), ("validated", 7), ("saved", 7)],  # also where nothing was learned
@@ -205,8 +207,8 @@ def test_success_that_only_some_batches_tell_of_is_a_share_of_all_episodes(solve
         module.rollout = lambda act, seeds, outcomes=outcomes: Rollouts(
             torch.tensor(seeds), torch.ones(len(seeds)), next(outcomes), torch.ones(len(seeds))
         )
-        method.evaluate_batch(range(len(success)))
-    method.log_evaluation("eval")
+        method.evaluation.step(range(len(success)))
+    method.evaluation.finish("eval")
     found = {key: float(value) for key, value in told[0].items() if "success" in key}
     share = {"": 3 / 14, "/replica_0": 3 / 7, "/replica_1": 0.0}
     assert found == pytest.approx({f"eval/success_rate{of}": value for of, value in share.items()} if solved else {})

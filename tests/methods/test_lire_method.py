@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from synthetic import synthetic_transitions
-from toys import SPEC, ToyData, assert_same, make_trainer, read_csv
+from toys import SPEC, ToyData, assert_same, drawn, make_trainer, read_csv
 
 from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
@@ -64,9 +64,8 @@ def test_distinct_by_hand() -> None:
 def test_shared_segments_are_scored_once_and_give_the_same_loss(crop: list[int] | None, score: Any) -> None:
     method, plain = model(score=score, crop=crop), model(score=score, crop=crop, pairs="answers")
     plain.pairs = method.pairs
-    generator = torch.Generator().manual_seed(0)
-    for ids in method.sample_passes(3, generator):
-        shared, separate = method.gather_pairs(ids), plain.gather_pairs(ids)
+    for numbers in drawn(method.programs()["reward"], 3):
+        shared, separate = method.gather_pairs(numbers), plain.gather_pairs(numbers)
         assert shared["segments"].shape[:2] == (2, 5)  # the five segments of the list ...
         assert separate["segments"].shape[:3] == (2, 10, 2)  # ... which ten pairs name twenty times
         (loss, grads), (expected, expected_grads) = gradient(method, shared), gradient(plain, separate)
@@ -80,15 +79,17 @@ def test_shared_segments_are_scored_once_and_give_the_same_loss(crop: list[int] 
 def test_linear_loss_against_a_slow_loop(pairs: Any, crop: list[int] | None) -> None:
     method = model(pairs=pairs, crop=crop)
     method.pairs = method.pairs if pairs == "ranked" else labels()
-    (ids,) = method.sample_passes(1, torch.Generator().manual_seed(1))
-    members, drawn = 2, ids if crop is None else ids[0]
+    (numbers,) = drawn(method.programs()["reward"], seed=1)
+    members, ids = 2, numbers["pair"]
     expected = 0.0
     for member in range(members):
         total = 0.0
-        for column, number in enumerate(drawn[member].tolist()):
+        for column, number in enumerate(ids[member].tolist()):
             begins, size = [0, 0], 6
             if crop is not None:
-                size, *begins = ids[1:, member, column].tolist()
+                length, *places = numbers["crop"][:, 0, member, column].tolist()
+                size = 2 + int(3 * length)
+                begins = [int((6 - size + 1) * place) for place in places]
                 assert 2 <= size <= 4 and min(begins) >= 0 and max(begins) + size <= 6
             scores = []
             for start, begin in zip(method.pairs.start[number].tolist(), begins, strict=True):
@@ -97,19 +98,19 @@ def test_linear_loss_against_a_slow_loop(pairs: Any, crop: list[int] | None) -> 
             label = float(method.pairs.value[number])
             probability = scores[1] / sum(scores)
             total -= label * math.log(probability) + (1 - label) * math.log(1 - probability)
-        expected += total / drawn.shape[1]
-    assert float(method.losses(method.gather_pairs(ids))["members"].detach()) == pytest.approx(expected, rel=1e-5)
+        expected += total / ids.shape[1]
+    assert float(method.losses(method.gather_pairs(numbers))["members"].detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_crops_use_their_whole_range() -> None:
-    method = model(crop=[2, 4])
-    ids = torch.arange(10).repeat(2, 300)
-    drawn = method.crops(ids, torch.Generator().manual_seed(0))
-    assert torch.equal(drawn[0], ids)
+    method = model(crop=[2, 4], batch_size=3_000)
+    (kept,) = method.kept(drawn(method.programs()["reward"])[0]["crop"], 3_000, 6)  # (E, b, 2, T)
+    (length, same), begin = kept.sum(-1).unbind(-1), kept.long().argmax(-1)
+    assert torch.equal(length, same)
     for size in (2, 3, 4):
-        of_size = drawn[2:][:, drawn[1] == size]
+        of_size = begin[length == size]
         assert of_size.unique().tolist() == list(range(6 - size + 1))  # every beginning, the last one included
-        assert 0.26 < float((drawn[1] == size).float().mean()) < 0.41
+        assert 0.26 < float((length == size).float().mean()) < 0.41
 
 
 def test_aggregation_by_hand() -> None:
@@ -165,11 +166,9 @@ def test_gradients_that_are_never_zeroed_within_a_pass(tmp_path: Path) -> None:
     """The released code's defect: in a pass of 3 minibatches Adam is given g1, g1 + g2, g1 + g2 + g3; then it starts anew."""
 
     def optimizer(sums: bool) -> tuple[RewardEnsemble, Any]:
-        method = RewardEnsemble(
-            SPEC, hidden=[4], ensemble_size=2, epochs=2, stop_accuracy=2.0, batch_size=4, sum_gradients=sums
-        )
+        method = RewardEnsemble(SPEC, hidden=[4], ensemble_size=2, epochs=2, stop_accuracy=2.0, batch_size=4, sum_gradients=sums)
         make_trainer(tmp_path / str(sums), [ask(RankedListQuery(1), 10, 10)]).fit(method, ToyData())
-        return method, method.engine.state.optimizers[0]["members"]
+        return method, method.running.state.optimizers[0]["members"]
 
     method, summing = optimizer(True)
     _, plain = optimizer(False)
@@ -180,7 +179,7 @@ def test_gradients_that_are_never_zeroed_within_a_pass(tmp_path: Path) -> None:
     for grad in given:  # the fit has done 6 steps, two whole passes
         flat.grad = grad
         summing.step()
-        used.append(float(flat.grad[0]))
+        used.append(float(flat.grad[0, 0]))
     assert used == [1.0, 3.0, 7.0, 8.0, 24.0, 56.0]
     assert not torch.equal(flat, plain.param_groups[0]["params"][0])
 

@@ -170,8 +170,8 @@ def test_testing_a_checkpoint_evaluates_its_replicas(checkpoint: Path, tmp_path:
     [
         ({"lightning_pbrl": 5}, "names no method; use an earlier one"),
         ({"lightning_pbrl": {"method": None}}, "names no method; use an earlier one"),
-        ({"lightning_pbrl": {"engines": {"main": {"flat": {"weights": []}}}}}, "it lacks the weights of a replica"),
-        ({"lightning_pbrl": {"engines": None}}, "does not fit this version's BC"),
+        ({"lightning_pbrl": {"engine": {"state": {"weights": []}}}}, "it lacks the weights of a replica"),
+        ({"lightning_pbrl": {"engine": None}}, "does not fit this version's BC"),
         ({"hyper_parameters": {"spec": 5}}, "does not fit this version's BC"),
         ({"hyper_parameters": {"hidden": [9]}}, "does not fit this version's BC"),
         ({"state_dict": None}, "does not fit this version's BC"),
@@ -188,8 +188,7 @@ def test_parts_that_are_something_else(change: dict[str, Any], message: str, che
 
 def test_weights_under_another_name_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     content = torch.load(checkpoint, weights_only=True)
-    (engine,) = content["lightning_pbrl"]["engines"].values()
-    first = engine["flat"]["weights"][0]
+    first = content["lightning_pbrl"]["engine"]["state"]["weights"][0]
     first["actor.unknown"] = first.pop(next(iter(first)))
     torch.save(content, tmp_path / "changed.ckpt")
     with pytest.raises(UserError, match=r"does not fit this version's BC \(it has weights 'actor\.unknown'\)"):

@@ -50,9 +50,9 @@ def test_updates_equal_a_plain_loop(replay: int) -> None:
         )
     }
     start, first = [plain(method.q, e) for e in range(2)], plain(method.reward_net, 0)
-    engine.run(7)
-    method._close()
-    engine.run(5)
+    engine.run("first", 7)
+    method.begin_policy()
+    engine.run("policy", 5)
     for number, batch in enumerate(seen):
         s, a, next_s, terminal = transitions(batch)
         sa = torch.cat([s, a], 1)
@@ -87,7 +87,7 @@ def test_the_reward_stops_and_is_logged_until_then(tmp_path: Path) -> None:
     assert all("train/reward_net_loss" in row for row in rows if row["step"] <= 30)
     assert not any("train/reward_net_loss" in row for row in rows if row["step"] > 40)  # within a round the last value stays
     assert {row["step"] for row in rows} >= {30, 60}
-    optimizers = method.engine.state.optimizers[0]
+    optimizers = method.running.state.optimizers[0]
     steps = {name: int(next(iter(optimizer.state.values()))["step"]) for name, optimizer in optimizers.items()}
     assert steps == {"reward_net": 30, "v": 60, "q": 60, "actor": 60}
 
@@ -108,7 +108,7 @@ def test_it_recovers_the_preferred_policy() -> None:
     data, labels = corridor()
     settings: dict[str, Any] = {"hidden": (32, 32), "lr": 5e-3, "beta": 0.1, "polyak": 0.02, "expectile": 0.8}
     method, engine = ready(MRIQL, data, labels, double=False, **settings)
-    engine.run(300)
+    engine.run("first", 300)
     position = torch.linspace(-1, 1, 9)[:, None]
     with torch.no_grad():
         for _ in range(30):

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from pebble_toys import build, fit
+from toys import drawn
 
+from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.bilevel import adam_step
 from lightning_pbrl.losses.preference import preference_cross_entropy
@@ -40,8 +42,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def batch_of(method: MRN) -> dict[str, Any]:
-    (drawn,) = method.sample(1, torch.Generator().manual_seed(3))
-    return method.gather_meta(drawn)
+    return method.gather_meta(drawn(method.running.programs["meta"], seed=3)[0])
 
 
 def test_the_outer_loss_is_that_of_a_critic_one_step_ahead(fitted: MRN) -> None:
@@ -89,12 +90,24 @@ def test_its_gradient_reaches_the_reward_model(fitted: MRN) -> None:
     assert (values[0] - values[1]) / (2 * eps) == pytest.approx(float(gradient.norm()), rel=1e-2)
 
 
+def test_returns_follow_it(fitted: MRN) -> None:
+    """Strategies ask the members as they are after it, not those of the last fit."""
+    query, saved = Query("pair", fitted.labels.start, 5), fitted.running.state_dict()
+    before = fitted.returns(query)
+    fitted.running.run("meta", 1)
+    with torch.no_grad():
+        rewards = fitted.reward(fitted.source.segments(query.start, 5).flatten(0, -2)).view(3, len(query), 2, 5)
+    torch.testing.assert_close(fitted.returns(query), rewards.double().sum(-1), rtol=0, atol=1e-5)
+    assert (fitted.returns(query) - before).abs().min() > 1e-4
+    fitted.running.load_state_dict(saved)
+
+
 def test_when_it_is_taken(tmp_path: Path) -> None:
     """Every 15 env steps from 40 on, also across rounds, until the session at 80 has spent the budget."""
 
     class Watched(MRN):
         def relabel_replay(self) -> None:
-            self.__dict__.setdefault("noted", []).append((self.env_steps, self.engine.updates["reward"]))
+            self.__dict__.setdefault("noted", []).append((self.env_steps, self.running.state.updates["members"]))
             super().relabel_replay()
 
     method = fit(Watched, tmp_path, meta_every=15)

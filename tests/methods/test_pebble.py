@@ -34,7 +34,7 @@ class Watched(PEBBLE):
 
         def noting(name: str, start: Any) -> Any:
             def begin() -> None:
-                noted.append((round_number, name, self.env_steps, self.engine.updates["policy"]))
+                noted.append((round_number, name, self.env_steps, self.running.state.updates["actor"]))
                 if start:
                     start()
 
@@ -75,7 +75,7 @@ def test_the_rounds_of_a_run(tmp_path: Path) -> None:
     ]
     assert method.noted == expected
     assert len(method.labels) == 12 and method.asked.remaining == 0
-    assert method.engine.updates["reward"] == 2 * 5  # 6, then 12 labels: one minibatch per pass, 5 passes each
+    assert method.running.updates["reward"] == 2 * 5  # 6, then 12 labels: one minibatch per pass, 5 passes each
 
 
 @pytest.mark.parametrize("capacity", [None, 60])  # 60 rows for 160 steps: the ring has wrapped when it is relabelled
@@ -91,7 +91,7 @@ def test_the_critic_starts_anew_and_nothing_else_does(tmp_path: Path) -> None:
 
     class Reset(PEBBLE):
         def reset_critic(self) -> None:
-            flat = self.engine.state
+            flat = self.running.state
             seen["before"] = {key: value.clone() for key, value in self.state_dict().items()}
             seen["moments"] = {key: dict(flat.optimizers[0][key].state) for key in ("actor", "log_alpha")}
             super().reset_critic()

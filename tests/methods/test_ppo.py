@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from online_toys import PointSimulator, WalkSimulator
-from toys import assert_same, make_trainer, read_csv
+from toys import assert_same, drawn, make_trainer, read_csv
 
 from lightning_pbrl.datamodules.online import OnlineDataModule
+from lightning_pbrl.engine.draws import Streams, updates_of
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.ppo import gae
@@ -43,7 +45,7 @@ class WatchedPPO(PPO):  # a name of its own: checkpoints are loaded by it
     def plan(self, round_number: int) -> Any:
         def noting(name: str, start: Any) -> Any:
             def begin() -> None:
-                self.__dict__["begun"].append((round_number, name, self.env_steps, self.engine.updates["policy"]))
+                self.__dict__["begun"].append((round_number, name, self.env_steps, self.running.updates["policy"]))
                 start()
 
             return begin
@@ -56,9 +58,9 @@ class WatchedPPO(PPO):  # a name of its own: checkpoints are loaded by it
         self.__dict__["acted"].append((obs.clone(), action.clone(), density))
         return action
 
-    def end_rollout(self) -> None:
-        super().end_rollout()
-        self.__dict__["tables"].append(self.view(self.gather(torch.arange(len(self.rows)))))
+    def end_rollout(self, reward_of: Any) -> None:
+        super().end_rollout(reward_of)
+        self.__dict__["tables"].append(self.view(self.gather({"rows": torch.arange(len(self.rows))})))
 
 
 def fit(
@@ -88,7 +90,7 @@ def test_rollouts_and_passes_take_turns(tmp_path: Path) -> None:
     for number in range(6):
         expected += [(number // 3, "rollout", 20 * number, 9 * number), (number // 3, "policy", 20 * number + 20, 9 * number)]
     assert ppo.begun == expected
-    assert ppo.env_steps == 120 and ppo.trainer.global_step == ppo.engine.updates["policy"] == 54
+    assert ppo.env_steps == 120 and ppo.trainer.global_step == ppo.running.updates["policy"] == 54
     assert ppo.trainer.current_epoch == 2 and len(ppo.acted) == 120
     rows = [row for row in read_csv(tmp_path) if "train/policy_loss" in row]
     first = {row["step"]: row["env_steps"] for row in reversed(rows)}  # a collecting block repeats what was logged before it
@@ -104,11 +106,13 @@ def test_the_last_rollout_is_cut_and_the_run_ends_exactly(tmp_path: Path) -> Non
 
 def test_every_pass_holds_every_row_once_in_an_order_of_its_own() -> None:
     ppo = PPO({"obs_dim": 1, "action_dim": 1, "horizon": 20}, **SMALL)
-    ppo.rows = torch.zeros(20, 5)
-    rng = torch.Generator().manual_seed(0)
-    drawn = [ids for count in (1, 4, 1, 3) for ids in ppo.sample(count, rng)]
-    assert [len(ids) for ids in drawn] == [8, 8, 4] * 3
-    passes = [torch.cat(drawn[at : at + 3]) for at in (0, 3, 6)]
+    ppo.rows, ppo.source = torch.zeros(20, 5), SimpleNamespace(num_envs=1)  # type: ignore[assignment]
+    streams, updates = Streams(0), []
+    for count in (1, 4, 1, 3):
+        updates += updates_of(streams.block(ppo.programs()["policy"].draws, count, len(updates)), count)
+    ids = [update["rows"] for update in updates]
+    assert [len(one) for one in ids] == [8, 8, 4] * 3
+    passes = [torch.cat(ids[at : at + 3]) for at in (0, 3, 6)]
     assert all(order.sort().values.tolist() == list(range(20)) for order in passes)
     assert not torch.equal(passes[0], passes[1]) and not torch.equal(passes[1], passes[2])
 
@@ -116,8 +120,8 @@ def test_every_pass_holds_every_row_once_in_an_order_of_its_own() -> None:
 def test_passes_end_where_the_policy_has_moved_enough(tmp_path: Path) -> None:
     far = fit(tmp_path / "far", lr=3e-2, target_kl=1e-3, env_steps=40)
     near = fit(tmp_path / "near", lr=3e-2, target_kl=1e3, env_steps=40)
-    assert near.engine.updates["policy"] == 2 * 9 and far.engine.updates["policy"] < 2 * 9
-    assert far.env_steps == 40 and far.engine.updates["policy"] % 3 == 0  # whole passes
+    assert near.running.updates["policy"] == 2 * 9 and far.running.updates["policy"] < 2 * 9
+    assert far.env_steps == 40 and far.running.updates["policy"] % 3 == 0  # whole passes
 
 
 def test_linear_schedules_follow_the_env_steps_before_a_rollout(tmp_path: Path) -> None:
@@ -125,7 +129,7 @@ def test_linear_schedules_follow_the_env_steps_before_a_rollout(tmp_path: Path) 
     shares = [1 - number / 6 for number in range(6)]
     assert [table["clip"].item() for table in ppo.tables] == pytest.approx([0.4 * share for share in shares])
     assert ppo.share_left() == pytest.approx(shares[-1])
-    (group,) = ppo.engine.state.optimizers[0]["policy"].param_groups
+    (group,) = ppo.running.state.optimizers[0]["policy"].param_groups
     assert group["lr"] == pytest.approx(1e-3 * shares[-1]) and group["eps"] == 1e-5
 
 
@@ -165,8 +169,8 @@ def test_advantages_bootstrap_from_a_time_limit_and_not_from_a_fall(tmp_path: Pa
     seen: dict[str, Any] = {}
 
     class Kept(WatchedPPO):
-        def end_rollout(self) -> None:
-            super().end_rollout()
+        def end_rollout(self, reward_of: Any) -> None:
+            super().end_rollout(reward_of)
             seen["critic"] = copy.deepcopy(self.critic)
 
     ppo = fit(tmp_path, WalkSimulator(6, edge=0.7), cls=Kept, env_steps=120, round_steps=120, n_steps=120, normalize_obs=False)
@@ -188,14 +192,15 @@ def test_advantages_bootstrap_from_a_time_limit_and_not_from_a_fall(tmp_path: Pa
 def test_updates_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     """Two passes over a rollout from equal weights: one Adam and one gradient norm for policy and value."""
     ppo = fit(tmp_path, entropy_coef=0.01, max_grad_norm=0.3).double()
-    ppo._start_engines()
+    ppo.start_engine()
+    ppo.running.begin([5])
     ppo.rows, table = ppo.rows.double(), ppo.view({"rows": ppo.rows.double()})
     actor, critic = copy.deepcopy(ppo.actor), copy.deepcopy(ppo.critic)
     weights = [*actor.parameters(), *critic.parameters()]
     adam = torch.optim.Adam(weights, 1e-3, eps=1e-5)
     norms = []
-    ppo._order = []
-    for ids in ppo.sample(6, torch.Generator().manual_seed(5)):
+    for numbers in drawn(ppo.running.programs["policy"], 6, seed=5):
+        ids = numbers["rows"]
         advantage = table["advantage"][ids]
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         law = torch.distributions.Normal(actor.mean(table["obs"][ids]), actor.log_std.exp())
@@ -208,9 +213,7 @@ def test_updates_are_those_of_a_plain_loop(tmp_path: Path) -> None:
         adam.step()
     assert min(norms) > 0.3  # the bound is felt
     before = ppo.actor.mean.weights[0].clone()
-    ppo._order = []
-    ppo.engines["policy"].generators[0].manual_seed(5)
-    ppo.engine.run("policy", 6)
+    ppo.running.run("policy", 6)
     assert (ppo.actor.mean.weights[0] - before).abs().max() > 1e-4
     for ours, theirs in ((ppo.actor, actor), (ppo.critic, critic)):
         for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -239,7 +242,7 @@ def test_exploring_is_paid_by_distance_and_ends_with_a_new_last_layer(tmp_path: 
             seen["before"] = {key: value.clone() for key, value in self.state_dict().items()}
             super().reset_value()
             seen["after"] = {key: value.clone() for key, value in self.state_dict().items()}
-            seen["moments"] = [dict(adam.state) for adam in self.engine.state.optimizers[0].values()]
+            seen["moments"] = [dict(adam.state) for adam in self.running.state.optimizers[0].values()]
 
     settings: dict[str, Any] = {"explore_steps": 40, "explore_epochs": 5, "num_envs": 2, "n_steps": 20, "reward": "zero"}
     ppo = fit(tmp_path, cls=Kept, **settings)
@@ -269,7 +272,7 @@ def test_resume_is_an_uninterrupted_run(tmp_path: Path) -> None:
         fit(folder, trainer={"max_epochs": rounds}, **settings)
         resumed = fit(folder, ckpt_path=folder / "checkpoints" / "last.ckpt", **settings)
         assert_same(straight.state_dict(), resumed.state_dict())
-        assert_same(straight.engine.state_dict(), resumed.engine.state_dict())
+        assert_same(straight.running.state_dict(), resumed.running.state_dict())
         assert torch.equal(straight.source.packed, resumed.source.packed)
         assert read_csv(tmp_path / "straight") == read_csv(folder)
 

@@ -34,7 +34,7 @@ class Watched(PrefPPO):
 
         def noting(name: str, start: Any) -> Any:
             def begin() -> None:
-                noted.append((round_number, name, self.env_steps, *(self.engines[key].updates for key in ("reward", "policy"))))
+                noted.append((round_number, name, self.env_steps, *(self.running.updates[key] for key in ("reward", "policy"))))
                 if start:
                     start()
 
@@ -42,12 +42,17 @@ class Watched(PrefPPO):
 
         return [phase._replace(start=noting(phase.name, phase.start)) for phase in super().plan(round_number)]
 
-    def rollout_reward(self, rows: torch.Tensor) -> torch.Tensor:
-        paid = super().rollout_reward(rows)
+    def novelty(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.noted_reward(rows, super().novelty(rows))
+
+    def collected_reward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.noted_reward(rows, super().collected_reward(rows))
+
+    def noted_reward(self, rows: torch.Tensor, paid: torch.Tensor) -> torch.Tensor:
         features = self.source.features()[rows]
         members = self.reward_model.members
         present = torch.stack([members(row[None]).squeeze(-1).mean() for row in features])  # the ensemble's mean, row by row
-        self.__dict__.setdefault("paid", []).append((self.phase, paid, present))
+        self.__dict__.setdefault("paid", []).append((self.rounds.name, paid, present))
         return paid
 
 
@@ -63,7 +68,7 @@ def test_the_rounds_of_a_run(tmp_path: Path) -> None:
     # 5 passes of 3 minibatches over each exploring rollout, 3 of 3 over the others; 5 passes of one minibatch of pairs
     assert [counts for _, name, _, *counts in method.noted if name == "reward"] == [[0, 30], [5, 66]]
     assert len(method.labels) == 12 and method.asked.remaining == 0 and method.env_steps == 200
-    assert method.engine.updates["reward"] == 10 and method.engine.updates["policy"] == 30 + 8 * 9
+    assert method.running.updates["reward"] == 10 and method.running.updates["policy"] == 30 + 8 * 9
 
 
 def test_a_rollout_is_paid_by_the_present_ensemble_and_keeps_that(tmp_path: Path) -> None:

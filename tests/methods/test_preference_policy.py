@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from preference_toys import SEED, AnsweredToy, batches, labelled, ready
+from preference_toys import SEED, AnsweredToy, batches, draws, labelled, ready
+from torch.utils._pytree import tree_map
 from toys import SPEC, assert_same, make_trainer, read_csv
 
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.data.feedback import Labels, Query, Status
+from lightning_pbrl.engine.draws import Streams, updates_of
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Asked
 from lightning_pbrl.methods.cpl import CPL
@@ -20,13 +22,12 @@ from lightning_pbrl.methods.ipl import IPL
 from lightning_pbrl.methods.mr_iql import MRIQL
 from lightning_pbrl.methods.preference_policy import PreferencePolicy
 from lightning_pbrl.methods.sft import SFT
-from lightning_pbrl.rng import stream
 
 
 def rows_of(method: IPL, updates: int) -> torch.Tensor:
     """Starts of both windows and the label of every pair drawn, (updates, B, 3)."""
-    ids = torch.stack(list(method.sample(updates, stream(SEED, "sampler"))))
-    return ids[:, : 3 * method.hparams.batch_size].unflatten(1, (-1, 3))
+    drawn = [update["windows"] for update in draws(method, updates)]
+    return torch.stack([torch.cat([windows["start"], windows["label"][:, None]], 1) for windows in drawn])
 
 
 def test_every_pair_once_per_pass_with_its_own_label() -> None:
@@ -82,12 +83,10 @@ def test_reference_windows_are_shared_and_miss_the_last_start() -> None:
 def test_an_update_does_not_depend_on_its_block(settings: dict[str, Any]) -> None:
     data, labels = labelled(count=10)
     method, _ = ready(IPL, data, labels, batch_size=4, **settings)
-    rng = stream(SEED, "sampler")
-    at_once = list(method.sample(9, rng))
-    method.use_labels(labels)
-    rng = stream(SEED, "sampler")
-    in_parts = [ids for size in (1, 2, 5, 1) for ids in method.sample(size, rng)]
-    assert all(torch.equal(one, other) for one, other in zip(at_once, in_parts, strict=True))
+    streams, in_parts = Streams(SEED), []
+    for size in (1, 2, 5, 1):
+        in_parts += updates_of(streams.block(method.minibatches()["draws"], size, len(in_parts)), size)
+    assert_same(draws(method, 9), in_parts)
 
 
 def test_windows_and_replay_hold_the_rows_they_name() -> None:
@@ -96,21 +95,21 @@ def test_windows_and_replay_hold_the_rows_they_name() -> None:
     data.drawable = drawable
     data.write("learned_reward", torch.arange(600.0))
     method, _ = ready(IPL, data, labels, double=False, batch_size=4, window=5, replay_batch_size=50)
-    ids = method.sample(20, stream(SEED, "sampler"))[7]
-    batch = method.gather(ids)
-    start, label = ids[:12].view(4, 3)[:, :2].long(), ids[:12].view(4, 3)[:, 2]
+    drawn = draws(method, 20)[7]
+    batch = method.gather(drawn)
+    start, label, replay = drawn["windows"]["start"], drawn["windows"]["label"], drawn["replay"]
     for pair in range(4):
         for side in range(2):
             first = int(start[pair, side])
             assert torch.equal(batch["segments"][pair, side], data.packed[first : first + 5, :7])
     assert torch.equal(batch["label"], label.float())
-    assert torch.equal(batch["replay"], data.packed[ids[12:].long()])
-    assert set(ids[12:].tolist()) <= set(drawable.tolist())
+    assert torch.equal(batch["replay"], data.packed[replay])
+    assert set(replay.tolist()) <= set(drawable.tolist())
     seen = method.view(batch)
     assert torch.equal(seen["obs"], batch["segments"][..., :5]) and torch.equal(seen["action"], batch["segments"][..., 5:])
     assert torch.equal(seen["replay_next_obs"], batch["replay"][:, 7:12])
     assert torch.equal(seen["replay_terminated"], batch["replay"][:, 13])
-    stacked = method.gather(torch.stack([ids, ids]))  # replicas side by side
+    stacked = torch.vmap(method.gather)(tree_map(lambda ids: torch.stack([ids, ids]), drawn))  # replicas side by side
     assert all(torch.equal(stacked[key][1], batch[key]) for key in batch)
 
 
@@ -126,7 +125,7 @@ def test_all_drawable_rows_are_drawn_alike() -> None:
 def test_standardised_observations_on_request() -> None:
     data, labels = labelled()
     method, _ = ready(IPL, data, labels, batch_size=4, normalize_obs=True, replay_batch_size=3)
-    batch = method.gather(method.sample(1, stream(0, "sampler"))[0])
+    (batch,) = batches(method, 1)
     seen, obs = method.view(batch), data.column("obs")
     mean, std = obs.mean(0), obs.std(0, correction=0)
     for found, raw in ((seen["obs"], batch["segments"][..., :5]), (seen["replay_next_obs"], batch["replay"][:, 7:12])):
@@ -156,7 +155,7 @@ def test_replicas_neither_ask_nor_share_dropout() -> None:
     with pytest.raises(UserError, match=r"2 replicas cannot ask one teacher: set ask\.budget to 0"):
         method.plan(0)
     method.asked = Asked(total=50)  # answers that came with the data
-    assert [phase.name for phase in method.plan(0)] == ["opening"]
+    assert [phase.name for phase in method.plan(0) if phase.updates] == ["first"]
 
 
 # Runs --------------------------------------------------------------------------------------------------------------------

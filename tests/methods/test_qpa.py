@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from pebble_toys import build, filled, fit, steps_of
+from pebble_toys import build, filled, fit
+from toys import drawn
 
 from lightning_pbrl.data.feedback import Labels
+from lightning_pbrl.engine import UpdateEngine
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Asked
 from lightning_pbrl.methods.qpa import QPA
@@ -23,12 +25,11 @@ CROP: dict[str, Any] = {"crop": [2, 4], "crop_copies": 3}
 class Watched(QPA):
     """Notes of every minibatch of the policy: env steps, questions left, ages of its rows."""
 
-    def gather(self, drawn: Any) -> Any:
-        if self.phase in ("policy", "reset"):
-            ids = self.replay_ids(drawn[0])
-            ages = (self.source.steps - 1 - ids).tolist()  # one environment, and a ring that holds the whole run
-            self.__dict__.setdefault("noted", []).append((self.phase, self.env_steps, self.asked.remaining, ages))
-        return super().gather(drawn)
+    def fetched(self, drawn: Any) -> Any:
+        if self.rounds.name in ("policy", "reset"):
+            ages = (self.source.steps - 1 - drawn["rows"]).tolist()  # one environment, and a ring that holds the whole run
+            self.__dict__.setdefault("noted", []).append((self.rounds.name, self.env_steps, self.asked.remaining, ages))
+        return super().fetched(drawn)
 
 
 def test_hybrid_between_the_first_session_and_the_last(tmp_path: Path) -> None:
@@ -43,17 +44,17 @@ def test_hybrid_between_the_first_session_and_the_last(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("after", "finished", "rows"), [(False, 4, None), (True, 4, 20), (True, 1, 10)])
-def test_the_window(after: bool, finished: int, rows: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_window(after: bool, finished: int, rows: int | None) -> None:
     """N trajectories of ten steps, fewer while fewer have ended; after the budget only if wanted; the ring has wrapped."""
     method = build(QPA, CROP, recent=2, hybrid_after_budget=after)
     method.source = filled(10 * finished + 3, capacity=30)
     method.asked = Asked(6, 6, 0)
-    monkeypatch.setattr(QPA, "phase", "policy")
     u = torch.full((8,), 1 - 1e-9, dtype=torch.float64)  # the oldest row of either part
     size = min(30, 10 * finished + 3)
     newest = 10 * finished + 2
     expected = [newest - size + 1] * 8 if rows is None else [newest - size + 1] * 4 + [newest - rows + 1] * 4
-    assert steps_of(method.source, method.replay_ids(u)) == expected
+    found = method.programs()[method.learn().program].gather({"place": u})["rows"]
+    assert found[:, 0].long().tolist() == expected  # an observation tells its step
 
 
 def ensemble(**settings: Any) -> RewardEnsemble:
@@ -65,24 +66,26 @@ def ensemble(**settings: Any) -> RewardEnsemble:
     start = torch.tensor([[0, 10], [1, 21], [33, 12], [40, 51], [22, 3]])
     value = torch.tensor([0.0, 1.0, 0.5, 1.0, 0.0])
     model.pairs = model.labels = Labels(start, 6, value, torch.tensor([1, 1, 2, 1, 1]))
+    model.__dict__["engine"] = UpdateEngine(model, model.groups(), model.programs(), [0], compile=False)
     return model
 
 
 def test_cropped_loss_against_a_slow_loop() -> None:
     """Mean over copies and pairs, sum over members; a copy's segments share their length, not their beginning."""
     model = ensemble(crop=[2, 4], crop_copies=3, ensemble_size=2)
-    (ids,) = model.sample_passes(1, torch.Generator().manual_seed(1))
-    assert ids.shape == (1 + 3 * 3, 2, 5)
+    (numbers,) = drawn(model.programs()["reward"], seed=1)
+    pairs, u = numbers["pair"], numbers["crop"]
+    assert pairs.shape == (2, 5)
     expected, right, strict = 0.0, 0, 0
     for member in range(2):
         for column in range(5):
-            pair = int(ids[0, member, column])
+            pair = int(pairs[member, column])
             label = float(model.pairs.value[pair])
             for copy in range(3):
-                size = int(ids[1 + copy, member, column])
+                size = 2 + int(3 * u[0, copy, member, column])
                 returns = []
                 for side in range(2):
-                    begin = int(ids[1 + 3 + 3 * side + copy, member, column])
+                    begin = int((6 - size + 1) * u[1 + side, copy, member, column])
                     assert 2 <= size <= 4 and 0 <= begin <= 6 - size
                     at = int(model.pairs.start[pair, side]) + begin
                     returns.append(float(model.reward(model.source.features()[at : at + size])[member].detach().double().sum()))
@@ -90,16 +93,16 @@ def test_cropped_loss_against_a_slow_loop() -> None:
                 expected -= (label * math.log(p) + (1 - label) * math.log(1 - p)) / 15
                 strict += label != 0.5
                 right += (label == 1 and p > 0.5) or (label == 0 and p < 0.5)
-    found = model.losses(model.gather_pairs(ids))
+    found = model.losses(model.gather_pairs(numbers))
     assert float(found["members"].detach()) == pytest.approx(expected, rel=1e-5)
     assert float(found["accuracy"]) == pytest.approx(right / strict, rel=1e-6) and strict == 2 * 4 * 3
 
 
 def test_copies_differ_and_begin_independently() -> None:
-    drawn = ensemble(crop=[2, 4], crop_copies=2, ensemble_size=1).crops(
-        torch.zeros(1, 600, dtype=torch.int64), torch.Generator().manual_seed(0)
-    )
-    lengths, first, second = drawn[1:3, 0], drawn[3:5, 0], drawn[5:7, 0]
+    model = ensemble(crop=[2, 4], crop_copies=2, ensemble_size=1, batch_size=600)
+    kept = model.kept(drawn(model.programs()["reward"])[0]["crop"], 600, 6)[:, 0]  # (2, 600, 2, 6)
+    lengths, (first, second) = kept.sum(-1)[..., 0], kept.long().argmax(-1).unbind(-1)
+    assert torch.equal(lengths, kept.sum(-1)[..., 1])
     for one, other in ((lengths[0], lengths[1]), (first[0], first[1]), (first[0], second[0])):
         assert 0.5 < float((one != other).float().mean()) < 0.9
     assert set(lengths.unique().tolist()) == {2, 3, 4}
@@ -107,17 +110,13 @@ def test_copies_differ_and_begin_independently() -> None:
 
 def test_updates_of_a_fit_and_its_end() -> None:
     """ceil(reward_update x labels / 128): 157 for QPA's first 10 labels, 1,563 for 100. It ends by the accuracy of the fit."""
-
-    class Engine:
-        updates = 0
-
     model = ensemble(crop=[2, 4], fit_rule="updates", epochs=2000, stop_accuracy=0.98)
-    model.engines = {"reward": Engine()}  # type: ignore[dict-item]
     full = model.labels
     for count, updates in ((10, 157), (100, 1563), (0, 0)):
         model.labels = full.take(torch.tensor([0, 1, 3, 4]).repeat(25)[:count])
         (phase,) = model.plan(1)
-        assert (phase.updates, phase.block) == (updates, min(count, 1))
+        assert (phase.updates, phase.block) == (updates, min(count, 1)) and phase.start is not None
+        phase.start()
         accuracies = [0.9, 1.0, 1.0, 1.0, 1.0]  # means 0.9, 0.95, 0.967, 0.975, 0.98
         assert [model.fits_well({"accuracy": a}) for a in accuracies] == [False, False, False, False, True]
     model.hparams["stop_accuracy"] = 1.0
@@ -131,7 +130,7 @@ def test_sessions_of_a_run(tmp_path: Path) -> None:
     method = fit(QPA, tmp_path, {**CROP, "epochs": 10, "batch_size": 4, "stop_accuracy": 1.0}, ask=ask)
     assert len(method.labels) == 14
     fits = [math.ceil(10 * labels / 4) for labels in (6, 12, 14)]
-    assert method.engine.updates["reward"] == sum(fits) == 15 + 30 + 35
+    assert method.running.updates["reward"] == sum(fits) == 15 + 30 + 35
     assert method.reward_model.hparams.ensemble_size == 1
 
 

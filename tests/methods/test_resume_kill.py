@@ -148,7 +148,7 @@ def test_killed_ensemble_resumes_to_the_same_end(tmp_path: Path) -> None:
         assert second == list(range(len(second))) and len(second) % FEW == 0
         assert set(KEYS[: len(second)]) <= set(broken.calls())
         checkpoint = broken.checkpoint()
-        assert checkpoint["method"] == "RewardEnsemble" and checkpoint["engines"]["reward"]["updates"] > 0
+        assert checkpoint["method"] == "RewardEnsemble" and checkpoint["engine"]["updates"]["reward"] > 0
         # 3: right after a commit, that is before or while training on it
         broken.kill_when(lambda: len(broken.committed()) >= 36)
         compare(straight, reference, broken, len(first), FEW)
@@ -162,13 +162,13 @@ def test_killed_clarify_resumes_to_the_same_end(tmp_path: Path) -> None:
         broken.kill_when(lambda: len(broken.committed()) >= 12 and (broken.committing() or len(broken.calls()) >= 24), 11)
         first = broken.committed()
         assert len(first) in (12, 24)  # a round is there wholly or not at all
-        assert broken.checkpoint()["engines"]["encoder"]["updates"] == 10
+        assert broken.checkpoint()["engine"]["updates"]["encoder"] == 10
         # 2: right after the commit of round 2
         broken.kill_when(lambda: len(broken.committed()) >= 36, 9)
         before = len(broken.encoder_rows())
         # 3: between two encoder steps of round 2
         broken.kill_when(lambda: len(broken.encoder_rows()) >= before + 3, 3)
         assert [row["labels"] for row in broken.encoder_rows()[before:]] == [36, 36, 36]
-        assert broken.checkpoint()["engines"]["encoder"]["updates"] == 18
+        assert broken.checkpoint()["engine"]["updates"]["encoder"] == 18
         compare(straight, reference, broken, len(first), PER_ROUND)
     assert sum('"query/accepted"' in line and '"query/accepted": 0.0' not in line for line in straight.lines("rows.jsonl")) == 3

@@ -40,9 +40,9 @@ def mistake(folder: Path, cls: type[Method], ask: dict[str, Any] | None = None, 
 def test_more_updates_end_like_as_many_from_the_start(tmp_path: Path) -> None:
     fit(tmp_path / "parts", BC)
     parts, whole = fit(tmp_path / "parts", BC, updates=50), fit(tmp_path / "whole", BC, updates=50)
-    assert parts.engine.updates["policy"] == 50
+    assert parts.running.updates["policy"] == 50
     assert_same(whole.state_dict(), parts.state_dict())
-    assert_same(whole.engine.state_dict(), parts.engine.state_dict())
+    assert_same(whole.running.state_dict(), parts.running.state_dict())
     assert mistake(tmp_path / "parts", BC, updates=40) == (
         "The run was made with updates=50, and 40 is less: what was learned is not taken back; set updates to 50 or more, or "
         + OTHER
@@ -62,7 +62,7 @@ def test_a_larger_budget_ends_like_one_that_was_so_large(tmp_path: Path) -> None
     assert len(parts.labels) == len(whole.labels) == 10
     assert_same([whole.labels.start, whole.labels.value], [parts.labels.start, parts.labels.value])
     assert_same(whole.state_dict(), parts.state_dict())
-    assert_same(whole.engine.state_dict(), parts.engine.state_dict())
+    assert_same(whole.running.state_dict(), parts.running.state_dict())
     assert mistake(tmp_path / "parts", RewardEnsemble, {"budget": 5, "per_round": 5}).startswith(
         "The run was made with ask.budget=10, and 5 is less: what was learned is not taken back; set ask.budget to 10 or more"
     )

@@ -12,13 +12,12 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.rune import RUNE
 
 
-def test_the_bonus_of_a_minibatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bonus_of_a_minibatch(tmp_path: Path) -> None:
     """beta_0 (1 - rho)^160 times the population deviation of three members, on top of the stored mean."""
     method = fit(RUNE, tmp_path, bonus=2.0, bonus_decay=0.01)
     stored = method.source.stored_column("learned_reward").clone()
-    monkeypatch.setattr(RUNE, "phase", "policy")
     u = torch.rand(8, dtype=torch.float64)
-    rows, _ = method.gather((u, torch.zeros(2, 8, 1)))
+    rows = method.running.programs["policy"].gather({"place": u})["rows"]
     ids = method.source.uniform_rows(u)
     with torch.no_grad():
         members = method.reward(method.source.features()[ids])
@@ -34,7 +33,7 @@ def test_the_bonus_of_a_minibatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_pre_training_has_no_bonus(tmp_path: Path) -> None:
     class Counting(RUNE):
         def exploration_bonus(self, rows: torch.Tensor) -> torch.Tensor:
-            self.__dict__.setdefault("phases", []).append(self.phase)
+            self.__dict__.setdefault("phases", []).append(self.rounds.name)
             return super().exploration_bonus(rows)
 
     method = fit(Counting, tmp_path)

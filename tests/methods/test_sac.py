@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from online_toys import PointSimulator
-from toys import ToyData, assert_same, make_trainer, read_csv
+from toys import ToyData, assert_same, drawn, make_trainer, read_csv
 
 from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.datamodules.online import OnlineDataModule
@@ -50,10 +50,10 @@ class Watched(SAC):
         self.note("act")
         return super().behave(obs)
 
-    def gather(self, drawn: Any) -> Any:
-        self.note(self.phase)
+    def replayed(self, drawn: Any) -> Any:
+        self.note(self.rounds.name)
         self.__dict__["gathered"] += 1
-        return super().gather(drawn)
+        return super().replayed(drawn)
 
     def events_of(self, *names: str) -> list[tuple[int, int]]:
         return [(steps, updates) for what, steps, updates in self.__dict__["events"] if what in names]
@@ -78,7 +78,7 @@ def fit(
 
 def test_one_update_per_env_step_after_the_random_ones(tmp_path: Path) -> None:
     sac = fit(tmp_path)
-    assert sac.env_steps == sac.source.steps == 120 and sac.trainer.global_step == sac.engine.updates["policy"] == 100
+    assert sac.env_steps == sac.source.steps == 120 and sac.trainer.global_step == sac.running.updates["policy"] == 100
     # the update after env step n = 21 ... 120 is number n - 21, and sees n stored rows; the policy acts from step 21 on
     assert sac.events_of("policy") == [(n, n - 21) for n in range(21, 121)]
     assert sac.events_of("act") == [(n, n - 20) for n in range(20, 120)]
@@ -128,7 +128,6 @@ def test_the_last_round_is_cut_and_the_run_ends_exactly(tmp_path: Path) -> None:
 
 def test_the_critic_starts_anew_and_nothing_else(tmp_path: Path) -> None:
     sac = fit(tmp_path, seed_steps=30, explore_steps=40, env_steps=100, trainer={"max_epochs": 1})
-    engine = sac.engines["policy"]
     before = {name: value.clone() for name, value in sac.state_dict().items()}
     sac.reset_critic()
     after = sac.state_dict()
@@ -136,7 +135,7 @@ def test_the_critic_starts_anew_and_nothing_else(tmp_path: Path) -> None:
         assert torch.equal(before[name], after[name]) != name.startswith("critic") or not before[name].any(), name
     for one, two in zip(sac.critic.parameters(), sac.critic_target.parameters(), strict=True):
         assert torch.equal(one, two)
-    moments = engine.state_dict()["flat"]["moments"][0]
+    moments = sac.running.state_dict()["state"]["moments"][0]
     assert moments["critic"] == {} and moments["actor"]["step"] == moments["log_alpha"]["step"] == 39
     new = sac.critic.weights[0].clone()
     sac.reset_critic()
@@ -168,10 +167,12 @@ def test_a_control_never_reads_the_true_reward(tmp_path: Path) -> None:
 
 def test_exploring_is_paid_by_distance_to_everything_stored(tmp_path: Path) -> None:
     sac = fit(tmp_path, num_envs=2, seed_steps=30, explore_steps=20, env_steps=60, reward="zero", trainer={"max_epochs": 1})
-    drawn = sac.sample(1, torch.Generator().manual_seed(0))[0]
-    assert not sac.gather(drawn)[0][:, 3].any()  # obs, action, next_obs, learned_reward: the phase is over
-    sac._phases = sac.first_steps()[1:2]
-    rows, _ = sac.gather(drawn)
+    policy, explore = (sac.running.programs[name] for name in ("policy", "explore"))
+    (numbers,) = drawn(explore)
+    replayed = policy.gather(numbers)["rows"]
+    assert not replayed[:, 3].any()  # obs, action, next_obs, learned_reward: what the policy's updates read
+    rows = explore.gather(numbers)["rows"]
+    assert torch.equal(rows[:, :3], replayed[:, :3])
     everything = sac.source.packed[sac.source.stored][:, :1]
     assert sac.source.size == len(everything) == 50
     distance = nearest_distance(rows[:, :1], [everything])
@@ -186,24 +187,23 @@ def test_updates_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     source.packed = source.packed.double()
     plain = copy.deepcopy({n: getattr(sac, n) for n in ("actor", "critic", "critic_target", "log_alpha")})
     actor, critic, target, log_alpha = plain["actor"], plain["critic"], plain["critic_target"], plain["log_alpha"]
-    sac._start_engines()
-    engine = sac.engines["policy"]
-    engine.generators[0].manual_seed(5)
-    draws = sac.sample(3, torch.Generator().manual_seed(5))
+    sac.start_engine()
+    sac.running.begin([5])
+    draws = drawn(sac.running.programs["policy"], 3, seed=5)
     adams = [torch.optim.Adam(p, lr) for p, lr in ((critic.parameters(), 1e-3), (actor.parameters(), 1e-3), ([log_alpha], 1e-4))]
-    for i, (u, noise) in enumerate(draws):
-        rows = source.packed[source.uniform_rows(u)]
+    for i, numbers in enumerate(draws):
+        rows = source.packed[source.uniform_rows(numbers["place"])]
         obs, action, next_obs, reward = rows[:, :1], rows[:, 1:2], rows[:, 2:3], rows[:, 3]
         alpha = log_alpha.exp().detach()
         with torch.no_grad():
-            next_action, log_prob = actor.sample(next_obs, noise[0])
+            next_action, log_prob = actor.sample(next_obs, numbers["next_noise"])
             q1, q2 = target(torch.cat([next_obs, next_action], 1)).squeeze(-1)
             y = reward + 0.99 * (1 - rows[:, 4]) * (torch.min(q1, q2) - alpha * log_prob)
         q1, q2 = critic(torch.cat([obs, action], 1)).squeeze(-1)
         adams[0].zero_grad()
         ((q1 - y).square().mean() + (q2 - y).square().mean()).backward()
         adams[0].step()
-        new, log_prob = actor.sample(obs, noise[1])
+        new, log_prob = actor.sample(obs, numbers["noise"])
         q1, q2 = critic(torch.cat([obs, new], 1)).squeeze(-1)
         adams[1].zero_grad()
         adams[2].zero_grad()
@@ -215,7 +215,7 @@ def test_updates_are_those_of_a_plain_loop(tmp_path: Path) -> None:
             for one, two in zip(target.parameters(), critic.parameters(), strict=True):
                 one.data.lerp_(two.data, 0.005)
     before = sac.critic.weights[0].clone()
-    engine.run(3)
+    sac.running.run("policy", 3)
     assert (sac.critic.weights[0] - before).abs().max() > 1e-4
     torch.testing.assert_close(sac.log_alpha, log_alpha, rtol=0, atol=1e-10)
     for ours, theirs in ((sac.actor, actor), (sac.critic, critic), (sac.critic_target, target)):
@@ -237,7 +237,7 @@ def test_resume_inside_pre_training_and_after_is_an_uninterrupted_run(tmp_path: 
         fit(folder, trainer={"max_epochs": rounds}, **settings)
         resumed = fit(folder, ckpt_path=folder / "checkpoints" / "last.ckpt", **settings)
         assert_same(straight.state_dict(), resumed.state_dict())
-        assert_same(straight.engine.state_dict(), resumed.engine.state_dict())
+        assert_same(straight.running.state_dict(), resumed.running.state_dict())
         assert torch.equal(straight.source.packed, resumed.source.packed)
         assert torch.equal(straight.source.reward, resumed.source.reward)
         assert read_csv(tmp_path / "straight") == read_csv(folder)

@@ -45,7 +45,7 @@ BATCH = {
     "next_obs": column(0.6, -0.2),
     "learned_reward": torch.tensor([1.0, 0.0]),
     "terminated": torch.tensor([0.0, 1.0]),
-    "noise": column(0.9, 0.1),  # the first is clipped to 0.5, and then the action to 1
+    "noise": column(4.5, 0.5),  # standard normal, times 0.2: the first is clipped to 0.5, and then the action to 1
 }
 
 
@@ -56,6 +56,13 @@ def test_critic_loss_by_hand() -> None:
         losses = tiny().critic_loss(BATCH)
     assert float(losses["q"]) == pytest.approx(1.225)
     assert float(losses["q_mean"]) == pytest.approx(0.225)
+
+
+def test_target_noise_has_the_spread_that_was_set() -> None:
+    # noise .3: a' = .9, Q' = (2.4, 1.5), target 1.75: ((-.85)^2 + (-1)^2) / 2 + ((-.75)^2 + 0) / 2
+    with torch.no_grad():
+        losses = tiny(policy_noise=0.3).critic_loss({**BATCH, "noise": column(1.0, 0.0)})
+    assert float(losses["q"]) == pytest.approx(1.1425)
 
 
 def test_actor_loss_by_hand() -> None:
@@ -79,11 +86,11 @@ def fit(folder: Path, **settings: Any) -> TD3BC:
 @pytest.mark.parametrize("layout", ["loop", "batched"])
 def test_policy_and_targets_move_in_every_third_update(layout: Any, tmp_path: Path) -> None:
     method = fit(tmp_path, policy_freq=3, replicas=2, layout=layout)
-    engine = method.engines["policy"]
+    engine = method.running
     moved: dict[str, list[int]] = {"q": [], "actor": [], "q_target": [], "actor_target": []}
     for update in range(12, 19):
         before = {key: rows.clone() for key, rows in engine.state.storage.items()}
-        meters = engine.run(1)
+        meters = engine.run("policy", 1)
         assert ("actor" in meters) == (update % 3 == 0)
         for key, rows in engine.state.storage.items():
             if not torch.equal(rows, before[key]):
@@ -94,31 +101,28 @@ def test_policy_and_targets_move_in_every_third_update(layout: Any, tmp_path: Pa
 
 def test_a_block_reports_the_mean_of_the_updates_that_ran(tmp_path: Path) -> None:
     method = fit(tmp_path)
-    engine = method.engines["policy"]
+    engine = method.running
     state = engine.state_dict()
-    block = engine.run(4)
+    engine.begin([5])
+    block = engine.run("policy", 4)
     engine.load_state_dict(state)
-    # The same four updates one by one; the generator draws a block at once, so the ids are handed over.
-    ids = method.sample(4, engine.generators[0])
-    singles = []
-    for one in ids:
-        engine.program.__dict__["sample"] = lambda updates, rng, one=one: [one]
-        singles.append(engine.run(1))
+    engine.begin([5])
+    singles = [engine.run("policy", 1) for _ in range(4)]
     actor = [meters["actor"] for meters in singles if "actor" in meters]
     assert len(actor) == 2
     torch.testing.assert_close(block["actor"], torch.stack(actor).mean(0))
     torch.testing.assert_close(block["q"], torch.stack([meters["q"] for meters in singles]).mean(0))
 
 
-def test_noise_has_its_spread_and_ids_survive_the_packing(tmp_path: Path) -> None:
-    method = fit(tmp_path, policy_noise=0.3)
-    ids = torch.stack(list(method.sample(500, torch.Generator().manual_seed(0))))
-    index, noise = ids[..., 0], ids[..., 1:]
-    assert torch.equal(index, index.long().double()) and index.min() == 0 and index.max() == len(method.source) - 1
+def test_noise_is_standard_normal_and_rows_come_from_all_of_the_data(tmp_path: Path) -> None:
+    method = fit(tmp_path)
+    drawn = method.running.drawn("policy", 500, 0)
+    index, noise = (torch.stack([one[name] for one in drawn]) for name in ("rows", "noise"))
+    assert index.shape == (500, 16) and index.min() == 0 and index.max() == len(method.source) - 1
     assert noise.shape == (500, 16, 2)
-    assert abs(float(noise.std()) - 0.3) < 0.006 and abs(float(noise.mean())) < 0.008
-    rows, same = method.gather(ids[3])
-    assert torch.equal(rows, method.source.packed[index[3].long()]) and torch.equal(same, noise[3].float())
+    assert abs(float(noise.std()) - 1) < 0.02 and abs(float(noise.mean())) < 0.027
+    read = method.running.programs["policy"].gather(drawn[3])
+    assert torch.equal(read["rows"], method.source.packed[index[3]]) and torch.equal(read["noise"], noise[3])
 
 
 def test_the_policy_is_deterministic_and_settings_are_checked() -> None:
