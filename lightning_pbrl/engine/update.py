@@ -230,9 +230,11 @@ class UpdateEngine:
     @staticmethod
     def _tiles(program: Program, drawn: Drawn) -> list[tuple[float, Drawn]]:
         """An update that is wider than a tile, cut along the last axis of what it has drawn: shares and parts."""
+        if program.tile is None:
+            return []
         leaves, structure = tree_flatten(drawn)
-        size = min((leaf.shape[-1] for leaf in leaves), default=0)
-        if program.tile is None or size <= program.tile:
+        size = min(leaf.shape[-1] for leaf in leaves)
+        if size <= program.tile:
             return []
         parts = list(zip(*(leaf[..., :size].split(program.tile, dim=-1) for leaf in leaves), strict=True))
         return [(part[0].shape[-1] / size, tree_unflatten(list(part), structure)) for part in parts]
