@@ -175,6 +175,8 @@ class Passes(Draw):
 
     def __call__(self, u: Tensor, place: Place) -> Sequence[Tensor]:
         updates = range(place.first, place.first + len(u))
+        if place.first == 0:  # a phase begins: the things may be others
+            self._newest = None, torch.empty(0)
         if self.ends == "full":
             return self.joined(updates, place.seed, u.device)
         if self.ends == "short":
@@ -193,7 +195,7 @@ class Passes(Draw):
     def joined(self, updates: range, seed: int, device: torch.device) -> Tensor:
         """Equally large minibatches across the ends of passes, (K, ..., size)."""
         at, end, parts = updates.start * self.size, updates.stop * self.size, []
-        length = self.one_pass(seed, 0).shape[-1]
+        length = self.count()
         while at < end:
             order = self.one_pass(seed, at // length)
             parts.append(order[..., at % length : at % length + end - at])

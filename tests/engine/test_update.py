@@ -46,7 +46,9 @@ class Learner(nn.Module):
     def program(self, batch: int = 16, **changes: Any) -> Program:
         dtype = self.f.weights[0].dtype
         draws = {"rows": Below(64, batch)}
-        return Program(**{"steps": [self.losses], "draws": draws, "gather": lambda drawn: DATA.to(dtype)[drawn["rows"]], **changes})
+        return Program(
+            **{"steps": [self.losses], "draws": draws, "gather": lambda drawn: DATA.to(dtype)[drawn["rows"]], **changes}
+        )
 
     def engine(self, seed: int = 0, replicas: int = 1, layout: Any = "loop", **changes: Any) -> UpdateEngine:
         parts = self.parts(**changes.pop("parts", {}))
