@@ -173,7 +173,7 @@ class Passes(Draw):
             self._newest = (seed, number), self.order(stream(seed, "pass", number))
         return self._newest[1]
 
-    def __call__(self, u: Tensor, place: Place) -> Sequence[Tensor]:
+    def __call__(self, u: Tensor, place: Place) -> Any:
         updates = range(place.first, place.first + len(u))
         if place.first == 0:  # a phase begins: the things may be others
             self._newest = None, torch.empty(0)

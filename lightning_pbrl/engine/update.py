@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from lightning_pbrl.engine.draws import Drawn, Streams, updates_of, updates_of_all
-from lightning_pbrl.engine.gradients import Compiler, Gradients, accumulate, batched_gradients, in_tiles, own_gradients
+from lightning_pbrl.engine.gradients import Compiler, Gradients, Handed, accumulate, batched_gradients, in_tiles, own_gradients
 from lightning_pbrl.engine.program import Part, Program
 from lightning_pbrl.engine.state import FlatState
 from lightning_pbrl.errors import UserError
@@ -193,7 +193,8 @@ class UpdateEngine:
                 before(number)
             tiles = self._tiles(program, ids)
             rows = None if tiles else self._gathered(name, ids)
-            counted, handed = set(), {}
+            counted: set[str] = set()
+            handed: Handed = {}
             for place, (gradients, interval) in enumerate(zip(steps, every, strict=True)):
                 if (done + number) % interval:
                     continue
