@@ -30,7 +30,7 @@ from lightning_pbrl.queries.base import QueryStrategy
 from lightning_pbrl.queries.disagreement import DisagreementQuery
 from lightning_pbrl.queries.embedding import EmbeddingQuery, distances, separation
 from lightning_pbrl.queries.uniform import UniformQuery
-from lightning_pbrl.rng import question_keys, stream
+from lightning_pbrl.rng import derive, question_keys, stream
 from lightning_pbrl.teachers.base import RoundStats
 from lightning_pbrl.teachers.skip import SkipTeacher
 
@@ -78,15 +78,18 @@ def fitted(room: Classroom, labels: Labels, seed: int, settings: dict[str, Any])
     method.configure_model()
     method.source, method.labels = source, labels
     method.on_data()
-    for name, program in method.programs().items():
-        method.engines[name] = UpdateEngine(method, program, [stream(seed, "sampler", name)], compile=False)
+    method.__dict__["engine"] = engine = UpdateEngine(method, method.groups(), method.programs(), [seed], compile=False)
     torch.manual_seed(seed)
     method.train()
-    for phase in method.plan(0):
-        engine, done = method.engines[str(phase.program)], 0
+    phases = method.plan(0)
+    method.begin_fit(method.training_pairs())
+    method.use_answers()
+    for number, phase in enumerate(phases):
+        engine.begin([derive(seed, number)])
+        done, block = 0, phase.block or phase.updates
         while done < phase.updates:
-            metrics = {key: float(value) for key, value in engine.run(phase.block or phase.updates).items()}
-            done += phase.block or phase.updates
+            metrics = {key: float(value) for key, value in engine.run(str(phase.program), block).items()}
+            done += block
             if phase.done is not None and phase.done(metrics):
                 break
     return method.eval()

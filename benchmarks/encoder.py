@@ -19,7 +19,6 @@ from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
 from lightning_pbrl.methods.clarify import CLARIFY
-from lightning_pbrl.rng import stream
 
 EPISODE = 500
 
@@ -86,10 +85,9 @@ def clarify(source: Transitions, labels: Labels, size: Size, shape: tuple[int, i
     method.configure_model()
     method.source = source
     method.on_data()
-    for name, program in method.programs().items():
-        method.engines[name] = UpdateEngine(method, program, [stream(0, "sampler", name)], compile=False)
+    method.__dict__["engine"] = UpdateEngine(method, method.groups(), method.programs(), [0], compile=False)
     method.labels = labels
-    method.plan(0)
+    method.use_answers()
     return method
 
 
@@ -149,7 +147,7 @@ def race(source: Transitions, labels: Labels, size: Size, shape: tuple[int, int,
     method = clarify(source, labels, size, shape)
     theirs = plain(source, labels, size, shape)
     copy_weights(method, theirs)
-    ours = per_unit(lambda: method.engine.run("encoder", steps), steps)
+    ours = per_unit(lambda: method.running.run("encoder", steps), steps)
     contestants = {
         "plain": per_unit(lambda: theirs.run(steps), steps),
         "engine": ours,

@@ -24,7 +24,6 @@ from lightning_pbrl.datamodules.base import OfflineDataModule
 from lightning_pbrl.engine import UpdateEngine
 from lightning_pbrl.methods.iql import IQL
 from lightning_pbrl.nn.linear import linear
-from lightning_pbrl.rng import stream
 
 BLOCK = 64
 CLAIMS = [
@@ -89,7 +88,7 @@ def engine(source: Transitions, size: Size, compile: bool) -> UpdateEngine:  # n
     method.configure_model()
     method.source = source
     method.on_data()
-    return UpdateEngine(method, method.programs()["policy"], [stream(0, "sampler")], compile)
+    return UpdateEngine(method, method.groups(), method.programs(), [0], compile)
 
 
 def iql(source: Transitions, size: Size, compile: bool) -> IQL:  # noqa: A002 - as the engine calls it
@@ -160,10 +159,10 @@ class InAndOut(pl.Callback):
         self.done += 1
         if self.done % self.blocks:
             return
-        engine = method.engines["policy"]
+        engine = method.running
         if self.done > self.blocks:  # the first half-round warms up, and compiles
             self.seen["trainer"].append((now - self.began) / (self.blocks * BLOCK))
-            bare = per_unit(lambda: [engine.run(BLOCK) for _ in range(self.blocks)], self.blocks * BLOCK)
+            bare = per_unit(lambda: [engine.run("policy", BLOCK) for _ in range(self.blocks)], self.blocks * BLOCK)
             self.seen["bare"].append(bare())
         self.began = time.process_time()
 
@@ -203,10 +202,10 @@ def main(size: Size) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice about workers, devices and short epochs
         began = time.process_time()
-        compiled.run(2)
+        compiled.run("policy", 2)
         first_call = time.process_time() - began
-        bare_eager = per_unit(lambda: eager.run(size.updates), size.updates)
-        bare_compiled = per_unit(lambda: compiled.run(size.updates), size.updates)
+        bare_eager = per_unit(lambda: eager.run("policy", size.updates), size.updates)
+        bare_compiled = per_unit(lambda: compiled.run("policy", size.updates), size.updates)
         contestants = {
             "plain": per_unit(lambda: plain.run(size.updates), size.updates),
             "textbook": textbook(source, size, folder),

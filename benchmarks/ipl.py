@@ -68,7 +68,7 @@ def ipl(source: Transitions, labels: Labels, size: Size) -> IPL:
 
 def engine(method: IPL, compile: bool) -> UpdateEngine:  # noqa: A002 - as the engine calls it
     """The bare engine of the method."""
-    return UpdateEngine(method, method.programs()["policy"], [stream(0, "sampler")], compile)
+    return UpdateEngine(method, method.groups(), method.programs(), [0], compile)
 
 
 def plain(source: Transitions, labels: Labels, size: Size) -> PlainIPL:
@@ -83,8 +83,8 @@ def main(size: Size) -> dict[str, Any]:
     labels = answers(source, size)
     opponent = plain(source, labels, size)
     eager, compiled = (engine(ipl(source, labels, size), compile) for compile in (False, size.compile))  # noqa: A001
-    bare_eager = per_unit(lambda: eager.run(size.updates), size.updates)
-    bare_compiled = per_unit(lambda: compiled.run(size.updates), size.updates)
+    bare_eager = per_unit(lambda: eager.run("policy", size.updates), size.updates)
+    bare_compiled = per_unit(lambda: compiled.run("policy", size.updates), size.updates)
     contestants = {
         "plain": per_unit(lambda: opponent.run(size.updates), size.updates),
         "eager": bare_eager,

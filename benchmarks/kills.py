@@ -197,7 +197,7 @@ def outcome(run: Path) -> dict[str, Any]:
     saved = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     own = saved["lightning_pbrl"]
     found: dict[str, Any] = {"step": saved["global_step"], "round": saved["epoch"], "finished": own["finished"]}
-    found |= dict(_leaves({"weights": saved["state_dict"], "engines": own["engines"], "asked": own["asked"]}))
+    found |= dict(_leaves({"weights": saved["state_dict"], "engine": own["engine"], "asked": own["asked"]}))
     results = run / "results.json"
     found["results"] = json.loads(results.read_text()) if results.is_file() else None
     if (run / "labels.sqlite").is_file():

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,7 +85,7 @@ def laeo(source: Transitions, size: Size, shape: Shape) -> LAEO:
 
 def engine(method: LAEO, compile: bool) -> UpdateEngine:  # noqa: A002 - as the engine calls it
     """The bare engine of the method."""
-    return UpdateEngine(method, method.programs()["policy"], [stream(0, "sampler")], compile)
+    return UpdateEngine(method, method.groups(), method.programs(), [0], compile)
 
 
 def plain(source: Transitions, size: Size, shape: Shape, whole_matrix: bool = False) -> PlainLAEO:
@@ -95,14 +97,13 @@ def plain(source: Transitions, size: Size, shape: Shape, whole_matrix: bool = Fa
 def contestants(source: Transitions, size: Size, name: str) -> dict[str, Any]:
     """All that run at one size, by name."""
     shape = getattr(size, name)
-    compiled = engine(laeo(source, size, shape), size.compile)
-    runners = {
-        "plain": plain(source, size, shape),
-        "plain matrix": plain(source, size, shape, whole_matrix=True),
-        "eager": engine(laeo(source, size, shape), False),
-        "compiled": compiled,
+    runners: dict[str, Callable[[int], Any]] = {
+        "plain": plain(source, size, shape).run,
+        "plain matrix": plain(source, size, shape, whole_matrix=True).run,
+        "eager": partial(engine(laeo(source, size, shape), False).run, "policy"),
+        "compiled": partial(engine(laeo(source, size, shape), size.compile).run, "policy"),
     }
-    found = {f"{name} {key}": per_unit(lambda r=r: r.run(shape.updates), shape.updates) for key, r in runners.items()}
+    found = {f"{name} {key}": per_unit(lambda run=run: run(shape.updates), shape.updates) for key, run in runners.items()}
     return {**found, f"{name} compiled, default library": without_onednn(found[f"{name} compiled"])}
 
 
@@ -122,7 +123,7 @@ def occupied(what: str, size: Size) -> float:
     method = laeo(transitions(size.rows, size.obs_dim, size.action_dim, LENGTH), size, size.large)
     updates = engine(method, what == "compiled")
     if what != "idle":
-        updates.run(3 * size.large.updates)
+        updates.run("policy", 3 * size.large.updates)
     status = Path("/proc/self/status").read_text()  # getrusage's peak would be that of the process this one was started from
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 

@@ -306,16 +306,25 @@ def _store_cells(path: Path) -> Arrays:
 # -- runs --------------------------------------------------------------------------------------------------------------------
 
 
-def _write_checkpoint(path: Path) -> None:
+def _write_checkpoint(path: Path, schema: int = 2) -> None:
     from lightning_pbrl.methods.bc import BC
 
     spec = {"obs_dim": 3, "action_dim": 2, "horizon": 3}
     method = BC(spec, updates=20, eval_interval=10, hidden=(4,), batch_size=8)
     method.configure_model()
     state = {key: value.clone() for key, value in method.state_dict().items()}
-    saved = {"method": "BC", "engines": {"main": {"flat": {"weights": [state], "moments": []}}}, "finished": False, "updates": 20}
+    saved: dict[str, Any] = {"method": "BC", "finished": False, "updates": 20}
+    if schema == 1:
+        saved["engines"] = {"policy": {"flat": {"weights": [state], "moments": [{"actor": {}}]}, "updates": 20}}
+    else:
+        engine = {"weights": [state], "moments": [{"actor": {}}], "cuts": {}, "updates": {"actor": 20}}
+        saved |= {"schema": schema, "engine": {"state": engine, "updates": {"policy": 20}}}
     hyper = {"spec": spec, "updates": 20, "eval_interval": 10, "hidden": [4], "batch_size": 8}
     torch.save({"state_dict": state, "hyper_parameters": hyper, "lightning_pbrl": saved}, path)
+
+
+def _write_old_checkpoint(path: Path) -> None:
+    _write_checkpoint(path, schema=1)
 
 
 def _read_checkpoint(path: Path) -> Any:
@@ -438,6 +447,7 @@ FORMATS = [
         lines=True,
     ),
     Format("checkpoint", "last.ckpt", _write_checkpoint, _read_checkpoint, _weights, [_odd_checkpoint], 40),
+    Format("checkpoint, schema 1", "old.ckpt", _write_old_checkpoint, _read_checkpoint, _weights, [_odd_checkpoint], 20),
     Format("results.json", "results.json", _text(RESULTS), _read_results, None, [kinds.odd_json, kinds.odd_file], 10),
     Format("sweep", "sweep.json", _text(SWEEP), _read_sweep, None, [kinds.odd_json, kinds.odd_file], 10),
     Format("sweep, YAML", "sweep.yaml", _text(SWEEP), _read_sweep, None, [kinds.odd_file], 10),

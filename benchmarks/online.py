@@ -23,7 +23,6 @@ from lightning_pbrl.engine import UpdateEngine
 from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
 from lightning_pbrl.methods.sac import SAC
 from lightning_pbrl.nn.state_entropy import nearest_distance
-from lightning_pbrl.rng import stream
 
 BLOCK = 64
 CLAIMS = [
@@ -96,7 +95,7 @@ def updates(source: Replay, hidden: tuple[int, ...], batch_size: int, compile: b
     """The bare engine on a stored replay."""
     method = sac(source.obs_dim, source.action_dim, hidden, batch_size)
     method.source = source
-    return UpdateEngine(method, method.programs()["policy"], [stream(0, "sampler")], compile)
+    return UpdateEngine(method, method.groups(), method.programs(), [0], compile)
 
 
 def opponent(source: Replay, hidden: tuple[int, ...], batch_size: int) -> PlainSAC:
@@ -174,7 +173,7 @@ def parts(size: Size) -> Rounds:
         source = replay(size.replay_rows, obs_dim, size.action_dim)
         plain = opponent(source, hidden, batch_size)
         compiled = updates(source, hidden, batch_size, size.compile)
-        run = per_unit(lambda engine=compiled, n=count: engine.run(n), count)
+        run = per_unit(lambda engine=compiled, n=count: engine.run("policy", n), count)
         contestants |= {
             f"{name} plain": per_unit(lambda plain=plain, n=count: plain.run(n), count),
             f"{name} compiled": run,
@@ -182,7 +181,7 @@ def parts(size: Size) -> Rounds:
         }
         if name == "small":
             eager = updates(source, hidden, batch_size, compile=False)
-            contestants["small eager"] = per_unit(lambda engine=eager, n=count: engine.run(n), count)
+            contestants["small eager"] = per_unit(lambda engine=eager, n=count: engine.run("policy", n), count)
     return interleave(contestants, size.rounds)
 
 

@@ -125,7 +125,7 @@ def updates(size: Size) -> Rounds:
     contestants = {"updates sb3": per_unit(theirs.train, count)}
     for name, compiled in (("eager", False), ("compiled", size.compile)):
         _, engine = ours_after(recorded, theirs, simulator.horizon, n_epochs=size.epochs, compile=compiled)
-        contestants[f"updates {name}"] = per_unit(lambda engine=engine: engine.run(count), count)
+        contestants[f"updates {name}"] = per_unit(lambda engine=engine: engine.run("policy", count), count)
     return interleave(contestants, size.rounds)
 
 

@@ -5,6 +5,8 @@ The package is not among our dependences: ``pip install stable-baselines3`` (2.9
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +14,9 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.replay import Replay
-from lightning_pbrl.engine import UpdateEngine
+from lightning_pbrl.engine import Passes, UpdateEngine
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.methods.ppo import PPO
-from lightning_pbrl.rng import stream
 
 
 def sb3_model(simulator: Simulator, num_envs: int, normalize_obs: bool, seed: int, **settings: Any) -> Any:
@@ -105,17 +106,20 @@ def ours_after(recorded: Recorded, theirs: Any, horizon: int, **settings: Any) -
     for obs, action, after, reward, terminated, truncated in zip(*recorded, strict=True):
         method.source.append(obs, action.clamp(-1, 1), after, reward, terminated > 0, truncated > 0)
     method.obs, method.drawn = recorded.obs, recorded.action
-    method.end_rollout()
-    return method, UpdateEngine(method, method.programs()["policy"], [stream(0, "sampler")], settings.get("compile", False))
+    method.end_rollout(method.collected_reward)
+    return method, UpdateEngine(method, method.groups(), method.programs(), [0], settings.get("compile", False))
 
 
-def same_order(method: PPO, epochs: int, seed: int) -> None:
-    """Give our passes the permutations that its buffer gets from NumPy; it counts environment by environment, we step by step."""
+def same_order(method: PPO, seed: int) -> Passes:
+    """Passes in the permutations that its buffer gets from NumPy; it counts environment by environment, we step by step."""
     steps, envs = method.drawn.shape[:2]
     state = np.random.RandomState(seed)
-    for _ in range(epochs):
+
+    def order(_: torch.Generator) -> Tensor:
         theirs = torch.from_numpy(state.permutation(steps * envs))
-        method._order += (theirs % steps * envs + theirs // steps).split(method.hparams.batch_size)
+        return theirs % steps * envs + theirs // steps
+
+    return Passes(lambda: steps * envs, method.hparams.batch_size, order=order)
 
 
 def parity(simulator: Simulator, num_envs: int = 2, steps: int = 512, epochs: int = 10, batch_size: int = 64) -> dict[str, float]:
@@ -129,10 +133,10 @@ def parity(simulator: Simulator, num_envs: int = 2, steps: int = 512, epochs: in
     found = {}
     for name, values in (("advantage", buffer.advantages), ("target", buffer.returns), ("log_prob", buffer.log_probs)):
         found[name] = (table[name].view(steps, num_envs) - torch.from_numpy(values)).abs().max().item()
-    same_order(method, epochs, seed=3)
+    engine.programs["policy"] = replace(engine.programs["policy"], draws={"rows": same_order(method, seed=3)})
     np.random.seed(3)  # its buffer draws from the global generator
     theirs.train()
-    meters = engine.run(len(method._order))
+    meters = engine.run("policy", epochs * math.ceil(steps * num_envs / batch_size))
     logged = theirs.logger.name_to_value
     pairs = {"surrogate": "policy_gradient_loss", "value_error": "value_loss"}
     pairs |= {name: name for name in ("clip_fraction", "explained_variance")}

@@ -23,7 +23,6 @@ from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
 from lightning_pbrl.queries.disagreement import disagreement
 from lightning_pbrl.queries.kcenter import k_center
 from lightning_pbrl.queries.scoring import ReturnScorer
-from lightning_pbrl.rng import stream
 
 CLAIMS = [
     Claim("relabelling, tiles / all rows at once", 1.7, "relabel plain", "relabel ours"),
@@ -99,7 +98,7 @@ def reward_engine(method: RewardEnsemble, query: Query, label: Tensor) -> Update
     """The engine of the reward program on the given pairs."""
     status = torch.full((len(query),), Status.ANSWERED, dtype=torch.int64)
     method.pairs = Labels(query.start, query.length, label, status)
-    return UpdateEngine(method, method.programs()["reward"], [stream(0, "sampler")], compile=False)
+    return UpdateEngine(method, method.groups(), method.programs(), [0], compile=False)
 
 
 def main(size: Size) -> dict[str, Any]:
@@ -136,7 +135,7 @@ def main(size: Size) -> dict[str, Any]:
     sides = [plain_pool.clips(asked.start[:, side].numpy(), size.length) for side in (0, 1)]
 
     relabel = per_unit(lambda: predict_reward(source, ours.reward), size.rows)
-    epoch = per_unit(lambda: engine.run(passes), 1)
+    epoch = per_unit(lambda: engine.run("reward", passes), 1)
     seen = interleave(
         {
             "relabel plain": per_unit(plain.relabel, size.rows),

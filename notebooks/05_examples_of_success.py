@@ -48,7 +48,7 @@ from torch import Tensor
 
 from lightning_pbrl.callbacks.progress import RoundProgress
 from lightning_pbrl.data.example_choosers import SuccessExamples
-from lightning_pbrl.data.future import FutureSampler
+from lightning_pbrl.data.future import Futures
 from lightning_pbrl.datamodules.collected import CollectedDataModule
 from lightning_pbrl.datamodules.examples import ExamplesDataModule
 from lightning_pbrl.envs.base import Array, Simulator
@@ -242,7 +242,7 @@ free = torch.tensor([not blocked(cell) for cell in cells.numpy()])
 def counted(target: tuple[float, float]) -> Tensor:
     """How often the discounted future of a step in each cell is at the target, as a log share; (CELLS^2,)."""
     u = torch.rand(400_000, 3, dtype=torch.float64, generator=stream(0, "count"))
-    row, future = FutureSampler(source, critic["discount"]).draw(u)
+    row, future = Futures(source, critic["discount"]).draw(u)
     cell = ((source.column("obs")[row] + 1) * (CELLS / 2)).long().clamp(0, CELLS - 1)
     cell = cell[:, 0] * CELLS + cell[:, 1]
     there = ((source.column("next_obs")[future] - torch.tensor(target)).norm(dim=1) < RADIUS).double()

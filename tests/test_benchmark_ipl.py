@@ -43,16 +43,14 @@ def test_plain_loop_and_engine_make_the_same_updates():
         for weight, bias, member, layer in layers:
             layer.weight.copy_(weight if member is None else weight[member])
             layer.bias.copy_(bias if member is None else bias[member])
-    ids = list(method.sample(6, torch.Generator().manual_seed(3)))
-    for one in ids:
-        rows = one[: 3 * size.pairs].view(size.pairs, 3)
-        replay = [column[one[3 * size.pairs :].long()] for column in plain.columns]
-        plain.update(plain.cut(rows[:, :2].long(), rows[:, 2]), replay)
-    method.use_labels(labels)
     ours = ipl.engine(method, compile=False)
-    ours.generators[0].manual_seed(3)
+    ours.begin([3])
+    for drawn in ours.drawn("policy", 6, 0):
+        replay = [column[drawn["replay"]] for column in plain.columns]
+        plain.update(plain.cut(drawn["windows"]["start"], drawn["windows"]["label"]), replay)
+    ours.begin([3])
     before = method.q.weights[0].clone()
-    ours.run(6)
+    ours.run("policy", 6)
     assert (method.q.weights[0] - before).abs().max() > 1e-4
     torch.testing.assert_close(method.actor.log_std, plain.policy.log_std, rtol=0, atol=1e-9)
     for weight, bias, member, layer in layers:

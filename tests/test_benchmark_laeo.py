@@ -53,12 +53,13 @@ def test_plain_loop_and_engine_make_the_same_updates(batch_size: int, whole_matr
             layer.bias.copy_(bias if member is None else bias[member])
     ours = laeo.engine(method, compile=False)
     before = method.critic.goal.weights[0].clone()
-    for ids in ours.program.sample(5, torch.Generator().manual_seed(3)):
-        row, future, number = ids[:, :3].long().unbind(-1)
+    ours.begin([3])
+    for drawn in ours.drawn("policy", 5, 0):
+        (row, future), (noise,) = drawn["step"], drawn["noise"].double()
         obs, action, _, next_obs, _ = plain.columns
-        plain.update([obs[row], action[row], next_obs[future], plain.examples[number], ids[:, 3:].float().double()])
-    ours.generators[0].manual_seed(3)
-    ours.run(5)
+        plain.update([obs[row], action[row], next_obs[future], plain.examples[drawn["example"]], noise])
+    ours.begin([3])
+    ours.run("policy", 5)
     assert (method.critic.goal.weights[0] - before).abs().max() > 1e-4
     for weight, bias, member, layer in layers:
         torch.testing.assert_close(weight if member is None else weight[member], layer.weight, rtol=0, atol=1e-9)

@@ -49,12 +49,13 @@ def test_plain_updates_are_the_engines_updates():
     plain.log_alpha = plain.log_alpha.detach().double().requires_grad_(True)
     plain.adams()
     columns = [torch.as_tensor(column).double() for column in plain.columns.values()]
-    for u, noise in method.sample(6, torch.Generator().manual_seed(3)):
-        ids = source.uniform_rows(u)
-        plain.update([column[ids] for column in columns], noise[0].double(), noise[1].double())
-    engine.generators[0].manual_seed(3)
+    engine.begin([3])
+    for drawn in engine.drawn("policy", 6, 0):
+        ids = source.uniform_rows(drawn["place"])
+        plain.update([column[ids] for column in columns], drawn["next_noise"].double(), drawn["noise"].double())
+    engine.begin([3])
     before = method.critic.weights[0].clone()
-    engine.run(6)
+    engine.run("policy", 6)
     assert (method.critic.weights[0] - before).abs().max() > 1e-3
     torch.testing.assert_close(method.log_alpha, plain.log_alpha, rtol=0, atol=1e-7)  # its start is rounded to float32
     for weight, bias, member, layer in layers:

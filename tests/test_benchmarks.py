@@ -81,10 +81,11 @@ def test_plain_loop_and_engine_make_the_same_updates():
                 layer.bias.copy_(bias if member is None else bias[member])
     ours.state.attach()
     before = method.v.weights[0].clone()
-    for ids in list(ours.program.sample(10, torch.Generator().manual_seed(3))):
-        plain.update([column[ids] for column in plain.columns])
-    ours.generators[0].manual_seed(3)
-    ours.run(10)
+    ours.begin([3])
+    for drawn in ours.drawn("policy", 10, 0):
+        plain.update([column[drawn["rows"]] for column in plain.columns])
+    ours.begin([3])
+    ours.run("policy", 10)
     assert (method.v.weights[0] - before).abs().max() > 1e-3
     for mine, member, net in pairs:
         for weight, layer in zip(mine.weights, _linears(net), strict=True):
@@ -116,11 +117,12 @@ def test_plain_encoder_computes_what_ours_computes():
     labels = encoder.answers(source, size.length, size.pairs)
     ours, theirs = encoder.clarify(source, labels, size, shape), encoder.plain(source, labels, size, shape)
     encoder.copy_weights(ours, theirs)
-    (ids,) = ours.sample_windows(1, torch.Generator().manual_seed(0))
-    first, _, _, pair, _, partner = ids
-    batch = ours.gather_windows(ids)
+    (drawn,) = ours.running.drawn("encoder", 1, 0)
+    pair, partner = drawn["pair"], drawn["partner"].float()
+    batch = ours.gather_windows(drawn)
     assert 0.5 < batch["valid"].mean() < 0.95  # some windows are cut off by the end of their episode
-    windows = theirs.windows([divmod(row, episode) for row in first.tolist()])
+    places = [(int(u * 600 / episode), int(v * episode)) for u, v in zip(drawn["episode"], drawn["time"], strict=True)]
+    windows = theirs.windows(places)
     for mine, other in zip((batch["obs"], batch["action"], batch["time"], batch["valid"]), windows, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
 

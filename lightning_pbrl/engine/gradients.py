@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,9 +22,9 @@ Gradients = Callable[[Any, Handed], Found]
 View = Callable[[Any], Any]
 
 
-def own_gradients(state: FlatState, step: LossStep, view: View) -> Gradients:
-    """Gradients of the bound replica."""
-    leaves = state.leaves
+def own_gradients(state: FlatState, step: LossStep, view: View, groups: Sequence[str]) -> Gradients:
+    """Gradients of the bound replica, of the losses of ``groups``."""
+    leaves = {group: state.leaves[group] for group in groups}
 
     def gradients(rows: Any, handed: Handed) -> Found:
         with torch.enable_grad():
@@ -49,7 +49,7 @@ def own_gradients(state: FlatState, step: LossStep, view: View) -> Gradients:
     return gradients
 
 
-def batched_gradients(owner: nn.Module, state: FlatState, step: LossStep, view: View) -> Gradients:
+def batched_gradients(owner: nn.Module, state: FlatState, step: LossStep, view: View, groups: Sequence[str]) -> Gradients:
     """Gradients of all replicas at once: the step, written for one seed, under ``torch.vmap``."""
     call = _Call(owner, step)
     stacked: dict[str, Tensor] = {}
@@ -70,7 +70,7 @@ def batched_gradients(owner: nn.Module, state: FlatState, step: LossStep, view: 
             losses, further = torch.vmap(one, randomness="different")(stacked, rows, handed)
             grads, reached = {}, {}
             for group, loss in losses.items():
-                if group in state.groups:
+                if group in groups:
                     held = [stacked[name] for name in of_group[group]]
                     parts = torch.autograd.grad(loss.sum(), held, retain_graph=True, allow_unused=True)
                     if any(part is None for part in parts):

@@ -111,8 +111,8 @@ class Program:
         every: update interval of each step, such as (1, 2) for TD3's delayed policy: a step runs in the updates 0, k,
             2 k ...; empty for every step in every update.
         ragged: True if updates differ in size, so that a compiled function would be compiled anew for each size.
-        tile: evaluate each update in tiles of this many entries (last axis of its one draw) and accumulate gradients; the losses
-            must be means over that axis. Keeps wide batches in the cache of a CPU.
+        tile: evaluate each update in tiles of this many entries (last axis of each draw) and accumulate gradients; the losses
+            must be means over that axis, and a step hands nothing on. Keeps wide batches in the cache of a CPU.
     """
 
     steps: Sequence[LossStep]

@@ -155,6 +155,11 @@ class FlatState:
                 at += p.numel()
         return True
 
+    def reattach(self) -> None:
+        """Attach again if something has re-bound a parameter; :attr:`leaves` is another mapping then."""
+        if not self.attached():
+            self.attach()
+
     def clipped(self, grads: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scale gradients, (n, P) by group, to the norms that their groups allow; first those that share a norm."""
         joint = [group for group in grads if self.groups[group].clip_jointly]
@@ -203,6 +208,7 @@ class FlatState:
 
     def copy(self, name: str, source: str) -> None:
         """Give a part the present weights of another of the same shapes, in every replica."""
+        self.reattach()
         self.storage[name].copy_(self.storage[source])
 
     def restart(self, group: str) -> None:
@@ -217,6 +223,7 @@ class FlatState:
             group: which group.
             values: the new weights by their names in the owner's ``state_dict``; the present ones when None.
         """
+        self.reattach()
         if values is not None:
             self.storage[group].copy_(self._join(group, values).expand_as(self.storage[group]))
         for name, target in self.targets.items():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from lightning_pbrl.engine.draws import Drawn, Streams, updates_of, updates_of_all
-from lightning_pbrl.engine.gradients import Compiler, Gradients, accumulate, batched_gradients, in_tiles, own_gradients
+from lightning_pbrl.engine.gradients import Compiler, Gradients, Handed, accumulate, batched_gradients, in_tiles, own_gradients
 from lightning_pbrl.engine.program import Part, Program
 from lightning_pbrl.engine.state import FlatState
 from lightning_pbrl.errors import UserError
@@ -68,6 +68,7 @@ class UpdateEngine:
         self._compiler = Compiler(pays if compile == "auto" else bool(compile))
         self.updates = dict.fromkeys(programs, 0)
         self._steps: dict[Any, Gradients] = {}
+        self._attached = self.state.leaves
         self._apart: set[str] = set()
         self.begin(seeds)
         if device.type == "cpu":
@@ -95,20 +96,21 @@ class UpdateEngine:
 
     def _attach(self) -> None:
         """Take in what the modules hold now, if something has re-bound their parameters."""
-        if not self.state.attached():
-            self.state.attach()
+        self.state.reattach()
+        if self._attached is not self.state.leaves:
+            self._attached = self.state.leaves
             self._steps.clear()
 
-    def _gradients(self, program: Program) -> list[Gradients]:
+    def _gradients(self, name: str) -> list[Gradients]:
         """One function per step; programs that share a step, a view and what they move share it."""
-        found = []
+        program, moved, found = self.programs[name], tuple(self.moved(name)), []
         for step in program.steps:
-            key = step, program.view, tuple(program.moves)
+            key = step, program.view, moved
             if key not in self._steps:
                 if self.batched:
-                    function = batched_gradients(self.owner, self.state, step, program.view)
+                    function = batched_gradients(self.owner, self.state, step, program.view, moved)
                 else:
-                    function = own_gradients(self.state, step, program.view)
+                    function = own_gradients(self.state, step, program.view, moved)
                 ragged = program.ragged and self._auto
                 self._steps[key] = function if ragged else self._compiler(function)
             found.append(self._steps[key])
@@ -182,7 +184,7 @@ class UpdateEngine:
     ) -> dict[str, Tensor]:
         """A block of updates of the replicas that step together."""
         program, state, done, moved = self.programs[name], self.state, self.updates[name], self.moved(name)
-        steps = self._gradients(program)
+        steps = self._gradients(name)
         every = program.every or (1,) * len(steps)
         total: dict[str, Tensor] = {}
         ran: dict[str, int] = {}
@@ -192,12 +194,12 @@ class UpdateEngine:
             tiles = self._tiles(program, ids)
             rows = None if tiles else self._gathered(name, ids)
             counted: set[str] = set()
-            handed: dict[str, Tensor] = {}
+            handed: Handed = {}
             for place, (gradients, interval) in enumerate(zip(steps, every, strict=True)):
                 if (done + number) % interval:
                     continue
                 if tiles:
-                    found = in_tiles(gradients, ((share, program.gather(part)) for share, part in tiles))
+                    found = in_tiles(gradients, ((share, self._gathered(name, part)) for share, part in tiles))
                 else:
                     found = gradients(rows, handed)
                 grads, reached, losses, further = found
@@ -231,9 +233,11 @@ class UpdateEngine:
     @staticmethod
     def _tiles(program: Program, drawn: Drawn) -> list[tuple[float, Drawn]]:
         """An update that is wider than a tile, cut along the last axis of what it has drawn: shares and parts."""
+        if program.tile is None:
+            return []
         leaves, structure = tree_flatten(drawn)
-        size = min((leaf.shape[-1] for leaf in leaves), default=0)
-        if program.tile is None or size <= program.tile:
+        size = min(leaf.shape[-1] for leaf in leaves)
+        if size <= program.tile:
             return []
         parts = list(zip(*(leaf[..., :size].split(program.tile, dim=-1) for leaf in leaves), strict=True))
         return [(part[0].shape[-1] / size, tree_unflatten(list(part), structure)) for part in parts]

@@ -195,10 +195,14 @@ class CLARIFY(RewardEnsemble):
 
     def begin_encoder(self) -> None:
         """Learn from all answers there are; a resumed round drops the units that it would have dropped."""
+        self.use_answers()
+        torch.manual_seed(derive(self.seed, "dropout", self.trainer.current_epoch, self.trainer.global_rank))
+
+    def use_answers(self) -> None:
+        """Let the encoder learn from all answers there are, from now on."""
         known = self.labels.take(self.labels.status != Status.PENDING)
         self.questions, self.question_time = known.to(self.device), self.begin(known.start.cpu()).to(self.device)
         self.offsets = self.source.episodes.offsets.to(self.device)
-        torch.manual_seed(derive(self.seed, "dropout", self.trainer.current_epoch, self.trainer.global_rank))
 
     # Minibatches: index arithmetic ---------------------------------------------------------------------------------------
 

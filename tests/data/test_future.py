@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_pbrl.data.future import FutureSampler
+from lightning_pbrl.data.future import Futures
 from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.engine.draws import Streams, block_dependent, updates_of
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.rng import stream
 
@@ -38,7 +39,7 @@ def exact(lengths: list[int], discount: float) -> Tensor:
 def test_frequencies_are_the_exact_probabilities(discount: float) -> None:
     """Chi-square over all pairs (t, j) of ragged episodes that are expected at least 5 times; 4.4 standard deviations."""
     lengths, draws = [4, 1, 7], 60_000
-    sampler = FutureSampler(table(lengths), discount)
+    sampler = Futures(table(lengths), discount)
     row, future = sampler.draw(torch.rand(draws, 3, generator=stream(7, "test"), dtype=torch.float64))
     assert (future >= row).all()
     expected = draws * exact(lengths, discount)
@@ -52,35 +53,56 @@ def test_frequencies_are_the_exact_probabilities(discount: float) -> None:
 
 def test_inverse_distribution_function_by_hand() -> None:
     """Three futures at discount 1/2: probabilities 4/7, 2/7, 1/7, so u = 4/7 and 6/7 are the borders."""
-    sampler = FutureSampler(table([3]), 0.5)
+    sampler = Futures(table([3]), 0.5)
     third = torch.tensor([0.0, 0.570, 0.573, 0.856, 0.858, 1 - 2**-53], dtype=torch.float64)
     u = torch.stack([torch.zeros(6), torch.zeros(6), third], dim=1)
     assert sampler.draw(u)[1].tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_long_episodes_and_strong_discounts_do_not_underflow() -> None:
-    sampler = FutureSampler(table([100_000]), 0.3)
+    sampler = Futures(table([100_000]), 0.3)
     row, future = sampler.draw(torch.rand(10_000, 3, generator=stream(0, "long"), dtype=torch.float64))
     assert (future - row).double().mean().item() == pytest.approx(0.3 / 0.7, abs=0.03)
     assert future.max() < 100_000
 
 
 def test_an_unlimited_future_has_the_laws_mean() -> None:
-    row, future = FutureSampler(table([1_000_000]), 0.99).draw(
+    row, future = Futures(table([1_000_000]), 0.99).draw(
         torch.rand(20_000, 3, generator=stream(1, "long"), dtype=torch.float64)
     )
     assert (future - row).double().mean().item() == pytest.approx(99, abs=3)
 
 
 def test_rows_without_a_next_observation_are_neither_step_nor_future() -> None:
-    sampler = FutureSampler(table([3, 4], drawable=[0, 1, 3, 4, 5]), 0.9)
+    sampler = Futures(table([3, 4], drawable=[0, 1, 3, 4, 5]), 0.9)
     row, future = sampler.draw(torch.rand(2_000, 3, generator=stream(2, "test"), dtype=torch.float64))
     assert set(row.tolist()) == set(future.tolist()) == {0, 1, 3, 4, 5}
 
 
+@pytest.mark.parametrize("blocks", [[14], [1] * 14, [2] * 7, [7, 7]])
+def test_an_update_draws_its_own_pairs_in_whatever_block(blocks: list[int]) -> None:
+    """Three uniform numbers per pair, one pair after the other, each taken by itself as :meth:`Futures.draw` takes it."""
+    futures, streams = Futures(table([4, 1, 7]), 0.9, size=5), Streams(3)
+    found: list[tuple[Tensor, Tensor]] = []
+    for updates in blocks:
+        found += [each["step"] for each in updates_of(streams.block({"step": futures}, updates, len(found)), updates)]
+    rng = stream(3, "step")
+    for row, future in found:
+        assert row.shape == future.shape == (5,) and row.dtype == future.dtype == torch.int64
+        expected = [futures.draw(torch.rand(3, generator=rng, dtype=torch.float64)) for _ in range(5)]
+        assert row.tolist() == [int(t) for t, _ in expected] and future.tolist() == [int(j) for _, j in expected]
+    assert block_dependent({"step": futures}) is None
+
+
+def test_another_seed_draws_other_pairs() -> None:
+    futures = Futures(table([400, 700]), 0.9, size=20)
+    one, two = (Streams(seed).block({"step": futures}, 1)["step"][0] for seed in (3, 4))
+    assert not torch.equal(one, two)
+
+
 def test_everything_runs_on_the_datas_device() -> None:
     """Data on the device without storage: whatever stayed on the CPU would be refused beside them, or come out there."""
-    sampler = FutureSampler(table([3, 5]).to("meta"), 0.9)
+    sampler = Futures(table([3, 5]).to("meta"), 0.9)
     row, future = sampler.draw(torch.rand(6, 4, 3, dtype=torch.float64, device="meta"))
     assert row.is_meta and future.is_meta and row.shape == future.shape == (6, 4)
 
@@ -88,14 +110,14 @@ def test_everything_runs_on_the_datas_device() -> None:
 @pytest.mark.parametrize("discount", [0.0, 1.0, -0.5, 1.5])
 def test_discounts_outside(discount: float) -> None:
     with pytest.raises(UserError, match="give one between 0 and 1"):
-        FutureSampler(table([3]), discount)
+        Futures(table([3]), discount)
 
 
 def test_zero_length_futures_are_told() -> None:
     with pytest.raises(UserError, match=r"2 of 3 episodes \(number 1 is the first\) have no step with a known next observation"):
-        FutureSampler(table([2, 2, 1], drawable=[0, 1]), 0.9)
+        Futures(table([2, 2, 1], drawable=[0, 1]), 0.9)
 
 
 def test_a_gap_within_an_episode_is_told() -> None:
     with pytest.raises(UserError, match=r"Episode 1 has a step whose next observation is not known between .* split the episode"):
-        FutureSampler(table([2, 3], drawable=[0, 1, 2, 4]), 0.9)
+        Futures(table([2, 3], drawable=[0, 1, 2, 4]), 0.9)

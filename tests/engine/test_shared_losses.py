@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_pbrl.engine import Group, Program, UpdateEngine
-from lightning_pbrl.rng import stream
 
 
 class Two(nn.Module):
@@ -29,13 +28,8 @@ class Two(nn.Module):
 
     def engine(self, steps: list[Any], **group: Any) -> UpdateEngine:
         settings = {"lr": 1.0, "optimizer": torch.optim.SGD, **group}
-        program = Program(
-            {"a": Group(**settings), "b": Group(**settings)},
-            steps,
-            lambda updates, rng: [torch.zeros(1, dtype=torch.long)] * updates,
-            lambda ids: ids,
-        )
-        return UpdateEngine(self, program, [stream(0, "x")], compile=False)
+        parts = {"a": Group(**settings), "b": Group(**settings)}
+        return UpdateEngine(self, parts, {"main": Program(steps, {})}, [0], compile=False)
 
 
 class Watched(torch.autograd.Function):
@@ -54,24 +48,24 @@ class Watched(torch.autograd.Function):
 
 def test_a_shared_loss_is_differentiated_once() -> None:
     two = Two()
-    two.engine([two.both]).run(1)
+    two.engine([two.both]).run("main", 1)
     assert (two.a.item(), two.b.item(), two.passes) == (-3, -4, 1)
 
 
 def test_common_norm_by_hand() -> None:
     # |(3, 4)| = 5, clipped to 0.25: (0.15, 0.2). Each alone would be clipped to 0.25.
     two = Two()
-    two.engine([two.both], clip=0.25, clip_jointly=True).run(1)
+    two.engine([two.both], clip=0.25, clip_jointly=True).run("main", 1)
     assert (two.a.item(), two.b.item()) == pytest.approx((-0.15, -0.2))
     apart = Two()
-    apart.engine([apart.both], clip=0.25).run(1)
+    apart.engine([apart.both], clip=0.25).run("main", 1)
     assert (apart.a.item(), apart.b.item()) == (-0.25, -0.25)
     short = Two()
-    short.engine([short.both], clip=6.0, clip_jointly=True).run(1)
+    short.engine([short.both], clip=6.0, clip_jointly=True).run("main", 1)
     assert (short.a.item(), short.b.item()) == (-3, -4)
 
 
 def test_a_step_clips_what_it_moves() -> None:
     two = Two()
-    two.engine([two.first], clip=0.25, clip_jointly=True).run(2)
+    two.engine([two.first], clip=0.25, clip_jointly=True).run("main", 2)
     assert (two.a.item(), two.b.item()) == (-0.5, 0)

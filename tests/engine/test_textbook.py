@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lightning_pbrl.data.relabel import control_reward
 from lightning_pbrl.engine import UpdateEngine
+from lightning_pbrl.engine.draws import Streams, updates_of
 from lightning_pbrl.methods.iql import IQL
-from lightning_pbrl.rng import stream
 
 UPDATES, BATCH, LR, DISCOUNT, POLYAK, TAU, BETA = 50, 32, 3e-3, 0.99, 0.005, 0.7, 3.0
 
@@ -60,9 +60,9 @@ def textbook(start: dict[str, Tensor], method: IQL) -> tuple[dict[str, Tensor], 
     q_adam = torch.optim.Adam([p for q in qs for p in q.parameters()], lr=LR)
     v_adam = torch.optim.Adam(v.parameters(), lr=LR)
     actor_adam = torch.optim.Adam([*mean.parameters(), log_std], lr=LR)
-    rng, history = stream(3, "sampler", "policy"), []
-    for update in range(UPDATES):
-        rows = method.source.packed[torch.randint(600, (BATCH,), generator=rng)]
+    drawn, history = Streams(3).block(method.programs()["policy"].draws, UPDATES), []
+    for update, ids in enumerate(updates_of(drawn, UPDATES)):
+        rows = method.source.packed[ids["rows"]]
         obs, action, next_obs = rows[:, :5], rows[:, 5:7], rows[:, 7:12]
         reward, terminated = rows[:, 12], rows[:, 13]
         obs, next_obs = ((x - method.normalizer.mean) * method.normalizer.scale for x in (obs, next_obs))
@@ -106,8 +106,8 @@ def test_eager_engine_equals_the_textbook_loop() -> None:
     method = make_method()
     start = {name: value.clone() for name, value in method.state_dict().items()}
     expected, history = textbook(start, method)
-    engine = UpdateEngine(method, method.programs()["policy"], [stream(3, "sampler", "policy")], compile=False)
-    meters = [engine.run(20), engine.run(30)]  # blocks do not matter
+    engine = UpdateEngine(method, method.groups(), method.programs(), [3], compile=False)
+    meters = [engine.run("policy", 20), engine.run("policy", 30)]  # blocks do not matter
     assert largest_difference(method, expected) < 1e-12
     assert largest_difference(method, start) > 1e-2  # and it did move
     for k, name in enumerate(("v", "q", "actor")):
@@ -122,19 +122,19 @@ def test_compiled_engine_equals_the_textbook_loop_and_never_recompiles() -> None
     method = make_method()
     start = {name: value.clone() for name, value in method.state_dict().items()}
     expected, _ = textbook(start, method)
-    engine = UpdateEngine(method, method.programs()["policy"], [stream(3, "sampler", "policy")], compile=True)
-    engine.run(2)
+    engine = UpdateEngine(method, method.groups(), method.programs(), [3], compile=True)
+    engine.run("policy", 2)
     assert engine.compile  # no fallback happened
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert graphs == 1
     torch.compiler.set_stance("fail_on_recompile")
     try:
-        engine.run(8)
+        engine.run("policy", 8)
         method.load_state_dict(method.state_dict())
-        engine.run(40)
+        engine.run("policy", 40)
         assert largest_difference(method, expected) < 1e-9
         method.source.packed = torch.cat([method.source.packed] * 2)  # data size is no shape
-        engine.run(5)
+        engine.run("policy", 5)
         assert compiled_minus_eager(seed=4, expectile=TAU) < 1e-12  # another learner, the same graph
     finally:
         torch.compiler.set_stance("default")
@@ -148,8 +148,7 @@ def compiled_minus_eager(seed: int, expectile: float) -> float:
     """Largest difference of any weight after ten updates of two equal methods, one compiled, one eager."""
     methods = [make_method(seed, expectile) for _ in range(2)]
     for method, compiled in zip(methods, (True, False), strict=True):
-        rng = [stream(seed, "sampler", "policy")]
-        engine = UpdateEngine(method, method.programs()["policy"], rng, compile=compiled)
-        engine.run(10)
+        engine = UpdateEngine(method, method.groups(), method.programs(), [seed], compile=compiled)
+        engine.run("policy", 10)
         assert engine.compile is compiled
     return largest_difference(methods[0], dict(methods[1].named_parameters()))
