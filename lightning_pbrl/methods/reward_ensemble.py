@@ -41,8 +41,8 @@ class RewardEnsemble(RewardModel):
         \\qquad L = \\sum_e \\text{cross-entropy}(P_e, \\text{label})
 
     Each round fits all answers so far, warm from the round before. It passes over the labels, each member in its own order, until
-    the mean training accuracy exceeds ``stop_accuracy`` or ``epochs`` passes are done. Skipped questions are not trained on; equal
-    ones are, with label 0.5.
+    the mean training accuracy exceeds ``stop_accuracy`` or ``epochs`` passes are done. Skipped questions are not trained on;
+    equal ones are, with label 0.5.
 
     Args:
         spec: sizes, linked from the data module.
