@@ -199,8 +199,6 @@ class Passes(Draw):
         return torch.cat(parts, dim=-1).unflatten(-1, (len(updates), self.size)).movedim(-2, 0).to(device)
 
 
-# Blocks ----------------------------------------------------------------------------------------------------------------
-
 Drawn = dict[str, Any]
 """Random input of one update, by the names of its draws."""
 
@@ -219,13 +217,9 @@ class Streams:
     def block(
         self, draws: Mapping[str, Draw], updates: int, first: int = 0, device: torch.device | str = "cpu"
     ) -> dict[str, Any]:
-        """Return what each draw gives for K updates, by name.
+        """Return what each draw gives for K = ``updates`` updates, by name, on ``device``; ``first`` updates came before.
 
-        Args:
-            draws: draws by name.
-            updates: K.
-            first: updates of the phase before these.
-            device: device of the result; the numbers come from streams on the CPU, so that every device gets the same.
+        The numbers come from streams on the CPU, so that every device gets the same.
         """
         found = {}
         for name, draw in draws.items():

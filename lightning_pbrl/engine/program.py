@@ -43,8 +43,8 @@ class Group:
         options: further arguments of the optimiser, such as ``{"weight_decay": 1e-4}``.
         schedule: factor on ``lr`` as a function of the updates done so far by the programs that move the group.
         clip: largest gradient norm of the group per update; None for no clipping.
-        clip_jointly: take the norm over all groups of the step with this flag (they share one ``clip``), as when one
-            optimiser of the paper holds modules that not every step moves.
+        clip_jointly: take the norm over all groups of the step with this flag (they share one ``clip``). Serves papers with one
+            optimiser of modules that not every step moves.
         modules: attributes of the method whose parameters belong here, such as ``q`` or ``reward_model.members``; by default
             the group's own name.
     """

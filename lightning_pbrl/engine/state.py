@@ -170,14 +170,10 @@ class FlatState:
         return grads
 
     def step(self, group: str, grad: Tensor, number: int = 0, block: int = 0, reached: Reached | None = None) -> None:
-        """Make one optimiser step of the replicas of one block of rows.
+        """Make one optimiser step of a group for the replicas of one ``block`` of :attr:`rows`, with flat gradients, (n, P).
 
-        Args:
-            group: name of the group.
-            grad: flat gradients, (n, P).
-            number: updates since :attr:`updates` was counted (drives the schedule).
-            block: number of the block in :attr:`rows`.
-            reached: mask of the parameters with a gradient; the others stay, and keep their moments. None for all.
+        ``number`` counts the updates since :attr:`updates` was counted and drives the schedule. ``reached`` marks the parameters
+        with a gradient; the others stay, and keep their moments. None is all.
         """
         settings, optimizer = self.groups[group], self.optimizers[block][group]
         (param_group,) = optimizer.param_groups
@@ -213,9 +209,7 @@ class FlatState:
     def reset(self, group: str, values: Mapping[str, Tensor] | None = None) -> None:
         """Start a group anew in every replica: clear its optimiser, and set the targets that follow it to it.
 
-        Args:
-            group: name of the group.
-            values: new weights by their names in the owner's ``state_dict``; the present ones when None.
+        ``values`` are its new weights by their names in the owner's ``state_dict``; None keeps the present ones.
         """
         if values is not None:
             self.storage[group].copy_(self._join(group, values).expand_as(self.storage[group]))

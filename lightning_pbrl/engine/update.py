@@ -87,8 +87,6 @@ class UpdateEngine:
         """Return the groups that a program moves."""
         return self.programs[program].moves or tuple(self.state.groups)
 
-    # Preparation -------------------------------------------------------------------------------------------------------
-
     def _attach(self) -> None:
         """Attach the modules' present values, if their parameters were re-bound."""
         if not self.state.attached():
@@ -110,34 +108,21 @@ class UpdateEngine:
             found.append(self._steps[key])
         return found
 
-    # Random numbers ----------------------------------------------------------------------------------------------------
-
     def drawn(self, program: str, updates: int, replica: int | None = None) -> list[Drawn]:
-        """Draw the next block of ``updates`` updates of a program; return one mapping by name per update.
-
-        Args:
-            program: name of the program.
-            updates: K.
-            replica: replica to draw for; None stacks those of all on a leading axis.
-        """
+        """Draw the next block for one replica, or for all on a leading axis; return one mapping by name per update."""
         which = range(self.state.replicas) if replica is None else [replica]
         draws, device = self.programs[program].draws, next(self.owner.parameters()).device
         blocks = [self._streams[k].block(draws, updates, self._done, device) for k in which]
         return updates_of(blocks[0], updates) if replica is not None else updates_of_all(blocks, updates)
 
-    # Updates -----------------------------------------------------------------------------------------------------------
-
     def run(self, program: str, updates: int, before: Callable[[int], None] | None = None) -> dict[str, Tensor]:
-        """Do ``updates`` updates of every replica.
+        """Do ``updates`` updates of every replica; return the mean of each loss and metric, (R,), without waiting for the device.
 
         Args:
             program: name of the program.
             updates: size of the block.
-            before: called with i = 0, 1, ... before update i of the block, when the numbers of the whole block are drawn and
-                update i has not yet gathered anything: a method acts here. For one replica alone.
-
-        Returns:
-            Mean over the block of each loss and metric, (R,), on the device, without waiting for it.
+            before: called with i = 0, 1, ... before update i gathers, after the block's numbers are drawn: a method acts here.
+                For one replica alone.
 
         Raises:
             UserError: if there is a loss of a group that the program does not move.

@@ -36,8 +36,6 @@ class UnifiedFeedback(PreferenceReward, ABC):
         """Number of levels of the ratings."""
         return int(self.reward_model.bins)
 
-    # Read by strategies beside the returns --------------------------------------------------------------------------------
-
     def posterior(self, query: Query, draws: int) -> Tensor:
         """Return the returns under draws from the posterior; see :meth:`UnifiedReward.posterior`."""
         return self.reward_model.posterior(query, draws)

@@ -37,11 +37,7 @@ def usable(method: Any) -> int:
 
 
 def check_answers(method: Any) -> None:
-    """Count what a new round can learn from.
-
-    Raises:
-        UserError: if that is nothing and no round will ask, or if only unanswered questions are left to wait for.
-    """
+    """Count what a new round can learn from; raise a UserError if nothing, or if only open questions are left."""
     if "labels" not in method.needs:
         return
     before, method.learned_from = method.learned_from, method.usable()

@@ -15,10 +15,7 @@ from lightning_pbrl.errors import UserError
 
 
 def check_name(cls: type, registry: Mapping[str, type]) -> None:
-    """Raise a UserError that names both modules if an outside method has the name of one of this library.
-
-    The order in which the two are imported does not matter.
-    """
+    """Raise a UserError that names both modules if an outside method has a name of this library, in any order of imports."""
     other = registry.get(cls.__name__)
     modules = [] if other is None else sorted({cls.__module__, other.__module__})
     if len(modules) > 1 and any(module.partition(".")[0] == "lightning_pbrl" for module in modules):
@@ -80,13 +77,7 @@ def check_parts(method: Any, parts: Mapping[str, Part]) -> None:
 
 
 def check_shared_buffers(method: Any, first: Any, other: Any) -> None:
-    """Raise a UserError that names a buffer of a method with replicas if it differs between seeds.
-
-    Args:
-        method: method named in the message.
-        first: the same method, just built.
-        other: the same with another seed, just built.
-    """
+    """Raise a UserError that names a buffer if it differs between the ``first`` replica and another seed's, both just built."""
     own = dict(first.named_buffers())
     for name, buffer in other.named_buffers():
         if not torch.equal(buffer, own[name]):

@@ -1,7 +1,7 @@
 """Base of every method: an ordinary LightningModule whose ``training_step`` runs a block of updates.
 
-An author writes ``build`` (the networks), ``groups`` (their optimisers), ``programs`` (losses and what they draw), ``plan`` (the
-phases of a round, in the paper's order) and ``act`` or ``reward``. Everything else is here.
+An author writes ``build`` (networks), ``groups`` (optimisers), ``programs`` (losses and their draws), ``plan`` (phases of a
+round, in the paper's order) and ``act`` or ``reward``. Everything else is here.
 """
 
 from __future__ import annotations

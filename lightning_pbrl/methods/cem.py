@@ -49,14 +49,10 @@ class CEM:
 
     @torch.no_grad()
     def best(self, score: Score, states: int, action_dim: int, device: torch.device | str = "cpu", replica: int = 0) -> Tensor:
-        """Return the best action of each state, (B, A) in [-1, 1].
+        """Return the best action of each of B = ``states`` states, (B, A) in [-1, 1]; B may be 0.
 
-        Args:
-            score: actions (B, n, A) -> (B, n); called with some of the candidates at a time.
-            states: B; may be 0.
-            action_dim: A.
-            device: device that scores actions.
-            replica: replica, which has the numbers of ``seed`` + ``replica``.
+        ``score`` maps some of the candidates at a time, (B, n, A) -> (B, n), on ``device``. The random numbers are those of
+        ``seed`` + ``replica``.
         """
         if not states:
             return torch.zeros(0, action_dim, device=device)

@@ -34,11 +34,7 @@ def saved(method: Any) -> dict[str, Any]:
 
 
 def upgraded(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a method saved in a checkpoint, in the present layout; None if no method wrote it.
-
-    Raises:
-        UserError: if a later version wrote the checkpoint.
-    """
+    """Return what a method saved, in the present layout; None if no method wrote it, a UserError if a later version did."""
     saved = checkpoint.get("lightning_pbrl")
     if saved is None or ("engine" in saved and saved.get("schema", SCHEMA) == SCHEMA):
         return saved

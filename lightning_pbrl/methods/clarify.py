@@ -197,8 +197,6 @@ class CLARIFY(RewardEnsemble):
         self.offsets = self.source.episodes.offsets.to(self.device)
         torch.manual_seed(derive(self.seed, "dropout", self.trainer.current_epoch, self.trainer.global_rank))
 
-    # Minibatches: index arithmetic -------------------------------------------------------------------------------------
-
     def gather_windows(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         """Gather left-padded windows, (B, T, ...), and labelled pairs, (B, 2, T, ...)."""
         questions, length, obs_dim = self.questions, self.questions.length, self.spec["obs_dim"]
@@ -229,8 +227,6 @@ class CLARIFY(RewardEnsemble):
             "partner": drawn["partner"].float(),
         }
 
-    # The two updates of a step -------------------------------------------------------------------------------------------
-
     def reconstruct(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return L_recon, which moves encoder and decoder."""
         z = self.encoder(batch["obs"], batch["time"], batch["valid"])
@@ -252,8 +248,6 @@ class CLARIFY(RewardEnsemble):
         loss = h.amb_weight * amb + h.quad_weight * quad + h.norm_weight * norm
         moved = {"encoder": loss, "anchor": loss} if h.direction_loss == "anchor" else {"encoder": loss}
         return {**moved, "ambiguity": amb, h.direction_loss: quad, "norm": norm}
-
-    # Used by strategies ------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def embed(self, query: Query) -> Tensor:

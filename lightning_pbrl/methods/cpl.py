@@ -118,8 +118,6 @@ class CPL(SFT, ranges={"alpha": POSITIVE}):
         second = first.roll(1, dims=1)
         return torch.stack([first[0], second[0], preferred(first[1], second[1])])
 
-    # Losses ------------------------------------------------------------------------------------------------------------
-
     def preference_losses(self, batch: Batch, log_prob: Tensor) -> dict[str, Tensor]:
         h, label = self.hparams, batch["label"]
         advantage = self.advantage(batch, log_prob)

@@ -97,11 +97,7 @@ class PairMetrics:
         self.rows: list[Tensor] = []
 
     def update(self, predicted: Tensor, judgement: Judgement) -> None:
-        """Add some pairs with ``predicted`` returns per member, (E, B, 2), float32.
-
-        Raises:
-            UserError: if a predicted or a true return is not finite.
-        """
+        """Add pairs with ``predicted`` returns per member, (E, B, 2), float32; raise a UserError if a return is not finite."""
         check_finite(predicted.movedim(0, 1), "The predicted return of a held-out pair", LOWER_LR, "pair")
         true = judgement.true_returns.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)  # NaN says that it is not known
         check_finite(true, "The true return of a held-out pair", "repair the rewards of the data", "pair")

@@ -82,8 +82,6 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
         h = self.hparams
         self.actor = self.squashed_actor(h.hidden, h.min_std, inputs=2 if self.goal_conditioned else 1)
 
-    # Minibatches -------------------------------------------------------------------------------------------------------
-
     def minibatches(self, source: Transitions) -> dict[str, Any]:
         """Return ``draws``, ``gather`` and ``view`` of a program."""
         size = self.hparams.batch_size
@@ -118,8 +116,6 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
                 columns[name] = self.normalized(columns[name])
         return columns
 
-    # Losses ------------------------------------------------------------------------------------------------------------
-
     def policy_losses(self, batch: Batch, value: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """Return the policy's loss; ``value`` maps its own actions to their values, (B, A) -> (B,)."""
         mean, log_std = self.actor(self.policy_input(batch))
@@ -144,8 +140,6 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
     def entropy_losses(self, log_prob: Tensor) -> dict[str, Tensor]:
         """Return further losses of the policy's entropy."""
         return {}
-
-    # Acting ------------------------------------------------------------------------------------------------------------
 
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
         """Return the mean action, or a sample; with goals the mean over all examples, each taken as goal: (B, O) -> (B, A)."""

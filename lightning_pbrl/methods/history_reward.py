@@ -148,8 +148,6 @@ class HistoryReward(RewardModel):
             return floor + (1 - floor) * now / warmup
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min((now - warmup) / max(total - warmup, 1), 1.0)))
 
-    # Losses ------------------------------------------------------------------------------------------------------------
-
     def gather_pairs(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         """Gather pairs by number (E, b) -> segments (E, b, 2, T, O + A) and labels (E, b)."""
         ids = drawn["pair"]

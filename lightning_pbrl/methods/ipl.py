@@ -208,8 +208,6 @@ class IPL(PreferencePolicy, ranges={"beta": POSITIVE}):
         """Return one value of s' from the members', (E, n) -> (n,)."""
         return value.amin(0) if self.hparams.use_min_target else value.mean(0)
 
-    # Both --------------------------------------------------------------------------------------------------------------
-
     def critic_losses(self, batch: Batch, next_value: Tensor) -> dict[str, Tensor]:
         """Return L_pref + λ E[r_Q^2] and its terms; V(s') is a constant, (T,)."""
         h, segments = self.hparams, self.of_segments(batch)

@@ -192,8 +192,6 @@ class LAEO(ExamplePolicy, ranges={"target_entropy": ANY}):
         loss = temperature_loss(self.log_alpha, log_prob, self.hparams.target_entropy)
         return {"log_alpha": loss, "alpha": self.log_alpha.exp(), "entropy": -log_prob.mean()}
 
-    # Acting ------------------------------------------------------------------------------------------------------------
-
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
         if self.planner is None:
             return super().act(obs, sample)

@@ -113,11 +113,7 @@ def check_tasks(trainer: pl.Trainer) -> None:
 
 
 def checkpoint_at_round_edges(trainer: pl.Trainer) -> None:
-    """Let every ``ModelCheckpoint`` save at the end of a round, the only point that resumes exactly.
-
-    Raises:
-        UserError: if one is set to save within a round.
-    """
+    """Let ``ModelCheckpoint`` save at the end of a round, the only exact point; raise a UserError if it saves within one."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
             if callback._every_n_train_steps or callback._train_time_interval or callback.save_on_exception:

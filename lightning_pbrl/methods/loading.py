@@ -17,11 +17,7 @@ from lightning_pbrl.methods.diverged import check_saved
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Return the content of a checkpoint: tensors and plain types only.
-
-    Raises:
-        UserError: if there is no such file, it is damaged, holds anything that would run code, or is not ours.
-    """
+    """Return a checkpoint's tensors and plain types; raise a UserError if it is absent, damaged, holds code or is not ours."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"There is no checkpoint at {path}; give the path of a .ckpt file that a fit has written.")

@@ -66,8 +66,6 @@ class OfflinePolicy(Method, ABC):
     def is_finished(self) -> bool:
         return self.updates_done >= self.updates
 
-    # Images ------------------------------------------------------------------------------------------------------------
-
     def torso(self, pictures: int = 1) -> AtariTorso | None:
         """Return a new encoder of ``pictures`` images side by side; None if states are seen."""
         return AtariTorso(self.pixels, pictures) if self.pixels else None

@@ -147,8 +147,6 @@ class PPO(OnlinePolicy):
         ragged = self.rollout_rows % h.batch_size != 0
         return {"policy": Program([self.losses], draws, self.gather, self.view, ("policy",), ragged=ragged)}
 
-    # The plan ----------------------------------------------------------------------------------------------------------
-
     def plan(self, round_number: int) -> list[Phase]:
         h = self.hparams
         if round_number == 0 and h.explore_steps:
@@ -234,8 +232,6 @@ class PPO(OnlinePolicy):
         """Return the reward of exploring, the state entropy: ids (n,) -> (n,)."""
         return self.entropy(self.source.column("obs")[rows], self.seen())
 
-    # Minibatches -------------------------------------------------------------------------------------------------------
-
     def gather(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"rows": self.rows.index_select(0, drawn["rows"]), **self.about}
 
@@ -243,8 +239,6 @@ class PPO(OnlinePolicy):
         obs, action, scalars = gathered["rows"].split([self.spec["obs_dim"], self.spec["action_dim"], 3], -1)
         log_prob, advantage, target = scalars.unbind(-1)
         return {**gathered, "obs": obs, "action": action, "log_prob": log_prob, "advantage": advantage, "target": target}
-
-    # Losses ------------------------------------------------------------------------------------------------------------
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         h = self.hparams
@@ -262,8 +256,6 @@ class PPO(OnlinePolicy):
             "clip_fraction": ((ratio.detach() - 1.0).abs() > batch["clip"]).float().mean(),
             "explained_variance": batch["explained_variance"],
         }
-
-    # Acting ------------------------------------------------------------------------------------------------------------
 
     def normalized(self, obs: Tensor) -> Tensor:
         """Return observations as the networks see them: (..., O) -> (..., O)."""

@@ -1,7 +1,7 @@
 """Base of policy learners directly from preferences: windows of labelled segments, and single transitions beside them.
 
 No reward is learned first and no data are relabelled. An update reads some labelled pairs, a window of each of their two
-segments, and optionally some rows of the replay, all by index arithmetic on the one table of transitions.
+segments, and optionally rows of the replay. All is index arithmetic on the one table of transitions.
 
 Differences from the released codes of IPL and CPL: every pair and each of its segments has its own window start, and the last
 start can be drawn, too. A batch that begins at the end of a pass goes on with the next pass: all batches are equally large.
@@ -103,8 +103,6 @@ class PreferencePolicy(OfflinePolicy, ABC):
             )
         self.pairs = Labels.empty()
 
-    # Rounds ------------------------------------------------------------------------------------------------------------
-
     @property
     def first_updates(self) -> int:
         """Number of updates of the program "first" (cloning, or with a reward beside), all before those of "policy"."""
@@ -137,11 +135,7 @@ class PreferencePolicy(OfflinePolicy, ABC):
             torch.manual_seed(derive(self.seed, "dropout", self.trainer.current_epoch, self.trainer.global_rank))
 
     def use_labels(self, labels: Labels) -> None:
-        """Learn from these labels from now on.
-
-        Raises:
-            UserError: if none of them is a preference, or their segments are shorter than the window.
-        """
+        """Learn from these labels; raise a UserError if they hold no preference, or segments shorter than the window."""
         self.pairs = labels.preferences().to("cpu")
         if not len(self.pairs):
             raise nothing_learned(self, labels)
@@ -200,8 +194,6 @@ class PreferencePolicy(OfflinePolicy, ABC):
             out.update(replay_action=rows["action"], replay_terminated=rows["terminated"])
             out.update(replay_obs=self.normalized(rows["obs"]), replay_next_obs=self.normalized(rows["next_obs"]))
         return out
-
-    # Acting and evaluation ---------------------------------------------------------------------------------------------
 
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
         return self.actor.act(self.normalized(obs), sample)

@@ -111,8 +111,6 @@ class PreferenceReward(OnlinePolicy, ABC):
         """Return the predicted return of every asked segment per member, (E, B, C)."""
         return self.reward_model.returns(query)
 
-    # Logs of the reward ------------------------------------------------------------------------------------------------
-
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         if pairs := self.asked.this_round - self.asked.ratings:

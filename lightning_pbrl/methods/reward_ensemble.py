@@ -178,14 +178,9 @@ class RewardEnsemble(RewardModel):
         return Uniform(3, self.hparams.crop_copies, self.hparams.ensemble_size, pairs)
 
     def kept(self, u: Tensor, pairs: int, steps: int) -> Tensor:
-        """Return a mask of the steps that the crops of a minibatch keep, (tau, E, b, 2, T), bool.
+        """Return a mask of the T = ``steps`` that the crops of b = ``pairs`` keep, (tau, E, b, 2, T), bool.
 
-        Both segments of a copy share its length, not its beginning.
-
-        Args:
-            u: :meth:`crops` of at least as many pairs, (3, tau, E, B).
-            pairs: b, of the minibatch.
-            steps: T of an uncut segment.
+        ``u`` are :meth:`crops` of at least b pairs, (3, tau, E, B). Both segments of a copy share its length, not its beginning.
         """
         assert self.crop is not None  # noqa: S101
         (shortest, longest), (size, *first) = self.crop, u[..., :pairs]

@@ -122,8 +122,6 @@ class SAC(OnlinePolicy):
         steps = [self.critic_losses, self.policy_losses]
         return Program(steps, draws, gather, self.columns, moves, follow_every=h.target_every)
 
-    # The plan ----------------------------------------------------------------------------------------------------------
-
     def plan(self, round_number: int) -> list[Phase]:
         if round_number == 0:
             return self.first_steps()
@@ -160,8 +158,6 @@ class SAC(OnlinePolicy):
             fresh = self.new_critic()
         self.running.state.reset("critic", {f"critic.{name}": value for name, value in fresh.state_dict().items()})
 
-    # Minibatches -------------------------------------------------------------------------------------------------------
-
     def replayed(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         """Gather rows of the replay, (B, W), uniform over all that are stored when the update begins."""
         return self.fetched({**drawn, "rows": self.source.uniform_rows(drawn["place"])})
@@ -172,8 +168,6 @@ class SAC(OnlinePolicy):
         obs = batch["rows"][:, : self.source.obs_dim]
         batch["rows"][:, self.source.layout["learned_reward"][0]] = self.entropy(obs, self.seen())
         return batch
-
-    # Losses ------------------------------------------------------------------------------------------------------------
 
     def critic_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -199,8 +193,6 @@ class SAC(OnlinePolicy):
     def reward_of(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the reward that the critics learn, of the rows of a minibatch, (B,)."""
         return batch["learned_reward"]
-
-    # Acting ------------------------------------------------------------------------------------------------------------
 
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
         return self.actor.act(obs, sample)

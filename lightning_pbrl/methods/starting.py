@@ -71,11 +71,7 @@ def start_engine(method: Any) -> None:
 
 
 def init_replicas(method: Any) -> None:
-    """Give replica k the initial weights that seed + k has alone.
-
-    Raises:
-        UserError: if a buffer depends on the seed, because all replicas share it.
-    """
+    """Give replica k the initial weights of seed + k; raise a UserError if a buffer, which all share, depends on the seed."""
     first = _twin(method, method.seed) if method.replicas > 1 else method
     for replica in range(1, method.replicas):
         twin = _twin(method, method.seed + replica)

@@ -1,7 +1,7 @@
 """Arguments of Lightning's ``Trainer``: each acts as Lightning documents it, or a fit refuses it at its start.
 
 Lightning's loop is written for a gradient step per batch. Here a step is a block of many updates that the engine makes itself,
-and an epoch is a round, so some of its switches would do nothing silently.
+and an epoch is a round. Some of its switches would silently do nothing.
 """
 
 from __future__ import annotations
@@ -125,14 +125,9 @@ GIVEN: dict[str, tuple[Any, ...]] = {
 
 
 def check_given(arguments: Mapping[str, Any], allowed: Mapping[str, tuple[Any, ...]] = GIVEN) -> None:
-    """Check a trainer's arguments before it is built.
+    """Raise a UserError for the first argument, by name, that could not act, before a trainer is built.
 
-    Args:
-        arguments: values by name.
-        allowed: values that ask for nothing, in place of those of :data:`REFUSED`.
-
-    Raises:
-        UserError: for the first argument that could not act.
+    ``allowed`` are values that ask for nothing, in place of those of :data:`REFUSED`.
     """
     for name, refused in REFUSED.items():
         value = arguments.get(name)

@@ -167,8 +167,6 @@ class UnifiedReward(RewardPosterior, RewardModel):
         rank = 0 if self._trainer is None else self._trainer.global_rank
         torch.manual_seed(derive(self.seed, "dropout", round_number, rank))
 
-    # Answers used ------------------------------------------------------------------------------------------------------
-
     def split(self) -> Split:
         """Return pairs and ratings to train on, and those held out; skipped and pending ones in neither."""
         train, held = [], []
@@ -199,10 +197,7 @@ class UnifiedReward(RewardPosterior, RewardModel):
         return uniform(keys, 0) < self.hparams.validation
 
     def gather_both(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Gather pairs (E, b, 2, T, O + A) with labels (E, b), and rated clips (E, m, T, O + A) with ratings (E, m).
-
-        A kind of which the minibatch has none is left out.
-        """
+        """Gather pairs (E, b, 2, T, O + A) with labels (E, b), rated clips (E, m, T, O + A) with ratings (E, m); or one kind."""
         pair, rating = drawn["pair"], drawn["rating"]
         batch: dict[str, Tensor] = {}
         if pair.shape[1]:
@@ -211,8 +206,6 @@ class UnifiedReward(RewardPosterior, RewardModel):
             start = self.rated.start[rating, 0]
             batch |= {"rated": self.source.segments(start, self.rated.length), "rating": self.rated.value[rating]}
         return batch
-
-    # Losses ------------------------------------------------------------------------------------------------------------
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return L of both kinds in one step, summed over members."""
@@ -262,8 +255,6 @@ class UnifiedReward(RewardPosterior, RewardModel):
         """Sum outputs per step, (..., T, 1 or 2) -> sums of means and of variances, (...,)."""
         mean = out[..., 0].sum(-1)
         return mean, F.softplus(out[..., 1]).sum(-1) if out.shape[-1] > 1 else torch.zeros_like(mean)
-
-    # End of a fit ------------------------------------------------------------------------------------------------------
 
     def stops(self, metrics: Metrics) -> bool:
         """Return True if the held-out loss has not fallen for long enough; asked after every pass."""

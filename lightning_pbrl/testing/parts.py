@@ -77,8 +77,8 @@ def check_teacher(teacher: Teacher, data: Transitions | None = None, questions: 
 def check_query(strategy: QueryStrategy, data: Transitions | None = None, questions: int = 10, **model: Any) -> None:
     """Check a query strategy.
 
-    It must ask no more than it may, about segments of the pool, never about one segment twice in a pair, and the same from the
-    same generator.
+    It must ask no more than it may, about segments of the pool, never about one segment twice in a pair. From the same
+    generator it must ask the same.
 
     Args:
         strategy: the strategy.
