@@ -60,7 +60,7 @@ def check_columns(method: Any) -> None:
     for name in names:
         cure = PAID if source.forgets and name == "learned_reward" else BLAMED
         check_finite(source.drawable_part(source.column(name)), f"Column {name!r} of the data", cure)
-    known = source.reward.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)  # NaN says that it is not known
+    known = source.reward.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)  # NaN marks what is unknown
     check_finite(source.drawable_part(known), "The true reward of the data", BLAMED)
 
 

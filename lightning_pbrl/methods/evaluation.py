@@ -55,7 +55,7 @@ class EpisodeEvaluation:
         return self._found[key]
 
     def finish(self, prefix: str) -> None:
-        """Log mean and spread over the episodes of all ranks, per replica and over replicas; then start anew.
+        """Log mean and standard deviation over the episodes of all ranks, per replica and over replicas; then start anew.
 
         If the simulator names a D4RL task, the mean return is also logged as ``normalized_score``.
         """
@@ -99,7 +99,7 @@ class PairMetrics:
     def update(self, predicted: Tensor, judgement: Judgement) -> None:
         """Add pairs with ``predicted`` returns per member, (E, B, 2), float32; raise a UserError if a return is not finite."""
         check_finite(predicted.movedim(0, 1), "The predicted return of a held-out pair", LOWER_LR, "pair")
-        true = judgement.true_returns.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)  # NaN says that it is not known
+        true = judgement.true_returns.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)  # NaN marks what is unknown
         check_finite(true, "The true return of a held-out pair", "repair the rewards of the data", "pair")
         probability = torch.sigmoid(predicted[..., 1] - predicted[..., 0]).mean(0).unsqueeze(1)
         columns = probability, judgement.label.unsqueeze(1), predicted.mean(0), judgement.true_returns
