@@ -19,28 +19,22 @@ CODE = re.compile(r"``[^`]*``|:\w+:`[^`]*`|`[^`]*`|^\s*[\w, *]+:(?=\s)", re.MULT
 FINISHED: dict[str, set[str]] = {
     "nn": set(),
     "losses": set(),
+    "engine": set(),
+    "methods": set(),
     "envs": set(),
     "teachers": set(),
+    "queries": set(),
     "reports": set(),
-    "data": {"feedback.py", "replay.py", "store.py", "transitions.py"},
+    "testing": set(),
+    "data": {"store.py"},
     "callbacks": {"ask_schedule.py", "ask_teacher.py", "relabel_rewards.py"},
     "datamodules": {"base.py"},
-    "queries": {"scoring.py"},
 }
 """Folders that obey the strict rules, with the files that do not yet.  Add a folder here when its language is done."""
 ROOT_MODULES = ("describe", "errors", "finite", "memory", "ranges", "rng", "settings", "signals")
 FOLDERS = [".", *sorted(path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file())]
 NOT_YET = {
-    "data/feedback.py",
-    "data/transitions.py",
     "jobs.py",
-    "methods/acting.py",
-    "methods/answers.py",
-    "methods/base.py",
-    "methods/diverged.py",
-    "methods/evaluation.py",
-    "methods/example_policy.py",
-    "methods/preference_reward.py",
     "sweep/slurm.py",
     "sweep/spec.py",
 }

@@ -1,4 +1,4 @@
-"""Feedback: what is asked, what is answered, and what a learner reads.
+"""Feedback: questions, answers, and the labels that a learner reads.
 
 One convention in the whole library: a pair's label is P(second segment preferred), 0 first, 0.5 equal,
 1 second. "Equal", "cannot compare" and "not answered" are statuses, never a 0.5 in disguise.
@@ -16,7 +16,7 @@ Kind = Literal["pair", "rating"]
 
 
 class Status(IntEnum):
-    """What became of a question."""
+    """Status of a question."""
 
     PENDING = 0
     """Asked, not answered yet (a person has it on the labelling page)."""
@@ -58,7 +58,7 @@ class Answer(NamedTuple):
 
 
 class Clips(NamedTuple):
-    """What a teacher looks at: the segments' content, C = 2 for pairs and 1 for ratings.
+    """Content of the segments that a teacher sees, C = 2 for pairs and 1 for ratings.
 
     Attributes:
         obs: (B, C, T, O).
@@ -72,7 +72,7 @@ class Clips(NamedTuple):
 
 
 class AskKey(NamedTuple):
-    """Names one question for ever: (run, round, number within the run)."""
+    """Permanent name of a question: (run, round, number within the run)."""
 
     run: str
     round: int
@@ -80,7 +80,7 @@ class AskKey(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """Every answered question of one kind, as tensors on the learner's device.
+    """All answered questions of one kind, as tensors on the learner's device.
 
     Attributes:
         start: (N, 2) or (N, 1), int64.
@@ -98,37 +98,37 @@ class Labels(NamedTuple):
         return self.start.shape[0]
 
     def preferences(self) -> Labels:
-        """The rows that say something about order: answered and equal, not skipped, not pending."""
+        """Return the answers with an order: answered and equal, not skipped, not pending."""
         keep = (self.status == Status.ANSWERED) | (self.status == Status.EQUAL)
         return Labels(self.start[keep], self.length, self.value[keep], self.status[keep])
 
     def take(self, index: Tensor) -> Labels:
-        """The questions ``index``, (n,) row numbers or (N,) bool."""
+        """Return the questions ``index``, (n,) row numbers or (N,) bool."""
         return Labels(self.start[index], self.length, self.value[index], self.status[index])
 
     def then(self, more: Labels) -> Labels:
-        """These labels followed by ``more``, which are about segments of the same length."""
+        """Return these labels followed by ``more``, which are about segments of the same length."""
         columns = ((self.start, more.start), (self.value, more.value), (self.status, more.status))
         start, value, status = (torch.cat(column) for column in columns)
         return Labels(start, self.length, value, status)
 
     def to(self, device: torch.device | str) -> Labels:
-        """The same labels on ``device``."""
+        """Return the same labels on ``device``."""
         return Labels(self.start.to(device), self.length, self.value.to(device), self.status.to(device))
 
     @staticmethod
     def empty(length: int = 1, clips: int = 2) -> Labels:
-        """No labels at all (a run's state before its first round)."""
+        """Return no labels at all (a run's state before its first round)."""
         return Labels(torch.empty(0, clips, dtype=torch.int64), length, torch.empty(0), torch.empty(0, dtype=torch.int64))
 
 
 class Judgement(NamedTuple):
-    """What predictions about pairs are compared with; for evaluation only.
+    """True answers to compare predictions about pairs with; for evaluation only.
 
     Attributes:
-        query: the pairs, B of them.
-        label: P(second preferred), (B,), float32; NaN where nobody has judged.
-        true_returns: undiscounted true return of each segment, environment units, (B, 2); NaN where it is not known.
+        query: B pairs.
+        label: P(second preferred), (B,), float32; NaN if unlabelled.
+        true_returns: undiscounted true return of each segment, environment units, (B, 2); NaN if unknown.
     """
 
     query: Query
@@ -137,5 +137,5 @@ class Judgement(NamedTuple):
 
     @property
     def decisive(self) -> Tensor:
-        """Whether one of the two is preferred, (B,), bool."""
+        """Mask of the pairs with a preferred segment, (B,), bool."""
         return (self.label == 0) | (self.label == 1)

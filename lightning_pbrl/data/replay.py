@@ -1,12 +1,13 @@
-"""The table of a method that acts: a ring that forgets, and an album of what was asked about, which does not.
+"""Replay buffer of a method that acts: a ring that forgets, and an archive of the asked segments, which does not.
 
-Same packed rows as :class:`~lightning_pbrl.data.transitions.Transitions`. First comes the **ring**, one *lane* per environment:
-the row of environment i at its step p is ``i * lane + p % lane``. All environments step together, so that one number,
-``steps``, says how much is stored and which row is how old; no row is ever moved. Then comes the **album**: the segments of every
-question, at a place that follows from the question's number alone. Labels therefore stay valid whatever the ring overwrites.
+It has the packed rows of :class:`~lightning_pbrl.data.transitions.Transitions`. First comes the **ring**, ``lane`` rows per
+environment: the row of environment i at its step p is ``i * lane + p % lane``. All environments step together, so that one
+number, ``steps``, gives the number of rows and the age of each; no row is ever moved. Then comes the **archive**: the segments
+of every question, at a place that follows from the question's number alone. Labels therefore stay valid whatever the ring
+overwrites.
 
-On a CPU memory is taken when it is first written, so that a capacity of all env steps of a run costs nothing until they are
-there. Nothing here reads what was not written.
+On a CPU memory is allocated when it is first written, so that a capacity of all env steps of a run costs nothing until they are
+there. Unwritten rows are never read.
 """
 
 from __future__ import annotations
@@ -30,26 +31,26 @@ from lightning_pbrl.errors import UserError
 
 Array = npt.NDArray[Any]
 RECENT_EPISODES = 10
-"""Newest finished episodes that say what the policy does now: adaptive teachers scale with their reward (B-Pref, arXiv
-2111.03026, and its released code), and what is logged of recent behaviour is about them."""
+"""Newest finished episodes that count as the present behaviour: adaptive teachers scale with their reward (B-Pref, arXiv
+2111.03026, and its released code), and logs of recent behaviour are about them."""
 
 
 class Replay(Transitions):
-    """A ring of transitions with their episodes, and the album of the segments that were asked about.
+    """Replay buffer: a ring of transitions with their episodes, and an archive of the segments that were asked about.
 
     Args:
         capacity: rows of the ring, rounded up to a multiple of ``num_envs``.
         num_envs: environments that step together.
         obs_dim: observation size O.
         action_dim: action size A.
-        horizon: the most steps an episode can have.
-        about: what acts where (the simulator's description ...), plain JSON types; its hash is the ``fingerprint``.
+        horizon: most steps of an episode.
+        about: description of the simulator and policy, plain JSON types; its hash is the ``fingerprint``.
 
     Raises:
-        UserError: when a lane is shorter than an episode, which then could not be asked about or restored.
+        UserError: if an environment's part of the ring is shorter than an episode, which could not be asked about or restored.
 
-    Bias: where the ring is full, an episode that crosses the end of its lane lies in two pieces, and segments that would
-    cross as well cannot be drawn; a ring of all env steps has no such episode.
+    Bias: once the ring is full, an episode that crosses the end of its environment's part lies in two parts. Segments that would
+    cross as well cannot be drawn. A ring of all env steps has no such episode.
     """
 
     forgets = True
@@ -79,11 +80,11 @@ class Replay(Transitions):
         staged = self._staged.numpy()
         self._columns = [staged[:, at : at + n] for at, n in layout.values()]
         self.log = EpisodeLog(num_envs)
-        self._length = self._context = self._room = self._kept = 0  # of the album, the latter two in questions
+        self._length = self._context = self._room = self._kept = 0  # of the archive, the latter two in questions
         self._bind()
 
     def _bind(self) -> None:
-        """Views of the ring by lane and step."""
+        """Set views of the ring by environment and step."""
         self._rows = self.packed[: self.ring].view(self.num_envs, self.lane, -1)
         self._rewards = self.reward[: self.ring].view(self.num_envs, self.lane)
         self._solved = None if self.success is None else self.success[: self.ring].view(self.num_envs, self.lane)
@@ -101,18 +102,17 @@ class Replay(Transitions):
         success: Array | Tensor | None = None,
         learned_reward: Array | Tensor | float = 0.0,
     ) -> None:
-        """One step of every environment, n rows; all arguments on the CPU.
+        """Append one step of every environment, n rows; all arguments on the CPU.
 
         Args:
             obs: (n, O).
             action: (n, A), in [-1, 1].
-            next_obs: what followed, also where the episode ended (not what the reset after it showed), (n, O).
+            next_obs: next observations, also at an episode's end (not those after the reset), (n, O).
             reward: true reward, environment units, (n,).
-            terminated: whether the episode ended in a state without future, (n,), bool.
-            truncated: whether it was cut off and would have gone on, (n,), bool.
-            success: whether the task was solved at this step, 0 or 1, (n,); NaN where an environment did not say, None where
-                none did.
-            learned_reward: what learners read until the rows are relabelled, (n,).
+            terminated: True if the episode ended in a terminal state, (n,), bool.
+            truncated: True if it was cut off and would have gone on, (n,), bool.
+            success: 1 if the task was solved at this step, else 0, (n,); NaN if an environment did not say, None if none did.
+            learned_reward: reward that learners read until the rows are relabelled, (n,).
         """
         for column, value in zip(self._columns, (obs, action, next_obs, learned_reward, terminated, truncated), strict=True):
             values = np.asarray(value)
@@ -142,7 +142,7 @@ class Replay(Transitions):
         Args:
             reward: observation and action side by side, (n, O + A), to rewards per member, (E, n).
             combine: member rewards (E, n) -> (n,).
-            tile: rows per call; by default what suits the device.
+            tile: rows per call; by default one that suits the device.
         """
         tile = tile or (CPU_TILE if self.device.type == "cpu" else CUDA_TILE)
         at = self.layout["learned_reward"][0]
@@ -151,15 +151,15 @@ class Replay(Transitions):
                 part[:, at] = combine(reward(part[:, : self.obs_dim + self.action_dim]))
         self.version += 1
 
-    # Which rows --------------------------------------------------------------------------------------------------------
+    # Rows --------------------------------------------------------------------------------------------------------------
 
     @property
     def size(self) -> int:
-        """Rows stored in the ring."""
+        """Number of rows stored in the ring."""
         return min(self.steps, self.lane) * self.num_envs
 
     def rows_of_age(self, age: Tensor) -> Tensor:
-        """Ids of the rows of these ages, same shape; 0 is the newest, ages in [0, :attr:`size`).
+        """Return the ids of the rows of these ages, same shape; 0 is the newest, ages in [0, :attr:`size`).
 
         The age of environment i's row of k steps ago is k * num_envs + i.
         """
@@ -168,15 +168,15 @@ class Replay(Transitions):
         return age % self.num_envs * self.lane + (self.steps - 1 - age // self.num_envs) % self.lane
 
     def age(self, rows: Tensor) -> Tensor:
-        """How many steps ago each of these rows of the ring was written, same shape; 0 for those of the newest step."""
+        """Return how many steps ago each of these rows of the ring was written, same shape; 0 for the newest step."""
         return (self.steps - 1 - rows % self.lane) % self.lane
 
     def uniform_rows(self, u: Tensor) -> Tensor:
-        """Ids of rows drawn uniformly from all that are stored: ``u`` in [0, 1), float64, any shape -> ids."""
+        """Return ids of rows drawn uniformly from all that are stored: ``u`` in [0, 1), float64, any shape -> ids."""
         return self.rows_of_age((u * self.size).long())
 
     def recent_rows(self, u: Tensor, n: int) -> Tensor:
-        """Ids of rows drawn uniformly from the ``n`` newest (all, while there are fewer): ``u`` in [0, 1), float64 -> ids."""
+        """Return ids drawn uniformly from the ``n`` newest rows (all, while there are fewer): ``u`` in [0, 1), float64 -> ids."""
         return self.rows_of_age((u * min(n, self.size)).long())
 
     @property
@@ -187,12 +187,12 @@ class Replay(Transitions):
 
     @property
     def written(self) -> Tensor:
-        """Ids of all stored rows and of those of the album, ascending."""
+        """Ids of all stored rows and of those of the archive, ascending."""
         end = self.ring + 2 * self._kept * (self._length + 2 * self._context)
         return torch.cat([self.stored, torch.arange(self.ring, end, device=self.device)])
 
     def stored_column(self, name: str) -> Tensor:
-        """One column of all stored rows, in the order of :attr:`stored`; a view where there is one environment."""
+        """Return one column of all stored rows, in the order of :attr:`stored`; a view if there is one environment."""
         at, width = self.layout[name]
         part = self._rows[:, : min(self.steps, self.lane), at : at + width].flatten(0, 1)
         return part if name in ("obs", "action", "next_obs") else part.squeeze(1)
@@ -211,41 +211,41 @@ class Replay(Transitions):
 
     @property
     def finished(self) -> int:
-        """How many episodes have ended so far."""
+        """Number of episodes that have ended so far."""
         return len(self.log)
 
     @property
     def open_steps(self) -> list[int]:
-        """Steps so far of each environment's open episode, (n,)."""
+        """Number of steps so far of each environment's open episode, (n,)."""
         return self.log.open_steps(self.steps)
 
     def recent_returns(self, n: int) -> Tensor:
-        """Undiscounted true returns of the ``n`` newest finished episodes, oldest first, (at most n,), float64."""
+        """Return undiscounted true returns of the ``n`` newest finished episodes, oldest first, (at most n,), float64."""
         return self.log.recent(n)[0]
 
     def recent_success(self, n: int) -> Tensor:
-        """Whether any step solved the task, of the same episodes; NaN where that is not defined, (at most n,), float64."""
+        """Return 1 for the same episodes if a step solved the task, else 0; NaN if undefined, (at most n,), float64."""
         return self.log.recent(n)[1]
 
     def recent_lengths(self, n: int) -> Tensor:
-        """Steps of the same episodes, (at most n,), float64."""
+        """Return the number of steps of the same episodes, (at most n,), float64."""
         return self.log.recent(n)[2]
 
     def mean_reward(self) -> float:
-        """Mean true reward per step of the ``RECENT_EPISODES`` newest finished episodes; NaN before the first."""
+        """Return mean true reward per step of the ``RECENT_EPISODES`` newest finished episodes; NaN before the first."""
         returns, _, steps = self.log.recent(RECENT_EPISODES)
         return float(returns.sum() / steps.sum())
 
     def pool(self, length: int, recent: int | None = None, context: int = 0) -> SegmentPool:
-        """All stored segments of finished episodes, ``context`` more steps on each side.
+        """Return all stored segments of finished episodes, ``context`` more steps on each side.
 
         Args:
             length: steps per segment.
-            recent: of so many newest finished episodes only; those too short for a segment are not counted.
+            recent: number of newest finished episodes to use; those too short for a segment are not counted.
             context: steps that must be free on each side.
 
         Raises:
-            UserError: when no episode has ended yet, or none is long enough.
+            UserError: if no episode has ended yet, or none is long enough.
         """
         if not self.finished:
             raise UserError(
@@ -255,13 +255,13 @@ class Replay(Transitions):
         pieces = self.log.pieces(self.steps, self.lane, length + 2 * context, recent)
         return SegmentPool(pieces, length, context=context)
 
-    # The album ---------------------------------------------------------------------------------------------------------
+    # Archive -----------------------------------------------------------------------------------------------------------
 
     def reserve(self, questions: int, length: int, context: int = 0) -> None:
         """Make room for ``questions`` questions of at most two segments each.
 
         Raises:
-            UserError: when no episode can hold a segment, or the album holds segments of another length.
+            UserError: if no episode can hold a segment, or the archive holds segments of another length.
         """
         if length + 2 * context > self.horizon:
             sides = f" and {context} more on each side" if context else ""
@@ -290,7 +290,7 @@ class Replay(Transitions):
         return Query(query.kind, self.placed(query.start, number), query.length)
 
     def content(self, query: Query) -> Clips | None:
-        """The asked segments with their context, on the CPU: (B, C, length + 2 context, ...)."""
+        """Return the asked segments with their context, on the CPU: (B, C, length + 2 context, ...)."""
         index = self._whole(query)
         obs, action = self.features()[index].cpu().split([self.obs_dim, self.action_dim], -1)
         return Clips(obs, action, self.reward[index].cpu())
@@ -305,11 +305,11 @@ class Replay(Transitions):
         self._fill(number, torch.cat([clips.obs, clips.action], -1).to(self.device), clips.reward.to(self.device))
 
     def _whole(self, query: Query) -> Tensor:
-        """Row ids of the asked segments with their context, (B, C, length + 2 context)."""
+        """Return row ids of the asked segments with their context, (B, C, length + 2 context)."""
         return segment_rows(query.start.to(self.device) - self._context, query.length + 2 * self._context)
 
     def _fill(self, number: int | Tensor, features: Tensor, reward: Tensor) -> None:
-        """Write segments with context, (B, C, S, O + A) and (B, C, S), to their place in the album."""
+        """Write segments with context, (B, C, S, O + A) and (B, C, S), to their place in the archive."""
         start = self.placed(features[:, :, 0, 0], number).to(self.device)
         rows = segment_rows(start - self._context, features.shape[2])
         self.features()[rows] = features
@@ -327,7 +327,7 @@ class Replay(Transitions):
         return self
 
     def _move(self, device: torch.device | str) -> None:
-        """New tables with room for the album, and in them what was written."""
+        """Allocate new tables with room for the archive, and copy what was written."""
         old, count = (self._rows, self._rewards, self._solved), min(self.steps, self.lane)
         step = self._length + 2 * self._context
         kept = slice(self.ring, self.ring + 2 * self._kept * step)
@@ -344,12 +344,12 @@ class Replay(Transitions):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of who acts where, not of the rows: a resumed run belongs to its labels whatever it has stored."""
+        """Hash of ``about``, not of the rows: a resumed run belongs to its labels whatever it has stored."""
         text = json.dumps(self.about, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
-        """What the ring holds, oldest step first, and the episodes: tensors and plain types. The album is in the label store."""
+        """Return the ring, oldest step first, and the episodes: tensors and plain types. The archive is in the label store."""
         slots = torch.arange(max(self.steps - self.lane, 0), self.steps, device=self.device) % self.lane
         return {
             "steps": self.steps,
@@ -360,10 +360,10 @@ class Replay(Transitions):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state; the capacity may be another one, of a smaller the newest rows are taken.
+        """Restore a state; of a ring larger than this one the newest rows are taken.
 
         Raises:
-            UserError: when it is of another number of environments, or of other sizes.
+            UserError: if it has another number of environments, or other sizes.
         """
         found, here = tuple(state["rows"].shape[::2]), (self.num_envs, self.packed.shape[1])
         if found != here:
@@ -386,7 +386,7 @@ class Replay(Transitions):
 
 
 def _zeros(*size: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
-    """Zeros; on the CPU of memory that is taken when it is first written (``torch.zeros`` writes all of it at once)."""
+    """Return zeros, on the CPU in memory that is allocated when first written (``torch.zeros`` writes all of it at once)."""
     if torch.device(device).type != "cpu":
         return torch.zeros(size, dtype=dtype, device=device)
     return torch.from_numpy(np.zeros(size, bool if dtype == torch.bool else np.float32))

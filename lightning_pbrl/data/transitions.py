@@ -1,14 +1,13 @@
-"""The table every learner reads: one packed row per transition, on the learner's device.
+"""Table that every learner reads: one packed row per transition, on the learner's device.
 
 A row is ``obs | action | next_obs | learned_reward | terminated | truncated`` in float32, so that a minibatch is a single
-``index_select``. The *true* reward lives in a column of its own, outside the row: teachers, oracles and
-evaluation may look at it, a learner cannot read it by accident. ``learned_reward`` is NaN until something
-(a reward model, or a control) has written it.
+``index_select``. The *true* reward has a column of its own, outside the row: teachers, oracles and evaluation may read it, a
+learner cannot read it by accident. ``learned_reward`` is NaN until a reward model or a control has written it.
 
-What follows the last step of a clip was not always recorded. Such a row repeats its own observation as ``next_obs`` and is
+The observation after the last step of a trajectory was not always recorded. Such a row repeats its own as ``next_obs`` and is
 left out of ``drawable``, the rows that learners may draw as single transitions; any row may be part of a segment.
 
-Pictures are stored once per time step, not twice per row: an episode of n rows has n + 1 of them. They may lie in a file that
+Images are stored once per time step, not twice per row: an episode of n rows has n + 1 of them. They may lie in a file that
 is only mapped into memory; a batch of them is moved when it is gathered.
 """
 
@@ -26,17 +25,17 @@ from lightning_pbrl.data.segments import Episodes, SegmentPool, segment_rows
 from lightning_pbrl.errors import UserError
 
 ROW_COLUMNS = ("obs", "action", "next_obs", "learned_reward", "terminated", "truncated")
-"""The columns of a packed row, in order."""
+"""Columns of a packed row, in order."""
 
 FRAMES_ON_DEVICE = 4 << 30
-"""Bytes of pictures that may lie on a CUDA device; more stay on the CPU, mapped from their file, and batches are moved."""
+"""Bytes of images that may lie on a CUDA device; more stay on the CPU, mapped from their file, and batches are moved."""
 
 PER_EPISODE = ("behaviours", "reset_seeds")
-"""Entries of ``about`` that list one thing per episode."""
+"""Entries of ``about`` that have one value per episode."""
 
 
 def row_layout(obs_dim: int, action_dim: int) -> dict[str, tuple[int, int]]:
-    """First entry and width of each column of a packed row."""
+    """Return first entry and width of each column of a packed row."""
     widths = {"obs": obs_dim, "action": action_dim, "next_obs": obs_dim, "learned_reward": 1, "terminated": 1, "truncated": 1}
     layout, at = {}, 0
     for name in ROW_COLUMNS:
@@ -46,12 +45,12 @@ def row_layout(obs_dim: int, action_dim: int) -> dict[str, tuple[int, int]]:
 
 
 def fetch(table: Tensor, index: Tensor) -> Tensor:
-    """Rows of a table, also a strided one: (N, ...), (..., B) -> (..., B, ...)."""
+    """Return rows of a table, also of a strided one: (N, ...), (..., B) -> (..., B, ...)."""
     return table.index_select(0, index.reshape(-1)).view(*index.shape, *table.shape[1:])
 
 
 def unpack(rows: Tensor, layout: Mapping[str, tuple[int, int]]) -> dict[str, Tensor]:
-    """Views of packed rows by column name: (..., W) -> {obs: (..., O), ..., learned_reward: (...,)}.
+    """Return views of packed rows by column name: (..., W) -> {obs: (..., O), ..., learned_reward: (...,)}.
 
     Columns of width one lose their last axis.
     """
@@ -62,25 +61,25 @@ def unpack(rows: Tensor, layout: Mapping[str, tuple[int, int]]) -> dict[str, Ten
 
 
 class Transitions:
-    """A data set (or replay) as one table of packed rows plus its episodes.
+    """Data set (or replay) as one table of packed rows plus its episodes.
 
     Args:
-        rows: (N, W) float32, packed as :func:`row_layout` says.
+        rows: (N, W) float32, packed as in :func:`row_layout`.
         offsets: episode offsets, (M + 1,), int64, from 0 to N.
         reward: true reward per step, (N,), float32; None when unknown.
-        success: whether the task was solved at that step, (N,), bool; None when unknown.
-        success_unknown: steps of which that is not known, (N,), bool; ``success`` is false there. None when there are none.
+        success: True if the task was solved at that step, (N,), bool; None when unknown.
+        success_unknown: True for steps of unknown success, (N,), bool; ``success`` is false there. None when there are none.
         obs_dim: observation size O.
         action_dim: action size A.
-        about: where the data come from (task, versions, seeds ...), plain JSON types only.
-        fingerprint: a hash of the content, when already known.
+        about: origin of the data (task, versions, seeds ...), plain JSON types only.
+        fingerprint: hash of the content, if already known.
         drawable: ids of the rows that may be drawn as single transitions, (D,), int64, D > 0; None for all rows.
-        frames: pictures of S x S pixels, one per time step, (N + M, S, S, 3), uint8, on any device; None without. ``obs`` is
+        frames: images of S x S pixels, one per time step, (N + M, S, S, 3), uint8, on any device; None without. ``obs`` is
             then a small state of the simulator that policies do not see.
     """
 
     forgets: ClassVar[bool] = False
-    """Whether rows are overwritten one day, so that what was asked about must be kept beside them (:meth:`keep`)."""
+    """True if rows may be overwritten, so that asked segments must be kept beside them (:meth:`keep`)."""
 
     def __init__(
         self,
@@ -97,9 +96,9 @@ class Transitions:
         success_unknown: Tensor | None = None,
     ) -> None:
         self.packed, self.episodes = rows, Episodes(offsets)
-        self._store, self._offsets = [frames], offsets  # a list that parts share: who moves the pictures does so for all
-        self._shift: Tensor | None = None  # of a part: what a row's id lacks to that of its picture, by episode, (M,)
-        self._own: Tensor | None = None  # of a part: its pictures together, once asked for
+        self._store, self._offsets = [frames], offsets  # a list shared by parts: images are moved for all of them
+        self._shift: Tensor | None = None  # of a part: id of a row's image minus id of the row, by episode, (M,)
+        self._own: Tensor | None = None  # of a part: its images together, once asked for
         self.reward = reward if reward is not None else torch.full((len(rows),), float("nan"))
         self.success, self.success_unknown, self.drawable = success, success_unknown, drawable
         self.obs_dim, self.action_dim = obs_dim, action_dim
@@ -144,13 +143,13 @@ class Transitions:
 
     @property
     def device(self) -> torch.device:
-        """Where the packed rows live."""
+        """Device of the packed rows."""
         return self.packed.device
 
     def to(self, device: torch.device | str) -> Transitions:
         """Move rows, rewards, success and drawable to ``device`` (in place); episodes stay on the CPU.
 
-        Pictures move to a CUDA device when they are at most :data:`FRAMES_ON_DEVICE` bytes.
+        Images move to a CUDA device when they are at most :data:`FRAMES_ON_DEVICE` bytes.
         """
         self.packed, self.reward = self.packed.to(device), self.reward.to(device)
         self.success = None if self.success is None else self.success.to(device)
@@ -163,41 +162,41 @@ class Transitions:
 
     @property
     def written(self) -> Tensor | None:
-        """Ids of the rows that hold something, ascending; None where all do."""
+        """Ids of the written rows, ascending; None if all are."""
         return None
 
     @property
     def size(self) -> int:
-        """How many rows there are to learn from."""
+        """Number of rows to learn from."""
         return len(self)
 
     @property
     def drawable_count(self) -> int:
-        """How many rows may be drawn as single transitions."""
+        """Number of rows that may be drawn as single transitions."""
         return len(self) if self.drawable is None else len(self.drawable)
 
     def drawable_rows(self, number: Tensor) -> Tensor:
-        """Row ids of the drawable rows 0 .. ``drawable_count`` - 1, on the table's device, same shape as ``number``."""
+        """Return row ids of the drawable rows 0 .. ``drawable_count`` - 1, on the table's device, same shape as ``number``."""
         number = number.to(self.device)
         return number if self.drawable is None else self.drawable[number]
 
     def drawable_part(self, values: Tensor) -> Tensor:
-        """Of one value per row, (N, ...), those of the drawable rows, (``drawable_count``, ...)."""
+        """Select the drawable rows' values, (``drawable_count``, ...), from one value per row, (N, ...)."""
         return values if self.drawable is None else values[self.drawable]
 
     def column(self, name: str) -> Tensor:
-        """One column of every row, a view: (N, O), (N, A) or (N,)."""
+        """Return a view of one column of every row: (N, O), (N, A) or (N,)."""
         return unpack(self.packed, self.layout)[name]
 
     def features(self) -> Tensor:
-        """Observation and action side by side, what a reward model reads: a view, (N, O + A)."""
+        """Return a view of observation and action side by side, the input of a reward model, (N, O + A)."""
         return self.packed.narrow(1, 0, self.obs_dim + self.action_dim)
 
     def write(self, name: str, values: Tensor, index: Tensor | None = None) -> None:
         """Overwrite a column (all rows, or the rows ``index``) and advance :attr:`version`.
 
         Raises:
-            UserError: for any column but ``learned_reward``; what was observed is never overwritten.
+            UserError: for any column but ``learned_reward``; observed data are never overwritten.
         """
         if name != "learned_reward":
             raise UserError(f"Column {name!r} holds what was observed; only learned_reward may be written.")
@@ -209,36 +208,36 @@ class Transitions:
         self.version += 1
 
     def pool(self, length: int, recent: int | None = None, context: int = 0) -> SegmentPool:
-        """All segments of ``length`` steps, ``context`` more on each side; of the ``recent`` newest episodes only, if given."""
+        """Return all segments of ``length`` steps, ``context`` more on each side; with ``recent``, of the newest episodes."""
         keep = None if recent is None else torch.arange(max(0, len(self.episodes) - recent), len(self.episodes))
         return SegmentPool(self.episodes, length, keep, context)
 
     def segments(self, start: Tensor, length: int) -> Tensor:
-        """Observation and action of segments: (...,) starts -> (..., length, O + A)."""
+        """Return observation and action of segments: (...,) starts -> (..., length, O + A)."""
         index = segment_rows(start.to(self.device), length)
         return self.features().index_select(0, index.reshape(-1)).view(*index.shape, self.obs_dim + self.action_dim)
 
     def clips(self, query: Query) -> Clips:
-        """What the teacher sees of ``query``, on the CPU, true rewards included."""
+        """Return the clips of ``query`` for a teacher, on the CPU, true rewards included."""
         index = segment_rows(query.start.to(self.device), query.length)
         obs, action = self.features()[index].cpu().split([self.obs_dim, self.action_dim], -1)
         return Clips(obs, action, self.reward[index].cpu())
 
     def true_returns(self, query: Query) -> Tensor:
-        """Undiscounted true return of each segment, environment units: (B, C)."""
+        """Return the undiscounted true return of each segment, environment units: (B, C)."""
         return self.reward[segment_rows(query.start.to(self.device), query.length)].sum(-1)
 
     def mean_reward(self) -> float:
-        """Mean true reward per step, environment units: what adaptive teachers scale their thresholds with."""
+        """Return the mean true reward per step, environment units; adaptive teachers scale their thresholds with it."""
         return float(self.reward.double().mean())
 
     def solved_episodes(self) -> tuple[Tensor, Tensor]:
-        """Whether each episode has a successful step, and whether it is known to have none, (M,), bool, on the CPU.
+        """Return masks of episodes with a successful step, and of those known to have none, (M,), bool, on the CPU.
 
-        Neither holds for an episode without a success of which some steps are not known.
+        An episode without a success and with unknown steps is in neither.
 
         Raises:
-            UserError: when success is not known at all.
+            UserError: if success is not known at all.
         """
         if self.success is None:
             raise UserError("These data do not say which episodes succeed.")
@@ -246,11 +245,11 @@ class Transitions:
         unknown = torch.zeros_like(solved) if self.success_unknown is None else self.episodes.sums(self.success_unknown) > 0
         return solved, ~solved & ~unknown
 
-    # Pictures ------------------------------------------------------------------------------------------------------------
+    # Images --------------------------------------------------------------------------------------------------------------
 
     @property
     def frames(self) -> Tensor | None:
-        """The pictures, (N + M, S, S, 3), uint8; of a part they are copied together when first asked for, and not before."""
+        """Images, (N + M, S, S, 3), uint8; those of a part are copied together when first asked for."""
         stored = self._stored
         if stored is not None and self._shift is not None and self._own is None:
             self._own = torch.cat(list(self._stretches(stored)))
@@ -262,29 +261,29 @@ class Transitions:
 
     @property
     def _stored(self) -> Tensor | None:
-        """All pictures that :meth:`frame_ids` counts, also those of other parts."""
+        """All images that :meth:`frame_ids` counts, also those of other parts."""
         return self._store[0]
 
     @property
     def has_pictures(self) -> bool:
-        """Whether policies are shown pictures."""
+        """True if policies see images."""
         return self._stored is not None
 
     def _stretches(self, stored: Tensor) -> Iterator[Tensor]:
-        """The pictures of each episode, views, (n + 1, S, S, 3)."""
+        """Yield the images of each episode, views, (n + 1, S, S, 3)."""
         first = self.frame_ids(self.episodes.first)
         for at, length in zip(first.tolist(), self.episodes.lengths.tolist(), strict=True):
             yield stored[at : at + length + 1]
 
     @property
     def shown_dim(self) -> int:
-        """Numbers that a policy is shown: those of a picture, S * S * 3, where there are pictures, else O."""
+        """Size of the observation of a policy: S * S * 3 with images, else O."""
         return self.obs_dim if self._stored is None else self._stored[0].numel()
 
     def frame_ids(self, rows: Tensor) -> Tensor:
-        """The pictures of rows as :meth:`pictures` counts them, same shape and device; what followed a row is the next.
+        """Return the image ids of rows, as :meth:`pictures` counts them, same shape and device; the next id is one step later.
 
-        Row r of episode e has the picture r + e; a part counts as the data that it was selected from.
+        Row r of episode e has the image r + e; a part counts as the data that it was selected from.
         """
         if self._offsets.device != rows.device:
             self._offsets = self.episodes.offsets.to(rows.device)
@@ -293,10 +292,10 @@ class Transitions:
         return rows + (episode if self._shift is None else self._shift[episode])
 
     def pictures(self, ids: Tensor) -> Tensor:
-        """Pictures by number, (...,) -> (..., S, S, 3), uint8, on the table's device.
+        """Return images by number, (...,) -> (..., S, S, 3), uint8, on the table's device.
 
         Raises:
-            UserError: when these data have none.
+            UserError: if these data have none.
         """
         stored = self._stored
         if stored is None:
@@ -307,10 +306,10 @@ class Transitions:
     # Parts ---------------------------------------------------------------------------------------------------------------
 
     def select(self, episodes: Tensor) -> Transitions:
-        """A table of some of the episodes, in the order given: a copy, whose pictures stay where these data have them.
+        """Return a copied table of some of the episodes, in the order given; images are shared, not copied.
 
         Args:
-            episodes: their numbers, (m,), int64, m > 0. Entries of ``about`` that list one thing per episode follow.
+            episodes: numbers of the episodes, (m,), int64, m > 0; they also select the per-episode entries of ``about``.
         """
         episodes = episodes.cpu()
         lengths = self.episodes.lengths[episodes]
@@ -342,39 +341,39 @@ class Transitions:
             part._shift = self.frame_ids(self.episodes.first[episodes]) - offsets[:-1]
         return part
 
-    # What was asked about; only a table that forgets has anything to do here --------------------------------------------
+    # Asked segments; only a table that forgets has to keep them ---------------------------------------------------------
 
     def reserve(self, questions: int, length: int, context: int = 0) -> None:
         """Make room for the segments of ``questions`` questions, ``length`` steps and ``context`` on each side."""
 
     def keep(self, query: Query, number: int) -> Query:
-        """Keep the segments of the questions ``number``, ``number`` + 1, ...; the same questions about what is kept."""
+        """Keep the segments of the questions ``number``, ``number`` + 1, ...; return the questions about the kept ones."""
         return query
 
     def content(self, query: Query) -> Clips | None:
-        """What a label store must hold so that :meth:`restore` can bring the asked segments back; None for nothing."""
+        """Return what a label store must hold so that :meth:`restore` can bring the asked segments back; None for nothing."""
         return None
 
     def restore(self, number: int | Tensor, clips: Clips) -> None:
         """Bring back the segments of the questions ``number``, ``number`` + 1, ..., as :meth:`content` gave them.
 
         Args:
-            number: of the first question, or of every one, (B,).
-            clips: what they are about, (B, C, ...).
+            number: number of the first question, or of every one, (B,).
+            clips: their segments, (B, C, ...).
         """
 
     def placed(self, start: Tensor, number: int | Tensor) -> Tensor:
-        """Where the segments of the questions ``number``, ``number`` + 1, ... begin, (B, C); ``start`` is where they were.
+        """Return the first rows of the kept segments of the questions ``number``, ``number`` + 1, ..., (B, C).
 
         Args:
-            start: (B, C), with C = 2 for pairs and 1 for ratings.
-            number: of the first question, or of every one, (B,).
+            start: first rows before they were kept, (B, C), with C = 2 for pairs and 1 for ratings.
+            number: number of the first question, or of every one, (B,).
         """
         return start
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what was observed (not of ``learned_reward``, nor of what is ``drawable``); labels are bound to it."""
+        """Hash of the observed data (not of ``learned_reward``, nor of ``drawable``); labels are bound to it."""
         if self._fingerprint is None:
             digest = hashlib.blake2b(digest_size=16)
             at = self.layout["learned_reward"][0]

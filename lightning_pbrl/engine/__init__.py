@@ -1,4 +1,4 @@
-"""The update engine: blocks of gradient updates over flat storage. It knows neither Lightning nor a method."""
+"""Update engine: blocks of gradient updates over flat storage. It knows neither Lightning nor a method."""
 
 from lightning_pbrl.engine.draws import Among, Below, Draw, Normal, Passes, Rows, Uniform
 from lightning_pbrl.engine.program import Follows, Frozen, Group, Part, Program

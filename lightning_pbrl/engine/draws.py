@@ -1,8 +1,8 @@
 """Random numbers of an update, declared by name: row ids, noise, minibatches of passes.
 
-A draw turns uniform numbers into the entries of a block of updates. Uniform numbers come from one stream per draw, one number
-after the other, and the order of a pass belongs to the number of the pass. An update therefore gets the same numbers in whatever
-block it runs, and one more draw moves none of the others.
+A draw turns uniform numbers into the entries of a block of updates. Uniform numbers come from one stream per draw, in order. The
+order of a pass belongs to the number of the pass. An update therefore gets the same numbers in any block, and one more draw moves
+none of the others.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Draw(ABC):
 
         Args:
             u: uniform numbers in [0, 1), (K, ``width``), float64, on the engine's device.
-            place: position of the block; needed by what goes in passes alone.
+            place: position of the block; only passes need it.
 
         Returns:
-            Tensors with a leading axis of K, nested in tuples or mappings as you like, or a list of K entries where they differ
-            in size. Entry k must depend on row k of ``u`` and on ``place.first`` + k only.
+            Tensors with a leading axis of K, nested in tuples or mappings, or a list of K entries if they differ in size. Entry k
+            must depend on row k of ``u`` and on ``place.first`` + k only.
         """
 
 
@@ -58,7 +58,7 @@ class Uniform(Draw):
     """Uniform numbers in [0, 1), float64, of any shape per update.
 
     Args:
-        *shape: of an update; a function in place of a size is asked when a block is drawn.
+        *shape: shape of an update; a function in place of a size is called when a block is drawn.
     """
 
     def __init__(self, *shape: int | Callable[[], int]) -> None:
@@ -71,7 +71,7 @@ class Uniform(Draw):
 
     @property
     def width(self) -> int:  # type: ignore[override]
-        """Uniform numbers per update."""
+        """Number of uniform numbers per update."""
         return math.prod(self.shape)
 
     def __call__(self, u: Tensor, place: Place) -> Tensor:
@@ -89,8 +89,8 @@ class Below(Uniform):
     """Whole numbers 0 .. ``count`` - 1, uniform with replacement, int64, of any shape per update.
 
     Args:
-        count: how many there are, or a function that tells it when a block is drawn.
-        *shape: of an update.
+        count: number of values, or a function that returns it when a block is drawn.
+        *shape: shape of an update.
     """
 
     def __init__(self, count: int | Callable[[], int], *shape: int) -> None:
@@ -106,7 +106,7 @@ class Rows(Below):
     """Ids of transitions, uniform with replacement among those that may be drawn, (``size``,), int64.
 
     Args:
-        source: the transitions: ``drawable_count`` and ``drawable_rows``.
+        source: transitions with ``drawable_count`` and ``drawable_rows``.
         size: transitions per update.
     """
 
@@ -123,8 +123,8 @@ class Among(Below):
     """Ids of a table, uniform with replacement.
 
     Args:
-        ids: the table, (n,), int64.
-        *shape: of an update.
+        ids: table, (n,), int64.
+        *shape: shape of an update.
     """
 
     def __init__(self, ids: Tensor, *shape: int) -> None:
@@ -136,17 +136,15 @@ class Among(Below):
 
 
 class Passes(Draw):
-    """Minibatches of endless passes over some things, each pass in a new random order.
-
-    The first pass begins with the phase.
+    """Minibatches of endless passes over ``count`` items, each pass in a new random order; the first begins with the phase.
 
     Args:
-        count: a function that tells how many things there are.
-        size: things per minibatch.
+        count: function that returns the number of items.
+        size: items per minibatch.
         ends: short: the last minibatch of a pass is smaller. full: one that begins at the end of a pass goes on with the next. A
-            function: tells the number of minibatches of a pass, which are then of nearly equal size.
+            function: returns the number of minibatches of a pass, which are then of nearly equal size.
         members: orders side by side, one for each member of an ensemble; None for a single one.
-        order: generator -> the things of one pass in its order, (..., n), in place of their numbers; n is ``count``.
+        order: generator -> the items of one pass in its order, (..., n), in place of their numbers; n is ``count``.
     """
 
     def __init__(
@@ -162,13 +160,13 @@ class Passes(Draw):
         self._newest: tuple[tuple[int, int] | None, Tensor] = None, torch.empty(0)
 
     def shuffled(self, rng: torch.Generator) -> Tensor:
-        """Numbers 0 .. ``count`` - 1 in random order, (n,), or (members, n)."""
+        """Return the numbers 0 .. ``count`` - 1 in random order, (n,), or (members, n)."""
         if self.members is None:
             return torch.randperm(self.count(), generator=rng)
         return torch.stack([torch.randperm(self.count(), generator=rng) for _ in range(self.members)])
 
     def one_pass(self, seed: int, number: int) -> Tensor:
-        """The order of pass ``number``, (..., n)."""
+        """Return the order of pass ``number``, (..., n)."""
         if self._newest[0] != (seed, number):
             self._newest = (seed, number), self.order(stream(seed, "pass", number))
         return self._newest[1]
@@ -193,7 +191,7 @@ class Passes(Draw):
         return batches[: len(u)]
 
     def joined(self, updates: range, seed: int, device: torch.device) -> Tensor:
-        """Equally large minibatches across the ends of passes, (K, ..., size)."""
+        """Return equally large minibatches across the ends of passes, (K, ..., size)."""
         at, end, parts, length = updates.start * self.size, updates.stop * self.size, list[Tensor](), self.count()
         while at < end:
             order = self.one_pass(seed, at // length)
@@ -202,17 +200,15 @@ class Passes(Draw):
         return torch.cat(parts, dim=-1).unflatten(-1, (len(updates), self.size)).movedim(-2, 0).to(device)
 
 
-# Blocks ----------------------------------------------------------------------------------------------------------------
-
 Drawn = dict[str, Any]
-"""The random input of one update, by the names of its draws."""
+"""Random input of one update, by the names of its draws."""
 
 
 class Streams:
-    """The uniform numbers of one replica in one phase, a stream for each draw.
+    """Uniform numbers of one replica in one phase, a stream for each draw.
 
     Args:
-        seed: of all of them.
+        seed: seed of all of them.
     """
 
     def __init__(self, seed: int) -> None:
@@ -222,13 +218,9 @@ class Streams:
     def block(
         self, draws: Mapping[str, Draw], updates: int, first: int = 0, device: torch.device | str = "cpu"
     ) -> dict[str, Any]:
-        """Draw for K updates; what each draw gives, by name.
+        """Return what each draw gives for K = ``updates`` updates, by name, on ``device``; ``first`` updates came before.
 
-        Args:
-            draws: by name.
-            updates: K.
-            first: updates of the phase before these.
-            device: of what is drawn; the numbers come from streams on the CPU, so that every device gets the same.
+        The numbers come from streams on the CPU, so that every device gets the same.
         """
         found = {}
         for name, draw in draws.items():
@@ -240,13 +232,13 @@ class Streams:
 
 
 def updates_of(block: Mapping[str, Any], updates: int) -> list[Drawn]:
-    """A block, update by update."""
+    """Split a block into its updates."""
     columns = [_entries(found) for found in block.values()]
     return [dict(zip(block, each, strict=True)) for each in zip(*columns, strict=True)] or [{}] * updates
 
 
 def updates_of_all(blocks: Sequence[Mapping[str, Any]], updates: int) -> list[Drawn]:
-    """The blocks of several replicas, update by update, stacked on a leading axis."""
+    """Stack the blocks of several replicas on a leading axis, update by update."""
     joined = {}
     for name, first in blocks[0].items():
         each = [block[name] for block in blocks]
@@ -258,7 +250,7 @@ def updates_of_all(blocks: Sequence[Mapping[str, Any]], updates: int) -> list[Dr
 
 
 def block_dependent(draws: Mapping[str, Draw], device: torch.device | str = "cpu") -> str | None:
-    """The name of a draw that gives two updates other numbers at once than one by one; None if there is none."""
+    """Return the name of a draw that gives two updates other numbers at once than one by one; None if there is none."""
     for name in draws:
         own = {name: draws[name]}
         together = updates_of(Streams(0).block(own, 2, device=device), 2)
@@ -271,7 +263,7 @@ def block_dependent(draws: Mapping[str, Draw], device: torch.device | str = "cpu
 
 
 def _entries(found: Any) -> Sequence[Any]:
-    """What a draw gives for a block, update by update."""
+    """Split what a draw gives for a block into its updates."""
     if isinstance(found, list):
         return found
     leaves, structure = tree_flatten(found)

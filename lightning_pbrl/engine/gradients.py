@@ -1,4 +1,4 @@
-"""Gradients of one step of an update as flat vectors, one per group: one function, compiled when that pays."""
+"""Gradients of one step of an update as flat vectors, one per group: one function, compiled if that saves time."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from lightning_pbrl.engine.state import FlatState, Reached
 Handed = dict[str, Tensor]
 """Tensors that a step hands to later ones, by the name under which these find them in their batch."""
 Found = tuple[dict[str, Tensor], dict[str, Reached], Losses, Handed]
-"""Flat gradient per group, which parameters have one (groups in which all have are left out), every loss and metric, and what is
-handed on."""
+"""Flat gradient per group, masks of the parameters that have one (only of groups in which some have none), losses and metrics,
+tensors handed on."""
 Gradients = Callable[[Any, Handed], Found]
 """Gathered tensors and what earlier steps hand on -> gradients (n, P), losses (n,), of the n replicas that step together."""
 View = Callable[[Any], Any]
 
 
 def own_gradients(state: FlatState, step: LossStep, view: View, groups: Sequence[str]) -> Gradients:
-    """Gradients of the bound replica, of the losses of ``groups``."""
+    """Return the gradient function of the bound replica."""
     leaves = {group: state.leaves[group] for group in groups}
 
     def gradients(rows: Any, handed: Handed) -> Found:
@@ -50,7 +50,7 @@ def own_gradients(state: FlatState, step: LossStep, view: View, groups: Sequence
 
 
 def batched_gradients(owner: nn.Module, state: FlatState, step: LossStep, view: View, groups: Sequence[str]) -> Gradients:
-    """Gradients of all replicas at once: the step, written for one seed, under ``torch.vmap``."""
+    """Return the gradient function of all replicas at once: the step, written for one seed, under ``torch.vmap``."""
     call = _Call(owner, step)
     stacked: dict[str, Tensor] = {}
     of_group: dict[str, list[str]] = {}
@@ -83,7 +83,7 @@ def batched_gradients(owner: nn.Module, state: FlatState, step: LossStep, view: 
 
 
 class Compiler:
-    """``torch.compile`` with gradients inside the graph; turns eager for good, with one warning, when that fails.
+    """Apply ``torch.compile`` with gradients inside the graph; after a failure run eagerly for good, with one warning.
 
     Attributes:
         on: False once it has failed.
@@ -93,7 +93,7 @@ class Compiler:
         self.on = on
 
     def __call__(self, function: Gradients) -> Gradients:
-        """Return the function compiled, or itself where compiling is off."""
+        """Return the function compiled, or itself if compiling is off."""
         if not self.on:
             return function
         torch._dynamo.config.trace_autograd_ops = True  # lets autograd.grad be part of the graph
@@ -115,7 +115,7 @@ class Compiler:
 
 
 def in_tiles(gradients: Gradients, tiles: Iterable[tuple[float, Any]]) -> Found:
-    """Gradients of one update, summed over its tiles: pairs of a tile's share of the update and its gathered tensors."""
+    """Sum the gradients of one update over its tiles: pairs of a tile's fraction of the update and its gathered tensors."""
     grads: dict[str, Tensor] = {}
     losses: Losses = {}
     found: list[dict[str, Reached]] = []
@@ -149,7 +149,7 @@ class _Call(nn.Module):
 
 
 def _both(found: Losses | tuple[Losses, Handed]) -> tuple[Losses, Handed]:
-    """Losses and what is handed on, from a step that returns either the first or both."""
+    """Return losses and what is handed on, from a step that returns either the first or both."""
     return found if isinstance(found, tuple) else (found, {})
 
 
@@ -162,5 +162,5 @@ def _detached(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _flat(grad: Tensor | None, p: Tensor) -> Tensor:
-    """A gradient as a vector; zeros where there is none, which :class:`FlatState` leaves out of the step."""
+    """Return a gradient as a vector; zeros if there is none, which :class:`FlatState` leaves out of the step."""
     return torch.zeros_like(p).reshape(-1) if grad is None else grad.reshape(-1)

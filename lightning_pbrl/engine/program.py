@@ -1,4 +1,4 @@
-"""The declarations of a method to the engine: which optimiser moves which network, and what an update is.
+"""Declarations of a method to the engine: groups of parameters with their optimisers, and programs of updates.
 
 For instance::
 
@@ -43,8 +43,8 @@ class Group:
         options: further arguments of the optimiser, such as ``{"weight_decay": 1e-4}``.
         schedule: factor on ``lr`` as a function of the updates done so far by the programs that move the group.
         clip: largest gradient norm of the group per update; None for no clipping.
-        clip_jointly: the norm is that of all groups of the step which say so (they share one ``clip``), as when one
-            optimiser of the paper holds modules that not every step moves.
+        clip_jointly: take the norm over all groups of the step with this flag (they share one ``clip``). Serves papers with one
+            optimiser of modules that not every step moves.
         modules: attributes of the method whose parameters belong here, such as ``q`` or ``reward_model.members``; by default
             the group's own name.
     """
@@ -60,10 +60,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Follows:
-    """A target network: target <- target + polyak (source - target), after the last step of an update that moves its source.
+    """Target network: target <- target + polyak (source - target), after the last step of an update that moves its source.
 
     Attributes:
-        source: the group that it follows, of the same shapes.
+        source: group that it follows, of the same shapes.
         polyak: rate.
         modules: as :class:`Group`'s.
     """
@@ -75,7 +75,7 @@ class Follows:
 
 @dataclass(frozen=True)
 class Frozen:
-    """A network that no update moves, such as a reference policy; every replica has its own.
+    """Network that no update moves, such as a reference policy; every replica has its own.
 
     Attributes:
         modules: as :class:`Group`'s.
@@ -85,7 +85,7 @@ class Frozen:
 
 
 Part = Group | Follows | Frozen
-"""A part of a method's state: every parameter belongs to one."""
+"""Part of a method's state: every parameter belongs to one."""
 
 
 def identity(batch: Any) -> Any:
@@ -98,10 +98,10 @@ class Program:
     """One kind of update: from random numbers to moved parameters. Several programs may move the same group.
 
     Attributes:
-        steps: loss methods in the paper's order. A step maps a batch to ``{group: loss, metric: value}``; its losses
-            read the state before the step, and its groups move before the next step begins. It may return a second mapping, of
-            tensors that later steps of the update find in their batch, without gradient. Parameters of a group that its loss
-            does not reach are not moved; on several devices they must be the same ones on all.
+        steps: loss methods in the paper's order. A step maps a batch to ``{group: loss, metric: value}``. Its losses read the
+            state before the step, and its groups move before the next step begins. It may return a second mapping, of tensors
+            that later steps of the update find in their batch, without gradient. Parameters of a group that its loss does not
+            reach are not moved; on several devices they must be the same ones on all.
         draws: name -> :class:`~lightning_pbrl.engine.draws.Draw`: the random input of an update.
         gather: draws of one update by name -> tensors, once per update (per step and tile with ``tile``); runs outside the
             compiled function, so data size is never a shape.

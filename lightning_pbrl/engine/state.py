@@ -1,8 +1,8 @@
 """Flat storage: all parameters of a method, one vector per part, the modules' parameters as views into them.
 
 One vector per group makes the optimiser one fused call, a target average one ``lerp_`` and an all-reduce one message. Modules
-keep working as ordinary PyTorch. With R replicas (independent seeds) the storage has R rows, :meth:`FlatState.bind` points the
-modules at one of them, and whatever moves a vector moves all rows of a :attr:`FlatState.rows` slice at once.
+remain ordinary PyTorch. With R replicas (independent seeds) the storage has R rows and :meth:`FlatState.bind` points the modules
+at one of them. An operation on a vector moves all rows of a :attr:`FlatState.rows` slice at once.
 
 A parameter that a loss does not reach has no gradient, which is not a gradient of zero: weight decay and momentum must leave
 it alone. The first time that happens the optimiser gets its vector in slices that are wholly reached or not at all.
@@ -25,10 +25,10 @@ Reached = tuple[bool, ...]
 
 
 class FlatState:
-    """The weights, targets and optimisers of a method.
+    """Weights, targets and optimisers of a method.
 
     Args:
-        owner: the module whose attributes the parts name.
+        owner: module whose attributes the parts name.
         parts: name -> group, target or frozen copy.
         replicas: rows of storage; each starts with the owner's current weights.
         together: step all replicas in one optimiser call; otherwise each in its own.
@@ -42,13 +42,13 @@ class FlatState:
         """Replicas that one optimiser call moves."""
         self.bound = 0
         self.updates = dict.fromkeys(self.groups, 0)
-        """Updates done by programs that move a group: what its schedule is a function of."""
+        """Updates done by programs that move a group, the argument of its schedule."""
         self.cuts: dict[str, tuple[int, ...]] = {}
-        """Per group the numbers of the parameters at which a slice of its optimiser begins, and the number of parameters."""
+        """Numbers of the parameters at which a slice of a group's optimiser begins, then the number of parameters."""
         self.attach()
 
     def _named(self, attributes: tuple[str, ...]) -> dict[str, nn.Parameter]:
-        """Parameters of the owner's ``attributes`` by their name in the owner's ``state_dict``."""
+        """Return parameters of the owner's ``attributes`` by their name in the owner's ``state_dict``."""
         named: dict[str, nn.Parameter] = {}
         for attribute in attributes:
             value = attrgetter(attribute)(self.owner)
@@ -59,13 +59,13 @@ class FlatState:
         return named
 
     def _present(self) -> dict[str, dict[str, nn.Parameter]]:
-        """The parameters the owner has now, by part and name."""
+        """Return the owner's present parameters, by part and name."""
         return {name: self._named(part.modules or (name,)) for name, part in self.parts.items()}
 
     def attach(self) -> None:
         """Move the modules' present values into the flat storage and make the parameters views of it.
 
-        Call it after anything that re-binds ``param.data`` (a device or dtype change); :meth:`attached` tells.
+        Call it after anything that re-binds ``param.data`` (a device or dtype change), as :meth:`attached` detects.
         """
         kept = getattr(self, "storage", None)
         self.names = self._present()
@@ -98,7 +98,7 @@ class FlatState:
         return made
 
     def _slices(self, group: str) -> list[slice]:
-        """Where the slices of a group's optimiser lie in its vector."""
+        """Return the slices of a group's optimiser in its vector."""
         at = [0, *accumulate(p.numel() for p in self.leaves[group])]
         return [slice(at[first], at[last]) for first, last in pairwise(self.cuts[group])]
 
@@ -146,7 +146,7 @@ class FlatState:
                 at += p.numel()
 
     def attached(self) -> bool:
-        """True if every parameter is still the view it was bound to."""
+        """Return True if every parameter is still the view it was bound to."""
         for key, named in self._present().items():  # asks the modules: loading with assign=True replaces Parameters
             row, at = self.storage[key][self.bound], 0
             for p in named.values():
@@ -175,14 +175,10 @@ class FlatState:
         return grads
 
     def step(self, group: str, grad: Tensor, number: int = 0, block: int = 0, reached: Reached | None = None) -> None:
-        """One optimiser step of the replicas of one block of rows.
+        """Make one optimiser step of a group for the replicas of one ``block`` of :attr:`rows`, with flat gradients, (n, P).
 
-        Args:
-            group: which group.
-            grad: flat gradients, (n, P).
-            number: updates since :attr:`updates` was counted (drives the schedule).
-            block: number of the block in :attr:`rows`.
-            reached: which parameters have a gradient; the others are not moved, and keep their moments. None for all.
+        ``number`` counts the updates since :attr:`updates` was counted and drives the schedule. ``reached`` marks the parameters
+        with a gradient; the others stay, and keep their moments. None is all.
         """
         settings, optimizer = self.groups[group], self.optimizers[block][group]
         (param_group,) = optimizer.param_groups
@@ -212,16 +208,14 @@ class FlatState:
         self.storage[name].copy_(self.storage[source])
 
     def restart(self, group: str) -> None:
-        """Forget what the optimiser of a group remembers, in every replica."""
+        """Clear the state of a group's optimiser, in every replica."""
         for optimizers in self.optimizers:
             optimizers[group].state.clear()
 
     def reset(self, group: str, values: Mapping[str, Tensor] | None = None) -> None:
-        """Start a group anew in every replica: its optimiser forgets, and targets that follow it equal it.
+        """Start a group anew in every replica: clear its optimiser, and set the targets that follow it to it.
 
-        Args:
-            group: which group.
-            values: the new weights by their names in the owner's ``state_dict``; the present ones when None.
+        ``values`` are its new weights by their names in the owner's ``state_dict``; None keeps the present ones.
         """
         self.reattach()
         if values is not None:
@@ -237,7 +231,7 @@ class FlatState:
             rows[replica].copy_(self._join(key, named))
 
     def weights(self, replica: int) -> dict[str, Tensor]:
-        """A replica's weights by their ordinary names, copies."""
+        """Return copies of a replica's weights by their ordinary names."""
         return self._split({key: row[replica] for key, row in self.storage.items()})
 
     def _split(self, flat: Mapping[str, Tensor], cut: tuple[int, int] | None = None) -> dict[str, Tensor]:
@@ -253,9 +247,9 @@ class FlatState:
         return torch.cat([named[name].reshape(-1) for name in held])
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and optimiser moments by parameter name, per replica; tensors and plain types only.
+        """Return weights and optimiser moments by parameter name, per replica; tensors and plain types only.
 
-        The moments of a group are a mapping, or a list of them where its optimiser is cut into slices (``cuts``).
+        The moments of a group are a mapping, or a list of them if its optimiser is cut into slices (``cuts``).
         """
         moments = [self._moments(block, row) for block, rows in enumerate(self.rows) for row in range(rows.stop - rows.start)]
         cuts = {group: list(at) for group, at in self.cuts.items() if len(at) > 2}
@@ -263,7 +257,7 @@ class FlatState:
         return {"weights": weights, "moments": moments, "cuts": cuts, "updates": dict(self.updates)}
 
     def _moments(self, block: int, row: int) -> dict[str, Any]:
-        """What the optimisers remember of one row of a block, by group."""
+        """Return the optimisers' state of one row of a block, by group."""
         per_group: dict[str, Any] = {}
         for group, optimizer in self.optimizers[block].items():
             found = [
@@ -277,7 +271,7 @@ class FlatState:
         return per_group
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned, in place; whether replicas step together may have changed."""
+        """Restore what :meth:`state_dict` returned, in place; ``together`` may have changed."""
         for replica, named in enumerate(state["weights"]):
             self.set_weights(replica, named)
         self.updates.update(state["updates"])
@@ -299,10 +293,10 @@ class FlatState:
 
 
 def _per_parameter(key: str, value: Any, flat: Tensor) -> bool:
-    """True if an optimiser's entry has one number per weight; a step count has not, even in a group of one weight."""
+    """Return True if an optimiser's entry has one number per weight; a step count has not, even in a group of one weight."""
     return key != "step" and torch.is_tensor(value) and value.numel() == flat.numel()
 
 
 def _copy(value: Any) -> Any:
-    """The value itself, or its own copy when it is a tensor (optimisers count steps in place)."""
+    """Return the value, copied if it is a tensor (optimisers count steps in place)."""
     return value.clone() if torch.is_tensor(value) else value

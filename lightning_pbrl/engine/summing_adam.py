@@ -1,4 +1,4 @@
-"""Adam as it behaves when gradients are zeroed once per pass instead of once per minibatch (a known defect of LiRE's code)."""
+"""Adam with gradients zeroed once per pass instead of once per minibatch (a known defect of LiRE's code)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 class SummingAdam(torch.optim.Adam):
-    """Every step uses the sum of all gradients since the pass began.
+    """Adam whose every step uses the sum of all gradients since the pass began.
 
     The sum itself is never saved: passes end before a checkpoint is written.
 
     Args:
         params: as Adam's.
-        begins: whether a pass begins with this step, given the number of steps done before it.
+        begins: maps the number of steps done to True if a pass begins with the next.
         options: further arguments of Adam.
     """
 

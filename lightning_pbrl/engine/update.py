@@ -1,8 +1,8 @@
-"""The engine: runs blocks of gradient updates of a method's programs as fast as the device allows.
+"""Update engine: runs blocks of gradient updates of a method's programs as fast as the device allows.
 
-What makes it fast (each measured in ``benchmarks/``): random numbers of a block are drawn in one call; a minibatch is one
-``index_select`` of packed rows; losses, gradients and their concatenation are one function, compiled
-when that pays; optimiser and target averages work on flat vectors; nothing waits for the device inside a block.
+It is fast because (each measured in ``benchmarks/``) random numbers of a block are drawn in one call; a minibatch is one
+``index_select`` of packed rows; losses, gradients and their concatenation are one function, compiled if that saves time;
+optimiser and target averages work on flat vectors; nothing waits for the device inside a block.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from lightning_pbrl.errors import UserError
 Compile = bool | Literal["auto"]
 Layout = Literal["auto", "loop", "batched"]
 COMPILE_PAYS_AFTER = 12_000
-"""Updates after which compiling has paid for itself on a CPU with a cold cache (``benchmarks/README.md``)."""
+"""Updates after which compiling has saved its own time on a CPU with a cold cache (``benchmarks/README.md``)."""
 
 
 class UpdateEngine:
-    """Runs a method's programs for one or several replicas; all of them move one state.
+    """Run a method's programs for one or several replicas; all programs move one state.
 
     Args:
-        owner: the module that owns the networks and the loss methods.
-        parts: which optimiser moves which network, which network follows, which stands still.
-        programs: the kinds of update, by name.
-        seeds: one per replica; what is drawn until :meth:`begin` gives others.
+        owner: module that owns the networks and the loss methods.
+        parts: groups with their optimisers, targets and frozen networks.
+        programs: kinds of update, by name.
+        seeds: one per replica; used until :meth:`begin` gives others.
         compile: True, False, or "auto": on CUDA always, on CPU when ``planned`` is large enough and a C++ compiler exists.
             A failing compiler costs one warning, never a run.
         layout: "loop" runs replicas one after another, bit for bit as alone; "batched" runs them as one leading axis
@@ -80,22 +80,16 @@ class UpdateEngine:
         return self._compiler.on
 
     def begin(self, seeds: Sequence[int]) -> None:
-        """Start a phase: draw from new streams, passes from their beginning.
-
-        Args:
-            seeds: one per replica.
-        """
+        """Start a phase with one seed per replica: draw from new streams, passes from their beginning."""
         self._done = 0
         self._streams = [Streams(seed) for seed in seeds]
 
     def moved(self, program: str) -> Sequence[str]:
-        """Groups that a program moves."""
+        """Return the groups that a program moves."""
         return self.programs[program].moves or tuple(self.state.groups)
 
-    # Preparing -------------------------------------------------------------------------------------------------------
-
     def _attach(self) -> None:
-        """Take in what the modules hold now, if something has re-bound their parameters."""
+        """Attach the modules' present values, if their parameters were re-bound."""
         self.state.reattach()
         if self._attached is not self.state.leaves:
             self._attached = self.state.leaves
@@ -116,40 +110,24 @@ class UpdateEngine:
             found.append(self._steps[key])
         return found
 
-    # Random numbers ----------------------------------------------------------------------------------------------------
-
     def drawn(self, program: str, updates: int, replica: int | None = None) -> list[Drawn]:
-        """Draw the next block.
-
-        Args:
-            program: whose draws.
-            updates: K.
-            replica: for this one alone; None stacks those of all on a leading axis.
-
-        Returns:
-            What each of the K updates has drawn, by name.
-        """
+        """Draw the next block for one replica, or for all on a leading axis; return one mapping by name per update."""
         which = range(self.state.replicas) if replica is None else [replica]
         draws, device = self.programs[program].draws, next(self.owner.parameters()).device
         blocks = [self._streams[k].block(draws, updates, self._done, device) for k in which]
         return updates_of(blocks[0], updates) if replica is not None else updates_of_all(blocks, updates)
 
-    # Updates -----------------------------------------------------------------------------------------------------------
-
     def run(self, program: str, updates: int, before: Callable[[int], None] | None = None) -> dict[str, Tensor]:
-        """Do ``updates`` updates of every replica.
+        """Do ``updates`` updates of every replica; return the mean of each loss and metric, (R,), without waiting for the device.
 
         Args:
-            program: which kind.
-            updates: the size of the block.
-            before: called with i = 0, 1, ... before update i of the block, when the numbers of the whole block are drawn and
-                update i has not yet gathered anything: this is where a method acts. For one replica alone.
-
-        Returns:
-            The mean over the block of each loss and metric, (R,), on the device; nothing here waits for it.
+            program: name of the program.
+            updates: size of the block.
+            before: called with i = 0, 1, ... before update i gathers, after the block's numbers are drawn: a method acts here.
+                For one replica alone.
 
         Raises:
-            UserError: for a loss of a group that the program does not move.
+            UserError: if there is a loss of a group that the program does not move.
         """
         self._attach()
         with self._one_graph():
@@ -182,7 +160,7 @@ class UpdateEngine:
     def _run(
         self, name: str, updates: int, drawn: list[Drawn], block: int, before: Callable[[int], None] | None
     ) -> dict[str, Tensor]:
-        """A block of updates of the replicas that step together."""
+        """Run a block of updates of the replicas that step together."""
         program, state, done, moved = self.programs[name], self.state, self.updates[name], self.moved(name)
         steps = self._gradients(name)
         every = program.every or (1,) * len(steps)
@@ -218,21 +196,21 @@ class UpdateEngine:
         return {key: value / ran[key] for key, value in total.items()}
 
     def _gathered(self, name: str, drawn: Drawn) -> Any:
-        """What one update reads; of all replicas at once where these are batched."""
+        """Gather the tensors of one update, of all replicas at once if these are batched."""
         gather = self.programs[name].gather
         if not self.batched:
             return gather(drawn)
         if name not in self._apart:
             try:
                 return torch.vmap(gather)(drawn)
-            except (RuntimeError, ValueError):  # what depends on data cannot be mapped
+            except (RuntimeError, ValueError):  # data-dependent code cannot be mapped
                 self._apart.add(name)
         each = [gather(tree_map(lambda value, k=k: value[k], drawn)) for k in range(self.state.replicas)]
         return tree_map(_stacked, *each)
 
     @staticmethod
     def _tiles(program: Program, drawn: Drawn) -> list[tuple[float, Drawn]]:
-        """An update that is wider than a tile, cut along the last axis of what it has drawn: shares and parts."""
+        """Cut a wide update into tiles along the last axis of its draws; return fractions and parts."""
         if program.tile is None:
             return []
         leaves, structure = tree_flatten(drawn)
@@ -249,7 +227,7 @@ class UpdateEngine:
         return dict(zip(grads, bucket.split([g.shape[-1] for g in grads.values()], dim=-1), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a later process needs to go on from the edge of a phase: tensors and plain types."""
+        """Return the state from which a later process goes on at the edge of a phase: tensors and plain types."""
         return {"state": self.state.state_dict(), "updates": dict(self.updates)}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:

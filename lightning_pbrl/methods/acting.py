@@ -1,7 +1,7 @@
 """Acting while learning: env steps before updates, counted exactly.
 
-An *env step* is one step of one environment; n environments that step together make n of them. Methods that learn from logged
-data have no collector, and nothing here does anything for them.
+An *env step* is one step of one environment: n environments that step together make n of them. Methods that learn from logged
+data have no collector and do not act.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def collect(method: Any, until: int, random: bool) -> None:
 
 
 def before_updates(method: Any, began: int, done: int, per_update: float, random: bool) -> Callable[[int], None]:
-    """Return what the engine calls before update i of a block: it collects the env steps that come first.
+    """Return the function that the engine calls before update i of a block: it collects the env steps that come first.
 
     Args:
-        method: who acts.
+        method: method that acts.
         began: ``env_steps`` when the phase began.
         done: updates of the phase before this block.
         per_update: env steps that come before each update; below 1 for several updates per env step.
@@ -45,7 +45,7 @@ def before_updates(method: Any, began: int, done: int, per_update: float, random
 
 
 def logged(method: Any) -> dict[str, Tensor]:
-    """What every logged row says about acting: env steps, and the mean true return of the newest finished episodes."""
+    """Return what a logged row says about acting: env steps, and the mean true return of the newest finished episodes."""
     if method.collector is None:
         return {}
     row = {"env_steps": torch.tensor(float(method.env_steps))}

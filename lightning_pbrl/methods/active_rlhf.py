@@ -1,11 +1,11 @@
-"""Active RLHF: PPO on one reward network that is fitted to preferences and ratings, asked for where they tell most.
+"""Active RLHF: PPO on one reward network that is fitted to preferences and ratings, asked where they tell most.
 
-Source: the repository `MariaGkoulta/rlhf-repo` (there is no paper). What is asked is the query's business (``MixedQuery``,
-``BALDQuery``), how many questions the schedule's (``ask.schedule: spread``); this file is PPO with another source of reward.
+Source: the repository `MariaGkoulta/rlhf-repo` (there is no paper). The query class chooses the questions (``MixedQuery``,
+``BALDQuery``), the schedule their number (``ask.schedule: spread``). This file is PPO with another reward.
 
-Differences from the released code: ratings train the network; the policy starts without a step on the true reward; clips are cut
-from what the policy itself has done, so that every env step is counted; one standardisation of observations serves acting,
-learning and evaluation; a rollout is paid by one reward model, as it is when the rollout ends; every question counts.
+Differences from the released code: ratings train the network. The policy starts without a step on the true reward. Clips are cut
+from what the policy itself has done, so that every env step is counted. One standardisation of observations serves acting,
+learning and evaluation. The reward model as it is at a rollout's end rewards the whole rollout. Every question counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lightning_pbrl.methods.unified_reward import UnifiedReward
 
 
 class UnifiedFeedback(PreferenceReward, ABC):
-    """A policy learner that is paid by a :class:`UnifiedReward`: what ActiveRLHF makes of PPO, and ActiveSAC of PEBBLE."""
+    """Base of policy learners with a :class:`UnifiedReward`: ActiveRLHF (PPO) and ActiveSAC (PEBBLE)."""
 
     kinds: ClassVar[frozenset[Kind]] = UnifiedReward.kinds
     reward_class: ClassVar[type[RewardModel]] = UnifiedReward
@@ -33,25 +33,23 @@ class UnifiedFeedback(PreferenceReward, ABC):
 
     @property
     def bins(self) -> int:
-        """Levels of the ratings."""
+        """Number of levels of the ratings."""
         return int(self.reward_model.bins)
 
-    # What strategies ask of the reward beside its returns ------------------------------------------------------------------
-
     def posterior(self, query: Query, draws: int) -> Tensor:
-        """Returns under draws from the posterior; see :meth:`UnifiedReward.posterior`."""
+        """Return the returns under draws from the posterior; see :meth:`UnifiedReward.posterior`."""
         return self.reward_model.posterior(query, draws)
 
     def decode(self, posterior: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the ratings under every draw."""
+        """Return mean and variance of the ratings under every draw."""
         return self.reward_model.decode(posterior)
 
     def rating_probability(self, posterior: Tensor) -> Tensor:
-        """Probability of every rating under every draw."""
+        """Return the probability of every rating under every draw."""
         return self.reward_model.rating_probability(posterior)
 
     def predicted_ratings(self, query: Query) -> Tensor:
-        """Expected rating of every asked clip, (B,), rating units."""
+        """Return the expected rating of every asked clip, (B,), rating units."""
         return self.reward_model.predicted_ratings(query)
 
     def on_validation_epoch_end(self) -> None:
@@ -64,14 +62,14 @@ class UnifiedFeedback(PreferenceReward, ABC):
 
 
 class ActiveRLHF(UnifiedFeedback, PPO):
-    """PPO whose reward is a :class:`UnifiedReward`, fitted anew to all answers of both kinds whenever some were asked for.
+    """Active RLHF: PPO on a reward network for preferences and ratings (repository MariaGkoulta/rlhf-repo).
 
-    1. Round 0: rollouts of a policy that is paid for rare states (``explore_steps``).
-    2. Each later round, if it has asked: fit the network, warm from the round before; in round 1 also start the last layer of
-       the value anew.
-    3. Rollouts, each paid by the present network, without dropout, when it is complete.
+    1. Round 0: rollouts of a policy rewarded by the state entropy (``explore_steps``).
+    2. Each later round that has asked: fit the network to all answers, warm from the round before. Round 1 also starts the last
+       layer of the value anew.
+    3. Rollouts, each rewarded by the present network, without dropout, when it is complete.
 
-    Questions start in round 1 (``ask.first_round``), which asks uniformly; they are about what the replay still holds
+    Questions start in round 1 (``ask.first_round``), which asks uniformly. They are about what the replay still holds
     (``data.init_args.capacity``; null for all the run's steps).
 
     Args:
@@ -81,7 +79,7 @@ class ActiveRLHF(UnifiedFeedback, PPO):
             :class:`~lightning_pbrl.methods.ppo.PPO`.
 
     Raises:
-        UserError: for an argument that the reward model does not have.
+        UserError: if the reward model has no such argument.
     """
 
     def __init__(self, spec: Spec, explore_steps: int = 20_480, **ppo: Any) -> None:

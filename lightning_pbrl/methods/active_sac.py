@@ -1,4 +1,4 @@
-"""Active RLHF off-policy: PEBBLE's learner on one reward network for preferences and ratings, for where env steps are dear."""
+"""Active SAC: PEBBLE's learner on one reward network for preferences and ratings, for expensive env steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from lightning_pbrl.methods.pebble import PEBBLE
 
 
 class ActiveSAC(UnifiedFeedback, PEBBLE):
-    """PEBBLE whose reward is a ``UnifiedReward``; every stored row is relabelled after a fit.
+    """Active SAC: PEBBLE on a reward network for preferences and ratings, relabelling every stored row after a fit.
 
     Args:
         spec: sizes, linked from the data module.

@@ -1,7 +1,7 @@
-"""Answers that a method may learn from, and what it does when none of them can be learned from.
+"""Answers that a method may learn from, and the errors of a method that has none.
 
-One rule for all learners. A round without a usable answer changes nothing and may be followed by better ones; when no more
-answers can come, a method that has none is refused, so that nothing untrained is saved, judged or used for relabelling.
+One rule for all learners: a round without a usable answer changes nothing, since better ones may follow. Once no more answers can
+come, a method without any is refused, so that nothing untrained is saved, evaluated or used for relabelling.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from lightning_pbrl.errors import UserError
 
 
 class Asked(NamedTuple):
-    """What ``AskTeacher`` has done so far.
+    """Questions asked by ``AskTeacher`` so far.
 
     Attributes:
         total: answers that came with the data and questions asked in the run.
         this_round: questions asked at this round's start.
         remaining: budget left.
-        ratings: of those of this round that are ratings; the others are pairs.
-        over: whether no later round asks although budget is left: there was nothing to ask about, or the rounds are over.
+        ratings: number of this round's questions that ask for a rating; the others ask about pairs.
+        over: True if no later round asks although budget is left: there was nothing to ask about, or the rounds are over.
     """
 
     total: int = 0
@@ -31,17 +31,13 @@ class Asked(NamedTuple):
 
 
 def usable(method: Any) -> int:
-    """How many of a method's answers say something about order, or rate."""
+    """Return the number of a method's answers that are preferences or ratings."""
     pairs = len(method.labels.preferences()) if "pair" in method.kinds else 0
     return pairs + (len(method.ratings.preferences()) if "rating" in method.kinds else 0)
 
 
 def check_answers(method: Any) -> None:
-    """Count what a round that begins can learn from.
-
-    Raises:
-        UserError: when that is nothing and no round will ask, or when unanswered questions are all that is left to wait for.
-    """
+    """Count what a new round can learn from; raise a UserError if nothing, or if only open questions are left."""
     if "labels" not in method.needs:
         return
     before, method.learned_from = method.learned_from, method.usable()
@@ -52,17 +48,17 @@ def check_answers(method: Any) -> None:
 
 
 def may_come(method: Any) -> bool:
-    """True if a later round asks."""
+    """Return True if a later round asks."""
     return method.asked.remaining > 0 and not method.asked.over
 
 
 def left_waiting(method: Any) -> bool:
-    """True if all has been asked and some of it not been answered, by somebody who is waited for."""
+    """Return True if no round asks any more and answers are missing that the method waits for."""
     return method.waits and method.pending > 0 and not may_come(method)
 
 
 def nothing_learned(method: Any, labels: Labels | None = None) -> UserError:
-    """The error of a learner without a single usable answer; ``labels`` are its pairs where these are not its own."""
+    """Return the error of a learner without a usable answer; ``labels`` are its pairs if these are not its own."""
     labels = method.labels if labels is None else labels
     name, count = type(method).__name__, len(labels) + len(method.ratings)
     if not count:
@@ -77,7 +73,7 @@ def nothing_learned(method: Any, labels: Labels | None = None) -> UserError:
 
 
 def unanswered(method: Any) -> UserError:
-    """The error of a fit that can only wait."""
+    """Return the error of a fit that can only wait."""
     name, count = type(method).__name__, len(method.labels) + len(method.ratings)
     where = f" in the label store {method.answers_from}" if method.answers_from else ""
     others = f"has learned from {method.learned_from} others" if method.learned_from else "has nothing else to learn from"
@@ -88,7 +84,7 @@ def unanswered(method: Any) -> UserError:
 
 
 def _told(labels: Labels, ratings: Labels) -> str:
-    """How many answers are of which kind and status, as ``"38 skipped, 2 ratings answered"``."""
+    """Return how many answers are of which kind and status, as ``"38 skipped, 2 ratings answered"``."""
     parts = []
     for found, kind in ((labels, ""), (ratings, "ratings ")):
         for status in Status:
@@ -98,11 +94,7 @@ def _told(labels: Labels, ratings: Labels) -> str:
 
 
 def check_learned(method: Any, what: str) -> None:
-    """Refuse a model that has been fitted and has learned from no answer.
-
-    Raises:
-        UserError: beginning with ``what``.
-    """
+    """Raise a UserError that begins with ``what`` if a model has been fitted and has learned from no answer."""
     if method.learned_from == 0:
         raise UserError(
             f"{what} is a {type(method).__name__} that has not learned from a single answer, so its reward is that of initial "

@@ -1,4 +1,4 @@
-"""What the base refuses of a method whose numbers would depend on what must not matter: block size, replicas, its name."""
+"""Checks of an author's method: its numbers must depend neither on block size nor on replicas, its name must be free."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ from lightning_pbrl.errors import UserError
 
 
 def check_name(cls: type, registry: Mapping[str, type]) -> None:
-    """Refuse an outside method that takes the name of one of this library, whichever of the two is imported first.
-
-    Raises:
-        UserError: naming both modules.
-    """
+    """Raise a UserError that names both modules if an outside method has a name of this library, in any order of imports."""
     other = registry.get(cls.__name__)
     modules = [] if other is None else sorted({cls.__module__, other.__module__})
     if len(modules) > 1 and any(module.partition(".")[0] == "lightning_pbrl" for module in modules):
@@ -30,11 +26,7 @@ def check_name(cls: type, registry: Mapping[str, type]) -> None:
 
 
 def check_phase(method: Any, phase: Any) -> None:
-    """Refuse a phase that may end after any block and leaves the size of a block to the user.
-
-    Raises:
-        UserError: naming method and phase.
-    """
+    """Raise a UserError if a phase may end after any block and leaves the size of a block to the user."""
     if phase.done is not None and phase.block is None:
         raise UserError(
             f"{type(method).__name__}'s phase {phase.name!r} may end after any block (done) and has no block of its own, so that "
@@ -43,11 +35,7 @@ def check_phase(method: Any, phase: Any) -> None:
 
 
 def check_block_draws(method: Any, program: str) -> None:
-    """Refuse a program whose random numbers depend on how many updates are drawn at once.
-
-    Raises:
-        UserError: naming method, program and draw.
-    """
+    """Raise a UserError that names the draw if a program's random numbers depend on how many updates are drawn at once."""
     key = f"_checked_{program}"
     if key not in method.__dict__ and (draw := block_dependent(method.running.programs[program].draws, method.device)):
         raise UserError(
@@ -59,7 +47,7 @@ def check_block_draws(method: Any, program: str) -> None:
 
 
 def no_replicas(method: Any, why: str) -> UserError:
-    """The error of a method whose replicas would share something in silence."""
+    """Return the error of a method whose replicas would share something silently."""
     return UserError(
         f"{type(method).__name__} cannot train replicas in one process, because {why} and they would share it: run its seeds as "
         "processes (`lightning-pbrl run EXPERIMENT --seeds 0-4`)."
@@ -67,11 +55,7 @@ def no_replicas(method: Any, why: str) -> UserError:
 
 
 def check_parts(method: Any, parts: Mapping[str, Part]) -> None:
-    """Refuse a method with a parameter that belongs to no part of its state, or to two.
-
-    Raises:
-        UserError: naming one of them.
-    """
+    """Raise a UserError that names a parameter if it belongs to no part of the method's state, or to two."""
     name, at = type(method).__name__, {id(p): key for key, p in method.named_parameters(remove_duplicate=False)}
     held: dict[str, str] = {}
     for part, about in parts.items():
@@ -93,16 +77,7 @@ def check_parts(method: Any, parts: Mapping[str, Part]) -> None:
 
 
 def check_shared_buffers(method: Any, first: Any, other: Any) -> None:
-    """Refuse replicas of a method with a buffer that differs between seeds.
-
-    Args:
-        method: for the message.
-        first: the same, just built.
-        other: the same of another seed, just built.
-
-    Raises:
-        UserError: naming the buffer.
-    """
+    """Raise a UserError that names a buffer if it differs between the ``first`` replica and another seed's, both just built."""
     own = dict(first.named_buffers())
     for name, buffer in other.named_buffers():
         if not torch.equal(buffer, own[name]):
@@ -110,5 +85,5 @@ def check_shared_buffers(method: Any, first: Any, other: Any) -> None:
 
 
 def buffer_versions(method: Any) -> list[tuple[int, int]]:
-    """Which tensors the buffers are and how often each was written to, where replicas share them."""
+    """Return identity and number of writes of each buffer, if replicas share them; else an empty list."""
     return [(id(buffer), buffer._version) for buffer in method.buffers()] if method.replicas > 1 else []

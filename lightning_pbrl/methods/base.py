@@ -1,7 +1,7 @@
-"""The base of every method: an ordinary LightningModule whose ``training_step`` runs a block of updates.
+"""Base of every method: an ordinary LightningModule whose ``training_step`` runs a block of updates.
 
-An author writes five things: ``build`` (the networks), ``groups`` (which optimiser moves which of them), ``programs`` (losses and
-what they draw), ``plan`` (the phases of a round, in the paper's order) and ``act`` or ``reward``. Everything else is here.
+An author writes ``build`` (networks), ``groups`` (optimisers), ``programs`` (losses and their draws), ``plan`` (phases of a
+round, in the paper's order) and ``act`` or ``reward``. Everything else is here.
 """
 
 from __future__ import annotations
@@ -41,44 +41,44 @@ Spec = dict[str, Any]
 
 
 class Method(Checked, pl.LightningModule):
-    """A learner: programs (how to update) and a plan (when).
+    """Base of every method: programs (how to update) and a plan (when).
 
     Args:
-        spec: sizes that follow from the data: ``obs_dim``, ``action_dim``, ``horizon``; linked from the data module.
-        seed: the run's seed; every component derives its own stream from it.
+        spec: sizes given by the data: ``obs_dim``, ``action_dim``, ``horizon``; linked from the data module.
+        seed: seed of the run; every component derives its own stream from it.
         block: gradient updates per ``training_step`` (Lightning's "batch").
         compile: compile loss and gradients: true, false, or auto (CUDA, or a CPU run long enough to repay it).
         replicas: independent seeds (seed, seed + 1, ...) trained in this process.
-        layout: how replicas run: loop (bit for bit as alone), batched (one leading axis), or auto.
+        layout: execution of replicas: loop (bit for bit as alone), batched (one leading axis), or auto.
     """
 
     registry: ClassVar[dict[str, type[Method]]] = {}
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What must be there at start, "labels" (answers of a teacher), "learned_reward" (something relabelled the data),
+    """Requirements at the start: "labels" (answers of a teacher), "learned_reward" (something relabelled the data),
     "env" (environments to act in while learning), "examples" (states that show success)."""
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair"})
-    """The kinds of answer it learns from, where it needs labels: ``labels`` are the pairs, ``ratings`` the ratings."""
+    """Kinds of answer that it learns from if it needs labels: ``labels`` are the pairs, ``ratings`` the ratings."""
     population: ClassVar[bool] = False
-    """Whether several replicas can share a process; only methods that neither ask nor act while training."""
+    """True if several replicas can share a process; only for methods that neither ask nor act while training."""
     pictures: ClassVar[bool] = False
-    """Whether it can learn from pictures of ``spec["pixels"]`` points a side in place of states."""
+    """True if it can learn from images of ``spec["pixels"]`` pixels a side in place of states."""
     waits: ClassVar[bool] = False
-    """Whether a fit stops, to be resumed, while questions are unanswered that it would learn from; others end with a warning."""
+    """True if a fit stops, to be resumed, while questions are unanswered that it would learn from; others end with a warning."""
     context: int = 0
     """Steps that must lie on both sides of a segment, for methods that crop beyond it."""
     longer: ClassVar[Mapping[str, str]] = {}
-    """Settings of which a run may ask for more when it goes on, each with the length of a round (``methods/resuming.py``)."""
+    """Settings that a continued run may raise, each with the length of a round (``methods/resuming.py``)."""
     validates_on: ClassVar[Literal["episodes", "pairs"]] = "episodes"
 
     labels: Labels
-    """All answers about pairs, given with the data or by a teacher; ``ratings`` are those about single clips."""
+    """All answers about pairs, given with the data or by a teacher; ``ratings`` are those about single segments."""
     learned_from: int | None = None
-    """Answers that this round learns from; None before the first round, and for methods that read none."""
+    """Number of answers that this round learns from; None before the first round, and for methods that read none."""
     pending: int = 0
-    """Questions of the run that nobody has answered yet."""
+    """Number of questions of the run that are still unanswered."""
     answers_from: str = ""
-    """The label store that answers are read from; empty without one."""
-    # Kept out of module registration (set through __dict__): no parameters of their own.
+    """Label store that answers are read from; empty without one."""
+    # Set through __dict__, to be no submodules: they have no parameters of their own.
     source: Any
     engine: UpdateEngine | None
     rounds: Rounds
@@ -121,9 +121,9 @@ class Method(Checked, pl.LightningModule):
 
         @property
         def hparams(self) -> Any:
-            """The constructor's arguments as attributes."""
+            """Arguments of the constructor as attributes."""
 
-    # What an author writes -------------------------------------------------------------------------------------------
+    # Written by an author --------------------------------------------------------------------------------------------
 
     def build(self) -> None:
         """Create the networks as attributes (called once, under the seed's own ``init`` stream)."""
@@ -132,87 +132,87 @@ class Method(Checked, pl.LightningModule):
         """Take statistics of ``self.source`` (normalisers) before training."""
 
     def groups(self) -> Mapping[str, Part]:
-        """Every network's part in the updates: :class:`Group`, :class:`Follows` or :class:`Frozen`, by attribute."""
+        """Return each network's part in the updates, :class:`Group`, :class:`Follows` or :class:`Frozen`, by attribute."""
         return {}
 
     def programs(self) -> Mapping[str, Program]:
-        """The kinds of update, by name; called once the data are on the device."""
+        """Return the kinds of update by name; called once the data are on the device."""
         return {}
 
     def plan(self, round_number: int) -> list[Phase]:
-        """What this round does, in the paper's order."""
+        """Return the phases of a round, in the paper's order."""
         return []
 
     def is_finished(self) -> bool:
-        """Whether training ends with this round; asked at its end."""
+        """Return True if training ends with this round; called at its end."""
         return True
 
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
-        """Actions in [-1, 1] for raw observations: (B, O) -> (B, A)."""
+        """Return actions in [-1, 1] for raw observations: (B, O) -> (B, A)."""
         raise UserError(f"{type(self).__name__} learns a reward, not a policy; train a policy on the data it relabels.")
 
     def reward(self, features: Tensor) -> Tensor:
-        """Learned reward per member for observation and action side by side: (n, O + A) -> (E, n)."""
+        """Return the learned reward per member for observation and action side by side: (n, O + A) -> (E, n)."""
         raise UserError(f"{type(self).__name__} learns a policy, not a reward.")
 
     def combine(self, reward: Tensor) -> Tensor:
-        """The one reward that policies get, from the members': (E, n) -> (n,)."""
+        """Return the one reward that policies get, from the members': (E, n) -> (n,)."""
         return reward.mean(0)
 
     def relabel(self, source: Transitions) -> Tensor:
-        """The one reward that policies get, of every row of a data set, (N,); models that look back override it."""
+        """Return the reward that policies get for every row of a data set, (N,); history models override it."""
         return predict_reward(source, self.reward, combine=self.combine)
 
     @property
     def pixels(self) -> int:
-        """Side of the pictures that are seen in place of states; 0 for states."""
+        """Side of the images that are seen in place of states, pixels; 0 for states."""
         return int(self.spec.get("pixels") or 0)
 
     def usable(self) -> int:
-        """How many of the present answers can be learned from."""
+        """Return the number of answers that can be learned from."""
         return answers.usable(self)
 
-    # What methods that act write as well -----------------------------------------------------------------------------
+    # Written by authors of methods that act --------------------------------------------------------------------------
 
     def behave(self, obs: Tensor) -> Tensor:
-        """Actions that collect experience, (n, O) -> (n, A) in [-1, 1]: a sample of the policy."""
+        """Return actions that collect experience, (n, O) -> (n, A) in [-1, 1]: a sample of the policy."""
         return self.act(obs, sample=True)
 
     def on_env_step(self) -> None:
-        """Called when every environment has made a step and the new rows are in the replay."""
+        """React to a step of all environments; the new rows are in the replay."""
 
     def round_starts(self) -> Sequence[int] | None:
-        """Env steps done when each round of a whole fit begins; None where the settings do not say how many rounds there are."""
+        """Return the env steps done when each round of a whole fit begins; None if the settings do not fix the rounds."""
         return None
 
     @property
     def collector(self) -> Any:
-        """What steps the environments and fills the replay (:class:`~lightning_pbrl.envs.collector.Collector`), or None."""
+        """Collector that steps the environments and fills the replay, or None."""
         return getattr(getattr(self._trainer, "datamodule", None), "collector", None)
 
     @property
     def env_steps(self) -> int:
-        """Steps of all environments so far."""
+        """Number of steps of all environments so far."""
         collector = self.collector
         return 0 if collector is None else int(collector.env_steps)
 
-    # What strategies and programs use --------------------------------------------------------------------------------
+    # Used by strategies and programs ---------------------------------------------------------------------------------
 
     def observations(self, query: Query) -> Tensor:
-        """Observations of the asked segments, (B, C, T, O)."""
+        """Return the observations of the asked segments, (B, C, T, O)."""
         return self.source.segments(query.start, query.length)[..., : self.source.obs_dim]
 
     def minibatch(self, size: int, **draws: Draw) -> dict[str, Any]:
-        """``draws``, ``gather`` and ``view`` of a program that reads ``size`` uniform transitions, and further draws by name."""
+        """Return ``draws``, ``gather`` and ``view`` of a program: ``size`` uniform transitions, and further draws by name."""
         rows = {"rows": Rows(self.source, size), **draws}
         return {"draws": rows, "gather": self.fetched, "view": self.columns}
 
     def fetched(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        """The drawn transitions, packed, (B, W), beside whatever else was drawn."""
+        """Return the drawn transitions, packed, (B, W), beside whatever else was drawn."""
         return {**drawn, "rows": fetch(self.source.packed, drawn["rows"])}
 
     def columns(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The columns of packed transitions by name, beside whatever else is in the batch."""
+        """Return the columns of packed transitions by name, beside whatever else is in the batch."""
         return {**unpack(batch["rows"], self.source.layout), **{key: batch[key] for key in batch if key != "rows"}}
 
     # Lightning's hooks -----------------------------------------------------------------------------------------------
@@ -225,11 +225,11 @@ class Method(Checked, pl.LightningModule):
                 self.build()
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """None of Lightning's: the engine owns the optimisers."""
+        """Return no optimiser: the engine owns them."""
         return []
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """None; the first hook of all, before Lightning checks the same arguments without a cure, or joins processes."""
+        """Check the trainer, before Lightning checks the same arguments without a cure or joins processes; return no callback."""
         check_trainer(self.trainer)
         glue.check_tasks(self.trainer)
         return []
@@ -256,12 +256,12 @@ class Method(Checked, pl.LightningModule):
         self.start_engine()
 
     def asks_for(self, budget: int, given: int, per_round: int | None) -> None:
-        """Let a run that goes on ask more than it was to, or refuse (:func:`asks_for_more`); called when a fit starts."""
+        """Let a continued run ask more than planned, or refuse (:func:`asks_for_more`); called at the start of a fit."""
         if self._restored is not None:
             self.grown |= asks_for_more(self, self._restored, budget, given, per_round)
 
     def start_engine(self) -> None:
-        """Build the engine once the data are on the device; a method that holds another lends it to that one."""
+        """Build the engine once the data are on the device."""
         start_engine(self)
 
     def on_train_start(self) -> None:
@@ -280,7 +280,7 @@ class Method(Checked, pl.LightningModule):
 
     @property
     def running(self) -> UpdateEngine:
-        """The engine of a fit that has begun."""
+        """Engine of a fit that has begun."""
         assert self.engine is not None  # noqa: S101
         return self.engine
 
@@ -322,7 +322,7 @@ class Method(Checked, pl.LightningModule):
             )
 
     def predict_step(self, index: Tensor) -> dict[str, Tensor]:
-        """Learned reward and action for the rows ``index`` of the data, whichever of the two this method learns."""
+        """Return learned reward and action, whichever the method learns, for the rows ``index`` of the data."""
         out = {"row": index}
         rows = self.source.packed[index.to(self.source.device)].to(self.device)
         features = rows[:, : self.source.obs_dim + self.source.action_dim]
@@ -333,17 +333,17 @@ class Method(Checked, pl.LightningModule):
         return out
 
     def observed(self, rows: Tensor) -> Tensor:
-        """What :meth:`act` is given at these rows of the data, (n,) -> (n, O)."""
+        """Return the observations that :meth:`act` is given at these rows of the data, (n,) -> (n, O)."""
         return self.source.column("obs")[rows.to(self.source.device)].to(self.device)
 
     def use_replica(self, replica: int) -> None:
-        """Let the networks hold one replica's weights."""
+        """Load one replica's weights into the networks."""
         if self.engine is not None:
             self.engine.state.bind(replica)
         elif self._restored is not None and self.replicas > 1:
             self.load_state_dict(self._restored["engine"]["state"]["weights"][replica], strict=False)
 
-    # Checkpoints: tensors and plain types only -------------------------------------------------------------------------
+    # Checkpoints: tensors and plain types only -----------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         diverged.check_finite_weights(self)

@@ -1,6 +1,6 @@
-"""Behaviour cloning: imitate the actions in the data. The control that shows what a reward adds.
+"""Behaviour cloning, of all episodes or of the best (percent BC, Chen et al. 2021, arXiv 2106.01345, sec. 5.1).
 
-Of all episodes, or of the best (percent BC, Chen et al. 2021, arXiv 2106.01345, sec. 5.1): what choosing whole episodes gives.
+It is the control that shows what a reward adds; percent BC shows what choosing whole episodes gives.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from lightning_pbrl.nn import GaussianActor, SquashedGaussianActor
 
 
 class BC(OfflinePolicy):
-    """Maximum-likelihood behaviour cloning, L = -E[log π(a | s)]; of all episodes it reads no reward and no label.
+    """Behaviour cloning of all or of the best episodes (percent BC, Chen et al. 2021).
+
+    Maximum likelihood, L = -E[log π(a | s)]. Cloning all episodes reads no reward and no label.
 
     Args:
         spec: sizes, linked from the data module.
         hidden: hidden layers of the policy.
         lr: learning rate per update.
         batch_size: transitions per update.
-        top: share of the episodes that are cloned, in (0, 1]: those with the largest sum of ``learned_reward``, that is the
+        top: fraction of the episodes that are cloned, in (0, 1]: those with the largest sum of ``learned_reward``, which is the
             true return with ``relabel.reward: true``. 1 clones all and needs no reward.
-        policy: gaussian: IQL's (one spread for all states). squashed: that of LAEO and its kin, for comparisons with them,
-            and the one that sees pictures.
-        min_std: smallest standard deviation of the squashed one.
-        **offline_policy: the arguments of :class:`OfflinePolicy`: ``updates``, ``eval_interval``, ``normalize_obs`` ...
+        policy: gaussian: IQL's (one standard deviation for all states). squashed: that of LAEO and its kin, the one that sees
+            images.
+        min_std: smallest standard deviation of the squashed policy.
+        **offline_policy: arguments of :class:`OfflinePolicy`: ``updates``, ``eval_interval``, ``normalize_obs`` ...
     """
 
     pictures = True
@@ -74,11 +76,7 @@ class BC(OfflinePolicy):
         return {**super().fetched(drawn), **pictures}
 
     def best_rows(self) -> Tensor:
-        """Ids of the rows that are cloned when not all are, (n,).
-
-        Raises:
-            UserError: when the data have no learned reward to rank episodes by.
-        """
+        """Return the rows of the best episodes, (n,); raise a UserError if the data have no learned reward to rank them by."""
         rows = self.source.drawable_rows(torch.arange(self.source.drawable_count))
         reward, episode = self.source.column("learned_reward")[rows], self.source.episodes.of(rows).to(rows.device)
         if reward.isnan().all():

@@ -12,28 +12,28 @@ from lightning_pbrl.finite import check_finite
 from lightning_pbrl.rng import stream
 
 Score = Callable[[Tensor], Tensor]
-"""How good candidates are: actions (B, n, A) for B states -> (B, n)."""
+"""Score of candidates: actions (B, n, A) for B states -> (B, n)."""
 RIDGE = 1e-6
-"""Added to the variances, so that elites which agree in an entry still have a law to draw from."""
+"""Added to the variances, so that elites which agree in an entry still define a Gaussian."""
 
 
 class CEM:
-    """The action of the highest score, by repeated refitting of a Gaussian with full covariance to the best candidates.
+    """Maximise a score over actions by the cross-entropy method: refit a Gaussian with full covariance to the best candidates.
 
-    The first candidates are drawn from N(0, 2 I), the width of [-1, 1] as variance; all are clipped to [-1, 1]. The answer is the
+    The first candidates are drawn from N(0, 2 I), the width of [-1, 1] as variance; all are clipped to [-1, 1]. The result is the
     best candidate of the last iteration. Source: the multitask notebook of LAEO's released code (arXiv 2307.13101, Sec. 5).
 
-    The random numbers depend on seed and iteration alone, and are the same for all states: a state is planned alike whenever it
-    comes and whatever else is in the batch (to the rounding of matrix products, which may differ between batch sizes).
+    Random numbers depend on seed and iteration alone and are the same for all states. The plan of a state therefore depends on
+    neither time nor batch (up to the rounding of matrix products, which may differ between batch sizes).
 
-    Differences: every iteration has numbers of its own, where the notebook draws the same ones.
+    Differences: every iteration has its own numbers; the notebook draws the same ones.
 
     Args:
-        iterations: refits, and one more drawing.
-        candidates: per iteration and state.
+        iterations: number of iterations; the Gaussian is refitted between two of them.
+        candidates: candidates per iteration and state.
         elites: candidates that the Gaussian is refitted to.
-        chunk: candidates of all states that are scored at once: bounds memory, and changes nothing else.
-        seed: of the random numbers, a stream of their own.
+        chunk: candidates of all states that are scored at once; bounds memory, and changes nothing else.
+        seed: seed of the random numbers, a stream of their own.
     """
 
     def __init__(
@@ -49,14 +49,10 @@ class CEM:
 
     @torch.no_grad()
     def best(self, score: Score, states: int, action_dim: int, device: torch.device | str = "cpu", replica: int = 0) -> Tensor:
-        """The best action of each state, (B, A) in [-1, 1].
+        """Return the best action of each of B = ``states`` states, (B, A) in [-1, 1]; B may be 0.
 
-        Args:
-            score: actions (B, n, A) -> (B, n); asked for some of the candidates at a time.
-            states: B; without any there is nothing to score.
-            action_dim: A.
-            device: where actions are scored.
-            replica: which has the numbers of ``seed`` + ``replica``.
+        ``score`` maps some of the candidates at a time, (B, n, A) -> (B, n), on ``device``. The random numbers are those of
+        ``seed`` + ``replica``.
         """
         if not states:
             return torch.zeros(0, action_dim, device=device)

@@ -1,4 +1,4 @@
-"""The content of a checkpoint. Its layout is numbered; older ones are read as if they had been written today."""
+"""Content of a checkpoint. Its layout is numbered; older layouts are converted to the present one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SCHEMA = 2
 
 
 def saved(method: Any) -> dict[str, Any]:
-    """What a checkpoint holds of a method: tensors and plain types only."""
+    """Return the content of a method's checkpoint: tensors and plain types only."""
     return {
         "state_dict": {key: value.clone() for key, value in method.state_dict().items()},
         "hyper_parameters": plain(method.hparams),
         "lightning_pbrl": {
             "method": type(method).__name__,
-            "module": type(method).__module__,  # read by nobody but a person who misses it
+            "module": type(method).__module__,  # for a person who misses it; no code reads it
             "schema": SCHEMA,
             "engine": method.running.state_dict(),
             "torch_rng": torch.get_rng_state(),
@@ -34,11 +34,7 @@ def saved(method: Any) -> dict[str, Any]:
 
 
 def upgraded(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a method has saved in a checkpoint, in today's layout; None if no method has written it.
-
-    Raises:
-        UserError: for a checkpoint of a later version.
-    """
+    """Return what a method saved, in the present layout; None if no method wrote it, a UserError if a later version did."""
     saved = checkpoint.get("lightning_pbrl")
     if saved is None or ("engine" in saved and saved.get("schema", SCHEMA) == SCHEMA):
         return saved
@@ -51,7 +47,7 @@ def upgraded(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _joined(engines: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
-    """One state from those of the programs; ``weights`` has what stood still, too."""
+    """Join the states of the programs into one; ``weights`` adds the frozen ones."""
     flats = [engine["flat"] for engine in engines.values()]
     updates = {group: engine["updates"] for engine in engines.values() for group in engine["flat"]["moments"][0]}
     state = {

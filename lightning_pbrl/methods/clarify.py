@@ -33,25 +33,25 @@ from lightning_pbrl.nn.trajectory_encoder import ActionDecoder, AntiCausalEncode
 from lightning_pbrl.rng import derive, stream
 
 PADDED_ACTION = -10.0
-"""What stands for an action before a window begins (released code)."""
+"""Placeholder for an action before a window begins (released code)."""
 PARTNERS = 50
 """Random partners of each clear pair in the quadrilateral loss (released code)."""
 ANCHOR_LR = 1e-3
-"""Learning rate of z*, whose optimiser is its own (released code)."""
+"""Learning rate of z*, which has an optimiser of its own (released code)."""
 EMBED_TILE = 64
-"""Segments embedded at once, always so many: bounds memory whatever the number of candidates."""
+"""Segments embedded at once, a fixed number: bounds memory whatever the number of candidates."""
 
 
 class CLARIFY(RewardEnsemble):
-    r"""Members as in ``RewardEnsemble``, and an encoder z = f(segment) that tells which segments a teacher can compare.
+    r"""CLARIFY: a reward ensemble and a contrastive embedding that tells clear from ambiguous questions (ICML 2025).
 
     .. math::
         L = L_\text{recon} + 0.1\, L_\text{amb} + L_\text{quad} + 0.1\, L_\text{norm}
 
-    ``L_recon``: a decoder recovers the actions from the states and z. ``L_amb``: the two segments of a clear pair apart, those
-    of a skipped pair together. ``L_quad``: preferred segments together, rejected ones together, the kinds apart.
-    ``L_norm``: embeddings near the unit sphere. An encoder step is two updates with the same AdamW, each with its own gradient
-    and clipping: first the reconstruction, then (on a fresh forward pass) the three others.
+    ``L_recon``: a decoder recovers the actions from the states and z. ``L_amb``: pushes the two segments of a clear pair apart,
+    pulls those of a skipped pair together. ``L_quad``: pulls preferred segments together, rejected ones together, and pushes the
+    two kinds apart. ``L_norm``: keeps embeddings near the unit sphere. An encoder step is two updates with the same AdamW, each
+    with its own gradient and clipping: first the reconstruction, then (on a fresh forward pass) the three others.
 
     A round fits the reward, then does ``n_init`` (first round) or ``n_emb`` (later) encoder steps. Skipped questions train the
     encoder, never the reward. Equal answers are neither clear nor ambiguous.
@@ -61,12 +61,12 @@ class CLARIFY(RewardEnsemble):
         n_init: encoder steps of the first round.
         n_emb: encoder steps of every later round (paper 2,000, released code 500).
         z_dim: size of an embedding.
-        width: tokens of the two transformers.
+        width: token size of the two transformers.
         layers: blocks of each.
         heads: attention heads of each block.
-        dropout: of both while they train; segments are embedded without it.
+        dropout: dropout of both in training; segments are embedded without it.
         encoder_lr: AdamW's learning rate after the warm-up.
-        weight_decay: AdamW's, on all weights.
+        weight_decay: AdamW's weight decay, on all weights.
         warmup: encoder steps in which the learning rate grows linearly to ``encoder_lr``.
         clip: largest gradient norm of encoder and decoder together, per update.
         encoder_batch_size: windows for the reconstruction, and as many labelled pairs, per step.
@@ -78,18 +78,18 @@ class CLARIFY(RewardEnsemble):
         max_episode_steps: rows of the time embedding; at least the longest episode (Meta-World 500, DMControl 1,000).
         readout: full: z has seen every state of the segment. reference: only the last, as in the released code.
         amb_loss: paper. reference: never pulls ambiguous pairs together (an operator-precedence slip of the released code).
-        squash: bound each term of L_quad (or of the anchor's loss) by a logistic; false is the paper's formula, whose L_quad has
-            no lower bound.
+        squash: bound each term of L_quad (or of the anchor's loss) by a logistic function. false: the paper's formula, whose
+            L_quad has no lower bound.
         pairing: query: z+ and z- of one question. reference: the released code's lists, which mix up questions.
         standardize: standardise states wherever the encoder reads them. false: for the reconstruction only, so that
             L_amb, L_quad and the choice of questions see states on another scale (released code).
         start_times: true: segments are embedded at their own time steps. random: at random ones (released code). zero: each
-            from step 0 on, so that a few hundred answers cannot be learnt by heart from their times.
+            from step 0 on, so that a few hundred answers cannot be memorised by their times.
         ties_as_skips: treat equal answers as skipped, also in the reward's fit (released code, which cannot tell them apart).
         **reward: arguments of ``RewardEnsemble`` and ``Method``.
 
     Raises:
-        UserError: at the start of a fit when an episode is longer than ``max_episode_steps``.
+        UserError: at the start of a fit, if an episode is longer than ``max_episode_steps``.
     """
 
     def __init__(
@@ -165,14 +165,11 @@ class CLARIFY(RewardEnsemble):
         return {**super().groups(), **encoder, **anchor}
 
     def warm_up(self, done: int) -> float:
-        """Factor on the encoder's learning rate after ``done`` steps."""
+        """Return the factor on the encoder's learning rate after ``done`` steps."""
         return min((done + 1) / max(self.hparams.warmup, 1), 1.0)
 
     def programs(self) -> dict[str, Program]:
-        """The reward's fit, and the encoder's steps.
-
-        A window belongs to a uniform episode, starts at a uniform step and is as long as a segment or ends with its episode.
-        """
+        """Return the reward's fit and the encoder's steps, on uniform windows of uniform episodes, cut at an episode's end."""
         size = self.hparams.encoder_batch_size
         draws = {
             "episode": Uniform(size),
@@ -194,20 +191,18 @@ class CLARIFY(RewardEnsemble):
         return [*super().plan(round_number), encoder]
 
     def begin_encoder(self) -> None:
-        """Learn from all answers there are; a resumed round drops the units that it would have dropped."""
+        """Learn from all answers there are, with dropout that a resumed round repeats."""
         self.use_answers()
         torch.manual_seed(derive(self.seed, "dropout", self.trainer.current_epoch, self.trainer.global_rank))
 
     def use_answers(self) -> None:
-        """Let the encoder learn from all answers there are, from now on."""
+        """Train the encoder on all present answers from now on."""
         known = self.labels.take(self.labels.status != Status.PENDING)
         self.questions, self.question_time = known.to(self.device), self.begin(known.start.cpu()).to(self.device)
         self.offsets = self.source.episodes.offsets.to(self.device)
 
-    # Minibatches: index arithmetic ---------------------------------------------------------------------------------------
-
     def gather_windows(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Left-padded windows, (B, T, ...), and labelled pairs, (B, 2, T, ...)."""
+        """Gather left-padded windows, (B, T, ...), and labelled pairs, (B, 2, T, ...)."""
         questions, length, obs_dim = self.questions, self.questions.length, self.spec["obs_dim"]
         offsets, pair = self.offsets, drawn["pair"]
         episode = (drawn["episode"] * (len(offsets) - 1)).long()
@@ -236,17 +231,15 @@ class CLARIFY(RewardEnsemble):
             "partner": drawn["partner"].float(),
         }
 
-    # The two updates of a step -------------------------------------------------------------------------------------------
-
     def reconstruct(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """L_recon, moves encoder and decoder."""
+        """Return L_recon, which moves encoder and decoder."""
         z = self.encoder(batch["obs"], batch["time"], batch["valid"])
         action = self.decoder(z, batch["obs"], batch["action"], batch["time"], batch["valid"])
         loss = reconstruction_loss(action, batch["action"], batch["valid"])
         return {"encoder": loss, "decoder": loss}
 
     def contrast(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """0.1 L_amb + L_quad + 0.1 L_norm, moves the encoder (and z*)."""
+        """Return 0.1 L_amb + L_quad + 0.1 L_norm, which moves the encoder (and z*)."""
         h, label, clear, ambiguous = self.hparams, batch["label"], batch["clear"], batch["ambiguous"]
         pairs = batch["pair_obs"].flatten(0, 1), batch["pair_time"].flatten(0, 1)
         z = self.encoder.segment(*pairs).view(*batch["pair_obs"].shape[:2], -1)
@@ -260,11 +253,9 @@ class CLARIFY(RewardEnsemble):
         moved = {"encoder": loss, "anchor": loss} if h.direction_loss == "anchor" else {"encoder": loss}
         return {**moved, "ambiguity": amb, h.direction_loss: quad, "norm": norm}
 
-    # What a strategy asks ------------------------------------------------------------------------------------------------
-
     @torch.no_grad()
     def embed(self, query: Query) -> Tensor:
-        """Embeddings of the asked segments, without dropout: (B, C, Z)."""
+        """Return embeddings of the asked segments, without dropout: (B, C, Z)."""
         start, device = query.start.reshape(-1).cpu(), self.source.device
         time = self.begin(start)
         if self.hparams.start_times == "random":
@@ -283,19 +274,19 @@ class CLARIFY(RewardEnsemble):
         return torch.cat(parts)[: len(start)].view(*query.start.shape, -1)
 
     def encoder_steps(self) -> int:
-        """Encoder steps done so far, also by a method loaded from a checkpoint."""
+        """Return the encoder steps done so far, also of a method loaded from a checkpoint."""
         if self.engine is not None:
             return self.engine.updates["encoder"]
         return int(self._restored["engine"]["updates"]["encoder"]) if self._restored is not None else 0
 
     def begin(self, rows: Tensor) -> Tensor:
-        """Time step at which a segment from each row on is embedded: that of its episode, or 0; (...,) on the CPU."""
+        """Return the time step at which a segment from each row on is embedded: its episode's or 0, (...,), on the CPU."""
         episodes = self.source.episodes
         return torch.zeros_like(rows) if self.hparams.start_times == "zero" else rows - episodes.offsets[episodes.of(rows)]
 
 
 def ties_to_skips(labels: Labels) -> Labels:
-    """Labels whose equal answers read as skipped."""
+    """Return labels whose equal answers read as skipped."""
     equal = labels.status == Status.EQUAL
     value, status = labels.value.masked_fill(equal, float("nan")), labels.status.masked_fill(equal, int(Status.SKIPPED))
     return Labels(labels.start, labels.length, value, status)

@@ -1,4 +1,4 @@
-"""CPL: a policy straight from preferences by a contrastive loss, without a reward and without reinforcement learning.
+"""CPL: a policy learned directly from preferences by a contrastive loss, without a reward and without reinforcement learning.
 
 Source: Hejna et al., "Contrastive Preference Learning: Learning from Human Feedback without RL" (ICLR 2024, arXiv 2310.13639)
 and its released code.
@@ -24,29 +24,29 @@ from lightning_pbrl.ranges import POSITIVE
 
 
 class CPL(SFT, ranges={"alpha": POSITIVE}):
-    r"""Contrastive preference learning, after cloning all segments.
+    r"""Contrastive preference learning: a policy from preferences without a reward or RL (Hejna et al. 2024).
 
     .. math::
         L &= E[y\,\zeta(b A_1 - A_2) + (1 - y)\,\zeta(b A_2 - A_1)] + c\,L_\text{BC}, \quad \zeta(x) = \log(1 + e^x) \\
         A_i &= \alpha \sum_t \log \pi(a^i_t \mid s^i_t) \quad (\text{CPL-KL: } \log \pi - \log \pi_\text{ref})
 
-    CPL has b below 1 and c = 0, CPL(BC) b = 1 and c = 1. CPL-KL compares with the policy as cloning left it.
+    All segments are cloned first. CPL has b below 1 and c = 0, CPL(BC) b = 1 and c = 1. CPL-KL compares with the cloned policy.
 
     Args:
         spec: sizes, linked from the data module.
         alpha: α, temperature of the advantage.
         bias: b, in (0, 1]; below 1 the loser's likelihood counts less.
         bc_coeff: c, weight of behaviour cloning beside the contrastive loss.
-        bc_data: what the cloning term reads: all segments, or the preferred ones alone (pos; both of a tie).
+        bc_data: segments that the cloning term reads: all, or the preferred ones alone (pos; both of a tie).
         reference_kl: measure log π against the policy at the end of cloning (CPL-KL).
-        compare: comparison: the labelled pairs. rank: each of their segments against a random other one; score: all pairs of a
-            batch of ``batch_size`` segments. These two read no answer but each segment's score, the sum of its learned reward.
+        compare: comparison: the labelled pairs. rank: each of their segments against a random other one. score: all pairs of a
+            batch of ``batch_size`` segments. The last two read no answer but each segment's score, the sum of its learned reward.
         warmup: updates after cloning in which the learning rate grows linearly.
-        lr_multiplier: the learning rate after the warm-up, as a multiple of ``lr``; cloning has ``lr`` itself.
-        **sft: the arguments of :class:`SFT`: ``bc_updates``, ``actor``, ``hidden``, ``lr``, ``batch_size``, ``window`` ...
+        lr_multiplier: learning rate after the warm-up, as a multiple of ``lr``; cloning has ``lr`` itself.
+        **sft: arguments of :class:`SFT`: ``bc_updates``, ``actor``, ``hidden``, ``lr``, ``batch_size``, ``window`` ...
 
     Raises:
-        UserError: for settings that contradict each other.
+        UserError: if settings contradict each other.
     """
 
     def __init__(
@@ -83,17 +83,17 @@ class CPL(SFT, ranges={"alpha": POSITIVE}):
         return {"actor": Group(self.hparams.lr, schedule=self.warm_up), **reference}
 
     def warm_up(self, done: int) -> float:
-        """Factor on the learning rate after ``done`` updates in all."""
+        """Return the factor on the learning rate after ``done`` updates in all."""
         since = done - self.first_updates
         return 1.0 if since < 0 else self.hparams.lr_multiplier * min((since + 1) / max(self.hparams.warmup, 1), 1.0)
 
     def begin_policy(self) -> None:
-        """Go on with a new optimiser, and with the policy as it is now for a reference."""
+        """Start a new optimiser, and take the present policy as reference."""
         super().begin_policy()
         if self.hparams.reference_kl:
             self.running.state.copy("reference", "actor")
 
-    # Segments with scores, in place of pairs with answers ----------------------------------------------------------------
+    # Segments with scores, in place of pairs with answers --------------------------------------------------------------
 
     def use_labels(self, labels: Labels) -> None:
         super().use_labels(labels)
@@ -105,14 +105,14 @@ class CPL(SFT, ranges={"alpha": POSITIVE}):
 
     @property
     def clips(self) -> int:
-        """Segments that an entry of a minibatch compares: two, or one where all of the minibatch are compared."""
+        """Number of segments that an entry of a minibatch compares: two, or one if all of the minibatch are compared."""
         return 1 if self.hparams.compare == "score" else 2
 
     def entries(self) -> int:
         return super().entries() if self.hparams.compare == "comparison" else len(self.scored)
 
     def one_pass(self, rng: torch.Generator) -> Tensor:
-        """comparison: all pairs; rank: every segment against the next of a random order; score: segment and score, (2, S)."""
+        """Return the pairs; or each segment against the next of a random order (rank); or segment and score, (2, S) (score)."""
         if self.hparams.compare == "comparison":
             return super().one_pass(rng)
         first = self.scored[torch.randperm(len(self.scored), generator=rng)].mT
@@ -120,8 +120,6 @@ class CPL(SFT, ranges={"alpha": POSITIVE}):
             return first
         second = first.roll(1, dims=1)
         return torch.stack([first[0], second[0], preferred(first[1], second[1])])
-
-    # Losses --------------------------------------------------------------------------------------------------------------
 
     def preference_losses(self, batch: Batch, log_prob: Tensor) -> dict[str, Tensor]:
         h, label = self.hparams, batch["label"]
@@ -138,7 +136,7 @@ class CPL(SFT, ranges={"alpha": POSITIVE}):
         return {"actor": contrast + h.bc_coeff * cloning, "contrast": contrast, "cloning": cloning, **accuracy}
 
     def advantage(self, batch: Batch, log_prob: Tensor) -> Tensor:
-        """α Σ_t log π, or with a reference α Σ_t (log π - log π_ref): (B, C)."""
+        """Return α Σ_t log π, or with a reference α Σ_t (log π - log π_ref): (B, C)."""
         if self.hparams.reference_kl:
             obs, action = batch["obs"], batch["action"]
             with torch.no_grad():
@@ -147,7 +145,7 @@ class CPL(SFT, ranges={"alpha": POSITIVE}):
         return self.hparams.alpha * log_prob.sum(-1)
 
     def score(self, obs: Tensor, action: Tensor) -> Tensor:
-        """The segment's advantage under the policy: (n, k, O), (n, k, A) -> (1, n)."""
+        """Return the segment's advantage under the policy: (n, k, O), (n, k, A) -> (1, n)."""
         steps = obs.flatten(0, 1), action.flatten(0, 1)
         log_prob = self.actor.log_prob(*steps, dropout=False).view(obs.shape[:2])
         return self.advantage({"obs": obs, "action": action}, log_prob).unsqueeze(0)

@@ -1,7 +1,7 @@
-"""The part of a method that stops when numbers are no longer finite, before they reach a checkpoint or a result.
+"""Checks that stop a method when numbers are no longer finite, before they reach a checkpoint or a result.
 
-Losses are looked at once a block, weights and moments once a round and before every checkpoint, actions whenever they are taken.
-The error says what is not finite, since when, and which checkpoint is left; where the data are to blame it names their column.
+Losses are checked once a block, weights and moments once a round and before every checkpoint, actions whenever they are taken.
+The error says what is not finite, since when, and which checkpoint is left. If the data are at fault it names their column.
 """
 
 from __future__ import annotations
@@ -25,12 +25,9 @@ READ = ("obs", "action", "next_obs", "terminated", "truncated")
 
 
 def check_losses(method: Any, program: str, meters: Mapping[str, Tensor], updates: int) -> None:
-    """Stop when a loss of the block of ``updates`` updates that has just run is not finite; on all ranks, or on none.
+    """Raise a UserError, on all ranks, if a loss of the last ``updates`` updates is not finite; it names losses and data column.
 
-    A metric beside the losses may be NaN where it is not defined.
-
-    Raises:
-        UserError: naming the losses, and the data's column that explains them.
+    A metric beside the losses may be NaN: it need not be defined.
     """
     losses = {key: value for key, value in meters.items() if key in method.running.moved(program)}
     fine = not losses or bool(torch.isfinite(torch.stack(list(losses.values()))).all())
@@ -44,26 +41,18 @@ def check_losses(method: Any, program: str, meters: Mapping[str, Tensor], update
 
 
 def check_finite_weights(method: Any) -> None:
-    """Stop when a weight, a moment of an optimiser or a statistic is not finite.
-
-    Raises:
-        UserError: naming the first of them.
-    """
+    """Raise a UserError that names the first weight, moment of an optimiser or statistic that is not finite."""
     for part, values in _numbers(method.running.state):
         if not all_finite(values):
             check_columns(method)
             raise diverged(method, f"{part} became NaN or infinite by update {sum(method.running.updates.values())}")
     for name, value in method.named_buffers():
-        if value.is_floating_point() and value.isnan().any():  # infinity is at home in masks
+        if value.is_floating_point() and value.isnan().any():  # masks may hold infinity
             raise diverged(method, f"the statistic {name} became NaN")
 
 
 def check_columns(method: Any) -> None:
-    """Blame the data where they are to blame.
-
-    Raises:
-        UserError: naming the first column with a number that is not finite.
-    """
+    """Raise a UserError that names the first column of the data with a number that is not finite."""
     source = method.source
     names = READ if source.forgets else ()  # logged data have been checked when they were loaded
     if source.forgets or "learned_reward" in method.needs:  # else it is NaN where nothing has relabelled
@@ -71,12 +60,12 @@ def check_columns(method: Any) -> None:
     for name in names:
         cure = PAID if source.forgets and name == "learned_reward" else BLAMED
         check_finite(source.drawable_part(source.column(name)), f"Column {name!r} of the data", cure)
-    known = source.reward.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)  # NaN says that it is not known
+    known = source.reward.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)  # NaN marks what is unknown
     check_finite(source.drawable_part(known), "The true reward of the data", BLAMED)
 
 
 def finite_actions(method: Any, act: Policy, when: Callable[[], str]) -> Policy:
-    """Return ``act`` with a stop where it gives an action that is not finite; ``when`` ends the sentence's first part."""
+    """Return ``act`` with a check that stops at an action that is not finite; ``when`` ends the sentence's first part."""
 
     def checked(obs: Tensor) -> Tensor:
         actions = act(obs).cpu()
@@ -88,7 +77,7 @@ def finite_actions(method: Any, act: Policy, when: Callable[[], str]) -> Policy:
 
 
 def diverged(method: Any, what: str) -> UserError:
-    """The error of a training that is lost: what is not finite and since when, the round, what is left, the cure."""
+    """Return the error of a lost training: what is not finite and since when, the round, the checkpoint left, the cure."""
     trainer = method._trainer
     round_number = f" (round {trainer.current_epoch})" if trainer is not None and trainer.training else ""
     left = None if trainer is None else glue.last_checkpoint(trainer)
@@ -100,7 +89,7 @@ def diverged(method: Any, what: str) -> UserError:
 
 
 def _numbers(state: Any) -> Iterator[tuple[str, Any]]:
-    """The weights of every part, and the memory of every optimiser, each with its name."""
+    """Yield the weights of every part and the memory of every optimiser, each with its name."""
     for key, rows in state.storage.items():
         yield f"a weight of {key!r}", rows
     for optimizers in state.optimizers:
@@ -109,11 +98,7 @@ def _numbers(state: Any) -> Iterator[tuple[str, Any]]:
 
 
 def check_saved(checkpoint: Mapping[str, Any], what: str) -> None:
-    """Refuse a checkpoint whose weights are lost.
-
-    Raises:
-        UserError: beginning with ``what``, and naming a weight.
-    """
+    """Raise a UserError that begins with ``what`` and names a weight if a checkpoint's weights are not finite."""
     replicas = upgraded(checkpoint)["engine"]["state"]["weights"]  # type: ignore[index]
     bad = [name for weights in replicas for name, value in weights.items() if not all_finite(value)]
     bad += [name for name, value in checkpoint["state_dict"].items() if value.is_floating_point() and value.isnan().any()]

@@ -1,4 +1,4 @@
-"""Evaluation as Lightning's validation: an item is an episode seed or a held-out pair, the result exact over ranks."""
+"""Evaluation as Lightning's validation; an item is an episode seed or a held-out pair, results are exact over ranks."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from lightning_pbrl.methods.diverged import finite_actions
 
 LOWER_LR = "training has diverged, so lower model.init_args.lr and start again"
 COLUMNS = 6
-"""Numbers that are kept of a held-out pair."""
+"""Numbers kept of a held-out pair."""
 
 
 class EpisodeEvaluation:
-    """Rolls a method's policy out.
+    """Evaluate a method's policy by rollouts.
 
     Args:
-        method: whose ``act`` is evaluated.
+        method: method whose ``act`` is evaluated.
     """
 
     def __init__(self, method: Any) -> None:
@@ -35,7 +35,7 @@ class EpisodeEvaluation:
         self._found: dict[str, CatMetric] = {}
 
     def step(self, seeds: Sequence[int]) -> None:
-        """Roll out every replica's policy (mean action) on the episodes ``seeds`` and remember returns and successes."""
+        """Roll out every replica's policy (mean action) on the episodes ``seeds``; keep returns and successes."""
         method = self.method
         for replica in range(method.replicas):
             method.use_replica(replica)
@@ -49,15 +49,15 @@ class EpisodeEvaluation:
         method.use_replica(0)
 
     def _episodes(self, key: str) -> CatMetric:
-        """The values collected so far; a rank without an episode has an empty one, and takes part in the gathering."""
+        """Return the values collected so far; a rank without an episode has an empty one, and joins the gathering."""
         if key not in self._found:
             self._found[key] = CatMetric(nan_strategy="disable").to(self.method.device)
         return self._found[key]
 
     def finish(self, prefix: str) -> None:
-        """Log mean and spread over all episodes of all ranks, per replica and over replicas; then start anew.
+        """Log mean and standard deviation over the episodes of all ranks, per replica and over replicas; then start anew.
 
-        Where the simulator names a D4RL task, the mean return is logged as ``normalized_score`` as well.
+        If the simulator names a D4RL task, the mean return is also logged as ``normalized_score``.
         """
         row: dict[str, Tensor] = {}
         method, replicas = self.method, self.method.replicas
@@ -84,37 +84,29 @@ class EpisodeEvaluation:
 
 
 class PairMetrics:
-    """How well predicted returns agree with the judgement of held-out pairs, over all ranks.
+    """Measure the agreement of predicted returns with the labels of held-out pairs, over all ranks.
 
-    ``pref/accuracy`` and ``pref/calibration_error`` of P(second preferred), the mean over members, on the decisive labels;
-    ``pref/return_pearson`` and ``pref/return_spearman`` of predicted with true returns, where these are known.
+    ``pref/accuracy`` and ``pref/calibration_error`` are those of P(second preferred), the mean over members, on decisive labels.
+    ``pref/return_pearson`` and ``pref/return_spearman`` correlate predicted with true returns, where these are known.
 
-    What is kept of a pair is one row of numbers, and the ranks exchange their rows in one call, as many as each has. A metric is
-    then computed from all rows on every rank, so that it is that of one process, whoever had the decisive pairs.
+    Each pair is kept as one row of numbers. The ranks exchange their rows in one call, as many as each has. Every rank computes
+    the metrics from all rows. They equal those of one process, whichever rank has the decisive pairs.
     """
 
     def __init__(self) -> None:
         self.rows: list[Tensor] = []
 
     def update(self, predicted: Tensor, judgement: Judgement) -> None:
-        """Take in some pairs: ``predicted`` returns per member, (E, B, 2), float32.
-
-        Raises:
-            UserError: when a predicted return, or a true one, is not finite.
-        """
+        """Add pairs with ``predicted`` returns per member, (E, B, 2), float32; raise a UserError if a return is not finite."""
         check_finite(predicted.movedim(0, 1), "The predicted return of a held-out pair", LOWER_LR, "pair")
-        true = judgement.true_returns.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)  # NaN says that it is not known
+        true = judgement.true_returns.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)  # NaN marks what is unknown
         check_finite(true, "The true return of a held-out pair", "repair the rewards of the data", "pair")
         probability = torch.sigmoid(predicted[..., 1] - predicted[..., 0]).mean(0).unsqueeze(1)
         columns = probability, judgement.label.unsqueeze(1), predicted.mean(0), judgement.true_returns
         self.rows.append(torch.cat([column.to(predicted) for column in columns], dim=1))
 
     def compute(self, everything: Judgement) -> dict[str, Tensor]:
-        """The metrics over all ranks by key, without those that say nothing; then starts anew.
-
-        Args:
-            everything: the judgement of all held-out pairs, which tells the device.
-        """
+        """Return the defined metrics over all ranks by key; start anew. ``everything``, all held-out pairs, tells the device."""
         own = torch.cat([everything.true_returns.new_zeros(0, COLUMNS, dtype=torch.float32), *self.rows])
         self.rows = []
         several = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -122,7 +114,7 @@ class PairMetrics:
 
 
 def agreement(rows: Tensor) -> dict[str, Tensor]:
-    """Metrics by key, of P(second preferred), label, two predicted and two true returns of each pair: (n, 6), float32."""
+    """Return metrics by key of pairs, (n, 6), float32: P(second preferred), label, two predicted and two true returns."""
     probability, label = rows[:, 0], rows[:, 1]
     decisive, known = (label == 0) | (label == 1), ~rows[:, 4:].isnan()
     found: dict[str, Tensor] = {}
@@ -137,17 +129,17 @@ def agreement(rows: Tensor) -> dict[str, Tensor]:
 
 
 class PairEvaluation:
-    """Compares a method's predicted returns with held-out pairs.
+    """Compare a method's predicted returns with held-out pairs.
 
     Args:
-        method: whose ``returns`` are compared: what its preferences are a logistic function of.
+        method: method whose ``returns`` are compared: its preferences are a logistic function of them.
     """
 
     def __init__(self, method: Any) -> None:
         self.method, self.metrics = method, PairMetrics()
 
     def step(self, numbers: Any) -> None:
-        """Compare predictions about held-out pairs with their labels and true returns (read here, for evaluation only)."""
+        """Compare predictions about held-out pairs with labels and true returns (read for evaluation only)."""
         if len(numbers) and self.method.learned_from != 0:  # initial weights are not evaluated
             judgement = self.method.trainer.datamodule.judgement(numbers)
             self.metrics.update(self.method.returns(judgement.query).float(), judgement)

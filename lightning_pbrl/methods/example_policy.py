@@ -1,7 +1,6 @@
-"""What learners of a policy from examples of success share: steps with a future and an example each, one actor, its cloning.
+"""Base of policy learners from examples of success: steps with a future and an example each, one actor, its cloning.
 
-LAEO, SQIL, RCE and GCBC differ in how they value an action, and in nothing else: a diff of two of their files is what their
-papers differ in.
+LAEO, SQIL, RCE and GCBC differ only in the value of an action: a diff of two of their files shows how their papers differ.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from lightning_pbrl.nn.squashed_actor import squash
 
 Batch = dict[str, Tensor]
 HELD_OUT_BATCHES = 4
-"""Minibatches of held-out episodes that a round is judged on, always the same ones."""
+"""Minibatches of held-out episodes that evaluate a round, always the same ones."""
 GOAL_ROWS = 16_384
 """Rows that a goal-conditioned policy evaluates at once when it acts."""
 ADAM = {"eps": 1e-7}
-"""Of actor and critic (released code)."""
+"""Options of Adam for actor and critic (released code)."""
 
 
 class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
-    """A policy learner whose only feedback is a set of example states.
+    """Base of policy learners whose only feedback is a set of example states.
 
     Args:
         spec: sizes, linked from the data module.
@@ -45,14 +44,14 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
         discount: γ, of the futures or of the returns.
         bc_coef: weight of cloning in the policy's loss, in [0, 1]; the value has the rest.
         min_std: smallest standard deviation of the policy before its tanh.
-        normalize_obs: standardise observations (nobody does).
-        **offline_policy: the arguments of :class:`OfflinePolicy`: ``updates``, ``eval_interval``, ``replicas`` ...
+        normalize_obs: standardise observations (no paper does).
+        **offline_policy: arguments of :class:`OfflinePolicy`: ``updates``, ``eval_interval``, ``replicas`` ...
     """
 
     noises: ClassVar[int] = 1
-    """Standard normal vectors per step that the losses want, found in ``batch["noise"]``."""
+    """Number of standard normal vectors per step in ``batch["noise"]``."""
     reads: frozenset[str] = frozenset()
-    """What is fetched beside the step itself: "goal", "example", "number" (of the example), "next_obs"."""
+    """Columns fetched beside the step itself: "goal", "example", "number" (of the example), "next_obs"."""
     pictures = True
     actor: SquashedGaussianActor
 
@@ -72,21 +71,19 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
 
     @property
     def goal_conditioned(self) -> bool:
-        """Whether the policy sees a goal beside the state."""
+        """True if the policy sees a goal beside the state."""
         return False
 
     def group(self) -> Group:
-        """The optimiser of a network."""
+        """Return the optimiser group of a network."""
         return Group(self.hparams.lr, options=ADAM)
 
     def build(self) -> None:
         h = self.hparams
         self.actor = self.squashed_actor(h.hidden, h.min_std, inputs=2 if self.goal_conditioned else 1)
 
-    # Minibatches ---------------------------------------------------------------------------------------------------------
-
     def minibatches(self, source: Transitions) -> dict[str, Any]:
-        """``draws``, ``gather`` and ``view`` of a program."""
+        """Return ``draws``, ``gather`` and ``view`` of a program."""
         size = self.hparams.batch_size
         draws = {
             "step": Futures(source, self.hparams.discount, size),
@@ -96,7 +93,7 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
         return {"draws": draws, "gather": partial(self.gather, source), "view": self.view}
 
     def gather(self, source: Transitions, drawn: dict[str, Any]) -> Batch:
-        """Rows (b, W), goals and examples (b, O), noise (noises, b, A) of one update; pictures in place of states, if so set."""
+        """Gather rows (b, W), goals and examples (b, O), noise (noises, b, A) of an update; images in place of states, if set."""
         (row, future), example = drawn["step"], drawn["example"]
         batch = {"rows": fetch(source.packed, row), "noise": drawn["noise"]}
         if "goal" in self.reads:
@@ -112,17 +109,15 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
         return batch
 
     def view(self, batch: Batch) -> Batch:
-        """Columns by name; observations, goals and examples as the networks read them; noise (noises, b, A)."""
+        """Return columns by name; observations, goals and examples as the networks read them; noise (noises, b, A)."""
         columns = self.columns(batch)
         for name in ("obs", "next_obs", "goal", "example"):
             if name in columns:
                 columns[name] = self.normalized(columns[name])
         return columns
 
-    # Losses --------------------------------------------------------------------------------------------------------------
-
     def policy_losses(self, batch: Batch, value: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """The policy's loss where ``value`` tells what its own actions are worth, (B, A) -> (B,)."""
+        """Return the policy's loss; ``value`` maps its own actions to their values, (B, A) -> (B,)."""
         mean, log_std = self.actor(self.policy_input(batch))
         cloning = -self.actor.density(mean, log_std, batch["action"])
         action, log_prob = squash(mean, log_std, batch["noise"][0])
@@ -135,21 +130,19 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
         }
 
     def policy_input(self, batch: Batch) -> Tensor:
-        """What the policy sees: the state, and its goal if it is conditioned on one."""
+        """Return what the policy sees: the state, and its goal if it is conditioned on one."""
         return torch.cat([batch["obs"], batch["goal"]], dim=-1) if self.goal_conditioned else batch["obs"]
 
     def entropy_cost(self, log_prob: Tensor) -> Tensor | float:
-        """What is added to minus the value for each of the policy's own actions."""
+        """Return what is added to minus the value of each of the policy's own actions."""
         return 0.0
 
     def entropy_losses(self, log_prob: Tensor) -> dict[str, Tensor]:
-        """Further losses of the policy's entropy."""
+        """Return further losses of the policy's entropy."""
         return {}
 
-    # Acting --------------------------------------------------------------------------------------------------------------
-
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
-        """Mean action, or a sample; given a goal, the mean over the examples, each taken as the goal: (B, O) -> (B, A)."""
+        """Return the mean action, or a sample; with goals the mean over all examples, each taken as goal: (B, O) -> (B, A)."""
         seen = self.normalized(obs)
         if not self.goal_conditioned:
             return self.actor.act(seen, sample)
@@ -163,7 +156,7 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
             means.append(self.actor.act(pairs).view(len(rows), len(goals), self.spec["action_dim"]).mean(1))
         return torch.cat(means)
 
-    # Judging -------------------------------------------------------------------------------------------------------------
+    # Evaluation on held-out episodes -----------------------------------------------------------------------------------
 
     def on_train_epoch_end(self) -> None:
         """Log losses and metrics on held-out episodes, if the data module keeps any."""
@@ -185,7 +178,7 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
 
     @torch.no_grad()
     def judged(self, source: Transitions) -> dict[str, Tensor]:
-        """Losses and metrics of other data with the present networks, the mean over some minibatches."""
+        """Return losses and metrics of other data with the present networks, the mean over some minibatches."""
         program = Program([self.losses], **self.minibatches(source))
         drawn = updates_of(Streams(0).block(program.draws, HELD_OUT_BATCHES, device=source.device), HELD_OUT_BATCHES)
         seen = [self.losses(program.view(program.gather(each))) for each in drawn]
@@ -193,4 +186,4 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The one loss step; all of it reads the state before the update."""
+        """Return the losses of the one update; all of them read the state before it."""

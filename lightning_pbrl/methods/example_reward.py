@@ -1,10 +1,10 @@
-"""What rewards learned from examples of success share: a classifier of states, examples against data.
+"""Base of rewards learned from examples of success: a classifier of states, examples against data.
 
-ORIL, PURL and VICE differ in its loss and in what of it is the reward. The reward then goes into ``learned_reward``
-(``relabel.reward``) and any policy learner reads it there.
+ORIL, PURL and VICE differ in its loss and in which output is the reward. The reward goes into ``learned_reward``
+(``relabel.reward``), where any policy learner reads it.
 
-Differences from LAEO's released code, whose baselines train such a classifier and then learn from the *true* reward: what is
-learned here is what the policy gets.
+Differences from LAEO's released code: its baselines train such a classifier and then learn from the *true* reward; here the
+policy gets the learned one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lightning_pbrl.queries.scoring import ReturnScorer
 
 
 class ExampleReward(WithExamples):
-    """A reward of states, from a classifier of examples and data; actions are ignored.
+    """Base of rewards of states, from a classifier of examples and data; actions are ignored.
 
     Args:
         spec: sizes, linked from the data module.
@@ -36,7 +36,7 @@ class ExampleReward(WithExamples):
         lr: learning rate per update.
         batch_size: examples, and as many states of the data, per update.
         normalize_obs: standardise observations with the data's mean and standard deviation (+ 1e-3).
-        **engine: the arguments of :class:`~lightning_pbrl.methods.base.Method`.
+        **engine: arguments of :class:`~lightning_pbrl.methods.base.Method`.
     """
 
     validates_on = "pairs"
@@ -80,7 +80,7 @@ class ExampleReward(WithExamples):
         return self.running.updates["reward"] >= self.updates
 
     def fetched(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        """States of the data and examples, (b, O)."""
+        """Return states of the data and examples, (b, O)."""
         return {**super().fetched(drawn), "example": fetch(self.examples, drawn["example"])}
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -95,17 +95,17 @@ class ExampleReward(WithExamples):
 
     @abstractmethod
     def classification(self, example: Tensor, other: Tensor) -> Tensor:
-        """The loss of the logits of examples and of states of the data, two of (B,) -> ()."""
+        """Return the loss of the logits of examples and of states of the data, two of (B,) -> ()."""
 
     def logit(self, obs: Tensor) -> Tensor:
-        """How much a state looks like an example: (B, O) -> (B,)."""
+        """Return the logit of a state being an example: (B, O) -> (B,)."""
         return self.net(self.normalizer(obs)).squeeze(-1)
 
     def reward(self, features: Tensor) -> Tensor:
-        """The probability that the state is an example: (n, O + A) -> (1, n), in (0, 1)."""
+        """Return the probability that the state is an example: (n, O + A) -> (1, n), in (0, 1)."""
         return torch.sigmoid(self.logit(features[:, : self.spec["obs_dim"]])).unsqueeze(0)
 
     @torch.no_grad()
     def returns(self, query: Query) -> Tensor:
-        """Sum of the rewards of every asked segment, (1, B, C)."""
+        """Return the sum of the rewards of every asked segment, (1, B, C)."""
         return ReturnScorer(self.reward, self.source, lambda: 0).returns(query)

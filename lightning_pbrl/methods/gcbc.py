@@ -1,7 +1,7 @@
 """Goal-conditioned behaviour cloning: imitate the actions that led to a state, given that state.
 
-Sources: GCSL (Ghosh et al. 2019, arXiv 1912.06088) and the baseline GCBC of contrastive RL (arXiv 2206.07568). It acts with the
-examples of success as goals.
+Sources: GCSL (Ghosh et al. 2019, arXiv 1912.06088) and the baseline GCBC of contrastive RL (arXiv 2206.07568). The examples of
+success are the goals when it acts.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from lightning_pbrl.methods.example_policy import Batch, ExamplePolicy
 
 
 class GCBC(ExamplePolicy):
-    """Behaviour cloning given a goal, L = -E[log π(a | s, g)], with g a future state of the same episode.
+    """Goal-conditioned behaviour cloning of actions that led to a state (Ghosh et al. 2019).
+
+    L = -E[log π(a | s, g)], with g a future state of the same episode.
 
     Args:
         spec: sizes, linked from the data module.
-        bc_coef: 1, because there is nothing but cloning.
-        **example_policy: the arguments of :class:`ExamplePolicy`: ``hidden``, ``batch_size``, ``min_std`` ...
+        bc_coef: 1, because the loss is nothing but cloning.
+        **example_policy: arguments of :class:`ExamplePolicy`: ``hidden``, ``batch_size``, ``min_std`` ...
     """
 
     reads = frozenset({"goal"})
@@ -34,7 +36,7 @@ class GCBC(ExamplePolicy):
 
     @property
     def goal_conditioned(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def groups(self) -> dict[str, Part]:

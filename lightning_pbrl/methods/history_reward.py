@@ -1,7 +1,7 @@
-"""Rewards that depend on the past: how their networks are fitted to preferences and how they relabel data.
+"""Base of non-Markov rewards: the fit of their networks to preferences, and the relabelling of data.
 
 Source: Preference Transformer (Kim et al., ICLR 2023, arXiv 2303.00957) and its released code, which trains and uses all its
-non-Markov rewards in one way; the networks are in ``nn/preference_transformer.py`` and ``nn/lstm_reward.py``.
+non-Markov rewards in one way. The networks are in ``nn/preference_transformer.py`` and ``nn/lstm_reward.py``.
 """
 
 from __future__ import annotations
@@ -27,49 +27,49 @@ from lightning_pbrl.methods.reward_model import RewardModel
 from lightning_pbrl.rng import derive
 
 PASSES_PER_BLOCK = 5
-"""Passes between two looks at the kept answers (released code)."""
+"""Passes between two evaluations on the kept answers (released code)."""
 MIN_GAIN = 1e-3
 """Nats by which a loss must be below the best one so far to count as better (released code)."""
 CPU_STEPS, CUDA_STEPS = 3_200, 262_144
-"""Steps per forward when whole segments are scored."""
+"""Steps per forward pass when whole segments are scored."""
 
 
 class HistoryReward(RewardModel):
-    r"""Members that explain preferences by rewards of steps *in their history*.
+    r"""Base of reward models whose members explain preferences by rewards of steps *in their history*.
 
     .. math::
         P(\sigma_1 \succ \sigma_0) = \text{logistic}\big(S(\sigma_1) - S(\sigma_0)\big), \qquad
         L = \text{cross-entropy}(P, \text{label}), \qquad S(\sigma) = \tfrac1T \textstyle\sum_t z_t
 
-    with z_t from the member network. A round is ``epochs`` passes over all answers given so far; the learning rate rises
-    linearly from ``lr_floor`` to ``lr`` and falls back along half a cosine, anew in every round.
+    Member networks give z_t. A round is ``epochs`` passes over all answers so far. In every round the learning rate rises
+    linearly from ``lr_floor`` to ``lr`` and falls back along half a cosine.
 
     Args:
         spec: sizes, linked from the data module.
         ensemble_size: members; one as published, two or more for strategies that ask where members disagree.
-        train_type: a segment's score S: mean or sum of z over its steps, or the last one.
+        train_type: score S of a segment: mean or sum of z over its steps, or the last one.
         lr: largest learning rate of AdamW.
         lr_floor: learning rate at the beginning and at the end of a round.
-        warmup_fraction: part of a round's updates in which the learning rate rises.
-        weight_decay: AdamW's.
+        warmup_fraction: fraction of a round's updates in which the learning rate rises.
+        weight_decay: AdamW's weight decay.
         epochs: passes over the answers per round.
         batch_size: pairs per update and member.
-        best: which weights a round ends with: those with the smallest loss on answers that are kept out of training
+        best: weights that a round ends with: those with the smallest loss on answers that are kept out of training
             (held_out), on as many that are not (train; the released code, which cannot see overfitting), or the last.
-        held_out_every: which answers choose the best weights: every n-th (10: a tenth of them).
+        held_out_every: every n-th answer chooses the best weights (10: a tenth of them).
         window: steps a reward may look back when data are relabelled; null for the length of the segments trained on.
-        relabel_by: the reward of a step from the window that ends there: r of its last step (last), the mean of r over
+        relabel_by: reward of a step from the window that ends there: r of its last step (last), the mean of r over
             the window (mean), what the last step adds to the r of the step before it (difference), or the mean of z
-            (score): what preferences determine where r alone is not determined, see docs/methods/preference_transformer.md.
+            (score): determined by preferences where r alone is not, see docs/methods/preference_transformer.md.
         tile: pairs evaluated at once on CPU, to bound memory; null for whole batches.
-        **engine: the arguments of :class:`Method`.
+        **engine: arguments of :class:`Method`.
 
     Raises:
-        UserError: for numbers out of their range.
+        UserError: if a number is out of its range.
     """
 
     trained_length: Tensor
-    # Of the running round, kept out of module registration.
+    # Of the present round, kept out of module registration.
     best_loss: float
     best_weights: Tensor | None
 
@@ -95,7 +95,7 @@ class HistoryReward(RewardModel):
 
     @abstractmethod
     def member(self) -> nn.Module:
-        """A new member network: ``forward`` gives r and z of each step, ``last`` r of the last step."""
+        """Return a new member network: ``forward`` gives r and z of each step, ``last`` r of the last step."""
 
     def build(self) -> None:
         super().build()
@@ -114,12 +114,12 @@ class HistoryReward(RewardModel):
         return {"reward": fit}
 
     def training_pairs(self) -> Labels:
-        """All answers that say something about order, but those that are held out."""
+        """Return all answers with an order, except the held-out ones."""
         held_out = self.hparams.best == "held_out"
         return self.labels.take(~self.judging()).preferences() if held_out else super().training_pairs()
 
     def judging(self) -> Tensor:
-        """Which answers choose the best weights, (N,), bool; by position, so that a judge stays one in later rounds."""
+        """Return a mask of answers that choose the best weights, (N,), bool; by position, so it holds in later rounds."""
         every = self.hparams.held_out_every
         return torch.arange(len(self.labels)) % every == every - 1
 
@@ -131,7 +131,7 @@ class HistoryReward(RewardModel):
         return [fit, Phase("best weights", start=self.take_best)]
 
     def begin_fit(self, pairs: Labels) -> None:
-        """Train on ``pairs`` from the next update on; a resumed round drops the units that it would have dropped."""
+        """Train on ``pairs`` from the next update on, with dropout that a resumed round repeats."""
         super().begin_fit(pairs)
         self.judges = self.labels.take(self.judging() & (self.hparams.best != "last")).preferences().to(self.device)
         self.__dict__.update(best_loss=math.inf, best_weights=None)
@@ -140,7 +140,7 @@ class HistoryReward(RewardModel):
         torch.manual_seed(derive(self.seed, "dropout", self.trainer.current_epoch, self.trainer.global_rank))
 
     def warmup_cosine(self, done: int) -> float:
-        """Factor on ``lr`` after ``done`` updates in all: linear from the floor, then half a cosine back to it."""
+        """Return the factor on ``lr`` after ``done`` updates in all: linear from the floor, then half a cosine back to it."""
         h = self.hparams
         floor, total = h.lr_floor / h.lr, h.epochs * self.one_pass
         warmup, now = int(h.warmup_fraction * total), max(done - self.fit_began, 0)
@@ -148,10 +148,8 @@ class HistoryReward(RewardModel):
             return floor + (1 - floor) * now / warmup
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min((now - warmup) / max(total - warmup, 1), 1.0)))
 
-    # Losses --------------------------------------------------------------------------------------------------------------
-
     def gather_pairs(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Numbers of pairs (E, b) -> segments (E, b, 2, T, O + A) and labels (E, b)."""
+        """Gather pairs by number (E, b) -> segments (E, b, 2, T, O + A) and labels (E, b)."""
         ids = drawn["pair"]
         return {"segments": self.source.segments(self.pairs.start[ids], self.pairs.length), "label": self.pairs.value[ids]}
 
@@ -164,16 +162,16 @@ class HistoryReward(RewardModel):
         }
 
     def scores(self, segments: Tensor) -> Tensor:
-        """Each member's score of its own segments: (E, n, T, O + A) -> (E, n)."""
+        """Return each member's score of its own segments: (E, n, T, O + A) -> (E, n)."""
         z = torch.stack([member(own)[1] for member, own in zip(self.members, segments, strict=True)])
         if self.hparams.train_type == "last":
             return z[..., -1]
         return z.mean(-1) if self.hparams.train_type == "mean" else z.sum(-1)
 
-    # The best weights of a round -------------------------------------------------------------------------------------------
+    # Best weights of a round -------------------------------------------------------------------------------------------
 
     def remember_best(self, metrics: Metrics | None = None) -> bool:
-        """Keep the weights if their loss on the judging answers is the smallest so far; never ends the round."""
+        """Keep the weights if their loss on the held-out answers is the smallest so far; never end the round."""
         if len(self.judges):
             scores = self.returns(Query("pair", self.judges.start, self.judges.length))
             loss = float(preference_cross_entropy(scores, self.judges.value).mean())
@@ -189,11 +187,11 @@ class HistoryReward(RewardModel):
             self.running.state.storage["members"].copy_(self.best_weights)
             self.__dict__["best_weights"] = None
 
-    # What strategies and policies get --------------------------------------------------------------------------------------
+    # Used by strategies and policies -----------------------------------------------------------------------------------
 
     @torch.no_grad()
     def returns(self, query: Query) -> Tensor:
-        """Score of every asked segment per member, (E, B, C)."""
+        """Return the score of every asked segment per member, (E, B, C)."""
         start = query.start.reshape(-1).to(self.source.device)
         tile = max((CPU_STEPS if start.device.type == "cpu" else CUDA_STEPS) // query.length, 1)
         with evaluating(self.members):
@@ -202,11 +200,11 @@ class HistoryReward(RewardModel):
         return torch.cat(scores, dim=1).view(-1, *query.start.shape)
 
     def reward(self, features: Tensor) -> Tensor:
-        """Reward per member of steps *without a past*: (n, O + A) -> (E, n). Steps of an episode: :meth:`relabel`."""
+        """Return the reward per member of steps *without a past*: (n, O + A) -> (E, n). Steps of an episode: :meth:`relabel`."""
         return self._last(features.unsqueeze(1), None)
 
     def relabel(self, source: Transitions, rows: Tensor | None = None) -> Tensor:
-        """The members' mean reward of every row (N,), or of ``rows`` (n,), each from the window that ends there."""
+        """Return the members' mean reward of every row (N,), or of ``rows`` (n,), each from the window that ends there."""
         length = self.hparams.window or int(self.trained_length)
         if length == 0:
             raise UserError(f"{type(self).__name__} has not been trained, so it does not know how far to look back: set window.")
@@ -218,12 +216,12 @@ class HistoryReward(RewardModel):
         return {"row": index, "learned_reward": self.relabel(self.source, index).cpu()}
 
     def _last(self, features: Tensor, time: Tensor | None) -> Tensor:
-        """The last step's r of windows: (n, L, O + A), (n, L) -> (E, n)."""
+        """Return the last step's r of windows: (n, L, O + A), (n, L) -> (E, n)."""
         with evaluating(self.members):
             return torch.stack([member.last(features, time) for member in self.members])  # type: ignore[operator]
 
     def _mean(self, features: Tensor, time: Tensor | None, which: int = 0) -> Tensor:
-        """The mean over windows of r (0) or z (1)."""
+        """Return the mean over windows of r (0) or z (1)."""
         with evaluating(self.members):
             value = torch.stack([member(features, time)[which] for member in self.members])
         return value.mean(-1) if time is None else (value * (time > 0)).sum(-1) / (time > 0).sum(-1)
@@ -232,7 +230,7 @@ class HistoryReward(RewardModel):
         return self._mean(features, time, which=1)
 
     def _difference(self, features: Tensor, time: Tensor | None) -> Tensor:
-        """The last step's r minus that of the step before it in the same window, 0 where there is none."""
+        """Return the last step's r minus that of the step before it in the same window, or minus 0 if there is none."""
         with evaluating(self.members):
             reward = torch.stack([member(features, time)[0][:, -2:] for member in self.members])
         if time is not None:
@@ -242,7 +240,7 @@ class HistoryReward(RewardModel):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Dropout off, for as long as this lasts."""
+    """Turn dropout off within the context."""
     training = module.training
     module.eval()
     try:

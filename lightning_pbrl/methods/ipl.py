@@ -1,4 +1,4 @@
-"""IPL: a policy from preferences without a reward network, because a Q function already implies a reward.
+"""IPL: a policy from preferences without a reward network, since a Q function already implies a reward.
 
 Source: Hejna and Sadigh, "Inverse Preference Learning: Preference-based RL without a Reward Function" (NeurIPS 2023, arXiv
 2305.15363) and its released code. The order of the updates is the paper's: value, critic, actor, target.
@@ -30,7 +30,7 @@ LOG_STD_RANGE = (-5.0, 2.0)
 
 
 class IPL(PreferencePolicy, ranges={"beta": POSITIVE}):
-    r"""Inverse preference learning: Bradley-Terry on the reward that Q implies, and a policy by weighted regression.
+    r"""Inverse preference learning: a policy from preferences on the reward that Q implies (Hejna and Sadigh 2023).
 
     .. math::
         r_Q(s, a) &= Q(s, a) - \gamma V(s') \\
@@ -40,31 +40,31 @@ class IPL(PreferencePolicy, ranges={"beta": POSITIVE}):
         L_\pi &= -E[\min(e^{u / \beta}, 100) \log \pi(a \mid s)]
 
     ``L_pref`` reads labelled pairs alone, all other losses the replayed transitions as well. A window of m points gives m - 1
-    transitions. xql replaces ``L_V`` by Gumbel regression; awac has no V: the value of s' is that of an action of the policy
+    transitions. xql replaces ``L_V`` by Gumbel regression. awac has no V: the value of s' is that of an action of the policy
     under the target critic, and the advantage is Q(s, a) - Q(s, an action of the policy).
 
     Args:
         spec: sizes, linked from the data module.
-        variant: iql, awac or xql: what V is.
+        variant: definition of V: iql, awac or xql.
         chi2_coeff: λ, weight of the regulariser that keeps the implied reward small and makes it unique.
         expectile: τ of the value loss, in (0, 1); iql alone.
-        beta: temperature of the policy's weights, which it divides; of xql's value loss, too.
+        beta: temperature of the policy's weights, which it divides; also of xql's value loss.
         clip_score: largest weight.
         gumbel_clip: exponent above which xql's loss goes on as its tangent.
         target_clipping: clip V(s') to ±1 / (λ (1 - γ)); iql and xql.
         use_min_target: awac takes the members' minimum of the value of s', not their mean.
         discount: γ.
         polyak: rate at which the target critic follows.
-        value_replay_weight: share of replayed transitions in L_V, in [0, 1]; None for a plain mean over all transitions.
+        value_replay_weight: weight of replayed transitions in L_V, in [0, 1]; None for a plain mean over all transitions.
         chi2_replay_weight: the same for λ E[r_Q^2].
         policy_replay_weight: the same for L_π.
         ensemble_size: critics E; each has its own preference loss.
         actor: gaussian, or deterministic: log π is then ``-|π(s) - a|^2``, a weighted squared error.
         hidden: hidden layers of all networks.
-        dropout: of the policy while it learns.
+        dropout: dropout of the policy while it learns.
         ortho_init: orthogonal weights and zero biases; false for PyTorch's default.
         lr: learning rate of all three, per update.
-        **preference_policy: the arguments of :class:`PreferencePolicy`: ``batch_size``, ``window``, ``replay_batch_size`` ...
+        **preference_policy: arguments of :class:`PreferencePolicy`: ``batch_size``, ``window``, ``replay_batch_size`` ...
     """
 
     fewest_steps = 2
@@ -128,14 +128,14 @@ class IPL(PreferencePolicy, ranges={"beta": POSITIVE}):
         return found
 
     def transitions(self) -> int:
-        """Transitions T of an update."""
+        """Return the number of transitions T of an update."""
         h = self.hparams
         return 2 * h.batch_size * (self.steps - 1) + int(h.replay_batch_size)
 
-    # What the losses read ------------------------------------------------------------------------------------------------
+    # Inputs of the losses ----------------------------------------------------------------------------------------------
 
     def view(self, batch: Batch) -> Batch:
-        """Adds all T transitions, those of segments first: state_action (T, O + A), s (T, O), a (T, A), discount (T,)."""
+        """Add all T transitions, those of segments first: state_action (T, O + A), s (T, O), a (T, A), discount (T,)."""
         out = super().view(batch)
         s, a = (out[key][..., :-1, :].flatten(0, -2) for key in ("obs", "action"))
         discount = torch.full_like(s[:, 0], self.hparams.discount)  # a segment holds no terminal step
@@ -145,7 +145,7 @@ class IPL(PreferencePolicy, ranges={"beta": POSITIVE}):
         return {**out, "s": s, "a": a, "state_action": torch.cat([s, a], dim=-1), "discount": discount}
 
     def values(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """V(s) and V(s') of all transitions, (T,) each; a point within a window is evaluated once."""
+        """Return V(s) and V(s') of all transitions, (T,) each; a point within a window is evaluated once."""
         obs = batch["obs"]
         states = [obs.flatten(0, -2)] + [batch[key] for key in ("replay_obs", "replay_next_obs") if key in batch]
         points, *replay = self.v(torch.cat(states)).squeeze(-1).split([len(part) for part in states])
@@ -156,21 +156,21 @@ class IPL(PreferencePolicy, ranges={"beta": POSITIVE}):
         return value, next_value
 
     def next_states(self, batch: Batch) -> Tensor:
-        """The states s' of all transitions, (T, O)."""
+        """Return the states s' of all transitions, (T, O)."""
         of_windows = batch["obs"][..., 1:, :].flatten(0, -2)
         return torch.cat([of_windows, batch["replay_next_obs"]]) if "replay_next_obs" in batch else of_windows
 
     def of_segments(self, batch: Batch) -> int:
-        """How many of the T transitions belong to segments."""
+        """Return how many of the T transitions belong to segments."""
         *lead, points, _ = batch["obs"].shape
         return lead[0] * lead[1] * (points - 1)
 
     def minimum(self, batch: Batch) -> Tensor:
-        """The target critics' minimum at (s, a), (T,)."""
+        """Return the target critics' minimum at (s, a), (T,)."""
         with torch.no_grad():
             return self.q_target(batch["state_action"]).amin(0).squeeze(-1)
 
-    # iql and xql: V, then critic and actor, which do not read each other -------------------------------------------------
+    # iql and xql: V, then critic and actor, which do not read each other -----------------------------------------------
 
     def value_loss(self, batch: Batch) -> dict[str, Tensor]:
         h = self.hparams
@@ -190,7 +190,7 @@ class IPL(PreferencePolicy, ranges={"beta": POSITIVE}):
             next_value = clip_next_value(next_value, h.chi2_coeff, h.discount)
         return {**self.critic_losses(batch, next_value), **self.actor_losses(batch, advantage)}
 
-    # awac: the critic, then the actor, which compares the critic before that step with the one after it -------------------
+    # awac: the critic, then the actor, which compares the critic before that step with the one after it ----------------
 
     def critic_loss(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         with torch.no_grad():
@@ -205,13 +205,11 @@ class IPL(PreferencePolicy, ranges={"beta": POSITIVE}):
         return self.actor_losses(batch, batch["q_before"] - own)
 
     def reduced(self, value: Tensor) -> Tensor:
-        """One value of s' from the members', (E, n) -> (n,)."""
+        """Return one value of s' from the members', (E, n) -> (n,)."""
         return value.amin(0) if self.hparams.use_min_target else value.mean(0)
 
-    # Both ----------------------------------------------------------------------------------------------------------------
-
     def critic_losses(self, batch: Batch, next_value: Tensor) -> dict[str, Tensor]:
-        """L_pref + λ E[r_Q^2] and what it is made of; V(s') is a constant, (T,)."""
+        """Return L_pref + λ E[r_Q^2] and its terms; V(s') is a constant, (T,)."""
         h, segments = self.hparams, self.of_segments(batch)
         reward = implied_reward(self.q(batch["state_action"]).squeeze(-1), batch["discount"], next_value)  # (E, T)
         steps = reward[:, :segments].view(len(reward), -1, 2, batch["obs"].shape[-2] - 1)
@@ -221,14 +219,14 @@ class IPL(PreferencePolicy, ranges={"beta": POSITIVE}):
         return {"q": pref + chi2, "pref_loss": pref, "chi2_loss": chi2, "implied_reward": reward.mean(), "accuracy": accuracy}
 
     def actor_losses(self, batch: Batch, advantage: Tensor) -> dict[str, Tensor]:
-        """Regression on the data's actions, weighted by exp(advantage / β)."""
+        """Return the regression on the data's actions, weighted by exp(advantage / β)."""
         h = self.hparams
         weighted = advantage_weight(advantage, 1.0 / h.beta, h.clip_score) * self.actor.log_prob(batch["s"], batch["a"])
         loss = -mean_by_source(torch.mean, weighted, self.of_segments(batch), h.policy_replay_weight)
         return {"actor": loss, "advantage": advantage.mean()}
 
     def score(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Implied reward of the segment's k - 1 transitions per member: (n, k, O), (n, k, A) -> (E, n)."""
+        """Return the implied reward of the segment's k - 1 transitions per member: (n, k, O), (n, k, A) -> (E, n)."""
         points = torch.cat([obs, action], dim=-1)[:, :-1]
         q = self.q(points.flatten(0, 1)).view(-1, *points.shape[:2])
         states = obs[:, 1:].flatten(0, 1)

@@ -2,8 +2,8 @@
 
 It reads the column ``learned_reward`` and nothing else about reward.
 
-Differences: observations are standardised and the three losses read one common state (V(s') and the advantage are taken
-before the value update), as in the released code of CLARIFY and LiRE; the paper's own code updates V first.
+Differences: observations are standardised. The three losses read one common state (V(s') and the advantage are taken before
+the value update), as in the released code of CLARIFY and LiRE; the paper's own code updates V first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lightning_pbrl.nn import MLP, GaussianActor
 
 
 class IQL(OfflinePolicy):
-    """Implicit Q-learning on the learned reward.
+    """Implicit Q-learning on the learned reward (Kostrikov et al. 2022).
 
     .. math::
         L_V &= E[\\,|\\tau - 1(u < 0)|\\,u^2], \\quad u = \\min_i \\hat Q_i(s, a) - V(s) \\\\
@@ -40,7 +40,7 @@ class IQL(OfflinePolicy):
         polyak: rate at which the target critic follows.
         expectile: τ of the value loss, in (0, 1).
         temperature: β, inverse temperature of the policy's weights.
-        **offline_policy: the arguments of :class:`OfflinePolicy`: ``updates``, ``eval_interval``, ``normalize_obs`` ...
+        **offline_policy: arguments of :class:`OfflinePolicy`: ``updates``, ``eval_interval``, ``normalize_obs`` ...
     """
 
     needs = frozenset({"learned_reward"})

@@ -1,10 +1,10 @@
 """LAEO (Hatch et al. 2023, "Contrastive Example-Based Control", L4DC, arXiv 2307.13101): a policy from examples of success.
 
-Offline trajectories without rewards and some states that show success. A critic learns which states are in the future of a step;
-the policy takes actions that have the examples in their future, and clones beside. No reward, no bootstrapping.
+Data are offline trajectories without rewards and some states that show success. A critic learns which states are in the future of
+a step. The policy takes actions with the examples in their future, and clones beside. No reward, no bootstrapping.
 
-Differences from the released code: inner products row by row, where it builds the whole matrix for its diagonal; the density of
-the policy's own actions is exact at the border, too; a frozen critic feeds the actor states alone. Where values are exponentiated
+Differences from the released code: inner products row by row, where it builds the whole matrix for its diagonal. The density of
+the policy's own actions is exact at the border, too. A frozen critic feeds the actor states alone. Where values are exponentiated
 (sample_exp, mean_exp) logits above 20 count as 20, so that exp is finite; the value is flat there, without a gradient.
 """
 
@@ -36,7 +36,7 @@ from lightning_pbrl.ranges import ANY
 
 
 class LAEO(ExamplePolicy, ranges={"target_entropy": ANY}):
-    r"""Contrastive critic of the behaviour, and the policy that brings about what the examples show.
+    r"""Contrastive example-based control: a critic of discounted futures, a policy towards success (Hatch et al. 2023).
 
     .. math::
         L_f &= \text{mean}_{e,i,j}\; \text{BCE}(f_e(s_i, a_i, g_j), 1[i = j]), \quad
@@ -49,21 +49,21 @@ class LAEO(ExamplePolicy, ranges={"target_entropy": ANY}):
     Args:
         spec: sizes, linked from the data module.
         repr_dim: size of the critic's embeddings.
-        loss: of the critic: nce (binary) or cpc (softmax over the batch).
-        aggregate: how several examples make one value: sample_logit (one per step, the released code), sample_exp, mean_exp (the
-            theory), max, logsumexp.
+        loss: loss of the critic: nce (binary) or cpc (softmax over the batch).
+        aggregate: reduction of several examples to one value: sample_logit (one per step, the released code), sample_exp,
+            mean_exp (the theory), max, logsumexp.
         twin: two critics, the smaller of which counts.
         repr_norm: embeddings of length 1 and a learned temperature.
         alpha: weight of the policy's entropy; learned: so that the entropy is ``target_entropy``.
-        target_entropy: of a learned ``alpha``, in nats.
+        target_entropy: target of a learned ``alpha``, in nats.
         goal_conditioned: the policy sees a goal, and learns with futures as goals (offline contrastive RL); it acts with the
             examples.
         critic_from: checkpoint of a LAEO whose critic is taken and stays as it is: only the policy learns, from new examples.
-        planner: what acts: the policy, or the cross-entropy method on the critic.
-        cem_candidates: per iteration of the planner (paper: 10,000).
-        cem_elites: of these.
-        cem_iterations: of the planner.
-        **example_policy: the arguments of :class:`ExamplePolicy`: ``hidden``, ``batch_size``, ``bc_coef``, ``discount`` ...
+        planner: acting by the policy, or by the cross-entropy method on the critic.
+        cem_candidates: candidates per iteration of the planner (paper: 10,000).
+        cem_elites: elites among these.
+        cem_iterations: iterations of the planner.
+        **example_policy: arguments of :class:`ExamplePolicy`: ``hidden``, ``batch_size``, ``bc_coef``, ``discount`` ...
     """
 
     _acting_replica = 0
@@ -101,17 +101,17 @@ class LAEO(ExamplePolicy, ranges={"target_entropy": ANY}):
 
     @property
     def goal_conditioned(self) -> bool:
-        """Whether the policy sees a goal beside the state."""
+        """True if the policy sees a goal beside the state."""
         return bool(self.hparams.goal_conditioned)
 
     @property
     def few(self) -> bool:
-        """Whether all examples together are fewer than those that an update draws: then each is embedded once per update."""
+        """True if there are fewer examples than an update draws: then each is embedded once per update."""
         return len(self.examples) < self.hparams.batch_size
 
     @property
     def frozen(self) -> bool:
-        """Whether the critic comes from another run and stays as it is."""
+        """True if the critic comes from another run and stays as it is."""
         return self.hparams.critic_from is not None
 
     def build(self) -> None:
@@ -129,11 +129,7 @@ class LAEO(ExamplePolicy, ranges={"target_entropy": ANY}):
             self.take_critic(load_method(self.hparams.critic_from))
 
     def take_critic(self, other: Any) -> None:
-        """Have the critic of another LAEO, with the statistics that it reads observations by.
-
-        Raises:
-            UserError: when that is another method, or of another size.
-        """
+        """Take the critic of another LAEO and the statistics of its observations; raise UserError if it does not fit."""
         if not isinstance(other, LAEO) or sizes(other) != sizes(self):
             found = "a critic built otherwise" if isinstance(other, LAEO) else f"the method {type(other).__name__}"
             raise UserError(
@@ -162,7 +158,7 @@ class LAEO(ExamplePolicy, ranges={"target_entropy": ANY}):
         return {**losses, **self.policy_losses(batch, self.value(state.detach(), batch))}
 
     def value(self, state: Tensor, batch: Batch) -> Callable[[Tensor], Tensor]:
-        """What actions in the batch's states are worth; gradients flow to the actions alone."""
+        """Return the value function of actions in the batch's states; gradients flow to the actions alone."""
         aggregate = self.hparams.aggregate
         drawn = aggregate in ("sample_logit", "sample_exp")
         with torch.no_grad():
@@ -183,7 +179,7 @@ class LAEO(ExamplePolicy, ranges={"target_entropy": ANY}):
         return of
 
     def embedded(self, goals: Tensor) -> Tensor:
-        """The critic's embeddings of goals as the networks read them: (N, O) -> (E, N, d)."""
+        """Return the critic's embeddings of goals as the networks read them: (N, O) -> (E, N, d)."""
         return self.critic.psi(self.critic.encode(goals))
 
     def entropy_cost(self, log_prob: Tensor) -> Tensor | float:
@@ -196,8 +192,6 @@ class LAEO(ExamplePolicy, ranges={"target_entropy": ANY}):
         loss = temperature_loss(self.log_alpha, log_prob, self.hparams.target_entropy)
         return {"log_alpha": loss, "alpha": self.log_alpha.exp(), "entropy": -log_prob.mean()}
 
-    # Acting --------------------------------------------------------------------------------------------------------------
-
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
         if self.planner is None:
             return super().act(obs, sample)
@@ -205,7 +199,7 @@ class LAEO(ExamplePolicy, ranges={"target_entropy": ANY}):
 
     @torch.no_grad()
     def scorer(self, obs: Tensor) -> Callable[[Tensor], Tensor]:
-        """The critic's value of actions in raw observations, (B, n, A) -> (B, n), over all examples; what a planner asks."""
+        """Return the planner's score of actions, the critic's value over all examples: (B, O), (B, n, A) -> (B, n)."""
         state = self.critic.encode(self.normalized(obs))
         psi = self.embedded(self.normalized(self.sought))
 
@@ -217,10 +211,10 @@ class LAEO(ExamplePolicy, ranges={"target_entropy": ANY}):
         return score
 
     def use_replica(self, replica: int) -> None:
-        self._acting_replica = replica  # it plans with the numbers of its own seed
+        self._acting_replica = replica  # the planner uses the numbers of its own seed
         super().use_replica(replica)
 
 
 def sizes(method: LAEO) -> dict[str, Any]:
-    """What has to agree for a critic to be taken over."""
+    """Return what has to agree for a critic to be taken over."""
     return {"normalize_obs": method.normalize_obs, **{key: value.shape for key, value in method.critic.state_dict().items()}}

@@ -1,7 +1,7 @@
-"""The few places where Lightning's loop has to be told about blocks and rounds.
+"""Adaptation of Lightning's loop to blocks and rounds.
 
 One ``training_step`` is a block of many gradient updates, one epoch is a round. Everything that depends on Lightning's
-internals stands here, guarded by ``tests/methods/test_lightning_glue.py``.
+internals is here, guarded by ``tests/methods/test_lightning_glue.py``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from lightning_pbrl.errors import UserError
 def end_when_told(trainer: pl.Trainer) -> None:
     """End a run at once when its process is told to end, in place of Lightning's exit with 0 after the batch.
 
-    Neither is anything saved then: what the last round has left is what a resumed run starts from. Lightning's own checkpoint
-    for SLURM's requeueing would lie inside a round.
+    Nothing is saved then: a resumed run starts from the last round. Lightning's checkpoint for SLURM's requeueing would lie
+    inside a round.
     """
     connector = trainer._signal_connector
 
@@ -41,10 +41,9 @@ def end_when_told(trainer: pl.Trainer) -> None:
 
 
 def advance_global_step(trainer: pl.Trainer, updates: int) -> None:
-    """Make ``trainer.global_step`` count gradient updates.
+    """Make ``trainer.global_step`` count gradient updates, for ``max_steps`` and x axes.
 
-    With manual optimisation Lightning counts ``optimizer.step()`` calls of its own wrappers; our engine steps flat storage, so
-    without this ``max_steps`` would never fire and every x axis would count blocks.
+    With manual optimisation Lightning counts ``optimizer.step()`` calls of its own wrappers; our engine steps flat storage.
     """
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
     for tracker in (progress.total, progress.current):
@@ -53,13 +52,13 @@ def advance_global_step(trainer: pl.Trainer, updates: int) -> None:
 
 
 class RoundLoader:
-    """A train loader whose items mean nothing: one per block, until the round is over.
+    """Train loader whose items mean nothing: one per block, until the round is over.
 
     It has no length, because Lightning caches an epoch's length and rounds differ. Lightning fetches one item ahead, so
     every round ends with one empty block.
 
     Args:
-        round_done: says whether the current round has run all its blocks.
+        round_done: returns True if the present round has run all its blocks.
     """
 
     def __init__(self, round_done: Callable[[], bool]) -> None:
@@ -84,11 +83,7 @@ def run_in_rounds(trainer: pl.Trainer, replicas: int) -> None:
 
 
 def check_strategy(trainer: pl.Trainer, replicas: int) -> None:
-    """Refuse what the engine cannot average gradients for.
-
-    Raises:
-        UserError: for strategies other than one device or DDP, replicas over several devices, and other precisions.
-    """
+    """Raise a UserError unless the strategy is one device or DDP, replicas share one device and the precision is float32."""
     strategy = trainer.strategy
     if trainer.precision != "32-true":
         raise UserError(
@@ -107,11 +102,7 @@ def check_strategy(trainer: pl.Trainer, replicas: int) -> None:
 
 
 def check_tasks(trainer: pl.Trainer) -> None:
-    """Refuse a cluster job that has fewer tasks, or more, than the Trainer has devices: it would train on a part of the data.
-
-    Raises:
-        UserError: when they differ.
-    """
+    """Raise a UserError if a cluster job's tasks are not as many as the Trainer's devices: it would train on part of the data."""
     devices = trainer.num_devices * trainer.num_nodes
     if trainer.world_size != devices:
         raise UserError(
@@ -122,11 +113,7 @@ def check_tasks(trainer: pl.Trainer) -> None:
 
 
 def checkpoint_at_round_edges(trainer: pl.Trainer) -> None:
-    """Let every ``ModelCheckpoint`` save at the end of a round, the only point that resumes exactly.
-
-    Raises:
-        UserError: when one is set to save within a round.
-    """
+    """Let ``ModelCheckpoint`` save at the end of a round, the only exact point; raise a UserError if it saves within one."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
             if callback._every_n_train_steps or callback._train_time_interval or callback.save_on_exception:
@@ -139,14 +126,14 @@ def checkpoint_at_round_edges(trainer: pl.Trainer) -> None:
 
 
 def _monitored(callback: ModelCheckpoint, trainer: pl.Trainer) -> dict[str, Tensor]:
-    """What a checkpoint's name may show, with the step it holds: a logged one is of its log, and rounded to float32."""
+    """Return what a checkpoint's name may show, with its own step: a logged step is of its log, and rounded to float32."""
     return type(callback)._monitor_candidates(callback, trainer) | {"step": torch.tensor(trainer.global_step)}
 
 
 def save_this_round_too(trainer: pl.Trainer) -> None:
     """Let every ``ModelCheckpoint`` save at the end of the round that begins, also when it makes no update.
 
-    Lightning keeps the file that it has when no update came since; a round may have collected or asked all the same.
+    Lightning keeps the file that it has when no update came since, yet a round may have collected or asked.
     """
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
@@ -154,7 +141,7 @@ def save_this_round_too(trainer: pl.Trainer) -> None:
 
 
 class BesideCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there: Lightning's own passes through the system's temporary folder."""
+    """Write a checkpoint beside its place and move it there: Lightning's own passes through the system's temporary folder."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         if storage_options is not None or "://" in str(path):
@@ -167,13 +154,13 @@ class BesideCheckpointIO(TorchCheckpointIO):
 
 
 def write_checkpoints_in_place(trainer: pl.Trainer) -> None:
-    """Let every checkpoint be written by :class:`BesideCheckpointIO`, unless ``trainer.plugins`` names another writer."""
+    """Let :class:`BesideCheckpointIO` write every checkpoint, unless ``trainer.plugins`` names another writer."""
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = BesideCheckpointIO()
 
 
 def gradient_reducer(trainer: pl.Trainer) -> Callable[[Tensor], None] | None:
-    """Averages a flat gradient over all ranks in place; None on one device."""
+    """Return a function that averages a flat gradient over all ranks in place; None on one device."""
     if trainer.world_size == 1:
         return None
 
@@ -185,19 +172,19 @@ def gradient_reducer(trainer: pl.Trainer) -> Callable[[Tensor], None] | None:
 
 
 def on_all_ranks(trainer: pl.Trainer, fine: bool) -> bool:
-    """Whether ``fine`` holds on every rank, told to every rank."""
+    """Return on every rank whether ``fine`` holds on all of them."""
     return fine if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(fine)
 
 
 def last_checkpoint(trainer: pl.Trainer) -> str | None:
-    """The checkpoint that a fit has saved last, or was resumed from; None where there is none."""
+    """Return the checkpoint that a fit has saved last, or was resumed from; None if there is none."""
     savers = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     paths = [*(callback._last_checkpoint_saved for callback in savers), trainer.ckpt_path]
     return next((str(path) for path in paths if path and Path(path).is_file()), None)
 
 
 def plain(value: Any) -> Any:
-    """Hyper-parameters as plain types; private keys (which name classes to call) are dropped."""
+    """Return hyper-parameters as plain types, without private keys (which name classes to call)."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items() if not str(key).startswith("_")}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""From a checkpoint file to a working method, without a Trainer and without running what the file says."""
+"""Loading of a working method from a checkpoint, without a Trainer and without running code that the file names."""
 
 from __future__ import annotations
 
@@ -17,11 +17,7 @@ from lightning_pbrl.methods.diverged import check_saved
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint: tensors and plain types only.
-
-    Raises:
-        UserError: when there is no such file, it is damaged, holds anything that would run code, or is not ours.
-    """
+    """Return a checkpoint's tensors and plain types; raise a UserError if it is absent, damaged, holds code or is not ours."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"There is no checkpoint at {path}; give the path of a .ckpt file that a fit has written.")
@@ -44,18 +40,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def load_method(path: str | Path, replica: int = 0, device: str = "cpu") -> Method:
-    """A trained method, ready to ``act`` or to ``reward``.
+    """Return a trained method, ready to ``act`` or to ``reward``.
 
-    The class is found by the name it has registered, never imported because the file says so: import the package that
-    defines an outside method first.
+    The class is found by its registered name; the file cannot have it imported. Import the package of an outside method first.
 
     Args:
-        path: a checkpoint.
-        replica: which of the run's replicas.
-        device: where to put it.
+        path: checkpoint.
+        replica: replica of the run, from 0.
+        device: device of the networks.
 
     Raises:
-        UserError: unreadable file, unknown method, or no such replica.
+        UserError: if the file is unreadable, or the method or replica unknown.
     """
     import lightning_pbrl.registry as registry  # fills Method.registry with the library's own methods
 
@@ -86,7 +81,7 @@ def load_method(path: str | Path, replica: int = 0, device: str = "cpu") -> Meth
             unknown = method.load_state_dict(weights[replica], strict=False).unexpected_keys
             if unknown:
                 raise ValueError(f"it has weights {unknown[0]!r}")
-    except Exception as error:  # what a file says of a method may be anything
+    except Exception as error:  # the content of a file may be anything
         if isinstance(error, UserError) and str(path) in str(error):
             raise
         raise UserError(
@@ -94,6 +89,6 @@ def load_method(path: str | Path, replica: int = 0, device: str = "cpu") -> Meth
         ) from error
     if not 0 <= replica < method.replicas:
         raise UserError(f"{path} holds {method.replicas} replica(s), numbered from 0; there is no replica {replica}.")
-    method.use_replica(replica)  # a planner's numbers are a replica's own
+    method.use_replica(replica)  # a planner uses the numbers of its replica
     method.learned_from = saved.get("learned_from")
     return method.to(device).eval().requires_grad_(False)

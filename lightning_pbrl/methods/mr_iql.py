@@ -1,7 +1,7 @@
 """MR-IQL: a reward model and implicit Q-learning on it, trained at the same time on the same batches (P-IQL in CPL's papers).
 
-Source: the baseline of "Inverse Preference Learning" (arXiv 2305.15363) and its released code. Unlike a
-:class:`~lightning_pbrl.methods.reward_ensemble.RewardEnsemble` followed by IQL, nothing is relabelled and no reward is scaled.
+Source: the baseline of "Inverse Preference Learning" (arXiv 2305.15363) and its released code. Unlike
+:class:`~lightning_pbrl.methods.reward_ensemble.RewardEnsemble` followed by IQL, it relabels nothing and scales no reward.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lightning_pbrl.ranges import POSITIVE
 
 
 class MRIQL(PreferencePolicy, ranges={"beta": POSITIVE}):
-    r"""Bradley-Terry on a reward network, and IQL on that network's present reward.
+    r"""Markovian reward and implicit Q-learning, trained at the same time (Hejna and Sadigh 2023, baseline).
 
     .. math::
         L_r &= E\big[\text{cross entropy}\big(y, \varsigma(\textstyle\sum_t r(\sigma_2) - \sum_t r(\sigma_1))\big)\big] \\
@@ -33,12 +33,12 @@ class MRIQL(PreferencePolicy, ranges={"beta": POSITIVE}):
         L_\pi &= -E[\min(e^{u / \beta}, 100) \log \pi(a \mid s)] \\
         L_Q &= E[(r(s, a) + \gamma V(s') - Q_e(s, a))^2]
 
-    In this order: reward, V and actor read the state before the update, the critic the reward and V after it. The transitions
-    are the replayed ones, or without replay those of the windows (m points give m - 1); the reward reads all m points.
+    Reward, V and actor read the state before the update, the critic the reward and V after it. The transitions are the replayed
+    ones, or without replay those of the windows (m points give m - 1). The reward reads all m points.
 
     Args:
         spec: sizes, linked from the data module.
-        reward_updates: updates in which the reward learns; it stands still afterwards.
+        reward_updates: updates in which the reward learns; it is constant afterwards.
         expectile: τ of the value loss, in (0, 1).
         beta: temperature of the policy's weights, which it divides.
         clip_score: largest weight.
@@ -46,10 +46,10 @@ class MRIQL(PreferencePolicy, ranges={"beta": POSITIVE}):
         polyak: rate at which the target critic follows.
         ensemble_size: critics E.
         hidden: hidden layers of all networks.
-        dropout: of the policy while it learns.
+        dropout: dropout of the policy while it learns.
         ortho_init: orthogonal weights and zero biases; false for PyTorch's default.
         lr: learning rate of all, per update; the actor's decays along a cosine to 0.
-        **preference_policy: the arguments of :class:`PreferencePolicy`: ``batch_size``, ``window``, ``replay_batch_size`` ...
+        **preference_policy: arguments of :class:`PreferencePolicy`: ``batch_size``, ``window``, ``replay_batch_size`` ...
     """
 
     fewest_steps = 2
@@ -82,7 +82,7 @@ class MRIQL(PreferencePolicy, ranges={"beta": POSITIVE}):
 
     @property
     def first_updates(self) -> int:
-        """Updates in which the reward learns, too."""
+        """Number of updates in which the reward learns, too."""
         return int(self.hparams.reward_updates)
 
     def groups(self) -> dict[str, Part]:
@@ -97,7 +97,7 @@ class MRIQL(PreferencePolicy, ranges={"beta": POSITIVE}):
         return {"first": first, "policy": policy}
 
     def view(self, batch: Batch) -> Batch:
-        """Adds the transitions: s (T, O), a (T, A), state_action (T, O + A), next_s (T, O), terminated (T,)."""
+        """Add the transitions: s (T, O), a (T, A), state_action (T, O + A), next_s (T, O), terminated (T,)."""
         out = super().view(batch)
         if "replay_obs" in out:
             names = ("obs", "action", "next_obs", "terminated")
@@ -143,6 +143,6 @@ class MRIQL(PreferencePolicy, ranges={"beta": POSITIVE}):
         return self.reward_net(torch.cat([self.normalized(obs), action], dim=-1)).squeeze(-1)
 
     def score(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Sum of the learned reward over the segment's k steps: (n, k, O), (n, k, A) -> (1, n)."""
+        """Return the sum of the learned reward over the segment's k steps: (n, k, O), (n, k, A) -> (1, n)."""
         points = torch.cat([obs, action], dim=-1)
         return self.reward_net(points.flatten(0, 1)).view(1, *points.shape[:2]).sum(-1)

@@ -1,4 +1,4 @@
-"""MRN: PEBBLE whose reward model is also asked whether the critic it leads to agrees with the answers.
+"""MRN: PEBBLE whose reward model also learns from the agreement of the resulting critic with the answers.
 
 Source: R. Liu, F. Bai, Y. Du, Y. Yang, "Meta-Reward-Net: Implicitly Differentiable Reward Learning for Preference-based
 Reinforcement Learning", NeurIPS 2022, Algorithm 1, and its released code.
@@ -21,14 +21,15 @@ from lightning_pbrl.methods.pebble import PEBBLE
 
 
 class MRN(PEBBLE):
-    r"""PEBBLE with a bi-level update of the reward model every now and then, as long as there is budget left.
+    r"""Meta-Reward-Net: PEBBLE with a bi-level update of the reward by the critic's preferences (Liu et al. 2022).
 
     .. math::
         \theta'(\psi) &= \theta - \text{Adam}(\nabla_\theta L_Q(\theta; \hat r_\psi)) \\
         L_\psi &= w \sum_{i=1}^{2} E\big[\text{CE}\big(P(Q_{\theta'_i}(s^1_1, a^1_1) > Q_{\theta'_i}(s^0_1, a^0_1)), y\big)\big]
 
-    A copy of the critic makes one step on the present reward; it should then prefer, at the first step of two segments, the one
-    that was preferred. The gradient goes through that step into the reward model. The replay is relabelled afterwards.
+    A copy of the critic makes one step on the present reward. It should then prefer the preferred one of two segments at their
+    first step. The gradient goes through that step into the reward model. The replay is relabelled afterwards. Bi-level updates
+    end with the budget.
 
     Args:
         spec: sizes, linked from the data module.
@@ -67,7 +68,7 @@ class MRN(PEBBLE):
         return plan
 
     def gather_meta(self, drawn: dict[str, Tensor]) -> dict[str, Any]:
-        """A minibatch of SAC, first steps of the newest answered pairs, (B, 2, O + A), and where the critic's Adam stands."""
+        """Gather a minibatch of SAC, first steps of the newest answered pairs, (B, 2, O + A), and the critic's Adam moments."""
         pairs, state = self.labels.preferences(), self.running.state
         newest = slice(-self.hparams.meta_pairs, None)
         (moments,) = state.optimizers[0]["critic"].state.values() or ({},)

@@ -1,4 +1,4 @@
-"""NMR, the recurrent reward model that Preference Transformer is compared with.
+"""NMR: the recurrent reward model that Preference Transformer is compared with.
 
 Sources: Early et al. 2022 (arXiv 2205.15367) for the idea; sizes from the released code of Preference Transformer (Kim et
 al., ICLR 2023, arXiv 2303.00957).
@@ -16,13 +16,13 @@ from lightning_pbrl.nn.lstm_reward import LSTMReward
 
 
 class NMR(HistoryReward):
-    """An LSTM gives each step a reward in its history; a segment's score is the sum of its rewards.
+    """Non-Markovian reward: an LSTM gives each step a reward in its history (Early et al. 2022).
 
     Args:
         spec: sizes, linked from the data module.
-        width: of the first hidden layer; the memory has half of it.
-        dropout: after hidden layers while they train.
-        train_type: a segment's score: sum (released code) or mean of the rewards of its steps, or the last one.
+        width: units of the first hidden layer; the memory has half of it.
+        dropout: dropout after hidden layers in training.
+        train_type: score of a segment: sum (released code) or mean of the rewards of its steps, or the last one.
         **fit: arguments of ``HistoryReward`` and ``Method``.
     """
 

@@ -1,4 +1,4 @@
-"""What learners of a policy from logged transitions share: one program, rounds between evaluations, standardised observations."""
+"""Base of policy learners from logged transitions: one program, rounds between evaluations, standardised observations."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lightning_pbrl.nn import AtariTorso, Normalizer, SquashedGaussianActor
 
 
 class OfflinePolicy(Method, ABC):
-    """A method that does ``updates`` updates in rounds of ``eval_interval``, by its program "policy" unless it plans otherwise.
+    """Base of methods with ``updates`` updates in rounds of ``eval_interval``, by the program "policy" unless planned otherwise.
 
     Args:
         spec: sizes, linked from the data module.
         updates: gradient updates in total.
         eval_interval: gradient updates per round, that is between evaluations.
-        normalize_obs: standardise observations with the data's mean and standard deviation (+ 1e-3); pictures never are.
-        **engine: the arguments of :class:`Method`.
+        normalize_obs: standardise observations with the data's mean and standard deviation (+ 1e-3); images never are.
+        **engine: arguments of :class:`Method`.
     """
 
     population = True
@@ -45,16 +45,16 @@ class OfflinePolicy(Method, ABC):
             self.normalizer.fit(self.source.column("obs"))
 
     def normalized(self, obs: Tensor) -> Tensor:
-        """Observations as the networks read them, (..., O)."""
+        """Return observations as the networks read them, (..., O)."""
         return self.normalizer(obs) if self.normalize_obs else obs
 
     @abstractmethod
     def programs(self) -> dict[str, Program]:
-        """The program "policy"."""
+        """Return the program "policy"."""
 
     @property
     def updates_done(self) -> int:
-        """Updates so far, of all programs."""
+        """Number of updates so far, of all programs."""
         return sum(self.running.updates.values())
 
     def plan(self, round_number: int) -> list[Phase]:
@@ -66,14 +66,12 @@ class OfflinePolicy(Method, ABC):
     def is_finished(self) -> bool:
         return self.updates_done >= self.updates
 
-    # Pictures ------------------------------------------------------------------------------------------------------------
-
     def torso(self, pictures: int = 1) -> AtariTorso | None:
-        """A new encoder of what is seen, ``pictures`` of them side by side; None where states are."""
+        """Return a new encoder of ``pictures`` images side by side; None if states are seen."""
         return AtariTorso(self.pixels, pictures) if self.pixels else None
 
     def squashed_actor(self, hidden: Sequence[int], min_std: float, inputs: int = 1) -> SquashedGaussianActor:
-        """The policy of contrastive control and of what is compared with it, for ``inputs`` observations side by side."""
+        """Return the policy of contrastive control and its baselines, for ``inputs`` observations side by side."""
         size, action_dim = inputs * self.spec["obs_dim"], self.spec["action_dim"]
         return SquashedGaussianActor(size, action_dim, hidden, min_std=min_std, torso=self.torso(inputs))
 
@@ -84,6 +82,6 @@ class OfflinePolicy(Method, ABC):
 
 
 def flat_pictures(source: Any, rows: Tensor, ahead: int = 0) -> Tensor:
-    """The pictures at rows of the data (``ahead`` = 1: of what followed), point by point: (...,) -> (..., S S 3), uint8."""
+    """Return the images at rows of the data (``ahead`` = 1: one step later), flat: (...,) -> (..., S S 3), uint8."""
     ids = source.frame_ids(rows.reshape(-1)) + ahead
     return source.pictures(ids).to(rows.device).view(*rows.shape, -1)

@@ -1,8 +1,8 @@
-"""How good a reward is where the policy goes: what online methods log of it once a round.
+"""Quality of a reward where the policy goes, logged by online methods once a round.
 
 QPA's argument (arXiv 2305.17400) is that a reward model can be right about most of what was collected and wrong about what the
-policy does now. Both are measured here, on random pairs that nobody was asked about. True rewards are read for that, and for
-nothing else; without them these numbers are left out.
+policy does now. Both are measured here, on random pairs that nobody was asked about. Only this reads true rewards; without them
+these numbers are left out.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ PAIRS = 200
 
 @torch.no_grad()
 def diagnose(method: Any) -> dict[str, Tensor]:
-    """Agreement of learned with true returns, by key; empty before the first episode has ended.
+    """Return the agreement of learned with true returns, by key; empty before the first episode has ended.
 
-    ``pref/accuracy_recent`` and ``_all``: share of pairs that both order alike, of the newest episodes and of all stored ones;
-    ``pref/return_spearman_recent`` and ``_all``: rank correlation over their segments. ``train/learned_return_mean``: what the
-    newest finished episodes (whose true return is ``train/return_mean``) are worth to the present reward.
+    ``pref/accuracy_recent`` and ``_all``: fraction of pairs that both order alike, of the newest episodes and of all stored ones.
+    ``pref/return_spearman_recent`` and ``_all``: rank correlation over their segments. ``train/learned_return_mean``: mean return
+    of the newest finished episodes under the present reward; their true one is ``train/return_mean``.
     """
     source, length = method.source, method.labels.length
     if not source.finished:
@@ -46,7 +46,7 @@ def diagnose(method: Any) -> dict[str, Tensor]:
 
 
 def agreement(method: Any, query: Query) -> dict[str, Tensor]:
-    """Accuracy of the order within pairs, and rank correlation over all their segments."""
+    """Return the accuracy of the order within pairs, and the rank correlation over all their segments."""
     true = method.source.true_returns(query)
     predicted = method.returns(query)
     probability = torch.sigmoid(predicted[..., 1] - predicted[..., 0]).mean(0)
@@ -61,7 +61,7 @@ def agreement(method: Any, query: Query) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def log_prob_of_questions(method: Any, count: int) -> dict[str, Tensor]:
-    """Mean log pi(a | s) over the segments of the ``count`` newest pairs: low where the policy no longer goes."""
+    """Return mean log pi(a | s) over the segments of the ``count`` newest pairs: low where the policy no longer goes."""
     obs_dim, start = method.source.obs_dim, method.labels.start[-count:]
     if not len(start):
         return {}

@@ -1,4 +1,4 @@
-"""What learners of a policy that act while they learn share: env steps, rounds, and what the rows they collect carry."""
+"""Base of policy learners that act while they learn: env steps, rounds, and the rewards of the rows they collect."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from lightning_pbrl.nn import StateEntropy
 
 
 class OnlinePolicy(Method, ABC):
-    """A method that acts for ``env_steps`` in rounds of ``round_steps``, with a program called "policy" that moves an ``actor``.
+    """Base of methods that act for ``env_steps`` in rounds of ``round_steps``, with a program "policy" that moves an ``actor``.
 
     Args:
         spec: sizes, linked from the data module.
         env_steps: env steps in total.
-        explore_steps: of them, pre-training in round 0 on the entropy of states; 0 leaves it out.
+        explore_steps: env steps among these of the state-entropy pre-training in round 0; 0 leaves it out.
         round_steps: env steps of a round, that is between evaluations (and questions).
         neighbours: k of the pre-training's reward.
         reference_entropy: scale that reward by the released code's running variance, which its mean inflates at first.
-        reward: what collected rows carry: true (the oracle), or the controls zero and random (uniform in [0, 1]).
-        **engine: the arguments of :class:`~lightning_pbrl.methods.base.Method`.
+        reward: reward of collected rows: true (the oracle), or the controls zero and random (uniform in [0, 1]).
+        **engine: arguments of :class:`~lightning_pbrl.methods.base.Method`.
     """
 
     needs = frozenset({"env"})
@@ -51,7 +51,7 @@ class OnlinePolicy(Method, ABC):
 
     @abstractmethod
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
-        """The policy; see :class:`Method`."""
+        """Return actions of the policy; see :class:`Method`."""
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -66,12 +66,12 @@ class OnlinePolicy(Method, ABC):
         return self.env_steps >= self.hparams.env_steps
 
     def seen(self) -> list[Tensor]:
-        """The observations of every stored row, a view per environment."""
+        """Return the observations of every stored row, a view per environment."""
         obs, lane = self.source.column("obs"), self.source.lane
         return [obs[at : at + min(self.source.steps, lane)] for at in range(0, lane * self.source.num_envs, lane)]
 
     def collected_reward(self, rows: Tensor) -> Tensor:
-        """What new rows carry as ``learned_reward``: ids (n,) -> (n,)."""
+        """Return ``learned_reward`` of new rows: ids (n,) -> (n,)."""
         kind = self.hparams.reward
         if kind == "true":
             return self.source.reward[rows]
@@ -80,5 +80,5 @@ class OnlinePolicy(Method, ABC):
         return torch.rand(len(rows), generator=self.acting_rng, device=self.device)
 
     def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Log density of actions at raw observations: (B, O), (B, A) -> (B,)."""
+        """Return the log density of actions at raw observations: (B, O), (B, A) -> (B,)."""
         return self.actor.log_prob(obs, action)

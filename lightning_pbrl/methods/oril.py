@@ -1,7 +1,6 @@
 """ORIL (Zolna et al. 2020, "Offline Learning from Demonstrations and Unlabeled Experience", arXiv 2011.13885): its reward.
 
-Differences: of states alone, since examples have no actions; the policy learner is a choice of its own (TD3BC, IQL), where the
-paper's is CRR.
+Differences: it reads states alone, since examples have no actions. The policy learner is free (TD3BC, IQL); the paper's is CRR.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from lightning_pbrl.methods.example_reward import ExampleReward
 
 
 class ORIL(ExampleReward):
-    """Positive-unlabelled classification: a share ``eta`` of the data counts as successes nobody has marked.
+    """Positive-unlabelled reward learning: a fraction ``eta`` of the data counts as unmarked successes (Zolna et al. 2020).
 
     Args:
         spec: sizes, linked from the data module.
-        eta: that share, in (0, 1].
-        **example_reward: the arguments of :class:`ExampleReward`: ``updates``, ``hidden``, ``batch_size`` ...
+        eta: that fraction, in (0, 1].
+        **example_reward: arguments of :class:`ExampleReward`: ``updates``, ``hidden``, ``batch_size`` ...
     """
 
     def __init__(self, spec: Spec, eta: float = 0.5, **example_reward: Any) -> None:

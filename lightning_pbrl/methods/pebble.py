@@ -15,11 +15,11 @@ from lightning_pbrl.methods.sac import SAC
 
 
 class PEBBLE(PreferenceReward, SAC):
-    r"""SAC whose reward is the mean of a reward ensemble, fitted anew to all answers whenever some were asked for.
+    r"""Soft actor-critic on a reward learned from preferences, with pre-training and relabelling (Lee et al. 2021).
 
-    1. Round 0: random steps, then steps of a policy that is paid for rare states.
-    2. Each later round, if it has asked: fit the ensemble, warm from the round before; write its reward into *every* stored
-       row; in round 1 also start the critic anew, with ``reset_updates`` updates.
+    1. Round 0: random steps, then steps of a policy rewarded by the state entropy.
+    2. Each later round that has asked: fit the reward ensemble to all answers, warm from the round before. Write its mean reward
+       into *every* stored row. Round 1 also starts the critic anew, with ``reset_updates`` updates.
     3. Act and update until the round ends; new rows carry the present ensemble's reward.
 
     Questions start in round 1 (``ask.first_round``), which asks uniformly.
@@ -31,7 +31,7 @@ class PEBBLE(PreferenceReward, SAC):
             :class:`~lightning_pbrl.methods.sac.SAC`.
 
     Raises:
-        UserError: for an argument that the reward model does not have.
+        UserError: if the reward model has no such argument.
     """
 
     reward_defaults: ClassVar[Mapping[str, Any]] = {"epochs": 200, "margin": 0.0}

@@ -1,13 +1,13 @@
 """Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347): the on-policy learner of PrefPPO and active RLHF.
 
-On its own, with the true reward, it is the oracle that they are compared with. Networks, their initialisation and an update are
-those of stable-baselines3 2.9 (``benchmarks.ppo`` compares the two weight by weight).
+On its own, with the true reward, it is their oracle. Networks, their initialisation and an update are those of stable-baselines3
+2.9 (``benchmarks.ppo`` compares the two weight by weight).
 
-Differences: values and log densities of a rollout are computed in one batch when it is complete, where the reference computes
-them step by step; they are the same numbers to rounding, except that what follows an episode's end is standardised by the
-statistics of the rollout's end. The last rollout is cut, so that a run ends with exactly ``env_steps``. Linear schedules count
-the steps *before* a rollout, so that the last one still learns; there its rate is 0. ``target_kl`` is compared after each pass
-with the pass's mean, there after each minibatch.
+Differences: values and log densities of a rollout are computed in one batch when it is complete; the reference computes them step
+by step. They are the same numbers to rounding, except that what follows an episode's end is standardised by the statistics of the
+rollout's end. The last rollout is cut, so that a run ends with exactly ``env_steps``. Linear schedules count the steps *before* a
+rollout, so that the last one still learns; there its rate is 0. ``target_kl`` is compared after each pass with the pass's mean,
+there after each minibatch.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from lightning_pbrl.rng import derive
 ADAM_EPS = 1e-5
 """As in the original implementation; PyTorch's default is 1e-8."""
 KL_SLACK = 1.5
-"""A policy phase ends when the KL estimate exceeds so many times ``target_kl``."""
+"""Factor on ``target_kl``: a larger KL estimate ends a policy phase."""
 
 
 class PPO(OnlinePolicy):
-    r"""Passes of a clipped objective over what the present policy has just done, again and again.
+    r"""Proximal policy optimisation on the true reward (Schulman et al. 2017).
 
     .. math::
         \delta_t &= r_t + \gamma V(s_{t+1}) - V(s_t), \qquad \hat A_t = \sum_l (\gamma \lambda)^l \delta_{t+l} \\
@@ -52,20 +52,20 @@ class PPO(OnlinePolicy):
             \quad \rho = \pi(a \mid s) / \pi_{\text{old}}(a \mid s)
 
     A round is some rollouts of ``n_steps`` per environment, each followed by ``n_epochs`` passes in shuffled minibatches. With
-    ``explore_steps``, round 0 pays for rare states instead (PEBBLE's pre-training), after which the last layer of the value
-    starts anew. The policy is a Gaussian whose deviation does not depend on the state; actions are clipped for the environment
-    and the replay alone, the ratio is that of the action as it was drawn.
+    ``explore_steps``, round 0 is rewarded by the state entropy (PEBBLE's pre-training), and the last layer of the value then
+    starts anew. The policy is a Gaussian whose standard deviation does not depend on the state. Actions are clipped for the
+    environment and the replay alone; the ratio is that of the action as it was drawn.
 
     Args:
         spec: sizes, linked from the data module.
         env_steps: env steps in total.
-        explore_steps: of them, pre-training in round 0; 0 leaves it out.
+        explore_steps: env steps among these of the pre-training in round 0; 0 leaves it out.
         round_steps: env steps of a round, that is between evaluations (and questions): a multiple of a rollout.
         n_steps: steps of a rollout in each environment.
         batch_size: rows per update.
         n_epochs: passes over a rollout.
         explore_epochs: passes over a rollout of the pre-training.
-        hidden: hidden layers of policy and value, which share none; tanh between them.
+        hidden: hidden layers of policy and value, which share none, with tanh.
         lr: learning rate per update, one Adam for both.
         lr_schedule: constant, or linear: falls to 0 at ``env_steps``.
         clip: ε.
@@ -75,8 +75,8 @@ class PPO(OnlinePolicy):
         value_coef: c_V.
         entropy_coef: c_H.
         max_grad_norm: bound of the gradient's norm, of policy and value together.
-        target_kl: end the passes over a rollout when the policy has moved by 1.5 times as much, in nats; None never.
-        normalize_obs: standardise observations by running statistics of what was acted on, clipped to 10 deviations.
+        target_kl: end the passes over a rollout when the KL estimate exceeds 1.5 times as much, in nats; None never.
+        normalize_obs: standardise observations by running statistics of those acted on, clipped to 10 standard deviations.
         **online: further arguments of :class:`~lightning_pbrl.methods.online_policy.OnlinePolicy`.
     """
 
@@ -110,7 +110,7 @@ class PPO(OnlinePolicy):
         if explore_steps >= env_steps:
             raise UserError(f"env_steps is {env_steps}, and {explore_steps} exploring steps use them up: raise it.")
         learning = n_epochs * (env_steps - explore_steps) + explore_epochs * explore_steps
-        self.updates = learning // batch_size  # about; decides whether compiling pays
+        self.updates = learning // batch_size  # about; auto-compile reads it
 
     def build(self) -> None:
         obs_dim, hidden = self.spec["obs_dim"], self.hparams.hidden
@@ -121,7 +121,7 @@ class PPO(OnlinePolicy):
 
     @property
     def rollout_rows(self) -> int:
-        """Env steps of a whole rollout."""
+        """Number of env steps of a whole rollout."""
         return self.hparams.n_steps * self.source.num_envs
 
     def on_fit_start(self) -> None:
@@ -147,8 +147,6 @@ class PPO(OnlinePolicy):
         ragged = self.rollout_rows % h.batch_size != 0
         return {"policy": Program([self.losses], draws, self.gather, self.view, ("policy",), ragged=ragged)}
 
-    # The plan ----------------------------------------------------------------------------------------------------------
-
     def plan(self, round_number: int) -> list[Phase]:
         h = self.hparams
         if round_number == 0 and h.explore_steps:
@@ -162,7 +160,7 @@ class PPO(OnlinePolicy):
         return [0, *range(h.explore_steps or h.round_steps, h.env_steps, h.round_steps)]
 
     def rollouts(self, name: str, steps: int, epochs: int, reward: Callable[[Tensor], Tensor]) -> list[Phase]:
-        """Rollouts of ``steps`` env steps in all with ``epochs`` passes over each; ``reward`` pays their rows, (n,) -> (n,)."""
+        """Return rollouts of ``steps`` env steps in all, ``epochs`` passes over each; ``reward`` of their rows, (n,) -> (n,)."""
         h, plan, end = self.hparams, [], partial(self.end_rollout, reward)
         while steps > 0:
             rows = min(steps, self.rollout_rows)
@@ -174,24 +172,24 @@ class PPO(OnlinePolicy):
         return plan
 
     def moved_enough(self, metrics: Metrics) -> bool:
-        """The early-stop rule, asked after every pass."""
+        """Return True if the policy has moved enough; asked after every pass."""
         return metrics["kl"] > KL_SLACK * self.hparams.target_kl
 
     def share_left(self, _: int = 0) -> float:
-        """Share of all env steps that were left when the present rollout began, in (0, 1]."""
+        """Return the fraction of all env steps that were left when the present rollout began, in (0, 1]."""
         return 1.0 - (self.env_steps - len(self.rows)) / self.hparams.env_steps
 
     def reset_value(self) -> None:
-        """New weights for the last layer of the value; the optimiser and everything else go on."""
+        """Draw new weights for the last layer of the value; the optimiser and everything else go on."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.seed, "init", "value reset"))
             self.critic.ortho_init(-1)
 
-    # A rollout -----------------------------------------------------------------------------------------------------------
+    # A rollout ---------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def begin_rollout(self) -> None:
-        """Room for what is drawn in the coming rollout, and its noise."""
+        """Allocate storage for the coming rollout, and draw its noise."""
         envs = self.source.num_envs
         shape, sizes = (self.rounds.phases[0].size // envs, envs), (self.spec["obs_dim"], self.spec["action_dim"])
         self.obs, self.drawn = (torch.empty(*shape, size, device=self.device) for size in sizes)
@@ -199,7 +197,7 @@ class PPO(OnlinePolicy):
         self.filled = 0
 
     def behave(self, obs: Tensor) -> Tensor:
-        """Mean plus noise, not clipped; keeps it with the observation as the policy saw it."""
+        """Return mean plus noise, not clipped; keep it with the observation as the policy saw it."""
         if self.normalizer is not None:
             self.normalizer.see(obs)
         obs, t = self.normalized(obs), self.filled
@@ -209,7 +207,7 @@ class PPO(OnlinePolicy):
 
     @torch.no_grad()
     def end_rollout(self, reward_of: Callable[[Tensor], Tensor]) -> None:
-        """Rewards, values, advantages of the rollout: the table from which the coming minibatches are taken."""
+        """Compute rewards, values and advantages of the rollout: the table of the coming minibatches."""
         h, source, (steps, envs) = self.hparams, self.source, self.drawn.shape[:2]
         age = torch.arange(steps - 1, -1, -1)[:, None] * envs + torch.arange(envs)
         rows = source.rows_of_age(age.to(self.device))
@@ -221,7 +219,7 @@ class PPO(OnlinePolicy):
         value = self.critic(self.obs).squeeze(-1)
         follows = value.roll(-1, 0)
         last = ended.bool()
-        last[-1] = True  # what follows these was not acted on
+        last[-1] = True  # the next observation was not acted on
         follows[last] = self.critic(self.normalized(source.column("next_obs")[rows[last]])).squeeze(-1)
         advantage = gae(reward.view(steps, envs), value, follows, terminated, ended, h.discount, h.gae_lambda)
         target = advantage + value
@@ -231,10 +229,8 @@ class PPO(OnlinePolicy):
         self.about = {"clip": clip, "explained_variance": explained_variance(value, target)}
 
     def novelty(self, rows: Tensor) -> Tensor:
-        """The reward of exploring, for states that are rare: ids (n,) -> (n,)."""
+        """Return the reward of exploring, the state entropy: ids (n,) -> (n,)."""
         return self.entropy(self.source.column("obs")[rows], self.seen())
-
-    # Minibatches ---------------------------------------------------------------------------------------------------------
 
     def gather(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"rows": self.rows.index_select(0, drawn["rows"]), **self.about}
@@ -243,8 +239,6 @@ class PPO(OnlinePolicy):
         obs, action, scalars = gathered["rows"].split([self.spec["obs_dim"], self.spec["action_dim"], 3], -1)
         log_prob, advantage, target = scalars.unbind(-1)
         return {**gathered, "obs": obs, "action": action, "log_prob": log_prob, "advantage": advantage, "target": target}
-
-    # Losses --------------------------------------------------------------------------------------------------------------
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         h = self.hparams
@@ -263,10 +257,8 @@ class PPO(OnlinePolicy):
             "explained_variance": batch["explained_variance"],
         }
 
-    # Acting --------------------------------------------------------------------------------------------------------------
-
     def normalized(self, obs: Tensor) -> Tensor:
-        """Observations as the networks see them: (..., O) -> (..., O)."""
+        """Return observations as the networks see them: (..., O) -> (..., O)."""
         return obs if self.normalizer is None else self.normalizer(obs)
 
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:

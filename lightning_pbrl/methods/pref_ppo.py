@@ -4,9 +4,9 @@ Source: K. Lee, L. Smith, A. Dragan, P. Abbeel, "B-Pref: Benchmarking Preference
 (arXiv 2111.03026), and its released code; the idea is that of Christiano et al. 2017 (arXiv 1706.03741).
 
 Differences: the released policy explores by state-dependent noise (gSDE), ours by the Gaussian of :class:`PPO`. Its reward model
-sees observations as they were standardised when they were collected, by statistics that have moved since; ours sees them raw. A
-rollout is paid by one reward model, as it is when the rollout ends; there the model may change within. Sessions lie at the
-edges of rounds, there at the first end of an episode after so many steps. A time limit bootstraps, there it counts as a fall.
+sees observations as standardised at collection, by statistics that have moved since; ours sees them raw. Ours rewards a whole
+rollout by one model, as it is when the rollout ends; there the model may change within. Our sessions lie at the edges of rounds,
+there at the first end of an episode after so many steps. A time limit bootstraps; there it counts as a terminal state.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from lightning_pbrl.methods.preference_reward import PreferenceReward
 
 
 class PrefPPO(PreferenceReward, PPO):
-    """PPO whose reward is the mean of a reward ensemble, fitted anew to all answers whenever some were asked for.
+    """Proximal policy optimisation on a reward learned from preferences (Christiano et al. 2017, Lee et al. 2021).
 
-    1. Round 0: rollouts of a policy that is paid for rare states.
-    2. Each later round, if it has asked: fit the ensemble, warm from the round before; in round 1 also start the last layer of
-       the value anew.
-    3. Rollouts, each paid by the present ensemble when it is complete. Nothing old is relabelled, because nothing old is
-       learned from.
+    1. Round 0: rollouts of a policy rewarded by the state entropy.
+    2. Each later round that has asked: fit the reward ensemble to all answers, warm from the round before. Round 1 also starts
+       the last layer of the value anew.
+    3. Rollouts, each rewarded by the mean of the present ensemble when it is complete. Nothing old is relabelled, because nothing
+       old is learned from.
 
-    Questions start in round 1 (``ask.first_round``), which asks uniformly; they are about what the replay still holds
+    Questions start in round 1 (``ask.first_round``), which asks uniformly. They are about what the replay still holds
     (``data.init_args.capacity``).
 
     Args:
@@ -38,7 +38,7 @@ class PrefPPO(PreferenceReward, PPO):
             :class:`~lightning_pbrl.methods.ppo.PPO`.
 
     Raises:
-        UserError: for an argument that the reward model does not have.
+        UserError: if the reward model has no such argument.
     """
 
     reward_defaults: ClassVar[Mapping[str, Any]] = {"epochs": 100, "margin": 0.0}

@@ -1,11 +1,10 @@
-"""What learners of a policy straight from preferences share: windows of labelled segments, and single transitions beside them.
+"""Base of policy learners directly from preferences: windows of labelled segments, and single transitions beside them.
 
-No reward is learned first and no data are relabelled: an update reads some labelled pairs, a window of each of their two
-segments, and if wanted some rows of the replay. Everything is index arithmetic on the one table of transitions.
+No reward is learned first and no data are relabelled. An update reads some labelled pairs, a window of each of their two
+segments, and optionally rows of the replay. All is index arithmetic on the one table of transitions.
 
-Differences from the released codes of IPL and CPL: every pair and each of its segments has a window start of its own, and
-the last start can be drawn, too; a batch that begins at the end of a pass goes on with the next pass, so that all batches
-are equally large.
+Differences from the released codes of IPL and CPL: every pair and each of its segments has its own window start, and the last
+start can be drawn, too. A batch that begins at the end of a pass goes on with the next pass: all batches are equally large.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ Batch = dict[str, Tensor]
 SCORE_TILE = 64
 """Segments evaluated at once when pairs are scored; bounds memory and stays in a CPU's cache."""
 HELD_OUT_PAIRS = 1_000
-"""Most held-out answers that a round is judged on, the first of them."""
+"""Most held-out answers that evaluate a round, the first of them."""
 
 
 class Windows(Draw):
-    """First rows of windows, (B, C), int64, and the labels of their pairs, (B,), float64; the pairs in endless passes.
+    """Draw first rows of windows, (B, C), int64, and the labels of their pairs, (B,), float64; the pairs in endless passes.
 
     Args:
-        method: whose ``one_pass``, ``steps`` and settings say what a window is.
+        method: method whose ``one_pass``, ``steps`` and settings define a window.
     """
 
     def __init__(self, method: PreferencePolicy) -> None:
@@ -48,7 +47,7 @@ class Windows(Draw):
 
     @property
     def width(self) -> int:  # type: ignore[override]
-        """One uniform number per window, or a single one."""
+        """Number of uniform numbers: one per window, or a single one."""
         h = self.method.hparams
         return 1 if h.window_starts == "shared" else h.batch_size * self.method.clips
 
@@ -63,7 +62,7 @@ class Windows(Draw):
 
 
 class PreferencePolicy(OfflinePolicy, ABC):
-    """A policy learner whose only feedback is the labels.
+    """Base of policy learners whose only feedback is the labels.
 
     Args:
         spec: sizes, linked from the data module.
@@ -73,7 +72,7 @@ class PreferencePolicy(OfflinePolicy, ABC):
         window_starts: each: a uniform start per pair and segment, U{0, ..., k - window}. shared: one per update, and never the
             last of them (the released code of IPL).
         normalize_obs: standardise observations (IPL and CPL do not).
-        **offline_policy: the arguments of :class:`OfflinePolicy`: ``updates``, ``eval_interval``, ``replicas`` ...
+        **offline_policy: arguments of :class:`OfflinePolicy`: ``updates``, ``eval_interval``, ``replicas`` ...
 
     Attributes:
         labels: all answers, given with the data or by a teacher; they may grow from round to round.
@@ -104,15 +103,13 @@ class PreferencePolicy(OfflinePolicy, ABC):
             )
         self.pairs = Labels.empty()
 
-    # Rounds --------------------------------------------------------------------------------------------------------------
-
     @property
     def first_updates(self) -> int:
-        """Updates of the program "first" (cloning, or with a reward beside) that come before all of "policy"."""
+        """Number of updates of the program "first" (cloning, or with a reward beside), all before those of "policy"."""
         return 0
 
     def begin_policy(self) -> None:
-        """Called once, between the last update of "first" and the first of "policy"."""
+        """Prepare for "policy": called once, between the last update of "first" and the first of "policy"."""
 
     def plan(self, round_number: int) -> list[Phase]:
         if self.replicas > 1 and self.asked.this_round + self.asked.remaining > 0:
@@ -132,17 +129,13 @@ class PreferencePolicy(OfflinePolicy, ABC):
         ]
 
     def read_labels(self) -> None:
-        """Learn from all answers there are; a resumed round drops the units that it would have dropped."""
+        """Learn from all answers there are, with dropout that a resumed round repeats."""
         self.use_labels(self.labels)
         if self.hparams.get("dropout"):
             torch.manual_seed(derive(self.seed, "dropout", self.trainer.current_epoch, self.trainer.global_rank))
 
     def use_labels(self, labels: Labels) -> None:
-        """Learn from these from now on.
-
-        Raises:
-            UserError: when they say nothing about order, or their segments are shorter than the window.
-        """
+        """Learn from these labels; raise a UserError if they hold no preference, or segments shorter than the window."""
         self.pairs = labels.preferences().to("cpu")
         if not len(self.pairs):
             raise nothing_learned(self, labels)
@@ -154,18 +147,18 @@ class PreferencePolicy(OfflinePolicy, ABC):
 
     @property
     def steps(self) -> int:
-        """Steps m of a window."""
+        """Number of steps m of a window."""
         return self.hparams.window or self.pairs.length
 
-    # Minibatches: index arithmetic on whole blocks -----------------------------------------------------------------------
+    # Minibatches: index arithmetic on whole blocks ---------------------------------------------------------------------
 
     @property
     def clips(self) -> int:
-        """Segments C that are compared with each other."""
+        """Number of segments C that are compared with each other."""
         return 2
 
     def minibatches(self) -> dict[str, Any]:
-        """``draws``, ``gather`` and ``view`` of a program."""
+        """Return ``draws``, ``gather`` and ``view`` of a program."""
         h = self.hparams
         draws: dict[str, Draw] = {"windows": Windows(self)}
         if h.replay_batch_size:
@@ -177,12 +170,12 @@ class PreferencePolicy(OfflinePolicy, ABC):
         return len(self.pairs)
 
     def one_pass(self, rng: torch.Generator) -> Tensor:
-        """First rows of both segments and the label, of every pair in a random order, (3, n), float64."""
+        """Return first rows of both segments and the label, of every pair in a random order, (3, n), float64."""
         rows = torch.cat([self.pairs.start.double(), self.pairs.value.double().unsqueeze(-1)], dim=1)
         return rows[torch.randperm(len(rows), generator=rng)].mT
 
     def gather(self, drawn: dict[str, Any]) -> Batch:
-        """Windows (B, C, m, O + A), labels (B,), replay rows (b, W) and noise of one update."""
+        """Gather windows (B, C, m, O + A), labels (B,), replay rows (b, W) and noise of one update."""
         segments = self.source.segments(drawn["windows"]["start"], self.steps)
         batch = {"segments": segments, "label": drawn["windows"]["label"].to(segments)}
         if "replay" in drawn:
@@ -192,7 +185,7 @@ class PreferencePolicy(OfflinePolicy, ABC):
         return batch
 
     def view(self, batch: Batch) -> Batch:
-        """Observations (standardised, if so set) and actions of the windows' points, and columns of the replay by name.
+        """Split windows into observations and actions, the replay into columns; standardise observations if set.
 
         Returns:
             The batch with obs (B, C, m, O) and action (B, C, m, A); with replay also replay_obs (b, O), replay_action (b, A),
@@ -206,18 +199,16 @@ class PreferencePolicy(OfflinePolicy, ABC):
             out.update(replay_obs=self.normalized(rows["obs"]), replay_next_obs=self.normalized(rows["next_obs"]))
         return out
 
-    # Acting and judging --------------------------------------------------------------------------------------------------
-
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
         return self.actor.act(self.normalized(obs), sample)
 
     def score(self, obs: Tensor, action: Tensor) -> Tensor:
-        """How good a segment is in this method's own terms: (n, k, O), (n, k, A) -> (E, n); normalised observations."""
+        """Return the method's score of a segment, from normalised observations: (n, k, O), (n, k, A) -> (E, n)."""
         raise UserError(f"{type(self).__name__} does not score segments: choose an ask.query that asks the model for nothing.")
 
     @torch.no_grad()
     def returns(self, query: Query) -> Tensor:
-        """Score of every asked segment per member, (E, B, C)."""
+        """Return the score of every asked segment per member, (E, B, C)."""
         start, parts = query.start.reshape(-1), []
         for rows in start.split(SCORE_TILE):
             points = self.source.segments(rows, query.length)
@@ -226,7 +217,7 @@ class PreferencePolicy(OfflinePolicy, ABC):
         return torch.cat(parts, dim=1).unflatten(1, query.start.shape)
 
     def on_train_epoch_end(self) -> None:
-        """Log how well the scores agree with held-out answers, if the data came with any."""
+        """Log the agreement of the scores with held-out answers, if the data came with any."""
         super().on_train_epoch_end()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data.held_out_labels is None:

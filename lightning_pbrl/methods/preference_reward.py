@@ -1,7 +1,7 @@
-"""A policy learner whose reward is learned from answers: what PEBBLE makes of SAC and PrefPPO of PPO.
+"""Base of policy learners whose reward is learned from answers: PEBBLE (with SAC) and PrefPPO (with PPO).
 
-``class PEBBLE(PreferenceReward, SAC)``: this class fits the reward before the learner's own phases and says what collected rows
-are worth; everything else is the learner's.
+``class PEBBLE(PreferenceReward, SAC)``: this class fits the reward before the learner's own phases and gives collected rows their
+reward; everything else is the learner's.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from lightning_pbrl.methods.reward_model import RewardModel
 
 
 class PreferenceReward(OnlinePolicy, ABC):
-    """Fits a reward model to all answers whenever some were asked for; collected rows carry its reward.
+    """Base of policy learners that fit a reward model to all answers after each session; collected rows carry its reward.
 
-    Questions start in round 1 (``ask.first_round``), because round 0 makes what they are about.
+    Questions start in round 1 (``ask.first_round``), because round 0 collects the segments they are about.
 
     Args:
         spec: sizes, linked from the data module.
-        reward_model: arguments of the reward model (``reward_class``), such as ``{epochs: 50}``; what is not given is as in
+        reward_model: arguments of the reward model (``reward_class``), such as ``{epochs: 50}``; others are as in
             ``reward_defaults``, or as in the class itself.
         **policy: arguments of the policy learner.
 
     Raises:
-        UserError: for an argument that the reward model does not have, or for one that looks back over an episode.
+        UserError: if the reward model has no such argument, or looks back over an episode.
     """
 
     needs = frozenset({"env", "labels"})
     reward_class: ClassVar[type[RewardModel]] = RewardEnsemble
     reward_defaults: ClassVar[Mapping[str, Any]] = {}
-    """Where the method differs from the class's defaults."""
+    """Defaults in which the method differs from the class."""
 
     def __init__(self, spec: Spec, reward_model: dict[str, Any] | None = None, **policy: Any) -> None:
         super().__init__(spec, **policy)
@@ -93,13 +93,13 @@ class PreferenceReward(OnlinePolicy, ABC):
         return int(self.reward_model.usable())
 
     def after_fit(self) -> list[Phase]:
-        """What follows a fit before the policy goes on; a learner that keeps old rows relabels them."""
+        """Return the phases between a fit and the policy's; a learner that keeps old rows relabels them."""
         return []
 
     def collected_reward(self, rows: Tensor) -> Tensor:
         return self.combine(self.reward(self.source.features()[rows]))
 
-    # What strategies and relabelling ask -----------------------------------------------------------------------------------
+    # Used by strategies and relabelling --------------------------------------------------------------------------------
 
     def reward(self, features: Tensor) -> Tensor:
         return self.reward_model.reward(features)
@@ -108,10 +108,8 @@ class PreferenceReward(OnlinePolicy, ABC):
         return self.reward_model.combine(reward)
 
     def returns(self, query: Query) -> Tensor:
-        """Predicted return of every asked segment per member, (E, B, C)."""
+        """Return the predicted return of every asked segment per member, (E, B, C)."""
         return self.reward_model.returns(query)
-
-    # What is logged of the reward ------------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
@@ -129,10 +127,10 @@ class PreferenceReward(OnlinePolicy, ABC):
 
 
 def _reward_model(cls: type[RewardModel], spec: Spec, seed: int, settings: Mapping[str, Any]) -> RewardModel:
-    """The reward model of a method, built where its hyper-parameters are its own.
+    """Build the reward model of a method, so that its hyper-parameters are its own.
 
-    Lightning looks for them in all calling constructors, hence a function; and its command line leaves those of the method in
-    a context variable, hence an empty context.
+    Lightning looks for them in all calling constructors, hence a function. Its command line leaves those of the method in a
+    context variable, hence an empty context.
     """
     known: set[str] = set()
     for base in cls.__mro__:

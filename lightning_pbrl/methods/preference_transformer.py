@@ -17,20 +17,20 @@ from lightning_pbrl.nn.preference_transformer import TransformerReward
 
 
 class PreferenceTransformer(HistoryReward):
-    r"""A causal transformer gives each step a reward in its history, preference attention weighs the rewards.
+    r"""Preference Transformer: preferences as a weighted sum of non-Markovian rewards (Kim et al. 2023).
 
     .. math::
         z_t = \sum_i \text{softmax}_i(q_t \cdot k_i)\, r_i, \qquad
         S(\sigma) = \tfrac1T \sum_t z_t = \sum_i w_i r_i, \quad \sum_i w_i = 1
 
-    with q_t, k_t and r_t linear in x_t, what the transformer says at state t (paper, eq. 5 and 6). Policies get r_t.
+    A causal transformer outputs x_t at state t; q_t, k_t and r_t are linear in x_t (paper, eq. 5 and 6). Policies get r_t.
 
     Args:
         spec: sizes, linked from the data module.
         width: size of a token.
         layers: blocks.
         heads: attention heads of a block; they share the width.
-        dropout: of tokens and blocks while they train.
+        dropout: dropout of tokens and blocks in training.
         weighted_sum: weigh the rewards; false gives all steps the same weight, with a hidden layer before r (released code's
             default, although the weighted sum is the paper's contribution).
         attention_dim: size of q and k.
@@ -39,7 +39,7 @@ class PreferenceTransformer(HistoryReward):
         **fit: arguments of ``HistoryReward`` and ``Method``.
 
     Raises:
-        UserError: at the start of a fit when segments or the window are longer than ``max_steps``.
+        UserError: at the start of a fit, if segments or the window are longer than ``max_steps``.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """PURL (Xu and Denil 2019, "Positive-Unlabeled Reward Learning", arXiv 1911.00459): its reward.
 
-Differences: of states alone, trained once on logged data, where the paper's grows with the policy's own.
+Differences: it reads states alone and is trained once on logged data; the paper's data grow with the policy's own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from lightning_pbrl.methods.oril import ORIL
 
 
 class PURL(ORIL):
-    """Non-negative positive-unlabelled classification: as ORIL, and the loss of the data's failures never falls below 0."""
+    """Non-negative positive-unlabelled reward: ORIL whose loss of the data's failures is at least 0 (Xu and Denil 2019)."""
 
     def classification(self, example: Tensor, other: Tensor) -> Tensor:
         return positive_unlabelled_loss(example, other, self.hparams.eta, clamp=True)

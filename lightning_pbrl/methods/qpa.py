@@ -1,4 +1,4 @@
-"""QPA: PEBBLE that asks about, and learns more from, what the policy does now.
+"""QPA: PEBBLE that asks about, and replays more of, the policy's newest trajectories.
 
 Source: X. Hu, J. Li, X. Zhan, Q.-S. Jia, Y.-Q. Zhang, "Query-Policy Misalignment in Preference-Based Reinforcement Learning",
 ICLR 2024 (arXiv 2305.17400), Algorithm 1, and its released code.
@@ -18,19 +18,19 @@ from lightning_pbrl.methods.pebble import PEBBLE
 
 
 class QPA(PEBBLE):
-    """PEBBLE with three changes.
+    """Query-policy alignment: PEBBLE that asks about and replays the policy's newest trajectories (Hu et al. 2024).
 
     1. Questions are about the newest trajectories alone: ask with
        :class:`~lightning_pbrl.queries.policy_aligned.PolicyAlignedQuery`.
-    2. While there is budget left, a share ``omega`` of every minibatch comes from these trajectories (hybrid replay).
+    2. While there is budget left, a fraction ``omega`` of every minibatch comes from these trajectories (hybrid replay).
     3. The reward (a single member) is fitted to ``crop_copies`` random crops of every labelled pair.
 
     Args:
         spec: sizes, linked from the data module.
-        omega: share of recent rows in a minibatch, in [0, 1]; 0 is PEBBLE's replay.
+        omega: fraction of recent rows in a minibatch, in [0, 1]; 0 is PEBBLE's replay.
         recent: N, newest trajectories that count as recent, each of the horizon's length: a window of N x horizon rows, the
             unfinished episode included. The query follows it unless it has a number of its own.
-        hybrid_after_budget: go on so when the budget is spent; the released code goes back to uniform replay.
+        hybrid_after_budget: keep hybrid replay when the budget is spent; the released code goes back to uniform replay.
         **pebble: arguments of :class:`~lightning_pbrl.methods.pebble.PEBBLE`; ``reward_model: {crop: [35, 45]}`` fits segments
             of 50 steps.
     """
@@ -64,6 +64,6 @@ class QPA(PEBBLE):
         return super().learn()._replace(program="hybrid" if hybrid else "policy")
 
     def hybrid(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rows of the replay, (B, W), a share ``omega`` of them from the newest trajectories."""
+        """Gather rows of the replay, (B, W), a fraction ``omega`` of them from the newest trajectories."""
         newest = min(self.hparams.recent, self.source.finished) * self.source.horizon
         return self.fetched({**drawn, "rows": hybrid_rows(self.source, drawn["place"], self.hparams.omega, newest)})

@@ -1,8 +1,8 @@
 """RCE (Eysenbach et al. 2021, "Replacing Rewards with Examples", arXiv 2103.12656): recursive classification of examples.
 
-Differences: offline, with cloning beside as for LAEO. The policy climbs the classifier's logit instead of its probability, which
-is flat where success is far. The ratio w is limited and of single steps (the released code also averages over 10), and nothing
-follows the end of the task.
+Differences: it is offline, with cloning beside as for LAEO. The policy climbs the classifier's logit; its probability would be
+flat where success is far. The ratio w is limited and of single steps (the released code also averages over 10). Nothing follows
+the end of the task.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lightning_pbrl.nn import TwinValue
 
 
 class RCE(ExamplePolicy):
-    r"""A classifier C of future success, by temporal differences.
+    r"""Recursive classification of examples: a classifier C of future success by temporal differences (Eysenbach et al. 2021).
 
     .. math::
         L_C &= E[(1 - \gamma)\, \text{CE}(C(s^*, a^*), 1)] + E[(1 + \gamma w)\, \text{CE}(C(s, a), y)],
@@ -34,7 +34,7 @@ class RCE(ExamplePolicy):
         spec: sizes, linked from the data module.
         polyak: rate at which the target classifiers follow.
         max_ratio: limit of w.
-        **example_policy: the arguments of :class:`ExamplePolicy`: ``hidden``, ``batch_size``, ``bc_coef``, ``discount`` ...
+        **example_policy: arguments of :class:`ExamplePolicy`: ``hidden``, ``batch_size``, ``bc_coef``, ``discount`` ...
     """
 
     noises = 3  # the policy's actions in s, s' and s*

@@ -1,7 +1,7 @@
-"""What may differ when a run goes on: nothing that it would have done otherwise, and of how long it is only more.
+"""Settings that may differ when a run goes on: its length, which may only grow.
 
-A run may be made longer where it then ends, bit for bit, as if it had been that long from the start. That is so where the
-length only counts rounds, not where a schedule (a cosine to 0 ...) is stretched over it.
+A run may be made longer if it then ends, bit for bit, as if it had been that long from the start. That holds if the length only
+counts rounds, not if a schedule (a cosine to 0 ...) is stretched over it.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.answers import Asked
 
 FREE = {"spec", "compile", "layout"}
-"""Settings of a method that may differ: what follows from the data, and how the same updates are computed."""
+"""Settings of a method that may differ: those given by the data, and those of how the same updates are computed."""
 
 
 def asks_for_more(method: Any, restored: Mapping[str, Any], budget: int, given: int, per_round: int | None) -> bool:
-    """Return whether a run that goes on asks more than it was to.
+    """Return True if a continued run asks more questions than planned.
 
     Args:
-        method: whose run it is.
-        restored: what its checkpoint says.
+        method: method of the run.
+        restored: content of its checkpoint.
         budget: questions in total.
         given: answers that came with the data.
-        per_round: questions per round; None where its rounds follow from the budget.
+        per_round: questions per round; None if its rounds follow from the budget.
 
     Raises:
-        UserError: where it would not be what it would have been with that budget from the start.
+        UserError: if the run would differ from one with that budget from the start.
     """
     asked = Asked(*restored["asked"])
     before = asked.total - given + asked.remaining
@@ -38,17 +38,17 @@ def asks_for_more(method: Any, restored: Mapping[str, Any], budget: int, given: 
 def grown(
     longer: Mapping[str, str], before: Mapping[str, Any], now: Mapping[str, Any], finished: bool, whose: str = "The run"
 ) -> bool:
-    """Whether ``now`` asks for more of the run that was made with ``before``.
+    """Return True if ``now`` asks for more of the run that was made with ``before``.
 
     Args:
         longer: settings that only count rounds, each with the setting that is a round's length.
-        before: the run's settings by name; names of one side only are passed over.
-        now: the settings with which it shall go on.
-        finished: whether the run had come to its end, where its last round may be a part of one.
+        before: settings of the run by name; names of one side only are ignored.
+        now: settings that the run shall go on with.
+        finished: True if the run has ended, perhaps with a shorter last round.
         whose: run, for the sentence.
 
     Raises:
-        UserError: for any other difference.
+        UserError: if any other setting differs.
     """
     different = [key for key in before if key in now and before[key] != now[key]]
     for key in different:

@@ -1,7 +1,7 @@
 """A reward ensemble fitted to preferences: the feedback model of MR, OPRL, PEBBLE and CLARIFY.
 
 Sources: Christiano et al. 2017 (arXiv 1706.03741); OPRL (arXiv 2301.01392); sizes and stop rule of CLARIFY's release.
-Uniform queries make it MR, disagreement queries make it OPRL, ranked lists with a linear score LiRE (arXiv 2408.04190).
+It is MR with uniform queries, OPRL with disagreement queries, LiRE (arXiv 2408.04190) with ranked lists and a linear score.
 """
 
 from __future__ import annotations
@@ -30,42 +30,42 @@ from lightning_pbrl.queries.scoring import ReturnScorer
 DECAY_PASSES = 10
 """Passes over the labels after which ``lr_decay`` is applied (LiRE's StepLR)."""
 PESSIMISM = 5.0
-"""Standard deviations that ``mean_minus_std`` takes off (LiRE's released code)."""
+"""Number of standard deviations that ``mean_minus_std`` subtracts (LiRE's released code)."""
 
 
 class RewardEnsemble(RewardModel):
-    """Members that each explain the same preferences by a sum of per-step rewards.
+    """Reward ensemble: members that each explain the preferences by a sum of per-step rewards (Christiano et al. 2017).
 
     .. math::
         P_e(\\sigma_1 \\succ \\sigma_0) = \\frac{\\exp \\sum_t r_e(s^1_t, a^1_t)}{\\sum_{i} \\exp \\sum_t r_e(s^i_t, a^i_t)},
         \\qquad L = \\sum_e \\text{cross-entropy}(P_e, \\text{label})
 
-    Each round fits all answers given so far, warm from the round before: passes over the labels (each member
-    in its own order) until the mean training accuracy exceeds ``stop_accuracy`` or ``epochs`` passes are done. Skipped
-    questions are not trained on; equal ones are, with label 0.5.
+    Each round fits all answers so far, warm from the round before. It passes over the labels, each member in its own order, until
+    the mean training accuracy exceeds ``stop_accuracy`` or ``epochs`` passes are done. Skipped questions are not trained on;
+    equal ones are, with label 0.5.
 
     Args:
         spec: sizes, linked from the data module.
         ensemble_size: members E.
         hidden: hidden layers of a member (leaky ReLU between them).
-        output: what bounds the per-step reward: tanh (-1, 1), sigmoid (0, 1) or none.
+        output: bound of the per-step reward: tanh (-1, 1), sigmoid (0, 1) or none.
         score: bradley_terry (exponential) or linear (LiRE; needs output=tanh).
         lr: learning rate per update, one Adam over all members.
         epochs: most passes over the labels per round.
-        fit_rule: what bounds a round's fit. passes: at most ``epochs`` passes. updates: at most
+        fit_rule: bound of a round's fit. passes: at most ``epochs`` passes. updates: at most
             ceil(``epochs`` x labels / ``batch_size``) updates, and ``stop_accuracy`` is compared with the accuracy since the fit
             began (QPA and SURF in the DeepMind Control Suite).
         batch_size: pairs per update and member.
         stop_accuracy: end the round's fit above this training accuracy; 1 or more never stops early.
         margin: a pair counts as right only when P(second) is beyond 0.5 ± margin.
         normalize_obs: standardise observations (LiRE does, CLARIFY does not).
-        pairs: what is trained on: the answers, or all pairs that follow from them when the questions built ranked
+        pairs: pairs trained on: the answers, or all pairs that follow from them when the questions built ranked
             lists (ranked: RankedListQuery) or chains (chain: SeqRankQuery).
-        aggregate: what policies get: the members' mean, their min, or mean - 5 x (unbiased) standard deviation.
+        aggregate: reward of policies: the members' mean, their min, or mean - 5 x (unbiased) standard deviation.
         crop: temporal crop: shortest and longest length in steps; every pair of a minibatch is cut to a random length
             in this range, each of its segments at a random place. None trains on whole segments.
         crop_copies: crops of each pair in a minibatch, all cut from rewards that are predicted once (QPA's tau).
-        sum_gradients: zero gradients once per pass instead of once per minibatch, as LiRE's released code does (a defect).
+        sum_gradients: zero gradients once per pass, not once per minibatch, as LiRE's released code does (a defect).
         lr_decay: factor on ``lr`` after every 10 passes of a round's fit, anew in every round; 1 keeps it constant.
         tile: pairs evaluated at once on CPU, to stay in its cache; null for whole batches.
     """
@@ -125,7 +125,7 @@ class RewardEnsemble(RewardModel):
 
     def programs(self) -> dict[str, Program]:
         h = self.hparams
-        tile = h.tile if self.device.type == "cpu" and h.pairs == "answers" else None  # a tile would share no segment
+        tile = h.tile if self.device.type == "cpu" and h.pairs == "answers" else None  # segments are shared within a tile only
         draws: dict[str, Draw] = {"pair": self.passes()}
         if self.crop is not None:
             draws["crop"] = self.crops(h.batch_size)
@@ -153,20 +153,20 @@ class RewardEnsemble(RewardModel):
         return self.hparams.crop
 
     def training_pairs(self) -> Labels:
-        """What this round trains on: the answers, or all pairs that follow from them."""
+        """Return the pairs of this round: the answers, or all pairs that follow from them."""
         kind = self.hparams.pairs
         return self.labels.preferences() if kind == "answers" else derived_pairs(self.labels, kind)
 
     def pass_begins(self, done: int) -> bool:
-        """Whether update number ``done`` is the first of a pass."""
+        """Return True if update number ``done`` is the first of a pass."""
         return (done - self.fit_began) % self.one_pass == 0
 
     def decay(self, done: int) -> float:
-        """Factor on the learning rate after ``done`` updates in all."""
+        """Return the factor on the learning rate after ``done`` updates in all."""
         return self.hparams.lr_decay ** ((done - self.fit_began) // self.one_pass // DECAY_PASSES)
 
     def fits_well(self, metrics: Metrics) -> bool:
-        """The early-stop rule, asked after every pass."""
+        """Return True if the fit may stop early; asked after every pass."""
         stop, now = self.hparams.stop_accuracy, metrics["accuracy"]
         if self.hparams.fit_rule == "passes":
             return now > stop
@@ -174,21 +174,13 @@ class RewardEnsemble(RewardModel):
         return self.correct / self.passes_done >= stop < 1.0
 
     def crops(self, pairs: int) -> Uniform:
-        """Where tau random crops of each pair lie: length and beginnings in both segments, (3, tau, E, ``pairs``) per update."""
+        """Return tau random crops of each pair: length and beginnings in both segments, (3, tau, E, ``pairs``) per update."""
         return Uniform(3, self.hparams.crop_copies, self.hparams.ensemble_size, pairs)
 
     def kept(self, u: Tensor, pairs: int, steps: int) -> Tensor:
-        """Which steps the crops of a minibatch keep.
+        """Return a mask of the T = ``steps`` that the crops of b = ``pairs`` keep, (tau, E, b, 2, T), bool.
 
-        Both segments of a copy share its length; each begins where it likes.
-
-        Args:
-            u: :meth:`crops` of at least as many pairs, (3, tau, E, B).
-            pairs: b, of the minibatch.
-            steps: T of an uncut segment.
-
-        Returns:
-            (tau, E, b, 2, T), bool.
+        ``u`` are :meth:`crops` of at least b pairs, (3, tau, E, B). Both segments of a copy share its length, not its beginning.
         """
         assert self.crop is not None  # noqa: S101
         (shortest, longest), (size, *first) = self.crop, u[..., :pairs]
@@ -198,11 +190,10 @@ class RewardEnsemble(RewardModel):
         return (since >= 0) & (since < length[..., None, None])
 
     def gather_pairs(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Numbers of pairs (E, b) -> segments (E, b, 2, T, O + A) and labels (E, b).
+        """Gather pairs by number (E, b) -> segments (E, b, 2, T, O + A) and labels (E, b).
 
-        Derived pairs share their segments: then segments are the distinct ones, (E, U, T, O + A), and ``which`` says
-        which two of them make a pair, (E, b, 2). With a crop, ``kept`` marks the steps that count, (tau, E, b, 2, T). Where
-        there is ``context``, T counts it on both sides.
+        Derived pairs share segments: then these are the distinct ones, (E, U, T, O + A), and ``which`` selects the two of each
+        pair, (E, b, 2). With a crop, ``kept`` marks the steps that count, (tau, E, b, 2, T). T counts ``context`` on both sides.
         """
         ids, batch, steps = drawn["pair"], {}, self.pairs.length + 2 * self.context
         if "crop" in drawn:
@@ -236,7 +227,7 @@ class RewardEnsemble(RewardModel):
         return self.members(features).squeeze(-1)
 
     def combine(self, reward: Tensor) -> Tensor:
-        """The members' mean, min, or mean - 5 x standard deviation: (E, n) -> (n,)."""
+        """Return the members' mean, min, or mean - 5 x standard deviation: (E, n) -> (n,)."""
         if self.hparams.aggregate == "min":
             return reward.amin(0)
         mean = reward.mean(0)
@@ -244,7 +235,7 @@ class RewardEnsemble(RewardModel):
 
     @torch.no_grad()
     def returns(self, query: Query) -> Tensor:
-        """Predicted return of every asked segment per member, (E, B, C)."""
+        """Return the predicted return of every asked segment per member, (E, B, C)."""
         scorer = self.scorer
         if scorer is None or scorer.source is not self.source:
             self.__dict__["scorer"] = scorer = ReturnScorer(self.reward, self.source, self.model_version)
@@ -256,9 +247,9 @@ class RewardEnsemble(RewardModel):
 
 
 def distinct(start: Tensor) -> tuple[Tensor, Tensor]:
-    """Each member's distinct segments, and where each pair finds its two: (E, b, 2) -> (E, U), (E, b, 2).
+    """Return each member's distinct segments and the places of each pair's two: (E, b, 2) -> (E, U), (E, b, 2).
 
-    U is the largest number of distinct segments of any member; the shorter rows are filled up with segment 0.
+    U is the largest number of distinct segments of any member; shorter rows are padded with segment 0.
     """
     found = [torch.unique(member, return_inverse=True) for member in start]
     return pad_sequence([values for values, _ in found], batch_first=True), torch.stack([which for _, which in found])

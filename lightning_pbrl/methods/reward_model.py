@@ -1,4 +1,4 @@
-"""What all models of a reward share that learn from answers: passes over those given so far."""
+"""Base of reward models that learn from answers: passes over those given so far."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_pbrl.methods.base import Method
 
 
 class RewardModel(Method, ABC):
-    """A method that fits ``ensemble_size`` members to preferences, round by round, in minibatches of ``batch_size`` pairs.
+    """Base of methods that fit ``ensemble_size`` members to preferences in minibatches of ``batch_size`` pairs.
 
     Each round fits all answers given so far, warm from the round before. Skipped questions are not trained on; equal
     ones are, with label 0.5.
@@ -31,7 +31,7 @@ class RewardModel(Method, ABC):
         self.fit_began, self.one_pass = 0, 1
 
     def training_pairs(self) -> Labels:
-        """What this round trains on: all answers that say something about order."""
+        """Return the pairs of this round: all answers with an order."""
         return self.labels.preferences()
 
     def usable(self) -> int:
@@ -39,7 +39,7 @@ class RewardModel(Method, ABC):
 
     @abstractmethod
     def returns(self, query: Query) -> Tensor:
-        """Predicted return of every asked segment per member, (E, B, C): what the preference is a logistic function of."""
+        """Return the predicted return of every asked segment per member, (E, B, C): preferences are logistic in it."""
 
     def begin_fit(self, pairs: Labels) -> None:
         """Train on ``pairs`` from the next update on."""
@@ -47,15 +47,15 @@ class RewardModel(Method, ABC):
         self.fit_began, self.one_pass = self.model_version(), max(self.minibatches(pairs), 1)
 
     def minibatches(self, pairs: Labels) -> int:
-        """Updates of one pass over ``pairs``."""
+        """Return the number of updates of one pass over ``pairs``."""
         return math.ceil(len(pairs) / self.hparams.batch_size)
 
     def passes(self) -> Passes:
-        """Numbers of pairs, (E, b) per update; every pass shuffles them anew for each member."""
+        """Return numbers of pairs, (E, b) per update; every pass shuffles them anew for each member."""
         return Passes(lambda: len(self.pairs), self.hparams.batch_size, members=self.hparams.ensemble_size)
 
     def model_version(self) -> int:
-        """Updates of the members so far, by whatever program; a number that changes whenever they have moved."""
+        """Return a number that changes whenever the members have moved."""
         return 0 if self.engine is None else self.engine.state.updates[self.engine.moved("reward")[0]]
 
     def is_finished(self) -> bool:

@@ -1,4 +1,4 @@
-"""Draws from the posterior of a reward network, and what they say of ratings: what BALD and the feedback record ask."""
+"""Draws from the posterior of a reward network and the ratings they predict, for BALD and the feedback record."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from lightning_pbrl.queries.scoring import ReturnScorer
 from lightning_pbrl.rng import derive, stream
 
 SHARPNESS = 30.0
-"""How strictly RbRL keeps its rating intervals (k of its class score)."""
+"""Sharpness of RbRL's rating intervals (k of its class score)."""
 POSTERIOR_TILE = 512
 """Rows per forward pass of all draws on a CPU: their activations stay in its cache."""
 
 
 class RewardPosterior(ABC):
-    """The half of :class:`~lightning_pbrl.methods.unified_reward.UnifiedReward` that answers questions of strategies."""
+    """The half of :class:`~lightning_pbrl.methods.unified_reward.UnifiedReward` that strategies use."""
 
     network: DropoutMLP
     decoder: RatingDecoder
@@ -40,27 +40,27 @@ class RewardPosterior(ABC):
 
     @abstractmethod
     def returns(self, query: Query) -> Tensor:
-        """Predicted return of every asked segment per member, (E, B, C), without dropout."""
+        """Return the predicted return of every asked segment per member, (E, B, C), without dropout."""
 
     @abstractmethod
     def sums(self, out: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs per step, (..., T, 1 or 2) -> sums of means and of variances, (...,)."""
+        """Sum outputs per step, (..., T, 1 or 2) -> sums of means and of variances, (...,)."""
 
     @property
     def bins(self) -> int:
-        """Levels of the ratings."""
+        """Number of levels of the ratings."""
         return int(self.hparams.bins)
 
     @property
     def decodes(self) -> bool:
-        """Whether a, b and sigma_0 are learnt."""
+        """True if a, b and sigma_0 are learnt."""
         return self.hparams.decoder == "affine" and self.hparams.ratings in ("gaussian", "squared")
 
     @torch.no_grad()
     def posterior(self, query: Query, draws: int) -> Tensor:
-        """Returns under draws from the posterior: (D, B, C), or (D, B, C, 2) with their variances where there is a variance head.
+        """Draw returns from the posterior: (D, B, C), or (D, B, C, 2) with their variances if there is a variance head.
 
-        A draw is one function, the same for every step, clip and question, and for every call until the weights move; D is
+        A draw is one function, the same for every step, clip and question, and for every call until the weights move. D is
         ``draws``, or the number of members of an ensemble.
         """
         if self.hparams.dropout_masks == "step" and self.hparams.posterior == "dropout":
@@ -76,7 +76,7 @@ class RewardPosterior(ABC):
         return torch.stack(sums.chunk(2), -1)
 
     def _functions(self, draws: int) -> Any:
-        """Rewards per step under every draw, and their variances behind them: (n, F) -> (D, n) or (2 D, n)."""
+        """Return rewards per step under every draw, with a variance head also variances: (n, F) -> (D, n) or (2 D, n)."""
         h = self.hparams
         if h.posterior == "ensemble":
             masks = [torch.ones(1, width, device=self.device) for width in h.hidden]
@@ -95,12 +95,12 @@ class RewardPosterior(ABC):
         return functions
 
     def member_of(self, draws: int) -> Tensor:
-        """Which member each draw is of, (D,)."""
+        """Return the member of each draw, (D,)."""
         members = self.hparams.ensemble_size
         return torch.cat([torch.full((len(range(e, draws, members)),), e) for e in range(members)]).to(self.device)
 
     def _independent(self, query: Query, draws: int) -> Tensor:
-        """The released code's draws: a mask for every step and clip, so that no draw is a function."""
+        """Return the released code's draws: a mask for every step and clip, so that no draw is a function."""
         clips = self.source.segments(query.start, query.length)
         members = self.hparams.ensemble_size
         with torch.random.fork_rng(devices=[]):
@@ -114,7 +114,7 @@ class RewardPosterior(ABC):
 
     @torch.no_grad()
     def predicted_ratings(self, query: Query) -> Tensor:
-        """Expected rating of every asked clip, (B,), rating units: without dropout, mean over members."""
+        """Return the expected rating of every asked clip, (B,), rating units: without dropout, mean over members."""
         returns, members = self.returns(query)[..., 0], torch.arange(self.hparams.ensemble_size, device=self.device)
         if self.hparams.ratings == "rbrl":
             share = class_log_probability(returns, self.boundaries.double(), SHARPNESS).exp().mean(0)
@@ -122,7 +122,7 @@ class RewardPosterior(ABC):
         return (self.decoder(returns, torch.zeros_like(returns), members)[0] if self.decodes else returns).mean(0)
 
     def decode(self, posterior: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the ratings under every draw of :meth:`posterior`: two of (D, B, C), rating units."""
+        """Return mean and variance of the ratings under every draw of :meth:`posterior`: two of (D, B, C), rating units."""
         mean, variance = posterior.unbind(-1) if self.hparams.variance_head else (posterior, torch.zeros_like(posterior))
         if not self.decodes:
             return mean, variance.clamp(min=1e-6)
@@ -130,7 +130,7 @@ class RewardPosterior(ABC):
             return self.decoder(mean, variance, self.member_of(len(mean)))
 
     def rating_probability(self, posterior: Tensor) -> Tensor:
-        """Probability of every rating under every draw of :meth:`posterior`: (D, B, C, K), float64."""
+        """Return the probability of every rating under every draw of :meth:`posterior`: (D, B, C, K), float64."""
         if self.hparams.ratings == "rbrl":
             returns = posterior[..., 0] if self.hparams.variance_head else posterior
             cut = self.boundaries[self.member_of(len(returns))].double()

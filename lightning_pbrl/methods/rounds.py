@@ -1,4 +1,4 @@
-"""The rounds of a fit: each is a list of phases, run block by block, one block per ``training_step``."""
+"""Rounds of a fit: each is a list of phases, run block by block, one block per ``training_step``."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Phase(NamedTuple):
     """One part of a round.
 
     Attributes:
-        name: shown in the progress bar.
+        name: name in the progress bar.
         program: name of the program that runs; None for a phase that only collects or calls ``start``.
         updates: gradient updates.
         block: updates (or env steps, without any) per ``training_step``; None for the method's own.
         start: called once when the phase begins (relabel, reset ...).
-        done: asked after each block with its mean metrics (equal on all ranks); True ends the phase early.
+        done: called after each block with its mean metrics (equal on all ranks); True ends the phase early.
         env_steps: env steps (of all environments together) before each update, such as 1 for SAC, 1/4 for four updates per env
             step; with ``updates`` 0, those of the whole phase.
         random: act uniformly instead of by the policy.
@@ -50,13 +50,13 @@ class Phase(NamedTuple):
 
 
 class Rounds:
-    """Runs the phases of a method's rounds.
+    """Run the phases of a method's rounds.
 
     Args:
         method: the :class:`~lightning_pbrl.methods.base.Method`.
 
     Attributes:
-        phases: those that are left of the present round.
+        phases: phases left of the present round.
     """
 
     def __init__(self, method: Any) -> None:
@@ -82,14 +82,14 @@ class Rounds:
 
     @property
     def updates_left(self) -> int:
-        """Updates planned for the rest of this round; what a phase that ended early left undone does not count."""
+        """Number of updates planned for the rest of this round, without those that a phase left undone by ending early."""
         trainer = self.method.trainer
         done = self.done if self.phases and self.phases[0].updates else 0
         left = sum(phase.updates for phase in self.phases) - done
         return min(left, trainer.max_steps - trainer.global_step) if trainer.max_steps > 0 else left
 
     def step(self) -> bool:
-        """Run the next block; True when it was the empty one that closes the round."""
+        """Run the next block; return True if it was the empty one that closes the round."""
         method = self.method
         while self.phases and self.phases[0].size == 0:
             phase = self._next()
@@ -120,12 +120,12 @@ class Rounds:
         self.began = method.env_steps
         if phase.start:
             phase.start()
-        if phase.program:  # streams of its own: a resumed rank draws what it would have
+        if phase.program:  # streams of its own: a resumed rank draws the same numbers
             place = "draws", method.trainer.global_rank, method.trainer.current_epoch, self.number
             method.running.begin([derive(method.seed + k, *place) for k in range(method.replicas)])
 
     def _update(self, phase: Phase, updates: int) -> Metered:
-        """Updates of a phase, the env steps that come before each of them included."""
+        """Make updates of a phase, with the env steps before each of them."""
         method, trainer, program = self.method, self.method.trainer, str(phase.program)
         if trainer.max_steps > 0:
             updates = min(updates, trainer.max_steps - trainer.global_step)
@@ -142,7 +142,7 @@ class Rounds:
         return meters
 
     def _collect(self, phase: Phase, steps: int) -> Metered:
-        """Env steps of a phase without updates."""
+        """Make env steps of a phase without updates."""
         acting.collect(self.method, self.began + self.done + steps, phase.random)
         self.done = self.method.env_steps - self.began
         return {}
@@ -158,6 +158,6 @@ class Rounds:
         method.log_dict({**row, "step": float(method.trainer.global_step)}, batch_size=1)
 
     def _reduced(self, meters: Metered) -> dict[str, float]:
-        """Block means as numbers, averaged over ranks."""
+        """Return block means as numbers, averaged over ranks."""
         strategy = self.method.trainer.strategy
         return {key: float(strategy.reduce(value.mean(), reduce_op="mean")) for key, value in meters.items()}

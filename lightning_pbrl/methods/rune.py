@@ -1,4 +1,4 @@
-"""RUNE: PEBBLE that explores where its reward model is unsure.
+"""RUNE: PEBBLE that explores where its reward ensemble disagrees.
 
 Source: X. Liang, K. Shu, K. Lee, P. Abbeel, "Reward Uncertainty for Exploration in Preference-based Reinforcement Learning",
 ICLR 2022 (arXiv 2205.12401), Algorithm 1, and its released code.
@@ -20,7 +20,7 @@ from lightning_pbrl.ranges import WEIGHT
 
 
 class RUNE(PEBBLE, ranges={"bonus": WEIGHT}):
-    r"""PEBBLE whose critic learns from the ensemble's mean plus a vanishing share of its standard deviation.
+    r"""Reward uncertainty for exploration: PEBBLE with a vanishing bonus for the ensemble's disagreement (Liang et al. 2022).
 
     .. math::
         r_t = \operatorname{mean}_e \hat r_e(s_t, a_t) + \beta_t \operatorname{std}_e \hat r_e(s_t, a_t), \quad
@@ -29,7 +29,7 @@ class RUNE(PEBBLE, ranges={"bonus": WEIGHT}):
     Args:
         spec: sizes, linked from the data module.
         bonus: beta_0, weight of the standard deviation at env step 0.
-        bonus_decay: rho, by which it shrinks with every env step.
+        bonus_decay: rho, decay of the weight per env step.
         **pebble: arguments of :class:`~lightning_pbrl.methods.pebble.PEBBLE`; the reward model needs two members at least.
 
     Differences: the standard deviation is computed with each minibatch, by the present ensemble, instead of being stored and
@@ -45,13 +45,13 @@ class RUNE(PEBBLE, ranges={"bonus": WEIGHT}):
         return {**super().programs(), "policy": self.program(self.curious)}
 
     def curious(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rows of the replay, (B, W), with the bonus added to their reward."""
+        """Gather rows of the replay, (B, W), with the bonus added to their reward."""
         batch = self.replayed(drawn)
         batch["rows"][:, self.source.layout["learned_reward"][0]] += self.exploration_bonus(batch["rows"])
         return batch
 
     @torch.no_grad()
     def exploration_bonus(self, rows: Tensor) -> Tensor:
-        """beta_t times the members' standard deviation, of packed rows, (B, W) -> (B,)."""
+        """Return beta_t times the members' standard deviation, of packed rows, (B, W) -> (B,)."""
         beta = bonus_weight(self.env_steps, self.hparams.bonus, self.hparams.bonus_decay)
         return beta * uncertainty(self.reward(rows[:, : self.source.obs_dim + self.source.action_dim]))

@@ -1,10 +1,10 @@
 """Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905) in a simulator: the learner of PEBBLE and QPA.
 
-On its own, with the true reward, it is the oracle that preference-based methods are compared with. Networks, bounds and order
-of updates are those of B-Pref (arXiv 2111.03026).
+On its own, with the true reward, it is the oracle of preference-based methods. Networks, bounds and order of updates are those of
+B-Pref (arXiv 2111.03026).
 
 Differences: the target critics move by the count of gradient updates instead of env steps, which is the same for one update
-per env step. An update follows the env step that it belongs to, where the released code does it just before the next one.
+per env step. An update follows the env step that it belongs to; the released code does it just before the next one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lightning_pbrl.rng import derive
 
 
 class SAC(OnlinePolicy):
-    """Soft actor-critic with a learned temperature, on the reward its collected rows carry.
+    """Soft actor-critic with a learned temperature on the true reward (Haarnoja et al. 2018).
 
     .. math::
         y &= r + \\gamma (\\min_i \\hat Q_i(s', a') - \\alpha \\log \\pi(a' \\mid s')), \\quad a' \\sim \\pi(s') \\\\
@@ -35,21 +35,21 @@ class SAC(OnlinePolicy):
         L_\\pi &= E[\\alpha \\log \\pi(\\tilde a \\mid s) - \\min_i Q_i(s, \\tilde a)] \\\\
         L_\\alpha &= E[\\alpha (-\\log \\pi(\\tilde a \\mid s) - \\bar H)], \\quad \\bar H = -A
 
-    Round 0 collects ``seed_steps`` by uniform actions, without updates, and then ``explore_steps`` by a policy that is paid for
-    rare states (PEBBLE's pre-training). Each later round is ``round_steps`` env steps with ``update_ratio`` updates after each.
+    Round 0 collects ``seed_steps`` by uniform actions, without updates, then ``explore_steps`` by a policy rewarded by the state
+    entropy (PEBBLE's pre-training). Each later round is ``round_steps`` env steps with ``update_ratio`` updates after each.
 
     Args:
         spec: sizes, linked from the data module.
         env_steps: env steps in total.
-        seed_steps: the first of them, random.
-        explore_steps: pre-training after these, on the entropy of states; when it ends, the critic starts anew and
-            makes ``reset_updates`` updates before it goes on. 0 leaves it out.
+        seed_steps: first of these env steps, with random actions.
+        explore_steps: state-entropy pre-training after these; at its end the critic starts anew and makes ``reset_updates``
+            updates before it goes on. 0 leaves it out.
         round_steps: env steps of a round, that is between evaluations (and questions).
         update_ratio: gradient updates per env step.
         hidden: hidden layers of actor and critics.
         batch_size: transitions per update.
         lr: learning rate of the actor, per update.
-        critic_lr: of the critics; as ``lr`` when None.
+        critic_lr: learning rate of the critics; as ``lr`` when None.
         discount: γ.
         polyak: rate at which the target critics follow.
         target_every: updates between two moves of the target critics.
@@ -102,7 +102,7 @@ class SAC(OnlinePolicy):
         self.log_alpha = nn.Parameter(torch.tensor(math.log(h.init_temperature)))
 
     def new_critic(self) -> MLP:
-        """Two untrained critics."""
+        """Return two untrained critics."""
         return MLP(self.spec["obs_dim"] + self.spec["action_dim"], 1, self.hparams.hidden, members=2, ortho_init=True)
 
     def groups(self) -> dict[str, Part]:
@@ -114,15 +114,13 @@ class SAC(OnlinePolicy):
         return {"policy": self.program(self.replayed), "explore": self.program(self.novel)}
 
     def program(self, gather: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Program:
-        """An update of critics, actor and temperature on what ``gather`` makes of the replay."""
+        """Return a program that updates critics, actor and temperature on the minibatches of ``gather``."""
         h = self.hparams
         noise = Normal(h.batch_size, self.spec["action_dim"])
         draws = {"place": Uniform(h.batch_size), "next_noise": noise, "noise": noise}
         moves = "critic", "actor", "log_alpha"
         steps = [self.critic_losses, self.policy_losses]
         return Program(steps, draws, gather, self.columns, moves, follow_every=h.target_every)
-
-    # The plan ----------------------------------------------------------------------------------------------------------
 
     def plan(self, round_number: int) -> list[Phase]:
         if round_number == 0:
@@ -131,7 +129,7 @@ class SAC(OnlinePolicy):
         return [*restart, self.learn()]
 
     def first_steps(self) -> list[Phase]:
-        """Random steps, then pre-training. The last pre-training steps have no updates: what these would change starts anew."""
+        """Return random steps, then pre-training; its last steps have no updates, since these would change what starts anew."""
         h, together = self.hparams, self.source.num_envs
         phases = [Phase("random", env_steps=h.seed_steps, random=True)]
         if h.explore_steps:
@@ -140,7 +138,7 @@ class SAC(OnlinePolicy):
         return phases
 
     def restart(self) -> list[Phase]:
-        """An untrained critic, and ``reset_updates`` updates of everything before the next env step."""
+        """Return the reset of the critic, with ``reset_updates`` updates of everything before the next env step."""
         return [Phase("reset", "policy", self.hparams.reset_updates, start=self.reset_critic)]
 
     def learn(self) -> Phase:
@@ -154,26 +152,22 @@ class SAC(OnlinePolicy):
         return [0, *range(h.seed_steps + h.explore_steps, h.env_steps, h.round_steps)]
 
     def reset_critic(self) -> None:
-        """New weights for critics and targets, a fresh optimiser; actor and temperature stay."""
+        """Draw new weights for critics and targets, with a fresh optimiser; actor and temperature stay."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.seed, "init", "critic reset"))
             fresh = self.new_critic()
         self.running.state.reset("critic", {f"critic.{name}": value for name, value in fresh.state_dict().items()})
 
-    # Minibatches ---------------------------------------------------------------------------------------------------------
-
     def replayed(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rows of the replay, (B, W): all that is stored now is equally likely. Which, only shows when an update begins."""
+        """Gather rows of the replay, (B, W), uniform over all that are stored when the update begins."""
         return self.fetched({**drawn, "rows": self.source.uniform_rows(drawn["place"])})
 
     def novel(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The same, rewarded for states that are rare."""
+        """Gather the same rows, rewarded by the state entropy."""
         batch = self.replayed(drawn)
         obs = batch["rows"][:, : self.source.obs_dim]
         batch["rows"][:, self.source.layout["learned_reward"][0]] = self.entropy(obs, self.seen())
         return batch
-
-    # Losses --------------------------------------------------------------------------------------------------------------
 
     def critic_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -186,7 +180,7 @@ class SAC(OnlinePolicy):
         return {"critic": twin_critic_loss(q, target), "q": q.mean()}
 
     def policy_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Actor and temperature, with the critics that have just moved."""
+        """Return the losses of actor and temperature, with the critics that have just moved."""
         action, log_prob = self.actor.sample(batch["obs"], batch["noise"])
         q = self.critic(torch.cat([batch["obs"], action], -1)).squeeze(-1)
         return {
@@ -197,10 +191,8 @@ class SAC(OnlinePolicy):
         }
 
     def reward_of(self, batch: dict[str, Tensor]) -> Tensor:
-        """The reward that the critics learn, of the rows of a minibatch, (B,)."""
+        """Return the reward that the critics learn, of the rows of a minibatch, (B,)."""
         return batch["learned_reward"]
-
-    # Acting --------------------------------------------------------------------------------------------------------------
 
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
         return self.actor.act(obs, sample)

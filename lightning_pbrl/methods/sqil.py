@@ -1,7 +1,7 @@
-"""SQIL (Reddy et al. 2019, arXiv 1905.11108) from states of success: Q-learning whose only reward is to be in an example.
+"""SQIL (Reddy et al. 2019, arXiv 1905.11108) from states of success: Q-learning with a reward in examples only.
 
-Differences: offline, with cloning beside as for LAEO. Examples are states without actions, so each is a place where success lasts
-for ever, whatever the policy does there: Q(s*, a) -> 1 / (1 - discount) with a of the policy. No entropy in the target.
+Differences: it is offline, with cloning beside as for LAEO. Examples are states without actions, so success lasts for ever in
+each, whatever the policy does there: Q(s*, a) -> 1 / (1 - discount) with a of the policy. No entropy in the target.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from lightning_pbrl.nn import TwinValue
 
 
 class SQIL(ExamplePolicy):
-    r"""Q-learning with reward 1 in the examples and 0 in the data.
+    r"""Soft Q imitation learning: Q-learning with reward 1 in the examples and 0 in the data (Reddy et al. 2019).
 
     .. math::
         L_Q &= \sum_i E[(\gamma \min_j \hat Q_j(s', a') - Q_i(s, a))^2] + E[(\tfrac{1}{1 - \gamma} - Q_i(s^*, a^*))^2],
             \quad a' \sim \pi(s'), \; a^* \sim \pi(s^*) \\
         L_\pi &= E[c\,(-\log \pi(a \mid s)) - (1 - c) \min_i Q_i(s, \tilde a) / E|Q|], \quad \tilde a \sim \pi(s)
 
-    The value is divided by its mean size, as TD3+BC does, so that ``bc_coef`` means the same whatever the scale of Q.
+    The value is divided by its mean size, as TD3+BC does, so that ``bc_coef`` does not depend on the scale of Q.
 
     Args:
         spec: sizes, linked from the data module.
         polyak: rate at which the target critics follow.
-        **example_policy: the arguments of :class:`ExamplePolicy`: ``hidden``, ``batch_size``, ``bc_coef``, ``discount`` ...
+        **example_policy: arguments of :class:`ExamplePolicy`: ``hidden``, ``batch_size``, ``bc_coef``, ``discount`` ...
     """
 
     noises = 3  # the policy's actions in s, s' and s*

@@ -1,4 +1,4 @@
-"""The start of a fit: what must be there, and an engine with the first weights or with those of a checkpoint."""
+"""Start of a fit: checks of what a method needs, and an engine with the first weights or with those of a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_pbrl.methods.lightning_glue import plain
 
 
 def check_size(method: Any) -> None:
-    """Refuse data whose observations are not of the size that a method was built for."""
+    """Raise a UserError if the data's observations have another size than the method's."""
     wanted, found = method.spec["obs_dim"], method.source.shown_dim
     if len(method.source) and found != wanted:
         raise UserError(
@@ -24,11 +24,7 @@ def check_size(method: Any) -> None:
 
 
 def check_needs(method: Any) -> None:
-    """Refuse to start without what a method needs.
-
-    Raises:
-        UserError: naming it, and how to give it.
-    """
+    """Raise a UserError that says what a method needs and how to give it, if the fit lacks it."""
     name, data = type(method).__name__, type(method.trainer.datamodule).__name__
     if method.pixels and not method.pictures:
         from lightning_pbrl.registry import classes  # knows the methods, so that it stands above them
@@ -47,10 +43,10 @@ def check_needs(method: Any) -> None:
 
 
 def start_engine(method: Any) -> None:
-    """Build a method's engine, with initial weights, or with those of the checkpoint that it goes on from.
+    """Build a method's engine, with initial weights or with those of the checkpoint that it goes on from.
 
     Raises:
-        UserError: for a parameter of no group, and where a longer run would not be what it would have been from the start.
+        UserError: if a parameter has no group, or if a longer run would differ from one that long from the start.
     """
     parts, seeds = method.groups(), [method.seed + k for k in range(method.replicas)]
     checks.check_parts(method, parts)
@@ -75,11 +71,7 @@ def start_engine(method: Any) -> None:
 
 
 def init_replicas(method: Any) -> None:
-    """Give replica k the initial weights that seed + k has alone.
-
-    Raises:
-        UserError: when a buffer depends on the seed, because all replicas share it.
-    """
+    """Give replica k the initial weights of seed + k; raise a UserError if a buffer, which all share, depends on the seed."""
     first = _twin(method, method.seed) if method.replicas > 1 else method
     for replica in range(1, method.replicas):
         twin = _twin(method, method.seed + replica)
@@ -88,7 +80,7 @@ def init_replicas(method: Any) -> None:
 
 
 def _twin(method: Any, seed: int) -> Any:
-    """This method alone, just built, with another seed."""
+    """Build this method alone with another seed."""
     twin = type(method)(**{**plain(method.hparams), "seed": seed, "replicas": 1})
     twin.configure_model()
     return twin

@@ -1,4 +1,4 @@
-"""SURF: PEBBLE whose reward model also learns from pairs that nobody has judged.
+"""SURF: PEBBLE whose reward model also learns from unlabelled pairs.
 
 Source: J. Park, Y. Seo, J. Shin, H. Lee, P. Abbeel, K. Lee, "SURF: Semi-supervised Reward Learning with Data Augmentation for
 Feedback-efficient Preference-based Reinforcement Learning", ICLR 2022 (arXiv 2203.10050), Algorithm 1, and its released code.
@@ -25,14 +25,14 @@ from lightning_pbrl.rng import stream
 
 
 class SemiSupervisedEnsemble(RewardEnsemble, ranges={"threshold": Range(0.5, 1)}):
-    r"""A reward ensemble that learns from random crops, of judged pairs and of others that it is sure about itself.
+    r"""Semi-supervised reward ensemble: random crops of labelled pairs and of pseudo-labelled ones (Park et al. 2022).
 
     .. math::
-        L = \sum_e \big( E_{\text{judged}}[\text{CE}(P_e(\text{crop}), y)]
+        L = \sum_e \big( E_{\text{labelled}}[\text{CE}(P_e(\text{crop}), y)]
             + \lambda\, E_{\text{others}}[1(\max(P_e, 1 - P_e) \ge \tau)\, \text{CE}(P_e(\text{crop}), 1(P_e > \tfrac12))] \big)
 
-    A segment is seen with ``context`` further steps on each side. The teacher and the pseudo label :math:`P_e` look at the
-    segment itself, a crop may reach into the context. Members label for themselves, without gradient.
+    A segment is seen with ``context`` further steps on each side. The teacher and the pseudo label :math:`P_e` read the segment
+    itself, a crop may reach into the context. Members label for themselves, without gradient.
 
     Args:
         spec: sizes, linked from the data module.
@@ -43,7 +43,7 @@ class SemiSupervisedEnsemble(RewardEnsemble, ranges={"threshold": Range(0.5, 1)}
         fit_rule: see :class:`RewardEnsemble`.
         stop_accuracy: see :class:`RewardEnsemble`; SURF never stops early.
         unlabelled_ratio: unlabelled pairs per label (100; Meta-World 10), drawn anew for each fit.
-        unlabelled_recent: of so many newest episodes; None for all.
+        unlabelled_recent: newest episodes that these come from; None for all.
         unlabelled_batches: mu, unlabelled pairs per labelled one in a minibatch.
         unlabelled_weight: lambda.
         threshold: tau, confidence from which on a pseudo label counts, in [0.5, 1].
@@ -107,7 +107,10 @@ class SemiSupervisedEnsemble(RewardEnsemble, ranges={"threshold": Range(0.5, 1)}
 
 
 class SURF(PEBBLE):
-    """PEBBLE with a :class:`SemiSupervisedEnsemble`, and nothing else changed. It asks where the members disagree."""
+    """Semi-supervised reward learning with data augmentation: PEBBLE that also learns from unlabelled pairs (Park et al. 2022).
+
+    Its reward is a :class:`SemiSupervisedEnsemble`; nothing else is changed. It asks where the members disagree.
+    """
 
     reward_class = SemiSupervisedEnsemble
     reward_defaults: ClassVar[Mapping[str, Any]] = {"margin": 0.0, "unlabelled_recent": 100}

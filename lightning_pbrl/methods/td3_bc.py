@@ -3,7 +3,7 @@
 TD3 (Fujimoto et al. 2018, arXiv 1802.09477) with a behaviour-cloning term in the policy's loss. It reads the column
 ``learned_reward`` and nothing else about reward.
 
-Differences: policy and targets move in the updates 0, 2, 4 ... where the authors' code moves them in 1, 3, 5 ...
+Differences: policy and targets move in the updates 0, 2, 4 ...; the authors' code moves them in 1, 3, 5 ...
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lightning_pbrl.nn import MLP
 
 
 class TD3BC(OfflinePolicy):
-    r"""Deterministic policy gradient with behaviour cloning, on the learned reward.
+    r"""TD3 with behaviour cloning, on the learned reward (Fujimoto and Gu 2021).
 
     .. math::
         L_Q &= \sum_i E[(r + \gamma \min_j \hat Q_j(s', \tilde a) - Q_i(s, a))^2], \quad
@@ -40,8 +40,8 @@ class TD3BC(OfflinePolicy):
         alpha: weight α of the value against cloning; 0 clones the behaviour.
         policy_noise: σ, standard deviation of the target policy's noise, in units of action.
         noise_clip: c, largest size of that noise.
-        policy_freq: the policy and the targets move in every so many updates.
-        **offline_policy: the arguments of :class:`OfflinePolicy`: ``updates``, ``eval_interval``, ``normalize_obs`` ...
+        policy_freq: updates between two moves of policy and targets.
+        **offline_policy: arguments of :class:`OfflinePolicy`: ``updates``, ``eval_interval``, ``normalize_obs`` ...
     """
 
     needs = frozenset({"learned_reward"})
@@ -80,7 +80,7 @@ class TD3BC(OfflinePolicy):
         return {"policy": Program([self.critic_loss, self.actor_loss], every=(1, h.policy_freq), **draws)}
 
     def columns(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Columns by name, observations standardised, and the noise."""
+        """Return columns by name, observations standardised, and the noise."""
         columns = super().columns(batch)
         return {**columns, "obs": self.normalizer(columns["obs"]), "next_obs": self.normalizer(columns["next_obs"])}
 

@@ -1,7 +1,7 @@
-"""Every argument of Lightning's ``Trainer``: it acts as Lightning documents it, or a fit refuses it at its start.
+"""Arguments of Lightning's ``Trainer``: each acts as Lightning documents it, or a fit refuses it at its start.
 
 Lightning's loop is written for a gradient step per batch. Here a step is a block of many updates that the engine makes itself,
-and an epoch is a round, so some of its switches would be passed over in silence.
+and an epoch is a round. Some of its switches would silently do nothing.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from pytorch_lightning.callbacks.timer import Interval
 from lightning_pbrl.errors import UserError
 
 ACTS = frozenset({
-    *("accelerator", "strategy", "devices", "num_nodes", "precision", "plugins"),  # what the engine cannot use: check_strategy
+    *("accelerator", "strategy", "devices", "num_nodes", "precision", "plugins"),  # check_strategy refuses some values
     *("logger", "callbacks", "profiler", "default_root_dir", "enable_autolog_hparams"),
     *("enable_progress_bar", "enable_model_summary"),
     *("max_epochs", "max_steps", "max_time"),  # rounds; updates; the end of the round in which it is up
     *("check_val_every_n_epoch", "limit_val_batches", "limit_predict_batches"),
     *("deterministic", "benchmark", "inference_mode", "detect_anomaly", "reload_dataloaders_every_n_epochs"),
 })  # fmt: skip
-"""What Lightning does here as it says."""
+"""Arguments that act here as Lightning documents them."""
 
 
 class Refused(NamedTuple):
     """An argument that could not act.
 
     Attributes:
-        value: what a trainer was built with.
+        value: returns the value that a trainer was built with.
         allowed: values that ask for nothing, Lightning's default among them.
         cure: why it cannot act, and what does.
     """
@@ -108,15 +108,11 @@ REFUSED: dict[str, Refused] = {
         "the engine's flat parameters are no layers to convert: leave it out",
     ),
 }
-"""What would do nothing, or harm."""
+"""Arguments that would do nothing, or harm."""
 
 
 def check_trainer(trainer: pl.Trainer) -> None:
-    """Refuse what could not act, however the trainer was built.
-
-    Raises:
-        UserError: for the first such argument.
-    """
+    """Raise a UserError for the first argument that could not act, however the trainer was built."""
     check_given({name: refused.value(trainer) for name, refused in REFUSED.items()}, {})
 
 
@@ -125,18 +121,13 @@ GIVEN: dict[str, tuple[Any, ...]] = {
     "log_every_n_steps": (1, None),
     "enable_checkpointing": (True, None),
 }
-"""What asks for nothing on the command line; a built trainer does not tell Lightning's default from the same number given."""
+"""Values without effect on the command line; a built trainer does not tell Lightning's default from the same number given."""
 
 
 def check_given(arguments: Mapping[str, Any], allowed: Mapping[str, tuple[Any, ...]] = GIVEN) -> None:
-    """The same for a trainer's arguments before it is built.
+    """Raise a UserError for the first argument, by name, that could not act, before a trainer is built.
 
-    Args:
-        arguments: by name.
-        allowed: values that ask for nothing, in place of those of :data:`REFUSED`.
-
-    Raises:
-        UserError: for the first argument that could not act.
+    ``allowed`` are values that ask for nothing, in place of those of :data:`REFUSED`.
     """
     for name, refused in REFUSED.items():
         value = arguments.get(name)

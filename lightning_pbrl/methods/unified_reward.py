@@ -1,4 +1,4 @@
-"""One reward network for both kinds of answer: which of two clips is better, and how good a clip is.
+"""One reward network for both kinds of answer: preferences between two clips, and ratings of one.
 
 Source: the repository `MariaGkoulta/rlhf-repo` (active RLHF): architecture, sizes and schedule of fits. Its code never trains on
 a rating; here both likelihoods are one objective. Rating classes: RbRL (White et al. 2024, arXiv 2307.16348).
@@ -33,29 +33,29 @@ Split = tuple[tuple[Labels, Labels], tuple[Labels, Labels]]
 
 
 class UnifiedReward(RewardPosterior, RewardModel):
-    r"""A sum of per-step rewards that explains preferences (Bradley-Terry) and ratings at once.
+    r"""Unified reward: per-step rewards that explain preferences and ratings at once (repository MariaGkoulta/rlhf-repo).
 
     .. math::
         L = L_{pref} + \lambda L_{rate}, \quad
         L_{pref} = \text{mean}\, \text{CE}(\sigma(R_1 - R_0), \text{label}), \quad
         L_{rate} = -\text{mean} \log N(y \mid a R + b, V + \sigma_0^2)
 
-    with R the sum over a clip's steps of the reward r(s, a), V that of a variance v(s, a) from a second head, and a > 0, b and
-    sigma_0 learnt. Each round fits all answers so far, warm from the round before, until the loss on the answers that are held
-    out has not fallen for ``patience`` passes; then the best weights come back.
+    R is the sum over a clip's steps of the reward r(s, a), V that of a variance v(s, a) from a second head; a > 0, b and sigma_0
+    are learnt. Each round fits all answers so far, warm from the round before, until the loss on the held-out answers has not
+    fallen for ``patience`` passes; then the best weights come back.
 
     Policies get r without dropout. :meth:`posterior` gives the returns under draws from the posterior, each draw one function
-    of everything that is asked about.
+    for all questions.
 
     Args:
         spec: sizes, linked from the data module.
-        posterior: what draws are: dropout (masks on one network, or on each of the members in turn) or ensemble (the members).
+        posterior: kind of draws: dropout (masks on one network, or on each of the members in turn) or ensemble (the members).
         ensemble_size: members E.
         hidden: hidden layers (leaky ReLU between them).
         dropout: probability with which a hidden unit is dropped in training and in draws (released code: .1, and .4 where it asks
             by BALD, so that its strategies differ in more than their questions).
-        dropout_masks: what shares a mask: question (all steps of both clips: a draw is one function, in training as in scoring)
-            or step (every step and clip its own, as released).
+        dropout_masks: unit that shares a mask: question (all steps of both clips: a draw is one function, in training as in
+            scoring) or step (every step and clip its own, as released).
         variance_head: predict V; without it V = 0.
         ratings: gaussian (above), rbrl (class cross entropy of RbRL), squared (mean (a R + b - y)^2) or ignored (as released).
         decoder: affine (a, b and sigma_0 learnt) or none (a = 1, b = 0, sigma_0 = 0, as released).
@@ -64,18 +64,18 @@ class UnifiedReward(RewardPosterior, RewardModel):
         step_mode: joint (one step on L) or sequential (one on L_pref, then one on lambda L_rate, as released).
         lr: learning rate per update, Adam.
         weight_decay: L2 penalty inside Adam, of the network.
-        batch_size: answers per update; each kind has its share of every minibatch.
+        batch_size: answers per update; each kind has its fraction of every minibatch.
         first_epochs: most passes of the first fit.
         epochs: most passes of every later one.
         first_patience: passes without a lower held-out loss after which the first fit ends.
         patience: the same for every later one.
-        validation: share of answers that are held out, by a hash of the answer's number: an answer never changes sides. 0, or
+        validation: fraction of answers that are held out, by a hash of the answer's number: an answer never changes sides. 0, or
             none held out yet: all passes are done.
         restore_best: end a fit with the weights of the lowest held-out loss.
         return_penalty: weight of the norm of a minibatch's predicted returns, over both sides of its pairs (released: 1e-5).
 
     Raises:
-        UserError: for settings that contradict each other.
+        UserError: if settings contradict each other.
 
     Differences: validation is the training objective without dropout (released: cross entropy plus squared error).
     """
@@ -159,7 +159,7 @@ class UnifiedReward(RewardPosterior, RewardModel):
         return [fit, Phase("best weights", start=self.end_fit)]
 
     def begin(self, answers: Split, one_pass: int, patience: int, round_number: int) -> None:
-        """Train on the first two of ``answers`` from the next update on; a resumed round drops what it would have dropped."""
+        """Train on the first two of ``answers`` from the next update on, with dropout that a resumed round repeats."""
         train, self.held_out = answers
         self.begin_fit(train[0])
         self.rated, self.one_pass = train[1].to(self.device), one_pass
@@ -167,10 +167,8 @@ class UnifiedReward(RewardPosterior, RewardModel):
         rank = 0 if self._trainer is None else self._trainer.global_rank
         torch.manual_seed(derive(self.seed, "dropout", round_number, rank))
 
-    # Which answers ---------------------------------------------------------------------------------------------------------
-
     def split(self) -> Split:
-        """Pairs and ratings to train on, and those held out; skipped and pending ones in neither."""
+        """Return pairs and ratings to train on, and those held out; skipped and pending ones in neither."""
         train, held = [], []
         for kind, labels in (("pair", self.labels), ("rating", self.ratings)):
             keep = (labels.status == Status.ANSWERED) | (labels.status == Status.EQUAL)
@@ -194,15 +192,12 @@ class UnifiedReward(RewardPosterior, RewardModel):
             )
 
     def held(self, kind: str, count: int) -> Tensor:
-        """Which of the answers 0 .. ``count`` - 1 of a kind are held out, (count,), bool; each for ever."""
+        """Return a mask of the held-out ones of answers 0 .. ``count`` - 1 of a kind, (count,), bool; it never changes."""
         keys = torch.arange(count) + derive(self.seed, "validation", kind) % 2**62
         return uniform(keys, 0) < self.hparams.validation
 
     def gather_both(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Clips and answers: pairs (E, b, 2, T, O + A) with labels (E, b), rated clips (E, m, T, O + A) with ratings (E, m).
-
-        A kind of which the minibatch has none is left out.
-        """
+        """Gather pairs (E, b, 2, T, O + A) with labels (E, b), rated clips (E, m, T, O + A) with ratings (E, m); or one kind."""
         pair, rating = drawn["pair"], drawn["rating"]
         batch: dict[str, Tensor] = {}
         if pair.shape[1]:
@@ -212,17 +207,15 @@ class UnifiedReward(RewardPosterior, RewardModel):
             batch |= {"rated": self.source.segments(start, self.rated.length), "rating": self.rated.value[rating]}
         return batch
 
-    # Losses ----------------------------------------------------------------------------------------------------------------
-
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Both kinds in one step: L, summed over members."""
+        """Return L of both kinds in one step, summed over members."""
         parts = [part for part in (self.preference_step(batch), self.rating_step(batch)) if part]
         total = torch.stack([part["network"] for part in parts]).sum()
         every = {name: value for part in parts for name, value in part.items()}
         return {name: total if name in ("network", "decoder") else value for name, value in every.items()}
 
     def preference_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Bradley-Terry cross entropy; nothing where the minibatch has no pair."""
+        """Return the Bradley-Terry cross entropy; nothing if the minibatch has no pair."""
         if "pairs" not in batch:
             return {}
         returns, _ = self.clip_sums(batch["pairs"], dropout=True, heads=1)
@@ -233,14 +226,14 @@ class UnifiedReward(RewardPosterior, RewardModel):
         return {"network": loss, "preference_loss": loss, "accuracy": accuracy}
 
     def rating_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Lambda times the ratings' loss; nothing where the minibatch has none."""
+        """Return lambda times the ratings' loss; nothing if the minibatch has none."""
         if "rated" not in batch:
             return {}
         loss = self.hparams.rating_weight * self.rating_loss(batch["rated"], batch["rating"], dropout=True).sum()
         return {"network": loss, **({"decoder": loss} if self.decodes else {}), "rating_loss": loss}
 
     def rating_loss(self, clips: Tensor, rating: Tensor, dropout: bool) -> Tensor:
-        """Loss of the ratings per member, (E, m, T, F) -> (E,)."""
+        """Return the loss of the ratings per member, (E, m, T, F) -> (E,)."""
         h = self.hparams
         mean, variance = self.clip_sums(clips, dropout, heads=None if h.ratings == "gaussian" else 1)
         if h.ratings == "rbrl":
@@ -250,7 +243,7 @@ class UnifiedReward(RewardPosterior, RewardModel):
         return squared_error(mean, rating) if h.ratings == "squared" else gaussian_nll(mean, variance, rating)
 
     def clip_sums(self, clips: Tensor, dropout: bool, heads: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return and variance of clips: (E, b, ..., T, F) -> two of (E, b, ...).
+        """Compute return and variance of clips: (E, b, ..., T, F) -> two of (E, b, ...).
 
         The variance is 0 without its head, or with ``heads=1``, which leaves that head without a gradient.
         """
@@ -259,14 +252,12 @@ class UnifiedReward(RewardPosterior, RewardModel):
         return self.sums(out)
 
     def sums(self, out: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs per step, (..., T, 1 or 2) -> sums of means and of variances, (...,)."""
+        """Sum outputs per step, (..., T, 1 or 2) -> sums of means and of variances, (...,)."""
         mean = out[..., 0].sum(-1)
         return mean, F.softplus(out[..., 1]).sum(-1) if out.shape[-1] > 1 else torch.zeros_like(mean)
 
-    # When a fit ends -------------------------------------------------------------------------------------------------------
-
     def stops(self, metrics: Metrics) -> bool:
-        """Asked after every pass: whether the held-out loss has not fallen for long enough."""
+        """Return True if the held-out loss has not fallen for long enough; asked after every pass."""
         if not any(len(labels) for labels in self.held_out):
             return False
         loss = self.held_out_loss = self.validation_loss()
@@ -279,7 +270,7 @@ class UnifiedReward(RewardPosterior, RewardModel):
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """The objective on the held-out answers without dropout, mean over members."""
+        """Return the objective on the held-out answers without dropout, mean over members."""
         pairs, ratings = self.held_out
         loss = torch.zeros((), device=self.device)
         members = self.hparams.ensemble_size
@@ -293,7 +284,7 @@ class UnifiedReward(RewardPosterior, RewardModel):
         return float(loss)
 
     def end_fit(self) -> None:
-        """Judge the last pass, bring the best weights back, and note where RbRL's classes are cut."""
+        """Evaluate the last pass, bring the best weights back, and set the boundaries of RbRL's classes."""
         self.stops({})
         if self.best is not None and self.hparams.restore_best:
             self.held_out_loss = self.best[0]
@@ -305,15 +296,15 @@ class UnifiedReward(RewardPosterior, RewardModel):
             returns = self.returns(Query("rating", self.rated.start, self.rated.length)).squeeze(-1).float()
             self.boundaries.copy_(class_boundaries(returns, self.rated.value, self.hparams.bins))
 
-    # What policies and strategies ask --------------------------------------------------------------------------------------
+    # Used by policies and strategies -----------------------------------------------------------------------------------
 
     def reward(self, features: Tensor) -> Tensor:
-        """The mean head without dropout: (n, O + A) -> (E, n)."""
+        """Return the mean head without dropout: (n, O + A) -> (E, n)."""
         return self.network(features, heads=1)[..., 0]
 
     @torch.no_grad()
     def returns(self, query: Query) -> Tensor:
-        """Predicted return of every asked segment per member, (E, B, C), without dropout."""
+        """Return the predicted return of every asked segment per member, (E, B, C), without dropout."""
         key, found = (self.model_version(), id(self.source)), self.scorer
         if found is None or found[0] != key:
             found = self.__dict__["scorer"] = key, ReturnScorer(self.reward, self.source, self.model_version)
@@ -324,7 +315,7 @@ class UnifiedReward(RewardPosterior, RewardModel):
         self.log_held_out(self)
 
     def log_held_out(self, learner: Method) -> None:
-        """Log the loss on held-out answers at the end of the newest fit, through whoever trains."""
+        """Log the loss on held-out answers at the end of the newest fit, through the method that trains."""
         if not math.isnan(self.held_out_loss):
             row = {"pref/held_out_loss": self.held_out_loss, "step": float(learner.trainer.global_step)}
             learner.log_dict(row, batch_size=1)

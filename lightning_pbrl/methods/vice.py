@@ -1,7 +1,7 @@
 """VICE (Fu et al. 2018, "Variational Inverse Control with Events", arXiv 1805.11686): its reward.
 
-Differences: the paper's classifier tells examples from the *present policy's* states while it acts; on logged data these are the
-data's states, and what remains is a plain classifier.
+Differences: the paper's classifier tells examples from the *present policy's* states while it acts. Here these are the logged
+data's states, and a plain classifier remains.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from lightning_pbrl.methods.example_reward import ExampleReward
 
 
 class VICE(ExampleReward):
-    """Binary classification, examples against data; the reward is its logit, log D - log(1 - D)."""
+    """Variational inverse control with events: a classifier of examples against data, whose logit is the reward (Fu et al. 2018).
+
+    The logit is log D - log(1 - D).
+    """
 
     def classification(self, example: Tensor, other: Tensor) -> Tensor:
         return binary_loss(example, other)
 
     def reward(self, features: Tensor) -> Tensor:
-        """(n, O + A) -> (1, n), unbounded."""
+        """Return the unbounded reward: (n, O + A) -> (1, n)."""
         return self.logit(features[:, : self.spec["obs_dim"]]).unsqueeze(0)

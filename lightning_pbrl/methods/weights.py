@@ -1,4 +1,4 @@
-"""Whether a checkpoint's weights fit the method that they are loaded into, and if not, which setting is to blame."""
+"""Check that a checkpoint's weights fit the method that they are loaded into; else the setting that differs is named."""
 
 from __future__ import annotations
 
@@ -13,15 +13,7 @@ from lightning_pbrl.methods.lightning_glue import plain
 
 
 def check_fitting_weights(method: pl.LightningModule, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse weights of other names or shapes.
-
-    Args:
-        method: built, what the checkpoint is loaded into.
-        checkpoint: as Lightning has read it.
-
-    Raises:
-        UserError: names every setting that differs, its value then and now.
-    """
+    """Raise a UserError that names every setting that differs, then and now, if weights have other names or shapes."""
     misfit = _misfit(checkpoint["state_dict"], method.state_dict())
     if misfit is None:
         return
@@ -45,7 +37,7 @@ def _leaves(settings: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, An
 
 
 def _misfit(there: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
-    """The first weight that is missing, left over or of another shape; empty ones here make room when they are loaded."""
+    """Return the first weight that is missing, left over or of another shape; empty ones here are resized when loaded."""
     for key in sorted(there.keys() | wanted.keys()):
         if key in there and key in wanted and not wanted[key].numel():
             continue

@@ -1,4 +1,4 @@
-"""What every method that learns from examples of success keeps: the examples themselves, in its checkpoints as well."""
+"""Base of methods that learn from examples of success: the examples, kept in checkpoints as well."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_pbrl.methods.base import Method, Spec
 
 
 class WithExamples(Method, ABC):
-    """A method with the buffer ``examples``, (K, O) float32 or (K, S S 3) uint8, from the data module or from a checkpoint."""
+    """Base of methods with a buffer ``examples``, (K, O) float32 or (K, S S 3) uint8, from data module or checkpoint."""
 
     needs = frozenset({"examples"})
     examples: Tensor
@@ -27,7 +27,7 @@ class WithExamples(Method, ABC):
 
     @abstractmethod
     def programs(self) -> dict[str, Program]:
-        """The kinds of update this method has, by name."""
+        """Return the kinds of update by name."""
 
     def on_data(self) -> None:
         super().on_data()
@@ -35,11 +35,7 @@ class WithExamples(Method, ABC):
 
     @property
     def sought(self) -> Tensor:
-        """The examples, for what cannot act without.
-
-        Raises:
-            UserError: when there are none yet.
-        """
+        """Examples for methods that cannot act without; raises a UserError if there are none yet."""
         if not len(self.examples):
             raise UserError(
                 f"{type(self).__name__} was asked for actions and has no examples of success yet: give them to use_examples "
@@ -48,13 +44,13 @@ class WithExamples(Method, ABC):
         return self.examples
 
     def use_examples(self, states: Tensor | NDArray[np.generic]) -> None:
-        """Seek a copy of these from now on.
+        """Learn from a copy of these examples from now on.
 
         Args:
-            states: (K, O), or pictures (K, S, S, 3) uint8.
+            states: (K, O), or images (K, S, S, 3) uint8.
 
         Raises:
-            UserError: when there is none, their shape or type is not that of what the method sees, or one is NaN or infinite.
+            UserError: if there is none, one is NaN or infinite, or shape or type is not that of what the method sees.
         """
         states, size = torch.as_tensor(states), self.pixels
         shape, kind = ((size, size, 3), "pictures") if size else ((self.spec["obs_dim"],), "states")
@@ -73,7 +69,7 @@ class WithExamples(Method, ABC):
         self.examples = states.to(self.device).flatten(1)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Make room for as many examples as were saved."""
+        """Allocate as many examples as were saved."""
         saved = state_dict.get(f"{prefix}examples")
         if saved is not None:
             self.examples = torch.empty_like(saved, device=self.device)

@@ -25,12 +25,12 @@ GPU_TILE = 65536
 class PrefixSums:
     """Sums of consecutive steps by two look-ups.
 
-    Args:
-        reward: per step, (E, N).
-        rows: ids of the rows that these are, ascending, (N,); 0 .. N - 1 when None.
+    The sums run over all rows in float64 (in float32 differences of sums over a million rows lose the segment). A segment
+    within one episode, as every pool draws, sums that episode's steps alone.
 
-    The sums run over all rows in float64 (in float32 differences of sums over a million rows lose the segment);
-    a segment within one episode, which is all a pool draws, sums that episode's steps alone.
+    Args:
+        reward: rewards per step, (E, N).
+        rows: ids of these rows, ascending, (N,); 0 .. N - 1 when None.
     """
 
     def __init__(self, reward: Tensor, rows: Tensor | None = None) -> None:
@@ -39,7 +39,7 @@ class PrefixSums:
         torch.cumsum(reward, 1, dtype=torch.float64, out=self._before[:, 1:])
 
     def returns(self, start: Tensor, length: int) -> Tensor:
-        """Sum of the ``length`` steps from ``start``: (...,) -> (E, ...), float64."""
+        """Return the sum of the ``length`` steps from ``start``: (...,) -> (E, ...), float64."""
         flat = start.reshape(-1)
         if self._rows is not None:
             flat = torch.searchsorted(self._rows, flat)
@@ -48,17 +48,17 @@ class PrefixSums:
 
 
 class ReturnScorer:
-    """Answers a strategy's questions from a reward function and a table of transitions.
+    """Predict returns of segments from a reward function and a table of transitions.
 
     Two paths give the same numbers up to the rounding of the forward pass. A query whose segments have fewer steps than the
-    table has rows (B x C x T < N) is scored directly, each row that it touches once; a larger one scores all rows once and
+    table has rows (B x C x T < N) is scored directly, each row that it touches once. A larger one scores all rows once and
     keeps their prefix sums until the model or the table changes. The choice depends on sizes alone, never on what is cached,
-    so that a resumed run repeats it bit for bit. Rows of a replay that nothing was written to are neither counted nor scored.
+    so that a resumed run repeats it bit for bit. Unwritten rows of a replay are neither counted nor scored.
 
     Args:
         reward: member rewards of features, (n, O + A) -> (E, n); called without gradient.
-        source: the transitions that queries point into.
-        version: tells the model's version, a number that changes with its parameters.
+        source: transitions that queries point into.
+        version: returns the model's version, a number that changes with its parameters.
         tile: rows per forward pass; None is 1,024 on a CPU and 65,536 elsewhere.
     """
 
@@ -75,7 +75,7 @@ class ReturnScorer:
 
     @torch.no_grad()
     def returns(self, query: Query) -> Tensor:
-        """Predicted return of each segment per member, (E, B, C), float64, on the source's device."""
+        """Return the predicted return of each segment per member, (E, B, C), float64, on the source's device."""
         start = query.start.to(self.source.device)
         if start.numel() * query.length < self.source.size:
             rows, place = segment_rows(start, query.length).unique(return_inverse=True)
@@ -83,11 +83,11 @@ class ReturnScorer:
         return self._prefix_sums().returns(start, query.length)
 
     def observations(self, query: Query) -> Tensor:
-        """Observations of each segment, (B, C, T, O), on the source's device."""
+        """Return the observations of each segment, (B, C, T, O), on the source's device."""
         return self.source.segments(query.start, query.length)[..., : self.source.obs_dim]
 
     def invalidate(self) -> None:
-        """Forget the prefix sums."""
+        """Clear the prefix sums."""
         self._sums = self._scored = None
 
     def _prefix_sums(self) -> PrefixSums:
@@ -98,14 +98,14 @@ class ReturnScorer:
         return self._sums
 
     def _score(self, rows: Tensor | None = None) -> Tensor:
-        """Member rewards of the given rows, of all when None: (E, n)."""
+        """Return member rewards of the given rows, of all when None: (E, n)."""
         features = self.source.features()
         tile = self.tile or (CPU_TILE if features.device.type == "cpu" else GPU_TILE)
         count = len(features) if rows is None else len(rows)
         if rows is not None and count:  # whole tiles only: oneDNN prepares, and keeps, code for every size it meets
             rows = F.pad(rows, (0, -count % CPU_TILE))
         tiles = []
-        for at in range(0, max(count, 1), tile):  # one empty tile for an empty query: it tells E
+        for at in range(0, max(count, 1), tile):  # one empty tile for an empty query gives E
             part = features[at : at + tile] if rows is None else features.index_select(0, rows[at : at + tile])
             tiles.append(self.reward(part))
         return torch.cat(tiles, dim=1)[:, :count]

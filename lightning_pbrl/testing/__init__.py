@@ -1,4 +1,4 @@
-"""Checks of methods, teachers, query strategies and data modules, as Gymnasium's ``check_env`` is one of environments.
+"""Checks of methods, teachers, query strategies and data modules, like Gymnasium's ``check_env`` of environments.
 
 For instance::
 

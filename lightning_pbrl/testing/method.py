@@ -1,4 +1,4 @@
-"""Checks of a method: that it learns, that its numbers depend on what they should and on nothing else, that it resumes."""
+"""Checks of a method: it learns, its numbers depend on nothing but their inputs, it resumes."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def check_method(
     callbacks: Callbacks | None = None,
     **settings: Any,
 ) -> None:
-    """Check a method, about 20 s for a small one.
+    """Check a method, in about 20 s for a small one.
 
     Args:
-        cls: the method.
+        cls: method class.
         data: makes the data module that it learns from; a toy problem by default.
-        callbacks: make what it needs around it, such as a teacher; by default what its ``needs`` say.
-        **settings: its arguments; by default those of :data:`SMALL` that it has.
+        callbacks: make the callbacks of a fit, such as a teacher; by default those that its ``needs`` ask for.
+        **settings: arguments of the method; by default those of :data:`SMALL` that it has.
 
     Raises:
-        AssertionError: for the first thing that is wrong, in one sentence.
-        UserError: where a fit itself refuses the method.
+        AssertionError: for the first failed check, in one sentence.
+        UserError: if a fit itself refuses the method.
     """
     with tempfile.TemporaryDirectory() as folder:
         check = MethodCheck(cls, Path(folder), data, callbacks, **settings)
@@ -66,11 +66,11 @@ def check_method(
 
 
 class MethodCheck:
-    """The checks of :func:`check_method`, one by one; they share their fits.
+    """Checks of :func:`check_method`, one by one; they share their fits.
 
     Args:
-        cls: the method.
-        folder: where runs go.
+        cls: method class.
+        folder: folder of the runs.
         data: as for :func:`check_method`.
         callbacks: as for :func:`check_method`.
         **settings: as for :func:`check_method`.
@@ -106,7 +106,7 @@ class MethodCheck:
         self._straight: Method | None = None
 
     def new(self, **changes: Any) -> Method:
-        """The method, not built yet."""
+        """Return the method, not built yet."""
         return self.cls(self.data().spec, **{**self.settings, **changes})
 
     def fit(
@@ -129,15 +129,15 @@ class MethodCheck:
 
     @property
     def straight(self) -> Method:
-        """A plain fit, done once."""
+        """Method after a plain fit, done once."""
         if self._straight is None:
             self._straight = self.fit("straight")
         return self._straight
 
-    # The checks ----------------------------------------------------------------------------------------------------------
+    # Checks --------------------------------------------------------------------------------------------------------------
 
     def is_built_from_its_seed(self) -> None:
-        """Equal seeds build equal networks, whatever random numbers were drawn before."""
+        """Check that equal seeds build equal networks, whatever random numbers were drawn before."""
         built = []
         for number in range(2):
             torch.manual_seed(number)
@@ -154,7 +154,7 @@ class MethodCheck:
         )
 
     def learns(self) -> None:
-        """A fit ends by itself, has made updates, and what is left is finite."""
+        """Check that a fit ends by itself, has made updates, and leaves finite numbers."""
         method = self.straight
         done = sum(method.running.updates.values())
         expect(done > 0, f"{self.name} ended without an update: let plan() return a Phase with a program and updates.")
@@ -163,10 +163,10 @@ class MethodCheck:
         expect(not bad, f"{self.name}'s {first(bad)} is NaN after {done} updates.")
 
     def moves_what_it_says(self) -> None:
-        """One more update of each program moves its groups and their targets, and nothing else."""
+        """Check that one more update of each program moves its groups and their targets, and nothing else."""
         method, state = self.straight, self.straight.running.state
         for program in method.running.programs:
-            for counts in (method.running.updates, state.updates):  # schedules that have ended would hold their groups still
+            for counts in (method.running.updates, state.updates):  # ended schedules would keep their groups from moving
                 counts.update(dict.fromkeys(counts, 10))
             if not self.runnable(method, program):
                 continue
@@ -191,7 +191,7 @@ class MethodCheck:
 
     @staticmethod
     def runnable(method: Method, program: str) -> bool:
-        """True if what the program reads is there after a fit."""
+        """Return True if a program's inputs exist after a fit."""
         try:
             drawn = method.running.drawn(program, 1, 0)
             method.running.programs[program].gather(drawn[0])
@@ -200,7 +200,7 @@ class MethodCheck:
         return True
 
     def acts_or_rewards(self) -> None:
-        """A policy's actions lie in [-1, 1], a reward is finite; each for every row."""
+        """Check that a policy's actions lie in [-1, 1] and a reward is finite, each for every row."""
         method = self.straight
         spec = method.spec
         obs = 100 * torch.randn(8, spec["obs_dim"], generator=torch.Generator().manual_seed(0))
@@ -223,14 +223,14 @@ class MethodCheck:
             expect(bool(torch.isfinite(reward).all()), f"{self.name}.reward is not finite.")
 
     def does_not_depend_on_the_block(self) -> None:
-        """Blocks of 1, 7 and 64 updates end with the same weights, bit for bit, whatever PyTorch's own generator holds."""
+        """Check that blocks of 1, 7 and 64 updates end with the same weights, bit for bit, whatever PyTorch's generator holds."""
         for block in (1, 64):
             torch.manual_seed(block)
             method = self.fit(f"block {block}", block=block)
             self.same(method, f"depend on the setting block ({self.settings.get('block', 64)} and {block} were compared)")
 
     def same(self, method: Method, why: str) -> None:
-        """Compare with the plain fit."""
+        """Check that a method's weights equal those of the plain fit; ``why`` goes into the sentence."""
         straight = dict(self._fitted_weights())
         different = [key for key, value in method.state_dict().items() if not _equal(value, straight[key])]
         expect(
@@ -240,18 +240,18 @@ class MethodCheck:
         )
 
     def _fitted_weights(self) -> dict[str, Tensor]:
-        """Weights that the plain fit ended with; later checks run its engine further."""
+        """Return the weights that the plain fit ended with; later checks run its engine further."""
         _ = self.straight
         return load_method(self.folder / "straight" / "checkpoints" / "last.ckpt").state_dict()
 
     def resumes(self) -> None:
-        """A fit that stops after its first round and goes on ends with the weights of one that does not stop."""
+        """Check that a fit that stops after its first round and goes on ends with the weights of one that does not stop."""
         self.fit("resumed", trainer={"max_epochs": 1})
         method = self.fit("resumed", resume=True)
         self.same(method, "are others when a fit stops after a round and goes on")
 
     def loads(self) -> None:
-        """A checkpoint holds tensors and plain types alone, and the loaded method does what the fitted one does."""
+        """Check that a checkpoint holds tensors and plain types alone, and loads as a method with the same weights."""
         _ = self.straight
         path = self.folder / "straight" / "checkpoints" / "last.ckpt"
         torch.load(path, weights_only=True)
@@ -261,7 +261,7 @@ class MethodCheck:
         expect(loaded.state_dict().keys() == twin.state_dict().keys(), f"{self.name} has other weights when it is loaded.")
 
     def reads_no_true_reward(self) -> None:
-        """A policy learner comes out the same when every true reward is NaN."""
+        """Check that a policy learner is the same when every true reward is NaN."""
         if self.cls.needs & {"labels", "env"} or self.cls.act is Method.act:
             return
         fits = []
@@ -276,7 +276,7 @@ class MethodCheck:
         )
 
     def does_not_wait_for_the_device(self) -> None:
-        """No loss asks for the value of a tensor, which stalls a GPU and cannot be captured in a graph."""
+        """Check that no loss asks for the value of a tensor, which stalls a GPU and cannot be captured in a graph."""
         method = self.straight
 
         def forbidden(tensor: Tensor, *args: object) -> Any:
@@ -293,7 +293,7 @@ class MethodCheck:
                     method.running.run(program, 2)
 
     def has_replicas(self) -> None:
-        """Replica k is seed + k alone: bit for bit one after the other, to rounding side by side."""
+        """Check that replica k is seed + k alone: bit for bit one after the other, to rounding side by side."""
         if not self.cls.population:
             return
         two: dict[str, Any] = {"replicas": 2, "seed": 4, **({"dropout": 0.0} if self.has_dropout else {})}
@@ -327,10 +327,10 @@ def expect(right: bool, sentence: str) -> None:
 
 
 def first(names: Sequence[str]) -> str:
-    """The first name, for a sentence; empty where there is none."""
+    """Return the first name, for a sentence; empty if there is none."""
     return names[0] if names else ""
 
 
 def _equal(one: Tensor, two: Tensor) -> bool:
-    """Bit for bit, NaN equal to NaN."""
+    """Return True if both are equal bit for bit, NaN equal to NaN."""
     return one.shape == two.shape and torch.equal(one.nan_to_num(nan=0.123), two.nan_to_num(nan=0.123))

@@ -27,16 +27,16 @@ LENGTH = 10
 def check_teacher(teacher: Teacher, data: Transitions | None = None, questions: int = 40) -> None:
     """Check a teacher.
 
-    Its answers must belong to the questions alone: the same whatever batch a question is in and whatever was asked before,
-    because a run that is resumed asks again. Its settings must be told by ``describe``, in plain JSON.
+    Its answers must depend on the questions alone, neither on their batch nor on earlier questions, because a resumed run asks
+    again. ``describe`` must return its settings as plain JSON.
 
     Args:
         teacher: the teacher.
-        data: where segments come from; a toy data set by default.
-        questions: of each kind.
+        data: source of the segments; a toy data set by default.
+        questions: number of questions of each kind.
 
     Raises:
-        AssertionError: for the first thing that is wrong, in one sentence.
+        AssertionError: for the first failed check, in one sentence.
     """
     name, data = type(teacher).__name__, data or synthetic_transitions()
     expect(bool(teacher.kinds), f"{name} understands no kind of question: set kinds.")
@@ -77,17 +77,17 @@ def check_teacher(teacher: Teacher, data: Transitions | None = None, questions: 
 def check_query(strategy: QueryStrategy, data: Transitions | None = None, questions: int = 10, **model: Any) -> None:
     """Check a query strategy.
 
-    It must ask no more than it may, about segments of the pool, never about one segment twice in a pair, and the same from the
-    same generator.
+    It must ask no more than it may, about segments of the pool, never about one segment twice in a pair. From the same
+    generator it must ask the same.
 
     Args:
         strategy: the strategy.
-        data: where segments come from; a toy data set by default.
-        questions: how many it may ask.
-        **model: what it asks of the model by name, in place of a reward that is the first entry of the observation.
+        data: source of the segments; a toy data set by default.
+        questions: most questions that it may ask.
+        **model: functions of the model by name; by default those of a reward that is the first entry of the observation.
 
     Raises:
-        AssertionError: for the first thing that is wrong, in one sentence.
+        AssertionError: for the first failed check, in one sentence.
     """
     name, data = type(strategy).__name__, data or synthetic_transitions()
     json_of(strategy, name)
@@ -123,14 +123,14 @@ def check_query(strategy: QueryStrategy, data: Transitions | None = None, questi
 def check_datamodule(data: OfflineDataModule) -> None:
     """Check a data module with logged data.
 
-    Its specification must be known before data are read and fit them; reading twice must give the same data; segments of the
-    length that it asks about must exist; it can be sent to another process.
+    Its specification must be known before data are read, and fit them. Reading twice must give the same data. It must have
+    segments of the length that it asks about, and it must pickle.
 
     Args:
-        data: not set up yet.
+        data: data module, not set up yet.
 
     Raises:
-        AssertionError: for the first thing that is wrong, in one sentence.
+        AssertionError: for the first failed check, in one sentence.
     """
     name = type(data).__name__
     spec = dict(data.spec)
@@ -149,7 +149,7 @@ def check_datamodule(data: OfflineDataModule) -> None:
 
 
 def json_of(thing: Any, name: str) -> None:
-    """Check that an object's settings are told in plain JSON, and by its class's name."""
+    """Check that ``describe`` returns an object's settings as plain JSON, with its class's name."""
     told = thing.describe()
     expect(
         told == json.loads(json.dumps(told)), f"{name}.describe() is not plain JSON: keep settings as numbers, texts and lists."
@@ -158,13 +158,13 @@ def json_of(thing: Any, name: str) -> None:
 
 
 def questions_of(pool: Any, kind: Kind, count: int) -> Query:
-    """Uniform questions of a kind."""
+    """Return uniform questions of a kind."""
     pairs = pool.pairs(count, stream(0, "questions"))
     return pairs if kind == "pair" else Query("rating", pairs.start[:, :1], pairs.length)
 
 
 def toy_model(data: Transitions) -> dict[str, Any]:
-    """What strategies ask of a model whose reward is the first entry of the observation, and half of it for a second member."""
+    """Return the functions of a toy model whose reward is the first entry of the observation, and of a second member."""
 
     def observations(query: Query) -> Tensor:
         return data.segments(query.start, query.length)[..., : data.obs_dim]

@@ -1,4 +1,4 @@
-"""A small problem in memory: a data set with a known reward, a simulator, a data module, and what a method needs around it."""
+"""A small problem in memory: a data set with a known reward, a simulator, a data module, and the callbacks of a fit."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ SPEC = {"obs_dim": 5, "action_dim": 2, "horizon": 3}
 
 
 def true_reward(obs: Tensor, action: Tensor) -> Tensor:
-    """r(s, a) = tanh(s_0 + s_1 / 2) - |a|^2 / 10: (..., O), (..., A) -> (...,)."""
+    """Return r(s, a) = tanh(s_0 + s_1 / 2) - |a|^2 / 10: (..., O), (..., A) -> (...,)."""
     return torch.tanh(obs[..., 0] + 0.5 * obs[..., 1]) - 0.1 * action.square().sum(-1)
 
 
 def synthetic_transitions(
     episodes: int = 20, length: int = 30, obs_dim: int = 5, action_dim: int = 2, seed: int = 0
 ) -> Transitions:
-    """Random walks pulled to the origin, pushed by uniform actions in [-1, 1], rewarded by :func:`true_reward`.
+    """Return random walks pulled to the origin, pushed by uniform actions in [-1, 1], rewarded by :func:`true_reward`.
 
     Every episode has ``length`` steps and ends at its time limit; a step succeeds when its reward is above 1/2.
     """
@@ -68,7 +68,7 @@ def synthetic_transitions(
 
 
 def labels_of(data: Transitions, query: Query, equal: Tensor | None = None) -> Labels:
-    """Answers of a teacher who prefers the higher true return; those marked ``equal``, (B,), are ties."""
+    """Return answers of a teacher who prefers the higher true return; those marked ``equal``, (B,), are ties."""
     true = data.true_returns(query)
     value = (true[:, 1] > true[:, 0]).float()
     equal = torch.zeros(len(query), dtype=torch.bool) if equal is None else equal
@@ -77,7 +77,7 @@ def labels_of(data: Transitions, query: Query, equal: Tensor | None = None) -> L
 
 
 class SeedPhysics:
-    """Every step is rewarded by ``seed % 97`` and succeeds when the seed is odd, whatever the action."""
+    """Physics whose every step has reward ``seed % 97`` and succeeds when the seed is odd, whatever the action."""
 
     camera: str | int = -1
     model = data = None
@@ -91,7 +91,7 @@ class SeedPhysics:
 
 
 class SeedSimulator(Simulator):
-    """Returns that depend on the seed alone: three steps, 3 * (seed % 97)."""
+    """Simulator whose returns depend on the seed alone: three steps, 3 * (seed % 97)."""
 
     name = "seed-v0"
     obs_dim, action_dim, horizon = 5, 2, 3
@@ -106,7 +106,7 @@ class SeedSimulator(Simulator):
 
 
 class ToyData(OfflineDataModule):
-    """The synthetic data set with the toy simulator; where the first entry is largest are the examples of success, if wanted."""
+    """Synthetic data set with the toy simulator; examples of success, if wanted, are states with the largest first entry."""
 
     examples: Examples | None = None
     held_out_source: Transitions | None = None
@@ -128,7 +128,7 @@ class ToyData(OfflineDataModule):
 
 
 class AnsweredToy(ToyData):
-    """The toy data with 40 answers by true return, and held-out ones if so wanted."""
+    """Toy data with 40 answers by true return, and held-out ones if wanted."""
 
     def __init__(self, held_out: int = 0, **settings: Any) -> None:
         super().__init__(**settings)
@@ -144,17 +144,17 @@ class AnsweredToy(ToyData):
 
 
 def data_for(method: type[Method]) -> OfflineDataModule:
-    """What a method learns from: logged data, or the toy simulator with two environments to act in."""
+    """Return a data module for a method: logged data, or the toy simulator with two environments to act in."""
     if "env" in method.needs:
         return OnlineDataModule(SeedSimulator(), num_envs=2, segment_length=3, eval_episodes=4, eval_envs=2)
     return ToyData(examples=12 if "examples" in method.needs else 0)
 
 
 def callbacks_for(method: type[Method], **ask: Any) -> list[pl.Callback]:
-    """What a method needs around it: a teacher, a reward, or nothing."""
+    """Return the callbacks that a method needs: a teacher, relabelling, both or none."""
     found: list[pl.Callback] = []
     if "labels" in method.needs:
-        first = int("env" in method.needs)  # round 0 makes what questions are about
+        first = int("env" in method.needs)  # round 0 collects the segments
         who = {"teacher": MixedTeacher(), "query": uniformly(method.kinds)} if "rating" in method.kinds else {}
         usual = {"teacher": SimulatedTeacher(), "budget": 30 - 10 * first, "per_round": 10, "first_round": first}
         found.append(AskTeacher(**{**usual, **who, **ask}))
@@ -164,7 +164,7 @@ def callbacks_for(method: type[Method], **ask: Any) -> list[pl.Callback]:
 
 
 def make_trainer(folder: Path, callbacks: list[pl.Callback] | None = None, **settings: Any) -> pl.Trainer:
-    """A quiet CPU trainer that keeps the checkpoint of every round in ``folder/checkpoints``."""
+    """Return a quiet CPU trainer that keeps the checkpoint of every round in ``folder/checkpoints``."""
     callbacks = callbacks or []
     if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
         callbacks = [
