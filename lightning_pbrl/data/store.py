@@ -25,9 +25,7 @@ from lightning_pbrl.data.questions import Questions
 from lightning_pbrl.data.tables import CLIPS, QUESTIONS, RESTORE
 from lightning_pbrl.errors import UserError
 
-LEARNT = [
-    QUESTIONS.c[name] for name in ("run", "round", "number", "kind", "length", "start_0", "start_1", "value", "status")
-]
+LEARNT = [QUESTIONS.c[name] for name in ("run", "round", "number", "kind", "length", "start_0", "start_1", "value", "status")]
 """What learners read of a question."""
 
 
@@ -169,9 +167,7 @@ class LabelStore(Database):
         if new:
             db.execute(QUESTIONS.insert(), [rows[i] for i in new])
         if new and blobs:
-            contents = [
-                dict(zip(("run", "round", "number"), _name(rows[i]), strict=True), content=blobs[i]) for i in new
-            ]
+            contents = [dict(zip(("run", "round", "number"), _name(rows[i]), strict=True), content=blobs[i]) for i in new]
             db.execute(CLIPS.insert(), contents)
         for row in rows:
             old = known.get(_name(row))
@@ -301,9 +297,7 @@ class LabelStore(Database):
         missing = sorted(set(wanted) - set(found))
         if missing or not wanted:
             what = f"question {missing[0]}" if missing else "no question at all"
-            raise UserError(
-                f"The label store {self.name} has no segment content for {what} of run {run!r}: put it with clips."
-            )
+            raise UserError(f"The label store {self.name} has no segment content for {what} of run {run!r}: put it with clips.")
         with reading(f"The label store {self.name}", "holds damaged segment content", RESTORE):
             parts = [unpack(found[number]) for number in wanted]
             clips = Clips(*(torch.stack([part[name] for part in parts]) for name in Clips._fields))

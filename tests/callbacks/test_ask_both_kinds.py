@@ -13,7 +13,6 @@ import torch
 from online_toys import WalkSimulator, _Actor
 from toys import SPEC, ToyData, assert_same, make_trainer, read_csv
 
-from lightning_pbrl.callbacks import ask_schedule
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.data.feedback import Answer, Clips, Query
 from lightning_pbrl.data.store import LabelStore

@@ -309,7 +309,7 @@ def test_a_large_round_is_answered_and_committed_in_parts(tmp_path: Path, monkey
 
     module, resumed, teacher = data(), data(), Diary()
     whole = fit(tmp_path / "whole", ask(Diary()), module)
-    monkeypatch.setattr("lightning_pbrl.callbacks.ask_teacher.ANSWERED", 4)
+    monkeypatch.setattr("lightning_pbrl.asking.session.ANSWERED", 4)
     with pytest.raises(RuntimeError, match="killed"):
         fit(tmp_path / "broken", ask(Crashing()), data())
     assert stored(tmp_path / "broken", module).spent() == 14
