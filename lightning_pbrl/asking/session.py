@@ -121,6 +121,7 @@ class AskingSession:
         self._asking: Generator[Due, tuple[Answer, str], dict[str, float]] | None = None
         self._due: Due | None = None
         self._metrics: dict[str, float] = {}
+        self._checked: dict[Kind, int] = {"pair": 0, "rating": 0}
         plan.query.begin(learner.hparams)
         checks.check_needs(plan.query, learner)
         checks.check_kinds(plan, learner)
@@ -165,7 +166,10 @@ class AskingSession:
         for kind, given in found.items():
             numbers, labels = self.state.labels(kind, self.length, up_to_round if self.plan.budget else None)
             if self.copies is None:
-                check_labels(labels, self.source, f"the label store {self.state.store.name}")
+                first = 0 if self.state.everyone else min(self._checked[kind], len(labels))  # segments never change
+                new, where = labels.take(torch.arange(first, len(labels))), f"the label store {self.state.store.name}"
+                check_labels(new, self.source, where, first)
+                self._checked[kind] = len(labels)
             else:
                 labels = Labels(self.copies.placed(labels.start, numbers), self.length, labels.value, labels.status)
             found[kind] = given.then(labels)

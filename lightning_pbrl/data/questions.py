@@ -55,11 +55,17 @@ class Questions(NamedTuple):
 
     def take(self, index: Tensor) -> Questions:
         """Return the questions ``index``, (n,) places or (N,) bool."""
-        return Questions(*(column[index] for column in self))
+        places = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
+        return Questions(*(column.index_select(0, places) for column in self))
 
     def replaced(self, newer: Questions, stale: Tensor) -> Questions:
-        """Return these without the ``stale`` ones, (N,) bool, and ``newer`` in their place, by (number, round)."""
-        joined = Questions(*(torch.cat(both) for both in zip(self.take(~stale), newer, strict=True)))
+        """Return these without the ``stale`` ones, (N,) bool, and with ``newer``, by (number, round)."""
+        kept = self.take(~stale) if bool(stale.any()) else self
+        if not len(newer):
+            return kept
+        joined = Questions(*(torch.cat(both) for both in zip(kept, newer, strict=True)))
+        if not len(kept) or int(newer.number.min()) > int(kept.number.max()):
+            return joined
         by_round = joined.take(joined.round.argsort(stable=True))
         return by_round.take(by_round.number.argsort(stable=True))
 
