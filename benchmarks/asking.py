@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 import torch
@@ -39,7 +39,7 @@ class Learner:
     kinds = frozenset({"pair"})
     context = env_steps = 0
     planned_env_steps = planned_round_steps = None
-    hparams: Any = {}
+    hparams: ClassVar[dict[str, Any]] = {}
 
     def round_starts(self) -> None:
         """Return None: there are as many rounds as it takes."""

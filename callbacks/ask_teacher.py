@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from rich.table import Table
 
 from lightning_pbrl import memory
 from lightning_pbrl.asking.checks import check_budget
@@ -135,3 +136,10 @@ class AskTeacher(Checked, pl.Callback):
         pl_module.answers_from = "" if self.store is None else self.store.name
         pl_module.labels, pl_module.ratings, pl_module.asked, pl_module.pending, metrics = feedback
         pl_module.log_dict({**metrics, "step": float(trainer.global_step)}, on_epoch=True, on_step=False, batch_size=1)
+
+
+def asking_plan(trainer: pl.Trainer, method: Method) -> Table | None:
+    """Return a table of who asks, who answers, how many questions and when; None for a method that reads no answers."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    ask = next((callback for callback in callbacks if isinstance(callback, AskTeacher)), None)
+    return None if ask is None or "labels" not in method.needs else ask.plan.table(method)

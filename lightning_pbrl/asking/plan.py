@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from lightning_pbrl.asking.schedule import Constant, InitialShare, Progress, Schedule, rounds_left
 from lightning_pbrl.queries.base import QueryStrategy
 from lightning_pbrl.queries.mixed import uniformly
 from lightning_pbrl.queries.uniform import UniformQuery
 from lightning_pbrl.teachers.base import Teacher
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class Learner(Protocol):
@@ -114,3 +117,69 @@ class AskingPlan:
             sizes.append(self.size(number, learner, asked, done))
             asked += sizes[-1]
         return sizes
+
+    def rounds_that_ask(self, learner: Learner) -> list[tuple[int, int, int]] | None:
+        """Return round, env steps done and questions of each round that asks; None where that cannot be said before.
+
+        Sizes are those of a strategy that finds as many questions as it is asked for.
+        """
+        starts = learner.round_starts()
+        if starts is None:  # as many rounds as it takes
+            if self.rounds is None and not isinstance(self.schedule, Constant):
+                return None
+            starts = [0] * (self.first_round + self.every * (self.rounds or self.budget))
+        found, asked = [], 0
+        for number, done in enumerate(starts):
+            size = min(self.size(number, learner, asked, done), self.budget - asked)
+            if size > 0:
+                found.append((number, done, size))
+                asked += size
+            if asked == self.budget:
+                break
+        return found
+
+    def told(self, learner: Learner) -> list[tuple[str, str]]:
+        """Return who asks, who answers, how many questions and when, each as a line of text."""
+        if not self.budget:
+            return [("who asks", "nobody: answers come with the data or are in the label store")]
+        first = ", uniform in the first round" if self.uniform_first and not isinstance(self.query, UniformQuery) else ""
+        lines = [("who asks", _named(self.query.describe()) + first)]
+        lines += [("who answers", "nobody" if self.teacher is None else _named(self.teacher.describe()))]
+        expected = self.rounds_that_ask(learner)
+        if expected is None:
+            return [*lines, ("how many", f"{self.budget:,}, {type(self.schedule).__name__.lower()}")]
+        sizes = [f"{size:,}" for _, _, size in expected]
+        numbers = [f"{number:,}" for number, _, _ in expected]
+        lines += [("how many", f"{self.budget:,} in {len(sizes):,} round{'s'[: len(sizes) != 1]}: {_some(sizes)}")]
+        lines += [("when", f"at the start of round {_some(numbers)}")]
+        if learner.planned_env_steps is not None:
+            lines += [("after env steps", _some([f"{done:,}" for _, done, _ in expected]))]
+        return lines
+
+    def table(self, learner: Learner) -> Table:
+        """Return the plan as a table to be printed."""
+        from rich.table import Table
+
+        table = Table(title="questions", title_justify="left", show_header=False)
+        for name, text in self.told(learner):
+            table.add_row(name, text)
+        return table
+
+
+SHOWN = 6
+"""Numbers of a list that are shown before its last."""
+
+
+def _some(numbers: Sequence[str]) -> str:
+    """Return the first numbers of a list and its last."""
+    if len(numbers) <= SHOWN + 1:
+        return "; ".join(numbers)
+    return "; ".join([*numbers[:SHOWN], "...", numbers[-1]])
+
+
+def _named(about: Any) -> str:
+    """Return a description as a class with its settings: ``SkipTeacher(eps=0.5)``."""
+    if not isinstance(about, dict) or "class" not in about:
+        return repr(about)
+    settings = [f"{name}={_named(value)}" for name, value in about.items() if name not in ("class", "module")]
+    return f"{about['class']}({', '.join(settings)})" if settings else about["class"]

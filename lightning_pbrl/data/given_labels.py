@@ -53,8 +53,8 @@ def check_labels(labels: Labels, source: Transitions, where: str, first: int = 0
         number = int(wrong.int().argmax())
         status, value = Status(int(labels.status[number])).name.lower(), float(labels.value[number])
         raise UserError(
-            f"Answer {first + number} of {where} is {status} and has value {value:g}: a pair is 0 or 1 when answered and 0.5 when equal, "
-            "a rating any number."
+            f"Answer {first + number} of {where} is {status} and has value {value:g}: a pair is 0 or 1 when answered and 0.5 "
+            "when equal, a rating any number."
         )
 
 
