@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -143,8 +144,8 @@ class AskingPlan:
         if not self.budget:
             return [("who asks", "nobody: answers come with the data or are in the label store")]
         first = ", uniform in the first round" if self.uniform_first and not isinstance(self.query, UniformQuery) else ""
-        lines = [("who asks", _named(self.query.describe()) + first)]
-        lines += [("who answers", "nobody" if self.teacher is None else _named(self.teacher.describe()))]
+        lines = [("who asks", _named(self.query) + first)]
+        lines += [("who answers", "nobody" if self.teacher is None else _named(self.teacher))]
         expected = self.rounds_that_ask(learner)
         if expected is None:
             return [*lines, ("how many", f"{self.budget:,}, {type(self.schedule).__name__.lower()}")]
@@ -177,9 +178,15 @@ def _some(numbers: Sequence[str]) -> str:
     return "; ".join([*numbers[:SHOWN], "...", numbers[-1]])
 
 
-def _named(about: Any) -> str:
-    """Return a description as a class with its settings: ``SkipTeacher(eps=0.5)``."""
-    if not isinstance(about, dict) or "class" not in about:
-        return repr(about)
-    settings = [f"{name}={_named(value)}" for name, value in about.items() if name not in ("class", "module")]
-    return f"{about['class']}({', '.join(settings)})" if settings else about["class"]
+def _named(thing: Any) -> str:
+    """Return the class of a teacher or strategy with the settings that are not its defaults: ``SkipTeacher(eps=0.7)``."""
+    about, usual = thing.describe(), inspect.signature(type(thing)).parameters
+    settings = []
+    for name, value in about.items():
+        default = usual[name].default if name in usual else None
+        if name in ("class", "module") or value == (list(default) if isinstance(default, tuple) else default):
+            continue
+        inner = getattr(thing, name, None)
+        settings.append(f"{name}={_named(inner) if hasattr(inner, 'describe') else repr(value)}")
+    name = str(about.get("class", type(thing).__name__))
+    return f"{name}({', '.join(settings)})" if settings else name
