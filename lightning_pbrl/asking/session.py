@@ -11,9 +11,10 @@ from torch import Tensor
 from lightning_pbrl.asking import checks
 from lightning_pbrl.asking.plan import AskingPlan, Learner
 from lightning_pbrl.asking.state import RoundState
+from lightning_pbrl.asking.statistics import round_stats
 from lightning_pbrl.data.feedback import Answer, Asked, AskKey, Clips, Kind, Labels, Query, Status
 from lightning_pbrl.data.given_labels import check_labels
-from lightning_pbrl.data.segments import SegmentPool, segment_rows
+from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
@@ -25,8 +26,6 @@ RESTORED = 500
 """Questions whose segments are read from the store at a time."""
 ANSWERED = 100
 """Questions shown, and committed, at a time: what is gathered for them does not grow with the round."""
-SAMPLED = 1_000
-"""Segments, drawn uniformly from those that may be shown, whose rewards tell a simulated teacher what returns are usual."""
 
 
 class Due(NamedTuple):
@@ -351,9 +350,3 @@ class AskingSession:
 def _joined(batches: list[Batch]) -> Batch:
     """Join batches of one kind."""
     return Batch(*(torch.cat(column) for column in zip(*batches, strict=True)))
-
-
-def round_stats(rounds: int, source: Transitions, pool: SegmentPool, rng: torch.Generator) -> RoundStats:
-    """Return what a teacher is told when it has been asked in ``rounds`` rounds before, about segments of ``pool``."""
-    start = pool.draw(SAMPLED, rng).to(source.device)
-    return RoundStats(rounds, source.mean_reward(), source.reward[segment_rows(start, pool.length)].cpu())
