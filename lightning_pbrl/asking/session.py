@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_pbrl.asking import checks
+from lightning_pbrl.asking.feedback import Batch, Due, Feedback
 from lightning_pbrl.asking.plan import AskingPlan, Learner
 from lightning_pbrl.asking.state import RoundState
 from lightning_pbrl.asking.statistics import round_stats
@@ -26,49 +26,6 @@ RESTORED = 500
 """Questions whose segments are read from the store at a time."""
 ANSWERED = 100
 """Questions shown, and committed, at a time: what is gathered for them does not grow with the round."""
-
-
-class Due(NamedTuple):
-    """Questions of one kind that wait for an answer.
-
-    Attributes:
-        numbers: within the run, (B,), int64.
-        query: where their segments lie, B questions.
-        clips: what is shown, (B, C, T, ...), on the CPU.
-        keys: the randomness of a simulated answer, (B,), int64.
-    """
-
-    numbers: Tensor
-    query: Query
-    clips: Clips
-    keys: Tensor
-
-
-class Feedback(NamedTuple):
-    """What a learner gets at the start of a round.
-
-    Attributes:
-        labels: all answers about pairs, given with the data or by a teacher.
-        ratings: all answers about single clips.
-        asked: how many questions there were and will be.
-        pending: questions that nobody has answered yet.
-        metrics: what to log about questions and answers, by metric key.
-    """
-
-    labels: Labels
-    ratings: Labels
-    asked: Asked
-    pending: int
-    metrics: dict[str, float]
-
-
-class Batch(NamedTuple):
-    """Answered questions of one kind: starts (B, C), values (B,), statuses (B,) and true rewards (B, C, T)."""
-
-    start: Tensor
-    value: Tensor
-    status: Tensor
-    reward: Tensor
 
 
 class AskingSession:
@@ -210,7 +167,16 @@ class AskingSession:
         Args:
             answer: one per question; a pending one leaves the question open for later.
             answered_by: who answered; the teacher when None.
+
+        Raises:
+            UserError: when nothing is due, or for another number of answers; for an answer that the store refuses, after which
+                the round is to be begun again.
         """
+        if self._due is None:
+            raise UserError("No question waits for an answer: begin a round that asks, or begin this one again after an error.")
+        asked, given = len(self._due.query), len(answer.value)
+        if asked != given:
+            raise UserError(f"{asked} questions got {given} answers: give one per question, pending where there is none yet.")
         self._go_on((answer, answered_by or type(self.teacher).__name__))
 
     def end(self) -> Feedback:
@@ -232,10 +198,11 @@ class AskingSession:
     def _go_on(self, answered: tuple[Answer, str] | None) -> None:
         """Run on to the next questions that wait for an answer."""
         assert self._asking is not None  # noqa: S101
+        self._due = None  # also where an error ends the round
         try:
             self._due = self._asking.send(answered)  # type: ignore[arg-type]  # None starts it
         except StopIteration as ended:
-            self._due, self._metrics = None, ended.value
+            self._metrics = ended.value
 
     @torch.no_grad()
     def _ask(
@@ -266,7 +233,7 @@ class AskingSession:
                     part = Query(query.kind, start, query.length)
                     batches.append((yield from self._answered(state, number, before + asked, part, strategy)))
                     asked += len(start)
-                start, value, status, _ = batch = _joined(batches)
+                start, value, status, _ = batch = Batch.joined(batches)
                 strategy.observe(Query(query.kind, start, query.length), Answer(value, status))
                 seen.setdefault(query.kind, []).append(batch)
                 known = {**known, query.kind: known[query.kind].then(Labels(start, query.length, value, status))}
@@ -274,7 +241,7 @@ class AskingSession:
                 break
         metrics = {**self.teacher.thresholds(self.length), **strategy.metrics()}
         for kind, batches in seen.items():
-            every = _joined(batches)
+            every = Batch.joined(batches)
             metrics.update((realised_rates if kind == "pair" else rating_rates)(Answer(every.value, every.status), every.reward))
         return metrics
 
@@ -345,8 +312,3 @@ class AskingSession:
                 answered_by,
             )
         return Batch(shown.start, value, status, clips.reward)
-
-
-def _joined(batches: list[Batch]) -> Batch:
-    """Join batches of one kind."""
-    return Batch(*(torch.cat(column) for column in zip(*batches, strict=True)))

@@ -15,9 +15,10 @@ from synthetic import synthetic_transitions
 from toys import assert_same
 
 from benchmarks.asking import FEW, PER_ROUND, Reads, session_after
+from lightning_pbrl.asking.feedback import Feedback
 from lightning_pbrl.asking.plan import AskingPlan
 from lightning_pbrl.asking.schedule import Constant
-from lightning_pbrl.asking.session import AskingSession, Feedback
+from lightning_pbrl.asking.session import AskingSession
 from lightning_pbrl.data.feedback import Answer, AskKey, Labels, Query, Status
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
@@ -129,6 +130,22 @@ def test_a_round_may_end_before_all_is_answered(tmp_path: Path) -> None:
     feedback = asking.end()
     assert feedback.asked[:3] == (0, 0, 30) and len(feedback.labels) == 0 and records(tmp_path) == []
     assert session(tmp_path).round(0).asked[:3] == (10, 10, 20)
+
+
+def test_answers_that_do_not_fit_the_questions(tmp_path: Path) -> None:
+    """A refused batch leaves nothing in the store, and the round can be begun again."""
+    asking = session(tmp_path)
+    with pytest.raises(UserError, match="No question waits for an answer: begin a round that asks"):
+        asking.answer(Answer(torch.ones(10), torch.ones(10, dtype=torch.int64)))
+    asking.begin(0)
+    with pytest.raises(UserError, match="10 questions got 2 answers: give one per question, pending where there is none yet"):
+        asking.answer(Answer(torch.ones(2), torch.ones(2, dtype=torch.int64)))
+    with pytest.raises(UserError, match=r"Question 0 of run 'ada' has value 0\.69.*: a pair's label is 0, 0\.5 or 1"):
+        asking.answer(Answer(torch.full((10,), 0.7), torch.ones(10, dtype=torch.int64)))
+    assert asking.due() is None and records(tmp_path) == []
+    with pytest.raises(UserError, match="begin this one again after an error"):
+        asking.answer(Answer(torch.ones(10), torch.ones(10, dtype=torch.int64)))
+    assert asking.round(0).asked.this_round == 10
 
 
 def test_without_a_store_what_came_with_the_data_is_handed_over(tmp_path: Path) -> None:
