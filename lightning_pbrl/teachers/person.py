@@ -21,6 +21,9 @@ class Person(Teacher):
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair", "rating"})
     simulated: ClassVar[bool] = False
 
+    def __init__(self) -> None:
+        """Take no settings: who answers is told with each answer."""
+
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
         """Postpone every question."""
         return Answer(torch.full((len(query),), torch.nan), torch.full((len(query),), int(Status.PENDING)))
