@@ -64,8 +64,9 @@ def records(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in record.items() if name != "time"} for record in found]
 
 
-def test_asking_needs_no_lightning() -> None:
-    code = "import sys, lightning_pbrl.asking.session; print(sorted({'pytorch_lightning', 'rich'} & {*sys.modules}))"
+def test_asking_needs_neither_lightning_nor_a_method() -> None:
+    above = "'pytorch_lightning', 'rich', 'lightning_pbrl.methods', 'lightning_pbrl.callbacks'"
+    code = f"import sys, lightning_pbrl.asking.session; print(sorted({{{above}}} & {{*sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
