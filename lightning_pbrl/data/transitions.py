@@ -75,7 +75,7 @@ class Transitions:
     """
 
     forgets: ClassVar[bool] = False
-    """Whether rows are overwritten one day, so that what was asked about must be kept beside them (:meth:`keep`)."""
+    """Whether rows are overwritten one day; such a table has ``copies`` of what was asked about."""
 
     def __init__(
         self,
@@ -336,36 +336,6 @@ class Transitions:
             part._store = self._store
             part._shift = self.frame_ids(self.episodes.first[episodes]) - offsets[:-1]
         return part
-
-    # What was asked about; only a table that forgets has anything to do here --------------------------------------------
-
-    def reserve(self, questions: int, length: int, context: int = 0) -> None:
-        """Make room for the segments of ``questions`` questions, ``length`` steps and ``context`` on each side."""
-
-    def keep(self, query: Query, number: int) -> Query:
-        """Keep the segments of the questions ``number``, ``number`` + 1, ...; the same questions about what is kept."""
-        return query
-
-    def content(self, query: Query) -> Clips | None:
-        """What a label store must hold so that :meth:`restore` can bring the asked segments back; None for nothing."""
-        return None
-
-    def restore(self, number: int | Tensor, clips: Clips) -> None:
-        """Bring back the segments of the questions ``number``, ``number`` + 1, ..., as :meth:`content` gave them.
-
-        Args:
-            number: of the first question, or of every one, (B,).
-            clips: what they are about, (B, C, ...).
-        """
-
-    def placed(self, start: Tensor, number: int | Tensor) -> Tensor:
-        """Where the segments of the questions ``number``, ``number`` + 1, ... begin, (B, C); ``start`` is where they were.
-
-        Args:
-            start: (B, C), with C = 2 for pairs and 1 for ratings.
-            number: of the first question, or of every one, (B,).
-        """
-        return start
 
     @property
     def fingerprint(self) -> str:

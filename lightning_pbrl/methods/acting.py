@@ -60,6 +60,16 @@ class Acting(pl.LightningModule):
         """Env steps done when each round of a whole fit begins; None where the settings do not say how many rounds there are."""
         return None
 
+    @property
+    def planned_env_steps(self) -> int | None:
+        """Env steps of the whole run, the setting ``env_steps``; None for a method that does not act."""
+        return self.hparams.get("env_steps")
+
+    @property
+    def planned_round_steps(self) -> int | None:
+        """Env steps of a round, the setting ``round_steps``; None where the settings do not say."""
+        return self.hparams.get("round_steps")
+
     def behave(self, obs: Tensor) -> Tensor:
         """Actions that collect experience, (n, O) -> (n, A) in [-1, 1]: a sample of the policy."""
         return self.act(obs, sample=True)

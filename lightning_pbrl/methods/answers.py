@@ -6,30 +6,12 @@ answers can come, a method that has none is refused, so that nothing untrained i
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 
-from lightning_pbrl.data.feedback import Kind, Labels, Status
+from lightning_pbrl.data.feedback import Asked, Kind, Labels, Status
 from lightning_pbrl.errors import UserError
-
-
-class Asked(NamedTuple):
-    """What ``AskTeacher`` has done so far.
-
-    Attributes:
-        total: answers that came with the data and questions asked in the run.
-        this_round: questions asked at this round's start.
-        remaining: budget left.
-        ratings: of those of this round that are ratings; the others are pairs.
-        over: whether no later round asks although budget is left: there was nothing to ask about, or the rounds are over.
-    """
-
-    total: int = 0
-    this_round: int = 0
-    remaining: int = 0
-    ratings: int = 0
-    over: bool = False
 
 
 class Answers(pl.LightningModule):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl import memory
-from lightning_pbrl.data.feedback import Kind, Labels, Query
+from lightning_pbrl.data.feedback import Asked, Kind, Labels, Query
 from lightning_pbrl.data.relabel import predict_reward
 from lightning_pbrl.data.transitions import Transitions, unpack
 from lightning_pbrl.engine import Program, UpdateEngine
@@ -25,7 +25,7 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods import author_checks as checks
 from lightning_pbrl.methods import lightning_glue as glue
 from lightning_pbrl.methods.acting import Acting
-from lightning_pbrl.methods.answers import Answers, Asked
+from lightning_pbrl.methods.answers import Answers
 from lightning_pbrl.methods.diverged import Diverging, check_saved
 from lightning_pbrl.methods.evaluation import EpisodeEvaluation
 from lightning_pbrl.methods.lightning_glue import plain
