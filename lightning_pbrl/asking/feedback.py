@@ -27,7 +27,7 @@ class Due(NamedTuple):
 
 
 class Feedback(NamedTuple):
-    """What a learner gets at the start of a round.
+    """Labels, ratings and counts that a learner gets at the start of a round.
 
     Attributes:
         labels: all answers about pairs, given with the data or by a teacher.

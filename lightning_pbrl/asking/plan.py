@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Learner(Protocol):
-    """What asking must know of a method; a strategy may ask it for more (:class:`~lightning_pbrl.queries.base.Scorer`)."""
+    """The part of a method that asking relies on; a strategy may ask it for more (:class:`~lightning_pbrl.queries.base.Scorer`)."""
 
     kinds: ClassVar[Any]
     context: int
@@ -45,7 +45,7 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class AskingPlan:
-    """Who asks, who answers, how many questions, and in which rounds.
+    """The plan of a run's questions: who asks, who answers, how many, and in which rounds.
 
     Attributes:
         teacher: who answers; None where nobody is asked.

@@ -16,7 +16,7 @@ ScheduleName = Literal["constant", "decreasing", "increasing", "spread"]
 
 
 class Progress(NamedTuple):
-    """How far a run is when a round begins that asks.
+    """Progress of a run when a round begins that asks.
 
     Attributes:
         asked: questions of the rounds before.
@@ -34,7 +34,7 @@ class Progress(NamedTuple):
 
 
 class Schedule(ABC):
-    """Says how many questions a round asks, as long as the budget lasts.
+    """Schedule of the number of questions per round, as long as the budget lasts.
 
     Attributes:
         follows: what of the progress it must know, beside what was asked.
@@ -49,7 +49,7 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """Asks ``per_round`` questions."""
+    """Constant schedule: ``per_round`` questions."""
 
     per_round: int
 
@@ -59,7 +59,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Decreasing(Schedule):
-    """Asks ``per_round`` x (T - s) / T after s of T env steps, rounded down, at least 1 (B-Pref).
+    """Decreasing schedule (B-Pref): ``per_round`` x (T - s) / T after s of T env steps, rounded down, at least 1.
 
     When the steps are done, a hundredth of ``per_round``.
     """
@@ -75,7 +75,7 @@ class Decreasing(Schedule):
 
 @dataclass(frozen=True)
 class Increasing(Schedule):
-    """Asks ``per_round`` x T / (T - s + 1) after s of T env steps, rounded down, at least 1 (B-Pref)."""
+    """Increasing schedule (B-Pref): ``per_round`` x T / (T - s + 1) after s of T env steps, rounded down, at least 1."""
 
     per_round: int
     follows = "env steps"
@@ -87,7 +87,7 @@ class Increasing(Schedule):
 
 @dataclass(frozen=True)
 class Spread(Schedule):
-    """Asks an even part of what is left of the budget, rounded half to even; the last round asks all of it."""
+    """Even schedule: an equal part of the remaining budget, rounded half to even; the last round asks all of it."""
 
     budget: int
     follows = "rounds left"
@@ -99,7 +99,7 @@ class Spread(Schedule):
 
 @dataclass(frozen=True)
 class InitialShare(Schedule):
-    """Asks a ``share`` of the budget, rounded down, at least 1: a schedule of the first round alone."""
+    """Schedule of the first round alone: a ``share`` of the budget, rounded down, at least 1."""
 
     budget: int
     share: float

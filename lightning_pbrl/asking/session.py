@@ -29,7 +29,7 @@ ANSWERED = 100
 
 
 class AskingSession:
-    """Asks a run's questions in rounds and keeps every answer before a learner sees it; knows no Trainer.
+    """One run's questions, asked in rounds; every answer is kept before a learner sees it. It knows no Trainer.
 
     A simulated teacher answers a whole round at once::
 

@@ -13,7 +13,7 @@ from lightning_pbrl.data.store import LabelStore
 
 
 class RoundState:
-    """Holds a run's questions and answers, read once a round and written once a batch.
+    """A run's questions and answers, read from the store once a round and written once a batch.
 
     It only grows: a round that is over and has no unanswered question is never read again.
 

@@ -7,7 +7,7 @@ name these rows stay valid whatever the ring overwrites.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,13 +16,10 @@ from lightning_pbrl.data.feedback import Clips, Query
 from lightning_pbrl.data.segments import segment_rows
 from lightning_pbrl.errors import UserError
 
-if TYPE_CHECKING:
-    from lightning_pbrl.data.replay import Replay
-
 
 @dataclass
 class Places:
-    """How a replay's rows behind the ring are shared out: two segments to a question.
+    """Layout of a replay's rows behind the ring: two segments to a question.
 
     Attributes:
         length: steps per segment.
@@ -56,10 +53,10 @@ class SegmentCopies:
     """Keeps what was asked about, in a replay and as content for a label store.
 
     Args:
-        replay: whose segments are asked about.
+        replay: the :class:`~lightning_pbrl.data.replay.Replay` whose segments are asked about.
     """
 
-    def __init__(self, replay: Replay) -> None:
+    def __init__(self, replay: Any) -> None:
         self.replay, self.places = replay, replay.places
 
     def reserve(self, questions: int, length: int, context: int = 0) -> None:
