@@ -281,8 +281,8 @@ def _read_store(path: Path) -> dict[str, Any]:
     return {
         "records": _records([json.loads(line) for line in path.with_suffix(".out").read_text().splitlines()]),
         "labels": [store.labels("pair", 5), store.labels("rating", 5)],
-        "numbers": store.numbers("pair"),
-        "asked": [store.spent("run"), store.count, store.notes("run", 9), store.origin("run", 1), store.kinds("run", 2)],
+        "questions": list(store.questions("run")),
+        "asked": [store.spent("run"), store.count, store.notes("run"), store.origin("run", 1)],
         "stored": list(store.stored("run", 1)),
         "clips": store.clips(range(12), "run"),
     }

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from lightning_pbrl.callbacks.ask_teacher import AskTeacher, round_stats
+from lightning_pbrl.asking.statistics import round_stats
+from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.data.feedback import Query, Status
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.finite import check_finite

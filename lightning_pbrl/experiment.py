@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -30,6 +30,9 @@ from lightning_pbrl.errors import UserError, mistake_behind, nearest
 from lightning_pbrl.jobs import Job, run_jobs, seed_slots
 from lightning_pbrl.ranges import SEED
 from lightning_pbrl.run_folder import LAST
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 STAGE_KEYS = {"command", "config", "with"}
 EXPERIMENT_KEYS = {"name", "imports", "stages", "report"}
@@ -129,8 +132,11 @@ def _resolve(value: Any, job: Job, jobs: dict[tuple[str, int], Job]) -> Any:
     return REFERENCE.sub(path, value)
 
 
-def validate(job: Job) -> None:
+def validate(job: Job) -> Table | None:
     """Build everything a job needs without training; a checkpoint that an earlier stage will make may be missing.
+
+    Returns:
+        The plan of its questions, if it is a fit that learns from answers.
 
     Raises:
         UserError: with the stage's name in front of what is wrong.
@@ -139,6 +145,7 @@ def validate(job: Job) -> None:
 
     from jsonargparse import ArgumentError
 
+    from lightning_pbrl.callbacks.ask_teacher import asking_plan
     from lightning_pbrl.train_cli import train_cli
 
     with tempfile.TemporaryDirectory() as folder:
@@ -159,6 +166,7 @@ def validate(job: Job) -> None:
             missing = isinstance(path, str) and path.endswith(".ckpt") and not Path(path).is_file()
             if missing and not any(str(path).startswith(folder) for folder in promised):
                 raise UserError(f"Stage {job.stage!r}: there is no checkpoint at {path}, and no earlier stage makes it.")
+        return asking_plan(cli.trainer, cli.model) if job.command == "fit" else None
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -253,9 +261,11 @@ def _dry_run(jobs: list[Job]) -> None:
 
     console = Console()
     for job in jobs:
-        validate(job)
+        plan = validate(job)
         waits = f" (after {', '.join(needed.label for needed in job.after)})" if job.after else ""
         console.print(f"[bold]{escape(job.label)}[/bold]: {job.command} -> {escape(str(job.folder) + waits)}")
         files = "".join(f"# {file}\n" for file in job.files)
         console.print(Syntax(files + yaml.safe_dump(job.overlay, sort_keys=False), "yaml"))
+        if plan is not None:
+            console.print(plan)
     console.print(f"{len(jobs)} jobs are valid; nothing was trained.")

@@ -18,10 +18,11 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from rich.console import Console
 
 from lightning_pbrl import registry
 from lightning_pbrl.arguments import with_packaged_configs
-from lightning_pbrl.callbacks.ask_teacher import AskTeacher
+from lightning_pbrl.callbacks.ask_teacher import AskTeacher, asking_plan
 from lightning_pbrl.callbacks.embedding_map import EmbeddingMap
 from lightning_pbrl.callbacks.feedback_diagnostics import FeedbackDiagnostics
 from lightning_pbrl.callbacks.learning_curve import LearningCurve
@@ -219,6 +220,12 @@ class TrainCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Keep hyper-parameters as the config says them; a checkpoint brings weights, not settings."""
+
+    def before_fit(self) -> None:
+        """Print the plan of the questions."""
+        plan = asking_plan(self.trainer, self.model)
+        if plan is not None and not _get_rank():
+            Console().print(plan)
 
     def after_fit(self) -> None:
         if self._own.then_test:

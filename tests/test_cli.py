@@ -230,6 +230,8 @@ def test_a_run_is_lost_only_when_the_next_one_trains(capfd: pytest.CaptureFixtur
     """Neither a bad argument nor what is found when data and store have been opened and loggers have begun costs it."""
     run, anew = Path("runs/kept"), [*REWARD, *ASK, "--run_dir=runs/kept", "--overwrite"]
     main(["fit", *REWARD, *ASK, "--run_dir=runs/kept", "--then_test"])
+    told = [line.strip("│ ").split("│") for line in capfd.readouterr().out.splitlines() if line.startswith("│ ")]
+    assert ["how many", "20 in 2 rounds: 10; 10"] in [[cell.strip() for cell in line] for line in told]  # a fit tells its plan
     before = content(run)
     assert "got lr=-1.0" in mistake(capfd, "fit", *anew, "--model.init_args.lr=-1")
     assert content(run) == before

@@ -200,6 +200,7 @@ def test_a_dry_run_accepts_a_checkpoint_that_will_be_made(
     printed = capfd.readouterr().out
     assert "learned/seed3: fit -> runs/tiny/learned/seed3 (after reward/seed3)" in printed
     assert "6 jobs are valid" in printed
+    assert printed.count("20 in 2 rounds: 10; 10") == 2  # the plan of the questions, for both seeds of the one stage that asks
     assert sorted(file.name for file in tmp_path.iterdir()) == ["tiny.yaml"]
     experiment["stages"]["learned"]["with"]["relabel"]["reward"] = "elsewhere/last.ckpt"
     sentence = mistake(capfd, "run", write(tmp_path, experiment), "--dry-run")

@@ -122,6 +122,24 @@ class Labels(NamedTuple):
         return Labels(torch.empty(0, clips, dtype=torch.int64), length, torch.empty(0), torch.empty(0, dtype=torch.int64))
 
 
+class Asked(NamedTuple):
+    """How many questions a run has asked so far, and will ask.
+
+    Attributes:
+        total: answers that came with the data and questions asked in the run.
+        this_round: questions asked at this round's start.
+        remaining: budget left.
+        ratings: of those of this round that are ratings; the others are pairs.
+        over: whether no later round asks although budget is left: there was nothing to ask about, or the rounds are over.
+    """
+
+    total: int = 0
+    this_round: int = 0
+    remaining: int = 0
+    ratings: int = 0
+    over: bool = False
+
+
 class Judgement(NamedTuple):
     """True answers to compare predictions about pairs with; for evaluation only.
 

@@ -9,13 +9,14 @@ from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 
 
-def check_labels(labels: Labels, source: Transitions, where: str) -> None:
+def check_labels(labels: Labels, source: Transitions, where: str, first: int = 0) -> None:
     """Check that labels refer to segments of these data.
 
     Args:
         labels: any labels, (N, 2) or (N, 1) starts.
         source: the data whose rows they refer to.
         where: origin of the labels, for the messages.
+        first: number of the first of them there, for the messages.
 
     Raises:
         UserError: naming the first label whose segment leaves the data or an episode, that compares a segment with itself, or
@@ -36,12 +37,12 @@ def check_labels(labels: Labels, source: Transitions, where: str) -> None:
         row = int(start[number][outside[number]][0])
         raise UserError(
             f"The segment of {labels.length} steps from row {row} does not lie within one episode of the data ({len(source)} "
-            f"rows), as answer {number} of {where} says: give the data set that was labelled, or leave the answer out."
+            f"rows), as answer {first + number} of {where} says: give the data set that was labelled, or leave the answer out."
         )
     if start.shape[1] == 2 and bool((start[:, 0] == start[:, 1]).any()):
         number = int((start[:, 0] == start[:, 1]).int().argmax())
         raise UserError(
-            f"Answer {number} of {where} compares the segment from row {int(start[number, 0])} with itself: leave it out."
+            f"Answer {first + number} of {where} compares the segment from row {int(start[number, 0])} with itself: leave it out."
         )
     told = (labels.status == Status.ANSWERED) | (labels.status == Status.EQUAL)
     good = labels.value.isfinite()
@@ -52,8 +53,8 @@ def check_labels(labels: Labels, source: Transitions, where: str) -> None:
         number = int(wrong.int().argmax())
         status, value = Status(int(labels.status[number])).name.lower(), float(labels.value[number])
         raise UserError(
-            f"Answer {number} of {where} is {status} and has value {value:g}: a pair is 0 or 1 when answered and 0.5 when equal, "
-            "a rating any number."
+            f"Answer {first + number} of {where} is {status} and has value {value:g}: a pair is 0 or 1 when answered and 0.5 "
+            "when equal, a rating any number."
         )
 
 

@@ -1,10 +1,9 @@
-"""Replay buffer of a method that acts: a ring that forgets, and an archive of the asked segments, which does not.
+"""Replay buffer of a method that acts: a ring that forgets, and copies of the asked segments, which stay.
 
 It has the packed rows of :class:`~lightning_pbrl.data.transitions.Transitions`. First comes the **ring**, ``lane`` rows per
 environment: the row of environment i at its step p is ``i * lane + p % lane``. All environments step together, so that one
-number, ``steps``, gives the number of rows and the age of each; no row is ever moved. Then comes the **archive**: the segments
-of every question, at a place that follows from the question's number alone. Labels therefore stay valid whatever the ring
-overwrites.
+number, ``steps``, gives the number of rows and the age of each; no row is ever moved. Then come the copies
+(:class:`~lightning_pbrl.data.segment_copies.SegmentCopies`), so that labels stay valid whatever the ring overwrites.
 
 On a CPU memory is allocated when it is first written, so that a capacity of all env steps of a run costs nothing until they are
 there. Unwritten rows are never read.
@@ -23,9 +22,9 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.episode_log import EpisodeLog
-from lightning_pbrl.data.feedback import Clips, Query
 from lightning_pbrl.data.relabel import CPU_TILE, CUDA_TILE, mean_of_members
-from lightning_pbrl.data.segments import SegmentPool, segment_rows
+from lightning_pbrl.data.segment_copies import Places, SegmentCopies
+from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.data.transitions import Transitions, row_layout
 from lightning_pbrl.errors import UserError
 
@@ -36,7 +35,7 @@ RECENT_EPISODES = 10
 
 
 class Replay(Transitions):
-    """Replay buffer: a ring of transitions with their episodes, and an archive of the segments that were asked about.
+    """Replay buffer: a ring of transitions with their episodes, and copies of the segments that were asked about.
 
     Args:
         capacity: rows of the ring, rounded up to a multiple of ``num_envs``.
@@ -80,7 +79,7 @@ class Replay(Transitions):
         staged = self._staged.numpy()
         self._columns = [staged[:, at : at + n] for at, n in layout.values()]
         self.log = EpisodeLog(num_envs)
-        self._length = self._context = self._room = self._kept = 0  # of the archive, the latter two in questions
+        self.places = Places()
         self._bind()
 
     def _bind(self) -> None:
@@ -187,8 +186,8 @@ class Replay(Transitions):
 
     @property
     def written(self) -> Tensor:
-        """Ids of all stored rows and of those of the archive, ascending."""
-        end = self.ring + 2 * self._kept * (self._length + 2 * self._context)
+        """Ids of all stored rows and of those of the copies, ascending."""
+        end = self.ring + self.places.written
         return torch.cat([self.stored, torch.arange(self.ring, end, device=self.device)])
 
     def stored_column(self, name: str) -> Tensor:
@@ -255,84 +254,25 @@ class Replay(Transitions):
         pieces = self.log.pieces(self.steps, self.lane, length + 2 * context, recent)
         return SegmentPool(pieces, length, context=context)
 
-    # Archive -----------------------------------------------------------------------------------------------------------
-
-    def reserve(self, questions: int, length: int, context: int = 0) -> None:
-        """Make room for ``questions`` questions of at most two segments each.
-
-        Raises:
-            UserError: if no episode can hold a segment, or the archive holds segments of another length.
-        """
-        if length + 2 * context > self.horizon:
-            sides = f" and {context} more on each side" if context else ""
-            raise UserError(
-                f"A segment has {length} steps{sides} and an episode at most {self.horizon}: choose a smaller segment_length."
-            )
-        if self._kept and (length, context) != (self._length, self._context):
-            raise UserError(
-                f"The replay keeps segments of {self._length} steps (context {self._context}) and is asked to keep others of "
-                f"{length} (context {context}): use one segment_length per run."
-            )
-        if (length, context) != (self._length, self._context) or questions > self._room:
-            self._length, self._context, self._room = length, context, max(questions, self._room)
-            self._move(self.device)
-
-    def placed(self, start: Tensor, number: int | Tensor) -> Tensor:
-        step = self._length + 2 * self._context
-        numbers = number + torch.arange(start.shape[0]) if isinstance(number, int) else number
-        slot = 2 * numbers[:, None] + torch.arange(start.shape[1])  # a rating leaves the second place of its number free
-        return self.ring + slot * step + self._context
-
-    def keep(self, query: Query, number: int) -> Query:
-        self.reserve(number + len(query), query.length, self._context)
-        index = self._whole(query)
-        self._fill(number, self.features()[index], self.reward[index])
-        return Query(query.kind, self.placed(query.start, number), query.length)
-
-    def content(self, query: Query) -> Clips | None:
-        """Return the asked segments with their context, on the CPU: (B, C, length + 2 context, ...)."""
-        index = self._whole(query)
-        obs, action = self.features()[index].cpu().split([self.obs_dim, self.action_dim], -1)
-        return Clips(obs, action, self.reward[index].cpu())
-
-    def restore(self, number: int | Tensor, clips: Clips) -> None:
-        wanted = self._length + 2 * self._context
-        if clips.obs.shape[2] != wanted:
-            raise UserError(
-                f"The label store holds segments of {clips.obs.shape[2]} steps and this run shows {wanted} (context included): "
-                "set segment_length back, or use a new run folder or ask.run."
-            )
-        self._fill(number, torch.cat([clips.obs, clips.action], -1).to(self.device), clips.reward.to(self.device))
-
-    def _whole(self, query: Query) -> Tensor:
-        """Return row ids of the asked segments with their context, (B, C, length + 2 context)."""
-        return segment_rows(query.start.to(self.device) - self._context, query.length + 2 * self._context)
-
-    def _fill(self, number: int | Tensor, features: Tensor, reward: Tensor) -> None:
-        """Write segments with context, (B, C, S, O + A) and (B, C, S), to their place in the archive."""
-        start = self.placed(features[:, :, 0, 0], number).to(self.device)
-        rows = segment_rows(start - self._context, features.shape[2])
-        self.features()[rows] = features
-        self.reward[rows] = reward
-        last = number + len(features) - 1 if isinstance(number, int) else int(number.max())
-        self._kept = max(self._kept, last + 1)
-        self.version += 1
+    @property
+    def copies(self) -> SegmentCopies:
+        """Copies of the segments that were asked about: kept, placed and restored."""
+        return SegmentCopies(self)
 
     # Moving and saving -------------------------------------------------------------------------------------------------
 
     def to(self, device: torch.device | str) -> Replay:
         """Move what is written to ``device`` (in place)."""
         if torch.device(device) != self.device:
-            self._move(device)
+            self.move(device)
         return self
 
-    def _move(self, device: torch.device | str) -> None:
-        """Allocate new tables with room for the archive, and copy what was written."""
+    def move(self, device: torch.device | str) -> None:
+        """Make new tables with room for all copies, and write to them what was written."""
         old, count = (self._rows, self._rewards, self._solved), min(self.steps, self.lane)
-        step = self._length + 2 * self._context
-        kept = slice(self.ring, self.ring + 2 * self._kept * step)
-        album = self.packed[kept], self.reward[kept]
-        rows = self.ring + 2 * self._room * step
+        kept = slice(self.ring, self.ring + self.places.written)
+        copies = self.packed[kept], self.reward[kept]
+        rows = self.ring + self.places.rows
         self.packed = _zeros(rows, self.packed.shape[1], device=device)
         self.reward = _zeros(rows, device=device)
         self.success = None if self.success is None else _zeros(rows, dtype=torch.bool, device=device)
@@ -340,7 +280,7 @@ class Replay(Transitions):
         for new, written in zip((self._rows, self._rewards, self._solved), old, strict=True):
             if new is not None and written is not None:
                 new[:, :count] = written[:, :count].to(device)
-        self.packed[kept], self.reward[kept] = album[0].to(device), album[1].to(device)
+        self.packed[kept], self.reward[kept] = copies[0].to(device), copies[1].to(device)
 
     @property
     def fingerprint(self) -> str:
@@ -349,7 +289,7 @@ class Replay(Transitions):
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the ring, oldest step first, and the episodes: tensors and plain types. The archive is in the label store."""
+        """What the ring holds, oldest step first, and the episodes: tensors and plain types. Copies are in the label store."""
         slots = torch.arange(max(self.steps - self.lane, 0), self.steps, device=self.device) % self.lane
         return {
             "steps": self.steps,

@@ -2,39 +2,34 @@
 
 One row per question, named by (run, round, number). A batch of answers is one transaction: after a crash it is there
 as a whole or not at all, and putting it again changes nothing, so a resumed run neither loses an answer nor asks twice.
-SQLAlchemy speaks to the database; the default is one SQLite file, any of its URLs works (a team can share PostgreSQL).
-
-SQLite runs with its rollback journal and ``synchronous=EXTRA`` (https://sqlite.org/pragma.html): a commit survives
-loss of power, the file can be copied by itself, and network file systems work, none of which holds for its faster
-write-ahead log. A commit costs milliseconds, and there is one per batch of questions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 import torch
-from sqlalchemy.pool import NullPool
 from torch import Tensor
 
 from lightning_pbrl.data import jsonl
 from lightning_pbrl.data.clip_bytes import pack, unpack
+from lightning_pbrl.data.database import Database
 from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Kind, Labels, Query, Status
-from lightning_pbrl.data.guard import listed, reading, reason
-from lightning_pbrl.data.tables import CLIPS, QUESTIONS, RESTORE, SAFE, check_sound, prepare, tune_sqlite
+from lightning_pbrl.data.guard import listed, reading
+from lightning_pbrl.data.questions import Questions
+from lightning_pbrl.data.tables import CLIPS, QUESTIONS, RESTORE
 from lightning_pbrl.errors import UserError
 
-LEARNT = [QUESTIONS.c[name] for name in ("run", "number", "kind", "length", "start_0", "start_1", "value", "status")]
+LEARNT = [QUESTIONS.c[name] for name in ("run", "round", "number", "kind", "length", "start_0", "start_1", "value", "status")]
 """What learners read of a question."""
 
 
-class LabelStore:
+class LabelStore(Database):
     """A durable table of questions and answers about one data set.
 
     Args:
@@ -54,22 +49,11 @@ class LabelStore:
         run: str = "run",
         pragmas: Mapping[str, int | str] | None = None,
     ) -> None:
-        self.name, self.fingerprint, self.run = str(path_or_url), fingerprint, run
-        url: str | sa.URL = self.name
-        if "://" not in self.name:  # a path, of which no "?" or "%" is read as part of a URL
-            url = sa.URL.create("sqlite", database=str(Path(self.name).absolute()))
-        with self._explained():
-            if url != self.name:
-                Path(self.name).parent.mkdir(parents=True, exist_ok=True)
-            self._engine = sa.create_engine(url, poolclass=NullPool)  # a connection per call: none to lose or inherit
-            if self._engine.dialect.name == "sqlite":
-                tune_sqlite(self._engine, {"synchronous": "EXTRA", "busy_timeout": 30_000, **SAFE, **(pragmas or {})})
-            with self._reading() as db:
-                check_sound(db, self.name)
-            with self._writing() as db:
-                prepare(db, self.name)
-                others = sa.select(QUESTIONS.c.fingerprint).where(QUESTIONS.c.fingerprint != fingerprint)
-                other = db.scalar(others.limit(1))
+        super().__init__(path_or_url, pragmas)
+        self.fingerprint, self.run = fingerprint, run
+        others = sa.select(QUESTIONS.c.fingerprint).where(QUESTIONS.c.fingerprint != fingerprint)
+        with self._reading() as db:
+            other = db.scalar(others.limit(1))
         if other is not None:
             raise UserError(
                 f"The label store {self.name} belongs to the data set {ascii(other)[1:-1]:.100} and this one is {fingerprint} "
@@ -183,9 +167,7 @@ class LabelStore:
         if new:
             db.execute(QUESTIONS.insert(), [rows[i] for i in new])
         if new and blobs:
-            contents = [
-                dict(zip(("run", "round", "number"), _name(rows[i]), strict=True), content=blobs[i]) for i in new
-            ]
+            contents = [dict(zip(("run", "round", "number"), _name(rows[i]), strict=True), content=blobs[i]) for i in new]
             db.execute(CLIPS.insert(), contents)
         for row in rows:
             old = known.get(_name(row))
@@ -220,14 +202,24 @@ class LabelStore:
             UserError: when the questions are of several kinds or lengths and cannot be one query.
         """
         where = [QUESTIONS.c.run == run, QUESTIONS.c.round == round]
-        rows = self._rows(*where, *([] if kind is None else [QUESTIONS.c.kind == kind]))
-        kinds = {row["kind"] for row in rows} or {kind or "pair"}
-        if len(kinds) > 1:
-            asked = " and ".join(sorted(kinds))
-            raise UserError(f"Round {round} of run {run!r} in {self.name} asked {asked}: name one kind.")
-        start, length, answer = self._tensors(rows, kinds.copy().pop(), None)
-        numbers = torch.tensor([row["number"] for row in rows], dtype=torch.int64)
-        return numbers, Query(kinds.pop(), start, length), answer
+        found = self._questions(run, *where, *([] if kind is None else [QUESTIONS.c.kind == kind]))
+        if bool(found.pair.any()) and not bool(found.pair.all()):
+            raise UserError(f"Round {round} of run {run!r} in {self.name} asked pair and rating: name one kind.")
+        if kind is None:
+            kind = "pair" if not len(found) or bool(found.pair.all()) else "rating"
+        labels = self._labels(found, kind, None)
+        return found.number, Query(kind, labels.start, labels.length), Answer(labels.value, labels.status)
+
+    def questions(self, run: str, everyone: bool = False, from_round: int = 0) -> Questions:
+        """Return all that a run has asked in the rounds from ``from_round`` on, of both kinds and any length, in one read.
+
+        Args:
+            run: the run's name.
+            everyone: also what the other runs have asked.
+            from_round: the first round to read.
+        """
+        where = [] if everyone else [QUESTIONS.c.run == run]
+        return self._questions(run, *where, *([QUESTIONS.c.round >= from_round] if from_round else []))
 
     def labels(
         self,
@@ -249,30 +241,21 @@ class LabelStore:
         Raises:
             UserError: when ``length`` is None and the questions have several lengths.
         """
-        start, length, answer = self._tensors(self._rows(*_chosen(kind, length, run, up_to_round)), kind, length)
-        return Labels(start, length, answer.value, answer.status).to(device)
+        where = [QUESTIONS.c.kind == kind]
+        where += [] if length is None else [QUESTIONS.c.length == length]
+        where += [] if run is None else [QUESTIONS.c.run == run]
+        where += [] if up_to_round is None else [QUESTIONS.c.round <= up_to_round]
+        found = self._questions(self.run, *where)
+        return self._labels(found, kind, length).to(device)
 
-    def numbers(
-        self, kind: Kind, length: int | None = None, run: str | None = None, up_to_round: int | None = None
-    ) -> Tensor:
-        """Numbers of the questions that :meth:`labels` gives for the same arguments, in the same order, (N,), int64."""
+    def notes(self, run: str) -> dict[int, dict[str, Any]]:
+        """Return what a run's strategy has noted for later rounds, by round: with the newest question of each."""
+        last = sa.select(QUESTIONS.c.round, sa.func.max(QUESTIONS.c.number).label("number")).where(QUESTIONS.c.run == run)
+        newest = last.group_by(QUESTIONS.c.round).subquery()
+        both = sa.and_(QUESTIONS.c.round == newest.c.round, QUESTIONS.c.number == newest.c.number)
+        chosen = sa.select(QUESTIONS.c.round, QUESTIONS.c.strategy).join(newest, both).where(QUESTIONS.c.run == run)
         with self._reading() as db:
-            chosen = sa.select(QUESTIONS.c.number).where(*_chosen(kind, length, run, up_to_round))
-            return torch.tensor(list(db.scalars(_ordered(chosen))), dtype=torch.int64)
-
-    def kinds(self, run: str, round: int) -> dict[int, Kind]:  # noqa: A002 (as in AskKey)
-        """Number and kind of the questions that a round has asked already, in the order of asking."""
-        with self._reading() as db:
-            chosen = sa.select(QUESTIONS.c.number, QUESTIONS.c.kind)
-            chosen = chosen.where(QUESTIONS.c.run == run, QUESTIONS.c.round == round)
-            return {row.number: row.kind for row in db.execute(_ordered(chosen))}
-
-    def notes(self, run: str, before_round: int) -> dict[str, Any]:
-        """What the strategy of the newest question of a run's rounds before ``before_round`` has noted for later ones."""
-        chosen = sa.select(QUESTIONS.c.strategy).where(QUESTIONS.c.run == run, QUESTIONS.c.round < before_round)
-        with self._reading() as db:
-            newest = db.scalar(chosen.order_by(QUESTIONS.c.round.desc(), QUESTIONS.c.number.desc()).limit(1))
-        return (newest or {}).get("notes", {})
+            return {row.round: (row.strategy or {}).get("notes", {}) for row in db.execute(chosen)}
 
     def spent(self, run: str | None = None, before_round: int | None = None) -> int:
         """How many questions a run has asked, answered or not (in the rounds before ``before_round``, if given)."""
@@ -314,9 +297,7 @@ class LabelStore:
         missing = sorted(set(wanted) - set(found))
         if missing or not wanted:
             what = f"question {missing[0]}" if missing else "no question at all"
-            raise UserError(
-                f"The label store {self.name} has no segment content for {what} of run {run!r}: put it with clips."
-            )
+            raise UserError(f"The label store {self.name} has no segment content for {what} of run {run!r}: put it with clips.")
         with reading(f"The label store {self.name}", "holds damaged segment content", RESTORE):
             parts = [unpack(found[number]) for number in wanted]
             clips = Clips(*(torch.stack([part[name] for part in parts]) for name in Clips._fields))
@@ -324,70 +305,45 @@ class LabelStore:
                 raise ValueError(f"shapes {[tuple(part.shape) for part in clips]} do not fit")
         return clips
 
-    def _rows(self, *where: sa.ColumnElement[bool]) -> list[sa.RowMapping]:
-        with self._reading() as db:
-            return list(db.execute(_ordered(sa.select(*LEARNT).where(*where))).mappings())
+    def _questions(self, own: str, *where: sa.ColumnElement[bool]) -> Questions:
+        """Read questions; those of the run ``own`` are marked.
 
-    def _tensors(self, rows: list[sa.RowMapping], kind: str, length: int | None) -> tuple[Tensor, int, Answer]:
-        """Starts, the one length, and answers of ``rows``."""
-        lengths = {row["length"] for row in rows} or {length or 1}
-        if len(lengths) > 1:
-            raise UserError(f"The {kind} questions in {self.name} have lengths {sorted(lengths)}: name one length.")
-        if odd := [f"{row['number']} of run {row['run']!r}" for row in rows if jsonl.itself(dict(row))]:
+        Raises:
+            UserError: for a pair of one segment with itself.
+        """
+        with self._reading() as db:
+            rows = db.execute(_ordered(sa.select(*LEARNT).where(*where))).all()
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(LEARNT)
+        run, round_, number, kind, length, first, second, value, status = columns
+        pair = torch.tensor([each == "pair" for each in kind], dtype=torch.bool)
+        start = torch.tensor([first, [-1 if each is None else each for each in second]], dtype=torch.int64).T.contiguous()
+        same = pair & (start[:, 0] == start[:, 1])
+        if bool(same.any()):
+            odd = [f"{number[i]} of run {run[i]!r}" for i in same.nonzero().flatten().tolist()]
             raise UserError(
                 f"The label store {self.name} holds questions that compare a segment with itself ({listed(odd)}): export the "
                 "labels (export_jsonl), leave these lines out there and import the rest into a new store."
             )
-        starts = [(row["start_0"], row["start_1"]) if kind == "pair" else (row["start_0"],) for row in rows]
-        start = torch.tensor(starts, dtype=torch.int64).reshape(len(rows), 2 if kind == "pair" else 1)
-        value = torch.tensor([math.nan if row["value"] is None else row["value"] for row in rows], dtype=torch.float32)
-        status = torch.tensor([row["status"] for row in rows], dtype=torch.int64)
-        return start, lengths.pop(), Answer(value, status)
+        rounds, numbers, lengths, statuses = (torch.tensor(each, dtype=torch.int64) for each in (round_, number, length, status))
+        values = torch.tensor([math.nan if each is None else each for each in value], dtype=torch.float32)
+        mine = torch.tensor([each == own for each in run], dtype=torch.bool)
+        return Questions(mine, rounds, numbers, pair, lengths, start, values, statuses)
 
-    # -- the database -----------------------------------------------------------------------------------------------
+    def _labels(self, found: Questions, kind: Kind, length: int | None) -> Labels:
+        """Return questions of one kind as labels.
 
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        """A connection for one statement that only reads."""
-        damaged = reading(f"The label store {self.name}", "is damaged", RESTORE)
-        with damaged, self._explained(), self._engine.connect() as db:
-            yield db
-
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        """One transaction: on disk when the block ends, undone when it fails."""
-        with self._explained(), self._engine.execution_options(writes=True).begin() as db:
-            yield db
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Errors of the database as sentences."""
-        try:
-            yield
-        except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
-            said = reason(getattr(error, "orig", None) or error)
-            if "full" in said or "No space" in said:
-                raise UserError(
-                    f"The label store {self.name} cannot take this batch of answers because its disk is full; nothing "
-                    "given before is lost: free some space and resume the run."
-                ) from error
-            raise UserError(
-                f"The label store {self.name} cannot be used ({said}); nothing given before is lost: check that the "
-                "path or URL is right, is a label store, and may be written to."
-            ) from error
+        Raises:
+            UserError: when they have several lengths.
+        """
+        lengths = found.length.unique().tolist() or [length or 1]
+        if len(lengths) > 1:
+            raise UserError(f"The {kind} questions in {self.name} have lengths {lengths}: name one length.")
+        return found.labels(kind, lengths[0])
 
 
 def _name(row: Mapping[str, Any] | sa.RowMapping) -> tuple[str, int, int]:
     """The key of a row."""
     return row["run"], row["round"], row["number"]
-
-
-def _chosen(kind: Kind, length: int | None, run: str | None, up_to_round: int | None) -> list[sa.ColumnElement[bool]]:
-    """The conditions on the rows of a kind; None does not restrict."""
-    where = [QUESTIONS.c.kind == kind]
-    where += [] if length is None else [QUESTIONS.c.length == length]
-    where += [] if run is None else [QUESTIONS.c.run == run]
-    return where + ([] if up_to_round is None else [QUESTIONS.c.round <= up_to_round])
 
 
 def _ordered(select: sa.Select) -> sa.Select:

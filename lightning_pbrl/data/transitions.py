@@ -79,7 +79,7 @@ class Transitions:
     """
 
     forgets: ClassVar[bool] = False
-    """True if rows may be overwritten, so that asked segments must be kept beside them (:meth:`keep`)."""
+    """Whether rows are overwritten one day; such a table has ``copies`` of what was asked about."""
 
     def __init__(
         self,
@@ -340,36 +340,6 @@ class Transitions:
             part._store = self._store
             part._shift = self.frame_ids(self.episodes.first[episodes]) - offsets[:-1]
         return part
-
-    # Asked segments; only a table that forgets has to keep them ---------------------------------------------------------
-
-    def reserve(self, questions: int, length: int, context: int = 0) -> None:
-        """Make room for the segments of ``questions`` questions, ``length`` steps and ``context`` on each side."""
-
-    def keep(self, query: Query, number: int) -> Query:
-        """Keep the segments of the questions ``number``, ``number`` + 1, ...; return the questions about the kept ones."""
-        return query
-
-    def content(self, query: Query) -> Clips | None:
-        """Return what a label store must hold so that :meth:`restore` can bring the asked segments back; None for nothing."""
-        return None
-
-    def restore(self, number: int | Tensor, clips: Clips) -> None:
-        """Bring back the segments of the questions ``number``, ``number`` + 1, ..., as :meth:`content` gave them.
-
-        Args:
-            number: number of the first question, or of every one, (B,).
-            clips: their segments, (B, C, ...).
-        """
-
-    def placed(self, start: Tensor, number: int | Tensor) -> Tensor:
-        """Return the first rows of the kept segments of the questions ``number``, ``number`` + 1, ..., (B, C).
-
-        Args:
-            start: first rows before they were kept, (B, C), with C = 2 for pairs and 1 for ratings.
-            number: number of the first question, or of every one, (B,).
-        """
-        return start
 
     @property
     def fingerprint(self) -> str:

@@ -6,28 +6,11 @@ come, a method without any is refused, so that nothing untrained is saved, evalu
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
+from lightning_pbrl.data.feedback import Asked as Asked
 from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.errors import UserError
-
-
-class Asked(NamedTuple):
-    """Questions asked by ``AskTeacher`` so far.
-
-    Attributes:
-        total: answers that came with the data and questions asked in the run.
-        this_round: questions asked at this round's start.
-        remaining: budget left.
-        ratings: number of this round's questions that ask for a rating; the others ask about pairs.
-        over: True if no later round asks although budget is left: there was nothing to ask about, or the rounds are over.
-    """
-
-    total: int = 0
-    this_round: int = 0
-    remaining: int = 0
-    ratings: int = 0
-    over: bool = False
 
 
 def usable(method: Any) -> int:

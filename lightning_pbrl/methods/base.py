@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl import memory
+from lightning_pbrl.data.feedback import Asked as Asked
 from lightning_pbrl.data.feedback import Kind, Labels, Query
 from lightning_pbrl.data.relabel import predict_reward
 from lightning_pbrl.data.transitions import Transitions, fetch, unpack
@@ -24,7 +25,6 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods import answers, checkpoints, diverged
 from lightning_pbrl.methods import author_checks as checks
 from lightning_pbrl.methods import lightning_glue as glue
-from lightning_pbrl.methods.answers import Asked
 from lightning_pbrl.methods.evaluation import EpisodeEvaluation, PairEvaluation
 from lightning_pbrl.methods.lightning_glue import plain
 from lightning_pbrl.methods.resuming import FREE, asks_for_more, grown
@@ -195,6 +195,16 @@ class Method(Checked, pl.LightningModule):
         """Number of steps of all environments so far."""
         collector = self.collector
         return 0 if collector is None else int(collector.env_steps)
+
+    @property
+    def planned_env_steps(self) -> int | None:
+        """Env steps of the whole run, the setting ``env_steps``; None for a method that does not act."""
+        return self.hparams.get("env_steps")
+
+    @property
+    def planned_round_steps(self) -> int | None:
+        """Env steps of a round, the setting ``round_steps``; None where the settings do not say."""
+        return self.hparams.get("round_steps")
 
     # Used by strategies and programs ---------------------------------------------------------------------------------
 

@@ -86,10 +86,6 @@ class ReturnScorer:
         """Return the observations of each segment, (B, C, T, O), on the source's device."""
         return self.source.segments(query.start, query.length)[..., : self.source.obs_dim]
 
-    def invalidate(self) -> None:
-        """Clear the prefix sums."""
-        self._sums = self._scored = None
-
     def _prefix_sums(self) -> PrefixSums:
         now = (self.version(), self.source.version)
         if self._sums is None or self._scored != now:

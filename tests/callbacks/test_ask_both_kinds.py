@@ -1,11 +1,9 @@
-"""Pairs and ratings from one budget: exact counts, one row of numbers, crashes, the album of a replay, schedules."""
+"""Pairs and ratings from one budget: exact counts, one row of numbers, crashes, the copies of a replay, a spread budget."""
 
 from __future__ import annotations
 
 import shutil
-from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -13,7 +11,6 @@ import torch
 from online_toys import WalkSimulator, _Actor
 from toys import SPEC, ToyData, assert_same, make_trainer, read_csv
 
-from lightning_pbrl.callbacks import ask_schedule
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.data.feedback import Answer, Clips, Query
 from lightning_pbrl.data.store import LabelStore
@@ -103,8 +100,9 @@ def test_one_budget_one_row_of_numbers(tmp_path: Path) -> None:
     assert teacher.keys == question_keys(0, 0, 25).tolist()
     assert method.asked == (25, 7, 0, 4, False) and (len(method.labels), len(method.ratings)) == (12, 13)
     store = stored(tmp_path)
-    assert store.numbers("pair").tolist() == [*range(4), *range(9, 14), *range(18, 21)]
-    assert sorted([*store.numbers("pair").tolist(), *store.numbers("rating").tolist()]) == list(range(25))
+    questions = store.questions("seed0")
+    assert questions.number[questions.pair].tolist() == [*range(4), *range(9, 14), *range(18, 21)]
+    assert questions.number.tolist() == list(range(25))
     assert torch.equal(store.labels("rating").start, method.ratings.start) and method.ratings.start.shape == (13, 1)
     assert {row["labels/pair"] for row in read_csv(tmp_path) if "labels/pair" in row} == {4.0, 9.0, 12.0}
     shares = [row["query/share_pair"] for row in read_csv(tmp_path) if "query/share_pair" in row]
@@ -209,7 +207,7 @@ def test_answers_of_both_kinds_stay_true_when_the_replay_has_forgotten(tmp_path:
     assert len(set(both)) == 2 * 12 + 13  # no place is used twice
 
 
-def test_the_album_is_filled_again(tmp_path: Path) -> None:
+def test_copies_are_brought_back(tmp_path: Path) -> None:
     one, module = walk(tmp_path / "straight", Diary())
     first, second = Diary(), Diary()
     walk(tmp_path / "stopped", first, max_epochs=3)
@@ -220,60 +218,7 @@ def test_the_album_is_filled_again(tmp_path: Path) -> None:
     assert_same([list(one.labels), list(one.ratings)], [list(two.labels), list(two.ratings)])
 
 
-# Schedules -------------------------------------------------------------------------------------------------------------
-
-
-GRID = list(product((1, 7, 10, 99, 100, 750, 1000), (1, 2, 3, 7, 50), (None, 0.1, 0.25, 0.4, 1.0), (0.0, 0.3, 0.5, 1.0)))
-"""Budget, rounds, share of the first round, share of pairs."""
-
-
-def test_budgets_are_spent_exactly() -> None:
-    """Whatever the sizes: never above, at the end equal, round sizes even to one, and so is the share of pairs."""
-    method: Any = SimpleNamespace(hparams={}, env_steps=0)
-    for budget, rounds, share, pairs in GRID:
-        if rounds > budget:
-            with pytest.raises(UserError, match=f"ask.rounds is {rounds} and ask.budget {budget}"):
-                AskTeacher(Diary(), half(), budget=budget, schedule="spread", rounds=rounds)
-            continue
-        if rounds == 1 and share not in (None, 1.0):
-            with pytest.raises(UserError, match=r"ask\.rounds is 1 and ask\.initial"):
-                AskTeacher(Diary(), half(), budget=budget, schedule="spread", rounds=rounds, initial=share)
-            continue
-        asking = AskTeacher(Diary(), half(), budget=budget, schedule="spread", rounds=rounds, initial=share)
-        asked: dict[Any, int] = {"pair": 0, "rating": 0}
-        count, sizes = 0, []
-        for number in range(rounds):
-            size = min(asking._size(number, method, count, 0), budget - count)
-            sizes.append(size)
-            quota = FixedShare(0.5 if number == 0 else pairs).pairs(size, asked)
-            asked = {"pair": asked["pair"] + quota, "rating": asked["rating"] + size - quota}
-            count += size
-            assert 0 <= quota <= size and count <= budget
-            if number and count * min(pairs, 1 - pairs) >= sizes[0]:
-                assert abs(asked["pair"] - pairs * count) < 1
-        assert count == budget
-        if share is not None:
-            assert sizes[0] == max(1, int(budget * share + 1e-9))
-        later = sizes if share is None else sizes[1:]
-        assert not later or max(later) - min(later) <= 1
-        assert asking._size(rounds, method, budget, 0) == 0
-
-
-def test_spread_counts_the_rounds_that_env_steps_leave() -> None:
-    """HalfCheetah of the fact sheet: 750 questions, a tenth at first, 250 rounds of 20,000 steps: then 2 or 3 a round."""
-    asking = AskTeacher(Diary(), half(), budget=750, schedule="spread", initial=0.1)
-    asked, sizes = 0, []
-    for number in range(250):
-        method: Any = SimpleNamespace(hparams={"env_steps": 5_000_000, "round_steps": 20_000})
-        sizes.append(asking._size(number, method, asked, 20_000 * number))
-        asked += sizes[-1]
-    assert sizes[0] == 75 and set(sizes[1:]) == {2, 3} and asked == 750
-
-
-def test_rounds_left_by_hand() -> None:
-    """100 steps in rounds of 30 that really take 32: 4, 3, 2 and 1 rounds are left."""
-    assert [ask_schedule.rounds_left(done, 100, 30) for done in (0, 32, 64, 96, 128)] == [4, 3, 2, 1, 1]
-    assert [ask_schedule.spread(25, left) for left in (10, 2, 1, 0)] == [2, 12, 25, 0]  # halves to even
+# A spread budget -------------------------------------------------------------------------------------------------------
 
 
 def test_spread_in_a_run(tmp_path: Path) -> None:

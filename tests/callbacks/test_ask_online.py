@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -109,33 +108,6 @@ def test_the_teacher_hears_the_mean_reward_of_the_newest_episodes(tmp_path: Path
     assert [stats.mean_reward for stats in teacher.rounds] == pytest.approx(means)
 
 
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        ("constant", {0: 10, 100: 10, 1000: 10}),
-        # 10 (1000 - s) / 1000: 9.0, 7.5, 0.01, and B-Pref's fraction 0.01 at the very end; at least 1
-        ("decreasing", {100: 9, 250: 7, 999: 1, 1000: 1}),
-        # 10 x 1000 / (1001 - s): 9.99, 19.96, 99.01, 5000
-        ("increasing", {0: 9, 500: 19, 900: 99, 999: 5000}),
-    ],
-)
-def test_schedules_by_hand(schedule: Any, expected: dict[int, int]) -> None:
-    asking = AskTeacher(Diary(), budget=10_000, per_round=10, schedule=schedule)
-    for done, size in expected.items():
-        method: Any = SimpleNamespace(hparams={"env_steps": 1000})
-        assert asking._size(0, method, 0, done) == size
-
-
-@pytest.mark.parametrize("schedule", ["decreasing", "increasing"])
-def test_schedules_are_those_of_the_released_code(schedule: Any) -> None:
-    """int(M x fraction), up to its rounding, in walker-walk's sessions."""
-    asking, total = AskTeacher(Diary(), budget=10_000, per_round=100, schedule=schedule), 500_000
-    for done in range(10_000, total, 20_000):
-        fraction = (total - done) / total if schedule == "decreasing" else total / (total - done + 1)
-        method: Any = SimpleNamespace(hparams={"env_steps": total})
-        assert asking._size(0, method, 0, done) == int(100 * fraction + 1e-9)
-
-
 def test_a_schedule_never_exceeds_the_budget(tmp_path: Path) -> None:
     """120 env steps, questions after 20, 40, 60, 80, 100: 4 x 120 / (121 - s) = 4, 5, 7, 11, 22; budget 25 leaves 9 of the 11."""
     teacher = Diary()
@@ -144,31 +116,6 @@ def test_a_schedule_never_exceeds_the_budget(tmp_path: Path) -> None:
     teacher = Diary()
     fit(tmp_path / "less", ask(teacher, per_round=6, schedule="decreasing"), data())
     assert teacher.sizes == [5, 4, 3, 2, 1]  # 6 (120 - s) / 120
-
-
-def rounds(starts: list[int] | None) -> Any:
-    """A method whose rounds begin after so many env steps of 120."""
-    return SimpleNamespace(hparams={"env_steps": 120}, round_starts=lambda: starts)
-
-
-@pytest.mark.parametrize(
-    ("settings", "most"),
-    [
-        ({"per_round": 10, "every": 2}, 30),  # of the rounds 0 .. 5 those numbered 1, 3, 5
-        ({"per_round": 10, "first_round": 4}, 20),
-        ({"per_round": 6, "schedule": "decreasing"}, 15),  # 5, 4, 3, 2, 1: test_a_schedule_never_exceeds_the_budget
-        ({"per_round": 4, "schedule": "increasing"}, 49),  # 4, 5, 7, 11, 22
-    ],
-)
-def test_a_budget_that_the_rounds_cannot_spend_is_refused(settings: dict[str, Any], most: int) -> None:
-    """At the start, exactly: one question fewer is accepted."""
-    starts = [0, *range(20, 120, 20)]
-    ask(Diary(), budget=most, **settings)._rounds_enough(rounds(starts))
-    message = rf"has 6 rounds and would ask {most} of its ask\.budget of {most + 1} questions: raise ask\.per_round or "
-    message += rf"model\.init_args\.env_steps, .* or set ask\.budget to {most}\."
-    with pytest.raises(UserError, match=message):
-        ask(Diary(), budget=most + 1, **settings)._rounds_enough(rounds(starts))
-    ask(Diary(), budget=most + 1, **settings)._rounds_enough(rounds(None))  # as many rounds as it takes
 
 
 @pytest.mark.parametrize(("settings", "words"), [({"first_round": -1}, "first_round=-1"), ({"every": 0}, "every=0")])
@@ -249,8 +196,8 @@ def test_answers_stay_true_when_the_replay_has_forgotten(method: type[_Actor], t
     assert all(torch.equal(old, new) for old, new in zip(shown, source.clips(query), strict=True))
     kept = stored(tmp_path, module).clips(range(25))
     assert kept.obs.shape == (25, 2, 3 + 2 * learner.context, 2)
-    content = source.content(query)
-    assert content is not None and all(torch.equal(old, new) for old, new in zip(kept, content, strict=True))
+    content = source.copies.content(query)
+    assert all(torch.equal(old, new) for old, new in zip(kept, content, strict=True))
 
 
 def test_a_lost_checkpoint_asks_nothing_twice(tmp_path: Path) -> None:
@@ -309,7 +256,7 @@ def test_a_large_round_is_answered_and_committed_in_parts(tmp_path: Path, monkey
 
     module, resumed, teacher = data(), data(), Diary()
     whole = fit(tmp_path / "whole", ask(Diary()), module)
-    monkeypatch.setattr("lightning_pbrl.callbacks.ask_teacher.ANSWERED", 4)
+    monkeypatch.setattr("lightning_pbrl.asking.session.ANSWERED", 4)
     with pytest.raises(RuntimeError, match="killed"):
         fit(tmp_path / "broken", ask(Crashing()), data())
     assert stored(tmp_path / "broken", module).spent() == 14

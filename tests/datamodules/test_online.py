@@ -80,7 +80,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(capacity: int | None, tmp_pat
     for epochs in (2, -1):
         resumed = data(capacity=capacity)
         two = fit(tmp_path / "broken", resumed, tmp_path / "broken/checkpoints/last.ckpt", max_epochs=epochs)
-    assert torch.equal(straight.source.packed, resumed.source.packed)  # the album, too
+    assert torch.equal(straight.source.packed, resumed.source.packed)  # the copies, too
     assert torch.equal(straight.source.reward, resumed.source.reward)
     assert_same(straight.state_dict(), resumed.state_dict())
     assert_same(one.labels, two.labels)

@@ -106,8 +106,8 @@ def test_rows_of_a_replay_that_are_empty_are_not_scored() -> None:
     model.rows = 0
     torch.testing.assert_close(scorer.returns(Query("pair", start[3:5], 5)), slow[:, 3:5], atol=1e-5, rtol=0)
     assert model.rows <= 20
-    data.reserve(3, 5)
-    kept = data.keep(Query("pair", start[:2], 5), 1)  # the second and third question; the first place of the album stays free
+    data.copies.reserve(3, 5)
+    kept = data.copies.keep(Query("pair", start[:2], 5), 1)  # the second and third question; the first place stays free
     scorer = ReturnScorer(model, data, lambda: 0, tile=64)
     both = Query("pair", torch.cat([start, kept.start]), 5)
     torch.testing.assert_close(scorer.returns(both), torch.cat([slow, slow[:, :2]], 1), atol=1e-5, rtol=0)

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_pbrl.data.feedback import Answer, Clips, Query, Status
+from lightning_pbrl.data.feedback import Answer, Clips, Kind, Query, Status
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.rng import question_keys
 from lightning_pbrl.teachers.base import RoundStats, Teacher, realised_rates, true_returns
+from lightning_pbrl.teachers.person import Person
 from lightning_pbrl.teachers.simulated import SimulatedTeacher
 from lightning_pbrl.teachers.skip import SkipTeacher
 from lightning_pbrl.teachers.tie import TieTeacher
@@ -279,3 +280,11 @@ def test_realised_rates_of_nothing() -> None:
     assert realised_rates(answer, torch.zeros(0, 2, 1)) == {
         "teacher/skip_rate": 0.0, "teacher/clear_ratio": 1.0, "teacher/equal_rate": 0.0, "teacher/error_rate": 0.0
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["pair", "rating"])
+def test_a_person_leaves_every_question_open(kind: Kind) -> None:
+    clips = Clips(torch.zeros(3, 2, 4, 1), torch.zeros(3, 2, 4, 1), torch.zeros(3, 2, 4))
+    answer = Person().answer(Query(kind, torch.zeros(3, 2, dtype=torch.int64), 4), clips, question_keys(0, 0, 3))
+    assert answer.status.tolist() == [Status.PENDING] * 3 and answer.value.isnan().all()
+    assert Person.kinds >= {kind} and not Person.simulated and Person().describe() == {"class": "Person"}

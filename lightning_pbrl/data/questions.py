@@ -1,0 +1,78 @@
+"""Questions of both kinds side by side, as tensors: what a label store hands out at once and an asking session keeps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Kind, Labels, Query
+
+
+class Questions(NamedTuple):
+    """N questions with their answers, in the order (run, number, round).
+
+    Attributes:
+        own: asked by the run that reads them, (N,), bool; the others are of runs that share its store.
+        round: (N,), int64.
+        number: within the run, (N,), int64.
+        pair: of kind "pair", (N,), bool; the others are ratings.
+        length: steps per segment, (N,), int64.
+        start: row ids of the segments' first steps, (N, 2), int64; the second is -1 for a rating.
+        value: (N,), float32; NaN where there is none.
+        status: (N,), int64.
+    """
+
+    own: Tensor
+    round: Tensor
+    number: Tensor
+    pair: Tensor
+    length: Tensor
+    start: Tensor
+    value: Tensor
+    status: Tensor
+
+    def __len__(self) -> int:  # the number of questions, not of fields
+        return self.number.shape[0]
+
+    @staticmethod
+    def asked(round_: int, number: int, query: Query, value: Tensor, status: Tensor) -> Questions:
+        """Return the questions ``number``, ``number`` + 1, ... that a run has asked itself."""
+        count, start = len(query), query.start
+        if start.shape[1] == 1:
+            start = torch.cat([start, torch.full_like(start, -1)], 1)
+        return Questions(
+            torch.ones(count, dtype=torch.bool),
+            torch.full((count,), round_),
+            number + torch.arange(count),
+            torch.full((count,), query.kind == "pair"),
+            torch.full((count,), query.length),
+            start,
+            value,
+            status,
+        )
+
+    def take(self, index: Tensor) -> Questions:
+        """Return the questions ``index``, (n,) places or (N,) bool."""
+        places = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
+        return Questions(*(column.index_select(0, places) for column in self))
+
+    def replaced(self, newer: Questions, stale: Tensor) -> Questions:
+        """Return these without the ``stale`` ones, (N,) bool, and with ``newer``, by (number, round)."""
+        kept = self.take(~stale) if bool(stale.any()) else self
+        if not len(newer):
+            return kept
+        joined = Questions(*(torch.cat(both) for both in zip(kept, newer, strict=True)))
+        if not len(kept) or int(newer.number.min()) > int(kept.number.max()):
+            return joined
+        by_round = joined.take(joined.round.argsort(stable=True))
+        return by_round.take(by_round.number.argsort(stable=True))
+
+    def of(self, kind: Kind) -> Tensor:
+        """Return which questions are of a kind, (N,), bool."""
+        return self.pair if kind == "pair" else ~self.pair
+
+    def labels(self, kind: Kind, length: int) -> Labels:
+        """Return these as labels; all are of this kind and about segments of ``length`` steps."""
+        return Labels(self.start if kind == "pair" else self.start[:, :1], length, self.value, self.status)

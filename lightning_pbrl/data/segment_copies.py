@@ -1,0 +1,143 @@
+"""Copies of the segments that were asked about, for a replay that overwrites its rows one day.
+
+They lie behind the replay's ring, in the same table, at a place that follows from the question's number alone. Labels that
+name these rows stay valid whatever the ring overwrites.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Clips, Query
+from lightning_pbrl.data.segments import segment_rows
+from lightning_pbrl.errors import UserError
+
+
+@dataclass
+class Places:
+    """Layout of a replay's rows behind the ring: two segments to a question.
+
+    Attributes:
+        length: steps per segment.
+        context: further steps that are kept on each side.
+        room: questions there is room for.
+        count: questions up to the highest number that was kept.
+    """
+
+    length: int = 0
+    context: int = 0
+    room: int = 0
+    count: int = 0
+
+    @property
+    def whole(self) -> int:
+        """Steps that are kept of a segment."""
+        return self.length + 2 * self.context
+
+    @property
+    def rows(self) -> int:
+        """Rows there is room for."""
+        return 2 * self.room * self.whole
+
+    @property
+    def written(self) -> int:
+        """Rows up to the last that was written."""
+        return 2 * self.count * self.whole
+
+
+class SegmentCopies:
+    """Keeps what was asked about, in a replay and as content for a label store.
+
+    Args:
+        replay: the :class:`~lightning_pbrl.data.replay.Replay` whose segments are asked about.
+    """
+
+    def __init__(self, replay: Any) -> None:
+        self.replay, self.places = replay, replay.places
+
+    def reserve(self, questions: int, length: int, context: int = 0) -> None:
+        """Make room for ``questions`` questions of at most two segments each.
+
+        Raises:
+            UserError: when no episode can hold a segment, or segments of another length are kept already.
+        """
+        at, horizon = self.places, self.replay.horizon
+        if length + 2 * context > horizon:
+            sides = f" and {context} more on each side" if context else ""
+            raise UserError(
+                f"A segment has {length} steps{sides} and an episode at most {horizon}: choose a smaller segment_length."
+            )
+        if at.count and (length, context) != (at.length, at.context):
+            raise UserError(
+                f"The replay keeps segments of {at.length} steps (context {at.context}) and is asked to keep others of "
+                f"{length} (context {context}): use one segment_length per run."
+            )
+        if (length, context) != (at.length, at.context) or questions > at.room:
+            at.length, at.context, at.room = length, context, max(questions, at.room)
+            self.replay.move(self.replay.device)
+
+    def placed(self, start: Tensor, number: int | Tensor) -> Tensor:
+        """Return where the copies of the segments of the questions ``number``, ``number`` + 1, ... begin, (B, C).
+
+        Args:
+            start: where the segments were, (B, C), with C = 2 for pairs and 1 for ratings.
+            number: of the first question, or of every one, (B,).
+        """
+        at = self.places
+        numbers = number + torch.arange(start.shape[0]) if isinstance(number, int) else number
+        slot = 2 * numbers[:, None] + torch.arange(start.shape[1])  # a rating leaves the second place of its number free
+        return self.replay.ring + slot * at.whole + at.context
+
+    def keep(self, query: Query, number: int) -> Query:
+        """Copy the segments of the questions ``number``, ``number`` + 1, ...; return the same questions about the copies."""
+        self.reserve(number + len(query), query.length, self.places.context)
+        index = self._whole(query)
+        self._fill(number, self.replay.features()[index], self.replay.reward[index])
+        return Query(query.kind, self.placed(query.start, number), query.length)
+
+    def content(self, query: Query) -> Clips:
+        """Return what a label store must hold so that :meth:`restore` can bring the copies back.
+
+        Returns:
+            The asked segments with their context, on the CPU: (B, C, length + 2 context, ...).
+        """
+        index, replay = self._whole(query), self.replay
+        obs, action = replay.features()[index].cpu().split([replay.obs_dim, replay.action_dim], -1)
+        return Clips(obs, action, replay.reward[index].cpu())
+
+    def restore(self, number: int | Tensor, clips: Clips) -> None:
+        """Bring back the copies of the questions ``number``, ``number`` + 1, ..., as :meth:`content` gave them.
+
+        Args:
+            number: of the first question, or of every one, (B,).
+            clips: what they are about, (B, C, ...).
+
+        Raises:
+            UserError: when they are of another length.
+        """
+        if clips.obs.shape[2] != self.places.whole:
+            raise UserError(
+                f"The label store holds segments of {clips.obs.shape[2]} steps and this run shows {self.places.whole} (context "
+                "included): set segment_length back, or use a new run folder or ask.run."
+            )
+        device = self.replay.device
+        self._fill(number, torch.cat([clips.obs, clips.action], -1).to(device), clips.reward.to(device))
+
+    def _whole(self, query: Query) -> Tensor:
+        """Return row ids of the asked segments with their context, (B, C, length + 2 context)."""
+        context = self.places.context
+        return segment_rows(query.start.to(self.replay.device) - context, query.length + 2 * context)
+
+    def _fill(self, number: int | Tensor, features: Tensor, reward: Tensor) -> None:
+        """Write segments with context, (B, C, S, O + A) and (B, C, S), to their places."""
+        start = self.placed(features[:, :, 0, 0], number).to(self.replay.device)
+        rows = segment_rows(start - self.places.context, features.shape[2])
+        self.replay.features()[rows] = features
+        self.replay.reward[rows] = reward
+        last = number + len(features) - 1 if isinstance(number, int) else int(number.max())
+        self.places.count = max(self.places.count, last + 1)
+        self.replay.version += 1
