@@ -57,7 +57,8 @@ class AskTeacher(Checked, pl.Callback):
         per_round: questions per round that asks.
         uniform_first: ask the first such round uniformly, because an untrained model cannot choose (OPRL, CLARIFY, PEBBLE); half
             of it pairs and half ratings where ``query`` asks both.
-        first_round: the first round that asks, from 0; for methods that act before there is anything to ask about.
+        first_round: the first round that asks, from 0; None: 1 for methods that act, which have nothing to ask about before,
+            and 0 for others.
         every: every how many rounds questions are asked; for methods that act between them.
         schedule: how the size of a round follows the run's progress (B-Pref): constant; decreasing, ``per_round`` x (T - s) / T,
             or increasing, ``per_round`` x T / (T - s + 1), with s of the method's T env steps done. Rounded down, at least 1, and
@@ -81,7 +82,7 @@ class AskTeacher(Checked, pl.Callback):
         budget: int = 0,
         per_round: int = 50,
         uniform_first: bool = True,
-        first_round: int = 0,
+        first_round: int | None = None,
         every: int = 1,
         schedule: Literal["constant", "decreasing", "increasing", "spread"] = "constant",
         initial: float | None = None,
@@ -102,7 +103,7 @@ class AskTeacher(Checked, pl.Callback):
             raise UserError(f"ask.rounds is 1 and ask.initial {initial}: the only round asks everything; leave initial null.")
         self.initial, self.rounds = initial, rounds
         self.teacher, self.query = teacher, query or UniformQuery()
-        self.first_round, self.every, self.schedule = first_round, every, schedule
+        self.first_round, self.first_round_given, self.every, self.schedule = first_round or 0, first_round, every, schedule
         self.budget, self.per_round, self.uniform_first = budget, per_round, uniform_first
         self.store_path, self.run = store, run
         self.store: LabelStore | None = None
@@ -116,6 +117,7 @@ class AskTeacher(Checked, pl.Callback):
             if self.budget:
                 raise UserError(f"{type(pl_module).__name__} does not learn from answers: set ask.budget to 0.")
             return
+        self.first_round = int("env" in pl_module.needs) if self.first_round_given is None else self.first_round_given
         self.query.begin(pl_module.hparams)
         for need in sorted(self.query.needs):
             if not hasattr(pl_module, need):

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_pbrl.data import archive
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.envs.behaviour import Behaviour
 from lightning_pbrl.envs.collect import collect
@@ -25,7 +25,7 @@ DEFAULT_MIXTURE = (
 """Clean experts, noisy ones, experts that aim beside the goal, and random actions: a wide spread of returns."""
 
 
-class CollectedDataModule(OfflineDataModule):
+class CollectedDataModule(FeedbackDataModule):
     """A simulator and a data set of scripted behaviour in it, collected into ``cache_dir`` when it is not there.
 
     The file's name holds a hash of everything that decides its content, so changing the mixture makes a new
@@ -38,7 +38,7 @@ class CollectedDataModule(OfflineDataModule):
         collection_seed: decides every episode of the data set (not the run's seed: all seeds learn from the same data).
         cache_dir: folder of the collected files.
         stop_after_success: end a collected episode after this many successful steps; None runs to the horizon.
-        **offline: the other arguments of :class:`OfflineDataModule`.
+        **offline: the other arguments of :class:`FeedbackDataModule`.
 
     Raises:
         UserError: for a behaviour that the simulator does not have.

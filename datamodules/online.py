@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_pbrl.data.replay import Replay
-from lightning_pbrl.datamodules.base import OfflineDataModule, Share
+from lightning_pbrl.datamodules.base import FeedbackDataModule, Share
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.envs.collector import Collector
 from lightning_pbrl.envs.rollout import VectorEnvs
 from lightning_pbrl.errors import UserError
 
 
-class OnlineDataModule(OfflineDataModule):
+class OnlineDataModule(FeedbackDataModule):
     """Environments in which a method acts while it learns (SAC, PEBBLE, QPA ...), and the replay of what happened.
 
     Policies are judged in environments of their own, so that evaluation moves nothing in training. A checkpoint holds the replay;

@@ -9,13 +9,13 @@ from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.given_labels import hold_out, with_replay
 from lightning_pbrl.data.preference_npz import Undecided, read_preference_npz
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule, check_sizes
+from lightning_pbrl.datamodules.base import FeedbackDataModule, check_sizes
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.rng import stream
 
 
-class PreferenceNPZDataModule(OfflineDataModule):
+class PreferenceNPZDataModule(FeedbackDataModule):
     """Pairs of clips with the answers that were given about them; the clips are all the data there are, or a replay is beside.
 
     Expected tree, as in the repository of IPL (Hejna and Sadigh 2023, arXiv 2305.15363; MIT licence), which distributes the
@@ -42,7 +42,7 @@ class PreferenceNPZDataModule(OfflineDataModule):
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
         replay: a data set of the same task from which learners draw single transitions, such as D4RLDataModule; the clips are
             then seen through their answers alone. Its own simulator is not used.
-        **offline: the other arguments of :class:`OfflineDataModule`; ``segment_length`` is the clips' own.
+        **offline: the other arguments of :class:`FeedbackDataModule`; ``segment_length`` is the clips' own.
 
     Raises:
         UserError: as :func:`lightning_pbrl.data.preference_npz.read_preference_npz`; when a folder does not have exactly one
@@ -59,7 +59,7 @@ class PreferenceNPZDataModule(OfflineDataModule):
         obs_keys: list[str] | None = None,
         fold: int | None = None,
         folds: int = 5,
-        replay: OfflineDataModule | None = None,
+        replay: FeedbackDataModule | None = None,
         action_bounds: Bounds | None = None,
         clip_actions: bool = False,
         **offline: Any,

@@ -9,13 +9,13 @@ from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.robomimic import read_robomimic
 from lightning_pbrl.data.robomimic_control import difference
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.envs.robosuite import Robosuite
 from lightning_pbrl.errors import UserError
 
 
-class RobomimicDataModule(OfflineDataModule):
+class RobomimicDataModule(FeedbackDataModule):
     """The demonstrations of one robomimic HDF5 file and, if given, the robosuite task that judges policies.
 
     robosuite needs a Python environment of its own (``requirements/robomimic.txt``). Training does not need it when no
@@ -33,7 +33,7 @@ class RobomimicDataModule(OfflineDataModule):
         action_bounds: low and high of the file's actions, each a number or one per entry; null: they are in [-1, 1]. Absolute
             poses need them.
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
-        **offline: the other arguments of :class:`OfflineDataModule`.
+        **offline: the other arguments of :class:`FeedbackDataModule`.
 
     Raises:
         UserError: as :func:`lightning_pbrl.data.robomimic.read_robomimic`; when the file was recorded in another task, with

@@ -17,7 +17,7 @@ from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
 from lightning_pbrl.data.examples import Examples
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.envs.base import Array, Simulator
 from lightning_pbrl.methods.base import Method
@@ -57,7 +57,7 @@ class SeedSimulator(Simulator):
         return {"class": "SeedSimulator"}
 
 
-class ToyData(OfflineDataModule):
+class ToyData(FeedbackDataModule):
     """The synthetic data set with the toy simulator; where the first entry is largest are the examples of success, if wanted."""
 
     examples: Examples | None = None
@@ -79,7 +79,7 @@ class ToyData(OfflineDataModule):
         return data
 
 
-def data_for(method: type[Method]) -> OfflineDataModule:
+def data_for(method: type[Method]) -> FeedbackDataModule:
     """What a method learns from: logged data, or the toy simulator with two environments to act in."""
     if "env" in method.needs:
         return OnlineDataModule(SeedSimulator(), num_envs=2, segment_length=3, eval_episodes=4, eval_envs=2)

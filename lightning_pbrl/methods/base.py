@@ -30,6 +30,7 @@ from lightning_pbrl.methods.diverged import Diverging, check_saved
 from lightning_pbrl.methods.evaluation import EpisodeEvaluation
 from lightning_pbrl.methods.lightning_glue import plain
 from lightning_pbrl.methods.resuming import FREE, grown
+from lightning_pbrl.methods.saving import Portable, check_schema
 from lightning_pbrl.methods.trainer_arguments import check_trainer, end_with_rounds
 from lightning_pbrl.methods.weights import check_fitting_weights
 from lightning_pbrl.rng import derive, stream
@@ -71,7 +72,7 @@ class Phase(NamedTuple):
         return self.updates or int(self.env_steps)
 
 
-class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
+class Method(Checked, Portable, Diverging, Acting, Answers, EpisodeEvaluation):
     """A learner: programs (how to update) and a plan (when).
 
     Args:
@@ -234,8 +235,7 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
             glue.checkpoint_at_round_edges(self.trainer)
             glue.write_checkpoints_in_place(self.trainer)
             end_with_rounds(self.trainer)
-            self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # a step is a block here
-            self.trainer.num_sanity_val_steps = 0  # evaluation is real episodes, not a batch of data to try
+            glue.log_every_block(self.trainer)
 
     def on_fit_start(self) -> None:
         if len(self.source) and self.source.shown_dim != self.spec["obs_dim"]:
@@ -429,6 +429,7 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
             self.trainer.should_stop = True
 
     def on_train_end(self) -> None:
+        glue.warn_of_default_end(self.trainer, self.finished or self.waiting)
         if self.waiting:
             raise self.unanswered()
         if self.finished and self.pending:
@@ -468,14 +469,11 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
         checkpoint["state_dict"] = {key: value.clone() for key, value in self.state_dict().items()}
         checkpoint["hyper_parameters"] = plain(self.hparams)
         checkpoint["lightning_pbrl"] = {
-            "method": type(self).__name__,
-            "module": type(self).__module__,  # read by nobody but a person who misses it
+            **self.provenance(),
             "engines": {name: engine.state_dict() for name, engine in self.engines.items()},
             "torch_rng": torch.get_rng_state(),
             "finished": self.finished,
             "updates": self.trainer.global_step,
-            "asked": list(self.asked),
-            "learned_from": self.learned_from,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -483,9 +481,15 @@ class Method(Checked, Diverging, Acting, Answers, EpisodeEvaluation):
         if saved is None or saved["method"] != type(self).__name__:
             found = "another program" if saved is None else saved["method"]
             raise UserError(f"The checkpoint was written by {found}, not by {type(self).__name__}; name the method that made it.")
+        check_schema(saved, "The checkpoint")
         check_fitting_weights(self, checkpoint)
         self.grown = False
         if self._trainer is not None and self._trainer.state.fn == "fit":
+            if "torch_rng" not in saved:
+                raise UserError(
+                    "The checkpoint was written by save() and holds no optimiser: a run goes on from checkpoints/last.ckpt of "
+                    "its folder."
+                )
             before, now = checkpoint["hyper_parameters"], plain(self.hparams)
             before, now = ({key: value for key, value in each.items() if key not in FREE} for each in (before, now))
             self.grown = grown(self.longer, before, now, saved["finished"])
