@@ -21,11 +21,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_pbrl import run_folder, same_run, signals
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
-from lightning_pbrl.callbacks.embedding_map import EmbeddingMap
-from lightning_pbrl.callbacks.feedback_diagnostics import FeedbackDiagnostics
 from lightning_pbrl.callbacks.learning_curve import LearningCurve
 from lightning_pbrl.callbacks.progress import RoundProgress
-from lightning_pbrl.callbacks.query_coverage import QueryCoverage
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
 from lightning_pbrl.callbacks.write_predictions import WritePredictions
 from lightning_pbrl.callbacks.write_results import WriteResults
@@ -80,10 +77,8 @@ class RecordSettings(pl.Callback):
             run_folder.let_go(Path(trainer.default_root_dir))
 
 
-ALWAYS = (AskTeacher, RelabelRewards, EmbeddingMap, QueryCoverage, FeedbackDiagnostics)
-"""Callbacks that do nothing for methods which they do not concern, and nothing without settings."""
-KEPT = (RoundCheckpoint, LearningCurve, WriteResults, WritePredictions, RecordSettings)
-"""Callbacks that leave something in the run folder."""
+USUAL = (AskTeacher, RoundCheckpoint, LearningCurve, WriteResults, WritePredictions, RecordSettings)
+"""Callbacks of every run: the answers that come with the data are handed over, and the folder is filled."""
 
 
 class Trainer(pl.Trainer):
@@ -92,6 +87,9 @@ class Trainer(pl.Trainer):
     A run has a folder. It gets the checkpoint of the last finished round, metrics as CSV and TensorBoard, a learning curve,
     ``results.json`` after a test, the settings and a record of the files read. A second fit in the same folder is refused,
     and so is a second process. The run's seed is the method's: ``fit`` seeds PyTorch, NumPy and Python with it.
+
+    ``callbacks`` join the usual ones; one of the same class takes its place. Answers that come with the data reach the method
+    without an ``AskTeacher`` of one's own.
 
     Args:
         run_dir: folder of the run; None makes a new one below ``runs/``, named after date and time.
@@ -184,9 +182,9 @@ class Trainer(pl.Trainer):
         model = settings_of(method)
         model["init_args"] = {key: value for key, value in model["init_args"].items() if key not in ("spec", "seed")}
         found = {"seed_everything": method.seed, "run_dir": str(self.run_dir), "model": model, "data": settings_of(data)}
-        for key, kind in (("ask", AskTeacher), ("relabel", RelabelRewards)):
-            callback = next(each for each in self.callbacks if isinstance(each, kind))  # type: ignore[attr-defined]
-            found[key] = settings_of(callback)["init_args"]
+        kinds = {"ask": AskTeacher, "relabel": RelabelRewards}
+        for callback in self.callbacks:  # type: ignore[attr-defined]
+            found |= {key: settings_of(callback)["init_args"] for key, kind in kinds.items() if isinstance(callback, kind)}
         return found
 
 
@@ -213,7 +211,7 @@ def _completed(kwargs: dict[str, Any], folder: Path) -> dict[str, Any]:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     elif not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(RoundProgress())
-    for kind in (*ALWAYS, *KEPT):
+    for kind in USUAL:
         if not any(isinstance(callback, kind) for callback in callbacks):
             callbacks.append(kind())
     return {**kwargs, "callbacks": callbacks, "logger": _loggers(kwargs.get("logger"), folder)}

@@ -40,12 +40,12 @@ def make(env_id: str, **settings: Any) -> Simulator:
     if _is_metaworld(env_id):
         return metaworld.MetaWorld(env_id, **settings)
     gymnasium = need("gymnasium", "install lightning-pbrl with its dependencies (gymnasium[mujoco]).")
-    if ":" in env_id or env_id in gymnasium.registry:
-        return GymnasiumEnv(env_id, **settings)
-    if find_spec("gymnasium_robotics") is not None:
+    if env_id not in gymnasium.registry and ":" not in env_id and find_spec("gymnasium_robotics") is not None:
         gymnasium.register_envs(need("gymnasium_robotics", "install it with pip install 'lightning-pbrl[robotics]'."))
-        if env_id in gymnasium.registry:
-            return GymnasiumEnv(f"gymnasium_robotics:{env_id}", **settings)
+    if ":" in env_id or env_id in gymnasium.registry:
+        found = gymnasium.registry.get(env_id)
+        robotics = str(getattr(found, "entry_point", "")).startswith("gymnasium_robotics")
+        return GymnasiumEnv(f"gymnasium_robotics:{env_id}" if robotics else env_id, **settings)  # for other processes, too
     raise UserError(f"There is no environment {env_id!r}; {nearest(env_id, {*_known(), *gymnasium.registry})}")
 
 
