@@ -132,7 +132,11 @@ def _goes_on(start: Start) -> None:
         both = (dict(yaml.safe_load(written.read_text())), start.settings)
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{written} is damaged, and it says what the run there is: put it back, or start a new run.") from error
-    before, now = ({key: value for key, value in _settings(config, was) if key not in free} for config in both)
+    usual = {"ask.first_round": int("env" in method.needs)}  # None means it
+    before, now = (
+        {key: usual.get(key) if value is None else value for key, value in _settings(config, was) if key not in free}
+        for config in both
+    )
     longer = {_full(key): _full(size) for key, size in type(method).longer.items()}
     finished = bool(read_checkpoint(folder / LAST)["lightning_pbrl"]["finished"])
     grown(longer, before, now, finished, f"The run in {folder}")
