@@ -70,13 +70,10 @@ class RelabelRewards(Checked, pl.Callback, ranges={"bonus": ANY}):
             "its values are too far apart for float32, so train the reward with a bounded output or a smaller lr",
         )
         source.write("learned_reward", values + self.bonus)
-        how = (
-            f"scaled to {_span(source, values)} (normalize={self.normalize})"
-            if self.normalize
-            else "not scaled (normalize=False)"
-        )
+        how = f"scaled to {_span(source, values)}" if self.normalize else "not scaled"
         more = f", then {self.bonus:+g}" if self.bonus else ""
-        trainer.print(f"relabel: reward {said} of {len(source):,} rows, {before}, {how}{more}")
+        say = getattr(trainer, "print", print)  # beside the progress bar, on one rank
+        say(f"relabel: reward {said} of {len(source):,} rows, {before}, {how} (normalize={self.normalize}){more}")
 
 
 def _span(source: Transitions, values: Tensor) -> str:

@@ -150,8 +150,8 @@ def test_a_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
 def test_a_run_goes_on_with_its_settings(tmp_path: Path) -> None:
     fit(tmp_path, max_epochs=1)
     assert refused(tmp_path, clone(lr=0.5), resume=True) == (
-        f"The run in {tmp_path} was made with model.init_args.lr=0.0003, and this asks for 0.5: a run goes on with the settings it "
-        "has; set model.init_args.lr back, or start a new run in another folder (run_dir)."
+        f"The run in {tmp_path} was made with model.init_args.lr=0.0003, and this asks for 0.5: a run goes on with the settings "
+        "it has; set model.init_args.lr back, or start a new run in another folder (run_dir)."
     )
     assert "data.init_args.episodes=20, and this asks for 15" in refused(tmp_path, data=ToyData(episodes=15), resume=True)
     assert "seed_everything=0, and this asks for 1" in refused(tmp_path, clone(seed=1), resume=True)

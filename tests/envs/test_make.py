@@ -79,7 +79,7 @@ def test_it_is_what_data_modules_take() -> None:
         ("dm_control/walker-wak", "The control suite has no task 'walker-wak'; did you mean walker-walk or "),
         ("robosuite/Lft", "There is no robosuite task 'Lft' here; did you mean Lift?"),
         ("nowhere:Thing-v0", "Gymnasium cannot build 'nowhere:Thing-v0' (No module named 'nowhere'): check env_id and settings."),
-        ("CartPole-v1", "CartPole-v1 has the action space Discrete(2): a bounded Box of real numbers, of shape (size,), is needed."),
+        ("CartPole-v1", "CartPole-v1 has the action space Discrete(2): a bounded Box of real numbers, of shape (size,), is "),
         (7, "make got 7: give the id of an environment, such as 'Hopper-v5'."),
     ],
 )

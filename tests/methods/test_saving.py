@@ -17,9 +17,8 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.saving import SCHEMA
 
 SMALL: dict[str, Any] = {"hidden": (8, 8)}
-OBS, ACTION = np.random.default_rng(0).normal(size=(2, 7, 3, 5)), None
+OBS = np.random.default_rng(0).normal(size=(7, 3, 5))
 ACTION = np.random.default_rng(1).uniform(-1, 1, size=(7, 3, 2))
-OBS = OBS[0]
 
 
 def refused(call: Any, *args: Any, **kwargs: Any) -> str:
@@ -117,12 +116,13 @@ def test_a_method_is_saved_and_loaded(tmp_path: Path) -> None:
 
 def test_a_saved_file_holds_no_run_to_go_on_with(tmp_path: Path) -> None:
     BC(SPEC, **SMALL).save(tmp_path / "mine.ckpt")
-    sentence = refused(Trainer(tmp_path / "run", accelerator="cpu").fit, BC(SPEC, **SMALL), ToyData(), ckpt_path=tmp_path / "mine.ckpt")
+    path = tmp_path / "mine.ckpt"
+    sentence = refused(Trainer(tmp_path / "run", accelerator="cpu").fit, BC(SPEC, **SMALL), ToyData(), ckpt_path=path)
     assert sentence == (
         "The checkpoint was written by save() and holds no optimiser: a run goes on from checkpoints/last.ckpt of its folder."
     )
     trainer = Trainer(tmp_path / "test", accelerator="cpu", logger=False)
-    trainer.test(BC(SPEC, **SMALL), ToyData(), ckpt_path=tmp_path / "mine.ckpt", verbose=False)
+    trainer.test(BC(SPEC, **SMALL), ToyData(), ckpt_path=path, verbose=False)
 
 
 def test_a_replica_is_saved_alone(tmp_path: Path) -> None:
