@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.measure import Claim, Contestant, Rounds, interleave, judge, per_unit, summary, without_onednn
 from benchmarks.plain_iql import PlainIQL, TextbookIQL
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.engine import UpdateEngine
 from lightning_pbrl.methods.iql import IQL
 from lightning_pbrl.nn.linear import linear
@@ -71,7 +71,7 @@ def transitions(rows: int, obs_dim: int, action_dim: int, length: int = 500) -> 
     return source
 
 
-class InMemory(OfflineDataModule):
+class InMemory(FeedbackDataModule):
     """A data module around a table that is already there."""
 
     def __init__(self, table: Transitions) -> None:

@@ -34,7 +34,7 @@ from lightning_pbrl.data.transitions import Transitions, row_layout
 from lightning_pbrl.methods.clarify import CLARIFY
 from lightning_pbrl.queries.embedding import EmbeddingQuery
 from lightning_pbrl.teachers.skip import SkipTeacher
-from lightning_pbrl.train_cli import RoundCheckpoint
+from lightning_pbrl.trainer import RoundCheckpoint
 
 EPISODE = 500
 MIB = 2**20

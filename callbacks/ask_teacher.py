@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,6 @@ class AskTeacher(Checked, pl.Callback):
     Answers that come with the data (``labels`` of the data module) are handed to the method before those of the store; where
     there are some, a run with ``budget`` 0 opens no store unless ``store`` names one.
 
-    A replay forgets what it was asked about. What was shown is then kept twice: behind the replay's ring, where learners read
-    it, and in the store, from which it is brought back when a run is resumed.
-
     Args:
         teacher: who answers; needed when ``budget`` is above 0.
         query: which questions to ask; uniform pairs when None.
@@ -45,7 +43,8 @@ class AskTeacher(Checked, pl.Callback):
         per_round: questions per round that asks.
         uniform_first: ask the first such round uniformly, because an untrained model cannot choose (OPRL, CLARIFY, PEBBLE); half
             of it pairs and half ratings where ``query`` asks both.
-        first_round: the first round that asks, from 0; for methods that act before there is anything to ask about.
+        first_round: the first round that asks, from 0; None: 1 for methods that act, which have nothing to ask about before,
+            and 0 for others.
         every: every how many rounds questions are asked; for methods that act between them.
         schedule: how the size of a round follows the run's progress (B-Pref): constant; decreasing, ``per_round`` x (T - s) / T,
             or increasing, ``per_round`` x T / (T - s + 1), with s of the method's T env steps done. Rounded down, at least 1, and
@@ -69,7 +68,7 @@ class AskTeacher(Checked, pl.Callback):
         budget: int = 0,
         per_round: int = 50,
         uniform_first: bool = True,
-        first_round: int = 0,
+        first_round: int | None = None,
         every: int = 1,
         schedule: ScheduleName = "constant",
         initial: float | None = None,
@@ -85,10 +84,11 @@ class AskTeacher(Checked, pl.Callback):
             schedule_of(schedule, budget, per_round),
             None if initial is None else InitialShare(budget, initial),
             uniform_first,
-            first_round,
+            first_round or 0,
             every,
             rounds,
         )
+        self.first_round = first_round
         self.teacher, self.query, self.per_round, self.store_path, self.run = teacher, self.plan.query, per_round, store, run
         self.session: AskingSession | None = None
 
@@ -97,13 +97,17 @@ class AskTeacher(Checked, pl.Callback):
         """Where the questions of the present fit are kept; None without one, and on ranks that do not ask."""
         return None if self.session is None or self.session.state is None else self.session.state.store
 
+    def plan_for(self, method: Method) -> AskingPlan:
+        """Return the plan with the first round that suits a method, unless it was given."""
+        return replace(self.plan, first_round=int("env" in method.needs)) if self.first_round is None else self.plan
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
         self.session = None
         if "labels" not in pl_module.needs:
             if self.plan.budget:
                 raise UserError(f"{type(pl_module).__name__} does not learn from answers: set ask.budget to 0.")
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data, self.plan = trainer.datamodule, self.plan_for(pl_module)  # type: ignore[attr-defined]
         self.run = self.run or f"seed{pl_module.seed}"
         source = pl_module.source
         session = AskingSession(pl_module, source, data.segment_length, self.plan, data.labels, pl_module.seed, self.run)
@@ -142,4 +146,4 @@ def asking_plan(trainer: pl.Trainer, method: Method) -> Table | None:
     """Return a table of who asks, who answers, how many questions and when; None for a method that reads no answers."""
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     ask = next((callback for callback in callbacks if isinstance(callback, AskTeacher)), None)
-    return None if ask is None or "labels" not in method.needs else ask.plan.table(method)
+    return None if ask is None or "labels" not in method.needs else ask.plan_for(method).table(method)

@@ -23,7 +23,7 @@ CONTROLS = ("true", "zero", "random", "negated")
 
 
 class RelabelRewards(Checked, pl.Callback, ranges={"bonus": ANY}):
-    """Fill ``learned_reward`` at the start of a fit from a trained reward model or from a control.
+    """Fill ``learned_reward`` at the start of a fit from a trained reward model or from a control, and print how it was scaled.
 
     Args:
         reward: path of a reward model's checkpoint, or a control: "true", "zero", "random", "negated"; null leaves the
@@ -61,6 +61,7 @@ class RelabelRewards(Checked, pl.Callback, ranges={"bonus": ANY}):
             with torch.no_grad():
                 values = model.to(source.device).eval().relabel(source)
             _check_values(type(model).__name__, source.drawable_part(values))
+        said, before = self.reward if isinstance(self.reward, str) else type(self.reward).__name__, _span(source, values)
         if self.normalize:
             values = rescale(values, source, "min_max" if self.normalize is True else self.normalize, self.horizon)
         check_finite(
@@ -69,6 +70,16 @@ class RelabelRewards(Checked, pl.Callback, ranges={"bonus": ANY}):
             "its values are too far apart for float32, so train the reward with a bounded output or a smaller lr",
         )
         source.write("learned_reward", values + self.bonus)
+        how = f"scaled to {_span(source, values)}" if self.normalize else "not scaled"
+        more = f", then {self.bonus:+g}" if self.bonus else ""
+        say = getattr(trainer, "print", print)  # beside the progress bar, on one rank
+        say(f"relabel: reward {said} of {len(source):,} rows, {before}, {how} (normalize={self.normalize}){more}")
+
+
+def _span(source: Transitions, values: Tensor) -> str:
+    """The smallest and the largest reward, for people."""
+    known = source.drawable_part(values)
+    return f"[{float(known.min()):.3g}, {float(known.max()):.3g}]" if len(known) else "[]"
 
 
 def _check_values(model: str, values: Tensor) -> None:

@@ -1,7 +1,8 @@
-"""The base of every offline data module: one table of transitions, held-out pairs, evaluation episodes."""
+"""The base of every data module: one table of transitions, held-out pairs, evaluation episodes."""
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,8 +28,8 @@ from lightning_pbrl.settings import Checked
 PREDICT_ROWS = 4_096
 
 
-class OfflineDataModule(Checked, pl.LightningDataModule):
-    """Logged transitions plus the simulator that judges a policy.
+class FeedbackDataModule(Checked, pl.LightningDataModule):
+    """Transitions, answers about them where the data bring some, and the simulator that judges a policy.
 
     A subclass says how the data are loaded (:meth:`load`) and, if they must first be made or converted, how
     (``prepare_data``, which Lightning calls on one process per machine). Data that come with answers also set ``labels``
@@ -92,7 +93,7 @@ class OfflineDataModule(Checked, pl.LightningDataModule):
         path = getattr(self, "path", None)
         own = [Path(path)] if isinstance(path, str | Path) and Path(path).is_file() else []
         parts = (getattr(self, name, None) for name in ("data", "replay"))
-        return own + [file for part in parts if isinstance(part, OfflineDataModule) for file in part.files()]
+        return own + [file for part in parts if isinstance(part, FeedbackDataModule) for file in part.files()]
 
     def setup(self, stage: str) -> None:
         shown = self.simulator is not None and self.simulator.pixels is not None
@@ -215,3 +216,11 @@ def check_sizes(table: Transitions, simulator: Simulator | None, where: str | Pa
         f"{where} has {table.shown_dim} observation and {table.action_dim} action entries and {simulator.name} has "
         f"{simulator.obs_dim} and {simulator.action_dim}: {cure}."
     )
+
+
+def __getattr__(name: str) -> Any:
+    """Know the base by its old name, with a warning."""
+    if name == "OfflineDataModule":
+        warnings.warn("OfflineDataModule is called FeedbackDataModule now: use that name.", FutureWarning, stacklevel=2)
+        return FeedbackDataModule
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

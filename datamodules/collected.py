@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_pbrl.data import archive
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.envs.behaviour import Behaviour
 from lightning_pbrl.envs.collect import collect
@@ -25,7 +25,7 @@ DEFAULT_MIXTURE = (
 """Default mixture: clean experts, noisy ones, experts that miss the goal, and random actions, for a wide spread of returns."""
 
 
-class CollectedDataModule(OfflineDataModule):
+class CollectedDataModule(FeedbackDataModule):
     """Scripted behaviour in a simulator, collected into ``cache_dir`` on first use.
 
     The file's name holds a hash of everything that determines its content. Changing the mixture makes a new file; a second run
@@ -38,7 +38,7 @@ class CollectedDataModule(OfflineDataModule):
         collection_seed: seed of the data set. It is not the run's seed: all seeds learn from the same data.
         cache_dir: folder of the collected files.
         stop_after_success: end a collected episode after this many successful steps; None runs to the horizon.
-        **offline: the other arguments of :class:`OfflineDataModule`.
+        **offline: the other arguments of :class:`FeedbackDataModule`.
 
     Raises:
         UserError: for a behaviour that the simulator does not have.

@@ -8,11 +8,11 @@ from typing import Any
 from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.d4rl import Terminals, read_d4rl
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule, check_sizes
+from lightning_pbrl.datamodules.base import FeedbackDataModule, check_sizes
 from lightning_pbrl.envs.base import Simulator
 
 
-class D4RLDataModule(OfflineDataModule):
+class D4RLDataModule(FeedbackDataModule):
     """D4RL data set in one HDF5 file (Fu et al. 2020) and, if given, the environment that evaluates policies.
 
     For a simulator that knows D4RL's name of its task (``GymMuJoCo``, ``GymnasiumRobotics``), ``eval/normalized_score`` is logged
@@ -29,7 +29,7 @@ class D4RLDataModule(OfflineDataModule):
         cache_dir: folder for a memory-mapped copy that opens at once in later runs; null reads the file each time.
         action_bounds: low and high of the file's actions, each a number or one per entry; null if they are in [-1, 1].
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
-        **offline: the other arguments of :class:`OfflineDataModule`.
+        **offline: the other arguments of :class:`FeedbackDataModule`.
 
     Raises:
         UserError: as :func:`lightning_pbrl.data.d4rl.read_d4rl`; also if file and simulator differ in sizes.

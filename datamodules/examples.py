@@ -15,13 +15,13 @@ from torch import Tensor
 from lightning_pbrl.data.example_choosers import ExampleChooser, SuccessExamples
 from lightning_pbrl.data.examples import Examples, load_examples, save_examples
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.ranges import POSITIVE
 from lightning_pbrl.rng import stream
 
 
-class ExamplesDataModule(OfflineDataModule, ranges={"episodes": POSITIVE}):
+class ExamplesDataModule(FeedbackDataModule, ranges={"episodes": POSITIVE}):
     """Transitions without rewards, and a few hundred examples of success.
 
     The episodes are split once by a seeded permutation. Held-out episodes are in ``held_out_source`` and no example comes from
@@ -38,7 +38,7 @@ class ExamplesDataModule(OfflineDataModule, ranges={"episodes": POSITIVE}):
             None does not control the share.
         split_seed: seed of the permutation.
         cache_dir: folder of the stored examples; None for that of the data.
-        **offline: the arguments of :class:`OfflineDataModule` except ``simulator``, which is the data's.
+        **offline: the arguments of :class:`FeedbackDataModule` except ``simulator``, which is the data's.
 
     Raises:
         UserError: for an impossible share, data that a learner makes itself, an episode without any step that has a known
@@ -51,7 +51,7 @@ class ExamplesDataModule(OfflineDataModule, ranges={"episodes": POSITIVE}):
 
     def __init__(
         self,
-        data: OfflineDataModule,
+        data: FeedbackDataModule,
         examples: ExampleChooser | None = None,
         validation_share: float = 0.1,
         episodes: int | float | None = None,
@@ -183,7 +183,7 @@ class RolloutExamples(ExampleChooser):
         chooser: chooser among them; None takes 200 states that the environment reported as a success.
     """
 
-    def __init__(self, data: OfflineDataModule, chooser: ExampleChooser | None = None) -> None:
+    def __init__(self, data: FeedbackDataModule, chooser: ExampleChooser | None = None) -> None:
         self.data, self.chooser = data, chooser or SuccessExamples()
         super().__init__(self.chooser.count, self.chooser.seed)
 

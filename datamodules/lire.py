@@ -8,12 +8,12 @@ from typing import Any
 from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.lire import read_lire
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule, check_sizes
+from lightning_pbrl.datamodules.base import FeedbackDataModule, check_sizes
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.ranges import POSITIVE
 
 
-class LiREDataModule(OfflineDataModule, ranges={"data_quality": POSITIVE}):
+class LiREDataModule(FeedbackDataModule, ranges={"data_quality": POSITIVE}):
     """LiRE's SAC replay buffers of one task (Choi et al. 2024), and the simulator that evaluates policies.
 
     Expected files: ``<root>/saved_replay_buffer_*_seed{0,1,2}.pkl`` (read by an unpickler that can only build arrays) or the
@@ -28,7 +28,7 @@ class LiREDataModule(OfflineDataModule, ranges={"data_quality": POSITIVE}):
             horizon. Dones, and resets without a done, end episodes earlier. The folder's name is not used.
         action_bounds: low and high of the files' actions, each a number or one per entry; null if they are in [-1, 1].
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
-        **offline: the other arguments of :class:`OfflineDataModule` (CLARIFY: segments of 50 steps, 20 evaluation
+        **offline: the other arguments of :class:`FeedbackDataModule` (CLARIFY: segments of 50 steps, 20 evaluation
             episodes; LiRE: 25 and 50).
     """
 

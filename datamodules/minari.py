@@ -8,11 +8,11 @@ from typing import Any
 from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.minari import open_minari, read_minari
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule, check_sizes
+from lightning_pbrl.datamodules.base import FeedbackDataModule, check_sizes
 from lightning_pbrl.envs.base import Simulator
 
 
-class MinariDataModule(OfflineDataModule):
+class MinariDataModule(FeedbackDataModule):
     """Minari data set by name and, if given, the environment that evaluates policies.
 
     Expected: ``$MINARI_DATASETS_PATH/<dataset_id>/data/`` (by default ``~/.minari/datasets``), as ``minari download`` leaves it.
@@ -25,7 +25,7 @@ class MinariDataModule(OfflineDataModule):
         cache_dir: folder for a memory-mapped copy that opens at once in later runs; null reads the data each time.
         action_bounds: low and high of the actions, each a number or one per entry; null for those of the action space.
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond their bounds are refused.
-        **offline: the other arguments of :class:`OfflineDataModule`.
+        **offline: the other arguments of :class:`FeedbackDataModule`.
 
     Raises:
         UserError: as :func:`lightning_pbrl.data.minari.read_minari`; also if data and simulator differ in sizes.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_pbrl.data.replay import Replay
-from lightning_pbrl.datamodules.base import OfflineDataModule, Share
+from lightning_pbrl.datamodules.base import FeedbackDataModule, Share
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.envs.collector import Collector
 from lightning_pbrl.envs.rollout import VectorEnvs
 from lightning_pbrl.errors import UserError
 
 
-class OnlineDataModule(OfflineDataModule):
+class OnlineDataModule(FeedbackDataModule):
     """Environments and replay buffer of a method that acts while it learns (SAC, PEBBLE, QPA ...).
 
     Policies are evaluated in separate environments, so evaluation does not affect training. A checkpoint holds the replay; open

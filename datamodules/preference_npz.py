@@ -9,13 +9,13 @@ from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.given_labels import hold_out, with_replay
 from lightning_pbrl.data.preference_npz import Undecided, read_preference_npz
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule, check_sizes
+from lightning_pbrl.datamodules.base import FeedbackDataModule, check_sizes
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.rng import stream
 
 
-class PreferenceNPZDataModule(OfflineDataModule):
+class PreferenceNPZDataModule(FeedbackDataModule):
     """Labelled pairs of segments in IPL's npz format (Hejna and Sadigh 2023), alone or beside a replay data set.
 
     The expected tree is that of IPL's repository (arXiv 2305.15363; MIT licence). It distributes the answers that Preference
@@ -42,7 +42,7 @@ class PreferenceNPZDataModule(OfflineDataModule):
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
         replay: data set of the same task from which learners draw single transitions, such as D4RLDataModule. Learners then
             see the segments through their answers alone. Its own simulator is not used.
-        **offline: the other arguments of :class:`OfflineDataModule`; ``segment_length`` is that of the file.
+        **offline: the other arguments of :class:`FeedbackDataModule`; ``segment_length`` is that of the file.
 
     Raises:
         UserError: as :func:`lightning_pbrl.data.preference_npz.read_preference_npz`; also if a folder does not have exactly
@@ -59,7 +59,7 @@ class PreferenceNPZDataModule(OfflineDataModule):
         obs_keys: list[str] | None = None,
         fold: int | None = None,
         folds: int = 5,
-        replay: OfflineDataModule | None = None,
+        replay: FeedbackDataModule | None = None,
         action_bounds: Bounds | None = None,
         clip_actions: bool = False,
         **offline: Any,

@@ -9,13 +9,13 @@ from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.robomimic import read_robomimic
 from lightning_pbrl.data.robomimic_control import difference
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.envs.robosuite import Robosuite
 from lightning_pbrl.errors import UserError
 
 
-class RobomimicDataModule(OfflineDataModule):
+class RobomimicDataModule(FeedbackDataModule):
     """robomimic demonstrations from an HDF5 file (Mandlekar et al. 2021) and, if given, the robosuite task for evaluation.
 
     robosuite needs its own Python environment (``requirements/robomimic.txt``). Training works without it if no episodes are
@@ -33,7 +33,7 @@ class RobomimicDataModule(OfflineDataModule):
         action_bounds: low and high of the file's actions, each a number or one per entry; null if they are in [-1, 1].
             Absolute poses need them.
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
-        **offline: the other arguments of :class:`OfflineDataModule`.
+        **offline: the other arguments of :class:`FeedbackDataModule`.
 
     Raises:
         UserError: as :func:`lightning_pbrl.data.robomimic.read_robomimic`; also if task, controller or observation of the file

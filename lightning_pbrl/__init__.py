@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lightning_pbrl.callbacks.feedback_diagnostics import FeedbackDiagnostics as FeedbackDiagnostics
     from lightning_pbrl.callbacks.query_coverage import QueryCoverage as QueryCoverage
     from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards as RelabelRewards
+    from lightning_pbrl.datamodules.base import FeedbackDataModule as FeedbackDataModule
     from lightning_pbrl.datamodules.collected import CollectedDataModule as CollectedDataModule
     from lightning_pbrl.datamodules.d4rl import D4RLDataModule as D4RLDataModule
     from lightning_pbrl.datamodules.examples import ExamplesDataModule as ExamplesDataModule
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lightning_pbrl.datamodules.online import OnlineDataModule as OnlineDataModule
     from lightning_pbrl.datamodules.preference_npz import PreferenceNPZDataModule as PreferenceNPZDataModule
     from lightning_pbrl.datamodules.robomimic import RobomimicDataModule as RobomimicDataModule
+    from lightning_pbrl.envs.make import make as make
     from lightning_pbrl.errors import UserError as UserError
     from lightning_pbrl.methods.active_rlhf import ActiveRLHF as ActiveRLHF
     from lightning_pbrl.methods.active_sac import ActiveSAC as ActiveSAC
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from lightning_pbrl.methods.ipl import IPL as IPL
     from lightning_pbrl.methods.iql import IQL as IQL
     from lightning_pbrl.methods.laeo import LAEO as LAEO
+    from lightning_pbrl.methods.loading import load as load
     from lightning_pbrl.methods.loading import load_method as load_method
     from lightning_pbrl.methods.mr_iql import MRIQL as MRIQL
     from lightning_pbrl.methods.mrn import MRN as MRN
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
     from lightning_pbrl.teachers.rating import RatingTeacher as RatingTeacher
     from lightning_pbrl.teachers.simulated import SimulatedTeacher as SimulatedTeacher
     from lightning_pbrl.teachers.skip import SkipTeacher as SkipTeacher
+    from lightning_pbrl.trainer import Trainer as Trainer
 
 __version__ = "0.1.0"
 
@@ -73,6 +77,7 @@ _HOME = {
     "FeedbackDiagnostics": "callbacks.feedback_diagnostics",
     "QueryCoverage": "callbacks.query_coverage",
     "RelabelRewards": "callbacks.relabel_rewards",
+    "FeedbackDataModule": "datamodules.base",
     "CollectedDataModule": "datamodules.collected",
     "D4RLDataModule": "datamodules.d4rl",
     "ExamplesDataModule": "datamodules.examples",
@@ -83,6 +88,7 @@ _HOME = {
     "OnlineDataModule": "datamodules.online",
     "PreferenceNPZDataModule": "datamodules.preference_npz",
     "RobomimicDataModule": "datamodules.robomimic",
+    "make": "envs.make",
     "UserError": "errors",
     "ActiveRLHF": "methods.active_rlhf",
     "ActiveSAC": "methods.active_sac",
@@ -93,6 +99,7 @@ _HOME = {
     "IPL": "methods.ipl",
     "IQL": "methods.iql",
     "LAEO": "methods.laeo",
+    "load": "methods.loading",
     "load_method": "methods.loading",
     "MRIQL": "methods.mr_iql",
     "MRN": "methods.mrn",
@@ -125,6 +132,7 @@ _HOME = {
     "RatingTeacher": "teachers.rating",
     "SimulatedTeacher": "teachers.simulated",
     "SkipTeacher": "teachers.skip",
+    "Trainer": "trainer",
 }
 __all__ = sorted(_HOME)  # noqa: PLE0605 - a list of names, computed
 
@@ -133,3 +141,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f"lightning_pbrl.{_HOME[name]}"), name)
     raise AttributeError(f"module 'lightning_pbrl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -35,7 +35,7 @@ def collect_command(args: list[str]) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from lightning_pbrl.datamodules.base import OfflineDataModule
+    from lightning_pbrl.datamodules.base import FeedbackDataModule
     from lightning_pbrl.reports.dataset import describe_dataset
     from lightning_pbrl.same_run import imports_of
 
@@ -45,7 +45,7 @@ def collect_command(args: list[str]) -> None:
     )
     parser.add_argument("-c", "--config", action="config", help="config with a `data:` key, as for fit")
     parser.add_argument("--imports", type=list[str], default=[], help="modules of yours to import first: [my_package]")
-    parser.add_subclass_arguments(OfflineDataModule, "data", required=True)
+    parser.add_subclass_arguments(FeedbackDataModule, "data", required=True)
     args = with_packaged_configs(args)
     registry.import_named(imports_of(args))
     data = parser.instantiate_classes(parser.parse_args(args)).data

@@ -1,12 +1,14 @@
-"""Description of a plain object by its constructor arguments, as plain JSON, for the label records."""
+"""The settings an object was built with, as plain JSON: for label records and for the config of a run."""
 
 from __future__ import annotations
 
 import inspect
 from contextlib import suppress
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import Any, Self
 
-from lightning_pbrl.settings import Checked
+from lightning_pbrl.settings import Checked, arguments
 
 
 class Described(Checked):
@@ -58,3 +60,29 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     return value.describe() if hasattr(value, "describe") else repr(value)
+
+
+def settings_of(thing: object) -> dict[str, Any]:
+    """Return class path and constructor arguments of ``thing``, defaults included, as a config names them.
+
+    Returns:
+        For instance ``{"class_path": "lightning_pbrl.methods.bc.BC", "init_args": {"updates": 20_000, ...}}``.
+    """
+    cls = type(thing)
+    given = {**arguments(thing), **getattr(thing, "hparams", {})}
+    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": {key: _named(given[key]) for key in given}}
+
+
+def _named(value: Any) -> Any:
+    """A value of a config: plain types as they are, our objects by :func:`settings_of`, others by the name of their class."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_named(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _named(item) for key, item in value.items() if not str(key).startswith("_")}
+    if is_dataclass(value) and not isinstance(value, type):
+        return _named(asdict(value))
+    return settings_of(value) if isinstance(value, Checked) else f"{type(value).__module__}.{type(value).__qualname__}"

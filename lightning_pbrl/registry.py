@@ -21,7 +21,7 @@ PACKAGES = {
     "methods": ("lightning_pbrl.methods", "base", "Method"),
     "teachers": ("lightning_pbrl.teachers", "base", "Teacher"),
     "queries": ("lightning_pbrl.queries", "base", "QueryStrategy"),
-    "data": ("lightning_pbrl.datamodules", "base", "OfflineDataModule"),
+    "data": ("lightning_pbrl.datamodules", "base", "FeedbackDataModule"),
     "examples": ("lightning_pbrl.data", "example_choosers", "ExampleChooser"),
     "envs": ("lightning_pbrl.envs", "base", "Simulator"),
 }

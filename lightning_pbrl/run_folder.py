@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -37,6 +38,41 @@ what is being removed of it. Whenever a process is killed, their names say what 
 
 Record = dict[str, dict[str, Any]]
 """Absolute path -> what the file was like."""
+
+
+# Where it is ---------------------------------------------------------------------------------------------------------
+
+
+def opened(name: str | Path) -> Path:
+    """Make a run folder, ``~`` resolved.
+
+    Raises:
+        UserError: for an address, which loggers would read as one and checkpoints as a path; for one that cannot be written to.
+    """
+    if "://" in str(name) or "::" in str(name):
+        raise UserError(f"run_dir is {name}: give a folder of this machine, without :// and ::.")
+    folder = Path(name).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"The run folder {folder} cannot be written ({error.strerror}): choose another run_dir.") from error
+    return folder
+
+
+def new(parent: Path, name: str) -> Path:
+    """Make a run folder that no other process has: ``name``, ``name_1`` ..."""
+    opened(parent)
+    for number in itertools.count():
+        folder = parent / (f"{name}_{number}" if number else name)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError
 
 
 # What a run was made from --------------------------------------------------------------------------------------------
@@ -161,10 +197,10 @@ def refuse_second_fit(folder: Path) -> None:
         return
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(path.stat().st_mtime for path in kept)))
     whose = "a fit" if (folder / LAST).is_file() else "a test" if (folder / "results.json").is_file() else "predictions"
-    resume = "--resume to go on with it, " if (folder / LAST).is_file() else ""
+    resume = "set resume to go on with it, " if (folder / LAST).is_file() else ""
     raise UserError(
-        f"The run folder {folder} already holds {whose} (of {when}), and a folder belongs to one run: add --run_dir=runs/another "
-        f"for a new one, {resume}or --overwrite to begin anew and lose it (answers in its label store are kept)."
+        f"The run folder {folder} already holds {whose} (of {when}), and a folder belongs to one run: choose another run_dir, "
+        f"{resume}or set overwrite to begin anew and lose it (answers in its label store are kept)."
     )
 
 

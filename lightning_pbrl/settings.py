@@ -37,8 +37,11 @@ class Checked:
         cls.ranges = {**cls.ranges, **(ranges or {})}
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        check_settings(cls, _by_name(cls, args, kwargs))
-        return super().__new__(cls)
+        given = _by_name(cls, args, kwargs)
+        check_settings(cls, given)
+        made = super().__new__(cls)
+        made.__dict__["_given"] = given
+        return made
 
     def __init__(self) -> None:  # without it, ``object`` would accept any argument because of ``__new__``
         super().__init__()
@@ -140,3 +143,17 @@ def _by_name(owner: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict
         return kwargs
     names = list(inspect.signature(first).parameters)[1:]
     return dict(zip(names, args, strict=False)) | kwargs
+
+
+def arguments(thing: object) -> dict[str, Any]:
+    """Return the constructor arguments of a :class:`Checked` object by name, defaults included."""
+    found: dict[str, Any] = {}
+    for constructor in _constructors(type(thing)):
+        parameters = list(inspect.signature(constructor).parameters.values())[1:]
+        for parameter in parameters:
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                found.setdefault(parameter.name, parameter.default)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break  # what its bases take is not the caller's to say
+    found |= getattr(thing, "_given", {})
+    return {name: value for name, value in found.items() if value is not inspect.Parameter.empty}

@@ -75,6 +75,25 @@ def listening() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+@contextmanager
+def ending() -> Iterator[None]:
+    """End a block that Lightning leaves by ``exit(1)`` because it was interrupted as a script or a notebook expects it.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C.
+        SystemExit: after another signal, with 128 + its number.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if (number := told(stop)) is None:
+            raise
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGINT, before)  # Lightning has turned it off
+        raise (KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)) from stop
+
+
 def told(error: BaseException | None) -> signal.Signals | None:
     """Return the signal behind an exception, even behind later errors of the shutdown (exits, errors); None if there is none."""
     while error is not None:

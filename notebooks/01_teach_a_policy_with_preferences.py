@@ -30,16 +30,13 @@
 SIZE = "tiny"  # or "full"
 
 # %%
-import logging
+import os
 import shutil
-import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.loggers import CSVLogger
 
 from lightning_pbrl import (
     BC,
@@ -50,18 +47,16 @@ from lightning_pbrl import (
     RelabelRewards,
     RewardEnsemble,
     SimulatedTeacher,
+    Trainer,
+    load,
 )
 from lightning_pbrl.arguments import packaged_config
-from lightning_pbrl.callbacks.progress import RoundProgress
 from lightning_pbrl.envs.behaviour import Behaviour
 from lightning_pbrl.reports.metrics import read_metrics
 from lightning_pbrl.rng import stream
 
-warnings.filterwarnings("ignore", module="pytorch_lightning|torchmetrics")
-for name in ("pytorch_lightning", "lightning_fabric"):
-    logging.getLogger(name).setLevel(logging.WARNING)  # no device tables
-pl.seed_everything(0)
-torch.set_num_threads(1)  # small networks are fastest on one core
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # small networks are fastest on one core
+torch.set_num_threads(1)
 
 tiny = SIZE == "tiny"
 FOLDER = Path(f"runs/notebook_01_{SIZE}")
@@ -90,27 +85,13 @@ print(f"{len(data.source):,} steps of {data.simulator.name}; sizes {data.spec}")
 #
 # The teacher is simulated: it compares the true returns of two segments of 25 steps. The learner sees its answers only. After the
 # first round, which is random, the questions are those on which the ensemble's members disagree most (OPRL,
-# [2301.01392](https://arxiv.org/abs/2301.01392)). Every answer is in `labels.sqlite` before the model sees it.
-
+# [2301.01392](https://arxiv.org/abs/2301.01392)). Every answer is in `labels.sqlite` before the model sees it. The `Trainer` is
+# that of the command line: it keeps everything of a run in one folder.
 
 # %%
-def trainer(name: str, *callbacks: pl.Callback) -> pl.Trainer:
-    """A trainer that keeps everything of a run in one folder."""
-    folder = FOLDER / name
-    return pl.Trainer(
-        max_epochs=-1,  # the method's own plan ends the fit
-        accelerator="cpu",
-        default_root_dir=folder,
-        logger=CSVLogger(folder, name="csv"),
-        callbacks=[RoundProgress(name=name), *callbacks],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-    )
-
-
 reward = RewardEnsemble(data.spec, hidden=(128, 128, 128), epochs=20 if tiny else 50)
 ask = AskTeacher(SimulatedTeacher(), DisagreementQuery(), budget=BUDGET, per_round=PER_ROUND)
-trainer("reward", ask).fit(reward, data)
+Trainer(FOLDER / "reward", callbacks=ask).fit(reward, data)
 
 # %% [markdown]
 # How well does it order segments that nobody was asked about? Each dot is a segment; the true return serves this picture only.
@@ -145,9 +126,9 @@ policy = IQL(data.spec, **short, polyak=0.02, discount=0.97, temperature=10.0)
 clone = BC(data.spec, **short)
 results = {}
 for name, method, callbacks in (("learned reward", policy, [RelabelRewards(reward)]), ("behaviour cloning", clone, [])):
-    run = trainer(name, *callbacks)
-    run.fit(method, data)
-    (results[name],) = run.test(method, data, verbose=False)  # episodes never seen while training
+    trainer = Trainer(FOLDER / name, callbacks=callbacks)
+    trainer.fit(method, data)
+    (results[name],) = trainer.test(method, data, verbose=False)  # episodes never seen while training
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
@@ -163,17 +144,18 @@ right.set_ylim(0, 1)
 plt.show()
 
 # %% [markdown]
-# The policy acts without a Trainer:
+# The policy acts without a Trainer, from its checkpoint too:
 
 # %%
-act = policy.eval().act
-with torch.no_grad():
-    print(act(data.source.column("obs")[:2]))
+saved = load(FOLDER / "learned reward/checkpoints/last.ckpt")
+obs = data.source.column("obs")[:2].numpy()
+print(saved.predict(obs))
+assert (saved.predict(obs) == policy.predict(obs)).all()
 
 # %% [markdown]
 # ## The same through two other doors
 #
-# As a script: the ten lines under *In Python* of the README. As one command, with all controls and three seeds:
+# As a script: the five lines under *In Python* of the README. As one command, with all controls and three seeds:
 #
 # ```bash
 # lightning-pbrl run experiment/demo.yaml --seeds 0-2 --jobs 2

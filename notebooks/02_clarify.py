@@ -30,15 +30,12 @@
 SIZE = "tiny"  # or "full"
 
 # %%
-import logging
+import os
 import shutil
-import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import CSVLogger
 
 from lightning_pbrl import (
     CLARIFY,
@@ -48,20 +45,17 @@ from lightning_pbrl import (
     MetaWorldDataModule,
     RewardEnsemble,
     SkipTeacher,
+    Trainer,
     UniformQuery,
 )
-from lightning_pbrl.callbacks.progress import RoundProgress
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.reports.embedding import EmbeddedPairs, draw_distances, draw_map, project
 from lightning_pbrl.reports.metrics import over, read_metrics
 from lightning_pbrl.rng import question_keys, stream
 from lightning_pbrl.teachers.base import RoundStats
 
-warnings.filterwarnings("ignore", module="pytorch_lightning|torchmetrics")
-for name in ("pytorch_lightning", "lightning_fabric"):
-    logging.getLogger(name).setLevel(logging.WARNING)  # no device tables
-pl.seed_everything(0)
-torch.set_num_threads(1)  # small networks are fastest on one core
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # small networks are fastest on one core
+torch.set_num_threads(1)
 
 tiny = SIZE == "tiny"
 FOLDER = Path(f"runs/notebook_02_{SIZE}")
@@ -109,17 +103,8 @@ plt.show()
 # %%
 def asked(name: str, method: RewardEnsemble, strategy: object) -> RewardEnsemble:
     """The method after it has asked all its questions; everything of the run is in one folder."""
-    folder = FOLDER / name
-    trainer = pl.Trainer(
-        max_epochs=-1,  # the budget ends the fit
-        accelerator="cpu",
-        default_root_dir=folder,
-        logger=CSVLogger(folder, name="csv"),
-        callbacks=[RoundProgress(name=name), AskTeacher(SkipTeacher(eps=0.5), strategy, budget=BUDGET, per_round=PER_ROUND)],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(method, data)
+    ask = AskTeacher(SkipTeacher(eps=0.5), strategy, budget=BUDGET, per_round=PER_ROUND)
+    Trainer(FOLDER / name, callbacks=ask).fit(method, data)
     return method
 
 

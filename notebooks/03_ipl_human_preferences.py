@@ -28,32 +28,25 @@
 # an invented person who likes them high, so that everything runs; its figures then say nothing about people.
 
 # %%
-import logging
 import os
 import shutil
-import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import mujoco
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import CSVLogger
 
-from lightning_pbrl import IPL, AskTeacher, PreferenceNPZDataModule, RewardEnsemble
-from lightning_pbrl.callbacks.progress import RoundProgress
+from lightning_pbrl import IPL, PreferenceNPZDataModule, RewardEnsemble, Trainer
 from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
+from lightning_pbrl.methods.base import Method
 from lightning_pbrl.reports.metrics import read_metrics
 
 UPDATES = 200  # of IPL; 5,000 take two minutes
 
-warnings.filterwarnings("ignore", module="pytorch_lightning|torchmetrics")
-for name in ("pytorch_lightning", "lightning_fabric"):
-    logging.getLogger(name).setLevel(logging.WARNING)  # no device tables
-pl.seed_everything(0)
-torch.set_num_threads(1)  # small networks are fastest on one core
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # small networks are fastest on one core
+torch.set_num_threads(1)
 FOLDER = Path("runs/notebook_03")
 shutil.rmtree(FOLDER, ignore_errors=True)  # every execution starts anew
 HOPPER = GymMuJoCo("Hopper-v5", physics="d4rl")  # the bodies and rewards of D4RL, from which the clips come
@@ -212,18 +205,9 @@ plt.show()
 
 
 # %%
-def fitted(name: str, method: pl.LightningModule, data: PreferenceNPZDataModule) -> pl.LightningModule:
+def fitted(name: str, method: Method, data: PreferenceNPZDataModule) -> Method:
     """The method after it has learned from the answers of ``data``."""
-    trainer = pl.Trainer(
-        max_epochs=-1,  # the method's plan ends the fit
-        accelerator="cpu",
-        default_root_dir=FOLDER / name,
-        logger=CSVLogger(FOLDER / name, name="csv"),
-        callbacks=[RoundProgress(name=name), AskTeacher()],  # hands over the answers that come with the data
-        enable_checkpointing=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(method, data)
+    Trainer(FOLDER / name).fit(method, data)
     return method
 
 

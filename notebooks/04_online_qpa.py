@@ -29,29 +29,21 @@
 SIZE = "tiny"  # or "small"
 
 # %%
-import logging
+import os
 import shutil
-import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import CSVLogger
 
-from lightning_pbrl import PEBBLE, QPA, AskTeacher, OnlineDataModule, PolicyAlignedQuery, SimulatedTeacher
-from lightning_pbrl.callbacks.progress import RoundProgress
+from lightning_pbrl import PEBBLE, QPA, AskTeacher, OnlineDataModule, PolicyAlignedQuery, SimulatedTeacher, Trainer, make
 from lightning_pbrl.callbacks.query_coverage import QueryCoverage
-from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
 from lightning_pbrl.queries.base import QueryStrategy
 from lightning_pbrl.reports.coverage import FILE, draw_coverage, read_coverage, spread
 from lightning_pbrl.reports.metrics import over, read_metrics
 
-warnings.filterwarnings("ignore", module="pytorch_lightning|torchmetrics")
-for name in ("pytorch_lightning", "lightning_fabric"):
-    logging.getLogger(name).setLevel(logging.WARNING)  # no device tables
-pl.seed_everything(0)
-torch.set_num_threads(1)  # small networks are fastest on one core
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # small networks are fastest on one core
+torch.set_num_threads(1)
 
 tiny = SIZE == "tiny"
 FOLDER = Path(f"runs/notebook_04_{SIZE}")
@@ -76,19 +68,9 @@ STEPS = (
 # %%
 def train(name: str, method: type[PEBBLE], strategy: QueryStrategy, **settings: object) -> None:
     """One run; everything of it is in one folder."""
-    folder = FOLDER / name
-    data = OnlineDataModule(GymMuJoCo("HalfCheetah-v5", HORIZON), segment_length=LENGTH, eval_episodes=2 if tiny else 10)
-    ask = AskTeacher(SimulatedTeacher(), strategy, budget=BUDGET, per_round=PER_ROUND, first_round=1)
-    trainer = pl.Trainer(
-        max_epochs=-1,  # env_steps end the fit
-        accelerator="cpu",
-        default_root_dir=folder,
-        logger=CSVLogger(folder, name="csv"),
-        callbacks=[RoundProgress(name=name), ask, QueryCoverage(episodes=5)],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(method(data.spec, **settings, **sizes), data)
+    data = OnlineDataModule(make("HalfCheetah-v5", horizon=HORIZON), segment_length=LENGTH, eval_episodes=2 if tiny else 10)
+    ask = AskTeacher(SimulatedTeacher(), strategy, budget=BUDGET, per_round=PER_ROUND)
+    Trainer(FOLDER / name, callbacks=[ask, QueryCoverage(episodes=5)]).fit(method(data.spec, **settings, **sizes), data)
 
 
 sizes = {**STEPS, "hidden": (64, 64) if tiny else (256, 256), "batch_size": 64 if tiny else 256, "lr": 1e-3}

@@ -32,21 +32,19 @@
 SIZE = "tiny"  # or "small"
 
 # %%
-import logging
+import os
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 from torch import Tensor
 
-from lightning_pbrl.callbacks.progress import RoundProgress
+from lightning_pbrl import Trainer
 from lightning_pbrl.data.example_choosers import SuccessExamples
 from lightning_pbrl.data.future import Futures
 from lightning_pbrl.datamodules.collected import CollectedDataModule
@@ -59,11 +57,8 @@ from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.methods.laeo import LAEO
 from lightning_pbrl.rng import stream
 
-warnings.filterwarnings("ignore", module="pytorch_lightning|torchmetrics")
-for name in ("pytorch_lightning", "lightning_fabric"):
-    logging.getLogger(name).setLevel(logging.WARNING)  # no device tables
-pl.seed_everything(0)
-torch.set_num_threads(1)  # small networks are fastest on one core
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # small networks are fastest on one core
+torch.set_num_threads(1)
 
 tiny = SIZE == "tiny"
 FOLDER = Path(f"runs/notebook_05_{SIZE}")
@@ -202,17 +197,7 @@ plt.show()
 # %%
 def fit(method: LAEO | BC) -> LAEO | BC:
     """The method after its updates; everything of the run is in one folder."""
-    name = type(method).__name__
-    trainer = pl.Trainer(
-        max_epochs=-1,  # the method's own plan ends the fit
-        accelerator="cpu",
-        default_root_dir=FOLDER / name,
-        logger=False,
-        callbacks=[RoundProgress(name=name)],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(method, data)
+    Trainer(FOLDER / type(method).__name__).fit(method, data)
     return method
 
 
@@ -365,9 +350,9 @@ for name in ("behaviour cloning", "LAEO policy, at B"):
 # Put the simulator into a file `plane.py` that can be imported, and everything else is this script:
 #
 # ```python
-# import pytorch_lightning as pl
 # from plane import A, Plane
 #
+# from lightning_pbrl import Trainer
 # from lightning_pbrl.datamodules.collected import CollectedDataModule
 # from lightning_pbrl.datamodules.examples import ExamplesDataModule
 # from lightning_pbrl.envs.behaviour import Behaviour
@@ -376,7 +361,7 @@ for name in ("behaviour cloning", "LAEO policy, at B"):
 # data = ExamplesDataModule(CollectedDataModule(Plane(A), episodes=1_000, mixture=[Behaviour(noise=0.5)]))
 # networks = {"hidden": (64, 64), "repr_dim": 32, "loss": "cpc", "twin": False}
 # method = LAEO(data.spec, **networks, updates=3_000, lr=3e-3, batch_size=128, discount=0.9, bc_coef=0.2)
-# trainer = pl.Trainer(max_epochs=-1, logger=False)
+# trainer = Trainer("runs/plane")
 # trainer.fit(method, data)
 # trainer.test(method, data)
 # ```

@@ -31,22 +31,18 @@
 SIZE = "tiny"  # or "small"
 
 # %%
-import logging
+import os
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from matplotlib.axes import Axes
-from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 
-from lightning_pbrl import ActiveRLHF, AskTeacher, OnlineDataModule
-from lightning_pbrl.callbacks.progress import RoundProgress
+from lightning_pbrl import ActiveRLHF, AskTeacher, OnlineDataModule, Trainer
 from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.envs.base import Array, Simulator
 from lightning_pbrl.envs.episodic import Episodic
@@ -61,11 +57,8 @@ from lightning_pbrl.rng import stream
 from lightning_pbrl.teachers.mixed import MixedTeacher
 from lightning_pbrl.teachers.rating import RatingTeacher
 
-warnings.filterwarnings("ignore", module="pytorch_lightning|torchmetrics")
-for name in ("pytorch_lightning", "lightning_fabric"):
-    logging.getLogger(name).setLevel(logging.WARNING)  # no device tables
-pl.seed_everything(0)
-torch.set_num_threads(1)  # small networks are fastest on one core
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # small networks are fastest on one core
+torch.set_num_threads(1)
 
 tiny = SIZE == "tiny"
 FOLDER = Path(f"runs/notebook_06_{SIZE}")
@@ -125,20 +118,11 @@ class Square(Simulator):
 def train(name: str, query: QueryStrategy, rating: RatingTeacher | None = None) -> ActiveRLHF:
     """One run; everything of it is in one folder."""
     data = OnlineDataModule(Square(), num_envs=8, segment_length=CLIP, eval_episodes=16, eval_envs=16)
-    ask = AskTeacher(MixedTeacher(rating=rating), query, BUDGET, first_round=1, initial=0.25, schedule="spread")
+    ask = AskTeacher(MixedTeacher(rating=rating), query, BUDGET, initial=0.25, schedule="spread")
     steps = {"explore_steps": 1_600, "explore_epochs": 1, "round_steps": 1_600, "n_steps": 100}
     policy = {"hidden": (32, 32), "lr": 3e-3, "discount": 0.9, "entropy_coef": 0.01, "compile": False}
     method = ActiveRLHF(data.spec, env_steps=1_600 * (1 + ROUNDS), reward_model={"batch_size": 16, "lr": 3e-3}, **steps, **policy)
-    trainer = pl.Trainer(
-        max_epochs=-1,  # env_steps end the fit
-        accelerator="cpu",
-        default_root_dir=FOLDER / name,
-        logger=CSVLogger(FOLDER / name, name="csv"),
-        callbacks=[RoundProgress(name=name), ask],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(method, data)
+    Trainer(FOLDER / name, callbacks=ask).fit(method, data)
     return method
 
 

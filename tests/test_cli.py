@@ -197,15 +197,15 @@ def test_a_second_run_in_the_folder_of_a_fit(policy: Path, reward: Path, capfd: 
     again = ["fit", "-c", str(policy / "config.yaml")]
     sentence = mistake(capfd, *again)
     assert sentence.startswith(f"The run folder {Path('runs/policy')} already holds a fit (of ")
-    assert "--resume to go on with it, or --overwrite to begin anew" in sentence
+    assert "set resume to go on with it, or set overwrite to begin anew" in sentence
     assert mistake(capfd, *again, "--resume", "--model.init_args.lr=0.01") == (
         "The run in runs/policy was made with model.init_args.lr=0.0003, and this asks for 0.01: a run goes on with the settings "
         "it has; set model.init_args.lr back, or start a new run in another folder (run_dir)."
     )
     other = reward / "checkpoints/last.ckpt"
     assert mistake(capfd, "test", "-c", str(reward / "config.yaml"), f"--ckpt_path={other}", "--run_dir=runs/policy") == (
-        f"The run folder runs/policy belongs to a fit, and ckpt_path names the checkpoint of another run, {other}: add "
-        "--run_dir=runs/another for what test writes."
+        f"The run folder runs/policy belongs to a fit, and ckpt_path names the checkpoint of another run, {other}: choose "
+        "another run_dir for what test writes."
     )
     assert {path: path.stat().st_mtime_ns for path in policy.rglob("*") if path.name != "lock.json"} == before
 
@@ -236,8 +236,8 @@ def test_a_run_is_lost_only_when_the_next_one_trains(capfd: pytest.CaptureFixtur
     assert "got lr=-1.0" in mistake(capfd, "fit", *anew, "--model.init_args.lr=-1")
     assert content(run) == before
     assert mistake(capfd, "fit", *anew, "--ckpt_path=runs/kept/checkpoints/last.ckpt") == (
-        "--overwrite would lose ckpt_path, runs/kept/checkpoints/last.ckpt, with the run that it belongs to: add "
-        "--run_dir=runs/another."
+        "overwrite would lose ckpt_path, runs/kept/checkpoints/last.ckpt, with the run that it belongs to: choose another "
+        "run_dir."
     )
     assert content(run) == before
     assert "asked with another teacher" in mistake(capfd, "fit", *anew, "-c", "teacher/mistake.yaml")  # says the label store

@@ -15,7 +15,8 @@ from lightning_pbrl.cli import main
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.experiment import parse_seeds
-from lightning_pbrl.train_cli import local_folder, run_seed
+from lightning_pbrl.run_folder import opened
+from lightning_pbrl.train_cli import run_seed
 
 ODD = ["q?mark", "my%20run", "a#b", "Zürich ☃", "x:y", "file:memory", "?mode=memory", "[a]*", "~", "100%"]
 
@@ -47,12 +48,12 @@ def test_a_label_store_lies_where_it_is_told(name: str, tmp_path: Path, monkeypa
     assert sorted(os.listdir()) == sorted([name, f"{name}.sqlite"])
 
 
-def test_a_run_folder_is_one_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
-    assert local_folder("~/runs/a:b?c%20d") == Path("/home/me/runs/a:b?c%20d")
+def test_a_run_folder_is_one_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert opened("~/runs/a:b?c%20d") == tmp_path / "runs/a:b?c%20d"
     for address in ("s3://bucket/run", "memory://run", "simplecache::run"):
         with pytest.raises(UserError) as refused:
-            local_folder(address)
+            opened(address)
         assert str(refused.value) == f"run_dir is {address}: give a folder of this machine, without :// and ::."
 
 

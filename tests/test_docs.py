@@ -1,12 +1,14 @@
-"""The examples of docs/extending.md run as printed; the front page quotes numbers of docs/results.md and commands that exist."""
+"""Examples of docs/extending.md and docs/quickstart.md run as printed; the front page quotes numbers and commands that exist."""
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import yaml
 
@@ -101,3 +103,33 @@ def test_the_front_page_names_experiments_that_exist() -> None:
     assert len(paths) == 3
     for path in paths:
         assert yaml.safe_load(Path(packaged_config(path)).read_text())["stages"]
+@pytest.mark.slow
+def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block of Python of the page, one after the other, with smaller numbers."""
+    from lightning_pbrl import IQL, AskTeacher, MetaWorldDataModule, RewardEnsemble
+
+    small: dict[type, dict[str, Any]] = {
+        MetaWorldDataModule: {"horizon": 30, "episodes": 6, "segment_length": 10, "held_out_pairs": 40, "eval_episodes": 2},
+        RewardEnsemble: {"hidden": (8, 8), "epochs": 2},
+        IQL: {"hidden": (8, 8), "updates": 4, "eval_interval": 4},
+        AskTeacher: {"budget": 20, "per_round": 10},
+    }
+    small[MetaWorldDataModule] |= {"test_episodes": 2, "num_envs": 2}
+    monkeypatch.chdir(tmp_path)
+    for cls, sizes in small.items():
+        original = cls.__init__
+
+        def tiny(self: Any, *args: Any, original: Any = original, sizes: Any = sizes, **given: Any) -> None:
+            original(self, *args, **{**given, **(sizes if args else {})})  # the usual AskTeacher asks nothing
+
+        monkeypatch.setattr(cls, "__init__", functools.wraps(original)(tiny))
+    scope: dict[str, Any] = {}
+    blocks = re.findall(r"```python\n(.*?)```", (PAGE.parent / "quickstart.md").read_text(), re.S)
+    assert len(blocks) == 3
+    for code in blocks:
+        exec(compile(code, "quickstart.md", "exec"), scope)
+    assert scope["action"].shape == (7, 4)
+    assert scope["value"].shape == (7,)
+    assert (tmp_path / "runs/policy/results.json").is_file()
+    assert np.array_equal(IQL.load("policy.ckpt").predict(np.zeros((7, 39))), scope["action"])
+    assert scope["data"].simulator.horizon == 50

@@ -66,9 +66,8 @@ def test_a_fit_in_the_folder_of_another_run(tmp_path: Path) -> None:
         os.utime(tmp_path / name, (0, 0))
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(0))
     sentence = (
-        f"The run folder {tmp_path} already holds a fit (of {when}), and a folder belongs to one run: add --run_dir=runs/another "
-        "for a new one, --resume to go on with it, or --overwrite to begin anew and lose it (answers in its label store are "
-        "kept)."
+        f"The run folder {tmp_path} already holds a fit (of {when}), and a folder belongs to one run: choose another "
+        "run_dir, set resume to go on with it, or set overwrite to begin anew and lose it (answers in its label store are kept)."
     )
     with pytest.raises(UserError, match=f"^{re.escape(sentence)}$"):
         run_folder.refuse_second_fit(tmp_path)

@@ -14,7 +14,7 @@ from toys import SPEC, ToyData, assert_same, callbacks_for, make_trainer
 from lightning_pbrl import cli, signals
 from lightning_pbrl.callbacks.write_results import WriteResults
 from lightning_pbrl.methods.bc import BC
-from lightning_pbrl.train_cli import RoundCheckpoint
+from lightning_pbrl.trainer import RoundCheckpoint
 
 CODES = [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
 

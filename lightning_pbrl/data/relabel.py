@@ -98,7 +98,7 @@ def predict_window_reward(
     out = torch.empty(len(rows), device=device)
     full = rows - begin + 1 >= length
     for which in (full, ~full):  # apart, because most windows need no mask
-        for part in which.nonzero().squeeze(1).split(tile):
+        for part in which.nonzero().squeeze(1).split(tile) if which.any() else ():
             features, time = windows(source, rows[part].to(device), begin[part].to(device), length)
             out[part.to(device)] = reward(features, None if which is full else time)
     return out

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ from lightning_pbrl.data.transitions import Transitions, fetch, unpack
 from lightning_pbrl.engine import Draw, Part, Program, Rows, UpdateEngine
 from lightning_pbrl.engine.update import Compile, Layout
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.methods import answers, checkpoints, diverged
+from lightning_pbrl.methods import answers, checkpoints, diverged, saving
 from lightning_pbrl.methods import author_checks as checks
 from lightning_pbrl.methods import lightning_glue as glue
 from lightning_pbrl.methods.evaluation import EpisodeEvaluation, PairEvaluation
@@ -76,6 +78,8 @@ class Method(Checked, pl.LightningModule):
     """Number of answers that this round learns from; None before the first round, and for methods that read none."""
     pending: int = 0
     """Number of questions of the run that are still unanswered."""
+    run_dir: Path | None = None
+    """The run folder that its weights come from; None where it was not trained by a Trainer of this library."""
     answers_from: str = ""
     """Label store that answers are read from; empty without one."""
     # Set through __dict__, to be no submodules: they have no parameters of their own.
@@ -206,6 +210,22 @@ class Method(Checked, pl.LightningModule):
         """Env steps of a round, the setting ``round_steps``; None where the settings do not say."""
         return self.hparams.get("round_steps")
 
+    # Outside of a Trainer --------------------------------------------------------------------------------------------
+
+    def predict(self, obs: npt.ArrayLike, action: npt.ArrayLike | None = None) -> saving.Array:
+        """Return actions for observations, or rewards for observations and actions, as arrays (:func:`saving.predict`)."""
+        return saving.predict(self, obs, action)
+
+    def save(self, path: str | Path, replica: int = 0) -> None:
+        """Write weights and settings to a file that :meth:`load` opens (:func:`saving.save`)."""
+        saving.save(self, path, replica)
+
+    @classmethod
+    def load(cls, path: str | Path, replica: int = 0, device: str = "cpu") -> Self:
+        """Return a trained method of this class, ready to :meth:`predict` (:func:`saving.load`)."""
+        found: Self = saving.load(cls, path, replica, device)
+        return found
+
     # Used by strategies and programs ---------------------------------------------------------------------------------
 
     def observations(self, query: Query) -> Tensor:
@@ -323,6 +343,7 @@ class Method(Checked, pl.LightningModule):
             self.trainer.should_stop = True
 
     def on_train_end(self) -> None:
+        glue.warn_of_default_end(self.trainer, self.finished or self.waiting)
         if self.waiting:
             raise answers.unanswered(self)
         if self.finished and self.pending:
@@ -368,6 +389,11 @@ class Method(Checked, pl.LightningModule):
         check_fitting_weights(self, checkpoint)
         self.grown = False
         if self._trainer is not None and self._trainer.state.fn == "fit":
+            if "torch_rng" not in saved:
+                raise UserError(
+                    "The checkpoint was written by save() and holds no optimiser: a run goes on from checkpoints/last.ckpt of "
+                    "its folder."
+                )
             before, now = (
                 {key: value for key, value in plain(each).items() if key not in FREE}
                 for each in (checkpoint["hyper_parameters"], self.hparams)

@@ -33,16 +33,42 @@ def saved(method: Any) -> dict[str, Any]:
     }
 
 
+def provenance(method: Any) -> dict[str, Any]:
+    """Return what every file says of a method beside its weights, as plain types."""
+    return {
+        "schema": SCHEMA,
+        "method": type(method).__name__,
+        "module": type(method).__module__,  # read by nobody but a person who misses it
+        "updates": updates(method),
+        "asked": list(method.asked),
+        "learned_from": method.learned_from,
+    }
+
+
+def updates(method: Any) -> int:
+    """Return the number of gradient updates so far, those of a loaded checkpoint included."""
+    trainer = method._trainer
+    return int(trainer.global_step or method.updates_loaded if trainer is not None else method.updates_loaded)
+
+
+def check_schema(saved: Any, what: str) -> None:
+    """Refuse a checkpoint of a later version of this library, in a sentence that begins with ``what``."""
+    schema = saved.get("schema", 1) if isinstance(saved, Mapping) else 1
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise UserError(
+            f"{what} has schema {schema} and this version of lightning-pbrl reads up to {SCHEMA}: install the version that wrote "
+            "it, or a later one."
+        )
+
+
 def upgraded(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what a method saved, in the present layout; None if no method wrote it, a UserError if a later version did."""
     saved = checkpoint.get("lightning_pbrl")
-    if saved is None or ("engine" in saved and saved.get("schema", SCHEMA) == SCHEMA):
-        return saved
-    if saved.get("schema", 1) > SCHEMA:
-        raise UserError(
-            f"The checkpoint has the layout {saved['schema']} and this version of lightning-pbrl reads layouts up to {SCHEMA}: "
-            "install the version that wrote it, or a later one."
-        )
+    if saved is None:
+        return None
+    check_schema(saved, "The checkpoint")
+    if "engine" in saved:
+        return dict(saved)
     return {**saved, "schema": SCHEMA, "engine": _joined(saved["engines"], checkpoint["state_dict"])}
 
 

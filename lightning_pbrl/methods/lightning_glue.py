@@ -7,6 +7,7 @@ internals is here, guarded by ``tests/methods/test_lightning_glue.py``.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -74,12 +75,32 @@ class RoundLoader:
 
 
 def run_in_rounds(trainer: pl.Trainer, replicas: int) -> None:
-    """Prepare a Trainer for blocks and rounds, or refuse it."""
+    """Prepare a Trainer for blocks and rounds, or refuse it.
+
+    A step is a block here, and evaluation is real episodes. Lightning's own defaults, 50 and 2, cannot be told from the same
+    numbers given; other numbers have been refused (``trainer_arguments.py``).
+    """
     check_strategy(trainer, replicas)
     checkpoint_at_round_edges(trainer)
     write_checkpoints_in_place(trainer)
-    trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # a step is a block here
-    trainer.num_sanity_val_steps = 0  # evaluation is real episodes, not a batch of data to try
+    trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
+    trainer.num_sanity_val_steps = 0
+
+
+LIGHTNINGS_END = 1_000
+"""Epochs after which a plain Lightning Trainer ends a fit that says nothing of its length."""
+
+
+def warn_of_default_end(trainer: pl.Trainer, finished: bool) -> None:
+    """Warn when Lightning's default has ended a fit before its plan did."""
+    if trainer.max_epochs == LIGHTNINGS_END and trainer.current_epoch >= LIGHTNINGS_END and not finished:
+        warnings.warn(
+            f"The fit ended after {LIGHTNINGS_END:,} rounds, Lightning's default for max_epochs, and not where its method's plan "
+            "ends: use lightning_pbrl.Trainer, or max_epochs=-1.",
+            stacklevel=2,
+        )
+
+
 
 
 def check_strategy(trainer: pl.Trainer, replicas: int) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.loading import load_method
 from lightning_pbrl.testing import toys
@@ -43,7 +43,7 @@ Callbacks = Callable[[], list[pl.Callback]]
 
 def check_method(
     cls: type[Method],
-    data: Callable[[], OfflineDataModule] | None = None,
+    data: Callable[[], FeedbackDataModule] | None = None,
     callbacks: Callbacks | None = None,
     **settings: Any,
 ) -> None:
@@ -93,7 +93,7 @@ class MethodCheck:
         self,
         cls: type[Method],
         folder: Path,
-        data: Callable[[], OfflineDataModule] | None = None,
+        data: Callable[[], FeedbackDataModule] | None = None,
         callbacks: Callbacks | None = None,
         **settings: Any,
     ) -> None:
@@ -114,7 +114,7 @@ class MethodCheck:
         folder: str,
         resume: bool = False,
         around: Sequence[pl.Callback] | None = None,
-        data: OfflineDataModule | None = None,
+        data: FeedbackDataModule | None = None,
         trainer: dict[str, Any] | None = None,
         **changes: Any,
     ) -> Method:

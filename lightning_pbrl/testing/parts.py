@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_pbrl.data.feedback import Answer, Kind, Labels, Query, Status
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.queries.base import QueryStrategy
 from lightning_pbrl.rng import question_keys, stream
 from lightning_pbrl.teachers.base import RoundStats, Teacher
@@ -120,7 +120,7 @@ def check_query(strategy: QueryStrategy, data: Transitions | None = None, questi
         )
 
 
-def check_datamodule(data: OfflineDataModule) -> None:
+def check_datamodule(data: FeedbackDataModule) -> None:
     """Check a data module with logged data.
 
     Its specification must be known before data are read, and fit them. Reading twice must give the same data. It must have

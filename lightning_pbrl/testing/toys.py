@@ -17,7 +17,7 @@ from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
 from lightning_pbrl.data.examples import Examples
 from lightning_pbrl.data.feedback import Labels, Query, Status
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.envs.base import Array, Simulator
 from lightning_pbrl.methods.base import Method
@@ -105,7 +105,7 @@ class SeedSimulator(Simulator):
         return {"class": "SeedSimulator"}
 
 
-class ToyData(OfflineDataModule):
+class ToyData(FeedbackDataModule):
     """Synthetic data set with the toy simulator; examples of success, if wanted, are states with the largest first entry."""
 
     examples: Examples | None = None
@@ -143,7 +143,7 @@ class AnsweredToy(ToyData):
         return super().load()
 
 
-def data_for(method: type[Method]) -> OfflineDataModule:
+def data_for(method: type[Method]) -> FeedbackDataModule:
     """Return a data module for a method: logged data, or the toy simulator with two environments to act in."""
     if "env" in method.needs:
         return OnlineDataModule(SeedSimulator(), num_envs=2, segment_length=3, eval_episodes=4, eval_envs=2)

@@ -12,7 +12,7 @@ from synthetic import synthetic_transitions
 from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.data.given_labels import check_labels, hold_out, with_replay
 from lightning_pbrl.data.preference_npz import read_preference_npz
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.rng import stream
 
@@ -109,7 +109,7 @@ def test_answers_that_are() -> None:
 
 
 def test_a_module_checks_what_it_brings() -> None:
-    class Module(OfflineDataModule):
+    class Module(FeedbackDataModule):
         def load(self):
             self.labels = bad
             return table

@@ -22,7 +22,7 @@ from lightning_pbrl.data import archive
 from lightning_pbrl.data.example_choosers import ExampleChooser, FileExamples, FolderExamples, RewardExamples, SuccessExamples
 from lightning_pbrl.data.examples import Examples, make_examples
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.datamodules.collected import CollectedDataModule
 from lightning_pbrl.datamodules.examples import ExamplesDataModule, RolloutExamples
 from lightning_pbrl.datamodules.online import OnlineDataModule
@@ -34,7 +34,7 @@ from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.train_cli import resolved_config
 
 
-def module(tmp_path, data: OfflineDataModule | None = None, **settings: Any) -> ExamplesDataModule:
+def module(tmp_path, data: FeedbackDataModule | None = None, **settings: Any) -> ExamplesDataModule:
     """Twenty synthetic episodes of 30 steps, set up."""
     settings = {"examples": SuccessExamples(20), "cache_dir": str(tmp_path), **settings}
     made = ExamplesDataModule(data or ToyData(), **settings)
@@ -293,7 +293,7 @@ def built(text: str) -> ExamplesDataModule:
 
     registry.import_all()
     parser = ArgumentParser()
-    parser.add_subclass_arguments(OfflineDataModule, "data")
+    parser.add_subclass_arguments(FeedbackDataModule, "data")
     return parser.instantiate(parser.parse_args([f"--data={text}"])).data
 
 

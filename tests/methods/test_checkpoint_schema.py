@@ -90,7 +90,7 @@ def test_a_later_schema_is_refused(tmp_path: Path) -> None:
     content = torch.load(path, weights_only=True)
     content["lightning_pbrl"]["schema"] = 3
     torch.save(content, path)
-    told = r"has the layout 3 and this version of lightning-pbrl reads layouts up to 2: install the version that wrote it"
+    told = r"has schema 3 and this version of lightning-pbrl reads up to 2: install the version that wrote it, or a later one"
     with pytest.raises(UserError, match=told):
         load_method(path)
     with pytest.raises(UserError, match=told):

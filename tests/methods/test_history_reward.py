@@ -19,7 +19,7 @@ from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
 from lightning_pbrl.callbacks.write_predictions import WritePredictions
 from lightning_pbrl.data.feedback import Labels, Query, Status
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.history_reward import HistoryReward
@@ -242,7 +242,7 @@ def test_presets() -> None:
 # What depends on history -----------------------------------------------------------------------------------------------
 
 
-class LampData(OfflineDataModule):
+class LampData(FeedbackDataModule):
     """A lamp shows red or green in the first of 6 steps; then "left" pays if it was red, "right" if it was green.
 
     Rewards of single steps cannot say which: both halves of the label are symmetric in each of them.

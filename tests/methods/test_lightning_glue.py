@@ -25,7 +25,7 @@ from lightning_pbrl.methods.bc import BC
 class _Phased(Method):
     """Two phases, an early end, start hooks, rounds of different length; one loss."""
 
-    rounds: Any = ()
+    planned: Any = ()
 
     def __init__(self, spec: dict[str, Any], **engine: Any) -> None:
         super().__init__(spec, **engine)
@@ -43,14 +43,14 @@ class _Phased(Method):
     def plan(self, round_number: int) -> list[Phase]:
         return [
             Phase(name, "only" if updates else None, updates, block, lambda n=name: self.calls.append(n), done)
-            for name, updates, block, done in self.rounds[round_number]
+            for name, updates, block, done in self.planned[round_number]
         ]
 
     def act(self, obs: torch.Tensor, sample: bool = False) -> torch.Tensor:
         return torch.zeros(len(obs), 2)
 
     def is_finished(self) -> bool:
-        return self.trainer.current_epoch + 1 >= len(self.rounds)
+        return self.trainer.current_epoch + 1 >= len(self.planned)
 
 
 class Watch(Callback):
@@ -85,7 +85,7 @@ def test_a_round_is_an_epoch_of_phases(tmp_path: Path) -> None:
         [("third", 3, None, None)],
     ]
     method, watch = _Phased(SPEC), Watch()
-    method.rounds = rounds
+    method.planned = rounds
     trainer = make_trainer(tmp_path, callbacks=[watch, ModelCheckpoint(tmp_path / "c", save_top_k=-1)])
     trainer.fit(method, ToyData())
     assert method.calls == ["relabel", "first", "second", "last", "third"]

@@ -15,7 +15,7 @@ from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.methods.iql import IQL
 from lightning_pbrl.methods.resuming import grown
 from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
-from lightning_pbrl.train_cli import RoundCheckpoint
+from lightning_pbrl.trainer import RoundCheckpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 OTHER = "start a new run in another folder (run_dir)."

@@ -17,7 +17,7 @@ from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.sac import SAC
 from lightning_pbrl.nn.state_entropy import nearest_distance
-from lightning_pbrl.train_cli import LAST, RoundCheckpoint
+from lightning_pbrl.trainer import LAST, RoundCheckpoint
 
 SMALL: dict[str, Any] = {
     "env_steps": 120,

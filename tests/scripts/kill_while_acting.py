@@ -33,7 +33,7 @@ from lightning_pbrl.queries.mixed import MixedQuery
 from lightning_pbrl.queries.policy_aligned import PolicyAlignedQuery
 from lightning_pbrl.queries.quota import InformationPerCost
 from lightning_pbrl.teachers.mixed import MixedTeacher
-from lightning_pbrl.train_cli import RoundCheckpoint
+from lightning_pbrl.trainer import RoundCheckpoint
 
 BUDGET, PER_ROUND = 20, 4
 SMALL = {"hidden": (16,), "batch_size": 8, "block": 5, "compile": False, "seed": 1}
@@ -73,9 +73,7 @@ def run(name: str, folder: Path) -> None:
         "weights": {key: value.clone() for key, value in method.state_dict().items()},
         "engine": method.running.state_dict(),
         "data": data.state_dict(),
-        "labels": [
-            (labels.start, labels.value.nan_to_num(-1.0), labels.status) for labels in (method.labels, method.ratings)
-        ],
+        "labels": [(labels.start, labels.value.nan_to_num(-1.0), labels.status) for labels in (method.labels, method.ratings)],
         "asked": list(method.asked),
         "env_steps": method.env_steps,
     }

@@ -33,7 +33,7 @@ from lightning_pbrl.queries.embedding import EmbeddingQuery
 from lightning_pbrl.teachers.base import Teacher
 from lightning_pbrl.teachers.simulated import SimulatedTeacher
 from lightning_pbrl.teachers.skip import SkipTeacher
-from lightning_pbrl.train_cli import RoundCheckpoint
+from lightning_pbrl.trainer import RoundCheckpoint
 
 BUDGET, PER_ROUND, AT_ONCE = 48, 12, 4
 
