@@ -6,6 +6,7 @@ come, a method without any is refused, so that nothing untrained is saved, evalu
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from lightning_pbrl.data.feedback import Asked as Asked
@@ -38,6 +39,22 @@ def may_come(method: Any) -> bool:
 def left_waiting(method: Any) -> bool:
     """Return True if no round asks any more and answers are missing that the method waits for."""
     return method.waits and method.pending > 0 and not may_come(method)
+
+
+def conclude(method: Any, done: bool) -> bool:
+    """Return True if the fit ends here and waits for answers; raise a UserError if it ends without having learned from any."""
+    if done and "labels" in method.needs and not method.learned_from:
+        raise nothing_learned(method)
+    return done and left_waiting(method)
+
+
+def end(method: Any) -> None:
+    """Raise a UserError if the ended fit waits for answers; warn of questions that nobody answered."""
+    if method.waiting:
+        raise unanswered(method)
+    if method.finished and method.pending:
+        name = type(method).__name__
+        warnings.warn(f"{method.pending} questions were never answered: {name} has learned from the others.", stacklevel=3)
 
 
 def nothing_learned(method: Any, labels: Labels | None = None) -> UserError:

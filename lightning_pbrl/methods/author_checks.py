@@ -25,6 +25,15 @@ def check_name(cls: type, registry: Mapping[str, type]) -> None:
         )
 
 
+def check_population(method: Any, replicas: int) -> None:
+    """Refuse replicas of a method that asks or acts while it trains."""
+    if replicas > 1 and not method.population:
+        raise UserError(
+            f"{type(method).__name__} asks or acts while it trains, so its seeds run as processes: use "
+            "`lightning-pbrl run EXPERIMENT --seeds 0-4` instead of replicas."
+        )
+
+
 def check_phase(method: Any, phase: Any) -> None:
     """Raise a UserError if a phase may end after any block and leaves the size of a block to the user."""
     if phase.done is not None and phase.block is None:

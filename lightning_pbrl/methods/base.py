@@ -6,7 +6,6 @@ round, in the paper's order) and ``act`` or ``reward``. Everything else is here.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -17,25 +16,21 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl import memory
-from lightning_pbrl.data.feedback import Asked as Asked
-from lightning_pbrl.data.feedback import Kind, Labels, Query
+from lightning_pbrl.data.feedback import Asked, Kind, Labels, Query
 from lightning_pbrl.data.relabel import predict_reward
 from lightning_pbrl.data.transitions import Transitions, fetch, unpack
 from lightning_pbrl.engine import Draw, Part, Program, Rows, UpdateEngine
 from lightning_pbrl.engine.update import Compile, Layout
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.methods import answers, checkpoints, diverged, saving
+from lightning_pbrl.methods import answers, checkpoints, diverged, resuming, saving
 from lightning_pbrl.methods import author_checks as checks
 from lightning_pbrl.methods import lightning_glue as glue
 from lightning_pbrl.methods.evaluation import EpisodeEvaluation, PairEvaluation
-from lightning_pbrl.methods.lightning_glue import plain
-from lightning_pbrl.methods.resuming import FREE, asks_for_more, grown
 from lightning_pbrl.methods.rounds import Metrics as Metrics
 from lightning_pbrl.methods.rounds import Phase as Phase
 from lightning_pbrl.methods.rounds import Rounds
-from lightning_pbrl.methods.starting import check_needs, check_size, start_engine
+from lightning_pbrl.methods.starting import check_data, check_needs, start_engine
 from lightning_pbrl.methods.trainer_arguments import check_trainer, end_with_rounds
-from lightning_pbrl.methods.weights import check_fitting_weights
 from lightning_pbrl.rng import derive, stream
 from lightning_pbrl.settings import Checked
 
@@ -104,11 +99,7 @@ class Method(Checked, pl.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.automatic_optimization = False
-        if replicas > 1 and not self.population:
-            raise UserError(
-                f"{type(self).__name__} asks or acts while it trains, so its seeds run as processes: use "
-                "`lightning-pbrl run EXPERIMENT --seeds 0-4` instead of replicas."
-            )
+        checks.check_population(self, replicas)
         self.spec, self.seed = dict(spec), int(seed)
         self.block, self.compile_updates, self.replicas, self.layout = block, compile, replicas, layout
         self.labels, self.ratings, self.asked = Labels.empty(), Labels.empty(clips=1), Asked()
@@ -175,8 +166,6 @@ class Method(Checked, pl.LightningModule):
     def usable(self) -> int:
         """Return the number of answers that can be learned from."""
         return answers.usable(self)
-
-    # Written by authors of methods that act --------------------------------------------------------------------------
 
     def behave(self, obs: Tensor) -> Tensor:
         """Return actions that collect experience, (n, O) -> (n, A) in [-1, 1]: a sample of the policy."""
@@ -268,14 +257,11 @@ class Method(Checked, pl.LightningModule):
         glue.end_when_told(self.trainer)
         self.source = getattr(self.trainer.datamodule, "source", None)  # type: ignore[attr-defined]
         if stage == "fit":
-            if self.source is None:
-                name = type(self).__name__
-                raise UserError(f"{name} needs data: give fit() a data module of lightning_pbrl.datamodules.")
+            check_data(self)
             glue.run_in_rounds(self.trainer, self.replicas)
             end_with_rounds(self.trainer)
 
     def on_fit_start(self) -> None:
-        check_size(self)
         self.source.to(self.device)
         check_needs(self)
         if not self.source.forgets:
@@ -283,16 +269,12 @@ class Method(Checked, pl.LightningModule):
         if self._restored is None:
             self.learned_from, self.waiting = None, False
             self.on_data()
-        self.start_engine()
+        start_engine(self)
 
     def asks_for(self, budget: int, given: int, per_round: int | None) -> None:
-        """Let a continued run ask more than planned, or refuse (:func:`asks_for_more`); called at the start of a fit."""
+        """Let a continued run ask more than planned, or refuse (:func:`resuming.asks_for_more`); called at the start of a fit."""
         if self._restored is not None:
-            self.grown |= asks_for_more(self, self._restored, budget, given, per_round)
-
-    def start_engine(self) -> None:
-        """Build the engine once the data are on the device."""
-        start_engine(self)
+            self.grown |= resuming.asks_for_more(self, self._restored, budget, given, per_round)
 
     def on_train_start(self) -> None:
         if self.finished:  # a finished run that is resumed has nothing left to do
@@ -335,22 +317,14 @@ class Method(Checked, pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         done = self.is_finished()
-        if done and "labels" in self.needs and not self.learned_from:
-            raise answers.nothing_learned(self)
-        self.waiting = done and answers.left_waiting(self)
+        self.waiting = answers.conclude(self, done)
         self.finished = done and not self.waiting  # a fit that waits goes on from its checkpoint
         if done:
             self.trainer.should_stop = True
 
     def on_train_end(self) -> None:
         glue.warn_of_default_end(self.trainer, self.finished or self.waiting)
-        if self.waiting:
-            raise answers.unanswered(self)
-        if self.finished and self.pending:
-            warnings.warn(
-                f"{self.pending} questions were never answered: {type(self).__name__} has learned from the others.",
-                stacklevel=2,
-            )
+        answers.end(self)
 
     def predict_step(self, index: Tensor) -> dict[str, Tensor]:
         """Return learned reward and action, whichever the method learns, for the rows ``index`` of the data."""
@@ -374,33 +348,13 @@ class Method(Checked, pl.LightningModule):
         elif self._restored is not None and self.replicas > 1:
             self.load_state_dict(self._restored["engine"]["state"]["weights"][replica], strict=False)
 
-    # Checkpoints: tensors and plain types only -----------------------------------------------------------------------
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         diverged.check_finite_weights(self)
         self.use_replica(0)
         checkpoint.update(checkpoints.saved(self))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved = checkpoints.upgraded(checkpoint)
-        if saved is None or saved["method"] != type(self).__name__:
-            found = "another program" if saved is None else saved["method"]
-            raise UserError(f"The checkpoint was written by {found}, not by {type(self).__name__}; name the method that made it.")
-        check_fitting_weights(self, checkpoint)
-        self.grown = False
-        if self._trainer is not None and self._trainer.state.fn == "fit":
-            if "torch_rng" not in saved:
-                raise UserError(
-                    "The checkpoint was written by save() and holds no optimiser: a run goes on from checkpoints/last.ckpt of "
-                    "its folder."
-                )
-            before, now = (
-                {key: value for key, value in plain(each).items() if key not in FREE}
-                for each in (checkpoint["hyper_parameters"], self.hparams)
-            )
-            self.grown = grown(self.longer, before, now, saved["finished"])
-        self.__dict__["_restored"] = saved
-        diverged.check_saved(checkpoint, "The checkpoint")
-        self.updates_loaded, self.asked = saved["updates"], Asked(*saved["asked"])
-        self.learned_from = saved.get("learned_from")  # older checkpoints do not tell
-        self.__dict__["engine"] = None  # it holds what was trained before; a fit starts its own
+        self.grown, restored = resuming.read(self, checkpoint)
+        self.__dict__.update(_restored=restored, engine=None)  # the engine holds what was trained before; a fit starts its own
+        self.updates_loaded, self.asked = restored["updates"], Asked(*restored["asked"])
+        self.learned_from = restored.get("learned_from")  # older checkpoints do not tell

@@ -101,8 +101,6 @@ def warn_of_default_end(trainer: pl.Trainer, finished: bool) -> None:
         )
 
 
-
-
 def check_strategy(trainer: pl.Trainer, replicas: int) -> None:
     """Raise a UserError unless the strategy is one device or DDP, replicas share one device and the precision is float32."""
     strategy = trainer.strategy

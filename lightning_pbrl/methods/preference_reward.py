@@ -67,8 +67,8 @@ class PreferenceReward(OnlinePolicy, ABC):
         super().setup(stage)
         self.reward_model.source = self.source
 
-    def start_engine(self) -> None:
-        super().start_engine()
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
         self.reward_model.__dict__["engine"] = self.engine
 
     def groups(self) -> dict[str, Part]:

@@ -10,10 +10,44 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods import checkpoints
 from lightning_pbrl.methods.answers import Asked
+from lightning_pbrl.methods.diverged import check_saved
+from lightning_pbrl.methods.lightning_glue import plain
+from lightning_pbrl.methods.weights import check_fitting_weights
 
 FREE = {"spec", "compile", "layout"}
 """Settings of a method that may differ: those given by the data, and those of how the same updates are computed."""
+
+
+def read(method: Any, checkpoint: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
+    """Check a checkpoint that a method is to load.
+
+    Returns:
+        True if a fit asks for more of the run than it was planned for, and what the method saved, in the present layout.
+
+    Raises:
+        UserError: if another method wrote it, weights do not fit or are lost, or settings differ that a run cannot change.
+    """
+    saved = checkpoints.upgraded(checkpoint)
+    if saved is None or saved["method"] != type(method).__name__:
+        found = "another program" if saved is None else saved["method"]
+        raise UserError(f"The checkpoint was written by {found}, not by {type(method).__name__}; name the method that made it.")
+    check_fitting_weights(method, checkpoint)
+    more = False
+    if method._trainer is not None and method._trainer.state.fn == "fit":
+        if "torch_rng" not in saved:
+            raise UserError(
+                "The checkpoint was written by save() and holds no optimiser: a run goes on from checkpoints/last.ckpt of "
+                "its folder."
+            )
+        before, now = (
+            {key: value for key, value in plain(each).items() if key not in FREE}
+            for each in (checkpoint["hyper_parameters"], method.hparams)
+        )
+        more = grown(method.longer, before, now, saved["finished"])
+    check_saved(checkpoint, "The checkpoint")
+    return more, saved
 
 
 def asks_for_more(method: Any, restored: Mapping[str, Any], budget: int, given: int, per_round: int | None) -> bool:

@@ -14,6 +14,13 @@ from lightning_pbrl.methods import lightning_glue as glue
 from lightning_pbrl.methods.lightning_glue import plain
 
 
+def check_data(method: Any) -> None:
+    """Refuse to fit without data."""
+    if method.source is None:
+        name = type(method).__name__
+        raise UserError(f"{name} needs data: give fit() a data module of lightning_pbrl.datamodules.")
+
+
 def check_size(method: Any) -> None:
     """Raise a UserError if the data's observations have another size than the method's."""
     wanted, found = method.spec["obs_dim"], method.source.shown_dim
@@ -25,6 +32,7 @@ def check_size(method: Any) -> None:
 
 def check_needs(method: Any) -> None:
     """Raise a UserError that says what a method needs and how to give it, if the fit lacks it."""
+    check_size(method)
     name, data = type(method).__name__, type(method.trainer.datamodule).__name__
     if method.pixels and not method.pictures:
         from lightning_pbrl.registry import classes  # knows the methods, so that it stands above them

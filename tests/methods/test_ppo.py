@@ -20,6 +20,7 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.ppo import gae
 from lightning_pbrl.methods.loading import load_method
 from lightning_pbrl.methods.ppo import PPO
+from lightning_pbrl.methods.starting import start_engine
 from lightning_pbrl.nn.state_entropy import nearest_distance
 
 SMALL: dict[str, Any] = {
@@ -192,7 +193,7 @@ def test_advantages_bootstrap_from_a_time_limit_and_not_from_a_fall(tmp_path: Pa
 def test_updates_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     """Two passes over a rollout from equal weights: one Adam and one gradient norm for policy and value."""
     ppo = fit(tmp_path, entropy_coef=0.01, max_grad_norm=0.3).double()
-    ppo.start_engine()
+    start_engine(ppo)
     ppo.running.begin([5])
     ppo.rows, table = ppo.rows.double(), ppo.view({"rows": ppo.rows.double()})
     actor, critic = copy.deepcopy(ppo.actor), copy.deepcopy(ppo.critic)

@@ -16,6 +16,7 @@ from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.sac import SAC
+from lightning_pbrl.methods.starting import start_engine
 from lightning_pbrl.nn.state_entropy import nearest_distance
 from lightning_pbrl.trainer import LAST, RoundCheckpoint
 
@@ -187,7 +188,7 @@ def test_updates_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     source.packed = source.packed.double()
     plain = copy.deepcopy({n: getattr(sac, n) for n in ("actor", "critic", "critic_target", "log_alpha")})
     actor, critic, target, log_alpha = plain["actor"], plain["critic"], plain["critic_target"], plain["log_alpha"]
-    sac.start_engine()
+    start_engine(sac)
     sac.running.begin([5])
     draws = drawn(sac.running.programs["policy"], 3, seed=5)
     adams = [torch.optim.Adam(p, lr) for p, lr in ((critic.parameters(), 1e-3), (actor.parameters(), 1e-3), ([log_alpha], 1e-4))]
