@@ -74,7 +74,7 @@ def settings_of(thing: object) -> dict[str, Any]:
 
 
 def _named(value: Any) -> Any:
-    """A value of a config: plain types as they are, our objects by :func:`settings_of`, others by the name of their class."""
+    """Return a value of a config: plain types unchanged, our objects by :func:`settings_of`, others by their class's name."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Path):

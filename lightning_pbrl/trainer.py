@@ -104,7 +104,7 @@ class Trainer(pl.Trainer):
     config: Mapping[str, Any] | None = None
     """The settings of a fit where the command line knows them; those of the objects otherwise."""
     settings: Mapping[str, Any]
-    """What ``config.yaml`` says of the fit."""
+    """Content of the fit's ``config.yaml``."""
 
     def __init__(self, run_dir: str | Path | None = None, resume: bool = False, overwrite: bool = False, **kwargs: Any) -> None:
         prepare()

@@ -123,7 +123,7 @@ class Labels(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """How many questions a run has asked so far, and will ask.
+    """Counts of a run's questions, asked so far and still to come.
 
     Attributes:
         total: answers that came with the data and questions asked in the run.

@@ -289,7 +289,7 @@ class Replay(Transitions):
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
-        """What the ring holds, oldest step first, and the episodes: tensors and plain types. Copies are in the label store."""
+        """Return the ring, oldest step first, and the episodes: tensors and plain types. Copies are in the label store."""
         slots = torch.arange(max(self.steps - self.lane, 0), self.steps, device=self.device) % self.lane
         return {
             "steps": self.steps,

@@ -79,7 +79,7 @@ class Transitions:
     """
 
     forgets: ClassVar[bool] = False
-    """Whether rows are overwritten one day; such a table has ``copies`` of what was asked about."""
+    """True if rows are overwritten one day; such a table has ``copies`` of the asked segments."""
 
     def __init__(
         self,

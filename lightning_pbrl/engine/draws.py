@@ -173,7 +173,7 @@ class Passes(Draw):
 
     def __call__(self, u: Tensor, place: Place) -> Any:
         updates = range(place.first, place.first + len(u))
-        if place.first == 0:  # a phase begins: the things may be others
+        if place.first == 0:  # a phase begins: the items may be others
             self._newest = None, torch.empty(0)
         if self.ends == "full":
             return self.joined(updates, place.seed, u.device)

@@ -99,7 +99,8 @@ def _numbers(state: Any) -> Iterator[tuple[str, Any]]:
 
 def check_saved(checkpoint: Mapping[str, Any], what: str) -> None:
     """Raise a UserError that begins with ``what`` and names a weight if a checkpoint's weights are not finite."""
-    replicas = upgraded(checkpoint)["engine"]["state"]["weights"]  # type: ignore[index]
+    engine = (upgraded(checkpoint) or {}).get("engine")
+    replicas = engine["state"]["weights"] if engine else ()
     bad = [name for weights in replicas for name, value in weights.items() if not all_finite(value)]
     bad += [name for name, value in checkpoint["state_dict"].items() if value.is_floating_point() and value.isnan().any()]
     if bad:

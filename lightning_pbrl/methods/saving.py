@@ -88,7 +88,7 @@ def predict(method: Any, obs: npt.ArrayLike, action: npt.ArrayLike | None = None
 
 
 def _checked(method: Any, values: npt.ArrayLike, name: str) -> Tensor:
-    """An argument of :func:`predict` as a float32 tensor of the right width."""
+    """Return an argument of :func:`predict` as a float32 tensor of the right width."""
     array, width = np.array(values, dtype=np.float32), method.spec[f"{name}_dim"]
     if array.ndim == 0 or array.shape[-1] != width:
         raise UserError(
@@ -172,7 +172,7 @@ def load(cls: Any, path: str | Path, replica: int = 0, device: str = "cpu") -> A
 
 
 def _rebuilt(cls: Any, checkpoint: dict[str, Any], path: str | Path, replica: int) -> Any:
-    """The method of a checkpoint, with the weights of one replica."""
+    """Build the method of a checkpoint, with the weights of one replica."""
     try:
         saved = checkpoints.upgraded(checkpoint) or {}
         check_saved(checkpoint, f"The checkpoint {path}")

@@ -203,7 +203,8 @@ def test_stored_questions_are_used_even_if_others_would_be_proposed(tmp_path: Pa
     asked, teacher = stored(tmp_path).labels("pair"), CountingTeacher()
     method = learner()
     method.configure_model()
-    method._build_seeded(99)  # other initial weights
+    torch.manual_seed(99)  # other initial weights
+    method.build()
     make_trainer(tmp_path, [AskTeacher(teacher, DisagreementQuery(), budget=20, per_round=10)]).fit(method, ToyData())
     assert teacher.count == 0 and torch.equal(method.labels.start, asked.start)
 
