@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from lightning_pbrl import run_folder, signals
+from lightning_pbrl.configs import merged, read_config
 from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.errors import UserError
 
@@ -69,12 +70,17 @@ class Job:
         return {**self.own, "run_dir": str(self.folder), "seed_everything": self.seed, "progress": progress}
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Its config files as they are now, and its own keys on top."""
+        return merged([*map(read_config, self.files), self.own])
+
+    @property
     def digest(self) -> str:
-        """A hash of everything that defines the job, its config files as they are now."""
-        parts = [self.command, *(Path(file).read_text() for file in self.files), json.dumps(self.overlay, sort_keys=True)]
-        variables = sorted({name for part in parts for name in re.findall(r"\$\{oc\.env:(\w+)", part)})
-        parts += [f"{name}={os.environ.get(name)}" for name in variables]
-        return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
+        """A hash of everything that defines the job: its settings, whichever files they are written in, verb and seed."""
+        text = json.dumps([self.command, self.seed, self.settings], sort_keys=True, default=str)
+        variables = sorted(set(re.findall(r"\$\{oc\.env:(\w+)", text)))
+        text += "".join(f"\0{name}={os.environ.get(name)}" for name in variables)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def arguments(self, overlay: Path) -> list[str]:
         """Command line behind ``python -m lightning_pbrl``."""

@@ -183,9 +183,7 @@ class LabelStore:
         if new:
             db.execute(QUESTIONS.insert(), [rows[i] for i in new])
         if new and blobs:
-            contents = [
-                dict(zip(("run", "round", "number"), _name(rows[i]), strict=True), content=blobs[i]) for i in new
-            ]
+            contents = [dict(zip(("run", "round", "number"), _name(rows[i]), strict=True), content=blobs[i]) for i in new]
             db.execute(CLIPS.insert(), contents)
         for row in rows:
             old = known.get(_name(row))
@@ -252,9 +250,7 @@ class LabelStore:
         start, length, answer = self._tensors(self._rows(*_chosen(kind, length, run, up_to_round)), kind, length)
         return Labels(start, length, answer.value, answer.status).to(device)
 
-    def numbers(
-        self, kind: Kind, length: int | None = None, run: str | None = None, up_to_round: int | None = None
-    ) -> Tensor:
+    def numbers(self, kind: Kind, length: int | None = None, run: str | None = None, up_to_round: int | None = None) -> Tensor:
         """Numbers of the questions that :meth:`labels` gives for the same arguments, in the same order, (N,), int64."""
         with self._reading() as db:
             chosen = sa.select(QUESTIONS.c.number).where(*_chosen(kind, length, run, up_to_round))
@@ -314,9 +310,7 @@ class LabelStore:
         missing = sorted(set(wanted) - set(found))
         if missing or not wanted:
             what = f"question {missing[0]}" if missing else "no question at all"
-            raise UserError(
-                f"The label store {self.name} has no segment content for {what} of run {run!r}: put it with clips."
-            )
+            raise UserError(f"The label store {self.name} has no segment content for {what} of run {run!r}: put it with clips.")
         with reading(f"The label store {self.name}", "holds damaged segment content", RESTORE):
             parts = [unpack(found[number]) for number in wanted]
             clips = Clips(*(torch.stack([part[name] for part in parts]) for name in Clips._fields))

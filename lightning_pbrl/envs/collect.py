@@ -157,9 +157,7 @@ def _same(found: Transitions, request: dict[str, Any], place: Path, but: str = "
     """``found``, if it was collected as ``request`` says (``but`` names an entry that may differ)."""
     differ = [key for key, value in request.items() if key != but and found.about.get(key) != value]
     if differ:
-        raise UserError(
-            f"{place} holds another collection ({', '.join(differ)} differ); delete it or give another path."
-        )
+        raise UserError(f"{place} holds another collection ({', '.join(differ)} differ); delete it or give another path.")
     return found
 
 

@@ -98,7 +98,6 @@ class DMControl(Simulator):
 class _Suite:
     """The physics of one task (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
-
     def __init__(self, env: Any, action_repeat: int) -> None:
         self.env, self.action_repeat = env, action_repeat
         spec = env.action_spec()

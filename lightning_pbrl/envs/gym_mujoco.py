@@ -105,7 +105,6 @@ class GymMuJoCo(Simulator):
 class _Body(OverEnv):
     """The physics of one task (see :class:`lightning_pbrl.envs.base.Physics`)."""
 
-
     def __init__(self, env: Any, d4rl: bool) -> None:
         self.env, self.d4rl = env, d4rl
         if d4rl:

@@ -88,8 +88,7 @@ def load_method(path: str | Path, replica: int = 0, device: str = "cpu") -> Meth
         if isinstance(error, UserError) and str(path) in str(error):
             raise
         raise UserError(
-            f"The checkpoint {path} does not fit this version's {name} ({reason(error)}): load it with the version "
-            "that wrote it."
+            f"The checkpoint {path} does not fit this version's {name} ({reason(error)}): load it with the version that wrote it."
         ) from error
     if not 0 <= replica < method.replicas:
         raise UserError(f"{path} holds {method.replicas} replica(s), numbered from 0; there is no replica {replica}.")

@@ -138,9 +138,7 @@ class PPO(OnlinePolicy):
     def programs(self) -> dict[str, Program]:
         h = self.hparams
         schedule = self.share_left if h.lr_schedule == "linear" else None
-        both = Group(
-            h.lr, options={"eps": ADAM_EPS}, schedule=schedule, clip=h.max_grad_norm, modules=("actor", "critic")
-        )
+        both = Group(h.lr, options={"eps": ADAM_EPS}, schedule=schedule, clip=h.max_grad_norm, modules=("actor", "critic"))
         ragged = self.rollout_rows % h.batch_size != 0
         return {"policy": Program({"policy": both}, [self.losses], self.sample, self.gather, self.view, ragged=ragged)}
 

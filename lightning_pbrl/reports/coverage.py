@@ -127,9 +127,7 @@ def read_coverage(path: str | Path) -> list[Coverage]:
     """
     damaged = reading(path, "is damaged", "remove it, a further fit writes it anew")
     with damaged, Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        return [
-            Coverage(int(steps), *(file[f"{kind}_{i}"] for kind, _, _ in KINDS)) for i, steps in enumerate(file["env_steps"])
-        ]
+        return [Coverage(int(steps), *(file[f"{kind}_{i}"] for kind, _, _ in KINDS)) for i, steps in enumerate(file["env_steps"])]
 
 
 def plot_coverage(run_paths: str | Path | Iterable[str | Path], out: str | Path) -> Path:
