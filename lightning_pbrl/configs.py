@@ -28,7 +28,15 @@ from lightning_pbrl.errors import UserError, nearest
 
 SHIPPED = Path(__file__).parent / "conf"
 
-MOVED: dict[str, str] = {}
+MOVED = {
+    "experiment/clarify/clear-ratio-*.yaml": "experiment/clarify/clear-ratio/*.yaml",
+    "experiment/lire/*-controls.yaml": "experiment/lire/controls/*.yaml",
+    "experiment/lire/*.yaml": "experiment/lire/rewards/*.yaml",
+    "experiment/oril/small-*.yaml": "experiment/oril/small/*.yaml",
+    "experiment/purl/small-*.yaml": "experiment/purl/small/*.yaml",
+    "experiment/vice/small-*.yaml": "experiment/vice/small/*.yaml",
+    "experiment/qpa/fast-*.yaml": "experiment/qpa/fast/*.yaml",
+}
 """Former name -> present one, below ``conf/``; ``*`` stands for the same text in both. They work until the next version."""
 
 
@@ -43,17 +51,16 @@ def packaged_config(name: str) -> str:
         if path.is_file() or split_row(path)[1]:
             return str(path)
     for old, new in MOVED.items():
-        if match := re.fullmatch(re.escape(old).replace(r"\*", "(.+)"), short):
-            found = packaged_config(new.replace("*", match[match.re.groups]) if match.re.groups else new)
-            tell_moved(name, found)
-            return found
+        match = re.fullmatch(re.escape(old).replace(r"\*", "([^/]+)"), short)
+        if match and split_row(path := SHIPPED / new.replace("*", match[1]))[1]:
+            return str(path)
     shown = name if name.isprintable() else ascii(name)
     raise UserError(f"There is no config file {shown}: {nearest(short, names())}")
 
 
-def tell_moved(name: str, path: str) -> None:
+def tell_moved(name: str, path: Path) -> None:
     """Say how a former name is spelt now."""
-    file, row = split_row(Path(path))
+    file, row = split_row(path)
     short = file.relative_to(SHIPPED) if file.is_relative_to(SHIPPED) else file
     now = f"{short} --task {row}" if row else str(short)
     print(f"{name} has moved: write {now}; the former name works until the next version.", file=sys.stderr)
@@ -159,16 +166,16 @@ def stage_keys(key: str, stages: Mapping[str, Any], where: object) -> Iterator[t
 
 
 def _with_row(content: dict[str, Any], name: str, row: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Set the keys of a row: of the file, or of the stages that it has."""
+    """Lay a row over the file, or over the stages that it has."""
     texts = {"${row}": name, "${task}": str(row.get("task", name))}
     found: dict[str, Any] = _filled({key: value for key, value in content.items() if key != "tasks"}, texts)
+    stages = found.get("stages")
     for key, value in _filled({key: value for key, value in row.items() if key != "task"}, texts).items():
-        if not isinstance(stages := found.get("stages"), dict):
-            set_key(found, key, value)
-            continue
-        for stage, inner in stage_keys(key, stages, file):
-            if isinstance(stages[stage], dict):
-                set_key(stages[stage].setdefault("with", {}), inner, value)
+        places = stage_keys(key, stages, file) if isinstance(stages, dict) else [("", key)]
+        for stage, inner in places:
+            layer: dict[str, Any] = {}
+            set_key(layer, f"stages.{stage}.with.{inner}" if stage else inner, value)
+            _lay(found, layer)
     return found
 
 

@@ -156,7 +156,7 @@ def read_studies(name: str, tasks: str | None = None, changes: Mapping[str, Any]
     path = Path(packaged_config(name))
     file, row = split_row(path)
     if row is not None:
-        tell_moved(name, str(path))
+        tell_moved(name, path)
     rows = rows_of(file) if file.suffix != ".json" else {}
     chosen = [text.strip() for text in tasks.split(",")] if tasks else [row] if row else list(rows)
     for each in chosen:
