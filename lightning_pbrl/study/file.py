@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 from lightning_pbrl.arguments import TRAINER_VERBS
 from lightning_pbrl.configs import packaged_config, read_config, rows_of, split_row, tell_moved
-from lightning_pbrl.data.guard import parse_json, reason
+from lightning_pbrl.data.guard import parse_json, reading
 from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.ranges import SEED
 from lightning_pbrl.study.values import Axis, Filter, mistake, read_axes, read_filters, refuse_twice
@@ -201,15 +201,11 @@ def _may_vary(key: str, value: Any) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = parse_json(path.read_text(encoding="utf-8")) if path.suffix == ".json" else read_config(path)
-    except OSError as error:
-        raise mistake(path, f"the file cannot be read ({error.strerror})") from error
-    except UserError:
-        raise
-    except Exception as error:
-        kind = path.suffix.removeprefix(".").upper()
-        raise mistake(path, f"this is not valid {kind} ({reason(error)}); mend that line") from error
+    if path.suffix == ".json":
+        with reading(f"The study {path}", "is not valid JSON", "mend that line"):
+            content = parse_json(path.read_text(encoding="utf-8"))
+    else:
+        content = read_config(path)
     if not isinstance(content, dict) or not {"stages", "base"} & set(content):
         raise mistake(path, "it names no base and no stages: give `stages`, a mapping of named fit or test configs")
     return content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,15 +16,16 @@ import pytest
 import yaml
 from command_line import DATA_ARGS, QUIET, jobs_in_this_process, mistake
 
-from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.cli import main
+from lightning_pbrl.configs import names, packaged_config, read_config, split_row
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.experiment import parse_seeds, plan_jobs, read_experiment
+from lightning_pbrl.study.file import parse_seeds, read_study
+from lightning_pbrl.study.plan import plan, plan_jobs
 from lightning_pbrl.methods.loading import read_checkpoint
 
 pytestmark = QUIET
-CONF = Path(packaged_config("model/iql.yaml")).parents[1]
-EXPERIMENTS = sorted(str(path.relative_to(CONF)) for path in (CONF / "experiment").rglob("*.yaml"))
+EXPERIMENTS = [name for name in names() if name.startswith("experiment/")]
+"""Every row of every study."""
 
 
 def tiny(folder: Path) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def test_more_seeds_later_run_only_what_is_missing(
     folder = finished[0]
     monkeypatch.chdir(folder)
     main(["run", "tiny.yaml", "--seeds", "0-1", "--jobs", "2"])
-    assert capfd.readouterr().out.count("finished before, skipped") == 3
+    assert "1 of 2 trials have finished before" in capfd.readouterr().out
     stages = [Path(overlay).parts[-3] for overlay in in_process]
     assert sorted(stages) == ["learned", "reward", "zero"]
     assert stages.index("reward") < stages.index("learned")  # it waits for the reward of its seed
@@ -107,7 +109,9 @@ def test_more_seeds_later_run_only_what_is_missing(
     assert read_checkpoint(folder / "runs/tiny/zero/seed1/checkpoints/last.ckpt")["hyper_parameters"]["seed"] == 1
     in_process.clear()
     main(["run", "tiny.yaml", "--seeds", "0-1"])
-    assert capfd.readouterr().out.count("finished before, skipped") == 6
+    printed = capfd.readouterr().out
+    assert "2 of 2 trials have finished before\nNothing is left to do" in printed
+    assert "learned" in printed  # the table again
     assert in_process == []
 
 
@@ -183,10 +187,13 @@ def test_every_shipped_experiment_is_valid(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIRE_ROOT", str(tmp_path))
-    main(["run", name, "--dry-run"])
-    stages = yaml.safe_load((CONF / name).read_text())["stages"]
+    path = Path(packaged_config(name))
+    file, row = split_row(path)
+    main(["run", str(file), *(["--task", row] if row else []), "--dry-run"])
+    stages = read_config(path)["stages"]
     printed = capfd.readouterr().out
-    assert f"{len(stages)} jobs are valid; nothing was trained." in printed
+    assert f"{len(stages)} jobs in 1 trials of 1 configurations (1 missing); 1 were built" in printed
+    assert printed.count("${row}") == printed.count("${task}") == 0
     assert not (tmp_path / "runs").exists()
 
 
@@ -198,8 +205,13 @@ def test_a_dry_run_accepts_a_checkpoint_that_will_be_made(
     path = write(tmp_path, experiment)
     main(["run", path, "--dry-run", "--seeds", "0,3"])
     printed = capfd.readouterr().out
-    assert "learned/seed3: fit -> runs/tiny/learned/seed3 (after reward/seed3)" in printed
-    assert "6 jobs are valid" in printed
+    assert [line.split() for line in printed.splitlines()[:4]] == [
+        ["stage", "seeds", "state", "after", "folder"],
+        ["reward", "0,3", "2", "missing", "runs/tiny/reward"],
+        ["learned", "0,3", "2", "missing", "reward", "runs/tiny/learned"],
+        ["zero", "0,3", "2", "missing", "runs/tiny/zero"],
+    ]
+    assert "6 jobs in 2 trials" in printed
     assert sorted(file.name for file in tmp_path.iterdir()) == ["tiny.yaml"]
     experiment["stages"]["learned"]["with"]["relabel"]["reward"] = "elsewhere/last.ckpt"
     sentence = mistake(capfd, "run", write(tmp_path, experiment), "--dry-run")
@@ -228,7 +240,7 @@ def test_replicas_share_a_process_where_the_method_allows_it(
     path = write(tmp_path, tiny(tmp_path))
     main(["run", path, "--dry-run", "--replicas", "2"])
     printed = capfd.readouterr()
-    assert "5 jobs are valid" in printed.out  # reward and learned twice, zero once
+    assert "5 jobs in 2 trials" in printed.out  # reward and learned twice, zero once
     assert "replicas: 2" in printed.out
     assert printed.err.splitlines() == [
         "reward: runs its seeds as processes, because it asks or acts while it trains.",
@@ -266,20 +278,20 @@ def test_seeds() -> None:
 def test_references_are_paths_of_the_same_seed(tmp_path: Path) -> None:
     experiment = tiny(tmp_path)
     experiment["stages"]["zero"]["with"]["ask"] = {"store": "${stages.reward.run_dir}/labels.sqlite"}
-    plan = {job.label: job for job in plan_jobs(experiment, [0, 5], Path("out"), tmp_path / "x.yaml")}
-    assert plan["learned/seed5"].own["relabel"]["reward"] == "out/reward/seed5/checkpoints/last.ckpt"
-    assert [need.label for need in plan["learned/seed5"].after] == ["reward/seed5"]
-    assert plan["zero/seed0"].own["ask"]["store"] == "out/reward/seed0/labels.sqlite"
-    assert plan["reward/seed0"].after == []
-    assert plan["reward/seed0"].digest != plan["reward/seed5"].digest
-    assert plan["reward/seed0"].arguments(Path("o.yaml"))[-1] == "--resume"
+    study = dataclasses.replace(read_study(write(tmp_path, experiment)), seeds=(0, 5))
+    jobs = {job.label: job for trial in plan(study, Path("out")) for job in trial.jobs}
+    assert jobs["learned/seed5"].own["relabel"]["reward"] == "out/reward/seed5/checkpoints/last.ckpt"
+    assert [need.label for need in jobs["learned/seed5"].after] == ["reward/seed5"]
+    assert jobs["zero/seed0"].own["ask"]["store"] == "out/reward/seed0/labels.sqlite"
+    assert jobs["reward/seed0"].after == []
+    assert jobs["reward/seed0"].digest != jobs["reward/seed5"].digest
+    assert jobs["reward/seed0"].arguments(Path("o.yaml"))[-1] == "--resume"
 
 
 def test_config_files_beside_the_experiment_come_first(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/bc.yaml").write_text("model: BC\n")
-    experiment = {"stages": {"bc": {"config": ["model/bc.yaml", "model/iql.yaml"]}}}
-    (job,) = plan_jobs(experiment, [0], Path("out"), tmp_path / "x.yaml")
+    (job,) = plan_jobs({"bc": {"config": ["model/bc.yaml", "model/iql.yaml"]}}, 0, Path("out"), tmp_path / "x.yaml")
     assert job.files == [str(tmp_path / "model/bc.yaml"), packaged_config("model/iql.yaml")]
 
 
@@ -325,4 +337,4 @@ def test_mistakes_on_the_command_line(
 def test_broken_yaml(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("stages: [1\nname: x")
     with pytest.raises(UserError, match="not valid YAML"):
-        read_experiment(tmp_path / "broken.yaml")
+        read_study(tmp_path / "broken.yaml")

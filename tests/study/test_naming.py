@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.sweep.naming import group_folders, short_keys, value_names
-from lightning_pbrl.sweep.spec import read_spec
+from lightning_pbrl.study.naming import group_folders, short_keys, value_names
+from lightning_pbrl.study.file import read_study
 
 TASK, PATH = "data.init_args.simulator.init_args.task", "data.init_args.path"
 
@@ -18,7 +18,7 @@ TASK, PATH = "data.init_args.simulator.init_args.task", "data.init_args.path"
 def folders(tmp_path: Path, content: dict[str, Any]) -> list[str]:
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
-    spec = read_spec(path)
+    spec = read_study(path)
     return list(dict.fromkeys(map(str, group_folders(spec, spec.points()))))
 
 

@@ -17,10 +17,10 @@ from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.cli import main
 from lightning_pbrl.methods.loading import read_checkpoint
 from lightning_pbrl.reports.metrics import find_runs, group
-from lightning_pbrl.sweep.command import _changes
-from lightning_pbrl.sweep.report import marginals
-from lightning_pbrl.sweep.spec import read_spec
-from lightning_pbrl.sweep.trials import check_keys, distinct_values, plan
+from lightning_pbrl.study.command import _changes
+from lightning_pbrl.study.report import marginals
+from lightning_pbrl.study.file import read_study
+from lightning_pbrl.study.plan import check_keys, distinct_values, plan
 
 pytestmark = QUIET
 CONF = Path(packaged_config("model/iql.yaml")).parents[1]
@@ -163,7 +163,7 @@ def test_a_dry_run_finds_wrong_keys_and_values(
 
 def test_keys_reach_every_stage_or_the_one_they_name(tmp_path: Path) -> None:
     keys = {"base": "two.yaml", "ask.budget": [20], "stages.policy.with.model.init_args.updates": [30, 40]}
-    spec = read_spec(small(tmp_path, **keys))
+    spec = read_study(small(tmp_path, **keys))
     check_keys(spec)
     trials = plan(spec, tmp_path / "out")
     assert [str(trial.folder.relative_to(tmp_path)) for trial in trials] == [
@@ -180,7 +180,7 @@ def test_keys_reach_every_stage_or_the_one_they_name(tmp_path: Path) -> None:
 
 
 def test_every_value_is_built_once(tmp_path: Path) -> None:
-    spec = read_spec(small(tmp_path, **{LR: [1, 2, 3], "seed": [0, 1]}))
+    spec = read_study(small(tmp_path, **{LR: [1, 2, 3], "seed": [0, 1]}))
     built = distinct_values(plan(spec, tmp_path))
     # per base: (8, 1), (8, 2), (8, 3) and (16x16, 1), of 24 trials
     assert [(t.point.base, t.point.place[-2:], t.point.seed) for t in built] == [
@@ -190,7 +190,7 @@ def test_every_value_is_built_once(tmp_path: Path) -> None:
 
 def test_marginal_means(tmp_path: Path) -> None:
     """lr 1: final .2 and .4; lr 2: .6 and .8, by hand; a run that was not tested waits until it has ended."""
-    spec = read_spec(small(tmp_path, **{LR: [1, 2], "base": ["model/bc.yaml"], "model.init_args.hidden": [[8], [9]]}))
+    spec = read_study(small(tmp_path, **{LR: [1, 2], "base": ["model/bc.yaml"], "model.init_args.hidden": [[8], [9]]}))
     trials = plan(spec, tmp_path / "out")
     for trial, tested in zip(trials, (0.2, 0.6, 0.4, 0.8), strict=True):  # lr varies fastest
         curve = [0.0, 0.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.0] if tested == 0.2 else [tested]
@@ -210,7 +210,7 @@ def test_many_drawn_values_are_grouped(tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(
         "base: model/bc.yaml\nmodel.init_args.lr: {uniform: [0, 1]}\nrandom: {samples: 12, seed: 0}\n"
     )
-    spec = read_spec(tmp_path / "spec.yaml")
+    spec = read_study(tmp_path / "spec.yaml")
     trials = plan(spec, tmp_path / "out")
     for trial in trials:
         write_policy_run(trial.jobs[0].folder, [trial.point.values[LR]], tested=trial.point.values[LR])
@@ -227,7 +227,7 @@ def test_set_replaces_values_of_the_file(
     monkeypatch.chdir(tmp_path)
     path = small(tmp_path, base=["two.yaml"])
     changes = ["model.init_args.hidden=[[4]]", f"{LR}=[1e-3, 0.1]", "then_test=true", "seed=[7]", "name=other"]
-    spec = read_spec(path, _changes(changes))
+    spec = read_study(path, _changes(changes))
     assert [(p.values["model.init_args.hidden"], p.values[LR], p.values["then_test"], p.seed) for p in spec.points()] == [
         ([4], 0.001, True, 7),
         ([4], 0.1, True, 7),
@@ -265,6 +265,6 @@ def test_help_shows_the_launchers_options(capfd: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_shipped_sweep_fits_its_configs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    spec = read_spec(CONF / name)
+    spec = read_study(CONF / name)
     assert len(plan(spec, tmp_path)) > 1
     check_keys(spec)

@@ -16,7 +16,7 @@ import pytest
 
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.jobs import Job, Outcome, Slot, run_jobs, seed_slots, usable_cores
-from lightning_pbrl.sweep.launch import LocalPool, find_launcher, number_ranges, place, visible_gpus
+from lightning_pbrl.study.launch import LocalPool, find_launcher, number_ranges, place, visible_gpus
 
 SLEEPERS = Path(__file__).resolve().parents[1] / "scripts" / "pool_of_sleepers.py"
 
@@ -202,7 +202,7 @@ def test_slots_that_do_not_fit(args: tuple[int, list[int], int, list[str], int],
 
 def test_launchers_by_name() -> None:
     assert find_launcher("local") is LocalPool
-    assert find_launcher("lightning_pbrl.sweep.launch.LocalPool") is LocalPool
+    assert find_launcher("lightning_pbrl.study.launch.LocalPool") is LocalPool
     for name in ("lokal", "json.JSONDecoder", "no_such_package.Launcher"):
         with pytest.raises(UserError, match=f"There is no launcher '{name}'"):
             find_launcher(name)

@@ -19,8 +19,8 @@ from one_node_slurm import cluster, missing
 
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.jobs import usable_cores
-from lightning_pbrl.sweep import slurm
-from lightning_pbrl.sweep.slurm import Slurm, _submitted, divide, minutes, shares
+from lightning_pbrl.study import slurm
+from lightning_pbrl.study.slurm import Slurm, _submitted, divide, minutes, shares
 
 
 def launcher(*args: str) -> Slurm:

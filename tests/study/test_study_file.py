@@ -11,19 +11,19 @@ import pytest
 import yaml
 
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.sweep.spec import SweepSpec, read_spec
+from lightning_pbrl.study.file import Study, read_studies, read_study
 
 BASE = {"base": "model/bc.yaml"}
 LR, TASK, PATH = "model.init_args.lr", "data.init_args.task", "data.init_args.path"
 
 
-def spec(folder: Path, content: dict[str, Any], name: str = "spec.yaml") -> SweepSpec:
+def spec(folder: Path, content: dict[str, Any], name: str = "spec.yaml") -> Study:
     path = folder / name
     path.write_text(json.dumps(content) if name.endswith("json") else yaml.safe_dump(content, sort_keys=False))
-    return read_spec(path)
+    return read_study(path)
 
 
-def said(sweep: SweepSpec) -> list[tuple[Any, ...]]:
+def said(sweep: Study) -> list[tuple[Any, ...]]:
     """Base, values and seed of every point."""
     return [(point.base, *point.values.values(), point.seed) for point in sweep.points()]
 
@@ -57,7 +57,7 @@ def test_json_of_the_ipl_repository(tmp_path: Path) -> None:
             "alg_kwargs.chi2_coeff": [1e-4],
             "seed": [1, 2]}"""
     )
-    sweep = read_spec(tmp_path / "grid.json")
+    sweep = read_study(tmp_path / "grid.json")
     assert sweep.name == "grid"
     assert list(sweep.bases) == ["iql", "awac"]
     assert sweep.bases["awac"].stages == {"trial": {"config": [str(tmp_path / "configs/awac.yaml")]}}
@@ -67,7 +67,7 @@ def test_json_of_the_ipl_repository(tmp_path: Path) -> None:
 
 def test_yaml_numbers_need_no_dot(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("base: model/bc.yaml\nmodel.init_args.lr: [1e-4, 3E-3, '1e-4x']\n")
-    assert said(read_spec(tmp_path / "a.yaml")) == [("bc", 1e-4, 0), ("bc", 3e-3, 0), ("bc", "1e-4x", 0)]
+    assert said(read_study(tmp_path / "a.yaml")) == [("bc", 1e-4, 0), ("bc", 3e-3, 0), ("bc", "1e-4x", 0)]
 
 
 def test_bases(tmp_path: Path) -> None:
@@ -88,6 +88,75 @@ def test_pairs_stand_where_their_first_key_does(tmp_path: Path) -> None:
     sweep = spec(tmp_path, content)
     assert [axis.keys for axis in sweep.axes] == [(LR,), (PATH, TASK)]
     assert said(sweep) == [("bc", 1, "x", "a", 0), ("bc", 1, "y", "b", 0), ("bc", 2, "x", "a", 0), ("bc", 2, "y", "b", 0)]
+
+
+def test_stages_are_one_base_and_may_have_lists(tmp_path: Path) -> None:
+    stages = {"first": {"config": ["data/demo.yaml"]}, "second": {}}
+    study = spec(tmp_path, {"stages": stages, LR: [0.1, 0.2], "seeds": "0-1", "report": {"show": ["second"]}})
+    assert [(*point.values.values(), point.seed) for point in study.points()] == [(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)]
+    assert study.bases["spec"].stages == stages
+    assert study.report == {"show": ["second"]}
+    assert [spec(tmp_path, {"stages": stages, "seeds": seeds}).seeds for seeds in (5, [3, 1], "2-3")] == [(5,), (3, 1), (2, 3)]
+
+
+TASKS = {
+    "name": "mine-${row}",
+    "stages": {
+        "reward": {"config": ["data/${task}.yaml"], "with": {"ask": {"budget": 10, "per_round": 5}}},
+        "policy": {"with": {"data": {"path": "x/${task}"}}},
+    },
+    "tasks": {
+        "a": {},
+        "b-far": {"task": "b", LR: 0.5, "stages.reward.with.ask.budget": 20, "data": {"size": 3}},
+    },
+}
+
+
+def test_a_study_for_each_row(tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text(yaml.safe_dump(TASKS, sort_keys=False))
+    a, b = read_studies(str(path))
+    assert [(study.name, study.row) for study in (a, b)] == [("mine-a", "a"), ("mine-b-far", "b-far")]
+    assert a.bases["many"].stages == {
+        "reward": {"config": ["data/a.yaml"], "with": {"ask": {"budget": 10, "per_round": 5}}},
+        "policy": {"with": {"data": {"path": "x/a"}}},
+    }
+    assert b.bases["many"].stages == {
+        "reward": {
+            "config": ["data/b.yaml"],
+            "with": {"ask": {"budget": 20, "per_round": 5}, "model": {"init_args": {"lr": 0.5}}, "data": {"size": 3}},
+        },
+        "policy": {"with": {"data": {"path": "x/b", "size": 3}, "model": {"init_args": {"lr": 0.5}}}},
+    }
+    assert [study.row for study in read_studies(str(path), "b-far, a")] == ["b-far", "a"]
+    path.write_text(yaml.safe_dump({key: value for key, value in TASKS.items() if key != "name"}))
+    assert [study.name for study in read_studies(str(path))] == ["many-a", "many-b-far"]
+
+
+@pytest.mark.parametrize(
+    ("change", "tasks", "words"),
+    [
+        ({}, "c", "--task c: .*many.yaml has no such row, known: a, b-far"),
+        ({"tasks": {}}, "a", "--task a: .*many.yaml has no tasks"),
+        ({"tasks": ["a"]}, None, "tasks is .*give a row of keys for each task"),
+        ({"tasks": {"a": {"stages.rewrd.with.ask.budget": 1}}}, None, "did you mean stages.reward.with.ask.budget"),
+        ({"base": "model/bc.yaml"}, None, "it has stages and a base: give one of them"),
+        ({"report": [1]}, None, "report is .*show: "),
+        ({"seds": 3}, None, r"unknown keys \['seds'\]"),
+        ({"seeds": "3-1"}, None, "--seeds '3-1' is not understood"),
+    ],
+)
+def test_mistakes_about_tasks(change: dict[str, Any], tasks: str | None, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text(yaml.safe_dump({**TASKS, **change}))
+    with pytest.raises(UserError, match=words):
+        read_studies(str(path), tasks)
+
+
+def test_a_study_with_lists_is_no_base(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text("stages: {first: {config: []}}\nask.budget: [1, 2]\n")
+    with pytest.raises(UserError, match=r"base 'two' is .*two.yaml, which has \['ask.budget'\] of its own"):
+        spec(tmp_path, {"base": "two.yaml"})
 
 
 def test_drawn_values(tmp_path: Path) -> None:
@@ -148,8 +217,8 @@ def test_filters(tmp_path: Path) -> None:
         ({**BASE, LR: [0.1, 0.1]}, "lr has the value 0.1 twice"),
         ({**BASE, "seed": [0, -1]}, r"seed is \[0, -1\]"),
         ({**BASE, "seed": [1, 1]}, "seed has the value 1 twice"),
-        ({**BASE, "seed_everything": [1]}, r"seed_everything is set by the sweep itself.*seed: \[0, 1\]"),
-        ({**BASE, "stages.a.with.run_dir": ["x"]}, "run_dir is set by the sweep itself"),
+        ({**BASE, "seed_everything": [1]}, r"seed_everything is set by the study itself.*seed: \[0, 1\]"),
+        ({**BASE, "stages.a.with.run_dir": ["x"]}, "run_dir is set by the study itself"),
         ({**BASE, LR: [1, 2], TASK: ["a"], "paired_keys": [[LR, TASK]]}, "lr has 2 values, data.init_args.task has 1 values"),
         ({**BASE, LR: [1], "paired_keys": [[LR, "model.init_args.l"]]}, "has no list of values: did you mean model.init_args.lr"),
         ({**BASE, LR: [1], TASK: ["a"], "paired_keys": [[LR, TASK], [TASK, LR]]}, "in two groups"),
@@ -179,7 +248,7 @@ def test_filters_that_leave_nothing(tmp_path: Path) -> None:
 def test_files_that_are_none(tmp_path: Path) -> None:
     for name, text in {"a.json": '{"base": ', "a.yaml": "base: [1\nx: 2"}.items():
         (tmp_path / name).write_text(text)
-        with pytest.raises(UserError, match=f"{name}: this is not valid {name[2:].upper()}"):
-            read_spec(tmp_path / name)
-    with pytest.raises(UserError, match="cannot be read"):
-        read_spec(tmp_path / "nothing.yaml")
+        with pytest.raises(UserError, match=f"{name} is not valid {name[2:].upper()}"):
+            read_study(tmp_path / name)
+    with pytest.raises(UserError, match="There is no file"):
+        read_study(tmp_path / "nothing.yaml")
