@@ -21,7 +21,7 @@ class Arguments(argparse.ArgumentParser):
 
 
 def with_packaged_configs(args: list[str]) -> list[str]:
-    """Return the arguments with every ``-c FILE`` found by :func:`packaged_config`; a text of several lines is a config itself."""
+    """Return the arguments with every ``-c FILE`` found by :func:`packaged_config`; a text of several lines is a config."""
 
     def found(config: str) -> str:
         return config if "\n" in config else as_argument(packaged_config(config))

@@ -24,7 +24,7 @@ TABLE = """
 data: {class_path: A, init_args: {root: "${oc.env:R,x}/${task}", size: 1e-3}}
 tasks:
   near: {}
-  far: {task: off, data.init_args.size: 2, data.init_args.also: {name: "${row}"}}
+  far: {task: away, data.init_args.size: 2, data.init_args.also: {name: "${row}"}}
   farther: {data: {init_args: {size: 3}}}
 """
 
@@ -40,7 +40,7 @@ def test_a_row_is_named_like_a_file(table: Path, monkeypatch: pytest.MonkeyPatch
     root = "${oc.env:R,x}"
     wanted = {
         "near": {"root": f"{root}/near", "size": 0.001},
-        "far": {"root": f"{root}/off", "size": 2, "also": {"name": "far"}},
+        "far": {"root": f"{root}/away", "size": 2, "also": {"name": "far"}},
         "farther": {"root": f"{root}/farther", "size": 3},
     }
     for row, settings in wanted.items():
@@ -60,7 +60,7 @@ def test_rows_that_are_not_there(table: Path, monkeypatch: pytest.MonkeyPatch) -
         packaged_config("mine/fr.yaml")
     with pytest.raises(UserError, match=r"mine.yaml has a row for each of near, far, farther: name one, such as mine/near.yaml"):
         as_argument("mine.yaml")
-    with pytest.raises(UserError, match="no config file data/lire/hamer.yaml: did you mean data/lire/hammer.yaml"):
+    with pytest.raises(UserError, match=r"no config file data/lire/hamer.yaml: did you mean data/lire/hammer.yaml"):
         packaged_config("data/lire/hamer.yaml")
 
 

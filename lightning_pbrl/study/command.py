@@ -16,7 +16,8 @@ from lightning_pbrl.arguments import Arguments
 from lightning_pbrl.configs import read_yaml
 from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.jobs import Failure, check
+from lightning_pbrl.job import check
+from lightning_pbrl.jobs import Failure
 from lightning_pbrl.study.file import MOST_SEEDS, OWN_KEYS, Study, parse_seeds, read_studies
 from lightning_pbrl.study.launch import LAUNCHERS, Launcher, find_launcher
 from lightning_pbrl.study.plan import Trial, check_keys, plan

@@ -20,7 +20,7 @@
     imports: [my_package]                       # modules that define what the configs name
     report: {show: [learned]}                   # stages of the final table, in this order; all tested ones if left out
 
-In place of ``stages``, ``base`` names one or several things to compare, each with a folder of its own: a config, a list of configs
+In place of ``stages``, ``base`` names one or several things to compare, each with a folder of its own: a config, a list of them
 that overlay each other, a stage, or a study's file. The JSON files of Inverse Preference Learning are read as they are.
 """
 

@@ -14,7 +14,7 @@ import yaml
 
 from lightning_pbrl.configs import as_argument, set_key, stage_keys
 from lightning_pbrl.errors import UserError, mistake_behind, nearest
-from lightning_pbrl.jobs import Job
+from lightning_pbrl.job import Job
 from lightning_pbrl.run_folder import LAST
 from lightning_pbrl.study.file import Base, Point, Study, config_file
 from lightning_pbrl.study.naming import group_folders
@@ -44,12 +44,10 @@ class Trial:
     @property
     def state(self) -> str:
         """One of finished, failed (why), started (cut off, or running now) and missing."""
-        if all(job.finished() for job in self.jobs):
-            return "finished"
-        failures = [failure for job in self.jobs if not job.finished() and (failure := job.failure())]
-        if failures:
-            return f"failed ({failures[0]})"
-        return "started" if any(job.folder.is_dir() for job in self.jobs) else "missing"
+        states = [job.state for job in self.jobs]
+        if len(set(states)) == 1:
+            return states[0]
+        return next((state for state in states if state.startswith("failed")), "started")
 
 
 def plan(study: Study, out: Path, within: str = "") -> list[Trial]:
@@ -129,16 +127,9 @@ def _with_values(base: Base, values: Mapping[str, Any], study: Study) -> dict[st
     """Return the base's stages with the values of a trial set."""
     stages = {name: {**stage, "with": copy.deepcopy(stage.get("with", {}))} for name, stage in base.stages.items()}
     for key, value in values.items():
-        for name, inner in _places(key, base, study):
+        for name, inner in stage_keys(key, stages, f"The study {study.path} with {base.origin}"):
             set_key(stages[name]["with"], inner, value)
     return stages
-
-
-def _places(key: str, base: Base, study: Study) -> Iterator[tuple[str, str]]:
-    """Yield stage and config key of a key of the study."""
-    if base.single:
-        return iter([("trial", key)])
-    return stage_keys(key, base.stages, f"The study {study.path} with {base.origin}")
 
 
 # Checks ---------------------------------------------------------------------------------------------------------------
@@ -180,7 +171,7 @@ def check_keys(study: Study) -> None:
         jobs = plan_jobs(base.stages, 0, Path("runs"), base.origin, [*study.imports, *base.imports])
         configs = {job.stage: _keys(job, name) for job in jobs}
         for key in study.keys:
-            for stage, inner in _places(key, base, study):
+            for stage, inner in stage_keys(key, base.stages, f"The study {study.path} with {base.origin}"):
                 if inner not in configs[stage]:
                     where = f"base {name!r}" if base.single else f"stage {stage!r} of base {name!r}"
                     wanted = nearest(inner, configs[stage])

@@ -15,7 +15,7 @@ from rich.syntax import Syntax
 
 from lightning_pbrl.configs import SHIPPED, rows_of
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.jobs import Job
+from lightning_pbrl.job import Job
 from lightning_pbrl.study.file import Study, read_studies
 from lightning_pbrl.study.plan import Trial, check_keys, distinct_values, validate
 
@@ -70,17 +70,10 @@ def _rows(each: Planned) -> Iterator[tuple[str, ...]]:
         base = trial.point.base if len(study.bases) > 1 else ""
         stage = job.folder.parent.name if job.folder.parent != folder else ""
         values = _pairs({key: trial.point.values[key] for key in varied})
-        states = Counter(_state(job) for _, job in pairs)
+        states = Counter(job.state for _, job in pairs)
         state = ", ".join(f"{count} {name}" if len(pairs) > 1 else name for name, count in states.items())
         after = ", ".join(needed.folder.parent.name for needed in job.after)
         yield study.row, base, values, stage, ranges(job.seed for _, job in pairs), state, after, str(job.folder.parent)
-
-
-def _state(job: Job) -> str:
-    failure = job.failure()
-    if job.finished():
-        return "finished"
-    return f"failed ({failure})" if failure else "started" if job.folder.is_dir() else "missing"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.study.naming import group_folders, short_keys, value_names
 from lightning_pbrl.study.file import read_study
+from lightning_pbrl.study.naming import group_folders, short_keys, value_names
 
 TASK, PATH = "data.init_args.simulator.init_args.task", "data.init_args.path"
 

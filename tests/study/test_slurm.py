@@ -181,7 +181,7 @@ def test_a_sweep_on_slurm(tmp_path: Path, slurm_environment: dict[str, str]) -> 
     assert second.returncode == 2
     assert second.stderr.count("exit code 2") == 2
     assert "Meta-World has no task 'no-such-task'" in second.stderr  # the tail of their logs
-    assert "2 jobs of the sweep failed" in second.stderr
+    assert "2 of 4 jobs failed" in second.stderr
     for run in good:
         assert (run / "done.json").is_file(), (run / "log.txt").read_text()
         assert (run / "csv/version_1").is_dir()  # it was started twice

@@ -18,9 +18,9 @@ from lightning_pbrl.cli import main
 from lightning_pbrl.methods.loading import read_checkpoint
 from lightning_pbrl.reports.metrics import find_runs, group
 from lightning_pbrl.study.command import _changes
-from lightning_pbrl.study.report import marginals
 from lightning_pbrl.study.file import read_study
 from lightning_pbrl.study.plan import check_keys, distinct_values, plan
+from lightning_pbrl.study.report import marginals
 
 pytestmark = QUIET
 CONF = Path(packaged_config("model/iql.yaml")).parents[1]
@@ -102,8 +102,11 @@ def test_a_sweep_from_start_to_report(
     assert "3 of 3 trials have finished before\nNothing is left to do" in capfd.readouterr().out
     main(["sweep", path, "--seeds", "3-4", "--dry-run"])
     printed = capfd.readouterr().out
-    assert "finished  bc/hidden=8/seed3" in printed
-    assert "missing   bc/hidden=8/seed4" in printed
+    lines = [line.split() for line in printed.splitlines()[:5]]
+    assert lines[0] == ["base", "values", "stage", "seeds", "state", "after", "folder"]
+    state = ["3-4", "1", "finished,", "1", "missing"]
+    assert lines[1] == ["bc", "model.init_args.hidden=[8]", *state, f"{runs}/bc/hidden=8"]
+    assert lines[4] == ["two", "model.init_args.hidden=[8]", "policy", *state, "reward", f"{runs}/two/hidden=8/policy"]
     assert "6 trials of 3 configurations (3 finished, 3 missing); 3 were built" in printed
     assert started == []
 
@@ -140,7 +143,7 @@ def test_a_failed_trial_does_not_stop_the_others(
     listed = printed.err[printed.err.index("Failed:") :]
     assert "bc/no-such-task/hidden=8/seed3: exit code 2 (runs/small/bc/no-such-task/hidden=8/seed3/log.txt)" in listed
     assert "Meta-World has no task 'no-such-task'" in listed
-    assert "1 jobs of the sweep failed" in listed.splitlines()[-1]
+    assert "1 of 2 jobs failed: bc/no-such-task/hidden=8/seed3; " in listed.splitlines()[-1]
 
 
 def test_a_dry_run_finds_wrong_keys_and_values(
