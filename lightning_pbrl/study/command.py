@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -18,18 +18,10 @@ from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.job import check
 from lightning_pbrl.jobs import Failure
-from lightning_pbrl.study.file import MOST_SEEDS, OWN_KEYS, Study, parse_seeds, read_studies
+from lightning_pbrl.study.file import MOST_SEEDS, OWN_KEYS, parse_seeds, read_studies
 from lightning_pbrl.study.launch import LAUNCHERS, Launcher, find_launcher
-from lightning_pbrl.study.plan import Trial, check_keys, plan
+from lightning_pbrl.study.plan import Planned, check_keys, plan
 from lightning_pbrl.study.replicas import in_process
-
-
-class Planned(NamedTuple):
-    """Hold a study, its folder and its trials."""
-
-    study: Study
-    out: Path
-    trials: list[Trial]
 
 
 def run_command(args: list[str], verb: str = "run") -> None:

@@ -57,7 +57,7 @@ class Base(NamedTuple):
         stages: stage name -> mapping with the keys ``command``, ``config`` and ``with``.
         single: True for a config, whose one stage has no folder of its own.
         origin: the file beside which configs are looked up first.
-        imports: modules that its file names.
+        imports: modules that every job imports first.
     """
 
     stages: dict[str, dict[str, Any]]
@@ -94,7 +94,6 @@ class Study:
         seeds: of every configuration.
         include: only points that match one of these, if there are any.
         exclude: no points that match one of these.
-        imports: modules that every trial imports first.
         report: what ``report`` says about the final table.
         row: name of the task's row; empty without a table.
     """
@@ -106,7 +105,6 @@ class Study:
     seeds: tuple[int, ...]
     include: tuple[Filter, ...] = ()
     exclude: tuple[Filter, ...] = ()
-    imports: tuple[str, ...] = ()
     report: dict[str, Any] = field(default_factory=dict)
     row: str = ""
 
@@ -189,11 +187,12 @@ def read_study(path: str | Path, changes: Mapping[str, Any] | None = None) -> St
     known = {key: [point[at] for point in axis.values] for axis in axes for at, key in enumerate(axis.keys)}
     known |= {"base": list(bases), "seed": seeds}
     include, exclude = (read_filters(content.get(which), which, known, file) for which in ("include", "exclude"))
-    imports = tuple(module_names(content.get("imports"), file))
+    imports = module_names(content.get("imports"), file)
+    bases = {name: base._replace(imports=(*imports, *base.imports)) for name, base in bases.items()}
     report = content.get("report") or {}
     if not isinstance(report, dict):
         raise mistake(file, f"report is {report!r}: give the stages of the table, {{show: [first, second]}}")
-    return Study(str(content["name"]), file, bases, tuple(axes), tuple(seeds), include, exclude, imports, report, row or "")
+    return Study(str(content["name"]), file, bases, tuple(axes), tuple(seeds), include, exclude, report, row or "")
 
 
 def _may_vary(key: str, value: Any) -> bool:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -50,6 +50,14 @@ class Trial:
         return next((state for state in states if state.startswith("failed")), "started")
 
 
+class Planned(NamedTuple):
+    """Hold a study with its folder and its trials."""
+
+    study: Study
+    out: Path
+    trials: list[Trial]
+
+
 def plan(study: Study, out: Path, within: str = "") -> list[Trial]:
     """Return all trials of a study, in the order of :meth:`Study.points`.
 
@@ -62,11 +70,11 @@ def plan(study: Study, out: Path, within: str = "") -> list[Trial]:
     trials = []
     for point, place in zip(points, group_folders(study, points), strict=True):
         folder, base = out / place, study.bases[point.base]
-        stages, imports = _with_values(base, point.values, study), [*study.imports, *base.imports]
+        stages = _with_values(base, point.values, study)
         if base.single:  # the configuration's folder is the stage's: <folder>/seed<k>
-            jobs = plan_jobs({folder.name: stages["trial"]}, point.seed, folder.parent, base.origin, imports)
+            jobs = plan_jobs({folder.name: stages["trial"]}, point.seed, folder.parent, base.origin, base.imports)
         else:
-            jobs = plan_jobs(stages, point.seed, folder, base.origin, imports)
+            jobs = plan_jobs(stages, point.seed, folder, base.origin, base.imports)
         for job in jobs:
             path = job.folder.parent.relative_to(out)
             job.stage = f"{within}{path if path.parts else out.name}"
@@ -168,7 +176,7 @@ def check_keys(study: Study) -> None:
         UserError: for a key that a base does not have, with the nearest one it has.
     """
     for name, base in study.bases.items() if study.axes else ():
-        jobs = plan_jobs(base.stages, 0, Path("runs"), base.origin, [*study.imports, *base.imports])
+        jobs = plan_jobs(base.stages, 0, Path("runs"), base.origin, base.imports)
         configs = {job.stage: _keys(job, name) for job in jobs}
         for key in study.keys:
             for stage, inner in stage_keys(key, base.stages, f"The study {study.path} with {base.origin}"):

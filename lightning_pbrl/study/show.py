@@ -7,20 +7,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.syntax import Syntax
 
 from lightning_pbrl.configs import SHIPPED, rows_of
-from lightning_pbrl.errors import UserError
 from lightning_pbrl.job import Job
-from lightning_pbrl.study.file import Study, read_studies
-from lightning_pbrl.study.plan import Trial, check_keys, distinct_values, validate
-
-if TYPE_CHECKING:
-    from lightning_pbrl.study.command import Planned
+from lightning_pbrl.study.file import read_studies
+from lightning_pbrl.study.plan import Planned, Trial, check_keys, distinct_values, validate
 
 HEADS = ("task", "base", "values", "stage", "seeds", "state", "after", "folder")
 
@@ -105,7 +101,7 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def shipped() -> Iterator[tuple[str, str, str]]:
     """Yield name, first line and size of every study below ``conf/``.
 
-    The size is, for instance, "2 stages; tasks box-close, hammer".
+    The size is, for instance, "stages reward, policy x tasks box-close, hammer".
     """
     for folder in ("experiment", "sweep"):
         for path in sorted((SHIPPED / folder).rglob("*.yaml")):
@@ -115,14 +111,9 @@ def shipped() -> Iterator[tuple[str, str, str]]:
 
 def _size(path: Path) -> str:
     rows = list(rows_of(path))
-    try:
-        study: Study = read_studies(str(path), rows[0] if rows else None)[0]
-    except UserError as error:
-        return str(error)
-    stages = {name for base in study.bases.values() for name in base.stages}
-    single = all(base.single for base in study.bases.values())
-    parts = [] if single else [f"stages {', '.join(stages)}" if len(stages) < 2 else f"{len(stages)} stages"]
-    parts += [f"{len(study.bases)} bases"] if len(study.bases) > 1 else []
+    study = read_studies(str(path), rows[0] if rows else None)[0]
+    names = list(study.bases) if len(study.bases) > 1 else [name for base in study.bases.values() for name in base.stages]
+    parts = [f"{'stages' if len(study.bases) == 1 else 'bases'} {', '.join(names)}"]
     parts += [f"{len(axis.values)} values of {axis.keys[0].split('.')[-1]}" for axis in study.axes if len(axis.values) > 1]
     parts += [f"seeds {ranges(study.seeds)}"] if len(study.seeds) > 1 else []
-    return " x ".join(parts) + (f"; tasks {', '.join(rows)}" if rows else "")
+    return " x ".join([*parts, f"tasks {', '.join(rows)}"] if rows else parts)

@@ -8,9 +8,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.jobs import Job, Slot, check, run_jobs
+from lightning_pbrl.job import Job, check
+from lightning_pbrl.jobs import Slot, run_jobs
+from lightning_pbrl.study.file import read_study
+from lightning_pbrl.study.plan import Trial, plan
 
 CURE_ONE = ": choose another --out, or remove that folder."
 CURE = ": choose another --out, or remove those folders."
@@ -124,3 +128,53 @@ def test_a_mark_that_was_cut_off_is_none(tmp_path: Path) -> None:
     assert not job.finished()
     run([job])
     assert job.finished()
+
+
+def test_settings_count_and_not_where_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("model: {lr: 0.1, hidden: [4]}\n")
+    (tmp_path / "two.yaml").write_text("# the same\nmodel: {hidden: [4]}\n")
+    (tmp_path / "many.yaml").write_text("model: {hidden: [4]}\ntasks: {a: {model.lr: 0.1}, b: {model.lr: 0.2}}\n")
+    one = Copy("a", 0, tmp_path / "a", "fit", [str(tmp_path / "one.yaml")], {"says": "x"})
+    run([one])
+    check([Copy("other name", 0, one.folder, "fit", [str(tmp_path / "two.yaml")], {"says": "x", "model": {"lr": 0.1}})])
+    check([Copy("a", 0, one.folder, "fit", [str(tmp_path / "many/a.yaml")], {"says": "x"})])
+    other = f"{one.folder} holds a finished run of another configuration{CURE_ONE}"
+    for seed, command, file in ((0, "fit", "many/b.yaml"), (1, "fit", "one.yaml"), (0, "test", "one.yaml")):
+        assert refused([Copy("a", seed, one.folder, command, [str(tmp_path / file)], {"says": "x"})]) == other
+
+
+def test_marks_of_the_version_before_are_compared_with_the_resolved_config(tmp_path: Path) -> None:
+    """They hashed the text of config files, which have been rearranged since."""
+    own = {"model": {"class_path": "IQL", "init_args": {"lr": 0.1, "hidden": [4]}}, "data": {"root": "${oc.env:ROOT,x}/y"}}
+    job = Job("a", 0, tmp_path / "a", "fit", [], own)
+    job.folder.mkdir()
+    (job.folder / "done.json").write_text('{"digest": "0123456789abcdef"}')
+    assert job.stale() == f"{job.folder} holds a finished run of another configuration"
+    resolved = {"class_path": "lightning_pbrl.methods.iql.IQL", "init_args": {"lr": 0.1, "hidden": [4], "discount": 0.99}}
+    for model, same in ((resolved, True), ({**resolved, "init_args": {"lr": 0.2, "hidden": [4]}}, False)):
+        (job.folder / "config.yaml").write_text(yaml.safe_dump({"model": model, "data": {"root": "here/y"}}))
+        assert (job.stale() is None) == same
+
+
+def test_a_trial_of_a_grid_is_finished_for_its_own_values_and_inputs_only(tmp_path: Path) -> None:
+    stages = {"first": {"with": {"says": "one"}}, "second": {"with": {"says": "two", "reads": "${stages.first.checkpoint}"}}}
+    study = {"stages": stages, "model.lr": [1, 2]}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+
+    def trials() -> list[Trial]:
+        found = plan(read_study(tmp_path / "grid.yaml"), tmp_path / "out")
+        for trial in found:
+            for job in trial.jobs:
+                job.__class__ = Copy
+        return found
+
+    run([job for trial in trials() for job in trial.jobs])
+    assert [trial.state for trial in trials()] == ["finished", "finished"]
+    check(job for trial in trials() for job in trial.jobs)
+    (tmp_path / "out/lr=1/first/seed0/checkpoints/last.ckpt").write_text("by hand\n")
+    reasons = [[job.stale() for job in trial.jobs] for trial in trials()]
+    assert reasons[1] == [None, None]
+    assert reasons[0][0] is None and "lr=1/first/seed0/checkpoints/last.ckpt, which has changed since" in str(reasons[0][1])
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump({**study, "stages.second.with.says": ["three"]}, sort_keys=False))
+    finished = "holds a finished run of another configuration"
+    assert [[finished in (job.stale() or "") for job in trial.jobs] for trial in trials()] == [[False, True], [False, True]]
