@@ -54,14 +54,13 @@ class Base(NamedTuple):
     """Describe one of the things that a study compares.
 
     Attributes:
-        stages: stage name -> mapping with the keys ``command``, ``config`` and ``with``.
-        single: True for a config, whose one stage has no folder of its own.
+        stages: stage name -> mapping with the keys ``command``, ``config`` and ``with``. The one stage of a config has no
+            name, so no folder of its own.
         origin: the file beside which configs are looked up first.
         imports: modules that every job imports first.
     """
 
     stages: dict[str, dict[str, Any]]
-    single: bool
     origin: Path
     imports: tuple[str, ...] = ()
 
@@ -265,7 +264,7 @@ def _bases(content: Mapping[str, Any], path: Path) -> dict[str, Base]:
     if "stages" in content:
         if "base" in content:
             raise mistake(path, "it has stages and a base: give one of them")
-        return {path.stem: Base(_stages(content["stages"], path), False, path)}
+        return {path.stem: Base(_stages(content["stages"], path), path)}
     written = content["base"]
     named = written if isinstance(written, dict) and not set(written) <= STAGE_KEYS else None
     items = list(named.items()) if named else [("", item) for item in (written if isinstance(written, list) else [written])]
@@ -308,10 +307,10 @@ def _base(name: str, item: Any, path: Path) -> Base:
             origin = split_row(Path(file))[0]
             if own := sorted(map(str, set(content) - {"name", "imports", "stages", "report", "seeds"})):
                 raise mistake(path, f"base {name!r} is {file}, which has {own} of its own: put these into this file")
-            return Base(_stages(content["stages"], origin), False, origin, tuple(module_names(content.get("imports"), origin)))
+            return Base(_stages(content["stages"], origin), origin, tuple(module_names(content.get("imports"), origin)))
         item = [file]
     if isinstance(item, list):
         item = {"config": item}
     if not isinstance(item, dict) or not set(item) <= STAGE_KEYS or not _files(item):
         raise mistake(path, f"base {name!r} is {item!r}: give a config file, a list of them, or {{config: [...], with: ...}}")
-    return Base({"trial": item}, True, path)
+    return Base({"": item}, path)

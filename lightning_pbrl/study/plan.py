@@ -70,11 +70,7 @@ def plan(study: Study, out: Path, within: str = "") -> list[Trial]:
     trials = []
     for point, place in zip(points, group_folders(study, points), strict=True):
         folder, base = out / place, study.bases[point.base]
-        stages = _with_values(base, point.values, study)
-        if base.single:  # the configuration's folder is the stage's: <folder>/seed<k>
-            jobs = plan_jobs({folder.name: stages["trial"]}, point.seed, folder.parent, base.origin, base.imports)
-        else:
-            jobs = plan_jobs(stages, point.seed, folder, base.origin, base.imports)
+        jobs = plan_jobs(_with_values(base, point.values, study), point.seed, folder, base.origin, base.imports)
         for job in jobs:
             path = job.folder.parent.relative_to(out)
             job.stage = f"{within}{path if path.parts else out.name}"
@@ -181,7 +177,7 @@ def check_keys(study: Study) -> None:
         for key in study.keys:
             for stage, inner in stage_keys(key, base.stages, f"The study {study.path} with {base.origin}"):
                 if inner not in configs[stage]:
-                    where = f"base {name!r}" if base.single else f"stage {stage!r} of base {name!r}"
+                    where = f"stage {stage!r} of base {name!r}" if stage else f"base {name!r}"
                     wanted = nearest(inner, configs[stage])
                     raise UserError(f"The study {study.path}: {where} has no key {inner!r}: {wanted}")
 

@@ -62,7 +62,7 @@ def marginals(study: Study, trials: Sequence[Trial], metric: str) -> list[Margin
         base = study.bases[trial.point.base]
         for stage, job in zip(base.stages, trial.jobs, strict=True):
             if is_run(job.folder):
-                measured.setdefault("" if base.single else stage, []).append((trial, run_at(job.folder)))
+                measured.setdefault(stage, []).append((trial, run_at(job.folder)))
     rows = []
     for name, all_runs in measured.items():
         runs = [pair for pair in all_runs if read_results(pair[1].path)] or all_runs

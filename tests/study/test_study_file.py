@@ -60,7 +60,7 @@ def test_json_of_the_ipl_repository(tmp_path: Path) -> None:
     sweep = read_study(tmp_path / "grid.json")
     assert sweep.name == "grid"
     assert list(sweep.bases) == ["iql", "awac"]
-    assert sweep.bases["awac"].stages == {"trial": {"config": [str(tmp_path / "configs/awac.yaml")]}}
+    assert sweep.bases["awac"].stages == {"": {"config": [str(tmp_path / "configs/awac.yaml")]}}
     pairs = [("mw_drawer-open-v2", "datasets/drawer-open.npz"), ("mw_sweep-into-v2", "datasets/sweep-into.npz")]
     assert said(sweep) == [(base, *pair, 0.0001, seed) for base in ("iql", "awac") for pair in pairs for seed in (1, 2)]
 
@@ -74,13 +74,12 @@ def test_bases(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text("stages: {first: {config: []}, second: {config: []}}\n")
     stage = {"config": ["data/demo.yaml", "model/iql.yaml"], "with": {"then_test": True}}
     sweep = spec(tmp_path, {"base": {"a": stage, "b": ["data/demo.yaml", "model/bc.yaml"], "c": "two.yaml"}})
-    assert sweep.bases["a"].stages == {"trial": stage}
-    assert sweep.bases["b"].stages == {"trial": {"config": ["data/demo.yaml", "model/bc.yaml"]}}
+    assert sweep.bases["a"].stages == {"": stage}
+    assert sweep.bases["b"].stages == {"": {"config": ["data/demo.yaml", "model/bc.yaml"]}}
     assert list(sweep.bases["c"].stages) == ["first", "second"]
-    assert [base.single for base in sweep.bases.values()] == [True, True, False]
     lists = spec(tmp_path, {"base": [["data/demo.yaml", "model/bc.yaml"], "two.yaml"]})
     assert list(lists.bases) == ["demo-bc", "two"]
-    assert spec(tmp_path, {"base": stage}).bases["demo-iql"].stages == {"trial": stage}
+    assert spec(tmp_path, {"base": stage}).bases["demo-iql"].stages == {"": stage}
 
 
 def test_pairs_stand_where_their_first_key_does(tmp_path: Path) -> None:
