@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lightning_pbrl import registry
 from lightning_pbrl.arguments import Arguments, with_packaged_configs
+from lightning_pbrl.configs import SHIPPED, rows_of
 from lightning_pbrl.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,12 +40,25 @@ def list_command(args: list[str]) -> None:
 def _list_studies(console: Console) -> None:
     from rich.markup import escape
 
-    from lightning_pbrl.study.show import shipped
-
     console.print("[italic]studies: lightning-pbrl run NAME --task ROWS --seeds 0-4[/italic]")
-    for name, about, size in shipped():
-        console.print(f"  [bold]{name}[/bold]  {escape(about)}", soft_wrap=True, highlight=False)
-        console.print(f"      {escape(size)}", soft_wrap=True, highlight=False)
+    for folder in ("experiment", "sweep"):
+        for path in sorted((SHIPPED / folder).rglob("*.yaml")):
+            about = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+            console.print(f"  [bold]{path.relative_to(SHIPPED)}[/bold]  {escape(about)}", soft_wrap=True, highlight=False)
+            console.print(f"      {escape(_size(path))}", soft_wrap=True, highlight=False)
+
+
+def _size(path: Path) -> str:
+    """Return what a study runs, such as "stages reward, policy x tasks box-close, hammer"."""
+    from lightning_pbrl.study.file import read_studies
+
+    rows = list(rows_of(path))
+    study = read_studies(str(path), rows[0] if rows else None)[0]
+    stages = [name or "fit" for base in study.bases.values() for name in base.stages]
+    parts = [f"bases {', '.join(study.bases)}" if len(study.bases) > 1 else f"stages {', '.join(stages)}"]
+    parts += [f"{len(axis.values)} values of {axis.keys[0].split('.')[-1]}" for axis in study.axes if len(axis.values) > 1]
+    parts += [f"seeds {', '.join(map(str, study.seeds))}"] if len(study.seeds) > 1 else []
+    return " x ".join([*parts, f"tasks {', '.join(rows)}"] if rows else parts)
 
 
 def collect_command(args: list[str]) -> None:

@@ -140,3 +140,13 @@ def test_a_former_name_is_told_once(old: str, now: str, tmp_path: Path, capfd: p
     file, _, row = now.partition(" --task ")
     assert read_studies(file, row) == [study]
     assert capfd.readouterr().err == ""
+
+
+def test_studies_are_listed_with_their_tasks_and_grids(capfd: pytest.CaptureFixture[str]) -> None:
+    main(["list", "studies"])
+    lines = [line.strip() for line in capfd.readouterr().out.splitlines()]
+    sizes = {name.split()[0]: size for name, size in zip(lines[1::2], lines[2::2], strict=True)}
+    assert sizes["experiment/lire/rewards.yaml"].endswith(" x tasks button-press-topdown, walker-walk")
+    assert sizes["experiment/sac.yaml"].startswith("stages sac x tasks cheetah-run, ")
+    assert sizes["sweep/ipl-metaworld.yaml"] == "bases ipl, mr x 5 values of task x 4 values of capacity x seeds 1, 2, 3, 4, 5"
+    assert len(sizes) == sum(1 for folder in ("experiment", "sweep") for _ in (SHIPPED / folder).rglob("*.yaml"))

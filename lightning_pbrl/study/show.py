@@ -1,9 +1,8 @@
-"""Print a study before it runs, stages x tasks x values x seeds as one table, and list the studies that are shipped."""
+"""Print a study before it runs: stages x tasks x values x seeds as one table."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,7 @@ import yaml
 from rich.console import Console
 from rich.syntax import Syntax
 
-from lightning_pbrl.configs import SHIPPED, rows_of
 from lightning_pbrl.job import Job
-from lightning_pbrl.study.file import read_studies
 from lightning_pbrl.study.plan import Planned, Trial, check_keys, distinct_values, validate
 
 HEADS = ("task", "base", "values", "stage", "seeds", "state", "after", "folder")
@@ -93,27 +90,3 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in columns]
     for cells in zip(*columns, strict=True):
         yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-
-
-# The studies that are shipped -----------------------------------------------------------------------------------------
-
-
-def shipped() -> Iterator[tuple[str, str, str]]:
-    """Yield name, first line and size of every study below ``conf/``.
-
-    The size is, for instance, "stages reward, policy x tasks box-close, hammer".
-    """
-    for folder in ("experiment", "sweep"):
-        for path in sorted((SHIPPED / folder).rglob("*.yaml")):
-            about = re.match(r"# (.*)", path.read_text(encoding="utf-8"))
-            yield str(path.relative_to(SHIPPED)), about[1] if about else "", _size(path)
-
-
-def _size(path: Path) -> str:
-    rows = list(rows_of(path))
-    study = read_studies(str(path), rows[0] if rows else None)[0]
-    names = list(study.bases) if len(study.bases) > 1 else [name for base in study.bases.values() for name in base.stages]
-    parts = [f"{'stages' if len(study.bases) == 1 else 'bases'} {', '.join(names)}"]
-    parts += [f"{len(axis.values)} values of {axis.keys[0].split('.')[-1]}" for axis in study.axes if len(axis.values) > 1]
-    parts += [f"seeds {ranges(study.seeds)}"] if len(study.seeds) > 1 else []
-    return " x ".join([*parts, f"tasks {', '.join(rows)}"] if rows else parts)

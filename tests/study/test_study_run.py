@@ -24,8 +24,7 @@ from lightning_pbrl.study.file import parse_seeds, read_study
 from lightning_pbrl.study.plan import plan, plan_jobs
 
 pytestmark = QUIET
-EXPERIMENTS = [name for name in names() if name.startswith("experiment/")]
-"""Every row of every study."""
+EXPERIMENTS = [name for name in names() if name.startswith("experiment/")]  # every row of every study
 
 
 def tiny(folder: Path) -> dict[str, Any]:
@@ -63,7 +62,6 @@ def write(folder: Path, experiment: dict[str, Any]) -> str:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Stages run in this process; the list names their last config file."""
     return jobs_in_this_process(monkeypatch)
 
 
@@ -127,6 +125,29 @@ def test_another_configuration_in_the_same_folder_is_refused(
     sentence = mistake(capfd, "run", "changed.yaml")
     assert "zero/seed0" in sentence
     assert "--out" in sentence
+
+
+def test_each_row_has_a_folder_and_a_table_of_its_own(
+    tmp_path: Path, in_process: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = tiny(tmp_path)
+    study |= {"name": "tiny-${row}", "stages": {"zero": study["stages"]["zero"]}, "seeds": [1], "report": {"show": ["zero"]}}
+    study["tasks"] = {"short": {"model.init_args.updates": 10}, "long": {"data.init_args.task": "reach"}}
+    path = write(tmp_path, study)
+    main(["run", path, "--jobs", "1"])
+    for row, updates, task in (("short", 10, "drawer-open"), ("long", 20, "reach")):
+        run = tmp_path / f"runs/tiny-{row}/zero/seed1"
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        assert (config["model"]["init_args"]["updates"], config["data"]["init_args"]["task"]) == (updates, task)
+        assert (run / "done.json").is_file() and (tmp_path / f"runs/tiny-{row}/results.csv").is_file()
+    assert len(in_process) == 2
+    main(["run", path, "--task", "long"])
+    assert "1 of 1 trials have finished before\nNothing is left to do" in capfd.readouterr().out
+    main(["run", path, "--out", "other", "--dry-run"])
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines[1:3]] == ["other/short/zero", "other/long/zero"]
+    assert len(in_process) == 2
 
 
 def test_a_failing_stage_shows_its_log_and_stops_those_that_need_it(
