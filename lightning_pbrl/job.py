@@ -1,4 +1,4 @@
-"""A job is one stage for one seed: what defines it, and whether what its folder holds is its result."""
+"""Define a job, one stage for one seed, and tell whether its folder holds its result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TAIL_LINES = 15
 
 @dataclass(eq=False)
 class Job:
-    """One stage for one seed.
+    """Describe one stage for one seed.
 
     Attributes:
         stage: name of the stage; of a grid also the folders that lead to it.
@@ -65,25 +65,25 @@ class Job:
         return f"settings-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
     def arguments(self, overlay: Path) -> list[str]:
-        """Command line behind ``python -m lightning_pbrl``."""
+        """Return the command line behind ``python -m lightning_pbrl``."""
         files = [arg for file in [*self.files, str(overlay)] for arg in ("-c", file)]
         return [self.command, *files, *(["--resume"] if self.command == "fit" else [])]
 
     def process_arguments(self, overlay: Path) -> list[str]:
-        """The program of the job's process and its arguments."""
+        """Return the program of the job's process and its arguments."""
         return [sys.executable, "-P", "-m", "lightning_pbrl", *self.arguments(overlay)]
 
     def finished(self) -> bool:
-        """Whether a run has come to its end in the folder; :func:`check` says whether it was this job."""
+        """Return True when a run has come to its end in the folder; :func:`check` says whether it was this job."""
         return "digest" in run_folder.read_json(self.folder / "done.json")
 
     def made_from(self) -> dict[str, Any]:
-        """What a result of the job depends on: its definition, and what the jobs before it have left."""
+        """Return all that a result of the job depends on: its definition, and what the jobs before it have left."""
         needed = [file for job in self.after for file in run_folder.results(job.folder)]
         return {"digest": self.digest, "inputs": run_folder.record(needed)}
 
     def stale(self) -> str | None:
-        """Why what the folder holds, finished or not, is no result of this job as it is now; None when it is, or is empty."""
+        """Say why the folder, finished or not, holds no result of this job as it is now; None when it does, or is empty."""
         finished = self.finished()
         if not finished and not (self.folder / run_folder.LAST).is_file():
             return None
@@ -98,7 +98,7 @@ class Job:
         return None
 
     def _made_this(self, digest: object) -> bool:
-        """True for the mark of a job with these settings; before 0.2 marks hashed the text of config files, and say less."""
+        """Compare a mark with this job; an earlier version's hashed the text of config files, which says less."""
         if str(digest).startswith("settings-"):
             return bool(digest == self.digest)
         return run_folder.agrees(self.folder, self.settings)
@@ -111,12 +111,12 @@ class Job:
         return f"failed ({why})" if (why := self.failure()) else "started" if self.folder.is_dir() else "missing"
 
     def failure(self) -> str | None:
-        """How the job's last process failed; None when it has not."""
+        """Return how the job's last process failed; None when it has not."""
         reason = run_folder.read_json(self.folder / "failed.json").get("reason")
         return None if reason is None else str(reason)
 
     def tail(self) -> str:
-        """The end of the job's log."""
+        """Return the end of the job's log."""
         try:
             with (self.folder / "log.txt").open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - 100 * 1024))

@@ -1,6 +1,6 @@
 """Run jobs as processes: in order of need, each with cores, GPUs and a log of its own, one bar for each that runs.
 
-Experiments and sweeps share it. A job that has ended well is never run again, one that was cut off resumes.
+A job that has ended well is never run again, one that was cut off resumes.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from lightning_pbrl.job import check as check
 
 POLL_S = 0.25
 STOP_S = 10.0
-"""How long an interrupted job may take to end by itself."""
+"""Seconds in which an interrupted job may end by itself."""
 
 
 class Slot(NamedTuple):
-    """What a running job may use; a pool runs as many jobs at a time as it has slots.
+    """Name the resources of a running job; a pool runs as many jobs at a time as it has slots.
 
     Attributes:
         cores: it is pinned to them, where the system allows that; empty: it is not pinned.
@@ -45,16 +45,16 @@ class Slot(NamedTuple):
 
 
 def usable_cores() -> list[int]:
-    """Numbers of the cores that this process may use."""
+    """Return the numbers of the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def seed_slots(at_once: int) -> list[Slot]:
-    """``at_once`` jobs, one thread and core each: on a CPU independent processes are the fastest way to run seeds.
+    """Return slots for ``at_once`` jobs, one thread and core each; a job that runs alone may use the whole machine.
 
-    A job that runs alone may use the whole machine.
+    On a CPU independent processes are the fastest way to run seeds.
     """
     cores = usable_cores()
     return [Slot()] if at_once == 1 else [Slot((cores[k % len(cores)],), 1) for k in range(at_once)]
@@ -68,7 +68,7 @@ class Failure(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a pool has done.
+    """Report what a pool has done.
 
     Attributes:
         failed: jobs that failed, and those that waited for them.

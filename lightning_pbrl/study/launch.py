@@ -1,4 +1,4 @@
-"""Where trials run: the interface of launchers, and the pool of processes on this machine.
+"""Launch trials: the interface of launchers, and the pool of processes on this machine.
 
 A further launcher (Ray, another scheduler) is one subclass of :class:`Launcher` in a file of its own and one line in
 :data:`LAUNCHERS`; outside this package it is named in full, ``--launcher my_package.MyLauncher``.

@@ -1,4 +1,4 @@
-"""Where a trial's runs go: ``<base>/<task>/<key=value_key=value>/seed<k>`` below the study's folder.
+"""Name the folders of trials: ``<base>/<task>/<key=value_key=value>/seed<k>`` below the study's folder.
 
 A part is left out where there is nothing to tell apart: the base when there is one, a key that has one value. Keys are
 shortened to their shortest ending that is no other's, texts lose what all values of their key begin or end with, and of
@@ -24,7 +24,7 @@ SCAFFOLD = ("stages", "with", "init_args", "class_path")
 
 
 def group_folders(study: Study, points: Sequence[Point]) -> list[Path]:
-    """The folder of each point below the study's, without its seed.
+    """Return the folder of each point below the study's, without its seed.
 
     Raises:
         UserError: when different configurations would share a folder.
@@ -44,7 +44,7 @@ def group_folders(study: Study, points: Sequence[Point]) -> list[Path]:
 
 
 def _shown(study: Study) -> tuple[list[tuple[int, list[str]]], list[tuple[int, str, list[str]]]]:
-    """What varies visibly: (axis, value names) of folders, and (axis, short key, value names) of the rest."""
+    """Return what varies visibly: (axis, value names) of folders, and (axis, short key, value names) of the rest."""
     folders: list[tuple[int, str, list[str]]] = []
     rest: list[tuple[int, str, list[str]]] = []
     for number, axis in enumerate(study.axes):
@@ -59,7 +59,7 @@ def _shown(study: Study) -> tuple[list[tuple[int, list[str]]], list[tuple[int, s
 
 
 def short_keys(keys: Sequence[str]) -> dict[str, str]:
-    """Each key's shortest ending that no other key has, without parts such as ``init_args``."""
+    """Return each key's shortest ending that no other key has, without parts such as ``init_args``."""
     parts = {key: [part for part in key.split(".") if part not in SCAFFOLD] or [key] for key in keys}
     return {key: _shortest(key, parts) for key in keys}
 
@@ -74,7 +74,7 @@ def _shortest(key: str, parts: Mapping[str, list[str]]) -> str:
 
 
 def value_names(values: Sequence[Any]) -> list[str]:
-    """A short name for each value, different for different values.
+    """Return a short name for each value, different for different values.
 
     Texts are taken apart at ``/``; parts and a file ending that all of them share are left out.
     """
@@ -98,7 +98,7 @@ def _without_common(texts: Sequence[str]) -> list[str]:
 
 
 def _shared(parts: Sequence[Sequence[str]], most: int) -> int:
-    """How many first parts all have in common, at most ``most``."""
+    """Count the first parts that all have in common, up to ``most``."""
     return next((at for at in range(most) if len({part[at] for part in parts}) > 1), most)
 
 

@@ -21,7 +21,7 @@ from lightning_pbrl.study.naming import value_names
 from lightning_pbrl.study.plan import Trial
 
 METRICS = ("success_rate", "return_mean", "accuracy")
-"""What is reported when nothing is asked for: the first that the runs have."""
+"""Reported when nothing is asked for: the first that the runs have."""
 
 WINDOW = 5
 """Evaluations of the running mean whose best is reported."""
@@ -99,7 +99,7 @@ def _levels(study: Study, runs: Sequence[tuple[Trial, Run]]) -> Iterator[tuple[s
 
 
 def _best(run: Run, metric: str) -> float | None:
-    """The highest mean of :data:`WINDOW` neighbouring evaluations (of all, where there are fewer)."""
+    """Return the highest mean of :data:`WINDOW` neighbouring evaluations (of all, where there are fewer)."""
     metrics = read_metrics(run.path)
     series = next((metrics[name] for prefix in ("eval", "pref") if (name := f"{prefix}/{metric}") in metrics), None)
     if series is None:

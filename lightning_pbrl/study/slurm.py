@@ -33,7 +33,7 @@ POLL_S = 2.0
 
 @dataclass
 class Allocation:
-    """What one element of the array runs; called on its node, once by each of its tasks.
+    """Run one element of the array; called on its node, once by each of its tasks.
 
     Attributes:
         trials: jobs of each trial, in order.
@@ -145,7 +145,7 @@ class Slurm(Launcher):
         self.minutes = minutes(options.time)
 
     def parameters(self, title: str, elements: int) -> dict[str, Any]:
-        """What submitit is told: options that were given, by SLURM's names.
+        """Return the options that were given, by SLURM's names, as submitit takes them.
 
         Args:
             title: name of the study.
