@@ -235,5 +235,5 @@ def _submitted(path: Path) -> dict[str, list[str]]:
     """
     if not path.is_file():
         return {}
-    with reading(path, "is damaged", "when no element of this study is in the queue any more (squeue --me), remove it"):
+    with reading(path, "is damaged", "when no element of this sweep is in the queue any more (squeue --me), remove it"):
         return {str(element): [str(label) for label in labels] for element, labels in parse_json(path.read_text()).items()}
