@@ -4,7 +4,7 @@
 
 Takes apart what CLARIFY's choice consists of: an embedding (how well do distances tell clear from skipped pairs, on
 the answers it was fitted to and on others), rejection sampling on its distances, and the final choice by disagreement. The
-online runs (``conf/experiment/clarify/clear-ratio-*.yaml``) mix these with what each has asked before. Small encoder
+online runs (``conf/experiment/clarify/clear-ratio.yaml``) mix these with what each has asked before. Small encoder
 (``conf/preset/clarify/small.yaml``), uniform answers of a teacher who skips with eps 0.5.
 """
 

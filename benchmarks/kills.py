@@ -171,7 +171,7 @@ def preload() -> None:
     from lightning_pbrl.callbacks.learning_curve import LearningCurve
     from lightning_pbrl.envs.gym_mujoco import GymMuJoCo  # noqa: F401
     from lightning_pbrl.reports import experiment as report
-    from lightning_pbrl.sweep import command as _sweep  # noqa: F401
+    from lightning_pbrl.study import command as _study  # noqa: F401
     from lightning_pbrl.train_cli import train_cli  # noqa: F401
 
     registry.import_all()

@@ -359,15 +359,16 @@ def _read_results(path: Path) -> Any:
 
 
 def _read_sweep(path: Path) -> Any:
-    from lightning_pbrl.sweep.spec import read_spec
+    from lightning_pbrl.study.file import read_study
 
-    return len(read_spec(path).axes)
+    return len(read_study(path).axes)
 
 
 def _read_experiment(path: Path) -> Any:
-    from lightning_pbrl.experiment import read_experiment
+    from lightning_pbrl.study.file import read_study
 
-    return len(read_experiment(path)["stages"])
+    (base,) = read_study(path).bases.values()
+    return len(base.stages)
 
 
 RESULTS = '{"metrics": {"test/return_mean": 1.5, "test/success_rate": 0.5}, "episodes": 2, "seed": 0}\n'

@@ -1,12 +1,13 @@
-"""What the commands share: complaints as user errors, and config files found by name."""
+"""Parse command lines alike in all commands: complaints as user errors, and config files found by name."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import NoReturn
 
-from lightning_pbrl.errors import UserError, nearest
+from lightning_pbrl.configs import as_argument
+from lightning_pbrl.configs import packaged_config as packaged_config
+from lightning_pbrl.errors import UserError
 
 TRAINER_VERBS = ("fit", "validate", "test", "predict")
 """The commands that are LightningCLI's."""
@@ -19,27 +20,16 @@ class Arguments(argparse.ArgumentParser):
         raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
-def packaged_config(name: str) -> str:
-    """A config file by its path, or by its name below ``conf/`` as the package ships it.
-
-    Raises:
-        UserError: when there is neither.
-    """
-    shipped = Path(__file__).parent / "conf"
-    for path in (Path(name), shipped / name, shipped / name.removeprefix("conf/")):
-        if path.is_file():
-            return str(path)
-    known = [str(path.relative_to(shipped)) for path in sorted(shipped.rglob("*.yaml"))]
-    shown = name if name.isprintable() else ascii(name)
-    raise UserError(f"There is no config file {shown}: {nearest(name.removeprefix('conf/'), known)}")
-
-
 def with_packaged_configs(args: list[str]) -> list[str]:
-    """The arguments with every ``-c FILE`` resolved by :func:`packaged_config`."""
+    """Return the arguments with every ``-c FILE`` found by :func:`packaged_config`; a text of several lines is a config."""
+
+    def found(config: str) -> str:
+        return config if "\n" in config else as_argument(packaged_config(config))
+
     out = list(args)
     for at, arg in enumerate(args):
         if arg in ("-c", "--config") and at + 1 < len(args):
-            out[at + 1] = packaged_config(args[at + 1])
+            out[at + 1] = found(args[at + 1])
         elif arg.startswith("--config="):
-            out[at] = f"--config={packaged_config(arg.removeprefix('--config='))}"
+            out[at] = f"--config={found(arg.removeprefix('--config='))}"
     return out

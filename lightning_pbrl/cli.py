@@ -19,10 +19,10 @@ USAGE = """\
 lightning-pbrl: teach a policy from feedback.
 
   fit | validate | test | predict   one stage: -c CONFIG.yaml (later files win) and --key value; --print_config, --help
-  run EXPERIMENT.yaml               an experiment of named stages: --seeds 0-4, --jobs 2, --dry-run
-  sweep SPEC.yaml                   all combinations of values, on this machine or on SLURM: --dry-run, --report
+  run STUDY.yaml                    stages for tasks, values and seeds: --task ROWS, --seeds 0-4, --jobs 2, --dry-run, --report
+  sweep STUDY.yaml                  the same with a process on every core, or on SLURM: --launcher slurm
   collect -c DATA.yaml              make a data set
-  list                              methods, teachers, queries, data, envs
+  list                              methods, teachers, queries, data, envs, studies
   plot RUN...                       learning curves with confidence intervals, IQM table
 
 Add --debug to any of them to see the traceback of an error."""
@@ -95,14 +95,10 @@ def _dispatch(args: list[str]) -> None:
         from lightning_pbrl.train_cli import train_cli
 
         train_cli([verb, *rest])
-    elif verb == "run":
-        from lightning_pbrl.experiment import run_command
+    elif verb in ("run", "sweep"):
+        from lightning_pbrl.study.command import run_command
 
-        run_command(rest)
-    elif verb == "sweep":
-        from lightning_pbrl.sweep.command import sweep_command
-
-        sweep_command(rest)
+        run_command(rest, verb)
     elif verb == "collect":
         from lightning_pbrl.commands import collect_command
 

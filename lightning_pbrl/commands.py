@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning_pbrl import registry
 from lightning_pbrl.arguments import Arguments, with_packaged_configs
+from lightning_pbrl.configs import SHIPPED, rows_of
 from lightning_pbrl.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def list_command(args: list[str]) -> None:
-    """``lightning-pbrl list [KIND]``: everything a config can name, one line each."""
-    parser = Arguments("lightning-pbrl list", description="Everything a config can name.")
-    parser.add_argument("kind", nargs="?", choices=[*registry.PACKAGES], help="only this kind")
+    """List everything a config can name, one line each, and the studies that are shipped: ``lightning-pbrl list [KIND]``."""
+    parser = Arguments("lightning-pbrl list", description="Everything a config can name, and the studies that are shipped.")
+    parser.add_argument("kind", nargs="?", choices=[*registry.PACKAGES, "studies"], help="only this kind")
     parser.add_argument("--imports", nargs="+", default=[], metavar="MODULE", help="modules of yours to import first")
     options = parser.parse_args(args)
     registry.import_named(options.imports)
@@ -22,11 +27,38 @@ def list_command(args: list[str]) -> None:
     from rich.table import Table
 
     console = Console()
-    for kind in [chosen] if chosen else registry.PACKAGES:
+    for kind in [chosen] if chosen else [*registry.PACKAGES, "studies"]:
+        if kind == "studies":
+            _list_studies(console)
+            continue
         table = Table(title=kind, title_justify="left", show_header=False, box=None, padding=(0, 2))
         for name, cls in registry.classes(kind).items():
             table.add_row(f"[bold]{name}", escape(registry.first_line(cls)))
         console.print(table, "")
+
+
+def _list_studies(console: Console) -> None:
+    from rich.markup import escape
+
+    console.print("[italic]studies: lightning-pbrl run NAME --task ROWS --seeds 0-4[/italic]")
+    for folder in ("experiment", "sweep"):
+        for path in sorted((SHIPPED / folder).rglob("*.yaml")):
+            about = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+            console.print(f"  [bold]{path.relative_to(SHIPPED)}[/bold]  {escape(about)}", soft_wrap=True, highlight=False)
+            console.print(f"      {escape(_size(path))}", soft_wrap=True, highlight=False)
+
+
+def _size(path: Path) -> str:
+    """Return what a study runs, such as "stages reward, policy x tasks box-close, hammer"."""
+    from lightning_pbrl.study.file import read_studies
+
+    rows = list(rows_of(path))
+    study = read_studies(str(path), rows[0] if rows else None)[0]
+    stages = [name or "fit" for base in study.bases.values() for name in base.stages]
+    parts = [f"bases {', '.join(study.bases)}" if len(study.bases) > 1 else f"stages {', '.join(stages)}"]
+    parts += [f"{len(axis.values)} values of {axis.keys[0].split('.')[-1]}" for axis in study.axes if len(axis.values) > 1]
+    parts += [f"seeds {', '.join(map(str, study.seeds))}"] if len(study.seeds) > 1 else []
+    return " x ".join([*parts, f"tasks {', '.join(rows)}"] if rows else parts)
 
 
 def collect_command(args: list[str]) -> None:

@@ -1,23 +1,18 @@
 """Run jobs as processes: in order of need, each with cores, GPUs and a log of its own, one bar for each that runs.
 
-Experiments and sweeps share it. A job that has ended well is never run again, one that was cut off resumes.
+A job that has ended well is never run again, one that was cut off resumes.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
-import re
 import resource
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -27,105 +22,16 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from lightning_pbrl import run_folder, signals
 from lightning_pbrl.data.archive import replacing
-from lightning_pbrl.errors import UserError
+from lightning_pbrl.job import Job as Job
+from lightning_pbrl.job import check as check
 
 POLL_S = 0.25
 STOP_S = 10.0
-"""How long an interrupted job may take to end by itself."""
-
-TAIL_LINES = 15
-
-
-@dataclass(eq=False)
-class Job:
-    """One stage for one seed.
-
-    Attributes:
-        stage: name of the stage; in a sweep also the folders that lead to it.
-        seed: the run's seed.
-        folder: its run folder.
-        command: fit, validate, test or predict.
-        files: config files, later ones win.
-        own: the stage's own keys, references resolved.
-        after: jobs that must have finished before.
-    """
-
-    stage: str
-    seed: int
-    folder: Path
-    command: str
-    files: list[str]
-    own: dict[str, Any]
-    after: list[Job] = field(default_factory=list)
-
-    @property
-    def label(self) -> str:
-        return f"{self.stage}/seed{self.seed}"
-
-    @property
-    def overlay(self) -> dict[str, Any]:
-        """The last config of the command line: the stage's own keys, the seed and the run folder."""
-        progress = {"heartbeat": True, "name": self.label}
-        return {**self.own, "run_dir": str(self.folder), "seed_everything": self.seed, "progress": progress}
-
-    @property
-    def digest(self) -> str:
-        """A hash of everything that defines the job, its config files as they are now."""
-        parts = [self.command, *(Path(file).read_text() for file in self.files), json.dumps(self.overlay, sort_keys=True)]
-        variables = sorted({name for part in parts for name in re.findall(r"\$\{oc\.env:(\w+)", part)})
-        parts += [f"{name}={os.environ.get(name)}" for name in variables]
-        return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
-
-    def arguments(self, overlay: Path) -> list[str]:
-        """Command line behind ``python -m lightning_pbrl``."""
-        files = [arg for file in [*self.files, str(overlay)] for arg in ("-c", file)]
-        return [self.command, *files, *(["--resume"] if self.command == "fit" else [])]
-
-    def process_arguments(self, overlay: Path) -> list[str]:
-        """The program of the job's process and its arguments."""
-        return [sys.executable, "-P", "-m", "lightning_pbrl", *self.arguments(overlay)]
-
-    def finished(self) -> bool:
-        """Whether a run has come to its end in the folder; :func:`check` says whether it was this job."""
-        return "digest" in run_folder.read_json(self.folder / "done.json")
-
-    def made_from(self) -> dict[str, Any]:
-        """What a result of the job depends on: its definition, and what the jobs before it have left."""
-        needed = [file for job in self.after for file in run_folder.results(job.folder)]
-        return {"digest": self.digest, "inputs": run_folder.record(needed)}
-
-    def stale(self) -> str | None:
-        """Why what the folder holds, finished or not, is no result of this job as it is now; None when it is, or is empty."""
-        finished = self.finished()
-        if not finished and not (self.folder / run_folder.LAST).is_file():
-            return None
-        made = run_folder.read_json(self.folder / ("done.json" if finished else "started.json"))
-        if made.get("digest", self.digest) != self.digest:
-            return f"{self.folder} holds a {'finished' if finished else 'half-finished'} run of another configuration"
-        for job in self.after:
-            if job.stale() or not job.finished():
-                return f"{self.folder} was made from {job.folder}, which is to be made anew"
-        if path := run_folder.outdated(self.folder):
-            return f"{self.folder} was made from {path}, which has changed since"
-        return None
-
-    def failure(self) -> str | None:
-        """How the job's last process failed; None when it has not."""
-        reason = run_folder.read_json(self.folder / "failed.json").get("reason")
-        return None if reason is None else str(reason)
-
-    def tail(self) -> str:
-        """The end of the job's log."""
-        try:
-            with (self.folder / "log.txt").open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - 100 * 1024))
-                return "\n".join(log.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
-        except OSError:
-            return "(it left no log)"
+"""Seconds in which an interrupted job may end by itself."""
 
 
 class Slot(NamedTuple):
-    """What a running job may use; a pool runs as many jobs at a time as it has slots.
+    """Name the resources of a running job; a pool runs as many jobs at a time as it has slots.
 
     Attributes:
         cores: it is pinned to them, where the system allows that; empty: it is not pinned.
@@ -139,16 +45,16 @@ class Slot(NamedTuple):
 
 
 def usable_cores() -> list[int]:
-    """Numbers of the cores that this process may use."""
+    """Return the numbers of the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def seed_slots(at_once: int) -> list[Slot]:
-    """``at_once`` jobs, one thread and core each: on a CPU independent processes are the fastest way to run seeds.
+    """Return slots for ``at_once`` jobs, one thread and core each; a job that runs alone may use the whole machine.
 
-    A job that runs alone may use the whole machine.
+    On a CPU independent processes are the fastest way to run seeds.
     """
     cores = usable_cores()
     return [Slot()] if at_once == 1 else [Slot((cores[k % len(cores)],), 1) for k in range(at_once)]
@@ -162,7 +68,7 @@ class Failure(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a pool has done.
+    """Report what a pool has done.
 
     Attributes:
         failed: jobs that failed, and those that waited for them.
@@ -173,18 +79,6 @@ class Outcome(NamedTuple):
     failed: list[Failure]
     cpu_s: float
     wall_s: float
-
-
-def check(jobs: Iterable[Job]) -> None:
-    """Refuse folders that hold results of other jobs than these, or results made from something that is no more.
-
-    Raises:
-        UserError: names all of them.
-    """
-    reasons = [reason for job in jobs if (reason := job.stale())]
-    if reasons:
-        those = "that folder" if len(reasons) == 1 else "those folders"
-        raise UserError(f"{'; '.join(reasons)}: choose another --out, or remove {those}.")
 
 
 def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
@@ -238,10 +132,12 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
                     bars.advance(overall)
                     if process.reason is not None:
                         fail(process.job, process.reason, process.job.tail())
-                for job in _hopeless(waiting, failed):
+                lost = {failure.job for failure in failed}
+                for job in [job for job in waiting if not lost.isdisjoint(job.after)]:
                     waiting.remove(job)
                     fail(job, "not run, because a stage it needs has failed")
-                for job in _ready(waiting, running):
+                unfinished = {*waiting, *(process.job for process in running)}
+                for job in [job for job in waiting if unfinished.isdisjoint(job.after)]:
                     if free:
                         start(job)
                 if running or waiting:
@@ -249,17 +145,6 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
         finally:
             _stop(running)
     return Outcome(failed, _children_cpu_s() - used, time.monotonic() - began)
-
-
-def _ready(waiting: Sequence[Job], running: Iterable[_Process]) -> list[Job]:
-    """The jobs that wait for no other."""
-    unfinished = {*waiting, *(process.job for process in running)}
-    return [job for job in waiting if unfinished.isdisjoint(job.after)]
-
-
-def _hopeless(waiting: Iterable[Job], failed: Iterable[Failure]) -> list[Job]:
-    lost = {failure.job for failure in failed}
-    return [job for job in waiting if not lost.isdisjoint(job.after)]
 
 
 def _progress(console: Console) -> Progress:

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lightning_pbrl.errors import UserError
 
 LAST = "checkpoints/last.ckpt"
@@ -142,6 +144,23 @@ def outdated(folder: Path) -> str | None:
     """The file that a run was made from and that has changed since; None when what the folder holds is up to date."""
     made = read_json(folder / "done.json") or read_json(folder / "started.json")
     return changed({**inputs(folder), **_recorded(made.get("inputs"))})
+
+
+def agrees(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """True when the fit whose resolved config is in ``folder`` has had all of these settings; a reference may stand for any."""
+    try:
+        found = yaml.safe_load((folder / "config.yaml").read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return _holds(found, settings)
+
+
+def _holds(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Mapping):
+        return isinstance(found, Mapping) and all(key in found and _holds(found[key], value) for key, value in wanted.items())
+    if isinstance(wanted, str) and isinstance(found, str):  # a class by its short or full name
+        return "${" in wanted or found == wanted or found.endswith(f".{wanted}")
+    return bool(found == wanted)
 
 
 # Who writes to it ----------------------------------------------------------------------------------------------------

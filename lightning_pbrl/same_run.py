@@ -201,10 +201,10 @@ def imports_of(args: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(modules))
 
 
-def _read(path: str) -> dict[str, Any]:
-    """A config file; empty where the parser will say what is wrong with it."""
+def _read(config: str) -> dict[str, Any]:
+    """Return a config, a file's or a text's; empty where the parser will say what is wrong with it."""
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = yaml.safe_load(config if "\n" in config else Path(config).read_text())
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}

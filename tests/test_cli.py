@@ -20,15 +20,14 @@ from lightning_utilities.core.imports import RequirementCache
 from preference_files import write_pairs
 from safetensors import safe_open
 
-from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.cli import USAGE, main
+from lightning_pbrl.configs import names, packaged_config, read_config
 from lightning_pbrl.envs.metaworld import MetaWorld
 from lightning_pbrl.methods.loading import load_method, read_checkpoint
 from lightning_pbrl.train_cli import train_cli
 
 pytestmark = QUIET
-CONF = Path(packaged_config("model/iql.yaml")).parents[1]
-NAMES = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml"))
+NAMES = names()
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +318,7 @@ def build(*args: str):
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(("experiment/", "preset/", "sweep/"))])
 def test_every_config_builds(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kind = name.split("/")[0]
-    written = yaml.safe_load((CONF / name).read_text())
+    written = read_config(packaged_config(name))
     if kind == "data":
         write_pairs(tmp_path / "Lift/num100_q50_human_train.npz")  # without a simulator sizes are read from the file
         monkeypatch.setenv("PREFERENCES_ROOT", str(tmp_path))

@@ -14,8 +14,8 @@ from command_line import ASK, QUIET, REWARD, labels, mistake
 from lightning_pbrl.cli import main
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.experiment import parse_seeds
 from lightning_pbrl.run_folder import opened
+from lightning_pbrl.study.file import parse_seeds
 from lightning_pbrl.train_cli import run_seed
 
 ODD = ["q?mark", "my%20run", "a#b", "Zürich ☃", "x:y", "file:memory", "?mode=memory", "[a]*", "~", "100%"]

@@ -12,13 +12,12 @@ from command_line import package
 
 from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.experiment import plan_jobs, read_experiment
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.loading import load_method
 from lightning_pbrl.registry import import_named, seeing_working_folder
 from lightning_pbrl.same_run import imports_of
-from lightning_pbrl.sweep.spec import read_spec
-from lightning_pbrl.sweep.trials import plan
+from lightning_pbrl.study.file import read_study
+from lightning_pbrl.study.plan import plan, plan_jobs
 
 MINE = """
 from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
@@ -45,7 +44,7 @@ def test_a_script_called_like_a_module_of_the_standard_library(tmp_path: Path) -
     for arguments in (["-P", "-m", "lightning_pbrl", "--version"], ["-m", "lightning_pbrl", "--version"]):
         done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (0, "0.1.0\n"), done.stderr
-    job = plan_jobs({"stages": {"a": {}}}, [0], tmp_path, tmp_path / "x.yaml")[0]
+    (job,) = plan_jobs({"a": {}}, 0, tmp_path, tmp_path / "x.yaml")
     assert job.process_arguments(Path("o.yaml"))[:4] == [sys.executable, "-P", "-m", "lightning_pbrl"]
 
 
@@ -73,14 +72,14 @@ def test_where_imports_are_named(tmp_path: Path) -> None:
     assert imports_of(["fit", "-c", "nowhere.yaml", "-c"]) == []
     base = f"config: [{packaged_config('model/bc.yaml')}]"
     (tmp_path / "exp.yaml").write_text(f"imports: [one]\nstages: {{a: {{{base}, with: {{imports: [two]}}}}, b: {{{base}}}}}\n")
-    jobs = plan_jobs(read_experiment(tmp_path / "exp.yaml"), [0], tmp_path, tmp_path / "exp.yaml")
-    assert [job.overlay["imports"] for job in jobs] == [["one", "two"], ["one"]]
+    (trial,) = plan(read_study(tmp_path / "exp.yaml"), tmp_path)
+    assert [job.overlay["imports"] for job in trial.jobs] == [["one", "two"], ["one"]]
     (tmp_path / "grid.yaml").write_text("imports: [zero]\nbase: exp.yaml\nmodel.init_args.lr: [0.1]\n")
-    trials = plan(read_spec(tmp_path / "grid.yaml"), tmp_path)
+    trials = plan(read_study(tmp_path / "grid.yaml"), tmp_path)
     assert [job.overlay["imports"] for trial in trials for job in trial.jobs] == [["zero", "one", "two"], ["zero", "one"]]
     (tmp_path / "bad.yaml").write_text("imports: {a: 1}\nstages: {a: {}}\n")
     with pytest.raises(UserError, match=r"imports is \{'a': 1\}: give a list of modules, imports: \[my_package\]\."):
-        read_experiment(tmp_path / "bad.yaml")
+        read_study(tmp_path / "bad.yaml")
 
 
 def test_a_checkpoint_says_which_module_is_missing(tmp_path: Path) -> None:

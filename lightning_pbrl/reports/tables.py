@@ -155,16 +155,6 @@ def write_table(table: Mapping[str, Sequence[Any] | npt.NDArray[Any]], path: Pat
     return path
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """Return the rows as a Markdown table, rounded as on the terminal."""
-    lines = ["| stage | metric | source | seeds | mean | std | IQM | 95 % interval |"]
-    lines.append("|---|---|---|--:|--:|--:|--:|--:|")
-    for stage, metric, source, s in rows:
-        figures = (str(s.n), number_text(s.mean), number_text(s.std), number_text(s.iqm), interval_text(s.low, s.high))
-        lines.append("| " + " | ".join((stage, metric, source, *figures)) + " |")
-    return "\n".join(lines)
-
-
 def print_comparison(
     experiment: str | Path,
     stages: Sequence[str] = (),

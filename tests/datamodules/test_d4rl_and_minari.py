@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import yaml
 from command_line import QUIET
 from d4rl_files import episodes, write_d4rl
 
-from lightning_pbrl.arguments import packaged_config
+from lightning_pbrl.configs import packaged_config, read_config
 from lightning_pbrl.datamodules import minari as minari_module
 from lightning_pbrl.datamodules.d4rl import D4RLDataModule
 from lightning_pbrl.datamodules.minari import MinariDataModule
@@ -46,7 +43,7 @@ def test_missing_timeouts_are_counted_to_the_simulators_horizon(tmp_path):
 def test_ants_contact_forces_are_left_out(tmp_path):
     columns = episodes(("timeout",), (4,), obs_dim=111, action_dim=8)
     path = str(write_d4rl(tmp_path / "ant.hdf5", columns))
-    settings = yaml.safe_load(Path(packaged_config("data/d4rl/ant.yaml")).read_text())["data"]["init_args"]
+    settings = read_config(packaged_config("data/d4rl/ant.yaml"))["data"]["init_args"]
     simulator = GymMuJoCo(**settings["simulator"]["init_args"])
     assert D4RLDataModule(path, simulator, obs_dim=settings["obs_dim"], cache_dir=None).load().obs_dim == simulator.obs_dim == 27
     with pytest.raises(UserError, match=r"111 observation .* Ant-v5 has 27 .* obs_dim"):

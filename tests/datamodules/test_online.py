@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from online_toys import WalkSimulator, _Actor
 from toys import assert_same, make_trainer, read_csv
 
-from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
+from lightning_pbrl.configs import names, packaged_config, read_config
 from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.bc import BC
@@ -137,8 +136,8 @@ def test_several_processes_are_refused() -> None:
 
 
 def test_every_task_of_the_papers_has_a_config() -> None:
-    folder = Path(packaged_config("data/online/walker-walk.yaml")).parent
-    settings = {path.stem: yaml.safe_load(path.read_text())["data"] for path in folder.glob("*.yaml")}
+    rows = [Path(packaged_config(name)) for name in names() if name.startswith("data/online/")]
+    settings = {path.name.removesuffix(".yaml"): read_config(path)["data"] for path in rows}
     assert len(settings) == 20
     for name, data_ in settings.items():
         assert data_["class_path"] == "OnlineDataModule"

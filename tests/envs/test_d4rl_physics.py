@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-from lightning_pbrl.arguments import packaged_config
+from lightning_pbrl.configs import names, packaged_config, read_config
 from lightning_pbrl.envs.d4rl_physics import VERSION_2, restore_bodies
 from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
 from lightning_pbrl.envs.gymnasium_robotics import GymnasiumRobotics
@@ -80,9 +79,7 @@ def test_a_body_of_two_capsules():
     assert model.body("torso").ipos == pytest.approx(centre)
     sideways = scale * (torso[1] + head[1] + apart)
     assert np.abs(model.body("torso").inertia - sideways).min() == pytest.approx(0.0, abs=1e-12)
-    assert model.body("torso").inertia.sum() == pytest.approx(
-        scale * (2 * (torso[1] + head[1] + apart) + torso[2] + head[2])
-    )
+    assert model.body("torso").inertia.sum() == pytest.approx(scale * (2 * (torso[1] + head[1] + apart) + torso[2] + head[2]))
 
 
 def test_constants_that_follow_from_masses_are_computed_anew(tmp_path):
@@ -154,9 +151,8 @@ def test_what_is_described_and_refused():
 
 
 def test_what_is_judged_by_d4rls_score_has_d4rls_physics():
-    data = Path(packaged_config("data/d4rl/hopper.yaml")).parents[1]
-    files = [file for folder in ("d4rl", "preferences") for file in (data / folder).glob("*.yaml")]
-    simulators = [yaml.safe_load(file.read_text())["data"]["init_args"]["simulator"] for file in files]
+    rows = [name for name in names() if name.startswith(("data/d4rl/", "data/preferences/"))]
+    simulators = [read_config(packaged_config(row))["data"]["init_args"]["simulator"] for row in rows]
     played = [each["init_args"] for each in simulators if each["class_path"] == "GymMuJoCo"]
     assert len(played) == 8  # four tasks of D4RL's data, four sets of answers
     assert all(GymMuJoCo(**settings).d4rl_physics for settings in played)

@@ -1,0 +1,1 @@
+"""Run studies: stages for tasks, values and seeds, from one file, on one machine or a cluster."""

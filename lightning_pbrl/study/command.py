@@ -1,0 +1,149 @@
+"""Plan, check, run or report a study: ``lightning-pbrl run STUDY``, and ``sweep STUDY``, which uses every core."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_pbrl.arguments import Arguments
+from lightning_pbrl.configs import read_yaml
+from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.job import check
+from lightning_pbrl.jobs import Failure
+from lightning_pbrl.study.file import MOST_SEEDS, OWN_KEYS, parse_seeds, read_studies
+from lightning_pbrl.study.launch import LAUNCHERS, Launcher, find_launcher
+from lightning_pbrl.study.plan import Planned, check_keys, plan
+from lightning_pbrl.study.replicas import in_process
+
+
+def run_command(args: list[str], verb: str = "run") -> None:
+    """Do what ``lightning-pbrl run STUDY`` or ``lightning-pbrl sweep STUDY`` asks for."""
+    options, launcher = _options(args, verb)
+    if not 0 <= options.replicas <= MOST_SEEDS:
+        raise UserError(f"--replicas {options.replicas}: give 0 to {MOST_SEEDS:,} replicas.")
+    plans = _plans(options)
+    check(job for each in plans for trial in each.trials for job in trial.jobs)
+    command = f"lightning-pbrl {verb} {' '.join(args)}"
+    if options.report:
+        from lightning_pbrl.study.report import report_values
+
+        for each in plans:
+            report_values(each.study, each.trials, each.out, options.metric)
+    elif options.dry_run:
+        from lightning_pbrl.study.show import dry_run
+
+        dry_run(plans)
+    else:
+        _run(plans, launcher(options), command)
+
+
+def _plans(options: argparse.Namespace) -> list[Planned]:
+    studies = read_studies(options.study, options.task, _changes(options.set))
+    plans = []
+    for study in studies:
+        seeds = tuple(parse_seeds(options.seeds)) if options.seeds else study.seeds
+        if options.replicas:
+            seeds = tuple(range(seeds[0], seeds[0] + options.replicas))
+        out = Path(options.out or f"runs/{study.name}")
+        out = out / study.row if options.out and len(studies) > 1 else out
+        study = dataclasses.replace(study, seeds=seeds)
+        plans.append(Planned(study, out, plan(study, out, f"{study.row}/" if len(studies) > 1 else "")))
+    if options.replicas:
+        in_process([trial for each in plans for trial in each.trials], options.replicas)
+        plans = [each._replace(trials=[trial for trial in each.trials if trial.jobs]) for each in plans]
+    return plans
+
+
+def _options(args: list[str], verb: str) -> tuple[argparse.Namespace, type[Launcher]]:
+    """Return the command's options and the launcher that runs its trials, whose own options are among them."""
+    chooser = Arguments(f"lightning-pbrl {verb}", add_help=False)
+    chooser.add_argument("--launcher", default="local")
+    launcher = find_launcher(chooser.parse_known_args(args)[0].launcher)
+    about = f"Run all trials of a study. Options of --launcher shown: {launcher.description or launcher.__name__}."
+    parser = Arguments(f"lightning-pbrl {verb}", description=about)
+    parser.add_argument("study", help="study file (YAML or JSON), or its name below conf/")
+    parser.add_argument("--task", metavar="ROWS", help="rows of the file's tasks, such as hammer,box-close (default: all)")
+    parser.add_argument("--seeds", help="0-4, or 0,3, in place of the file's (0 where it names none)")
+    how = "KEY's values in place of the file's, such as model.init_args.lr=[1e-3,1e-4]; may be given again"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUES", help=how)
+    parser.add_argument("--replicas", type=int, default=0, help="this many seeds inside one process where the method allows it")
+    parser.add_argument("--out", help="folder of the run folders (default runs/<name>); of several tasks, one each below it")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="print the plan as a table, check every value, train nothing")
+    what.add_argument("--report", action="store_true", help="what has come out so far: the mean for each value of each key")
+    parser.add_argument("--metric", help="metric of --report (default: success rate, else return, else accuracy)")
+    parser.add_argument("--launcher", default="local", help=f"{', '.join(LAUNCHERS)}, or a class in full (default local)")
+    launcher.add_arguments(parser)
+    parser.set_defaults(jobs=1 if verb == "run" else None)
+    return parser.parse_args(args), launcher
+
+
+def _changes(written: Sequence[str]) -> dict[str, Any]:
+    """["ask.budget=[10,20]", "then_test=true"] -> {"ask.budget": [10, 20], "then_test": [true]}."""
+    changes: dict[str, Any] = {}
+    for each in written:
+        key, equals, text = each.partition("=")
+        try:
+            value = read_yaml(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {each!r}: what follows the = is not valid YAML; write KEY=[value, value].") from error
+        if not equals or text == "":
+            raise UserError(f"--set {each!r} is not understood: write KEY=[value, value].")
+        changes[key] = value if isinstance(value, list | dict) or key in OWN_KEYS else [value]
+    return changes
+
+
+def _run(plans: Sequence[Planned], launcher: Launcher, command: str) -> None:
+    trials = [trial for each in plans for trial in each.trials]
+    todo = [trial for trial in trials if trial.state != "finished"]
+    if len(todo) < len(trials):
+        print(f"{len(trials) - len(todo)} of {len(trials)} trials have finished before")
+    failed: list[Failure] | None = []
+    if todo:
+        for each in plans:
+            check_keys(each.study)
+            _record(each, command)
+        study, out, _ = plans[0]
+        failed = launcher.launch(todo, *((out, study.name) if len(plans) == 1 else (out.parent, study.path.stem)))
+        if failed is None:
+            print("The trials go on by themselves: --dry-run shows where they are, --report what they have found.")
+            return
+    else:
+        print("Nothing is left to do; with --report this command shows the mean for each value.")
+    from lightning_pbrl.reports.experiment import report
+
+    for each in plans:
+        report(each.out, each.study.report, command)
+    if failed:
+        _list(failed)
+        jobs = sum(len(trial.jobs) for trial in todo)
+        labels = ", ".join(failure.job.label for failure in failed[:10]) + (" ..." if len(failed) > 10 else "")
+        raise UserError(
+            f"{len(failed)} of {jobs} jobs failed: {labels}; mend what their log.txt says, then give the same command again: it "
+            "runs what is missing and resumes what was cut off."
+        )
+
+
+def _record(each: Planned, command: str) -> None:
+    """Write ``sweep.json``, which folder holds which values, for whoever analyses the runs of a grid."""
+    if not each.study.axes and len(each.study.bases) == 1:
+        return
+    each.out.mkdir(parents=True, exist_ok=True)
+    rows = [{"folder": str(t.folder), "base": t.point.base, "values": t.point.values, "seed": t.point.seed} for t in each.trials]
+    content = {"name": each.study.name, "spec": str(each.study.path), "command": command, "trials": rows}
+    with replacing(each.out / "sweep.json") as part:
+        part.write_text(json.dumps(content, indent=1))
+
+
+def _list(failed: Sequence[Failure]) -> None:
+    print("\nFailed:", file=sys.stderr)
+    for job, reason in failed:
+        print(f"\n{job.label}: {reason} ({job.folder / 'log.txt'})\n{job.tail()}", file=sys.stderr)

@@ -1,0 +1,193 @@
+"""The SLURM launcher: its options by hand, and a sweep on a real SLURM of one node."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from command_line import DATA_ARGS
+from one_node_slurm import cluster, missing
+
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.jobs import usable_cores
+from lightning_pbrl.study import slurm
+from lightning_pbrl.study.slurm import Slurm, _submitted, divide, minutes, shares
+
+
+def launcher(*args: str) -> Slurm:
+    parser = argparse.ArgumentParser()
+    Slurm.add_arguments(parser)
+    return Slurm(parser.parse_args(args))
+
+
+def test_every_flag_reaches_slurm(tmp_path: Path) -> None:
+    (tmp_path / "setup.sh").write_text("module load python\n")
+    flags = ["--partition", "gpu", "--time", "1-12:30:00", "--nodes", "2", "--ntasks-per-node", "3", "--cpus", "4"]
+    flags += ["--gpus", "a100:2", "--mem", "8G", "--output", f"{tmp_path}/out", "--error", f"{tmp_path}/err"]
+    flags += ["--job-name", "mine", "--exclude", "n1", "--nodelist", "n[2-3]", "--account", "lab"]
+    flags += ["--setup", str(tmp_path / "setup.sh"), "--parallel", "5"]
+    assert launcher(*flags).parameters("demo", elements=7) == {
+        "partition": "gpu",
+        "time": 36 * 60 + 30,
+        "nodes": 2,
+        "ntasks_per_node": 3,
+        "cpus_per_task": 4,
+        "gres": "gpu:a100:2",
+        "mem": "8G",
+        "srun_args": [f"--output={tmp_path}/out/mine_%A_%a_%t.out", f"--error={tmp_path}/err/mine_%A_%a_%t.err"],
+        "job_name": "mine",
+        "exclude": "n1",
+        "nodelist": "n[2-3]",
+        "account": "lab",
+        "setup": [f"source {tmp_path}/setup.sh"],
+        "array_parallelism": 5,
+        "additional_parameters": {"requeue": True},
+    }
+    plain = launcher().parameters("demo", elements=1)
+    assert plain["job_name"] == "demo"
+    assert not {"partition", "gres", "mem", "account", "setup", "srun_args"} & set(plain)
+    one = launcher("--output", str(tmp_path)).parameters("demo", elements=1)
+    assert one["srun_args"] == [f"--output={tmp_path}/demo_%j_%t.out", f"--error={tmp_path}/demo_%j_%t.err"]
+
+
+def test_submitit_accepts_the_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitit = pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
+    monkeypatch.setattr(submitit.SlurmExecutor, "affinity", classmethod(lambda cls: 1))  # as if srun were on PATH
+    executor = submitit.SlurmExecutor(tmp_path)
+    flags = ["--partition", "p", "--gpus", "1", "--mem", "2G", "--account", "a", "--exclude", "x", "--nodelist", "n"]
+    executor.update_parameters(**launcher(*flags, "--cpus", "3", "--output", str(tmp_path)).parameters("demo", 2))
+    text = executor._make_submission_file_text("true", "id").splitlines()
+    for line in ("partition=p", "gres=gpu:1", "mem=2G", "account=a", "exclude=x", "nodelist=n", "cpus-per-task=3", "time=2880"):
+        assert f"#SBATCH --{line}" in text
+    assert {"#SBATCH --requeue", "#SBATCH --job-name=demo"} <= set(text)
+
+
+def test_times() -> None:
+    cases = {"90": 90, "90:30": 91, "48:00:00": 2880, "00:00:01": 1, "2-0": 2880, "1-2:3": 1563, "1-02:03:04": 1564}
+    assert {text: minutes(text) for text in cases} == cases
+    for text in ("", "two", "1:2:3:4", "-1", "1-2-3"):
+        with pytest.raises(UserError, match=r"--time .* write 48:00:00"):
+            minutes(text)
+
+
+def test_trials_are_divided() -> None:
+    seven: Any = list("abcdefg")
+    joined = {rest: ["".join(group) for group in divide(seven, 3, rest)] for rest in ("new", "split")}
+    assert joined == {"new": ["abc", "def", "g"], "split": ["abcd", "efg"]}
+    assert divide(seven[:2], 3, "split") == divide(seven[:2], 3, "new") == [["a", "b"]]  # fewer than one element holds
+    assert divide([], 3, "split") == []
+
+
+def test_shares_of_an_element(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "usable_cores", lambda: [4, 5, 6, 7])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
+    two = shares(2, cpus=4)
+    assert [slot.cores for slot in two] == [(4, 5), (6, 7)]
+    assert [slot.threads for slot in two] == [2, 2]
+    assert [slot.gpus for slot in shares(3, cpus=4)] == [("1",), ("3",), ("1",)]
+    assert shares(1, cpus=4)[0].gpus is None  # it sees what the element sees
+    assert [slot.cores for slot in shares(6, cpus=4)] == [(4,), (5,), (6,), (7,), (4,), (5,)]
+    assert [slot.cores for slot in shares(2, cpus=2)] == [(), ()]  # four cores for two: which are ours is not known
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert shares(2, cpus=4)[0].gpus is None
+
+
+def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="--jobs-per-instance 0: give at least 1"):
+        launcher("--scripts-per-job", "0")
+    with pytest.raises(UserError, match=r"--setup .*nothing\.sh: there is no such file"):
+        launcher("--setup", str(tmp_path / "nothing.sh"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="no sbatch on PATH"):
+        launcher().launch([], tmp_path, "demo")
+
+
+@pytest.mark.parametrize("content", ['{"12_0": ["a"', "[1]", '{"12_0": 3}'])
+def test_a_damaged_list_of_what_was_submitted(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "submitted.json"
+    assert _submitted(path) == {}
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"submitted\.json is damaged \(.*\): when no element of this sweep is in the queue any"):
+        _submitted(path)
+
+
+# The real thing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slurm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    if absent := missing():
+        pytest.skip(f"SLURM is not installed here (no {', '.join(absent)}): apt-get install slurm-wlm munge")
+    pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
+    with cluster(tmp_path_factory.mktemp("slurm"), cpus=min(2, len(usable_cores()))) as environment:
+        yield environment
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_a_sweep_on_slurm(tmp_path: Path, slurm_environment: dict[str, str]) -> None:
+    """Two elements of two trials; one element fails, the other is interrupted, requeued and resumes."""
+    data = {f"data.init_args.{key}": [value] for key, value in {**DATA_ARGS, "cache_dir": "data"}.items()}
+    spec = {
+        "name": "small",
+        "base": [["data/metaworld.yaml", "model/bc.yaml"]],
+        **data,
+        "data.init_args.task": ["drawer-close", "no-such-task"],
+        "model.init_args.hidden": [[16, 16]],
+        "model.init_args.updates": [6000],
+        "model.init_args.eval_interval": [500],
+        "trainer.accelerator": ["cpu"],
+        "seed": [0, 1],
+    }
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+    (tmp_path / "setup.sh").write_text(f"touch {tmp_path}/set-up\n")
+    command = [sys.executable, "-m", "lightning_pbrl", "sweep", "small.yaml", "--launcher", "slurm", "--partition", "debug"]
+    command += ["--jobs-per-instance", "2", "--time", "30", "--setup", "setup.sh", "--output", "logs"]
+    root = Path(__file__).resolve().parents[2]
+    settings: dict[str, Any] = {"cwd": tmp_path, "env": {**slurm_environment, "PYTHONPATH": str(root)}, "text": True}
+    first = subprocess.run(command, capture_output=True, **settings)
+    assert first.returncode == 0, first.stderr
+    assert "4 trials in 2 elements" in first.stdout
+    submitted = json.loads((tmp_path / "runs/small/slurm/submitted.json").read_text())
+    element, other = submitted
+    assert submitted == {
+        element: ["drawer-close/seed0", "drawer-close/seed1"],
+        other: ["no-such-task/seed0", "no-such-task/seed1"],
+    }
+    good = [tmp_path / f"runs/small/drawer-close/seed{seed}" for seed in (0, 1)]
+    until = time.monotonic() + 180
+    while not all((run / "checkpoints/last.ckpt").is_file() for run in good):
+        assert time.monotonic() < until, (good[0] / "log.txt").read_text()
+        time.sleep(0.2)
+    subprocess.run(["scancel", "--signal=USR2", element], check=True, **settings)  # what SLURM sends before a time limit
+    state = ["squeue", "--noheader", "--array", f"--jobs={element}", "--format=%T"]
+    while subprocess.run(state, capture_output=True, **settings).stdout.strip() != "PENDING":
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    subprocess.run(["scontrol", "update", f"JobId={element}", "StartTime=now"], check=True, **settings)  # not in two minutes
+
+    # The same command again, while the element waits or runs: nothing is started twice. It comes back with what failed.
+    second = subprocess.run([*command, "--wait"], capture_output=True, **settings)
+    assert "2 trials are in the queue already" in second.stdout, second.stdout + second.stderr
+    assert second.returncode == 2
+    assert second.stderr.count("exit code 2") == 2
+    assert "Meta-World has no task 'no-such-task'" in second.stderr  # the tail of their logs
+    assert "2 of 4 jobs failed" in second.stderr
+    for run in good:
+        assert (run / "done.json").is_file(), (run / "log.txt").read_text()
+        assert (run / "csv/version_1").is_dir()  # it was started twice
+    for seed in (0, 1):
+        failed = json.loads((tmp_path / f"runs/small/no-such-task/seed{seed}/failed.json").read_text())
+        assert failed == {"exit_code": 2, "reason": "exit code 2"}
+    assert (tmp_path / "set-up").is_file()
+    assert list((tmp_path / "logs").glob("small_*.out"))
+    assert os.environ.get("SLURM_CONF") != slurm_environment["SLURM_CONF"]

@@ -1,0 +1,361 @@
+"""Experiments from their file to the table: order, skipping, failure, dry runs, replicas, interruption."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from command_line import DATA_ARGS, QUIET, jobs_in_this_process, mistake
+
+from lightning_pbrl.cli import main
+from lightning_pbrl.configs import names, packaged_config, read_config, split_row
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.loading import read_checkpoint
+from lightning_pbrl.study.file import parse_seeds, read_study
+from lightning_pbrl.study.plan import plan, plan_jobs
+
+pytestmark = QUIET
+EXPERIMENTS = [name for name in names() if name.startswith("experiment/")]  # every row of every study
+
+
+def tiny(folder: Path) -> dict[str, Any]:
+    """reward -> learned, and zero beside it; shipped configs, small sizes, data in ``folder``."""
+    data = {"init_args": {**DATA_ARGS, "cache_dir": str(folder / "data")}}
+    common = {"data": data, "trainer": {"accelerator": "cpu"}}
+    short = {"init_args": {"updates": 20, "eval_interval": 10, "hidden": [16, 16]}}
+    policy = ["data/metaworld.yaml", "model/iql.yaml"]
+    return {
+        "name": "tiny",
+        "stages": {
+            "reward": {
+                "config": ["data/metaworld.yaml", "model/reward_ensemble.yaml", "teacher/oracle.yaml"],
+                "with": {
+                    **common,
+                    "model": {"init_args": {"hidden": [16, 16], "epochs": 3}},
+                    "ask": {"budget": 20, "per_round": 10},
+                },
+            },
+            "learned": {
+                "config": policy,
+                "with": {**common, "model": short, "relabel": {"reward": "${stages.reward.checkpoint}"}, "then_test": True},
+            },
+            "zero": {"config": policy, "with": {**common, "model": short, "relabel": {"reward": "zero"}, "then_test": True}},
+        },
+        "report": {"show": ["learned", "zero"]},
+    }
+
+
+def write(folder: Path, experiment: dict[str, Any]) -> str:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(experiment, sort_keys=False))
+    return str(path)
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return jobs_in_this_process(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder in which the tiny experiment has run with seed 0, and what it printed."""
+    folder = tmp_path_factory.mktemp("experiment")
+    write(folder, tiny(folder))
+    command = [sys.executable, "-m", "lightning_pbrl", "run", "tiny.yaml", "--jobs", "2"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+@pytest.mark.slow
+def test_an_experiment_from_start_to_table(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    runs = folder / "runs/tiny"
+    for stage in ("reward", "learned", "zero"):
+        run = runs / stage / "seed0"
+        assert json.loads((run / "done.json").read_text())["digest"]
+        assert read_checkpoint(run / "checkpoints/last.ckpt")["hyper_parameters"]["seed"] == 0
+    for file in ("learned/seed0/results.json", "zero/seed0/results.json", "results.csv", "learning_curve.png"):
+        assert (runs / file).is_file()
+    assert not (runs / "reward/seed0/results.json").exists()  # it was not asked to be tested
+    named = [word for word in printed.split() if word in ("learned", "zero")]
+    assert named[-2:] == ["learned", "zero"]  # the table's rows, in the order of report.show
+
+
+@pytest.mark.slow
+def test_more_seeds_later_run_only_what_is_missing(
+    finished: tuple[Path, str], in_process: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished[0]
+    monkeypatch.chdir(folder)
+    main(["run", "tiny.yaml", "--seeds", "0-1", "--jobs", "2"])
+    assert "1 of 2 trials have finished before" in capfd.readouterr().out
+    stages = [Path(overlay).parts[-3] for overlay in in_process]
+    assert sorted(stages) == ["learned", "reward", "zero"]
+    assert stages.index("reward") < stages.index("learned")  # it waits for the reward of its seed
+    learned = yaml.safe_load((folder / "runs/tiny/learned/seed1/config.yaml").read_text())
+    assert learned["relabel"]["reward"] == "runs/tiny/reward/seed1/checkpoints/last.ckpt"
+    assert read_checkpoint(folder / "runs/tiny/zero/seed1/checkpoints/last.ckpt")["hyper_parameters"]["seed"] == 1
+    in_process.clear()
+    main(["run", "tiny.yaml", "--seeds", "0-1"])
+    printed = capfd.readouterr().out
+    assert "2 of 2 trials have finished before\nNothing is left to do" in printed
+    assert "learned" in printed  # the table again
+    assert in_process == []
+
+
+@pytest.mark.slow
+def test_another_configuration_in_the_same_folder_is_refused(
+    finished: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished[0]
+    monkeypatch.chdir(folder)
+    changed = tiny(folder)
+    changed["stages"]["zero"]["with"]["model"] = {"init_args": {"updates": 30, "eval_interval": 10, "hidden": [16, 16]}}
+    (folder / "changed.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
+    sentence = mistake(capfd, "run", "changed.yaml")
+    assert "zero/seed0" in sentence
+    assert "--out" in sentence
+
+
+def test_each_row_has_a_folder_and_a_table_of_its_own(
+    tmp_path: Path, in_process: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = tiny(tmp_path)
+    study |= {"name": "tiny-${row}", "stages": {"zero": study["stages"]["zero"]}, "seeds": [1], "report": {"show": ["zero"]}}
+    study["tasks"] = {"short": {"model.init_args.updates": 10}, "long": {"data.init_args.task": "reach"}}
+    path = write(tmp_path, study)
+    main(["run", path, "--jobs", "1"])
+    for row, updates, task in (("short", 10, "drawer-open"), ("long", 20, "reach")):
+        run = tmp_path / f"runs/tiny-{row}/zero/seed1"
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        assert (config["model"]["init_args"]["updates"], config["data"]["init_args"]["task"]) == (updates, task)
+        assert (run / "done.json").is_file() and (tmp_path / f"runs/tiny-{row}/results.csv").is_file()
+    assert len(in_process) == 2
+    main(["run", path, "--task", "long"])
+    assert "1 of 1 trials have finished before\nNothing is left to do" in capfd.readouterr().out
+    main(["run", path, "--out", "other", "--dry-run"])
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines[1:3]] == ["other/short/zero", "other/long/zero"]
+    assert len(in_process) == 2
+
+
+def test_a_failing_stage_shows_its_log_and_stops_those_that_need_it(
+    tmp_path: Path, in_process: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    broken = tiny(tmp_path)
+    del broken["stages"]["zero"]
+    broken["stages"]["reward"]["with"]["data"] = {"init_args": {"task": "drawer-opn"}}
+    with pytest.raises(SystemExit) as stop:
+        main(["run", write(tmp_path, broken)])
+    printed = capfd.readouterr()
+    assert stop.value.code == 2
+    assert "reward/seed0 failed" in printed.out
+    assert "Meta-World has no task 'drawer-opn'" in printed.out  # the tail of its log
+    assert "learned/seed0: not run, because a stage it needs has failed" in printed.out
+    assert printed.err.splitlines()[-1].startswith("error: 2 of 2 jobs failed: reward/seed0, learned/seed0")
+    assert not (tmp_path / "runs/tiny/learned").exists()
+
+
+def test_interrupting_leaves_no_process(tmp_path: Path) -> None:
+    experiment = tiny(tmp_path)
+    experiment["stages"] = {"zero": experiment["stages"]["zero"]}
+    experiment["stages"]["zero"]["with"]["model"] = {"init_args": {"updates": 10**7, "eval_interval": 10**7}}
+    command = [sys.executable, "-m", "lightning_pbrl", "run", write(tmp_path, experiment), "--out", str(tmp_path / "out")]
+    parent = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def family() -> list[int]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                if str(tmp_path).encode() in path.read_bytes():
+                    found.append(int(path.parent.name))
+            except OSError:  # it has just ended
+                continue
+        return found
+
+    beat = tmp_path / "out/zero/seed0/progress.json"
+    until = time.monotonic() + 90
+    while not beat.is_file() and time.monotonic() < until and parent.poll() is None:
+        time.sleep(0.1)
+    assert beat.is_file(), (tmp_path / "out/zero/seed0/log.txt").read_text()
+    assert len(family()) == 2  # the runner and the stage
+    os.kill(parent.pid, signal.SIGINT)
+    err = parent.communicate(timeout=30)[1]
+    assert parent.returncode == 130
+    assert "Traceback" not in err
+    assert family() == []
+
+
+# Dry runs --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_shipped_experiment_is_valid(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIRE_ROOT", str(tmp_path))
+    path = Path(packaged_config(name))
+    file, row = split_row(path)
+    main(["run", str(file), *(["--task", row] if row else []), "--dry-run"])
+    stages = read_config(path)["stages"]
+    printed = capfd.readouterr().out
+    assert f"{len(stages)} jobs in 1 trials of 1 configurations (1 missing); 1 were built" in printed
+    assert printed.count("${row}") == printed.count("${task}") == 0
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_accepts_a_checkpoint_that_will_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    experiment = tiny(tmp_path)
+    path = write(tmp_path, experiment)
+    main(["run", path, "--dry-run", "--seeds", "0,3"])
+    printed = capfd.readouterr().out
+    assert [line.split() for line in printed.splitlines()[:4]] == [
+        ["stage", "seeds", "state", "after", "folder"],
+        ["reward", "0,3", "2", "missing", "runs/tiny/reward"],
+        ["learned", "0,3", "2", "missing", "reward", "runs/tiny/learned"],
+        ["zero", "0,3", "2", "missing", "runs/tiny/zero"],
+    ]
+    assert "6 jobs in 2 trials" in printed
+    assert printed.count("20 in 2 rounds: 10; 10") == 1  # the plan of the questions, of the one stage that asks
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["tiny.yaml"]
+    experiment["stages"]["learned"]["with"]["relabel"]["reward"] = "elsewhere/last.ckpt"
+    sentence = mistake(capfd, "run", write(tmp_path, experiment), "--dry-run")
+    assert "'learned'" in sentence
+    assert "elsewhere/last.ckpt" in sentence
+
+
+def test_a_dry_run_finds_the_stage_with_the_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    experiment = tiny(tmp_path)
+    experiment["stages"]["zero"]["with"]["model"] = {"init_args": {"updats": 20}}
+    sentence = mistake(capfd, "run", write(tmp_path, experiment), "--dry-run")
+    assert sentence.startswith("Stage 'zero'")
+    assert "updats" in sentence
+
+
+# Replicas --------------------------------------------------------------------------------------------------------------
+
+
+def test_replicas_share_a_process_where_the_method_allows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, tiny(tmp_path))
+    main(["run", path, "--dry-run", "--replicas", "2"])
+    printed = capfd.readouterr()
+    assert "5 jobs in 2 trials" in printed.out  # reward and learned twice, zero once
+    assert "replicas: 2" in printed.out
+    assert printed.err.splitlines() == [
+        "reward: runs its seeds as processes, because it asks or acts while it trains.",
+        "learned: runs its seeds as processes, because it waits for another stage's seed.",
+    ]
+
+
+def test_replicas_of_a_control_are_tested_one_by_one(
+    tmp_path: Path, in_process: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    experiment = tiny(tmp_path)
+    experiment["stages"] = {"zero": experiment["stages"]["zero"]}
+    main(["run", write(tmp_path, experiment), "--replicas", "2"])
+    assert len(in_process) == 1
+    results = json.loads((tmp_path / "runs/tiny/zero/seed0/results.json").read_text())
+    assert results["replicas"] == 2
+    means = [results["metrics"][f"test/return_mean/replica_{k}"] for k in (0, 1)]
+    assert results["metrics"]["test/return_mean"] == pytest.approx(sum(means) / 2)
+
+
+# The file --------------------------------------------------------------------------------------------------------------
+
+
+def test_seeds() -> None:
+    assert parse_seeds("0-4") == [0, 1, 2, 3, 4]
+    assert parse_seeds("3, 0") == [0, 3]
+    assert parse_seeds("7") == [7]
+    assert parse_seeds("1-2,2-3") == [1, 2, 3]
+    for text in ("", "a", "0-", "-1", "4-2", "0:3"):
+        with pytest.raises(UserError, match="write 0-4"):
+            parse_seeds(text)
+
+
+def test_references_are_paths_of_the_same_seed(tmp_path: Path) -> None:
+    experiment = tiny(tmp_path)
+    experiment["stages"]["zero"]["with"]["ask"] = {"store": "${stages.reward.run_dir}/labels.sqlite"}
+    study = dataclasses.replace(read_study(write(tmp_path, experiment)), seeds=(0, 5))
+    jobs = {job.label: job for trial in plan(study, Path("out")) for job in trial.jobs}
+    assert jobs["learned/seed5"].own["relabel"]["reward"] == "out/reward/seed5/checkpoints/last.ckpt"
+    assert [need.label for need in jobs["learned/seed5"].after] == ["reward/seed5"]
+    assert jobs["zero/seed0"].own["ask"]["store"] == "out/reward/seed0/labels.sqlite"
+    assert jobs["reward/seed0"].after == []
+    assert jobs["reward/seed0"].digest != jobs["reward/seed5"].digest
+    assert jobs["reward/seed0"].arguments(Path("o.yaml"))[-1] == "--resume"
+
+
+def test_config_files_beside_the_experiment_come_first(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/bc.yaml").write_text("model: BC\n")
+    (job,) = plan_jobs({"bc": {"config": ["model/bc.yaml", "model/iql.yaml"]}}, 0, Path("out"), tmp_path / "x.yaml")
+    assert job.files == [str(tmp_path / "model/bc.yaml"), packaged_config("model/iql.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"stages": None}, ["stages"]),
+        ({"stags": {}}, ["'stags'", "'report'"]),
+        ({"stages": {"a": {"confg": []}}}, ["'a'", "'confg'"]),
+        ({"stages": {"a": ["x"]}}, ["'a'"]),
+        ({"stages": {"a": None}}, ["'a'"]),
+        ({"stages": {"a": {"command": "ftt"}}}, ["'ftt'", "fit"]),
+        ({"stages": {"a": {"config": ["model/iqll.yaml"]}}}, ["model/iqll.yaml", "model/iql.yaml"]),
+        ({"stages": {"a": {"with": {"ckpt_path": "${stages.b.checkpoint}"}}, "b": {}}}, ["'a'", "'b'", "before"]),
+    ],
+)
+def test_mistakes_in_the_file(
+    change: dict[str, Any], words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sentence = mistake(capfd, "run", write(tmp_path, {**tiny(tmp_path), **change}), "--dry-run")
+    for word in words:
+        assert word in sentence
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--seeds", "0:3"], ["0:3", "0-4"]),
+        (["--jobs", "0"], ["--jobs"]),
+        (["--jobs", "two"], ["--jobs", "two"]),
+        (["--replicas", "-1"], ["--replicas"]),
+        (["--sedes", "1"], ["--sedes"]),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    args: list[str], words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sentence = mistake(capfd, "run", write(tmp_path, tiny(tmp_path)), *args)
+    for word in words:
+        assert word in sentence
+
+
+def test_broken_yaml(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("stages: [1\nname: x")
+    with pytest.raises(UserError, match="not valid YAML"):
+        read_study(tmp_path / "broken.yaml")
