@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightning_pbrl.engine import Frozen, Part
 from lightning_pbrl.envs.base import Array, Simulator
 from lightning_pbrl.methods.base import Method, Phase
 
@@ -98,6 +99,9 @@ class _Actor(Method):
 
     def build(self) -> None:
         self.policy = torch.nn.Linear(self.spec["obs_dim"], self.spec["action_dim"])
+
+    def groups(self) -> dict[str, Part]:
+        return {"policy": Frozen()}
 
     def plan(self, round_number: int) -> list[Phase]:
         steps = self.hparams.round_steps

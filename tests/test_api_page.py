@@ -19,10 +19,13 @@ NOT_ON_THE_PAGE = {
     "arguments": "the shell's side of the command line; docs/cli.md says what it does",
     "jobs": "processes of the command line",
     "train_cli": "the subclass of LightningCLI",
-    "sweep.report": "read through `sweep --report`",
-    "sweep.slurm": "used through `--launcher slurm`",
-    "sweep.spec": "the file that docs/cli.md describes",
-    "sweep.trials": "bookkeeping of a sweep",
+    "job": "one stage of a study for one seed",
+    "same_run": "the checks of a run folder",
+    "study.file": "the file that docs/cli.md describes",
+    "study.plan": "bookkeeping of a study",
+    "study.report": "read through `sweep --report`",
+    "study.slurm": "used through `--launcher slurm`",
+    "study.values": "bookkeeping of a study",
     "data.hdf5_child": "runs in the process that reads HDF5",
     "data.hdf5_process": "starts the process that reads HDF5",
     "signals": "private exception of the command line",
@@ -48,7 +51,8 @@ def documented() -> set[str]:
 
 def public_classes() -> Iterator[tuple[str, str]]:
     for module in pkgutil.walk_packages(lightning_pbrl.__path__, "lightning_pbrl."):
-        if module.name.startswith("lightning_pbrl.conf") or module.name.endswith(".__main__"):
+        old = module.name.startswith("lightning_pbrl.sweep")  # an alias, which warns
+        if old or module.name.startswith("lightning_pbrl.conf.") or module.name.endswith(".__main__"):
             continue
         for name, member in vars(importlib.import_module(module.name)).items():
             if inspect.isclass(member) and member.__module__ == module.name and not name.startswith("_"):

@@ -16,7 +16,7 @@ import yaml
 
 import lightning_pbrl
 from lightning_pbrl import registry
-from lightning_pbrl.arguments import packaged_config
+from lightning_pbrl.configs import packaged_config, read_config
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.settings import kinds_of
 
@@ -45,7 +45,7 @@ def public_classes() -> dict[str, type]:
     registry.import_all()
     found: dict[str, type] = {}
     for module in pkgutil.walk_packages(lightning_pbrl.__path__, "lightning_pbrl."):
-        if not module.name.startswith("lightning_pbrl.conf") and not module.name.endswith("__main__"):
+        if not module.name.startswith(("lightning_pbrl.conf.", "lightning_pbrl.sweep")) and not module.name.endswith("__main__"):
             members = vars(importlib.import_module(module.name)).values()
             found |= {member.__name__: member for member in members if inspect.isclass(member)}
     return found | {name: cls for kind in registry.PACKAGES for name, cls in registry.classes(kind).items()}
@@ -82,7 +82,8 @@ def is_object(path: str) -> bool:
 
 def is_config(path: str) -> bool:
     try:
-        return yaml.safe_load(Path(packaged_config(path)).read_text()) is not None
+        found = Path(packaged_config(path))
+        return bool(yaml.safe_load(found.read_text()) if found.is_file() else read_config(str(found)))  # a file, or a row of one
     except (UserError, OSError):
         return False
 

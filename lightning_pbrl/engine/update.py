@@ -59,7 +59,7 @@ class UpdateEngine:
         planned: int = 0,
         reduce: Callable[[Tensor], None] | None = None,
     ) -> None:
-        device = next(owner.parameters()).device
+        device = next(owner.parameters(), torch.empty(0)).device
         self.batched = len(seeds) > 1 and (layout == "batched" or (layout == "auto" and device.type == "cuda"))
         self.owner, self.programs, self.reduce = owner, dict(programs), reduce
         self.state = FlatState(owner, parts, len(seeds), self.batched)
@@ -113,7 +113,7 @@ class UpdateEngine:
     def drawn(self, program: str, updates: int, replica: int | None = None) -> list[Drawn]:
         """Draw the next block for one replica, or for all on a leading axis; return one mapping by name per update."""
         which = range(self.state.replicas) if replica is None else [replica]
-        draws, device = self.programs[program].draws, next(self.owner.parameters()).device
+        draws, device = self.programs[program].draws, next(self.owner.parameters(), torch.empty(0)).device
         blocks = [self._streams[k].block(draws, updates, self._done, device) for k in which]
         return updates_of(blocks[0], updates) if replica is not None else updates_of_all(blocks, updates)
 
