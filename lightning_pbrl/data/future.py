@@ -12,6 +12,8 @@ every device, except for numbers within rounding of the border between two rows.
 from __future__ import annotations
 
 import math
+import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,3 +104,11 @@ class Futures(Draw):
         below = -torch.expm1(count * log)
         ahead = (torch.log1p(-u[..., 2] * below) / log).long()
         return row, row + torch.minimum(ahead, count - 1)
+
+
+def __getattr__(name: str) -> Any:
+    """Return :class:`Futures` under its former name, with a warning; until the next version."""
+    if name == "FutureSampler":
+        warnings.warn("FutureSampler is now called Futures: import it by that name.", FutureWarning, stacklevel=2)
+        return Futures
+    raise AttributeError(name)

@@ -121,3 +121,9 @@ def test_zero_length_futures_are_told() -> None:
 def test_a_gap_within_an_episode_is_told() -> None:
     with pytest.raises(UserError, match=r"Episode 1 has a step whose next observation is not known between .* split the episode"):
         Futures(table([2, 3], drawable=[0, 1, 2, 4]), 0.9)
+
+
+def test_the_former_name_works_and_warns() -> None:
+    with pytest.warns(FutureWarning, match="FutureSampler is now called Futures"):
+        from lightning_pbrl.data.future import FutureSampler
+    assert FutureSampler is Futures
