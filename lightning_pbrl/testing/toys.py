@@ -29,7 +29,7 @@ SPEC = {"obs_dim": 5, "action_dim": 2, "horizon": 3}
 
 
 def true_reward(obs: Tensor, action: Tensor) -> Tensor:
-    """Return r(s, a) = tanh(s_0 + s_1 / 2) - |a|^2 / 10: (..., O), (..., A) -> (...,)."""
+    """Return ``tanh(s_0 + s_1 / 2) - |a|^2 / 10``: (..., O), (..., A) -> (...,)."""
     return torch.tanh(obs[..., 0] + 0.5 * obs[..., 1]) - 0.1 * action.square().sum(-1)
 
 
