@@ -142,7 +142,7 @@ def test_a_policy_that_acts_fits_its_reward_again_when_a_late_answer_comes(tmp_p
                 answer(LabelStore(self.answers_from, self.source.fingerprint), range(2, 6), 6, first=1)
             plan = super().plan(round_number)
             if any(phase.program == "reward" for phase in plan):
-                fits.append((round_number, len(self.reward_model.pairs)))
+                fits.append((round_number, len(self.reward_model.training_pairs())))
             return plan
 
     PEBBLE.registry.pop("Watching")
