@@ -146,7 +146,7 @@ def test_losses_and_gradients_are_one_graph(settings: dict[str, Any]) -> None:
     _, engine = toy(**settings)
     program = engine.programs["policy"]
     rows = program.gather(draw(engine))
-    eager = own_gradients(engine.state, program.steps[0], program.view)
+    eager = own_gradients(engine.state, program.steps[0], program.view, engine.moved("policy"))
     traced = torch.compile(eager, backend="aot_eager", fullgraph=True, dynamic=False)
     with torch._dynamo.config.patch(trace_autograd_ops=True):
         gradients, reached, losses, handed = traced(rows, {})
