@@ -119,6 +119,7 @@ def test_eager_engine_equals_the_textbook_loop() -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_engine_equals_the_textbook_loop_and_never_recompiles() -> None:
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     method = make_method()
     start = {name: value.clone() for name, value in method.state_dict().items()}
     expected, _ = textbook(start, method)
