@@ -172,4 +172,4 @@ for name, method in (("start_times zero", clarify), ("start_times true", by_hear
 # - `docs/methods/clarify.md`: objective, presets, every switch, what was measured.
 # - Every CLARIFY run leaves these pictures in its folder; `lightning-pbrl plot RUN --embedding` draws them again.
 # - The comparison at a size that means something:
-#   `lightning-pbrl run experiment/clarify/clear-ratio-dial-turn.yaml --seeds 0-2 --jobs 2`.
+#   `lightning-pbrl run experiment/clarify/clear-ratio.yaml --task dial-turn --seeds 0-2 --jobs 2`.

@@ -243,5 +243,5 @@ plt.show()
 # ## What next
 #
 # - `docs/results.md`: five-fold accuracies and scores of policies, with controls and spread.
-# - `docs/methods/ipl.md`: the method; `experiment/ipl/gym/hopper-medium-expert.yaml` adds the D4RL data set as replay.
+# - `docs/methods/ipl.md`: the method; `experiment/ipl/gym.yaml --task hopper-medium-expert` adds the D4RL data set as replay.
 # - Your own pairs: `write_preference_npz` writes this format.

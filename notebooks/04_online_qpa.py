@@ -23,7 +23,7 @@
 # 3. compare how right their rewards are where the policy is, and everywhere.
 #
 # `SIZE = "tiny"` runs in half a minute and shows how things are wired up; its figures mean nothing. `SIZE = "small"` takes
-# some twenty minutes. The published sizes are in `experiment/qpa/`; what we measured is in `docs/results.md`.
+# some twenty minutes. The published sizes are in `experiment/qpa.yaml`; what we measured is in `docs/results.md`.
 
 # %%
 SIZE = "tiny"  # or "small"
@@ -125,5 +125,5 @@ plt.show()
 #
 # - `docs/methods/qpa.md`, `docs/methods/pebble.md`: algorithm, every switch, presets.
 # - `docs/online.md`: what is counted, what can be asked about, how a killed run goes on bit for bit.
-# - The published sizes: `lightning-pbrl run experiment/qpa/walker-walk.yaml --seeds 1-5`.
+# - The published sizes: `lightning-pbrl run experiment/qpa.yaml --task walker-walk --seeds 1-5`.
 # - The same picture for any strategy: `lightning-pbrl plot RUNS --coverage`.
