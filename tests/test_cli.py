@@ -428,7 +428,7 @@ def test_a_csv_logger_of_ones_own_is_the_only_one() -> None:
         (["collect", "-c", "data/lire/button-press-topdown.yaml"], ["CollectedDataModule"]),
         (["list", "methds"], ["methds", "methods"]),
         (["plot", "nowhere"], ["nowhere"]),
-        (["run"], ["experiment"]),
+        (["run"], ["study"]),
     ],
     ids=lambda value: None if isinstance(value, list) and value[0] not in ("fit", "test") else "",
 )

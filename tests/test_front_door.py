@@ -83,7 +83,7 @@ def test_the_same_run_as_on_the_command_line(tmp_path: Path, monkeypatch: pytest
     for other in ("python", "back"):
         found = read_checkpoint(Path(other) / LAST)
         assert_same(found["state_dict"], shell["state_dict"])
-        assert_same(found["lightning_pbrl"]["engines"], shell["lightning_pbrl"]["engines"])
+        assert_same(found["lightning_pbrl"]["engine"], shell["lightning_pbrl"]["engine"])
         assert_same(found["lightning_pbrl"]["torch_rng"], shell["lightning_pbrl"]["torch_rng"])
         assert json.loads(Path(other, "results.json").read_text()) == json.loads(Path("shell/results.json").read_text())
 
@@ -144,7 +144,7 @@ def test_a_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     (tmp_path / "parts/config.yaml").write_text(yaml.safe_dump(config))
     resumed = fit(tmp_path / "parts", resume=True)
     assert_same(resumed.state_dict(), whole.state_dict())
-    assert_same(resumed.engines["policy"].state_dict(), whole.engines["policy"].state_dict())
+    assert_same(resumed.running.state_dict(), whole.running.state_dict())
 
 
 def test_a_run_goes_on_with_its_settings(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_relabelling_says_that_it_scales(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(("method", "first"), [(RewardEnsemble, 0), (PEBBLE, 1)])
 def test_the_first_round_that_asks(method: Any, first: int, tmp_path: Path) -> None:
     given = next(each for each in callbacks_for(method) if isinstance(each, AskTeacher))
-    ask = AskTeacher(SimulatedTeacher(), budget=given.budget, per_round=given.per_round)
+    ask = AskTeacher(SimulatedTeacher(), budget=given.plan.budget, per_round=given.per_round)
     acting = {"env_steps": 140, "seed_steps": 20, "explore_steps": 20, "round_steps": 40, "reward_model": {"epochs": 2}}
     sizes = {"epochs": 2} if method is RewardEnsemble else acting
     data = data_for(method)
