@@ -121,7 +121,7 @@ class TakeTurns(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         now = time.process_time()
-        if pl_module.phase != "policy":
+        if pl_module.rounds.name != "policy":
             return
         ours = None if self.began is None else (now - self.began) / BLOCK
         before = time.process_time()

@@ -81,7 +81,7 @@ class TakeTurns(pl.Callback):
         self.began = 0.0
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        if pl_module.phase != "rollout":
+        if pl_module.rounds.name != "rollout":
             return
         before, steps = time.process_time(), self.size.rollout
         self.ours.append((before - self.began) / steps)
