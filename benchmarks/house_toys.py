@@ -28,7 +28,7 @@ import lightning_pbrl
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import OfflineDataModule
+from lightning_pbrl.datamodules import base as datamodules
 from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.envs.base import Array, Simulator
 from lightning_pbrl.registry import classes
@@ -86,7 +86,7 @@ class Still(Simulator):
         return {"class": "Still"}
 
 
-class Logged(OfflineDataModule):
+class Logged(getattr(datamodules, "FeedbackDataModule", None) or datamodules.OfflineDataModule):
     """Random transitions in episodes of 50 steps."""
 
     def __init__(self) -> None:
