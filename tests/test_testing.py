@@ -31,6 +31,12 @@ def test_a_right_method_from_outside_passes(cls: type[Method]) -> None:
     check_method(cls)
 
 
+@pytest.mark.parametrize("name", ["IQL", "IPL", "RewardEnsemble", "SAC"])
+def test_the_librarys_methods_pass(name: str) -> None:
+    """One of each sort, whole; tests/methods/test_contract.py has them all."""
+    check_method(classes("methods")[name])
+
+
 @pytest.mark.parametrize(
     ("cls", "check", "sentence"),
     [
@@ -161,9 +167,16 @@ def test_a_strategys_fault_is_told(strategy: QueryStrategy, sentence: str) -> No
         check_query(strategy)
 
 
-@pytest.mark.parametrize("name", ["UniformQuery", "DisagreementQuery", "EntropyQuery", "RankedListQuery"])
-def test_the_librarys_strategies_pass(name: str) -> None:
-    check_query(classes("queries")[name]())
+QUERIES = [cls for cls in classes("queries").values() if cls.__module__.startswith("lightning_pbrl.")]
+
+
+@pytest.mark.parametrize("cls", QUERIES)
+def test_the_librarys_strategies_pass(cls: type[QueryStrategy]) -> None:
+    check_query(
+        cls(),
+        decode=lambda posterior: (posterior, torch.ones_like(posterior)),
+        rating_probability=lambda posterior: torch.softmax(torch.stack([posterior, -posterior], -1), -1),
+    )
 
 
 # Data modules -----------------------------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ class PreferenceReward(OnlinePolicy, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self.reward_model.__dict__["scorer"] = None  # its sums are those of other weights
+        self.reward_model.__dict__.update(engine=None, scorer=None)  # both hold what other weights were
 
 
 def _reward_model(cls: type[RewardModel], spec: Spec, seed: int, settings: Mapping[str, Any]) -> RewardModel:

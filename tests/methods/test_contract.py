@@ -23,6 +23,7 @@ from lightning_pbrl.methods.preference_policy import PreferencePolicy
 from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
 from lightning_pbrl.registry import classes
 from lightning_pbrl.teachers.base import Teacher
+from lightning_pbrl.testing import method as testing
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),  # a resumed run
@@ -31,15 +32,8 @@ pytestmark = [
 
 METHODS = {name: cls for name, cls in classes("methods").items() if cls.__module__.startswith("lightning_pbrl.")}
 SMALL = {
-    "hidden": [16, 16],
-    "updates": 100,
-    "eval_interval": 40,
-    "batch_size": 16,
+    **testing.SMALL,
     "lr": 3e-3,
-    "epochs": 6,
-    "ensemble_size": 2,
-    "stop_accuracy": 1.0,
-    "block": 7,
     "width": 16,
     "layers": 1,
     "heads": 2,
@@ -51,10 +45,6 @@ SMALL = {
     "warmup": 1,
     "n_init": 20,
     "n_emb": 15,
-    "env_steps": 100,
-    "seed_steps": 20,
-    "round_steps": 40,
-    "explore_steps": 20,
     "meta_every": 15,
     "repr_dim": 8,
     "n_steps": 10,
@@ -83,9 +73,13 @@ each_policy = pytest.mark.parametrize("name", [n for n, cls in METHODS.items() i
 
 
 def small(name: str, **changes: Any) -> Method:
+    return METHODS[name](SPEC, **small_settings(name, **changes))
+
+
+def small_settings(name: str, **changes: Any) -> dict[str, Any]:
     cls = METHODS[name]
     reward = accepted(getattr(cls, "reward_class", Method), {**SMALL["reward_model"], **REWARD_MODELS.get(name, {})})
-    return cls(SPEC, **accepted(cls, {**SMALL, "reward_model": reward, **changes}))
+    return accepted(cls, {**SMALL, "reward_model": reward, **changes})
 
 
 def accepted(cls: type[Method], settings: dict[str, Any]) -> dict[str, Any]:
@@ -382,6 +376,14 @@ def test_a_population_resumes_like_one_seed(name: str, tmp_path: Path) -> None:
     resumed = fit(name, tmp_path / "stopped", ckpt_path=last, method=settings, max_epochs=2, **unasked(name))
     assert_same(straight.running.state_dict(), resumed.running.state_dict())
     assert read_csv(tmp_path / "straight") == read_csv(tmp_path / "stopped")
+
+
+@each
+def test_the_checks_for_authors_pass(name: str, tmp_path: Path) -> None:
+    """Those that need one fit; what the others check has a test of its own above."""
+    check = testing.MethodCheck(METHODS[name], tmp_path, **small_settings(name))
+    for one in ("is_built_from_its_seed", "learns", "moves_what_it_says", "acts_or_rewards", "does_not_wait_for_the_device"):
+        getattr(check, one)()
 
 
 @each
