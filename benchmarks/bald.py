@@ -17,9 +17,9 @@ from benchmarks.plain_bald import PlainReward, pair_scores, rating_scores
 from lightning_pbrl.data.feedback import Labels, Query
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.losses.information import bald
-from lightning_pbrl.methods.reward_posterior import POSTERIOR_TILE
-from lightning_pbrl.methods.unified_reward import UnifiedReward
+from lightning_pbrl.methods.learn_reward import UnifiedReward
 from lightning_pbrl.queries.bald import BALDQuery
+from lightning_pbrl.rewards.posterior import POSTERIOR_TILE
 
 CLAIMS = [
     Claim("BALD of ratings, every clip of the pool / a clip at a time", 25, "clips plain", "clips ours"),

@@ -25,6 +25,7 @@ from lightning_pbrl.data.feedback import Answer, Labels, Query, Status
 from lightning_pbrl.data.lire import read_lire
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
+from lightning_pbrl.fitting.starting import attach
 from lightning_pbrl.methods.clarify import CLARIFY
 from lightning_pbrl.queries.base import QueryStrategy
 from lightning_pbrl.queries.disagreement import DisagreementQuery
@@ -78,7 +79,8 @@ def fitted(room: Classroom, labels: Labels, seed: int, settings: dict[str, Any])
     method.configure_model()
     method.source, method.labels = source, labels
     method.on_data()
-    method.__dict__["engine"] = engine = UpdateEngine(method, method.groups(), method.programs(), [seed], compile=False)
+    engine = UpdateEngine(method, method.groups(), method.programs(), [seed], compile=False)
+    attach(method, engine)
     torch.manual_seed(seed)
     method.train()
     phases = method.plan(0)

@@ -148,9 +148,7 @@ def step_table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         figures = [f"{row[name]:.1e}" for name in ("median", "quantile_99", "max")]
         beyond = str(row.get("beyond_rounding", ""))
-        table.add_row(
-            row["env_id"], row["physics"], f"{row['steps']:,}", *figures, f"{row['share_below_1e-6']:.1%}", beyond
-        )
+        table.add_row(row["env_id"], row["physics"], f"{row['steps']:,}", *figures, f"{row['share_below_1e-6']:.1%}", beyond)
     return table
 
 

@@ -18,6 +18,7 @@ from benchmarks.plain_encoder import PlainEncoder, Shape
 from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
+from lightning_pbrl.fitting.starting import attach
 from lightning_pbrl.methods.clarify import CLARIFY
 
 EPISODE = 500
@@ -85,7 +86,7 @@ def clarify(source: Transitions, labels: Labels, size: Size, shape: tuple[int, i
     method.configure_model()
     method.source = source
     method.on_data()
-    method.__dict__["engine"] = UpdateEngine(method, method.groups(), method.programs(), [0], compile=False)
+    attach(method, UpdateEngine(method, method.groups(), method.programs(), [0], compile=False))
     method.labels = labels
     method.use_answers()
     return method

@@ -33,9 +33,7 @@ CLAIMS = [
     Claim("... compiled, without oneDNN / plain PyTorch loop", None, "plain", "compiled, default library"),
     Claim("... eager, without oneDNN / plain PyTorch loop", None, "plain", "eager, default library"),
     Claim("plain PyTorch loop / textbook LightningModule", None, "textbook", "plain"),
-    Claim(
-        "product of 256 x 256 matrices, oneDNN / default library", None, "product, default library", "product, oneDNN"
-    ),
+    Claim("product of 256 x 256 matrices, oneDNN / default library", None, "product, default library", "product, oneDNN"),
 ]
 TRAINER_CLAIM = Claim(f"compiled engine in the Trainer, K={BLOCK} / the same engine bare", 0.97, "bare", "trainer")
 

@@ -13,6 +13,7 @@ PARTS = ("lightning_pbrl", "callbacks", "datamodules")
 """Folders of the root that are the package; the links of ``lightning_pbrl/`` to the other two are not followed."""
 LEARNERS = ("lightning_pbrl/methods/", "lightning_pbrl/rewards/")
 CODE = (*LEARNERS, "lightning_pbrl/engine/")
+FITTING = "lightning_pbrl/fitting/"
 DRAWS = "lightning_pbrl/engine/draws.py:"
 NOUN_CLAUSES = ("What", "How", "Whether", "Where")
 
@@ -137,6 +138,11 @@ def longest(tree: Tree, *folders: str) -> tuple[int, str]:
 def learner_lines(tree: Tree) -> int:
     """Count the lines of ``methods/``, ``rewards/`` and ``engine/``."""
     return sum(tree.lines(path) for folder in CODE for path in tree.files(folder))
+
+
+def fit_lines(tree: Tree) -> int:
+    """Count the same and ``fitting/``, which was part of ``methods/`` once."""
+    return learner_lines(tree) + sum(tree.lines(path) for path in tree.files(FITTING))
 
 
 # Classes ---------------------------------------------------------------------------------------------------------------

@@ -198,7 +198,7 @@ def slow(size: Size) -> Rounds:
     return interleave(
         {
             "relabel plain": per_unit(plain.relabel, source.size),
-            "relabel ours": per_unit(lambda: source.relabel(members.reward), source.size),
+            "relabel ours": per_unit(lambda: source.relabel(members), source.size),
             "entropy plain": per_unit(lambda: state_entropy(states, copied, 5), count),
             "entropy ours": per_unit(lambda: nearest_distance(states, [stored], 5), count),
         },

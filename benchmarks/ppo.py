@@ -165,9 +165,9 @@ def our_curve(size: Size, seed: int, note: Note) -> None:
     steps = {"env_steps": size.curve_steps, "round_steps": size.curve_round, "n_steps": size.rollout, "n_epochs": size.epochs}
     method = PPO(module.spec, seed=seed, block=320, compile="auto" if size.compile else False, **steps)
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    pl.Trainer(
-        accelerator="cpu", devices=1, max_epochs=-1, callbacks=[Judged()], enable_model_summary=False, **quiet
-    ).fit(method, module)
+    pl.Trainer(accelerator="cpu", devices=1, max_epochs=-1, callbacks=[Judged()], enable_model_summary=False, **quiet).fit(
+        method, module
+    )
 
 
 def their_curve(size: Size, seed: int, note: Note) -> None:

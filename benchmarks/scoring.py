@@ -19,10 +19,10 @@ from lightning_pbrl.data.feedback import Labels, Query, Status
 from lightning_pbrl.data.relabel import predict_reward
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.queries.disagreement import disagreement
 from lightning_pbrl.queries.kcenter import k_center
-from lightning_pbrl.queries.scoring import ReturnScorer
+from lightning_pbrl.rewards.scoring import ReturnScorer
 
 CLAIMS = [
     Claim("relabelling, tiles / all rows at once", 1.7, "relabel plain", "relabel ours"),
@@ -144,9 +144,7 @@ def main(size: Size) -> dict[str, Any]:
             "pairs plain": per_unit(lambda: plain_pool.disagreement(few, size.length), size.plain_pairs),
             "pairs ours": per_unit(score_anew, size.pairs),
             "pairs cached": per_unit(lambda: [disagreement(scorer.returns(query)) for _ in range(5)], 5 * size.pairs),
-            "k-center plain": per_unit(
-                lambda: k_center_by_full_distances(points, centres, size.plain_picks), size.plain_picks
-            ),
+            "k-center plain": per_unit(lambda: k_center_by_full_distances(points, centres, size.plain_picks), size.plain_picks),
             "k-center ours": per_unit(lambda: k_center(points, [centres], size.picks), size.picks),
             "epoch plain": per_unit(lambda: plain_pool.train_epoch(*sides, label.long().numpy(), size.batch_size), 1),
             "epoch ours": epoch,

@@ -16,6 +16,7 @@ from lightning_pbrl.asking.schedule import InitialShare, ScheduleName, schedule_
 from lightning_pbrl.asking.session import AskingSession
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.fitting.resuming import asks_for
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.queries.base import QueryStrategy
 from lightning_pbrl.queries.uniform import UniformQuery
@@ -29,7 +30,7 @@ class AskTeacher(Checked, pl.Callback):
     An :class:`~lightning_pbrl.asking.session.AskingSession` asks, on rank 0 alone; the answers are broadcast. What was asked
     is in the label store and nowhere else, so a round that is replayed after a crash asks nothing twice.
 
-    A strategy may ask two kinds of question in one round, pairs and ratings (``MixedQuery``). Both are paid from the one budget,
+    A strategy may ask two kinds of question in one round, pairs and ratings (``MixedQuery``). Both count against the one budget,
     in which every question counts that was asked, and numbered in one row. Pairs are the method's ``labels``, ratings its
     ``ratings``.
 
@@ -94,7 +95,7 @@ class AskTeacher(Checked, pl.Callback):
 
     @property
     def store(self) -> LabelStore | None:
-        """Where the questions of the present fit are kept; None without one, and on ranks that do not ask."""
+        """Label store of the present fit; None without one, and on ranks that do not ask."""
         return None if self.session is None or self.session.state is None else self.session.state.store
 
     def plan_for(self, method: Method) -> AskingPlan:
@@ -112,7 +113,7 @@ class AskTeacher(Checked, pl.Callback):
         source = pl_module.source
         session = AskingSession(pl_module, source, data.segment_length, self.plan, data.labels, pl_module.seed, self.run)
         given = len(session.given)
-        pl_module.asks_for(self.plan.budget, given, self.per_round if self.plan.even else None)
+        asks_for(pl_module, self.plan.budget, given, self.per_round if self.plan.even else None)
         silent = given > 0 and not self.plan.budget and self.store_path is None  # the data bring all there is
         if trainer.is_global_zero and not silent:
             path = self.store_path or str(Path(trainer.default_root_dir) / "labels.sqlite")

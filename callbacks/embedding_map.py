@@ -68,7 +68,7 @@ class EmbeddingMap(Checked, pl.Callback):
 
     def _concerns(self, method: Any) -> bool:
         """Return True if the method embeds segments and predicts their returns."""
-        return self.pairs > 0 and all(hasattr(method, need) for need in EmbeddingQuery.needs)
+        return self.pairs > 0 and all(hasattr(method.scorer, need) for need in EmbeddingQuery.needs)
 
     def _measure(self, trainer: pl.Trainer, method: Method, purpose: str) -> EmbeddedPairs | None:
         """Embed and compare pairs, with the same result on every rank; return None if there is nothing to embed."""
@@ -128,8 +128,8 @@ def embedded(method: Any, query: Query, status: Array, held_out: bool) -> Embedd
     returns = method.source.true_returns(query).double()
     known = not returns.isnan().any()
     if not known:
-        returns = method.returns(query).mean(0).double()
-    z = method.embed(query).float()
+        returns = method.scorer.returns(query).mean(0).double()
+    z = method.scorer.embed(query).float()
     what = f"The embedding that {type(method).__name__} gives of a pair"
     check_finite(z, what, "its encoder has diverged, so lower its lr", "pair")
     return EmbeddedPairs(z.cpu().numpy(), returns.cpu().numpy(), status, known, held_out)

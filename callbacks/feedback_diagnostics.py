@@ -40,6 +40,7 @@ from lightning_pbrl.reports.feedback_record import (
 from lightning_pbrl.reports.feedback_sheet import write_sheet
 from lightning_pbrl.reports.metrics import read_metrics, run_at
 from lightning_pbrl.reports.panels import write_tables
+from lightning_pbrl.rewards.base import RewardModel
 from lightning_pbrl.rng import stream
 from lightning_pbrl.settings import Checked
 
@@ -120,7 +121,7 @@ class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE})
 
     def _concerns(self, method: Any) -> bool:
         """Return True if there is something to record: a method that learns from answers and predicts returns."""
-        return self.clips > 0 and "labels" in method.needs and hasattr(method, "returns")
+        return self.clips > 0 and "labels" in method.needs and hasattr(method.scorer, "returns")
 
     # A record ----------------------------------------------------------------------------------------------------------
 
@@ -188,9 +189,9 @@ class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE})
 
     def _steps(self, method: Any, rows: Tensor) -> Steps:
         """Return true and learned reward of single rows, float64; none if a reward depends on more than its row."""
-        if type(method).reward is Method.reward or type(method).relabel is not Method.relabel:
+        if not method.rewards or type(method.scorer).relabel not in (Method.relabel, RewardModel.relabel):
             return NO_STEPS
-        learned = method.combine(method.reward(method.source.features()[rows]))
+        learned = method.scorer.relabel(method.source, rows)
         return Steps(_numpy(method.source.reward[rows]), _numpy(learned))
 
     def _draw(self, trainer: pl.Trainer, tables: bool = False) -> None:
@@ -232,7 +233,8 @@ def questions(method: Any, labels: Labels) -> Questions:
     returns, bits = draws(method, query)
     nothing = guess = np.full(len(labels), np.nan)
     if rating:
-        guess = _numpy(method.predicted_ratings(query)) if hasattr(method, "predicted_ratings") else nothing
+        rates = hasattr(method.scorer, "predicted_ratings")
+        guess = _numpy(method.scorer.predicted_ratings(query)) if rates else nothing
         spread = returns[..., 0].std(0) if len(returns) > 1 else nothing
         likely, score = nothing, spread if bits is None else bits[:, 0]
     else:
@@ -256,7 +258,7 @@ def questions(method: Any, labels: Labels) -> Questions:
 
 def predictions(method: Any, query: Query) -> Array:
     """Return predicted returns, (E, B, C), float64; those of a diverged model are NaN."""
-    return _known(_numpy(method.returns(query)))
+    return _known(_numpy(method.scorer.returns(query)))
 
 
 def draws(method: Any, query: Query) -> tuple[Array, Array | None]:
@@ -266,13 +268,14 @@ def draws(method: Any, query: Query) -> tuple[Array, Array | None]:
         Predicted returns, (D, B, C), float64, NaN where the model has diverged. The information of a rating of each segment
         about the draw (BALD), bits, (B, C); None if the method predicts no distribution over ratings.
     """
-    if not hasattr(method, "posterior"):
+    model = method.scorer
+    if not hasattr(model, "posterior"):
         return predictions(method, query), None
-    drawn = method.posterior(query, DRAWS)
+    drawn = model.posterior(query, DRAWS)
     returns = _known(_numpy(drawn if drawn.dim() == 3 else drawn[..., 0]))
-    if not hasattr(method, "rating_probability"):
+    if not hasattr(model, "rating_probability"):
         return returns, None
-    probability = method.rating_probability(drawn).flatten(1, 2)  # (D, B C, K)
+    probability = model.rating_probability(drawn).flatten(1, 2)  # (D, B C, K)
     return returns, _known(_numpy(bald(probability))).reshape(returns.shape[1:])
 
 

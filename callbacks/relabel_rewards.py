@@ -13,7 +13,7 @@ from lightning_pbrl.data.reward_scaling import rescale
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.finite import check_finite
-from lightning_pbrl.methods.answers import check_learned
+from lightning_pbrl.fitting.answers import check_learned
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.loading import load_method
 from lightning_pbrl.ranges import ANY
@@ -77,7 +77,7 @@ class RelabelRewards(Checked, pl.Callback, ranges={"bonus": ANY}):
 
 
 def _span(source: Transitions, values: Tensor) -> str:
-    """The smallest and the largest reward, for people."""
+    """Return the smallest and the largest reward, for people."""
     known = source.drawable_part(values)
     return f"[{float(known.min()):.3g}, {float(known.max()):.3g}]" if len(known) else "[]"
 
@@ -97,7 +97,7 @@ def _check_values(model: str, values: Tensor) -> None:
 
 
 def _check_sizes(model: Method, source: Transitions) -> None:
-    """A reward model reads rows of the sizes that it was trained on."""
+    """Raise a UserError unless the data have the sizes that the reward model was trained on."""
     learned, there = (model.spec["obs_dim"], model.spec["action_dim"]), (source.obs_dim, source.action_dim)
     if learned != there:
         raise UserError(

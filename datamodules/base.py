@@ -19,8 +19,8 @@ from lightning_pbrl.data.validate import check_table
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.envs.rollout import Rollouts, VectorEnvs, rollout
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.fitting.lightning_glue import RoundLoader
 from lightning_pbrl.methods.base import Method
-from lightning_pbrl.methods.lightning_glue import RoundLoader
 from lightning_pbrl.queries.base import take
 from lightning_pbrl.rng import derive, stream
 from lightning_pbrl.settings import Checked
@@ -89,7 +89,7 @@ class FeedbackDataModule(Checked, pl.LightningDataModule):
         return sizes if sim.pixels is None else {**sizes, "pixels": sim.pixels}
 
     def files(self) -> list[Path]:
-        """The files that :meth:`load` reads: were one of them another, so would be the run."""
+        """Return the files that :meth:`load` reads: were one of them another, so would be the run."""
         path = getattr(self, "path", None)
         own = [Path(path)] if isinstance(path, str | Path) and Path(path).is_file() else []
         parts = (getattr(self, name, None) for name in ("data", "replay"))
@@ -122,7 +122,7 @@ class FeedbackDataModule(Checked, pl.LightningDataModule):
         return [derive(self.evaluation_seed, purpose, i) % 2**31 for i in range(count)]
 
     def judgement(self, numbers: Tensor | None = None) -> Judgement:
-        """What predictions about held-out pairs are compared with.
+        """Return the labels and true returns that predictions about held-out pairs are compared with.
 
         The label is the held-out answer; where the data bring none, the larger true return is preferred.
 

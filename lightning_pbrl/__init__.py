@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lightning_pbrl import moved as moved
+
 if TYPE_CHECKING:
     from lightning_pbrl.callbacks.ask_teacher import AskTeacher as AskTeacher
     from lightning_pbrl.callbacks.feedback_diagnostics import FeedbackDiagnostics as FeedbackDiagnostics
@@ -35,28 +37,29 @@ if TYPE_CHECKING:
     from lightning_pbrl.methods.ipl import IPL as IPL
     from lightning_pbrl.methods.iql import IQL as IQL
     from lightning_pbrl.methods.laeo import LAEO as LAEO
+    from lightning_pbrl.methods.learn_reward import NMR as NMR
+    from lightning_pbrl.methods.learn_reward import LearnReward as LearnReward
+    from lightning_pbrl.methods.learn_reward import PreferenceTransformer as PreferenceTransformer
+    from lightning_pbrl.methods.learn_reward import RewardEnsemble as RewardEnsemble
+    from lightning_pbrl.methods.learn_reward import UnifiedReward as UnifiedReward
+    from lightning_pbrl.methods.learn_reward_from_examples import ORIL as ORIL
+    from lightning_pbrl.methods.learn_reward_from_examples import PURL as PURL
+    from lightning_pbrl.methods.learn_reward_from_examples import VICE as VICE
     from lightning_pbrl.methods.loading import load as load
     from lightning_pbrl.methods.loading import load_method as load_method
     from lightning_pbrl.methods.mr_iql import MRIQL as MRIQL
     from lightning_pbrl.methods.mrn import MRN as MRN
-    from lightning_pbrl.methods.nmr import NMR as NMR
-    from lightning_pbrl.methods.oril import ORIL as ORIL
     from lightning_pbrl.methods.pebble import PEBBLE as PEBBLE
     from lightning_pbrl.methods.ppo import PPO as PPO
     from lightning_pbrl.methods.pref_ppo import PrefPPO as PrefPPO
-    from lightning_pbrl.methods.preference_transformer import PreferenceTransformer as PreferenceTransformer
-    from lightning_pbrl.methods.purl import PURL as PURL
     from lightning_pbrl.methods.qpa import QPA as QPA
     from lightning_pbrl.methods.rce import RCE as RCE
-    from lightning_pbrl.methods.reward_ensemble import RewardEnsemble as RewardEnsemble
     from lightning_pbrl.methods.rune import RUNE as RUNE
     from lightning_pbrl.methods.sac import SAC as SAC
     from lightning_pbrl.methods.sft import SFT as SFT
     from lightning_pbrl.methods.sqil import SQIL as SQIL
     from lightning_pbrl.methods.surf import SURF as SURF
     from lightning_pbrl.methods.td3_bc import TD3BC as TD3BC
-    from lightning_pbrl.methods.unified_reward import UnifiedReward as UnifiedReward
-    from lightning_pbrl.methods.vice import VICE as VICE
     from lightning_pbrl.queries.bald import BALDQuery as BALDQuery
     from lightning_pbrl.queries.disagreement import DisagreementQuery as DisagreementQuery
     from lightning_pbrl.queries.embedding import EmbeddingQuery as EmbeddingQuery
@@ -99,28 +102,29 @@ _HOME = {
     "IPL": "methods.ipl",
     "IQL": "methods.iql",
     "LAEO": "methods.laeo",
+    "LearnReward": "methods.learn_reward",
     "load": "methods.loading",
     "load_method": "methods.loading",
     "MRIQL": "methods.mr_iql",
     "MRN": "methods.mrn",
-    "NMR": "methods.nmr",
-    "ORIL": "methods.oril",
+    "NMR": "methods.learn_reward",
+    "ORIL": "methods.learn_reward_from_examples",
     "PEBBLE": "methods.pebble",
     "PPO": "methods.ppo",
     "PrefPPO": "methods.pref_ppo",
-    "PreferenceTransformer": "methods.preference_transformer",
-    "PURL": "methods.purl",
+    "PreferenceTransformer": "methods.learn_reward",
+    "PURL": "methods.learn_reward_from_examples",
     "QPA": "methods.qpa",
     "RCE": "methods.rce",
-    "RewardEnsemble": "methods.reward_ensemble",
+    "RewardEnsemble": "methods.learn_reward",
     "RUNE": "methods.rune",
     "SAC": "methods.sac",
     "SFT": "methods.sft",
     "SQIL": "methods.sqil",
     "SURF": "methods.surf",
     "TD3BC": "methods.td3_bc",
-    "UnifiedReward": "methods.unified_reward",
-    "VICE": "methods.vice",
+    "UnifiedReward": "methods.learn_reward",
+    "VICE": "methods.learn_reward_from_examples",
     "BALDQuery": "queries.bald",
     "DisagreementQuery": "queries.disagreement",
     "EmbeddingQuery": "queries.embedding",

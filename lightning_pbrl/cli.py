@@ -60,14 +60,14 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _print_anywhere() -> None:
-    """Let a terminal that lacks a sign show another in its place: no text is worth a run."""
+    """Let a terminal that lacks a sign show another in its place: no run ends because of a text."""
     for stream in (sys.stdout, sys.stderr):
         if getattr(stream, "errors", None) in ("strict", "surrogateescape"):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 
 
 def _one_sentence(error: Exception) -> str:
-    """What is wrong, without the parser's notes about types that were tried too."""
+    """Return the error without the parser's notes about types that were tried too."""
     text = str(error)
     key = re.match(r'Parser key "([^"]+)":', text)
     unknown = re.search(r"Expected a dot import path string: (\w+)", text)

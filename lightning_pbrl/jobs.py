@@ -154,7 +154,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _locked_log(job: Job) -> IO[str] | None:
-    """The job's log, locked; None when another process is running the job.
+    """Return the job's log, locked; None when another process is running the job.
 
     The lock lasts as long as this process, the job or anything that it has started can write to the log: so no second pool runs
     the same job, and none looks for its mark before it is there.
@@ -245,7 +245,7 @@ def _stop(processes: Sequence[_Process]) -> None:
 
 
 def _environment(job: Job, slot: Slot) -> dict[str, str]:
-    """The variables of a job's process; those of this process stay as they are."""
+    """Return the variables of a job's process; those of this process stay as they are."""
     own = {"PYTHONUNBUFFERED": "1", "LIGHTNING_PBRL_STAGE": job.label}
     if slot.threads:
         own |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(slot.threads))

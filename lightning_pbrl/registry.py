@@ -19,6 +19,7 @@ from lightning_pbrl.errors import UserError
 
 PACKAGES = {
     "methods": ("lightning_pbrl.methods", "base", "Method"),
+    "rewards": ("lightning_pbrl.rewards", "base", "RewardModel"),
     "teachers": ("lightning_pbrl.teachers", "base", "Teacher"),
     "queries": ("lightning_pbrl.queries", "base", "QueryStrategy"),
     "data": ("lightning_pbrl.datamodules", "base", "FeedbackDataModule"),
@@ -93,5 +94,5 @@ def classes(kind: str) -> dict[str, type]:
 
 
 def first_line(cls: type) -> str:
-    """The one line that ``list`` prints."""
+    """Return the one line that ``list`` prints."""
     return (inspect.getdoc(cls) or "").split("\n", 1)[0]

@@ -24,13 +24,13 @@ import yaml
 from lightning_pbrl.errors import UserError
 
 LAST = "checkpoints/last.ckpt"
-"""Where a run folder keeps the checkpoint of its last finished round."""
+"""Place of the checkpoint of the last finished round in a run folder."""
 
 RESULTS = (LAST, "results.json", "predictions.safetensors")
-"""What a run is for: a folder that has one of these belongs to the run that made it."""
+"""Products of a run: a folder that has one of these belongs to the run that made it."""
 
 LOGS = ("csv", "tensorboard", "inputs.json", "config.yaml")
-"""What a fit leaves that has not finished a round."""
+"""Files of a fit that has not finished a round."""
 
 PICTURES = ("*.png", "*.npz", "video.mp4", "videos")
 
@@ -81,7 +81,7 @@ def new(parent: Path, name: str) -> Path:
 
 
 def digest(path: Path) -> str:
-    """A hash of a file's content."""
+    """Return a hash of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
@@ -92,13 +92,13 @@ def _times(path: Path) -> dict[str, int]:
 
 
 def record(paths: Iterable[Path]) -> Record:
-    """What these files are like now; paths without a file are left out."""
+    """Return a hash of each of these files as it is now; paths without a file are left out."""
     found = sorted({path.resolve() for path in paths if path.is_file()})
     return {str(path): {**_times(path), "blake2b": digest(path)} for path in found}
 
 
 def changed(recorded: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The first recorded file that has another content now; None when all are as they were, or are gone."""
+    """Return the first recorded file that has another content now; None when all are as they were, or are gone."""
     for name, was in recorded.items():
         path = Path(name)
         if not path.is_file():
@@ -110,7 +110,7 @@ def changed(recorded: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A mapping from a file; empty when there is none, or it is damaged."""
+    """Return a mapping from a file; empty when there is none, or it is damaged."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
@@ -119,29 +119,29 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _recorded(content: Any) -> Record:
-    """What is a :data:`Record` of a value that was read; a damaged file may hold anything."""
+    """Return the part of a read value that is a :data:`Record`; a damaged file may hold anything."""
     if not isinstance(content, dict):
         return {}
     return {name: was for name, was in content.items() if isinstance(was, dict) and "blake2b" in was}
 
 
 def dumped(content: Mapping[str, Any]) -> str:
-    """A mapping as it is written to a run folder."""
+    """Return a mapping as it is written to a run folder."""
     return json.dumps(content, indent=1)
 
 
 def inputs(folder: Path) -> Record:
-    """The files that the fit in ``folder`` has read."""
+    """Return the files that the fit in ``folder`` has read."""
     return _recorded(read_json(folder / "inputs.json"))
 
 
 def results(folder: Path) -> list[Path]:
-    """The files for which others refer to a run."""
+    """Return the files for which others refer to a run."""
     return [folder / name for name in RESULTS if (folder / name).is_file()]
 
 
 def outdated(folder: Path) -> str | None:
-    """The file that a run was made from and that has changed since; None when what the folder holds is up to date."""
+    """Return the file that a run was made from and that has changed since; None when what the folder holds is up to date."""
     made = read_json(folder / "done.json") or read_json(folder / "started.json")
     return changed({**inputs(folder), **_recorded(made.get("inputs"))})
 
@@ -167,7 +167,7 @@ def _holds(found: Any, wanted: Any) -> bool:
 
 
 def this_process() -> dict[str, Any]:
-    """Who and since when, for whoever finds the folder in use."""
+    """Return the process and its start, for whoever finds the folder in use."""
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
@@ -238,7 +238,7 @@ def begin_anew(folder: Path, everything: bool) -> None:
 
 
 def _left(folder: Path, everything: bool) -> list[Path]:
-    """What a fit has left, as :func:`begin_anew` says."""
+    """Return the files that a fit has left, as :func:`begin_anew` says."""
     names = [*LOGS, *(("checkpoints", *RESULTS[1:], *PICTURES) if everything else ())]
     return [path for name in names for path in folder.glob(name)]
 

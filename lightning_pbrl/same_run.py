@@ -1,4 +1,4 @@
-"""Which run a folder belongs to: what ``fit``, ``test`` and the rest check before they write anything there."""
+"""Checks of the run that a folder belongs to, before ``fit``, ``test`` and the rest write anything there."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import yaml
 from lightning_pbrl import run_folder
 from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.fitting.resuming import FREE, grown
+from lightning_pbrl.fitting.saving import read_checkpoint
 from lightning_pbrl.methods.base import Method
-from lightning_pbrl.methods.resuming import FREE, grown
-from lightning_pbrl.methods.saving import read_checkpoint
 from lightning_pbrl.run_folder import LAST
 
 COMPARED = ("seed_everything", "data", "model", "ask", "relabel")
 """Keys that say what is learned; the others say where it is kept, shown and computed."""
 
 JUDGED = ("eval_episodes", "test_episodes", "eval_envs")
-"""Settings of a data module that say how a policy is judged; ``num_envs`` too, where no policy acts while it learns."""
+"""Settings of a data module that say how a policy is evaluated; ``num_envs`` too, where no policy acts while it learns."""
 
 WORDS = ("best", "last", "hpc")
 """Checkpoints that Lightning finds itself, of the fit that its Trainer has done."""
@@ -110,7 +110,7 @@ def _own_checkpoint(start: Start) -> None:
 
 
 def _within(ckpt_path: str | Path, folder: Path) -> bool:
-    """Whether a checkpoint is one of those that a run folder keeps."""
+    """Return True if a checkpoint is one of those that a run folder keeps."""
     return (folder / LAST).parent.resolve() in Path(ckpt_path).resolve().parents
 
 
@@ -143,12 +143,12 @@ def _goes_on(start: Start) -> None:
 
 
 def _full(key: str) -> str:
-    """The key of the command line for a setting of a method."""
+    """Return the key of the command line for a setting of a method."""
     return key if "." in key else f"model.init_args.{key}"
 
 
 def _settings(config: Mapping[str, Any], files: run_folder.Record) -> Iterator[tuple[str, Any]]:
-    """What is compared, by dotted key; a file by what it holds, so that data may be moved."""
+    """Return the settings that are compared, by dotted key; a file by its content, so that data may be moved."""
     for key, value in _leaves({key: config.get(key) for key in COMPARED}):
         value = value.rpartition(".")[2] if key.endswith("class_path") else value  # one class may be named by several paths
         yield key, _content(value, files) if isinstance(value, str) else value
@@ -171,7 +171,7 @@ def _leaves(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _files(start: Start) -> Iterator[Path]:
-    """The files that a fit reads: those that its config names, and those of its data; not what it writes or shares."""
+    """Return the files that a fit reads: those that its config names, and those of its data; not what it writes or shares."""
     folder = start.folder.resolve()
     named = [Path(value) for key, value in _leaves({key: start.settings.get(key) for key in COMPARED}) if _is_file(key, value)]
     for path in [*named, *(start.data.files() if hasattr(start.data, "files") else ())]:

@@ -31,6 +31,8 @@ class Checked:
 
     ranges: ClassVar[Mapping[str, Range]] = RANGES
     """Allowed numbers by argument; ``Range()`` allows every finite one."""
+    passes_to: ClassVar[type | None] = None
+    """Class that gets the further arguments of its constructor, in place of its bases."""
 
     def __init_subclass__(cls, ranges: Mapping[str, Range] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -113,7 +115,7 @@ def _choices(kind: Any) -> tuple[Any, ...]:
 def kinds_of(owner: type) -> dict[str, Kinds]:
     """Return the annotated kinds of every constructor argument, with unions split; a subclass precedes its bases."""
     found: dict[str, Kinds] = {}
-    for constructor in _constructors(owner):
+    for constructor in constructors(owner):
         try:
             hints = get_type_hints(constructor)
         except NameError:  # a name for type checkers only
@@ -126,29 +128,46 @@ def kinds_of(owner: type) -> dict[str, Kinds]:
 @functools.cache
 def _of_library(owner: type) -> frozenset[str]:
     """Return the arguments that a constructor of this library declares."""
-    ours = [each for each in _constructors(owner) if getattr(each, "__module__", "").partition(".")[0] == "lightning_pbrl"]
+    ours = [each for each in constructors(owner) if getattr(each, "__module__", "").partition(".")[0] == "lightning_pbrl"]
     return frozenset(name for each in ours for name in inspect.signature(each).parameters)
 
 
-def _constructors(owner: type) -> Iterator[Any]:
+def constructors(owner: type) -> Iterator[Any]:
+    """Go through the constructors that take a class's arguments, its own first."""
     for base in owner.__mro__:
         if "__init__" in vars(base):
             yield vars(base)["__init__"]
+        if (other := vars(base).get("passes_to")) is not None:
+            yield from constructors(other)
+            return
 
 
 def _by_name(owner: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the given arguments by name; a call that no constructor accepts is left to it."""
-    first = next(_constructors(owner), None)
+    first = next(constructors(owner), None)
     if first is None or not args:
         return kwargs
     names = list(inspect.signature(first).parameters)[1:]
     return dict(zip(names, args, strict=False)) | kwargs
 
 
+class Arguments(dict[str, Any]):
+    """Arguments by name, as attributes too."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(f"there is no argument {name!r}") from error
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+
 def arguments(thing: object) -> dict[str, Any]:
     """Return the constructor arguments of a :class:`Checked` object by name, defaults included."""
     found: dict[str, Any] = {}
-    for constructor in _constructors(type(thing)):
+    for constructor in constructors(type(thing)):
         parameters = list(inspect.signature(constructor).parameters.values())[1:]
         for parameter in parameters:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):

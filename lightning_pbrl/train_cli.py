@@ -60,7 +60,7 @@ class TrainCLI(LightningCLI):
         )
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The run's seed is a number from here on, also where one is to be chosen."""
+        """Make the run's seed a number, also where one is to be chosen."""
         parser.add_argument("--seed_everything", type=run_seed, default=0, help="Seed of the run; true has one chosen.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -119,7 +119,7 @@ class TrainCLI(LightningCLI):
 
 
 def run_seed(value: Any) -> int:
-    """The seed that ``seed_everything`` means; true has one chosen, which the saved config then names.
+    """Return the seed that ``seed_everything`` means; true has one chosen, which the saved config then names.
 
     Raises:
         UserError: for what is no seed, and where processes that are started apart would each choose their own.

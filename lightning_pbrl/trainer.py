@@ -29,8 +29,8 @@ from lightning_pbrl.callbacks.write_results import WriteResults
 from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.describe import settings_of
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.fitting.trainer_arguments import check_given
 from lightning_pbrl.methods.base import Method
-from lightning_pbrl.methods.trainer_arguments import check_given
 from lightning_pbrl.run_folder import LAST
 
 DEFAULTS: dict[str, Any] = {
@@ -178,7 +178,7 @@ class Trainer(pl.Trainer):
             yield path
 
     def _settings(self, method: Method, data: Any) -> dict[str, Any]:
-        """The settings of a fit as the command line writes them, as far as they say what is learned."""
+        """Return the settings of a fit as the command line writes them, as far as they say what is learned."""
         model = settings_of(method)
         model["init_args"] = {key: value for key, value in model["init_args"].items() if key not in ("spec", "seed")}
         found = {"seed_everything": method.seed, "run_dir": str(self.run_dir), "model": model, "data": settings_of(data)}
@@ -189,7 +189,7 @@ class Trainer(pl.Trainer):
 
 
 def _folder(run_dir: str | Path | None, root: str | Path | None, kwargs: Mapping[str, Any]) -> Path:
-    """The run folder, made if it is not there."""
+    """Return the run folder, made if it is not there."""
     if root is not None and run_dir is not None and Path(root) != Path(run_dir):
         raise UserError(f"run_dir is {run_dir} and default_root_dir {root}: a run has one folder, so leave default_root_dir out.")
     run_dir = root if run_dir is None else run_dir

@@ -11,6 +11,7 @@ from toys import SPEC, ToyData, drawn
 from lightning_pbrl.data.examples import Examples
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
+from lightning_pbrl.fitting.starting import attach
 from lightning_pbrl.methods.base import Method
 
 STATES = 6
@@ -25,7 +26,8 @@ def ready(method: Any, data: Transitions, examples: Tensor) -> UpdateEngine:
     method.configure_model()
     method.source = data
     method.use_examples(examples)
-    method.__dict__["engine"] = engine = UpdateEngine(method, method.groups(), method.programs(), [method.seed], compile=False)
+    engine = UpdateEngine(method, method.groups(), method.programs(), [method.seed], compile=False)
+    attach(method, engine)
     return engine
 
 

@@ -16,7 +16,7 @@ from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.data.replay import Replay
 from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.methods.ppo import PPO
-from lightning_pbrl.methods.preference_reward import PreferenceReward
+from lightning_pbrl.rewards.base import RewardModel
 from lightning_pbrl.teachers.simulated import SimulatedTeacher
 
 SPEC = {"obs_dim": 2, "action_dim": 1, "horizon": 20}
@@ -48,15 +48,18 @@ SMALL_PPO: dict[str, Any] = {
 SMALL_REWARD: dict[str, Any] = {"hidden": [16, 16], "epochs": 5}
 
 
-def build(cls: type[PreferenceReward], reward_model: dict[str, Any] | None = None, **settings: Any) -> Any:
+def build(cls: Any, reward_model: RewardModel | dict[str, Any] | None = None, **settings: Any) -> Any:
+    """The method at a small size; settings of the reward model, without a class, change those of a small ensemble."""
     small = SMALL_PPO if issubclass(cls, PPO) else SMALL
-    return cls(SPEC, reward_model={**SMALL_REWARD, **(reward_model or {})}, **{**small, **settings})
+    whole = isinstance(reward_model, RewardModel) or "class_path" in (reward_model or {})
+    given = reward_model if whole else {**SMALL_REWARD, **(reward_model or {})}  # type: ignore[dict-item]
+    return cls(SPEC, reward_model=given, **{**small, **settings})
 
 
 def fit(
-    cls: type[PreferenceReward],
+    cls: Any,
     folder: Path,
-    reward_model: dict[str, Any] | None = None,
+    reward_model: RewardModel | dict[str, Any] | None = None,
     ask: dict[str, Any] | None = None,
     data: dict[str, Any] | None = None,
     ckpt_path: Path | None = None,

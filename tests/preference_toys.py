@@ -13,6 +13,7 @@ from lightning_pbrl.data.feedback import Labels
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
 from lightning_pbrl.engine.draws import Streams, updates_of
+from lightning_pbrl.fitting.starting import attach
 from lightning_pbrl.methods.preference_policy import PreferencePolicy
 from lightning_pbrl.nn import MLP
 from lightning_pbrl.testing.toys import AnsweredToy, labels_of
@@ -67,7 +68,8 @@ def ready(cls: type[PreferencePolicy], data: Transitions, labels: Labels, double
     method.source = data
     method.on_data()
     method.use_labels(labels)
-    method.__dict__["engine"] = engine = UpdateEngine(method, method.groups(), method.programs(), [SEED], compile=False)
+    engine = UpdateEngine(method, method.groups(), method.programs(), [SEED], compile=False)
+    attach(method, engine)
     return method, engine
 
 

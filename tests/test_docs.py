@@ -103,6 +103,8 @@ def test_the_front_page_names_experiments_that_exist() -> None:
     assert len(paths) == 3
     for path in paths:
         assert yaml.safe_load(Path(packaged_config(path)).read_text())["stages"]
+
+
 @pytest.mark.slow
 def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block of Python of the page, one after the other, with smaller numbers."""

@@ -210,7 +210,7 @@ def test_a_script_that_is_told_to_end(number: signal.Signals, code: int, tmp_pat
 
 
 def test_lightnings_default_length_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_pbrl.methods.lightning_glue.LIGHTNINGS_END", 1)
+    monkeypatch.setattr("lightning_pbrl.fitting.lightning_glue.LIGHTNINGS_END", 1)
     with pytest.warns(UserWarning, match=r"^The fit ended after 1 rounds, Lightning's default for max_epochs"):
         make_trainer(tmp_path / "a", max_epochs=1).fit(clone(), ToyData())
     with warnings.catch_warnings():

@@ -20,7 +20,7 @@ from lightning_pbrl.study.file import read_study
 from lightning_pbrl.study.plan import plan, plan_jobs
 
 MINE = """
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 class MyReward(RewardEnsemble):
     '''As its base.'''
 """

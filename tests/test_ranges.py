@@ -19,8 +19,8 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.methods.iql import IQL
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.methods.pebble import PEBBLE
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
 from lightning_pbrl.ranges import ANY, COUNT, PART, POSITIVE, POSITIVE_SHARE, RANGES, SEED, SHARE, Range
 from lightning_pbrl.registry import PACKAGES, classes
 from lightning_pbrl.settings import Checked, check_settings, is_number, kinds_of

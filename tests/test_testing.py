@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import outside_methods as outside
+import outside_rewards  # noqa: F401 - its classes can then be named
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
+from lightning_pbrl.methods.learn_reward import LearnReward
+from lightning_pbrl.methods.pebble import PEBBLE
 from lightning_pbrl.queries.base import QueryStrategy, Scorer
 from lightning_pbrl.registry import classes
 from lightning_pbrl.rng import uniform
@@ -62,6 +65,18 @@ def test_the_librarys_methods_pass(name: str) -> None:
 def test_a_planted_fault_is_told(cls: type[Method], check: str, sentence: str, tmp_path: Path) -> None:
     with pytest.raises((AssertionError, UserError), match=sentence):
         getattr(MethodCheck(cls, tmp_path), check)()
+
+
+@pytest.mark.parametrize("cls", [LearnReward, PEBBLE])
+def test_a_right_reward_model_from_outside_passes(cls: type[Method]) -> None:
+    """Alone, and held by a learner that acts."""
+    check_method(cls, reward_model={"class_path": "LinearReward"})
+
+
+def test_a_reward_models_fault_is_told(tmp_path: Path) -> None:
+    check = MethodCheck(LearnReward, tmp_path, reward_model={"class_path": "outside_rewards.OwnDraws"})
+    with pytest.raises(AssertionError, match="LearnReward's weights depend on the setting block"):
+        check.does_not_depend_on_the_block()
 
 
 # Teachers ---------------------------------------------------------------------------------------------------------------------

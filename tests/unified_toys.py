@@ -12,8 +12,10 @@ from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
-from lightning_pbrl.methods.unified_reward import UnifiedReward
+from lightning_pbrl.methods.learn_reward import UnifiedReward
 from lightning_pbrl.queries.mixed import MixedQuery
+from lightning_pbrl.rewards import unified
+from lightning_pbrl.rng import derive
 from lightning_pbrl.teachers.mixed import MixedTeacher
 
 T = 10
@@ -28,24 +30,27 @@ def linear_data(episodes: int = 20, horizon: int = 30) -> Transitions:
     return Transitions.from_columns(obs, action, obs, torch.arange(0, n + 1, horizon), reward)
 
 
-def alone(source: Transitions | None = None, **settings: Any) -> UnifiedReward:
-    """The method with data and without a Trainer."""
-    method = UnifiedReward(SPEC, **{"hidden": (16, 16), "dropout": 0.4, **settings})
-    method.configure_model()
-    method.source = source or linear_data()
-    return method
+def alone(source: Transitions | None = None, spec: dict[str, int] = SPEC, **settings: Any) -> unified.UnifiedReward:
+    """The reward model with data and without a method, with the first weights of one of seed 0."""
+    model = unified.UnifiedReward(**{"hidden": (16, 16), "dropout": 0.4, **settings})
+    model.spec, model.source = spec, source or linear_data()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(0, "init"))
+        model.build()
+    return model
 
 
-def engine_of(method: UnifiedReward, pairs: int = 12, ratings: int = 8) -> UpdateEngine:
+def engine_of(model: unified.UnifiedReward, pairs: int = 12, ratings: int = 8) -> UpdateEngine:
     """Its engine, on random answers."""
-    rng, source = torch.Generator().manual_seed(1), method.source
+    rng, source = torch.Generator().manual_seed(1), model.source
     start = source.pool(T).pairs(pairs, rng).start
     answered = torch.full((pairs + ratings,), int(Status.ANSWERED))
-    method.pairs = Labels(start, T, (torch.rand(pairs, generator=rng) > 0.5).float(), answered[:pairs])
+    model.pairs = Labels(start, T, (torch.rand(pairs, generator=rng) > 0.5).float(), answered[:pairs])
     start = source.pool(T).draw(ratings, rng).unsqueeze(1)
-    method.rated = Labels(start, T, torch.randint(10, (ratings,), generator=rng).float(), answered[:ratings])
-    method.one_pass = 1
-    method.__dict__["engine"] = engine = UpdateEngine(method, method.groups(), method.programs(), [0], compile=False)
+    model.rated = Labels(start, T, torch.randint(10, (ratings,), generator=rng).float(), answered[:ratings])
+    model.one_pass = 1
+    engine = UpdateEngine(model, model.groups(), model.programs(), [0], compile=False)
+    model.attach(engine)
     return engine
 
 

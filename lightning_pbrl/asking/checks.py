@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning_pbrl.asking.plan import AskingPlan, Learner
 from lightning_pbrl.asking.schedule import ScheduleName
 from lightning_pbrl.data.feedback import Labels
@@ -29,12 +31,12 @@ def check_budget(
         raise UserError(f"ask.rounds is 1 and ask.initial {initial}: the only round asks everything; leave initial null.")
 
 
-def check_needs(query: QueryStrategy, learner: Learner) -> None:
+def check_needs(query: QueryStrategy, model: Any) -> None:
     """Refuse a strategy that asks the method for what it does not have."""
     for need in sorted(query.needs):
-        if not hasattr(learner, need):
+        if not hasattr(model, need):
             raise UserError(
-                f"{type(query).__name__} asks the model for its {need!r}, which {type(learner).__name__} does not "
+                f"{type(query).__name__} asks the model for its {need!r}, which {type(model).__name__} does not "
                 "have: choose another ask.query, such as UniformQuery."
             )
 
@@ -52,12 +54,12 @@ def check_kinds(plan: AskingPlan, learner: Learner) -> None:
             )
 
 
-def check_scale(plan: AskingPlan, learner: Learner) -> None:
-    """Refuse a teacher whose ratings have more levels than the method knows."""
-    theirs, ours = getattr(plan.teacher, "bins", None), getattr(learner, "bins", None)
+def check_scale(plan: AskingPlan, model: Any) -> None:
+    """Refuse a teacher whose ratings have more levels than the model knows."""
+    theirs, ours = getattr(plan.teacher, "bins", None), getattr(model, "bins", None)
     if plan.budget and "rating" in plan.query.kinds and theirs and ours and theirs != ours:
         raise UserError(
-            f"{type(plan.teacher).__name__} rates on {theirs} levels and {type(learner).__name__} reads {ours}: set bins of "
+            f"{type(plan.teacher).__name__} rates on {theirs} levels and {type(model).__name__} reads {ours}: set bins of "
             "the teacher and of the reward model alike."
         )
 

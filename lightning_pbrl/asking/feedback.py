@@ -1,4 +1,4 @@
-"""What a session hands out: questions that wait for an answer, and what a learner gets."""
+"""Output of a session: questions that wait for an answer, and the answers that a learner gets."""
 
 from __future__ import annotations
 

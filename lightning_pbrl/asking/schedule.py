@@ -1,4 +1,4 @@
-"""How many questions a round asks, by how far the run is: one class per schedule.
+"""Number of questions of a round by the progress of the run: one class per schedule.
 
 Sources: B-Pref (arXiv 2111.03026) for decreasing and increasing; the repository `MariaGkoulta/rlhf-repo` for spread, where only
 training items were counted and 2 % to 8 % more than the budget was spent. Here every question that was asked counts.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class AskingSession:
 
         session.begin(0)
         while (due := session.due()) is not None:
-            session.answer(judge(due.clips), answered_by="Ada")
+            session.answer(compare(due.clips), answered_by="Ada")
         feedback = session.end()
 
     Every draw belongs to (seed, round) or (seed, question). A round that is replayed after a crash proposes the same questions,
@@ -78,17 +79,18 @@ class AskingSession:
         self._due: Due | None = None
         self._metrics: dict[str, float] = {}
         self._checked: dict[Kind, int] = {"pair": 0, "rating": 0}
+        self.model: Any = getattr(learner, "scorer", learner)  # by which strategies score: the reward model that it holds
         plan.query.begin(learner.hparams)
-        checks.check_needs(plan.query, learner)
+        checks.check_needs(plan.query, self.model)
         checks.check_kinds(plan, learner)
-        checks.check_scale(plan, learner)
+        checks.check_scale(plan, self.model)
         checks.check_given(self.given, length)
         checks.check_segments(source, self.copies, plan.budget, length, learner.context)
         checks.check_schedule(plan, learner)
 
     @property
     def teacher(self) -> Teacher:
-        """Who answers; there is somebody wherever anything is asked."""
+        """Teacher who answers; there is one wherever anything is asked."""
         assert self.plan.teacher is not None  # noqa: S101
         return self.plan.teacher
 
@@ -225,7 +227,7 @@ class AskingSession:
         seen: dict[Kind, list[Batch]] = {}
         asked = 0
         while asked < quota:
-            proposed = strategy.proposals(pool, quota - asked, learner, known, rng)  # type: ignore[arg-type]
+            proposed = strategy.proposals(pool, quota - asked, self.model, known, rng)
             queries = self._next(state, number, before + asked, proposed, quota - asked)
             for query in queries:
                 batches: list[Batch] = []

@@ -1,4 +1,4 @@
-"""What the label store holds of a run, in memory."""
+"""Content of the label store about a run, in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a simulated teacher is told of the data when a round begins."""
+"""Statistics of the data that a simulated teacher gets when a round begins."""
 
 from __future__ import annotations
 

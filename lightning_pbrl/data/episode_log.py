@@ -64,6 +64,15 @@ class EpisodeLog:
         """Return the number of steps so far in each environment's open episode, (n,)."""
         return (steps - self._begin).tolist()
 
+    def begin(self, env: Tensor, step: Tensor) -> Tensor:
+        """Return the first step of the episode that each environment's step is of: two of (n,), int64 -> (n,)."""
+        found = torch.empty_like(step)
+        for number in env.unique().tolist():
+            mine, ended = env == number, self.finished[self.finished[:, 0] == number]
+            begins = torch.cat([ended[:, 1].long(), torch.tensor([self._begin[number]])])
+            found[mine] = begins[torch.searchsorted(begins, step[mine], right=True) - 1]
+        return found
+
     def recent(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return undiscounted true return, success and length of the ``n`` newest finished episodes.
 

@@ -38,19 +38,24 @@ def predict_reward(
     reward: Callable[[Tensor], Tensor],
     tile: int | None = None,
     combine: Callable[[Tensor], Tensor] = mean_of_members,
+    rows: Tensor | None = None,
 ) -> Tensor:
-    """Return the learned reward of every row, (N,), by default the mean over members.
+    """Return the learned reward of every row, (N,), or of ``rows``, (n,); by default the mean over members.
 
     Args:
         source: the data.
         reward: reward function, features (n, O + A) -> (E, n).
         tile: rows per call; None for a default of the device.
         combine: reduction of member rewards, (E, n) -> (n,).
+        rows: row ids; None for all rows.
     """
     tile = tile or (CPU_TILE if source.device.type == "cpu" else CUDA_TILE)
+    features = source.features()
+    if rows is not None:
+        return torch.cat([combine(reward(features[part])) for part in rows.split(tile)])
     out = torch.empty(len(source), device=source.device)
-    for part, rows in zip(out.split(tile), source.features().split(tile), strict=True):
-        part.copy_(combine(reward(rows)))
+    for part, seen in zip(out.split(tile), features.split(tile), strict=True):
+        part.copy_(combine(reward(seen)))
     return out
 
 
@@ -91,10 +96,10 @@ def predict_window_reward(
         rows: row ids; None for all rows.
         tile: windows per call; None for a default of the device.
     """
-    device, offsets = source.device, source.episodes.offsets
+    device = source.device
     tile = tile or max((CPU_WINDOW_STEPS if device.type == "cpu" else CUDA_WINDOW_STEPS) // length, 1)
     rows = torch.arange(len(source)) if rows is None else rows.cpu()
-    begin = offsets[source.episodes.of(rows)]
+    begin = source.first_of(rows)
     out = torch.empty(len(rows), device=device)
     full = rows - begin + 1 >= length
     for which in (full, ~full):  # apart, because most windows need no mask

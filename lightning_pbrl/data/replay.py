@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.episode_log import EpisodeLog
-from lightning_pbrl.data.relabel import CPU_TILE, CUDA_TILE, mean_of_members
 from lightning_pbrl.data.segment_copies import Places, SegmentCopies
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.data.transitions import Transitions, row_layout
@@ -129,26 +128,10 @@ class Replay(Transitions):
         self.version += 1
         self.log.add(self.steps, reward, success, np.asarray(terminated) | np.asarray(truncated))
 
-    @torch.no_grad()
-    def relabel(
-        self,
-        reward: Callable[[Tensor], Tensor],
-        combine: Callable[[Tensor], Tensor] = mean_of_members,
-        tile: int | None = None,
-    ) -> None:
-        """Write the learned reward of every stored row, and of no other.
-
-        Args:
-            reward: observation and action side by side, (n, O + A), to rewards per member, (E, n).
-            combine: member rewards (E, n) -> (n,).
-            tile: rows per call; by default one that suits the device.
-        """
-        tile = tile or (CPU_TILE if self.device.type == "cpu" else CUDA_TILE)
-        at = self.layout["learned_reward"][0]
-        for lane in self._rows[:, : min(self.steps, self.lane)].unbind(0):
-            for part in lane.split(tile):
-                part[:, at] = combine(reward(part[:, : self.obs_dim + self.action_dim]))
-        self.version += 1
+    def relabel(self, model: Any) -> None:
+        """Write the reward of every stored row, and of no other: ``model.relabel(replay, ids)``, (n,) -> (n,)."""
+        rows = self.stored
+        self.write("learned_reward", model.relabel(self, rows), rows)
 
     # Rows --------------------------------------------------------------------------------------------------------------
 
@@ -189,6 +172,17 @@ class Replay(Transitions):
         """Ids of all stored rows and of those of the copies, ascending."""
         end = self.ring + self.places.written
         return torch.cat([self.stored, torch.arange(self.ring, end, device=self.device)])
+
+    def seen(self) -> list[Tensor]:
+        """Return the observations of every stored row, a view per environment."""
+        return list(self._rows[:, : min(self.steps, self.lane), : self.obs_dim].unbind(0))
+
+    def first_of(self, rows: Tensor) -> Tensor:
+        """Return the first of the rows that precede each of these without a gap in its episode, (n,), on the CPU."""
+        rows = rows.cpu()
+        env, slot = rows // self.lane, rows % self.lane
+        step = self.steps - 1 - (self.steps - 1 - slot) % self.lane
+        return rows - (step - torch.maximum(self.log.begin(env, step), (step - slot).clamp(min=self.steps - self.lane)))
 
     def stored_column(self, name: str) -> Tensor:
         """Return one column of all stored rows, in the order of :attr:`stored`; a view if there is one environment."""

@@ -26,7 +26,7 @@ from lightning_pbrl.data.tables import CLIPS, QUESTIONS, RESTORE
 from lightning_pbrl.errors import UserError
 
 LEARNT = [QUESTIONS.c[name] for name in ("run", "round", "number", "kind", "length", "start_0", "start_1", "value", "status")]
-"""What learners read of a question."""
+"""Columns that learners read of a question."""
 
 
 class LabelStore(Database):
@@ -188,7 +188,7 @@ class LabelStore(Database):
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def stored(self, run: str, round: int, kind: Kind | None = None) -> tuple[Tensor, Query, Answer]:  # noqa: A002 (as in AskKey)
-        """What a round has asked already, by number: what a resumed run uses in place of asking.
+        """Return the questions that a round has asked already, by number; a resumed run uses them in place of asking.
 
         Args:
             run: the run's name.
@@ -258,7 +258,7 @@ class LabelStore(Database):
             return {row.round: (row.strategy or {}).get("notes", {}) for row in db.execute(chosen)}
 
     def spent(self, run: str | None = None, before_round: int | None = None) -> int:
-        """How many questions a run has asked, answered or not (in the rounds before ``before_round``, if given)."""
+        """Return the number of questions that a run has asked, answered or not, before round ``before_round`` if given."""
         asked = sa.select(sa.func.count()).where(QUESTIONS.c.run == (self.run if run is None else run))
         if before_round is not None:
             asked = asked.where(QUESTIONS.c.round < before_round)
@@ -276,12 +276,12 @@ class LabelStore(Database):
 
     @property
     def count(self) -> int:
-        """How many questions the store holds, of all runs."""
+        """Return the number of questions in the store, of all runs."""
         with self._reading() as db:
             return db.scalar(sa.select(sa.func.count()).select_from(QUESTIONS)) or 0
 
     def clips(self, numbers: Tensor | Iterable[int], run: str | None = None) -> Clips:
-        """The stored content of a run's questions, in the order of ``numbers``: obs (B, C, T, O) and so on.
+        """Return the stored content of a run's questions, in the order of ``numbers``: obs (B, C, T, O) and so on.
 
         Raises:
             UserError: when a question was stored without its content.
@@ -342,7 +342,7 @@ class LabelStore(Database):
 
 
 def _name(row: Mapping[str, Any] | sa.RowMapping) -> tuple[str, int, int]:
-    """The key of a row."""
+    """Return the key of a row."""
     return row["run"], row["round"], row["number"]
 
 

@@ -212,6 +212,10 @@ class Transitions:
         keep = None if recent is None else torch.arange(max(0, len(self.episodes) - recent), len(self.episodes))
         return SegmentPool(self.episodes, length, keep, context)
 
+    def first_of(self, rows: Tensor) -> Tensor:
+        """Return the first row of the episode of each row, (n,), on the CPU."""
+        return self.episodes.offsets[self.episodes.of(rows)]
+
     def segments(self, start: Tensor, length: int) -> Tensor:
         """Return observation and action of segments: (...,) starts -> (..., length, O + A)."""
         index = segment_rows(start.to(self.device), length)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy.typing as npt
 import pytorch_lightning as pl
@@ -22,19 +22,19 @@ from lightning_pbrl.data.transitions import Transitions, fetch, unpack
 from lightning_pbrl.engine import Draw, Part, Program, Rows, UpdateEngine
 from lightning_pbrl.engine.update import Compile, Layout
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.methods import answers, checkpoints, diverged, resuming, saving
-from lightning_pbrl.methods import author_checks as checks
-from lightning_pbrl.methods import lightning_glue as glue
-from lightning_pbrl.methods.evaluation import EpisodeEvaluation, PairEvaluation
-from lightning_pbrl.methods.rounds import Metrics as Metrics
-from lightning_pbrl.methods.rounds import Phase as Phase
-from lightning_pbrl.methods.rounds import Rounds
-from lightning_pbrl.methods.starting import check_data, check_needs, start_engine
-from lightning_pbrl.methods.trainer_arguments import check_trainer, end_with_rounds
+from lightning_pbrl.fitting import answers, checkpoints, diverged, resuming, saving
+from lightning_pbrl.fitting import author_checks as checks
+from lightning_pbrl.fitting import lightning_glue as glue
+from lightning_pbrl.fitting.evaluation import EpisodeEvaluation, PairEvaluation
+from lightning_pbrl.fitting.rounds import Metrics as Metrics
+from lightning_pbrl.fitting.rounds import Phase as Phase
+from lightning_pbrl.fitting.rounds import Rounds
+from lightning_pbrl.fitting.starting import check_data, check_needs, start_engine
+from lightning_pbrl.fitting.trainer_arguments import check_trainer, end_with_rounds
+from lightning_pbrl.rewards.base import RewardModel
+from lightning_pbrl.rewards.base import Spec as Spec
 from lightning_pbrl.rng import derive, stream
 from lightning_pbrl.settings import Checked
-
-Spec = dict[str, Any]
 
 
 class Method(Checked, pl.LightningModule):
@@ -64,9 +64,11 @@ class Method(Checked, pl.LightningModule):
     context: int = 0
     """Steps that must lie on both sides of a segment, for methods that crop beyond it."""
     longer: ClassVar[Mapping[str, str]] = {}
-    """Settings that a continued run may raise, each with the length of a round (``methods/resuming.py``)."""
+    """Settings that a continued run may raise, each with the length of a round (``fitting/resuming.py``)."""
     validates_on: ClassVar[Literal["episodes", "pairs"]] = "episodes"
 
+    reward_model: RewardModel | None
+    """Reward model that it fits and holds; None for methods without one."""
     labels: Labels
     """All answers about pairs, given with the data or by a teacher; ``ratings`` are those about single segments."""
     learned_from: int | None = None
@@ -77,9 +79,11 @@ class Method(Checked, pl.LightningModule):
     """The run folder that its weights come from; None where it was not trained by a Trainer of this library."""
     answers_from: str = ""
     """Label store that answers are read from; empty without one."""
+    hparams: Any
     # Set through __dict__, to be no submodules: they have no parameters of their own.
     source: Any
     engine: UpdateEngine | None
+    running: UpdateEngine  # the same, of a fit that has begun
     rounds: Rounds
     evaluation: EpisodeEvaluation | PairEvaluation
     acting_rng: torch.Generator
@@ -97,12 +101,13 @@ class Method(Checked, pl.LightningModule):
         layout: Layout = "auto",
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore="reward_model")  # which may be an object
         self.automatic_optimization = False
         checks.check_population(self, replicas)
         self.spec, self.seed = dict(spec), int(seed)
         self.block, self.compile_updates, self.replicas, self.layout = block, compile, replicas, layout
         self.labels, self.ratings, self.asked = Labels.empty(), Labels.empty(clips=1), Asked()
+        self.reward_model = None
         self.round_done, self.finished, self.waiting, self.grown, self.updates_loaded = False, False, False, False, 0
         evaluation = PairEvaluation if self.validates_on == "pairs" else EpisodeEvaluation
         self.__dict__.update(engine=None, _restored=None, _built=False, rounds=Rounds(self), evaluation=evaluation(self))
@@ -111,12 +116,6 @@ class Method(Checked, pl.LightningModule):
         super().__init_subclass__(**kwargs)
         checks.check_name(cls, Method.registry)
         Method.registry[cls.__name__] = cls
-
-    if TYPE_CHECKING:  # for type checkers only: torch.compile cannot follow super() in a property
-
-        @property
-        def hparams(self) -> Any:
-            """Arguments of the constructor as attributes."""
 
     # Written by an author --------------------------------------------------------------------------------------------
 
@@ -148,15 +147,19 @@ class Method(Checked, pl.LightningModule):
 
     def reward(self, features: Tensor) -> Tensor:
         """Return the learned reward per member for observation and action side by side: (n, O + A) -> (E, n)."""
-        raise UserError(f"{type(self).__name__} learns a policy, not a reward.")
+        if self.reward_model is None:
+            raise UserError(f"{type(self).__name__} learns a policy, not a reward.")
+        return self.reward_model.reward(features)
 
     def combine(self, reward: Tensor) -> Tensor:
         """Return the one reward that policies get, from the members': (E, n) -> (n,)."""
-        return reward.mean(0)
+        return reward.mean(0) if self.reward_model is None else self.reward_model.combine(reward)
 
-    def relabel(self, source: Transitions) -> Tensor:
-        """Return the reward that policies get for every row of a data set, (N,); history models override it."""
-        return predict_reward(source, self.reward, combine=self.combine)
+    def relabel(self, source: Transitions, rows: Tensor | None = None) -> Tensor:
+        """Return the reward that policies get for every row of a data set, (N,), or for ``rows``, (n,)."""
+        if self.reward_model is not None and type(self).reward is Method.reward:
+            return self.reward_model.relabel(source, rows)
+        return predict_reward(source, self.reward, combine=self.combine, rows=rows)
 
     @property
     def pixels(self) -> int:
@@ -199,6 +202,16 @@ class Method(Checked, pl.LightningModule):
         """Env steps of a round, the setting ``round_steps``; None where the settings do not say."""
         return self.hparams.get("round_steps")
 
+    @property
+    def acts(self) -> bool:
+        """True if it learns a policy."""
+        return type(self).act is not Method.act
+
+    @property
+    def rewards(self) -> bool:
+        """True if it learns a reward."""
+        return self.reward_model is not None or type(self).reward is not Method.reward
+
     # Outside of a Trainer --------------------------------------------------------------------------------------------
 
     def predict(self, obs: npt.ArrayLike, action: npt.ArrayLike | None = None) -> saving.Array:
@@ -216,6 +229,11 @@ class Method(Checked, pl.LightningModule):
         return found
 
     # Used by strategies and programs ---------------------------------------------------------------------------------
+
+    @property
+    def scorer(self) -> Any:
+        """Model by which query strategies score segments: the reward model that it holds, or itself."""
+        return self if self.reward_model is None else self.reward_model
 
     def observations(self, query: Query) -> Tensor:
         """Return the observations of the asked segments, (B, C, T, O)."""
@@ -256,6 +274,7 @@ class Method(Checked, pl.LightningModule):
     def setup(self, stage: str) -> None:
         glue.end_when_told(self.trainer)
         self.source = getattr(self.trainer.datamodule, "source", None)  # type: ignore[attr-defined]
+        answers.hand_over(self)
         if stage == "fit":
             check_data(self)
             glue.run_in_rounds(self.trainer, self.replicas)
@@ -271,11 +290,6 @@ class Method(Checked, pl.LightningModule):
             self.on_data()
         start_engine(self)
 
-    def asks_for(self, budget: int, given: int, per_round: int | None) -> None:
-        """Let a continued run ask more than planned, or refuse (:func:`resuming.asks_for_more`); called at the start of a fit."""
-        if self._restored is not None:
-            self.grown |= resuming.asks_for_more(self, self._restored, budget, given, per_round)
-
     def on_train_start(self) -> None:
         if self.finished:  # a finished run that is resumed has nothing left to do
             self.trainer.should_stop = True
@@ -286,28 +300,20 @@ class Method(Checked, pl.LightningModule):
         glue.save_this_round_too(self.trainer)
         memory.give_back(self.device)
         self.round_done = False
+        answers.hand_over(self)
         self.rounds.begin(self.plan(number))
         answers.check_answers(self)
         self.round_updates = sum(phase.updates for phase in self.rounds.phases)
 
-    @property
-    def running(self) -> UpdateEngine:
-        """Engine of a fit that has begun."""
-        assert self.engine is not None  # noqa: S101
-        return self.engine
-
     def training_step(self, token: int) -> None:
         """Run the next block of the present phase; the block after the last closes the round."""
-        closed = self.rounds.step()
+        self.rounds.step()
         self.round_done = not self.rounds.phases
-        if closed:
-            diverged.check_finite_weights(self)
 
     def validation_step(self, items: Any, batch_idx: int) -> None:
         self.evaluation.step(items)
 
-    def test_step(self, items: Any, batch_idx: int) -> None:
-        self.evaluation.step(items)
+    test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
         self.evaluation.finish("eval")
@@ -328,14 +334,8 @@ class Method(Checked, pl.LightningModule):
 
     def predict_step(self, index: Tensor) -> dict[str, Tensor]:
         """Return learned reward and action, whichever the method learns, for the rows ``index`` of the data."""
-        out = {"row": index}
-        rows = self.source.packed[index.to(self.source.device)].to(self.device)
-        features = rows[:, : self.source.obs_dim + self.source.action_dim]
-        if type(self).reward is not Method.reward:
-            out["learned_reward"] = self.combine(self.reward(features)).cpu()
-        if type(self).act is not Method.act:
-            out["action"] = self.act(self.observed(index)).cpu()
-        return out
+        rewards = {"learned_reward": self.relabel(self.source, index.to(self.source.device)).cpu()} if self.rewards else {}
+        return {"row": index, **rewards, **({"action": self.act(self.observed(index)).cpu()} if self.acts else {})}
 
     def observed(self, rows: Tensor) -> Tensor:
         """Return the observations that :meth:`act` is given at these rows of the data, (n,) -> (n, O)."""

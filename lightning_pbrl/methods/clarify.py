@@ -27,7 +27,7 @@ from lightning_pbrl.losses.contrastive import (
     reconstruction_loss,
 )
 from lightning_pbrl.methods.base import Phase, Spec
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.nn import Normalizer
 from lightning_pbrl.nn.trajectory_encoder import ActionDecoder, AntiCausalEncoder, Readout
 from lightning_pbrl.rng import derive, stream
@@ -124,6 +124,10 @@ class CLARIFY(RewardEnsemble):
     ) -> None:
         super().__init__(spec, **reward)
 
+    @property
+    def scorer(self) -> CLARIFY:
+        return self
+
     def build(self) -> None:
         super().build()
         h, obs_dim, action_dim = self.hparams, self.spec["obs_dim"], self.spec["action_dim"]
@@ -184,7 +188,7 @@ class CLARIFY(RewardEnsemble):
 
     def plan(self, round_number: int) -> list[Phase]:
         if self.hparams.ties_as_skips:
-            self.labels = ties_to_skips(self.labels)
+            self.labels = self.reward_model.labels = ties_to_skips(self.labels)
         known = bool((self.labels.status != Status.PENDING).any())
         updates = self.hparams.n_init if round_number == 0 else self.hparams.n_emb
         encoder = Phase("encoder", "encoder", updates if known else 0, start=self.begin_encoder)

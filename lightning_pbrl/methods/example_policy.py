@@ -120,11 +120,10 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
         """Return the policy's loss; ``value`` maps its own actions to their values, (B, A) -> (B,)."""
         mean, log_std = self.actor(self.policy_input(batch))
         cloning = -self.actor.density(mean, log_std, batch["action"])
-        action, log_prob = squash(mean, log_std, batch["noise"][0])
+        action, _ = squash(mean, log_std, batch["noise"][0])
         worth = value(action)
         return {
-            "actor": mixed_actor_loss(worth, cloning, self.hparams.bc_coef, self.entropy_cost(log_prob)),
-            **self.entropy_losses(log_prob),
+            "actor": mixed_actor_loss(worth, cloning, self.hparams.bc_coef),
             "bc": cloning.mean(),
             "value": worth.mean(),
         }
@@ -132,14 +131,6 @@ class ExamplePolicy(WithExamples, OfflinePolicy, ABC):
     def policy_input(self, batch: Batch) -> Tensor:
         """Return what the policy sees: the state, and its goal if it is conditioned on one."""
         return torch.cat([batch["obs"], batch["goal"]], dim=-1) if self.goal_conditioned else batch["obs"]
-
-    def entropy_cost(self, log_prob: Tensor) -> Tensor | float:
-        """Return what is added to minus the value of each of the policy's own actions."""
-        return 0.0
-
-    def entropy_losses(self, log_prob: Tensor) -> dict[str, Tensor]:
-        """Return further losses of the policy's entropy."""
-        return {}
 
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
         """Return the mean action, or a sample; with goals the mean over all examples, each taken as goal: (B, O) -> (B, A)."""

@@ -24,6 +24,7 @@ from lightning_pbrl.losses.contrastive_control import (
     contrastive_metrics,
     cpc_loss,
     example_value,
+    mixed_actor_loss,
     nce_loss,
 )
 from lightning_pbrl.losses.sac import temperature_loss
@@ -32,6 +33,7 @@ from lightning_pbrl.methods.cem import CEM
 from lightning_pbrl.methods.example_policy import Batch, ExamplePolicy
 from lightning_pbrl.methods.loading import load_method
 from lightning_pbrl.nn import ContrastiveCritic
+from lightning_pbrl.nn.squashed_actor import squash
 from lightning_pbrl.ranges import ANY
 
 
@@ -148,14 +150,26 @@ class LAEO(ExamplePolicy, ranges={"target_entropy": ANY}):
         return {"policy": Program([self.losses], **self.minibatches(self.source))}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of the critic, the policy and, if it is learned, the weight of the entropy."""
+        h, losses = self.hparams, dict[str, Tensor]()
         state = self.critic.encode(batch["obs"])
-        losses: dict[str, Tensor] = {}
         if not self.frozen:
             phi, psi = self.critic.phi(state, batch["action"]), self.embedded(batch["goal"])
             logits = self.critic.every_pair(phi, psi)  # (E, B, B)
-            losses["critic"] = nce_loss(logits) if self.hparams.loss == "nce" else cpc_loss(logits)
+            losses["critic"] = nce_loss(logits) if h.loss == "nce" else cpc_loss(logits)
             losses |= contrastive_metrics(logits.detach())
-        return {**losses, **self.policy_losses(batch, self.value(state.detach(), batch))}
+
+        mean, log_std = self.actor(self.policy_input(batch))
+        cloning = -self.actor.density(mean, log_std, batch["action"])
+        action, log_prob = squash(mean, log_std, batch["noise"][0])
+        value = self.value(state.detach(), batch)(action)
+        alpha = self.log_alpha.exp() if h.alpha == "learned" else h.alpha
+        entropy = alpha.detach() * log_prob if h.alpha == "learned" else alpha * log_prob if alpha else 0.0
+        losses |= {"actor": mixed_actor_loss(value, cloning, h.bc_coef, entropy), "bc": cloning.mean(), "value": value.mean()}
+        if h.alpha == "learned":
+            losses["log_alpha"] = temperature_loss(self.log_alpha, log_prob, h.target_entropy)
+            losses |= {"alpha": alpha, "entropy": -log_prob.mean()}
+        return losses
 
     def value(self, state: Tensor, batch: Batch) -> Callable[[Tensor], Tensor]:
         """Return the value function of actions in the batch's states; gradients flow to the actions alone."""
@@ -181,16 +195,6 @@ class LAEO(ExamplePolicy, ranges={"target_entropy": ANY}):
     def embedded(self, goals: Tensor) -> Tensor:
         """Return the critic's embeddings of goals as the networks read them: (N, O) -> (E, N, d)."""
         return self.critic.psi(self.critic.encode(goals))
-
-    def entropy_cost(self, log_prob: Tensor) -> Tensor | float:
-        alpha = self.hparams.alpha
-        return self.log_alpha.exp().detach() * log_prob if alpha == "learned" else alpha * log_prob if alpha else 0.0
-
-    def entropy_losses(self, log_prob: Tensor) -> dict[str, Tensor]:
-        if self.hparams.alpha != "learned":
-            return {}
-        loss = temperature_loss(self.log_alpha, log_prob, self.hparams.target_entropy)
-        return {"log_alpha": loss, "alpha": self.log_alpha.exp(), "entropy": -log_prob.mean()}
 
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
         if self.planner is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lightning_pbrl.fitting.saving import read_checkpoint as read_checkpoint
 from lightning_pbrl.methods.base import Method
-from lightning_pbrl.methods.saving import read_checkpoint as read_checkpoint
 
 
 def load(path: str | Path, replica: int = 0, device: str = "cpu") -> Method:

@@ -42,6 +42,8 @@ class MRN(PEBBLE):
     SAC update of that env step lies between the two.
     """
 
+    shared_steps = (*PEBBLE.shared_steps, "meta_every")
+
     def __init__(
         self, spec: Spec, meta_every: int = 5_000, meta_pairs: int = 50, meta_weight: float = 0.1, **pebble: Any
     ) -> None:
@@ -57,7 +59,7 @@ class MRN(PEBBLE):
         if round_number == 0 or not self.asked.remaining:
             return [*before, learn]
         h, plan = self.hparams, list(before)
-        at = self.env_steps - h.seed_steps - h.explore_steps
+        at = self.round_starts()[round_number] - h.seed_steps - h.explore_steps
         end = at + learn.updates // h.update_ratio
         while at < end:
             steps = min(h.meta_every - at % h.meta_every, end - at)
@@ -73,7 +75,7 @@ class MRN(PEBBLE):
         newest = slice(-self.hparams.meta_pairs, None)
         (moments,) = state.optimizers[0]["critic"].state.values() or ({},)
         return {
-            **self.columns(self.replayed(drawn)),
+            **self.view(self.replayed(drawn)),
             "first": self.source.segments(pairs.start[newest], 1).squeeze(-2),
             "label": pairs.value[newest].to(self.device),
             "adam": {name: value.squeeze(0) if value.dim() else value for name, value in moments.items()},
@@ -85,7 +87,7 @@ class MRN(PEBBLE):
         with torch.no_grad():
             next_action, log_prob = self.actor.sample(batch["next_obs"], batch["next_noise"])
             next_q = self.critic_target(torch.cat([batch["next_obs"], next_action], -1)).squeeze(-1)
-        reward = self.combine(self.reward(state_action))
+        reward = self.reward_model.combine(self.reward_model.reward(state_action))
         target = soft_td_target(reward, h.discount, batch["terminated"], next_q, log_prob, self.log_alpha.exp().detach())
         weights = dict(self.critic.named_parameters())
         inner = twin_critic_loss(self.critic(state_action).squeeze(-1), target)

@@ -1,8 +1,13 @@
-"""Base of policy learners that act while they learn: env steps, rounds, and the rewards of the rows they collect."""
+"""Base of policy learners that act while they learn: env steps, rounds, and the reward of the rows they collect.
+
+On its own a learner gets the true reward or a control. A learner of preferences (PEBBLE, PrefPPO ...) holds a reward model, which
+it fits to all answers before the policy's phases; the rows that it collects carry its reward.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,8 +15,11 @@ from torch import Tensor
 
 from lightning_pbrl.data.replay import Replay
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.fitting.online_diagnostics import diagnose, log_prob_of_questions
 from lightning_pbrl.methods.base import Method, Spec
 from lightning_pbrl.nn import StateEntropy
+from lightning_pbrl.rewards.base import RewardModel, chosen, described
+from lightning_pbrl.rewards.ensemble import RewardEnsemble
 
 
 class OnlinePolicy(Method, ABC):
@@ -29,6 +37,10 @@ class OnlinePolicy(Method, ABC):
     """
 
     needs = frozenset({"env"})
+    reward_class: ClassVar[type[RewardModel]] = RewardEnsemble
+    """Reward model of a learner of preferences, unless told otherwise."""
+    reward_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Its settings in which the method differs from that class."""
     shared_steps: ClassVar[tuple[str, ...]] = ("env_steps", "explore_steps", "round_steps")
     """Arguments that count env steps of all environments together."""
     source: Replay
@@ -65,13 +77,26 @@ class OnlinePolicy(Method, ABC):
     def is_finished(self) -> bool:
         return self.env_steps >= self.hparams.env_steps
 
-    def seen(self) -> list[Tensor]:
-        """Return the observations of every stored row, a view per environment."""
-        obs, lane = self.source.column("obs"), self.source.lane
-        return [obs[at : at + min(self.source.steps, lane)] for at in range(0, lane * self.source.num_envs, lane)]
+    def learn_reward(self, given: RewardModel | Mapping[str, Any] | str | None) -> None:
+        """Learn from a reward model that is fitted to answers: the given one, or ``reward_class`` with the given settings."""
+        name = type(self).__name__
+        if self.hparams.reward != "true":
+            raise UserError(f"{name} learns its reward: leave model.init_args.reward alone (a setting of SAC and PPO alone).")
+        model = chosen(given, self.spec, self.seed, self.reward_class, self.reward_defaults)
+        if getattr(model.hparams, "normalize_obs", False):
+            raise UserError(
+                "model.init_args.reward_model has no 'normalize_obs' in a method that acts: its replay is empty when statistics "
+                "would be taken."
+            )
+        if "labels" not in model.needs:
+            raise UserError(f"{name} learns its reward from answers, and {type(model).__name__} does not: use another model.")
+        self.save_hyperparameters({"reward_model": described(given) if isinstance(given, RewardModel) else given})
+        self.reward_model, self.context = model, model.context
 
     def collected_reward(self, rows: Tensor) -> Tensor:
         """Return ``learned_reward`` of new rows: ids (n,) -> (n,)."""
+        if self.reward_model is not None:
+            return self.reward_model.relabel(self.source, rows)
         kind = self.hparams.reward
         if kind == "true":
             return self.source.reward[rows]
@@ -82,3 +107,15 @@ class OnlinePolicy(Method, ABC):
     def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return the log density of actions at raw observations: (B, O), (B, A) -> (B,)."""
         return self.actor.log_prob(obs, action)
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        pairs = self.asked.this_round - self.asked.ratings
+        if pairs and self.reward_model is not None:
+            row: dict[str, Any] = {**log_prob_of_questions(self, pairs), "step": float(self.trainer.global_step)}
+            self.log_dict(row, on_epoch=True, on_step=False, batch_size=1)
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        if self.reward_model is not None:
+            self.log_dict({**diagnose(self), "step": float(self.trainer.global_step)}, batch_size=1)

@@ -152,8 +152,8 @@ class PPO(OnlinePolicy):
         if round_number == 0 and h.explore_steps:
             return self.rollouts("explore", h.explore_steps, h.explore_epochs, self.novelty)
         restart = [Phase("reset", start=self.reset_value)] if round_number == 1 and h.explore_steps else []
-        steps = min(h.round_steps, h.env_steps - self.env_steps)
-        return [*restart, *self.rollouts("policy", steps, h.n_epochs, self.collected_reward)]
+        begin, end = [*self.round_starts(), h.env_steps][round_number : round_number + 2]
+        return [*restart, *self.rollouts("policy", end - begin, h.n_epochs, self.collected_reward)]
 
     def round_starts(self) -> list[int]:
         h = self.hparams
@@ -230,7 +230,7 @@ class PPO(OnlinePolicy):
 
     def novelty(self, rows: Tensor) -> Tensor:
         """Return the reward of exploring, the state entropy: ids (n,) -> (n,)."""
-        return self.entropy(self.source.column("obs")[rows], self.seen())
+        return self.entropy(self.source.column("obs")[rows], self.source.seen())
 
     def gather(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"rows": self.rows.index_select(0, drawn["rows"]), **self.about}

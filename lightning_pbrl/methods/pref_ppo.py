@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from lightning_pbrl.engine import Part, Phase, Program
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.ppo import PPO
-from lightning_pbrl.methods.preference_reward import PreferenceReward
+from lightning_pbrl.rewards.base import RewardModel, held
 
 
-class PrefPPO(PreferenceReward, PPO):
+class PrefPPO(PPO):
     """Proximal policy optimisation on a reward learned from preferences (Christiano et al. 2017, Lee et al. 2021).
 
     1. Round 0: rollouts of a policy rewarded by the state entropy.
@@ -34,14 +35,34 @@ class PrefPPO(PreferenceReward, PPO):
     Args:
         spec: sizes, linked from the data module.
         explore_steps: steps of the pre-training (released script 32,000).
-        **ppo: ``reward_model`` (arguments of the reward ensemble, such as ``{epochs: 50}``), and the arguments of
-            :class:`~lightning_pbrl.methods.ppo.PPO`.
+        reward_model: as for :class:`~lightning_pbrl.methods.pebble.PEBBLE`.
+        **ppo: arguments of :class:`~lightning_pbrl.methods.ppo.PPO`.
 
     Raises:
-        UserError: if the reward model has no such argument.
+        UserError: for an unknown reward model, or argument of it.
     """
 
+    needs = frozenset({"env", "labels"})
     reward_defaults: ClassVar[Mapping[str, Any]] = {"epochs": 100, "margin": 0.0}
 
-    def __init__(self, spec: Spec, explore_steps: int = 32_000, **ppo: Any) -> None:
+    reward_model: RewardModel
+
+    def __init__(
+        self, spec: Spec, explore_steps: int = 32_000, reward_model: RewardModel | dict[str, Any] | None = None, **ppo: Any
+    ) -> None:
         super().__init__(spec, explore_steps=explore_steps, **ppo)
+        self.learn_reward(reward_model)
+
+    def build(self) -> None:
+        super().build()
+        self.reward_model.build()
+
+    def groups(self) -> dict[str, Part]:
+        return {**held(self.reward_model.groups()), **super().groups()}
+
+    def programs(self) -> dict[str, Program]:
+        return {**self.reward_model.programs(), **super().programs()}
+
+    def plan(self, round_number: int) -> list[Phase]:
+        new = round_number and (self.asked.this_round or self.reward_model.usable() != (self.learned_from or 0))
+        return [*(self.reward_model.plan(round_number) if new else []), *super().plan(round_number)]

@@ -20,9 +20,9 @@ from lightning_pbrl.data.transitions import fetch, unpack
 from lightning_pbrl.engine import Draw, Passes, Rows
 from lightning_pbrl.engine.draws import Place
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.methods.answers import nothing_learned
+from lightning_pbrl.fitting.answers import nothing_learned
+from lightning_pbrl.fitting.evaluation import PairMetrics
 from lightning_pbrl.methods.base import Phase, Spec
-from lightning_pbrl.methods.evaluation import PairMetrics
 from lightning_pbrl.methods.offline_policy import OfflinePolicy
 from lightning_pbrl.nn import DeterministicActor, GaussianActor
 from lightning_pbrl.rng import derive

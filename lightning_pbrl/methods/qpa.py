@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lightning_pbrl.data.hybrid import hybrid_rows
-from lightning_pbrl.engine import Program
-from lightning_pbrl.methods.base import Phase, Spec
+from lightning_pbrl.data.transitions import fetch
+from lightning_pbrl.engine import Phase, Program
+from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.pebble import PEBBLE
 
 
@@ -58,12 +59,13 @@ class QPA(PEBBLE):
     def programs(self) -> dict[str, Program]:
         return {**super().programs(), "hybrid": self.program(self.hybrid)}
 
-    def learn(self) -> Phase:
+    def learn(self, round_number: int) -> Phase:
         """Act and update until the round or the run ends; with hybrid replay as long as questions are left."""
         hybrid = self.asked.remaining or self.hparams.hybrid_after_budget
-        return super().learn()._replace(program="hybrid" if hybrid else "policy")
+        return super().learn(round_number)._replace(program="hybrid" if hybrid else "policy")
 
     def hybrid(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         """Gather rows of the replay, (B, W), a fraction ``omega`` of them from the newest trajectories."""
         newest = min(self.hparams.recent, self.source.finished) * self.source.horizon
-        return self.fetched({**drawn, "rows": hybrid_rows(self.source, drawn["place"], self.hparams.omega, newest)})
+        rows = hybrid_rows(self.source, drawn["place"], self.hparams.omega, newest)
+        return {**drawn, "rows": fetch(self.source.packed, rows)}

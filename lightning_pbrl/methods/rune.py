@@ -38,7 +38,7 @@ class RUNE(PEBBLE, ranges={"bonus": WEIGHT}):
 
     def __init__(self, spec: Spec, bonus: float = 0.05, bonus_decay: float = 1e-5, **pebble: Any) -> None:
         super().__init__(spec, **pebble)
-        if bonus and self.reward_model.hparams.ensemble_size < 2:
+        if bonus and getattr(self.reward_model.hparams, "ensemble_size", 1) < 2:
             raise UserError("RUNE's bonus is what the members disagree on: set reward_model.ensemble_size to at least 2.")
 
     def programs(self) -> dict[str, Program]:
@@ -54,4 +54,4 @@ class RUNE(PEBBLE, ranges={"bonus": WEIGHT}):
     def exploration_bonus(self, rows: Tensor) -> Tensor:
         """Return beta_t times the members' standard deviation, of packed rows, (B, W) -> (B,)."""
         beta = bonus_weight(self.env_steps, self.hparams.bonus, self.hparams.bonus_decay)
-        return beta * uncertainty(self.reward(rows[:, : self.source.obs_dim + self.source.action_dim]))
+        return beta * uncertainty(self.reward_model.reward(rows[:, : self.source.obs_dim + self.source.action_dim]))

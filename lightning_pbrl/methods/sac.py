@@ -12,11 +12,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from lightning_pbrl.data.transitions import fetch, unpack
 from lightning_pbrl.engine import Follows, Group, Normal, Part, Program, Uniform
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.sac import soft_actor_loss, soft_td_target, temperature_loss, twin_critic_loss
@@ -59,7 +60,7 @@ class SAC(OnlinePolicy):
         **online: further arguments of :class:`~lightning_pbrl.methods.online_policy.OnlinePolicy`.
     """
 
-    shared_steps = ("env_steps", "seed_steps", "explore_steps", "round_steps")
+    shared_steps: ClassVar[tuple[str, ...]] = ("env_steps", "seed_steps", "explore_steps", "round_steps")
 
     def __init__(
         self,
@@ -120,32 +121,36 @@ class SAC(OnlinePolicy):
         draws = {"place": Uniform(h.batch_size), "next_noise": noise, "noise": noise}
         moves = "critic", "actor", "log_alpha"
         steps = [self.critic_losses, self.policy_losses]
-        return Program(steps, draws, gather, self.columns, moves, follow_every=h.target_every)
+        return Program(steps, draws, gather, self.view, moves, follow_every=h.target_every)
 
     def plan(self, round_number: int) -> list[Phase]:
         if round_number == 0:
-            return self.first_steps()
-        restart = self.restart() if round_number == 1 and self.hparams.explore_steps else []
-        return [*restart, self.learn()]
+            return [self.random_steps(), *self.explore()]
+        return [*self.restart(round_number), self.learn(round_number)]
 
-    def first_steps(self) -> list[Phase]:
-        """Return random steps, then pre-training; its last steps have no updates, since these would change what starts anew."""
+    def random_steps(self) -> Phase:
+        """Act uniformly, without updates."""
+        return Phase("random", env_steps=self.hparams.seed_steps, random=True)
+
+    def explore(self) -> list[Phase]:
+        """Return the pre-training; its last steps have no updates, since these would change what starts anew."""
         h, together = self.hparams, self.source.num_envs
-        phases = [Phase("random", env_steps=h.seed_steps, random=True)]
-        if h.explore_steps:
-            updates = h.update_ratio * (h.explore_steps - together)
-            phases += [Phase("explore", "explore", updates, env_steps=1 / h.update_ratio), Phase("explore", env_steps=together)]
-        return phases
+        if not h.explore_steps:
+            return []
+        updates = h.update_ratio * (h.explore_steps - together)
+        return [Phase("explore", "explore", updates, env_steps=1 / h.update_ratio), Phase("explore", env_steps=together)]
 
-    def restart(self) -> list[Phase]:
-        """Return the reset of the critic, with ``reset_updates`` updates of everything before the next env step."""
+    def restart(self, round_number: int) -> list[Phase]:
+        """Return, after the pre-training, a reset of the critic and ``reset_updates`` updates before the next env step."""
+        if round_number != 1 or not self.hparams.explore_steps:
+            return []
         return [Phase("reset", "policy", self.hparams.reset_updates, start=self.reset_critic)]
 
-    def learn(self) -> Phase:
+    def learn(self, round_number: int) -> Phase:
         """Act and update until the round or the run ends."""
         h = self.hparams
-        steps = min(h.round_steps, h.env_steps - self.env_steps)
-        return Phase("policy", "policy", steps * h.update_ratio, env_steps=1 / h.update_ratio)
+        begin, end = [*self.round_starts(), h.env_steps][round_number : round_number + 2]
+        return Phase("policy", "policy", (end - begin) * h.update_ratio, env_steps=1 / h.update_ratio)
 
     def round_starts(self) -> list[int]:
         h = self.hparams
@@ -160,13 +165,17 @@ class SAC(OnlinePolicy):
 
     def replayed(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         """Gather rows of the replay, (B, W), uniform over all that are stored when the update begins."""
-        return self.fetched({**drawn, "rows": self.source.uniform_rows(drawn["place"])})
+        return {**drawn, "rows": fetch(self.source.packed, self.source.uniform_rows(drawn["place"]))}
+
+    def view(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the columns of packed rows by name, beside the noise."""
+        return {**batch, **unpack(batch["rows"], self.source.layout)}
 
     def novel(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         """Gather the same rows, rewarded by the state entropy."""
         batch = self.replayed(drawn)
         obs = batch["rows"][:, : self.source.obs_dim]
-        batch["rows"][:, self.source.layout["learned_reward"][0]] = self.entropy(obs, self.seen())
+        batch["rows"][:, self.source.layout["learned_reward"][0]] = self.entropy(obs, self.source.seen())
         return batch
 
     def critic_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@
     imports: [my_package]                       # modules that define what the configs name
     report: {show: [learned]}                   # stages of the final table, in this order; all tested ones if left out
 
-In place of ``stages``, ``base`` names one or several things to compare, each with a folder of its own: a config, a list of them
+In place of ``stages``, ``base`` names one or several variants to compare, each with a folder of its own: a config, a list of them
 that overlay each other, a stage, or a study's file. The JSON files of Inverse Preference Learning are read as they are.
 """
 
@@ -51,7 +51,7 @@ MOST_SEEDS = 10_000
 
 
 class Base(NamedTuple):
-    """Describe one of the things that a study compares.
+    """Describe one of the variants that a study compares.
 
     Attributes:
         stages: stage name -> mapping with the keys ``command``, ``config`` and ``with``. The one stage of a config has no

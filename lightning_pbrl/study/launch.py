@@ -60,7 +60,7 @@ class Launcher(ABC):
 
 
 def find_launcher(name: str) -> type[Launcher]:
-    """A launcher's class by its short or full name.
+    """Return a launcher's class by its short or full name.
 
     Raises:
         UserError: when there is none.
@@ -160,7 +160,7 @@ def number_ranges(texts: Sequence[str]) -> list[int]:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process sees."""
+    """Return the GPUs that this process sees."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return [gpu for gpu in listed.split(",") if gpu]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
 from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.loading import load_method
+from lightning_pbrl.settings import kinds_of
 from lightning_pbrl.testing import toys
 
 SMALL: dict[str, Any] = {
@@ -100,7 +100,7 @@ class MethodCheck:
         self.cls, self.folder, self.name = cls, folder, cls.__name__
         self.data = data or (lambda: toys.data_for(cls))
         self.callbacks = callbacks or (lambda: toys.callbacks_for(cls))
-        known = {key for base in cls.__mro__ if issubclass(base, Method) for key in inspect.signature(base).parameters}
+        known = kinds_of(cls)  # type: ignore[arg-type]
         self.settings = {**{key: value for key, value in SMALL.items() if key in known}, **settings}
         self.has_dropout = "dropout" in known
         self._straight: Method | None = None
@@ -204,7 +204,7 @@ class MethodCheck:
         method = self.straight
         spec = method.spec
         obs = 100 * torch.randn(8, spec["obs_dim"], generator=torch.Generator().manual_seed(0))
-        acts, rewards = self.cls.act is not Method.act, self.cls.reward is not Method.reward
+        acts, rewards = method.acts, method.rewards
         expect(acts or rewards, f"{self.name} has neither act nor reward: write one of them.")
         for sample in (False, True) if acts else ():
             action = method.act(obs, sample=sample)

@@ -10,8 +10,8 @@ from rich.console import Console
 from toys import SPEC
 
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.methods.pebble import PEBBLE
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
 from lightning_pbrl.queries.disagreement import DisagreementQuery
 from lightning_pbrl.queries.mixed import MixedQuery
 from lightning_pbrl.queries.uniform import UniformQuery

@@ -17,7 +17,7 @@ from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.queries.mixed import MixedQuery, uniformly
 from lightning_pbrl.queries.quota import FixedShare
 from lightning_pbrl.queries.uniform import UniformQuery

@@ -17,8 +17,8 @@ from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.methods.qpa import QPA
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
 from lightning_pbrl.queries.disagreement import DisagreementQuery
 from lightning_pbrl.queries.policy_aligned import PolicyAlignedQuery
 from lightning_pbrl.queries.uniform import UniformQuery
@@ -163,9 +163,7 @@ class OfThree(_Actor):
         super().__init__(spec, **settings)
 
 
-@pytest.mark.parametrize(
-    ("given", "method", "used"), [(None, OfThree, 3), (None, _Actor, 10), (2, OfThree, 2), (None, QPA, 10)]
-)
+@pytest.mark.parametrize(("given", "method", "used"), [(None, OfThree, 3), (None, _Actor, 10), (2, OfThree, 2), (None, QPA, 10)])
 def test_the_window_is_the_method_s_unless_it_is_given(
     given: int | None, method: type[Method], used: int, tmp_path: Path
 ) -> None:

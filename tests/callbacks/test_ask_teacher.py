@@ -15,10 +15,11 @@ from lightning_pbrl.data.feedback import Answer, Clips, Query, Status
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.bc import BC
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.learn_reward import LearnReward, RewardEnsemble
 from lightning_pbrl.queries.base import QueryStrategy
 from lightning_pbrl.queries.disagreement import DisagreementQuery
 from lightning_pbrl.queries.uniform import UniformQuery
+from lightning_pbrl.rewards import ensemble
 from lightning_pbrl.rng import question_keys, stream
 from lightning_pbrl.teachers.simulated import SimulatedTeacher
 
@@ -118,12 +119,12 @@ def test_every_batch_is_committed_before_training(tmp_path: Path) -> None:
     """When an update runs, the store already holds every answer of its round."""
     seen: list[tuple[int, int]] = []
 
-    class Watching(RewardEnsemble):
+    class Watching(ensemble.RewardEnsemble):
         def losses(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            seen.append((self.trainer.current_epoch, stored(tmp_path).count))
+            seen.append((method.trainer.current_epoch, stored(tmp_path).count))
             return super().losses(batch)
 
-    method = Watching(SPEC, hidden=(8,), epochs=1)
+    method = LearnReward(SPEC, Watching(hidden=(8,), epochs=1))
     make_trainer(tmp_path, [AskTeacher(CountingTeacher(), budget=20, per_round=10)]).fit(method, ToyData())
     assert set(seen) == {(0, 10), (1, 20)}
 
@@ -292,8 +293,8 @@ def test_labels_of_a_store_without_asking(tmp_path: Path) -> None:
 
 def test_skipped_answers_cost_budget_and_are_not_trained_on(tmp_path: Path) -> None:
     method = fit(tmp_path, AskTeacher(SkippingTeacher((1,)), budget=30, per_round=10))
-    assert method.asked.total == 30 and len(method.labels) == 30 and len(method.pairs) == 20
-    assert not torch.isnan(method.pairs.value).any()
+    assert method.asked.total == 30 and len(method.labels) == 30 and len(method.reward_model.pairs) == 20
+    assert not torch.isnan(method.reward_model.pairs.value).any()
     assert all(torch.isfinite(value).all() for value in method.state_dict().values())
     rows = [row for row in read_csv(tmp_path) if "teacher/skip_rate" in row]
     assert [row["teacher/skip_rate"] for row in rows] == [0.0, 1.0, 0.0]
@@ -301,7 +302,7 @@ def test_skipped_answers_cost_budget_and_are_not_trained_on(tmp_path: Path) -> N
 
 def test_a_first_round_that_is_skipped_wholly(tmp_path: Path) -> None:
     method = fit(tmp_path, AskTeacher(SkippingTeacher((0,)), budget=20, per_round=10))
-    assert method.trainer.current_epoch == 2 and len(method.pairs) == 10
+    assert method.trainer.current_epoch == 2 and len(method.reward_model.pairs) == 10
     assert sum("pref/accuracy" in row for row in read_csv(tmp_path)) == 1  # initial weights are not judged
 
 

@@ -23,7 +23,7 @@ from lightning_pbrl.data.feedback import Answer, Clips, Query, Status
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.clarify import CLARIFY
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.queries.embedding import EmbeddingQuery, distances, separation
 from lightning_pbrl.reports.embedding import read_embedding
 from lightning_pbrl.reports.metrics import read_metrics

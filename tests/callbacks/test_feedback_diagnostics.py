@@ -24,16 +24,15 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.active_rlhf import ActiveRLHF
 from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.methods.ipl import IPL
+from lightning_pbrl.methods.learn_reward import RewardEnsemble, UnifiedReward
 from lightning_pbrl.methods.pebble import PEBBLE
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
-from lightning_pbrl.methods.reward_model import RewardModel
-from lightning_pbrl.methods.unified_reward import UnifiedReward
 from lightning_pbrl.queries.bald import BALDQuery
 from lightning_pbrl.queries.mixed import MixedQuery
 from lightning_pbrl.reports.feedback_numbers import pearson
 from lightning_pbrl.reports.feedback_record import FILE, PAIR, RATING, read_records
 from lightning_pbrl.reports.feedback_sheet import panels_of
 from lightning_pbrl.reports.metrics import read_metrics
+from lightning_pbrl.rewards.base import RewardModel
 from lightning_pbrl.rng import stream
 from lightning_pbrl.teachers.base import Teacher
 from lightning_pbrl.teachers.mixed import MixedTeacher
@@ -67,6 +66,10 @@ class Rated(RewardEnsemble):
         self.ratings = Labels(start, LENGTH, torch.arange(count).float(), torch.ones(count, dtype=torch.int64))
         self.asked = self.asked._replace(this_round=self.asked.this_round + 3)
         super().on_train_epoch_start()
+
+    @property
+    def scorer(self) -> Any:
+        return self
 
     def predicted_ratings(self, query: Query) -> torch.Tensor:
         return query.start[:, 0] / 2
@@ -146,7 +149,7 @@ def test_questions_are_predicted_before_the_answer(trained: tuple[Any, Path], tm
     untrained = RewardEnsemble(SPEC, hidden=(8,), epochs=3)
     untrained.configure_model()
     method = fit(tmp_path, max_epochs=1)
-    untrained.source = method.source
+    untrained.reward_model.source = method.source
     first = read_records(folder / FILE)[0].questions
     predicted = untrained.returns(Query("pair", method.labels.start, LENGTH)).mean(0)
     np.testing.assert_allclose(first.predicted, predicted.numpy(), rtol=1e-4, atol=1e-5)
@@ -245,14 +248,14 @@ def test_a_model_with_a_posterior_is_scored_by_its_draws(tmp_path: Path, setting
     query = Query("pair", method.source.pool(LENGTH).draw(CLIPS, rng).view(-1, 2), LENGTH)
     near = {"rtol": 1e-3, "atol": 1e-6}
     np.testing.assert_allclose(last.predicted, method.returns(query).mean(0).flatten(), **near)  # without dropout
-    drawn = method.posterior(query, 20)
+    drawn = method.reward_model.posterior(query, 20)
     returns = drawn if drawn.dim() == 3 else drawn[..., 0]
     np.testing.assert_allclose(last.spread, returns.std(0, correction=0).flatten(), **near)
     np.testing.assert_allclose(last.probability, torch.sigmoid(returns[..., 1] - returns[..., 0]).mean(0), **near)
-    np.testing.assert_allclose(last.score, BALDQuery("pair").score(query, method), **near)
+    np.testing.assert_allclose(last.score, BALDQuery("pair").score(query, method.reward_model), **near)
     if settings.get("dropout_masks") != "step":  # whose draws depend on what else is asked about
         clips = Query("rating", query.start.view(-1, 1), LENGTH)
-        np.testing.assert_allclose(last.rating_score, BALDQuery("rating").score(clips, method), **near)
+        np.testing.assert_allclose(last.rating_score, BALDQuery("rating").score(clips, method.reward_model), **near)
     panels = {panel.name: panel for panel in panels_of(records, {})}
     assert set(panels) >= OF_SCORES
     axes = Figure().subplots()
@@ -288,8 +291,8 @@ def test_without_true_rewards(tmp_path: Path) -> None:
 
 
 def test_a_model_that_has_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    returns = RewardEnsemble.returns
-    monkeypatch.setattr(RewardEnsemble, "returns", lambda self, query: returns(self, query) * float("inf"))
+    returns = RewardModel.returns
+    monkeypatch.setattr(RewardModel, "returns", lambda self, query: returns(self, query) * float("inf"))
     fit(tmp_path, FeedbackDiagnostics(CLIPS), limit_val_batches=0)
     last = read_records(tmp_path / FILE)[-1]
     assert np.isnan(last.sample.predicted).all() and np.isnan(last.sample.score).all() and np.isfinite(last.sample.true).all()
@@ -325,7 +328,6 @@ def test_a_method_that_asks_nothing(tmp_path: Path) -> None:
 
 
 def test_a_method_that_predicts_no_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(RewardEnsemble, "returns")
     monkeypatch.delattr(RewardModel, "returns")
     fit(tmp_path, FeedbackDiagnostics(CLIPS), limit_val_batches=0)
     assert not set(tmp_path.glob("feedback*"))

@@ -17,7 +17,7 @@ from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.bc import BC
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.queries.uniform import UniformQuery
 from lightning_pbrl.rng import stream
 from lightning_pbrl.teachers.simulated import SimulatedTeacher

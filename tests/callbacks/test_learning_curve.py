@@ -9,7 +9,7 @@ from toys import ToyData, callbacks_for, make_trainer
 from lightning_pbrl.callbacks import learning_curve as module
 from lightning_pbrl.callbacks.learning_curve import LearningCurve
 from lightning_pbrl.methods.bc import BC
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.reports.metrics import read_metrics
 
 

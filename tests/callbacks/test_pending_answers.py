@@ -15,8 +15,8 @@ from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Query, Status
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.ipl import IPL
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.methods.pebble import PEBBLE
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
 from lightning_pbrl.queries.ranked_list import RankedListQuery
 from lightning_pbrl.rng import question_keys
 from lightning_pbrl.teachers.base import Teacher

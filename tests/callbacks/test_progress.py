@@ -19,7 +19,7 @@ from lightning_pbrl.callbacks import progress as module
 from lightning_pbrl.callbacks.progress import RoundProgress
 from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.methods.bc import BC
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.methods.sac import SAC
 
 SMALL = {"updates": 40, "eval_interval": 20, "block": 5, "hidden": (8,)}

@@ -16,7 +16,7 @@ from lightning_pbrl.envs.metaworld import MetaWorld
 from lightning_pbrl.envs.render import Camera
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.bc import BC
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 
 SMALL = {"updates": 20, "eval_interval": 10, "hidden": (8,)}
 

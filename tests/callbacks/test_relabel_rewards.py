@@ -16,8 +16,8 @@ from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.methods.iql import IQL
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.methods.loading import load_method
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
 
 
 def four_rows(reward: list[float] | None) -> Transitions:

@@ -13,7 +13,7 @@ from toys import ToyData, callbacks_for, make_trainer
 from lightning_pbrl.callbacks.write_predictions import WritePredictions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.bc import BC
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 
 
 def test_a_policy_writes_its_actions(tmp_path, monkeypatch):

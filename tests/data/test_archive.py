@@ -43,9 +43,7 @@ def test_round_trip(tmp_path: Path):
     assert (data.column("learned_reward") == 1).all()  # and saving does not touch the table
     assert loaded.about == {"task": "synthetic", "seed": 0, "horizon": 30}
     assert loaded.fingerprint == data.fingerprint
-    assert (
-        Transitions(loaded.packed, loaded.episodes.offsets, loaded.reward, None, 5, 2).fingerprint == data.fingerprint
-    )
+    assert Transitions(loaded.packed, loaded.episodes.offsets, loaded.reward, None, 5, 2).fingerprint == data.fingerprint
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["data.safetensors"]
 
 

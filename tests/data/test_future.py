@@ -67,9 +67,7 @@ def test_long_episodes_and_strong_discounts_do_not_underflow() -> None:
 
 
 def test_an_unlimited_future_has_the_laws_mean() -> None:
-    row, future = Futures(table([1_000_000]), 0.99).draw(
-        torch.rand(20_000, 3, generator=stream(1, "long"), dtype=torch.float64)
-    )
+    row, future = Futures(table([1_000_000]), 0.99).draw(torch.rand(20_000, 3, generator=stream(1, "long"), dtype=torch.float64))
     assert (future - row).double().mean().item() == pytest.approx(99, abs=3)
 
 

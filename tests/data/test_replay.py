@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from lightning_pbrl.data.feedback import Query
+from lightning_pbrl.data.relabel import mean_of_members, predict_reward
 from lightning_pbrl.data.replay import Replay
+from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 
 NAN = float("nan")
@@ -104,6 +108,16 @@ def test_the_recent_window_goes_by_age(steps: int, expected: list[int]) -> None:
     assert torch.equal(replay.recent_rows(u, 10**9), replay.uniform_rows(u))
 
 
+class Rule:
+    """A reward of single steps by a rule, two rows at a time."""
+
+    def __init__(self, reward: Callable[[Tensor], Tensor], combine: Callable[[Tensor], Tensor] = mean_of_members) -> None:
+        self.reward, self.combine = reward, combine
+
+    def relabel(self, source: Transitions, rows: Tensor) -> Tensor:
+        return predict_reward(source, self.reward, 2, self.combine, rows)
+
+
 @pytest.mark.parametrize("steps", [4, 6, 11])
 def test_relabelling_reaches_every_stored_row_and_no_other(steps: int) -> None:
     replay = empty()
@@ -111,13 +125,13 @@ def test_relabelling_reaches_every_stored_row_and_no_other(steps: int) -> None:
     for _ in range(steps):
         step(replay)
     before, version = replay.packed.clone(), replay.version
-    replay.relabel(lambda features: torch.stack([features.sum(1), features.sum(1) + 2.0]), tile=2)
+    replay.relabel(Rule(lambda features: torch.stack([features.sum(1), features.sum(1) + 2.0])))
     rows, learned = replay.stored, replay.column("learned_reward")
     assert torch.allclose(learned[rows], before[rows][:, :3].sum(1) + 1.0)  # mean of the two members
     before[rows, replay.layout["learned_reward"][0]] = learned[rows]
     assert torch.equal(replay.packed, before) or (replay.packed.isnan() == before.isnan()).all()
     assert replay.version > version
-    replay.relabel(lambda features: torch.stack([features[:, 1], features[:, 1] + 2.0]), combine=lambda r: r.amax(0))
+    replay.relabel(Rule(lambda features: torch.stack([features[:, 1], features[:, 1] + 2.0]), lambda r: r.amax(0)))
     assert replay.column("learned_reward")[rows].tolist() == [p + 2.0 for _, p in who(replay, rows)]
 
 
@@ -382,7 +396,7 @@ def test_memory_is_taken_when_it_is_written() -> None:
     for p in range(40):
         zeros = np.zeros((2, 24))
         replay.append(zeros, zeros[:, :6], zeros, zeros[:, 0], np.zeros(2, bool), np.full(2, p % 4 == 3), np.zeros(2))
-    replay.relabel(lambda features: features[None, :, 0])
+    replay.relabel(Rule(lambda features: features[None, :, 0]))
     replay.copies.reserve(100_000, 3)
     replay.copies.keep(replay.pool(3).pairs(10, torch.Generator()), 0)
     replay.uniform_rows(torch.rand(100, dtype=torch.float64))

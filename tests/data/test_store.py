@@ -233,9 +233,7 @@ def test_clips_come_back_in_the_order_asked_for(store: LabelStore):
 def test_a_store_of_another_data_set(store: LabelStore, tmp_path: Path):
     LabelStore(tmp_path / "labels.db", "data-b")  # while empty it belongs to nobody
     filled(store)
-    with pytest.raises(
-        UserError, match=r"belongs to the data set data-a and this one is data-b \(fingerprint mismatch\)"
-    ):
+    with pytest.raises(UserError, match=r"belongs to the data set data-a and this one is data-b \(fingerprint mismatch\)"):
         LabelStore(tmp_path / "labels.db", "data-b")
     assert LabelStore(tmp_path / "labels.db", "data-a").count == 5
 

@@ -15,7 +15,7 @@ from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.datamodules.preference_npz import PreferenceNPZDataModule
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.bc import BC
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "preferences"
 

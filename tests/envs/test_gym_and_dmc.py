@@ -80,14 +80,10 @@ def test_gym_rewards_are_gymnasiums():
     env.reset(seed=4)
     plain.reset(seed=4)
     action = np.array([0.3, -0.7, 1.0, 0.1, -1.0, 0.5])
-    assert [env.step(action)[1] for _ in range(20)] == pytest.approx(
-        [plain.step(action)[1] for _ in range(20)], abs=1e-5
-    )
+    assert [env.step(action)[1] for _ in range(20)] == pytest.approx([plain.step(action)[1] for _ in range(20)], abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "words"), [("Hopper-v4", "did you mean Hopper-v5"), ("HalfChetah-v5", "HalfCheetah-v5")]
-)
+@pytest.mark.parametrize(("name", "words"), [("Hopper-v4", "did you mean Hopper-v5"), ("HalfChetah-v5", "HalfCheetah-v5")])
 def test_unknown_gym_ids(name, words):
     with pytest.raises(UserError, match=words):
         GymMuJoCo(name)

@@ -114,9 +114,7 @@ def test_environments_stay_alive_and_are_not_pickled():
 
 def test_on_step_sees_reset_and_every_step():
     seen = []
-    rollout(
-        wave, VectorEnvs(MetaWorld("reach", horizon=3), 2), [5, 6, 7], on_step=lambda episode, env: seen.append(episode)
-    )
+    rollout(wave, VectorEnvs(MetaWorld("reach", horizon=3), 2), [5, 6, 7], on_step=lambda episode, env: seen.append(episode))
     assert [seen.count(i) for i in range(3)] == [4, 4, 4]
 
 

@@ -20,11 +20,11 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.active_rlhf import ActiveRLHF
 from lightning_pbrl.methods.active_sac import ActiveSAC
 from lightning_pbrl.methods.loading import load_method
-from lightning_pbrl.methods.unified_reward import UnifiedReward
 from lightning_pbrl.queries.bald import BALDQuery
 from lightning_pbrl.queries.base import QueryStrategy
 from lightning_pbrl.queries.mixed import MixedQuery
 from lightning_pbrl.queries.quota import FixedShare
+from lightning_pbrl.rewards.unified import UnifiedReward
 from lightning_pbrl.teachers.mixed import MixedTeacher
 from lightning_pbrl.train_cli import train_cli
 
@@ -161,7 +161,7 @@ def test_presets_are_arguments_of_the_reward_model() -> None:
     files = {name: Path(packaged_config(f"preset/active_rlhf/{name}.yaml")) for name in ("paper", "reference")}
     written = {name: yaml.safe_load(file.read_text())["model"]["init_args"]["reward_model"] for name, file in files.items()}
     models = {name: ActiveRLHF(SPEC, reward_model=settings).reward_model.hparams for name, settings in written.items()}
-    assert all(models["paper"][key] == value == UnifiedReward(SPEC).hparams[key] for key, value in written["paper"].items())
+    assert all(models["paper"][key] == value == UnifiedReward().hparams[key] for key, value in written["paper"].items())
     assert set(written["reference"]) == set(written["paper"])
     assert all(models["reference"][key] == value for key, value in written["reference"].items())
     assert all(value != written["paper"][key] for key, value in written["reference"].items() if key != "bins")

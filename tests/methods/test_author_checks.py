@@ -19,8 +19,6 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method, Phase
 from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.methods.iql import IQL
-from lightning_pbrl.methods.pebble import PEBBLE
-from lightning_pbrl.methods.preference_transformer import PreferenceTransformer
 from lightning_pbrl.queries.uniform import UniformQuery
 from lightning_pbrl.teachers.base import Teacher, make_answer
 
@@ -158,14 +156,6 @@ def test_a_name_that_is_taken_is_refused() -> None:
     assert Method.registry["IQL"] is IQL
     again = type("FrozenCopy", (BC,), {"__module__": __name__})  # a notebook cell that is run twice
     assert Method.registry["FrozenCopy"] is again
-
-
-def test_a_reward_that_looks_back_is_refused_where_steps_are_paid_one_by_one() -> None:
-    class WithHistory(PEBBLE):
-        reward_class = PreferenceTransformer
-
-    with pytest.raises(UserError, match="WithHistory asks for rewards of single steps and PreferenceTransformer needs those"):
-        WithHistory(SPEC)
 
 
 class Private(Teacher):

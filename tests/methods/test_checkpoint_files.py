@@ -16,7 +16,7 @@ from toys import SPEC, ToyData, make_trainer
 
 from lightning_pbrl.data import archive
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.methods import lightning_glue as glue
+from lightning_pbrl.fitting import lightning_glue as glue
 from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.methods.pebble import PEBBLE
 

@@ -39,11 +39,15 @@ def taken_apart(content: dict[str, Any], programs: Mapping[str, Sequence[str]]) 
     """A checkpoint in the layout of schema 1: by program its parts' weights and moments, its updates and its generators."""
     saved = dict(content["lightning_pbrl"])
     engine = saved.pop("engine")
-    assert saved.pop("schema") == 2
+    assert saved.pop("schema") == 3
     state, engines = engine["state"], {}
+
+    def part(name: str) -> str:
+        return name.removeprefix("reward_model.").split(".")[0]
+
     for program, parts in programs.items():
         flat = {
-            "weights": [{key: value for key, value in of.items() if key.split(".")[0] in parts} for of in state["weights"]],
+            "weights": [{key: value for key, value in of.items() if part(key) in parts} for of in state["weights"]],
             "moments": [{group: of[group] for group in parts if group in of} for of in state["moments"]],
             "cuts": {group: at for group, at in state["cuts"].items() if group in parts},
         }
@@ -73,7 +77,8 @@ def test_schema_1_is_loaded_and_gone_on_with(
         assert_same(one.state_dict(), other.state_dict())
     if isinstance(old[0], CLARIFY) and isinstance(new[0], CLARIFY):
         query = Query("pair", torch.tensor([[3, 40]]), LENGTH)
-        old[0].source = new[0].source = straight.source
+        for one in (old[0], new[0]):
+            one.source = one.reward_model.source = straight.source
         assert old[0].encoder_steps() == new[0].encoder_steps() and torch.equal(old[0].returns(query), new[0].returns(query))
     else:
         obs = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
@@ -81,16 +86,16 @@ def test_schema_1_is_loaded_and_gone_on_with(
     resumed = fit(cls, tmp_path / "stopped", rounds=2, resume=True, **settings)
     assert_same(straight.running.state_dict(), resumed.running.state_dict())
     assert_same(straight.state_dict(), resumed.state_dict())
-    assert torch.load(path, weights_only=True)["lightning_pbrl"]["schema"] == 2
+    assert torch.load(path, weights_only=True)["lightning_pbrl"]["schema"] == 3
 
 
 def test_a_later_schema_is_refused(tmp_path: Path) -> None:
     fit(IQL, tmp_path, rounds=1)
     path = tmp_path / "checkpoints" / "last.ckpt"
     content = torch.load(path, weights_only=True)
-    content["lightning_pbrl"]["schema"] = 3
+    content["lightning_pbrl"]["schema"] = 4
     torch.save(content, path)
-    told = r"has schema 3 and this version of lightning-pbrl reads up to 2: install the version that wrote it, or a later one"
+    told = r"has schema 4 and this version of lightning-pbrl reads up to 3: install the version that wrote it, or a later one"
     with pytest.raises(UserError, match=told):
         load_method(path)
     with pytest.raises(UserError, match=told):

@@ -26,10 +26,11 @@ from lightning_pbrl.methods.base import Method, Phase
 from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.methods.cem import CEM
 from lightning_pbrl.methods.iql import IQL
+from lightning_pbrl.methods.learn_reward import LearnReward
 from lightning_pbrl.methods.loading import load_method
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
 from lightning_pbrl.methods.sac import SAC
 from lightning_pbrl.queries.base import best
+from lightning_pbrl.rewards import ensemble
 from lightning_pbrl.rng import derive
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
@@ -136,7 +137,7 @@ def test_lost_checkpoints_are_refused(tmp_path: Path) -> None:
 # What is made of a model --------------------------------------------------------------------------------------------------
 
 
-class Lost(RewardEnsemble):
+class LostReward(ensemble.RewardEnsemble):
     """A reward that is ``value`` where the first entry of an observation is positive, in row 0 of the toy data it is not."""
 
     value = math.nan
@@ -146,13 +147,17 @@ class Lost(RewardEnsemble):
         return torch.where(features[:, 0] > 0, self.value, known)
 
 
+class Lost(LearnReward):
+    """Its method."""
+
+
 Method.registry.pop("Lost")
 
 
 def lost() -> Lost:
-    model = Lost(SPEC, hidden=(8,))
-    model.configure_model()
-    return model
+    method = Lost(SPEC, LostReward(hidden=(8,)))
+    method.configure_model()
+    return method
 
 
 def test_a_lost_reward_is_neither_relabelled_by_nor_predicted_nor_judged(tmp_path: Path) -> None:
@@ -179,7 +184,7 @@ def test_a_constant_reward_is_no_reward(tmp_path: Path) -> None:
     with torch.no_grad():
         for p in model.parameters():
             p.zero_()
-    model.value = 0.0
+    model.reward_model.value = 0.0  # type: ignore[assignment]
     with pytest.raises(UserError) as caught:
         fit(iql(), tmp_path, callbacks=[RelabelRewards(model)])
     assert str(caught.value) == (

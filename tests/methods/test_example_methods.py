@@ -19,13 +19,11 @@ from lightning_pbrl.methods.example_policy import ExamplePolicy
 from lightning_pbrl.methods.gcbc import GCBC
 from lightning_pbrl.methods.iql import IQL
 from lightning_pbrl.methods.laeo import LAEO
+from lightning_pbrl.methods.learn_reward_from_examples import ORIL, PURL, VICE
 from lightning_pbrl.methods.loading import load_method
-from lightning_pbrl.methods.oril import ORIL
-from lightning_pbrl.methods.purl import PURL
 from lightning_pbrl.methods.rce import RCE
 from lightning_pbrl.methods.sqil import SQIL
 from lightning_pbrl.methods.td3_bc import TD3BC
-from lightning_pbrl.methods.vice import VICE
 
 pytestmark = pytest.mark.filterwarnings("ignore:Total length of `Share` across ranks is zero")  # pictures: no simulator
 

@@ -22,26 +22,37 @@ from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
-from lightning_pbrl.methods.history_reward import HistoryReward
 from lightning_pbrl.methods.iql import IQL
+from lightning_pbrl.methods.learn_reward import NMR, LearnReward, PreferenceTransformer, RewardEnsemble
 from lightning_pbrl.methods.loading import load_method
-from lightning_pbrl.methods.nmr import NMR
-from lightning_pbrl.methods.preference_transformer import PreferenceTransformer
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
 from lightning_pbrl.queries.disagreement import DisagreementQuery
 from lightning_pbrl.queries.entropy import EntropyQuery
+from lightning_pbrl.rewards import nmr, preference_transformer
+from lightning_pbrl.rewards.history import HistoryReward
+from lightning_pbrl.rng import derive
 
 both = pytest.mark.parametrize("cls", [PreferenceTransformer, NMR])
+both_models = pytest.mark.parametrize("cls", [preference_transformer.PreferenceTransformer, nmr.NMR])
+SMALL: dict[str, Any] = {"width": 16, "epochs": 5, "batch_size": 16}
+SMALL_TRANSFORMER: dict[str, Any] = {**SMALL, "heads": 2, "attention_dim": 8, "max_steps": 30}
 
 
-def small(cls: type[HistoryReward], **settings: Any) -> HistoryReward:
-    sizes: dict[str, Any] = {"width": 16, "epochs": 5, "batch_size": 16, "block": 7}
-    if cls is PreferenceTransformer:
-        sizes |= {"heads": 2, "attention_dim": 8, "max_steps": 30}
-    return cls(SPEC, **{**sizes, **settings})
+def alone(cls: type[HistoryReward], **settings: Any) -> HistoryReward:
+    """A small reward model without a method."""
+    model = cls(**{**(SMALL if cls is nmr.NMR else SMALL_TRANSFORMER), **settings})
+    model.spec = SPEC
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(0, "init"))
+        model.build()
+    return model
 
 
-def fit(cls: type[HistoryReward], folder: Path, around: Any = None, data: Any = None, **settings: Any) -> HistoryReward:
+def small(cls: type[LearnReward], **settings: Any) -> LearnReward:
+    sizes = SMALL if cls is NMR else SMALL_TRANSFORMER
+    return cls(SPEC, **{"block": 7, **sizes, **settings})
+
+
+def fit(cls: type[LearnReward], folder: Path, around: Any = None, data: Any = None, **settings: Any) -> Any:
     method = small(cls, **settings)
     make_trainer(folder, around or callbacks_for(cls)).fit(method, data or ToyData())
     return method
@@ -50,12 +61,11 @@ def fit(cls: type[HistoryReward], folder: Path, around: Any = None, data: Any = 
 # Loss and schedule -----------------------------------------------------------------------------------------------------
 
 
-@both
+@both_models
 @pytest.mark.parametrize("train_type", ["mean", "sum", "last"])
 def test_loss_is_the_cross_entropy_of_bradley_terry(cls: type[HistoryReward], train_type: str) -> None:
-    method = small(cls, train_type=train_type, ensemble_size=2)
-    method.configure_model()
-    method.eval()
+    model = alone(cls, train_type=train_type, ensemble_size=2)
+    model.eval()
     segments = torch.randn(2, 3, 2, 6, 7, generator=torch.Generator().manual_seed(0))
     label = torch.tensor([[0.0, 0.5, 1.0], [1.0, 0.0, 0.5]])
     expected, right = 0.0, 0
@@ -63,27 +73,27 @@ def test_loss_is_the_cross_entropy_of_bradley_terry(cls: type[HistoryReward], tr
         for b in range(3):
             score = []
             for c in range(2):
-                z = method.members[e](segments[e, b, c][None])[1][0]
+                z = model.members[e](segments[e, b, c][None])[1][0]
                 score.append({"mean": z.sum() / 6, "sum": z.sum(), "last": z[5]}[train_type].item())
             p = 1 / (1 + math.exp(score[0] - score[1]))
             y = label[e, b].item()
             expected -= (y * math.log(p) + (1 - y) * math.log(1 - p)) / 3
             right += y != 0.5 and (p > 0.5) == (y == 1)
-    losses = method.losses({"segments": segments, "label": label})
+    losses = model.losses({"segments": segments, "label": label})
     assert losses["members"].item() == pytest.approx(expected, abs=1e-5)
     assert losses["accuracy"].item() == pytest.approx(right / 4)
 
 
 def test_learning_rate_by_hand() -> None:
     """100 updates: 10 from 1e-4 up to 1e-3, 90 down to 1e-4; the next round begins again."""
-    method = small(PreferenceTransformer, epochs=50)
-    method.fit_began, method.one_pass = 200, 2
-    rates = {done: 1e-3 * method.warmup_cosine(done) for done in (200, 205, 210, 255, 300, 400)}
+    model = alone(preference_transformer.PreferenceTransformer, epochs=50)
+    model.fit_began, model.one_pass = 200, 2
+    rates = {done: 1e-3 * model.warmup_cosine(done) for done in (200, 205, 210, 255, 300, 400)}
     assert rates[200] == pytest.approx(1e-4) and rates[210] == pytest.approx(1e-3)
     assert rates[205] == pytest.approx(5.5e-4)  # half-way up
     assert rates[255] == pytest.approx(5.5e-4)  # half-way down
     assert rates[300] == rates[400] == pytest.approx(1e-4)
-    constant = small(NMR, epochs=50, lr_floor=1e-3)
+    constant = alone(nmr.NMR, epochs=50, lr_floor=1e-3)
     constant.fit_began, constant.one_pass = 0, 2
     assert [constant.warmup_cosine(done) for done in (0, 3, 77)] == [1.0] * 3
 
@@ -103,10 +113,10 @@ class Judged(ToyData):
         return source
 
 
-def judge_loss(method: HistoryReward) -> float:
+def judge_loss(model: HistoryReward) -> float:
     """Mean cross entropy on positions 9, 19, 29, 39."""
-    labels = method.labels.take(torch.arange(9, 40, 10))
-    scores = method.returns(Query("pair", labels.start, 10))[0]
+    labels = model.labels.take(torch.arange(9, 40, 10))
+    scores = model.returns(Query("pair", labels.start, 10))[0]
     p = torch.sigmoid(scores[:, 1] - scores[:, 0])
     return -(labels.value * p.log() + (1 - labels.value) * (1 - p).log()).mean().item()
 
@@ -114,40 +124,42 @@ def judge_loss(method: HistoryReward) -> float:
 def test_answers_that_choose_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The more the model learns, the worse it explains the reversed answers: the weights of an early pass are kept."""
     settings: dict[str, Any] = {"lr": 3e-3, "lr_floor": 3e-3, "epochs": 40, "dropout": 0.0, "around": [AskTeacher()]}
-    kept = fit(PreferenceTransformer, tmp_path / "kept", data=Judged(), **settings)
+    method = fit(PreferenceTransformer, tmp_path / "kept", data=Judged(), **settings)
+    kept = method.reward_model
     assert len(kept.pairs) == 36 and len(kept.judges) == 4
-    assert set(kept.judges.start[:, 0].tolist()) == set(kept.labels.start[9::10, 0].tolist())
+    assert set(kept.judges.start[:, 0].tolist()) == set(method.labels.start[9::10, 0].tolist())
     assert not set(map(tuple, kept.judges.start.tolist())) & set(map(tuple, kept.pairs.start.tolist()))
-    assert kept.running.updates["reward"] == 40 * math.ceil(36 / 16)  # chosen at the end, not stopped early
+    assert method.running.updates["reward"] == 40 * math.ceil(36 / 16)  # chosen at the end, not stopped early
     with monkeypatch.context() as without:
-        without.setattr(PreferenceTransformer, "take_best", lambda method: None)
-        last = fit(PreferenceTransformer, tmp_path / "last", data=Judged(), **settings)
+        without.setattr(preference_transformer.PreferenceTransformer, "take_best", lambda model: None)
+        last = fit(PreferenceTransformer, tmp_path / "last", data=Judged(), **settings).reward_model
     assert judge_loss(kept) < judge_loss(last) - 0.1
     assert judge_loss(kept) == pytest.approx(last.best_loss, abs=1e-5)
-    leaky = fit(PreferenceTransformer, tmp_path / "leaky", data=Judged(), best="train", **{**settings, "epochs": 1})
+    settings["epochs"] = 1
+    leaky = fit(PreferenceTransformer, tmp_path / "leaky", data=Judged(), best="train", **settings).reward_model
     assert len(leaky.pairs) == 40 and len(leaky.judges) == 4
-    all_of_them = fit(PreferenceTransformer, tmp_path / "all", data=Judged(), best="last", **{**settings, "epochs": 1})
+    all_of_them = fit(PreferenceTransformer, tmp_path / "all", data=Judged(), best="last", **settings).reward_model
     assert len(all_of_them.pairs) == 40 and len(all_of_them.judges) == 0
 
 
 def test_too_few_answers_to_choose_by(tmp_path: Path) -> None:
     """Nine answers hold no tenth: the last weights stand."""
     method = fit(NMR, tmp_path, callbacks_for(NMR, budget=9, per_round=9))
-    assert len(method.pairs) == 9 and len(method.judges) == 0 and method.running.updates["reward"] == 5
+    model = method.reward_model
+    assert len(model.pairs) == 9 and len(model.judges) == 0 and method.running.updates["reward"] == 5
 
 
 # Relabelling -----------------------------------------------------------------------------------------------------------
 
 
-@both
+@both_models
 @pytest.mark.parametrize("by", ["last", "mean", "difference", "score"])
 def test_relabelling_against_a_loop_over_rows(cls: type[HistoryReward], by: str) -> None:
-    method = small(cls, window=6, relabel_by=by, ensemble_size=2)
-    method.configure_model()
+    model = alone(cls, window=6, relabel_by=by, ensemble_size=2)
     source = ToyData(episodes=3).load()
-    rewards = method.relabel(source)
-    assert rewards.shape == (90,) and method.training  # dropout is back
-    method.eval()
+    rewards = model.relabel(source)
+    assert rewards.shape == (90,) and model.members.training  # dropout is back
+    model.eval()
     for row in range(0, 90, 4):
         begin = 30 * (row // 30)
         window = source.features()[max(begin, row - 5) : row + 1]
@@ -155,17 +167,17 @@ def test_relabelling_against_a_loop_over_rows(cls: type[HistoryReward], by: str)
         padded, time = torch.zeros(1, 6, 7), torch.zeros(1, 6, dtype=torch.int64)
         padded[0, 6 - n :], time[0, 6 - n :] = window, torch.arange(1, n + 1)
         per_member = []
-        for member in method.members:
+        for member in model.members:
             r = member(padded, time)[0][0, 6 - n :].tolist()
             z = member(padded, time)[1][0, 6 - n :].tolist()
             before = r[-2] if n > 1 else 0.0
             per_member.append({"last": r[-1], "mean": sum(r) / n, "difference": r[-1] - before, "score": sum(z) / n}[by])
         assert rewards[row].item() == pytest.approx(sum(per_member) / 2, abs=1e-5)
-    torch.testing.assert_close(method.relabel(source, torch.tensor([88, 3, 31])), rewards[[88, 3, 31]], atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.relabel(source, torch.tensor([88, 3, 31])), rewards[[88, 3, 31]], atol=1e-6, rtol=0)
 
 
 @both
-def test_a_policy_is_trained_on_the_checkpoint_s_rewards(cls: type[HistoryReward], tmp_path: Path) -> None:
+def test_a_policy_is_trained_on_the_checkpoint_s_rewards(cls: type[LearnReward], tmp_path: Path) -> None:
     fit(cls, tmp_path)
     checkpoint = str(tmp_path / "checkpoints" / "last.ckpt")
     loaded = load_method(checkpoint)
@@ -182,23 +194,22 @@ def test_a_policy_is_trained_on_the_checkpoint_s_rewards(cls: type[HistoryReward
 
 
 def test_an_untrained_model_does_not_know_how_far_to_look() -> None:
-    method = small(NMR)
-    method.configure_model()
+    model = alone(nmr.NMR)
     with pytest.raises(UserError, match="NMR has not been trained, so it does not know how far to look back: set window"):
-        method.relabel(ToyData().load())
+        model.relabel(ToyData().load())
 
 
 # Questions, options, mistakes ------------------------------------------------------------------------------------------
 
 
 @both
-def test_two_members_can_disagree(cls: type[HistoryReward], tmp_path: Path) -> None:
+def test_two_members_can_disagree(cls: type[LearnReward], tmp_path: Path) -> None:
     method = fit(cls, tmp_path, callbacks_for(cls, query=DisagreementQuery()), ensemble_size=2)
     query = method.source.pool(10).pairs(5, torch.Generator().manual_seed(0))
     returns = method.returns(query)
     assert returns.shape == (2, 5, 2) and not torch.allclose(returns[0], returns[1])
     method.eval()
-    one = method.members[1](method.source.segments(query.start[3, 1], 10)[None])[1]
+    one = method.reward_model.members[1](method.source.segments(query.start[3, 1], 10)[None])[1]
     expected = one.mean() if cls is PreferenceTransformer else one.sum()
     assert returns[1, 3, 1].item() == pytest.approx(expected.item(), abs=1e-5)
 
@@ -236,7 +247,7 @@ def test_presets() -> None:
     NMR(SPEC, **arguments("nmr/reference")).configure_model()
     small_size = PreferenceTransformer(SPEC, **arguments("preference_transformer/small"))
     small_size.configure_model()
-    assert sum(p.numel() for p in small_size.members.parameters()) < 150_000
+    assert sum(p.numel() for p in small_size.reward_model.parameters()) < 150_000
 
 
 # What depends on history -----------------------------------------------------------------------------------------------
@@ -302,7 +313,7 @@ def test_a_reward_that_depends_on_history_is_learned(kind: str, lamp: Any) -> No
     method, data = lamp(method)
     assert accuracy(method, data.held_out_labels) > 0.95
     if kind == "weighted":  # many r give the same weighted sum; the sum itself is what was learned
-        method.hparams.relabel_by = "score"
+        method.reward_model.hparams["relabel_by"] = "score"
     late, true = method.relabel(data.source).view(-1, 6)[:, 3:], data.source.reward.view(-1, 6)[:, 3:]
     assert late[true > 0].mean() > late[true < 0].mean() + 2 * late[true > 0].std()  # one action, told apart by the lamp
 
@@ -318,14 +329,13 @@ def test_same_seed_same_weights(tmp_path: Path) -> None:
 
 
 def test_a_window_may_be_longer_than_the_segments() -> None:
-    method = small(NMR, window=12)
-    method.configure_model()
-    method.trained_length.fill_(10)
+    model = alone(nmr.NMR, window=12)
+    model.trained_length.fill_(10)
     source = ToyData(episodes=1).load()
 
     def reward_of_row_20(changed: int) -> Tensor:
         copy = ToyData(episodes=1).load()
         copy.packed[changed] += 1
-        return (method.relabel(copy) - method.relabel(source))[20]
+        return (model.relabel(copy) - model.relabel(source))[20]
 
     assert reward_of_row_20(8) == 0 and reward_of_row_20(9) != 0  # 12 steps: rows 9 .. 20

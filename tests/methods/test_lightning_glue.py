@@ -17,7 +17,7 @@ from toys import SPEC, ToyData, make_trainer, read_csv
 from lightning_pbrl.engine import Group, Program
 from lightning_pbrl.envs.rollout import Rollouts
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.methods import lightning_glue as glue
+from lightning_pbrl.fitting import lightning_glue as glue
 from lightning_pbrl.methods.base import Method, Phase
 from lightning_pbrl.methods.bc import BC
 

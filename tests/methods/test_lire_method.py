@@ -20,10 +20,13 @@ from lightning_pbrl.data.ranking import RankedLists, derived_pairs, rebuild
 from lightning_pbrl.data.relabel import min_max, predict_reward
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble, distinct
+from lightning_pbrl.methods.learn_reward import LearnReward, RewardEnsemble
 from lightning_pbrl.queries.base import QueryStrategy
 from lightning_pbrl.queries.ranked_list import RankedListQuery
 from lightning_pbrl.queries.seq_rank import SeqRankQuery
+from lightning_pbrl.rewards import ensemble
+from lightning_pbrl.rewards.ensemble import distinct
+from lightning_pbrl.rng import derive
 from lightning_pbrl.teachers.tie import TieTeacher
 
 pytestmark = [
@@ -39,17 +42,20 @@ def labels(length: int = 6) -> Labels:
     return Labels(start, length, value, torch.where(value == 0.5, int(Status.EQUAL), int(Status.ANSWERED)))
 
 
-def model(**settings: Any) -> RewardEnsemble:
-    method = RewardEnsemble(SPEC, **{"hidden": [8], "ensemble_size": 2, "pairs": "ranked", "score": "linear", **settings})
-    method.configure_model()
-    method.source = synthetic_transitions(episodes=4)
-    method.pairs = derived_pairs(labels(), "ranked")
-    return method
+def alone(**settings: Any) -> ensemble.RewardEnsemble:
+    """The reward model without a method, on the pairs of the list."""
+    model = ensemble.RewardEnsemble(**{"hidden": [8], "ensemble_size": 2, "pairs": "ranked", "score": "linear", **settings})
+    model.spec, model.source = SPEC, synthetic_transitions(episodes=4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(0, "init"))
+        model.build()
+    model.pairs = derived_pairs(labels(), "ranked")
+    return model
 
 
-def gradient(method: RewardEnsemble, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    loss = method.losses(batch)["members"]
-    return loss, list(torch.autograd.grad(loss, list(method.members.parameters())))
+def gradient(model: ensemble.RewardEnsemble, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    loss = model.losses(batch)["members"]
+    return loss, list(torch.autograd.grad(loss, list(model.members.parameters())))
 
 
 def test_distinct_by_hand() -> None:
@@ -62,13 +68,13 @@ def test_distinct_by_hand() -> None:
 @pytest.mark.parametrize("crop", [None, [2, 5]])
 @pytest.mark.parametrize("score", ["linear", "bradley_terry"])
 def test_shared_segments_are_scored_once_and_give_the_same_loss(crop: list[int] | None, score: Any) -> None:
-    method, plain = model(score=score, crop=crop), model(score=score, crop=crop, pairs="answers")
-    plain.pairs = method.pairs
-    for numbers in drawn(method.programs()["reward"], 3):
-        shared, separate = method.gather_pairs(numbers), plain.gather_pairs(numbers)
+    model, plain = alone(score=score, crop=crop), alone(score=score, crop=crop, pairs="answers")
+    plain.pairs = model.pairs
+    for numbers in drawn(model.programs()["reward"], 3):
+        shared, separate = model.gather_pairs(numbers), plain.gather_pairs(numbers)
         assert shared["segments"].shape[:2] == (2, 5)  # the five segments of the list ...
         assert separate["segments"].shape[:3] == (2, 10, 2)  # ... which ten pairs name twenty times
-        (loss, grads), (expected, expected_grads) = gradient(method, shared), gradient(plain, separate)
+        (loss, grads), (expected, expected_grads) = gradient(model, shared), gradient(plain, separate)
         torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
         for grad, other in zip(grads, expected_grads, strict=True):
             torch.testing.assert_close(grad, other, rtol=1e-4, atol=1e-7)
@@ -77,9 +83,9 @@ def test_shared_segments_are_scored_once_and_give_the_same_loss(crop: list[int] 
 @pytest.mark.parametrize("pairs", ["ranked", "answers"])
 @pytest.mark.parametrize("crop", [None, [2, 4]])
 def test_linear_loss_against_a_slow_loop(pairs: Any, crop: list[int] | None) -> None:
-    method = model(pairs=pairs, crop=crop)
-    method.pairs = method.pairs if pairs == "ranked" else labels()
-    (numbers,) = drawn(method.programs()["reward"], seed=1)
+    model = alone(pairs=pairs, crop=crop)
+    model.pairs = model.pairs if pairs == "ranked" else labels()
+    (numbers,) = drawn(model.programs()["reward"], seed=1)
     members, ids = 2, numbers["pair"]
     expected = 0.0
     for member in range(members):
@@ -92,19 +98,19 @@ def test_linear_loss_against_a_slow_loop(pairs: Any, crop: list[int] | None) -> 
                 begins = [int((6 - size + 1) * place) for place in places]
                 assert 2 <= size <= 4 and min(begins) >= 0 and max(begins) + size <= 6
             scores = []
-            for start, begin in zip(method.pairs.start[number].tolist(), begins, strict=True):
-                rows = method.source.features()[start + begin : start + begin + size]
-                scores.append(float(method.reward(rows)[member].detach().double().sum()) + size + 1e-5)
-            label = float(method.pairs.value[number])
+            for start, begin in zip(model.pairs.start[number].tolist(), begins, strict=True):
+                rows = model.source.features()[start + begin : start + begin + size]
+                scores.append(float(model.reward(rows)[member].detach().double().sum()) + size + 1e-5)
+            label = float(model.pairs.value[number])
             probability = scores[1] / sum(scores)
             total -= label * math.log(probability) + (1 - label) * math.log(1 - probability)
         expected += total / ids.shape[1]
-    assert float(method.losses(method.gather_pairs(numbers))["members"].detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(model.losses(model.gather_pairs(numbers))["members"].detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_crops_use_their_whole_range() -> None:
-    method = model(crop=[2, 4], batch_size=3_000)
-    (kept,) = method.kept(drawn(method.programs()["reward"])[0]["crop"], 3_000, 6)  # (E, b, 2, T)
+    model = alone(crop=[2, 4], batch_size=3_000)
+    (kept,) = model.kept(drawn(model.programs()["reward"])[0]["crop"], 3_000, 6)  # (E, b, 2, T)
     (length, same), begin = kept.sum(-1).unbind(-1), kept.long().argmax(-1)
     assert torch.equal(length, same)
     for size in (2, 3, 4):
@@ -121,11 +127,13 @@ def test_aggregation_by_hand() -> None:
         "mean_minus_std": [3 - 5 * math.sqrt(7), 1 - 5 * math.sqrt(3)],
     }
     for aggregate, values in expected.items():
-        torch.testing.assert_close(model(aggregate=aggregate).combine(reward), torch.tensor(values))
+        torch.testing.assert_close(alone(aggregate=aggregate).combine(reward), torch.tensor(values))
 
 
 def test_aggregation_reaches_policies_and_predictions(tmp_path: Path) -> None:
-    method = model(aggregate="min")
+    method = RewardEnsemble(SPEC, hidden=[8], ensemble_size=2, aggregate="min")
+    method.configure_model()
+    method.source = synthetic_transitions(episodes=4)
     rewards = method.reward(method.source.features()).detach()
     torch.testing.assert_close(predict_reward(method.source, method.reward, combine=method.combine), rewards.amin(0))
     predicted = method.predict_step(torch.tensor([3, 5]))["learned_reward"]
@@ -147,17 +155,17 @@ def test_learning_rate_falls_after_every_ten_passes_of_a_round(tmp_path: Path) -
     rates: list[float] = []
     passes: list[int] = []
 
-    class Watched(RewardEnsemble):
+    class Watched(ensemble.RewardEnsemble):
         def decay(self, done: int) -> float:
             rates.append(round(super().decay(done), 6))
             passes.append(self.one_pass)
             return rates[-1]
 
     try:
-        method = Watched(SPEC, hidden=[4], ensemble_size=2, epochs=21, stop_accuracy=2.0, batch_size=4, lr_decay=0.9)
-        make_trainer(tmp_path, [ask(RankedListQuery(1), 10, 20)]).fit(method, ToyData())
+        model = Watched(hidden=[4], ensemble_size=2, epochs=21, stop_accuracy=2.0, batch_size=4, lr_decay=0.9)
+        make_trainer(tmp_path, [ask(RankedListQuery(1), 10, 20)]).fit(LearnReward(SPEC, model), ToyData())
     finally:
-        RewardEnsemble.registry.pop("Watched")
+        ensemble.RewardEnsemble.registry.pop("Watched")
     assert passes == [3] * 63 + [5] * 105
     assert rates == [1.0] * 30 + [0.9] * 30 + [0.81] * 3 + [1.0] * 50 + [0.9] * 50 + [0.81] * 5
 
@@ -172,7 +180,7 @@ def test_gradients_that_are_never_zeroed_within_a_pass(tmp_path: Path) -> None:
 
     method, summing = optimizer(True)
     _, plain = optimizer(False)
-    assert method.one_pass == 3 and type(plain) is torch.optim.Adam
+    assert method.reward_model.one_pass == 3 and type(plain) is torch.optim.Adam
     (flat,) = summing.param_groups[0]["params"]
     given = [torch.full_like(flat, value) for value in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)]
     used = []
@@ -203,12 +211,13 @@ def test_lire_end_to_end(tmp_path: Path) -> None:
     assert len(answers) == store.spent("seed0") == method.asked.total == 40  # derived pairs are not asked
     state = rebuild(RankedLists(), answers)
     size = sum(len(group) for group in state.lists[0])
-    assert len(state.lists) == 1 and len(method.pairs) == size * (size - 1) // 2 > 40
+    pairs = len(method.reward_model.pairs)
+    assert len(state.lists) == 1 and pairs == size * (size - 1) // 2 > 40
     returns = {s: float(method.source.reward[s : s + 10].sum()) for group in state.lists[0] for s in group}
     means = [sum(returns[s] for s in group) / len(group) for group in state.lists[0]]
     assert means == sorted(means) and len(means) > 4
     rows = read_csv(tmp_path)
-    assert max(row["step"] for row in rows) == 150 * math.ceil(len(method.pairs) / 512)
+    assert max(row["step"] for row in rows) == 150 * math.ceil(pairs / 512)
     assert [row for row in rows if "pref/accuracy" in row][-1]["pref/accuracy"] > 0.8
     assert any("teacher/equal_rate" in row and 0 < row["teacher/equal_rate"] < 1 for row in rows)
 
@@ -231,7 +240,7 @@ def test_resume_inside_an_insertion_is_an_uninterrupted_run(tmp_path: Path) -> N
 def test_seq_rank_end_to_end(tmp_path: Path) -> None:
     method = fit(tmp_path, around=ask(SeqRankQuery()), pairs="chain", score="bradley_terry")
     assert torch.equal(method.labels.start[1:, 0], method.labels.start[:-1, 1])
-    assert len(method.pairs) == len(derived_pairs(method.labels, "chain")) > 40
+    assert len(method.reward_model.pairs) == len(derived_pairs(method.labels, "chain")) > 40
     assert [row for row in read_csv(tmp_path) if "pref/accuracy" in row][-1]["pref/accuracy"] > 0.7
 
 
@@ -240,7 +249,7 @@ def test_preset_is_the_published_one() -> None:
     h = method.hparams
     assert (list(h.hidden), h.lr, h.lr_decay, h.epochs, h.batch_size) == ([128, 128], 1e-3, 0.9, 300, 512)
     assert (h.score, h.output, h.pairs, h.normalize_obs, h.ensemble_size) == ("linear", "tanh", "ranked", True, 3)
-    assert not method.fits_well({"accuracy": 1.0})  # no early stop
+    assert not method.reward_model.fits_well({"accuracy": 1.0})  # no early stop
 
 
 def test_settings_out_of_range(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from toys import SPEC, ToyData, make_trainer
 
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.fitting.lightning_glue import plain
 from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.methods.iql import IQL
-from lightning_pbrl.methods.lightning_glue import plain
 from lightning_pbrl.methods.loading import load_method
 
 pytestmark = [

@@ -93,12 +93,12 @@ def test_its_gradient_reaches_the_reward_model(fitted: MRN) -> None:
 def test_returns_follow_it(fitted: MRN) -> None:
     """Strategies ask the members as they are after it, not those of the last fit."""
     query, saved = Query("pair", fitted.labels.start, 5), fitted.running.state_dict()
-    before = fitted.returns(query)
+    before = fitted.reward_model.returns(query)
     fitted.running.run("meta", 1)
     with torch.no_grad():
         rewards = fitted.reward(fitted.source.segments(query.start, 5).flatten(0, -2)).view(3, len(query), 2, 5)
-    torch.testing.assert_close(fitted.returns(query), rewards.double().sum(-1), rtol=0, atol=1e-5)
-    assert (fitted.returns(query) - before).abs().min() > 1e-4
+    torch.testing.assert_close(fitted.reward_model.returns(query), rewards.double().sum(-1), rtol=0, atol=1e-5)
+    assert (fitted.reward_model.returns(query) - before).abs().min() > 1e-4
     fitted.running.load_state_dict(saved)
 
 

@@ -12,7 +12,7 @@ from toys import SPEC, ToyData, make_trainer
 
 from lightning_pbrl.data.feedback import Labels
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 
 
 class HeldOut(ToyData):

@@ -14,7 +14,7 @@ from toys import assert_same, read_csv
 
 from lightning_pbrl.data.replay import Replay
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.methods.online_diagnostics import log_prob_of_questions
+from lightning_pbrl.fitting.online_diagnostics import log_prob_of_questions
 from lightning_pbrl.methods.pebble import PEBBLE
 from lightning_pbrl.teachers.simulated import SimulatedTeacher
 from lightning_pbrl.train_cli import train_cli

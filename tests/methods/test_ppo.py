@@ -17,10 +17,10 @@ from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.engine.draws import Streams, updates_of
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.fitting.starting import start_engine
 from lightning_pbrl.losses.ppo import gae
 from lightning_pbrl.methods.loading import load_method
 from lightning_pbrl.methods.ppo import PPO
-from lightning_pbrl.methods.starting import start_engine
 from lightning_pbrl.nn.state_entropy import nearest_distance
 
 SMALL: dict[str, Any] = {

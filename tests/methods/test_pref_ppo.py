@@ -13,10 +13,10 @@ from toys import assert_same, read_csv
 
 from lightning_pbrl.data.replay import Replay
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.methods.online_diagnostics import log_prob_of_questions
+from lightning_pbrl.fitting.online_diagnostics import log_prob_of_questions
+from lightning_pbrl.methods.online_policy import OnlinePolicy
 from lightning_pbrl.methods.pebble import PEBBLE
 from lightning_pbrl.methods.pref_ppo import PrefPPO
-from lightning_pbrl.methods.preference_reward import PreferenceReward
 from lightning_pbrl.teachers.simulated import SimulatedTeacher
 from lightning_pbrl.train_cli import train_cli
 
@@ -137,7 +137,7 @@ def test_it_learns_what_the_teacher_likes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cls", [PrefPPO, PEBBLE])
-def test_mistakes(cls: type[PreferenceReward]) -> None:
+def test_mistakes(cls: type[OnlinePolicy]) -> None:
     with pytest.raises(UserError, match="reward_model has no 'epohcs': did you mean epochs"):
         build(cls, {"epohcs": 3})
     with pytest.raises(UserError, match=rf"{cls.__name__} learns its reward: leave model.init_args.reward alone"):

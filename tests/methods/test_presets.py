@@ -13,6 +13,7 @@ from toys import SPEC
 from lightning_pbrl import registry
 from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
+from lightning_pbrl.settings import constructors
 
 CONF = Path(packaged_config("model/laeo.yaml")).parents[1]
 NAMES = sorted(str(path.relative_to(CONF / "preset")) for path in (CONF / "preset").rglob("*.yaml"))
@@ -26,12 +27,11 @@ def read(name: str) -> Any:
 def defaults(cls: type) -> dict[str, Any]:
     """Arguments of the constructor, with those that its ``**`` passes on to a base's."""
     found: dict[str, Any] = {}
-    for base in cls.__mro__:
-        if "__init__" in vars(base):
-            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-            found = {**{p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}, **found}
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-                break
+    for constructor in constructors(cls):
+        parameters = inspect.signature(constructor).parameters.values()
+        found = {**{p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}, **found}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
     return found
 
 

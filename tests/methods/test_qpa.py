@@ -12,12 +12,13 @@ from pebble_toys import build, filled, fit
 from toys import drawn
 
 from lightning_pbrl.data.feedback import Labels
-from lightning_pbrl.engine import UpdateEngine
+from lightning_pbrl.engine import Program, UpdateEngine
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Asked
 from lightning_pbrl.methods.qpa import QPA
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
 from lightning_pbrl.queries.policy_aligned import PolicyAlignedQuery
+from lightning_pbrl.rewards.ensemble import RewardEnsemble
+from lightning_pbrl.rng import derive
 
 CROP: dict[str, Any] = {"crop": [2, 4], "crop_copies": 3}
 
@@ -25,11 +26,16 @@ CROP: dict[str, Any] = {"crop": [2, 4], "crop_copies": 3}
 class Watched(QPA):
     """Notes of every minibatch of the policy: env steps, questions left, ages of its rows."""
 
-    def fetched(self, drawn: Any) -> Any:
+    def program(self, gather: Any) -> Program:
+        return super().program(lambda drawn: self.note(gather(drawn)))
+
+    def note(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if self.rounds.name in ("policy", "reset"):
-            ages = (self.source.steps - 1 - drawn["rows"]).tolist()  # one environment, and a ring that holds the whole run
+            found = (batch["rows"].unsqueeze(1) == self.source.packed).all(-1)  # no two rows of the replay are equal
+            assert (found.sum(1) == 1).all()
+            ages = (self.source.steps - 1 - found.long().argmax(1)).tolist()  # one environment, a ring that holds the whole run
             self.__dict__.setdefault("noted", []).append((self.rounds.name, self.env_steps, self.asked.remaining, ages))
-        return super().fetched(drawn)
+        return batch
 
 
 def test_hybrid_between_the_first_session_and_the_last(tmp_path: Path) -> None:
@@ -47,26 +53,29 @@ def test_hybrid_between_the_first_session_and_the_last(tmp_path: Path) -> None:
 def test_the_window(after: bool, finished: int, rows: int | None) -> None:
     """N trajectories of ten steps, fewer while fewer have ended; after the budget only if wanted; the ring has wrapped."""
     method = build(QPA, CROP, recent=2, hybrid_after_budget=after)
-    method.source = filled(10 * finished + 3, capacity=30)
+    method.source = method.reward_model.source = filled(10 * finished + 3, capacity=30)
     method.asked = Asked(6, 6, 0)
     u = torch.full((8,), 1 - 1e-9, dtype=torch.float64)  # the oldest row of either part
     size = min(30, 10 * finished + 3)
     newest = 10 * finished + 2
     expected = [newest - size + 1] * 8 if rows is None else [newest - size + 1] * 4 + [newest - rows + 1] * 4
-    found = method.programs()[method.learn().program].gather({"place": u})["rows"]
+    found = method.programs()[method.learn(1).program].gather({"place": u})["rows"]
     assert found[:, 0].long().tolist() == expected  # an observation tells its step
 
 
 def ensemble(**settings: Any) -> RewardEnsemble:
     """Members on five labelled pairs of segments of six steps, one of them equal."""
-    model = RewardEnsemble({"obs_dim": 2, "action_dim": 1, "horizon": 10}, **{"hidden": [8], "margin": 0.0, **settings})
-    model.configure_model()
+    model = RewardEnsemble(**{"hidden": [8], "margin": 0.0, **settings})
+    model.spec = {"obs_dim": 2, "action_dim": 1, "horizon": 10}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(0, "init"))
+        model.build()
     model.source = filled(60, capacity=60)
     model.source.packed[:, :3] = torch.randn(60, 3, generator=torch.Generator().manual_seed(5))
     start = torch.tensor([[0, 10], [1, 21], [33, 12], [40, 51], [22, 3]])
     value = torch.tensor([0.0, 1.0, 0.5, 1.0, 0.0])
     model.pairs = model.labels = Labels(start, 6, value, torch.tensor([1, 1, 2, 1, 1]))
-    model.__dict__["engine"] = UpdateEngine(model, model.groups(), model.programs(), [0], compile=False)
+    model.attach(UpdateEngine(model, model.groups(), model.programs(), [0], compile=False))
     return model
 
 

@@ -10,11 +10,11 @@ import pytest
 from toys import SPEC, ToyData, assert_same, callbacks_for, make_trainer
 
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.fitting.resuming import grown
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.methods.iql import IQL
-from lightning_pbrl.methods.resuming import grown
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.trainer import RoundCheckpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")

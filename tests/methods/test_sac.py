@@ -15,8 +15,8 @@ from toys import ToyData, assert_same, drawn, make_trainer, read_csv
 from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.fitting.starting import start_engine
 from lightning_pbrl.methods.sac import SAC
-from lightning_pbrl.methods.starting import start_engine
 from lightning_pbrl.nn.state_entropy import nearest_distance
 from lightning_pbrl.trainer import LAST, RoundCheckpoint
 

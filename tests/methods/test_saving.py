@@ -14,7 +14,7 @@ from toys import SPEC, ToyData, make_trainer
 import lightning_pbrl
 from lightning_pbrl import BC, IQL, NMR, PEBBLE, AskTeacher, RelabelRewards, RewardEnsemble, SimulatedTeacher, Trainer
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.methods.checkpoints import SCHEMA
+from lightning_pbrl.fitting.checkpoints import SCHEMA
 
 SMALL: dict[str, Any] = {"hidden": (8, 8)}
 OBS = np.random.default_rng(0).normal(size=(7, 3, 5))
@@ -158,13 +158,13 @@ def test_schema_numbers(tmp_path: Path) -> None:
     method, path = BC(SPEC, updates=20, eval_interval=10, **SMALL), tmp_path / "checkpoints/last.ckpt"
     Trainer(tmp_path, accelerator="cpu", max_epochs=1).fit(method, ToyData())
     whole = torch.load(path, weights_only=True)
-    assert whole["lightning_pbrl"].pop("schema") == SCHEMA == 2
+    assert whole["lightning_pbrl"].pop("schema") == SCHEMA == 3
     torch.save(whole, path)
     assert np.array_equal(lightning_pbrl.load(path).predict(OBS), method.predict(OBS))
     Trainer(tmp_path, resume=True, accelerator="cpu").fit(BC(SPEC, updates=20, eval_interval=10, **SMALL), ToyData())
-    whole["lightning_pbrl"]["schema"] = 3
+    whole["lightning_pbrl"]["schema"] = 4
     torch.save(whole, path)
-    tail = " has schema 3 and this version of lightning-pbrl reads up to 2: install the version that wrote it, or a later one."
+    tail = " has schema 4 and this version of lightning-pbrl reads up to 3: install the version that wrote it, or a later one."
     assert refused(lightning_pbrl.load, path) == f"The checkpoint {path}{tail}"
     other = BC(SPEC, updates=20, eval_interval=10, **SMALL)
     assert refused(Trainer(tmp_path, resume=True, accelerator="cpu").fit, other, ToyData()) == f"The checkpoint {path}{tail}"

@@ -12,20 +12,23 @@ from pebble_toys import build, filled, fit
 from toys import drawn, read_csv
 
 from lightning_pbrl.data.feedback import Labels
-from lightning_pbrl.engine import UpdateEngine
+from lightning_pbrl.engine import Phase, UpdateEngine
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.methods.base import Phase
-from lightning_pbrl.methods.surf import SURF, SemiSupervisedEnsemble
+from lightning_pbrl.methods.surf import SURF
 from lightning_pbrl.queries.disagreement import DisagreementQuery
+from lightning_pbrl.rewards.semi_supervised import SemiSupervisedEnsemble
+from lightning_pbrl.rng import derive
 
 SMALL: dict[str, Any] = {"context": 2, "unlabelled_ratio": 4, "unlabelled_batches": 2, "batch_size": 4}
 
 
 def ensemble(**settings: Any) -> SemiSupervisedEnsemble:
     """Three labelled pairs of four steps, two more on each side; rewards large enough for sure pseudo labels."""
-    spec = {"obs_dim": 2, "action_dim": 1, "horizon": 10}
-    model = SemiSupervisedEnsemble(spec, **{"hidden": [8], "ensemble_size": 2, "margin": 0.0, **SMALL, **settings})
-    model.configure_model()
+    model = SemiSupervisedEnsemble(**{"hidden": [8], "ensemble_size": 2, "margin": 0.0, **SMALL, **settings})
+    model.spec = {"obs_dim": 2, "action_dim": 1, "horizon": 10}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(0, "init"))
+        model.build()
     with torch.no_grad():
         for p in model.members.parameters():
             p.mul_(4.0)
@@ -33,7 +36,7 @@ def ensemble(**settings: Any) -> SemiSupervisedEnsemble:
     model.source.packed[:, :3] = torch.randn(60, 3, generator=torch.Generator().manual_seed(5))
     start = torch.tensor([[2, 14], [33, 42], [54, 23]])
     model.labels = Labels(start, 4, torch.tensor([0.0, 1.0, 1.0]), torch.tensor([1, 1, 1]))
-    model.__dict__["engine"] = UpdateEngine(model, model.groups(), model.programs(), [0], compile=False)
+    model.attach(UpdateEngine(model, model.groups(), model.programs(), [0], compile=False))
     return model
 
 

@@ -15,8 +15,8 @@ from toys import callbacks_for
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
 from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.methods.base import Method
-from lightning_pbrl.methods.reward_posterior import RewardPosterior
-from lightning_pbrl.settings import kinds_of
+from lightning_pbrl.rewards.posterior import RewardPosterior
+from lightning_pbrl.settings import constructors, kinds_of
 from lightning_pbrl.teachers.tie import TieTeacher
 
 HOW_IT_RUNS = {"compile", "layout"}
@@ -50,12 +50,10 @@ def choices(cls: type[Method], name: str) -> list[Any]:
     return [choice for choice in found if repr(choice) != repr(declared(cls, name)[1].default)]
 
 
-def declared(cls: type[Method], name: str) -> tuple[type, inspect.Parameter]:
+def declared(cls: type[Method], name: str) -> tuple[str, inspect.Parameter]:
     """The class whose constructor declares an argument, the one nearest to ``cls``."""
-    for base in cls.__mro__:
-        if "__init__" in vars(base) and name in (known := inspect.signature(base).parameters):
-            return base, known[name]
-    raise AssertionError(name)
+    constructor = next(each for each in constructors(cls) if name in inspect.signature(each).parameters)
+    return constructor.__qualname__.partition(".")[0], inspect.signature(constructor).parameters[name]
 
 
 def switches() -> list[Any]:
@@ -64,7 +62,7 @@ def switches() -> list[Any]:
     for method, cls in METHODS.items():
         for name in kinds_of(cls):
             if name not in HOW_IT_RUNS and choices(cls, name):
-                found.setdefault((declared(cls, name)[0].__name__, name), method)
+                found.setdefault((declared(cls, name)[0], name), method)
     cases = [(*switch, method, choice) for switch, method in found.items() for choice in choices(METHODS[method], switch[1])]
     return [pytest.param(*case, id=f"{case[0]}-{case[1]}-{case[3]}") for case in cases]
 
@@ -91,13 +89,13 @@ def outcome(method_name: str, folder: Path, settings: dict[str, Any], switch: st
     method = fit(method_name, folder, method={**short, **settings}, around=around, max_epochs=1 if short else -1)
     obs = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
     found = [value for _, value in sorted(method.state_dict().items())]
-    if type(method).act is not Method.act:
+    if method.acts:
         found.append(method.act(obs))
-    if type(method).reward is not Method.reward:
+    if method.rewards:
         reward = method.reward(torch.cat([obs, obs[:, :2].tanh()], dim=1))
         found += [reward, method.combine(reward), method.relabel(method.source)]
-    if isinstance(method, RewardPosterior):
-        found.append(method.posterior(Query("pair", torch.tensor([[0, 20]]), 10), 4))
+    if isinstance(method.reward_model, RewardPosterior):
+        found.append(method.reward_model.posterior(Query("pair", torch.tensor([[0, 20]]), 10), 4))
     return found
 
 

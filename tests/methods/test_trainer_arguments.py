@@ -15,8 +15,8 @@ from command_line import QUIET, mistake
 from toys import SPEC, ToyData, make_trainer, read_csv
 
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.fitting.trainer_arguments import ACTS, REFUSED, check_given
 from lightning_pbrl.methods.bc import BC
-from lightning_pbrl.methods.trainer_arguments import ACTS, REFUSED, check_given
 
 ARGUMENTS = [name for name in inspect.signature(pl.Trainer).parameters if name != "self"]
 

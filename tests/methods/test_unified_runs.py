@@ -16,12 +16,12 @@ from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.data.feedback import Labels, Query, Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.methods.learn_reward import RewardEnsemble, UnifiedReward
 from lightning_pbrl.methods.loading import load_method
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
-from lightning_pbrl.methods.unified_reward import UnifiedReward
 from lightning_pbrl.queries.bald import BALDQuery
 from lightning_pbrl.queries.mixed import MixedQuery
 from lightning_pbrl.queries.uniform import UniformQuery
+from lightning_pbrl.rewards import unified
 from lightning_pbrl.teachers.mixed import MixedTeacher
 from lightning_pbrl.teachers.rating import RatingTeacher
 
@@ -31,14 +31,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists a
 def test_questions_chosen_by_bald_and_a_killed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that dies after a round's answers and before its fit: resumed, bit-equal next labels and weights."""
     straight = fit(tmp_path / "straight", {"budget": 60})
-    plan = UnifiedReward.plan
+    plan = unified.UnifiedReward.plan
 
-    def dying(self: UnifiedReward, round_number: int) -> Any:
+    def dying(self: unified.UnifiedReward, round_number: int) -> Any:
         if round_number == 1:
             raise RuntimeError("killed")
         return plan(self, round_number)
 
-    monkeypatch.setattr(UnifiedReward, "plan", dying)
+    monkeypatch.setattr(unified.UnifiedReward, "plan", dying)
     with pytest.raises(RuntimeError, match="killed"):
         fit(tmp_path / "broken", {"budget": 60})
     monkeypatch.undo()
@@ -99,7 +99,8 @@ def test_reference_leaves_the_ratings_alone(tmp_path: Path) -> None:
     """The released result: half of the answers are bought and not used."""
     written = yaml.safe_load(Path(packaged_config("preset/unified_reward/reference.yaml")).read_text())["model"]["init_args"]
     method = fit(tmp_path, {"query": MixedQuery(rating=UniformQuery("rating"))}, **written)
-    assert len(method.ratings) == 20 and len(method.rated) == 0 and len(method.pairs) > 0
+    model = method.reward_model
+    assert len(method.ratings) == 20 and len(model.rated) == 0 and len(model.pairs) > 0
 
 
 @pytest.mark.parametrize(
@@ -130,14 +131,14 @@ def test_settings_that_contradict_each_other(settings: dict[str, Any], words: st
 
 @pytest.mark.parametrize("value", [0.5, 10.0, -1.0])
 def test_classes_take_whole_numbers_of_the_scale(value: float) -> None:
-    method = alone(ratings="rbrl", validation=0.0)
-    method.labels = Labels.empty(T)
+    model = alone(ratings="rbrl", validation=0.0)
+    model.labels = Labels.empty(T)
     start, status = torch.tensor([[0], [30]]), torch.full((2,), int(Status.ANSWERED))
-    method.ratings = Labels(start, T, torch.tensor([3.0, value]), status)
+    model.ratings = Labels(start, T, torch.tensor([3.0, value]), status)
     with pytest.raises(UserError, match="takes the whole numbers 0 to 9"):
-        method.split()
-    method.ratings = Labels(start, T, torch.tensor([3.0, 9.0]), status)
-    assert len(method.split()[0][1]) == 2
+        model.split()
+    model.ratings = Labels(start, T, torch.tensor([3.0, 9.0]), status)
+    assert len(model.split()[0][1]) == 2
 
 
 def test_teacher_and_model_rate_on_one_scale(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from toys import SPEC, ToyData, make_trainer
 
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.fitting.weights import check_fitting_weights
 from lightning_pbrl.methods.bc import BC
-from lightning_pbrl.methods.weights import check_fitting_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed from")
 

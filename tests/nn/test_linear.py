@@ -42,9 +42,7 @@ def test_value_and_gradients_equal_float64(inputs, wanted):
     values = [linear(*inputs), F.linear(*exact)]
     torch.testing.assert_close(values[0].double(), values[1], rtol=1e-5, atol=1e-5)
     losses = [value.square().sum() for value in values]
-    grads, right = (
-        torch.autograd.grad(loss, [t[i] for i in wanted]) for loss, t in zip(losses, (inputs, exact), strict=True)
-    )
+    grads, right = (torch.autograd.grad(loss, [t[i] for i in wanted]) for loss, t in zip(losses, (inputs, exact), strict=True))
     for got, expected in zip(grads, right, strict=True):
         torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-3)
 

@@ -7,21 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from toys import SPEC
+from unified_toys import alone
 
 from lightning_pbrl.data.feedback import Labels, Query, Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.information import bald, mixture_bald, pair_probability, predictive_entropy, rating_probability
-from lightning_pbrl.methods import reward_posterior
-from lightning_pbrl.methods.unified_reward import UnifiedReward
 from lightning_pbrl.queries import bald as bald_query
-from lightning_pbrl.queries import scoring
 from lightning_pbrl.queries.bald import BALDQuery, fingerprint
 from lightning_pbrl.queries.mixed import MixedQuery, uniformly
 from lightning_pbrl.queries.quota import FixedShare, InformationPerCost, MeanScore, Worth, percentile
 from lightning_pbrl.queries.ranked_list import RankedListQuery
 from lightning_pbrl.queries.uniform import UniformQuery, distinct
+from lightning_pbrl.rewards import posterior, scoring, unified
 
 T = 10
 NONE = {"pair": Labels.empty(T), "rating": Labels.empty(T, clips=1)}
@@ -32,12 +30,9 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 @pytest.fixture(scope="module")
-def model() -> UnifiedReward:
+def model() -> unified.UnifiedReward:
     obs, action = torch.randn(600, 5, generator=generator()), torch.rand(600, 2, generator=generator(1))
-    method = UnifiedReward(SPEC, hidden=(16, 16), dropout=0.4)
-    method.configure_model()
-    method.source = Transitions.from_columns(obs, action, obs, torch.arange(0, 601, 30), obs[:, 0])
-    return method
+    return alone(Transitions.from_columns(obs, action, obs, torch.arange(0, 601, 30), obs[:, 0]), hidden=(16, 16), dropout=0.4)
 
 
 def answered(start: torch.Tensor) -> Labels:
@@ -48,7 +43,7 @@ def answered(start: torch.Tensor) -> Labels:
 # What is asked ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_best_clip_of_the_whole_pool(model: UnifiedReward) -> None:
+def test_the_best_clip_of_the_whole_pool(model: unified.UnifiedReward) -> None:
     """Every clip is scored; the first is the best of all, each next the best that shares no step with those before."""
     pool = model.source.pool(T)
     query = BALDQuery("rating").propose(pool, 5, model, NONE["rating"], generator())
@@ -63,7 +58,7 @@ def test_the_best_clip_of_the_whole_pool(model: UnifiedReward) -> None:
     assert query.kind == "rating" and query.start.shape == (5, 1)
 
 
-def test_the_best_pairs_of_the_candidates(model: UnifiedReward) -> None:
+def test_the_best_pairs_of_the_candidates(model: unified.UnifiedReward) -> None:
     pool = model.source.pool(T)
     query = BALDQuery("pair", large_batch=50).propose(pool, 4, model, NONE["pair"], generator(3))
     candidates = pool.pairs(200, generator(3))
@@ -76,7 +71,7 @@ def test_the_best_pairs_of_the_candidates(model: UnifiedReward) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pair", "rating"])
-def test_no_clip_is_asked_twice(kind: Any, model: UnifiedReward) -> None:
+def test_no_clip_is_asked_twice(kind: Any, model: unified.UnifiedReward) -> None:
     """Twelve rounds of three: no two clips asked about overlap; when nothing else is left, rounds are whole all the same."""
     pool, strategy, labels = model.source.pool(T), BALDQuery(kind), NONE[kind]
     for number in range(8 if kind == "pair" else 12):
@@ -94,7 +89,7 @@ def test_no_clip_is_asked_twice(kind: Any, model: UnifiedReward) -> None:
     assert len(strategy.propose(pool, 0, model, labels, generator())) == 0
 
 
-def test_what_was_asked_is_known_wherever_it_lies(model: UnifiedReward) -> None:
+def test_what_was_asked_is_known_wherever_it_lies(model: unified.UnifiedReward) -> None:
     """Answers about copies of clips, as a replay keeps them: the original is not asked about again."""
     source = model.source
     best = BALDQuery("rating").propose(source.pool(T), 1, model, NONE["rating"], generator())
@@ -121,7 +116,7 @@ def test_fingerprints_tell_observations_apart() -> None:
 
 @pytest.mark.parametrize("kind", ["pair", "rating"])
 @pytest.mark.parametrize("acquisition", ["entropy", "margin", "variance", "random", "mixture"])
-def test_other_acquisitions(kind: Any, acquisition: Any, model: UnifiedReward) -> None:
+def test_other_acquisitions(kind: Any, acquisition: Any, model: unified.UnifiedReward) -> None:
     if (kind, acquisition) == ("pair", "mixture"):
         with pytest.raises(UserError, match="acquisition=mixture for pairs"):
             BALDQuery(kind, acquisition)
@@ -140,18 +135,18 @@ def test_other_acquisitions(kind: Any, acquisition: Any, model: UnifiedReward) -
     assert ("posterior" in strategy.needs) == (acquisition != "random")
 
 
-def test_scores_are_divided_by_the_cost(model: UnifiedReward) -> None:
+def test_scores_are_divided_by_the_cost(model: unified.UnifiedReward) -> None:
     pool = model.source.pool(T)
     cheap, dear = (BALDQuery("rating", cost=cost).consider(pool, 2, model, NONE["rating"], generator()) for cost in (1.0, 4.0))
     assert torch.allclose(cheap.score, 4 * dear.score)
 
 
-def test_a_part_of_the_pool(model: UnifiedReward) -> None:
+def test_a_part_of_the_pool(model: unified.UnifiedReward) -> None:
     found = BALDQuery("rating", clips=50).consider(model.source.pool(T), 2, model, NONE["rating"], generator())
     assert len(found.query) == 50 == len(found.query.start.unique())
 
 
-def test_scores_that_are_no_numbers_come_last(model: UnifiedReward) -> None:
+def test_scores_that_are_no_numbers_come_last(model: unified.UnifiedReward) -> None:
     strategy = BALDQuery("rating")
     found = strategy.consider(model.source.pool(T), 2, model, NONE["rating"], generator())
     found.score[found.score.argmax()] = math.nan
@@ -175,12 +170,14 @@ def test_settings_out_of_range(settings: dict[str, Any]) -> None:
         BALDQuery("rating", **settings)
 
 
-def test_each_transition_is_scored_once_in_any_number_of_chunks(model: UnifiedReward, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_transition_is_scored_once_in_any_number_of_chunks(
+    model: unified.UnifiedReward, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pool scored in chunks of few steps beside the table's: neighbouring clips share their rows' scores."""
     seen = [0]
     reward = type(model)._functions
 
-    def counted(self: UnifiedReward, draws: int) -> Any:
+    def counted(self: unified.UnifiedReward, draws: int) -> Any:
         functions = reward(self, draws)
 
         def count(features: torch.Tensor) -> torch.Tensor:
@@ -193,11 +190,11 @@ def test_each_transition_is_scored_once_in_any_number_of_chunks(model: UnifiedRe
     whole = strategy.consider(pool, 3, model, NONE["rating"], generator()).score
     monkeypatch.setattr(bald_query, "CHUNK", 42)  # two episodes: 60 of the 600 rows
     monkeypatch.setattr(scoring, "CPU_TILE", 1)
-    monkeypatch.setattr(reward_posterior, "POSTERIOR_TILE", 1)
-    monkeypatch.setattr(UnifiedReward, "_functions", counted)
-    model.__dict__["sampler"] = None
+    monkeypatch.setattr(posterior, "POSTERIOR_TILE", 1)
+    monkeypatch.setattr(unified.UnifiedReward, "_functions", counted)
+    model.attach(None)  # forgets its sums
     chunked = strategy.consider(pool, 3, model, NONE["rating"], generator()).score
-    model.__dict__["sampler"] = None
+    model.attach(None)  # forgets its sums
     assert seen[0] == 600
     torch.testing.assert_close(chunked, whole, atol=1e-5, rtol=0)
 
@@ -210,7 +207,7 @@ def test_scores_of_different_units_are_not_weighed() -> None:
         MixedQuery(BALDQuery("pair"), BALDQuery("rating", "mixture"), quota)
 
 
-def test_the_quota_weighs_what_would_be_asked(model: UnifiedReward) -> None:
+def test_the_quota_weighs_what_would_be_asked(model: unified.UnifiedReward) -> None:
     """Not the best scores of all: clips that overlap with better ones, or were asked about before, are passed over."""
     found: list[Worth] = []
 
@@ -327,7 +324,7 @@ def test_never_over_and_never_below() -> None:
 
 
 @pytest.mark.parametrize("quota", [FixedShare(0.3), MeanScore(), InformationPerCost(0.4, 0.5)])
-def test_mixed_asks_exactly_what_is_wanted(quota: Any, model: UnifiedReward) -> None:
+def test_mixed_asks_exactly_what_is_wanted(quota: Any, model: unified.UnifiedReward) -> None:
     strategy, pool = MixedQuery(BALDQuery("pair", large_batch=10), BALDQuery("rating"), quota), model.source.pool(T)
     labels = dict(NONE)
     for n in (1, 2, 3, 5, 8):

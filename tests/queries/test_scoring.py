@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.data.replay import Replay
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.queries.scoring import PrefixSums, ReturnScorer
+from lightning_pbrl.rewards.scoring import PrefixSums, ReturnScorer
 
 
 class Reward:

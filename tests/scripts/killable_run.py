@@ -26,7 +26,7 @@ from toys import SPEC, ToyData, make_trainer
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.data.feedback import Answer, Clips, Query
 from lightning_pbrl.methods.base import Method
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.queries.base import QueryStrategy
 from lightning_pbrl.queries.disagreement import DisagreementQuery
 from lightning_pbrl.queries.embedding import EmbeddingQuery

@@ -15,7 +15,7 @@ from preference_toys import OneSided
 from toys import SPEC, callbacks_for, make_trainer
 
 from lightning_pbrl.methods.iql import IQL
-from lightning_pbrl.methods.reward_ensemble import RewardEnsemble
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
 
 
 def main(folder: Path) -> None:

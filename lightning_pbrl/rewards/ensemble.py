@@ -10,22 +10,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from lightning_pbrl.data.feedback import Labels, Query
+from lightning_pbrl.data.feedback import Labels
 from lightning_pbrl.data.ranking import derived_pairs
-from lightning_pbrl.engine import Draw, Group, Part, Program, Uniform
+from lightning_pbrl.engine import Draw, Group, Metrics, Part, Passes, Phase, Program, Uniform
 from lightning_pbrl.engine.summing_adam import SummingAdam
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.preference import linear_cross_entropy, preference_accuracy, preference_cross_entropy
-from lightning_pbrl.methods.base import Metrics, Phase, Spec
-from lightning_pbrl.methods.reward_model import RewardModel
 from lightning_pbrl.nn import MLP, Normalizer
-from lightning_pbrl.queries.scoring import ReturnScorer
+from lightning_pbrl.rewards.base import RewardModel
 
 DECAY_PASSES = 10
 """Passes over the labels after which ``lr_decay`` is applied (LiRE's StepLR)."""
@@ -40,12 +38,11 @@ class RewardEnsemble(RewardModel):
         P_e(\\sigma_1 \\succ \\sigma_0) = \\frac{\\exp \\sum_t r_e(s^1_t, a^1_t)}{\\sum_{i} \\exp \\sum_t r_e(s^i_t, a^i_t)},
         \\qquad L = \\sum_e \\text{cross-entropy}(P_e, \\text{label})
 
-    Each round fits all answers so far, warm from the round before. It passes over the labels, each member in its own order, until
+    A fit is to all answers so far, warm from the one before. It passes over the labels, each member in its own order, until
     the mean training accuracy exceeds ``stop_accuracy`` or ``epochs`` passes are done. Skipped questions are not trained on;
     equal ones are, with label 0.5.
 
     Args:
-        spec: sizes, linked from the data module.
         ensemble_size: members E.
         hidden: hidden layers of a member (leaky ReLU between them).
         output: bound of the per-step reward: tanh (-1, 1), sigmoid (0, 1) or none.
@@ -70,11 +67,8 @@ class RewardEnsemble(RewardModel):
         tile: pairs evaluated at once on CPU, to stay in its cache; null for whole batches.
     """
 
-    scorer: ReturnScorer | None
-
     def __init__(
         self,
-        spec: Spec,
         ensemble_size: int = 3,
         hidden: Sequence[int] = (256, 256, 256),
         output: Literal["tanh", "sigmoid", "none"] = "tanh",
@@ -93,9 +87,8 @@ class RewardEnsemble(RewardModel):
         lr_decay: float = 1.0,
         sum_gradients: bool = False,
         tile: int | None = 16,
-        **engine: Any,
     ) -> None:
-        super().__init__(spec, **engine)
+        super().__init__()
         if aggregate == "mean_minus_std" and ensemble_size < 2:
             raise UserError("aggregate=mean_minus_std needs at least two members: raise ensemble_size, or use mean.")
         if crop is not None and not (len(crop) == 2 and 1 <= crop[0] <= crop[1]):
@@ -104,13 +97,13 @@ class RewardEnsemble(RewardModel):
             raise UserError(f"crop_copies is {crop_copies}: for more than one copy give a crop.")
 
     def build(self) -> None:
-        super().build()
         h, obs_dim, action_dim = self.hparams, self.spec["obs_dim"], self.spec["action_dim"]
         output = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "none": None}[h.output]
         self.members = MLP(obs_dim + action_dim, 1, h.hidden, h.ensemble_size, nn.LeakyReLU, output)
         self.normalizer = Normalizer(obs_dim)
-        self.__dict__["scorer"] = None
-        self.passes_done, self.correct = 0, 0.0  # of this round's fit: passes done, sum of their accuracies
+        self.pairs = Labels.empty()
+        self.fit_began, self.one_pass = 0, 1  # of this fit: updates before it, and of a pass
+        self.passes_done, self.correct = 0, 0.0  # ... passes done, sum of their accuracies
 
     def on_data(self) -> None:
         if self.hparams.normalize_obs:
@@ -125,8 +118,10 @@ class RewardEnsemble(RewardModel):
 
     def programs(self) -> dict[str, Program]:
         h = self.hparams
-        tile = h.tile if self.device.type == "cpu" and h.pairs == "answers" else None  # segments are shared within a tile only
-        draws: dict[str, Draw] = {"pair": self.passes()}
+        tile = (
+            h.tile if self.source.device.type == "cpu" and h.pairs == "answers" else None
+        )  # segments are shared within a tile only
+        draws: dict[str, Draw] = {"pair": Passes(lambda: len(self.pairs), h.batch_size, members=h.ensemble_size)}
         if self.crop is not None:
             draws["crop"] = self.crops(h.batch_size)
         return {"reward": Program([self.losses], draws, self.gather_pairs, moves=("members",), ragged=True, tile=tile)}
@@ -138,13 +133,16 @@ class RewardEnsemble(RewardModel):
             raise UserError(
                 f"crop is {list(self.crop)} and segments have {steps} steps: crop to at most that, or raise data.segment_length."
             )
-        one_pass = self.minibatches(pairs)
+        one_pass = math.ceil(len(pairs) / h.batch_size)
         updates = h.epochs * one_pass if h.fit_rule == "passes" else math.ceil(h.epochs * len(pairs) / h.batch_size)
         begin = partial(self.begin_fit, pairs)
         return [Phase("reward", "reward", updates, block=one_pass, start=begin, done=self.fits_well)]
 
     def begin_fit(self, pairs: Labels) -> None:
-        super().begin_fit(pairs)
+        """Train on ``pairs`` from the next update on."""
+        self.pairs = pairs.to(self.source.device)
+        self.fit_began = self.engine.state.updates["members"]
+        self.one_pass = max(math.ceil(len(pairs) / self.hparams.batch_size), 1)
         self.passes_done, self.correct = 0, 0.0
 
     @property
@@ -153,9 +151,12 @@ class RewardEnsemble(RewardModel):
         return self.hparams.crop
 
     def training_pairs(self) -> Labels:
-        """Return the pairs of this round: the answers, or all pairs that follow from them."""
+        """Return the pairs of the next fit: the answers, or all pairs that follow from them."""
         kind = self.hparams.pairs
         return self.labels.preferences() if kind == "answers" else derived_pairs(self.labels, kind)
+
+    def usable(self) -> int:
+        return len(self.training_pairs())
 
     def pass_begins(self, done: int) -> bool:
         """Return True if update number ``done`` is the first of a pass."""
@@ -232,18 +233,6 @@ class RewardEnsemble(RewardModel):
             return reward.amin(0)
         mean = reward.mean(0)
         return mean if self.hparams.aggregate == "mean" else mean - PESSIMISM * reward.std(0)
-
-    @torch.no_grad()
-    def returns(self, query: Query) -> Tensor:
-        """Return the predicted return of every asked segment per member, (E, B, C)."""
-        scorer = self.scorer
-        if scorer is None or scorer.source is not self.source:
-            self.__dict__["scorer"] = scorer = ReturnScorer(self.reward, self.source, self.model_version)
-        return scorer.returns(query)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self.__dict__["scorer"] = None  # its sums are those of other weights
 
 
 def distinct(start: Tensor) -> tuple[Tensor, Tensor]:

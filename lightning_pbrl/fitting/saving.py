@@ -17,9 +17,9 @@ from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.data.guard import reason
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError, nearest
-from lightning_pbrl.methods import checkpoints
-from lightning_pbrl.methods.diverged import check_saved
-from lightning_pbrl.methods.lightning_glue import plain
+from lightning_pbrl.fitting import checkpoints
+from lightning_pbrl.fitting.diverged import check_saved
+from lightning_pbrl.fitting.lightning_glue import plain
 
 Array = npt.NDArray[Any]
 
@@ -174,10 +174,11 @@ def load(cls: Any, path: str | Path, replica: int = 0, device: str = "cpu") -> A
 def _rebuilt(cls: Any, checkpoint: dict[str, Any], path: str | Path, replica: int) -> Any:
     """Build the method of a checkpoint, with the weights of one replica."""
     try:
-        saved = checkpoints.upgraded(checkpoint) or {}
         check_saved(checkpoint, f"The checkpoint {path}")
         method = cls(**plain(checkpoint["hyper_parameters"]))  # plain drops keys that name classes
         method.configure_model()
+        checkpoints.upgrade(method, checkpoint)
+        saved = checkpoint["lightning_pbrl"]
         method.load_state_dict(checkpoint["state_dict"])
         weights = saved["engine"]["state"]["weights"] if saved["engine"] else [{}]  # save() keeps one replica, in state_dict
         if len(weights) != method.replicas:

@@ -48,7 +48,7 @@ def diagnose(method: Any) -> dict[str, Tensor]:
 def agreement(method: Any, query: Query) -> dict[str, Tensor]:
     """Return the accuracy of the order within pairs, and the rank correlation over all their segments."""
     true = method.source.true_returns(query)
-    predicted = method.returns(query)
+    predicted = method.scorer.returns(query)
     probability = torch.sigmoid(predicted[..., 1] - predicted[..., 0]).mean(0)
     gap = true[:, 1] - true[:, 0]
     strict = gap.abs() > 0  # false for NaN, too

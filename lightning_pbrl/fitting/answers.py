@@ -15,9 +15,19 @@ from lightning_pbrl.errors import UserError
 
 
 def usable(method: Any) -> int:
-    """Return the number of a method's answers that are preferences or ratings."""
+    """Return the number of a method's answers that it, or the reward model that it holds, can learn from."""
+    if method.reward_model is not None:
+        hand_over(method)
+        return int(method.reward_model.usable())
     pairs = len(method.labels.preferences()) if "pair" in method.kinds else 0
     return pairs + (len(method.ratings.preferences()) if "rating" in method.kinds else 0)
+
+
+def hand_over(method: Any) -> None:
+    """Give a method's data and answers to the reward model that it holds."""
+    model = method.reward_model
+    if model is not None:
+        model.source, model.labels, model.ratings = getattr(method, "source", None), method.labels, method.ratings
 
 
 def check_answers(method: Any) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 from torch import nn
 
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.methods.base import Spec
-from lightning_pbrl.methods.history_reward import HistoryReward
 from lightning_pbrl.nn.preference_transformer import TransformerReward
+from lightning_pbrl.rewards.history import HistoryReward
 
 
 class PreferenceTransformer(HistoryReward):
@@ -26,7 +25,6 @@ class PreferenceTransformer(HistoryReward):
     A causal transformer outputs x_t at state t; q_t, k_t and r_t are linear in x_t (paper, eq. 5 and 6). Policies get r_t.
 
     Args:
-        spec: sizes, linked from the data module.
         width: size of a token.
         layers: blocks.
         heads: attention heads of a block; they share the width.
@@ -36,7 +34,7 @@ class PreferenceTransformer(HistoryReward):
         attention_dim: size of q and k.
         scale: divide q k by the square root of ``attention_dim``; false is the paper's formula.
         max_steps: rows of the time embedding, at least the length of a segment.
-        **fit: arguments of ``HistoryReward`` and ``Method``.
+        **fit: arguments of ``HistoryReward``.
 
     Raises:
         UserError: at the start of a fit, if segments or the window are longer than ``max_steps``.
@@ -44,7 +42,6 @@ class PreferenceTransformer(HistoryReward):
 
     def __init__(
         self,
-        spec: Spec,
         width: int = 256,
         layers: int = 1,
         heads: int = 4,
@@ -55,7 +52,7 @@ class PreferenceTransformer(HistoryReward):
         max_steps: int = 1_000,
         **fit: Any,
     ) -> None:
-        super().__init__(spec, **fit)
+        super().__init__(**fit)
 
     def member(self) -> nn.Module:
         h = self.hparams
@@ -72,11 +69,10 @@ class PreferenceTransformer(HistoryReward):
             scale=h.scale,
         )
 
-    def on_fit_start(self) -> None:
-        longest = max(self.trainer.datamodule.segment_length, self.hparams.window or 0)  # type: ignore[attr-defined]
+    def check_segments(self, length: int) -> None:
+        longest = max(length, self.hparams.window or 0)
         if longest > self.hparams.max_steps:
             raise UserError(
-                f"The transformer knows {self.hparams.max_steps} time steps, and segments or the window have {longest}: set "
-                f"model.init_args.max_steps to at least {longest}."
+                f"The transformer knows {self.hparams.max_steps} time steps, and segments or the window have {longest}: set its "
+                f"max_steps to at least {longest}."
             )
-        super().on_fit_start()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.replay import RECENT_EPISODES
-from lightning_pbrl.methods.diverged import finite_actions
+from lightning_pbrl.fitting.diverged import finite_actions
 
 
 @torch.no_grad()

@@ -9,9 +9,9 @@ import torch
 from lightning_pbrl.engine import Group, UpdateEngine
 from lightning_pbrl.engine.program import cosine
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.methods import author_checks as checks
-from lightning_pbrl.methods import lightning_glue as glue
-from lightning_pbrl.methods.lightning_glue import plain
+from lightning_pbrl.fitting import author_checks as checks
+from lightning_pbrl.fitting import lightning_glue as glue
+from lightning_pbrl.fitting.lightning_glue import plain
 
 
 def check_data(method: Any) -> None:
@@ -39,6 +39,8 @@ def check_needs(method: Any) -> None:
 
         able = ", ".join(other for other, cls in classes("methods").items() if cls.pictures)  # type: ignore[attr-defined]
         raise UserError(f"{name} learns from states and the data show pictures: choose one that sees them ({able}).")
+    if method.reward_model is not None:
+        method.reward_model.check_segments(method.trainer.datamodule.segment_length)
     if "env" in method.needs and method.collector is None:
         raise UserError(f"{name} acts while it learns and {data} has logged data only: use a config of conf/data/online.")
     if "examples" in method.needs and getattr(method.trainer.datamodule, "examples", None) is None:
@@ -59,9 +61,8 @@ def start_engine(method: Any) -> None:
     parts, seeds = method.groups(), [method.seed + k for k in range(method.replicas)]
     checks.check_parts(method, parts)
     reduce, planned = glue.gradient_reducer(method.trainer), getattr(method, "updates", 0)
-    method.__dict__["engine"] = engine = UpdateEngine(
-        method, parts, method.programs(), seeds, method.compile_updates, method.layout, planned, reduce
-    )
+    engine = UpdateEngine(method, parts, method.programs(), seeds, method.compile_updates, method.layout, planned, reduce)
+    attach(method, engine, method.trainer.global_rank)
     stretched = [name for name, part in parts.items() if isinstance(part, Group) and isinstance(part.schedule, cosine)]
     if method.grown and stretched:
         raise UserError(
@@ -76,6 +77,14 @@ def start_engine(method: Any) -> None:
     torch.set_rng_state(method._restored["torch_rng"].cpu())
     method.finished = method._restored["finished"] and not method.grown
     method.__dict__["_restored"] = None
+
+
+def attach(method: Any, engine: UpdateEngine, rank: int = 0) -> None:
+    """Let a method, and the reward model that it holds, be trained by this engine."""
+    method.__dict__.update(engine=engine, running=engine)
+    if method.reward_model is not None:
+        method.reward_model.source = method.source
+        method.reward_model.attach(engine, rank)
 
 
 def init_replicas(method: Any) -> None:

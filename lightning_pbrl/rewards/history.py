@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from lightning_pbrl.data.feedback import Labels, Query
 from lightning_pbrl.data.relabel import predict_window_reward
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.engine import Group, Part, Program
+from lightning_pbrl.engine import Group, Metrics, Part, Passes, Phase, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.preference import preference_accuracy, preference_cross_entropy
-from lightning_pbrl.methods.base import Metrics, Phase, Spec
-from lightning_pbrl.methods.reward_model import RewardModel
+from lightning_pbrl.rewards.base import RewardModel
 from lightning_pbrl.rng import derive
 
 PASSES_PER_BLOCK = 5
@@ -41,11 +40,10 @@ class HistoryReward(RewardModel):
         P(\sigma_1 \succ \sigma_0) = \text{logistic}\big(S(\sigma_1) - S(\sigma_0)\big), \qquad
         L = \text{cross-entropy}(P, \text{label}), \qquad S(\sigma) = \tfrac1T \textstyle\sum_t z_t
 
-    Member networks give z_t. A round is ``epochs`` passes over all answers so far. In every round the learning rate rises
+    Member networks give z_t. A fit is ``epochs`` passes over all answers so far. In every fit the learning rate rises
     linearly from ``lr_floor`` to ``lr`` and falls back along half a cosine.
 
     Args:
-        spec: sizes, linked from the data module.
         ensemble_size: members; one as published, two or more for strategies that ask where members disagree.
         train_type: score S of a segment: mean or sum of z over its steps, or the last one.
         lr: largest learning rate of AdamW.
@@ -62,7 +60,6 @@ class HistoryReward(RewardModel):
             the window (mean), what the last step adds to the r of the step before it (difference), or the mean of z
             (score): determined by preferences where r alone is not, see docs/methods/preference_transformer.md.
         tile: pairs evaluated at once on CPU, to bound memory; null for whole batches.
-        **engine: arguments of :class:`Method`.
 
     Raises:
         UserError: if a number is out of its range.
@@ -75,7 +72,6 @@ class HistoryReward(RewardModel):
 
     def __init__(
         self,
-        spec: Spec,
         ensemble_size: int = 1,
         train_type: Literal["mean", "sum", "last"] = "mean",
         lr: float = 1e-3,
@@ -89,19 +85,18 @@ class HistoryReward(RewardModel):
         window: int | None = None,
         relabel_by: Literal["last", "mean", "difference", "score"] = "last",
         tile: int | None = 16,
-        **engine: Any,
     ) -> None:
-        super().__init__(spec, **engine)
+        super().__init__()
 
     @abstractmethod
     def member(self) -> nn.Module:
         """Return a new member network: ``forward`` gives r and z of each step, ``last`` r of the last step."""
 
     def build(self) -> None:
-        super().build()
         self.members = nn.ModuleList(self.member() for _ in range(self.hparams.ensemble_size))
         self.register_buffer("trained_length", torch.zeros((), dtype=torch.int64))
-        self.judges = Labels.empty()
+        self.pairs = self.judges = Labels.empty()
+        self.fit_began, self.one_pass = 0, 1
         self.__dict__.update(best_loss=math.inf, best_weights=None)
 
     def groups(self) -> dict[str, Part]:
@@ -109,14 +104,18 @@ class HistoryReward(RewardModel):
         return {"members": Group(self.hparams.lr, torch.optim.AdamW, decay, self.warmup_cosine)}
 
     def programs(self) -> dict[str, Program]:
-        tile = self.hparams.tile if self.device.type == "cpu" else None
-        fit = Program([self.losses], {"pair": self.passes()}, self.gather_pairs, moves=("members",), ragged=True, tile=tile)
-        return {"reward": fit}
+        h = self.hparams
+        passes = Passes(lambda: len(self.pairs), h.batch_size, members=h.ensemble_size)
+        tile = h.tile if self.device.type == "cpu" else None
+        return {"reward": Program([self.losses], {"pair": passes}, self.gather_pairs, moves=("members",), ragged=True, tile=tile)}
 
     def training_pairs(self) -> Labels:
         """Return all answers with an order, except the held-out ones."""
         held_out = self.hparams.best == "held_out"
-        return self.labels.take(~self.judging()).preferences() if held_out else super().training_pairs()
+        return (self.labels.take(~self.judging()) if held_out else self.labels).preferences()
+
+    def usable(self) -> int:
+        return len(self.training_pairs())
 
     def judging(self) -> Tensor:
         """Return a mask of answers that choose the best weights, (N,), bool; by position, so it holds in later rounds."""
@@ -125,19 +124,20 @@ class HistoryReward(RewardModel):
 
     def plan(self, round_number: int) -> list[Phase]:
         pairs = self.training_pairs()
-        one_pass, begin = self.minibatches(pairs), partial(self.begin_fit, pairs)
+        one_pass, begin = math.ceil(len(pairs) / self.hparams.batch_size), partial(self.begin_fit, pairs, round_number)
         updates, block = self.hparams.epochs * one_pass, PASSES_PER_BLOCK * one_pass
         fit = Phase("reward", "reward", updates, block=block, start=begin, done=self.remember_best)
         return [fit, Phase("best weights", start=self.take_best)]
 
-    def begin_fit(self, pairs: Labels) -> None:
+    def begin_fit(self, pairs: Labels, round_number: int = 0) -> None:
         """Train on ``pairs`` from the next update on, with dropout that a resumed round repeats."""
-        super().begin_fit(pairs)
+        self.pairs, self.fit_began = pairs.to(self.device), self.version()
+        self.one_pass = max(math.ceil(len(pairs) / self.hparams.batch_size), 1)
         self.judges = self.labels.take(self.judging() & (self.hparams.best != "last")).preferences().to(self.device)
         self.__dict__.update(best_loss=math.inf, best_weights=None)
         if len(pairs):
             self.trained_length.fill_(pairs.length)
-        torch.manual_seed(derive(self.seed, "dropout", self.trainer.current_epoch, self.trainer.global_rank))
+        torch.manual_seed(derive(self.seed, "dropout", round_number, self.rank))
 
     def warmup_cosine(self, done: int) -> float:
         """Return the factor on ``lr`` after ``done`` updates in all: linear from the floor, then half a cosine back to it."""
@@ -176,7 +176,7 @@ class HistoryReward(RewardModel):
             scores = self.returns(Query("pair", self.judges.start, self.judges.length))
             loss = float(preference_cross_entropy(scores, self.judges.value).mean())
             if loss < self.best_loss - MIN_GAIN:
-                weights = self.running.state.storage["members"].clone()
+                weights = self.engine.state.storage["members"].clone()
                 self.__dict__.update(best_loss=loss, best_weights=weights)
         return False
 
@@ -184,7 +184,7 @@ class HistoryReward(RewardModel):
         """End the round with the best weights."""
         self.remember_best()
         if self.best_weights is not None:
-            self.running.state.storage["members"].copy_(self.best_weights)
+            self.engine.state.storage["members"].copy_(self.best_weights)
             self.__dict__["best_weights"] = None
 
     # Used by strategies and policies -----------------------------------------------------------------------------------
@@ -211,9 +211,6 @@ class HistoryReward(RewardModel):
         ways = {"last": self._last, "mean": self._mean, "difference": self._difference, "score": self._score}
         way = ways[self.hparams.relabel_by]
         return predict_window_reward(source, lambda features, time: self.combine(way(features, time)), length, rows)
-
-    def predict_step(self, index: Tensor) -> dict[str, Tensor]:
-        return {"row": index, "learned_reward": self.relabel(self.source, index).cpu()}
 
     def _last(self, features: Tensor, time: Tensor | None) -> Tensor:
         """Return the last step's r of windows: (n, L, O + A), (n, L) -> (E, n)."""

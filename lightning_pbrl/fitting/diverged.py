@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.finite import all_finite, check_finite
-from lightning_pbrl.methods import lightning_glue as glue
-from lightning_pbrl.methods.checkpoints import upgraded
+from lightning_pbrl.fitting import lightning_glue as glue
+from lightning_pbrl.fitting.checkpoints import upgraded
 
 Policy = Callable[[Tensor], Tensor]
 BLAMED = "the data are at fault and not the training, so repair these rows or leave their episodes out"

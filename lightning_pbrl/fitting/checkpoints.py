@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
 
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.methods.lightning_glue import plain
+from lightning_pbrl.fitting.lightning_glue import plain
+from lightning_pbrl.rewards.base import HELD
 
-SCHEMA = 2
-"""2: one state per method. 1: one per program, each with the generators of its minibatches."""
+SCHEMA = 3
+"""3: a reward model is a part of its method, ``reward_model``. 2: it was a method. 1: one state per program, each with the
+generators of its minibatches."""
 
 
 def saved(method: Any) -> dict[str, Any]:
@@ -61,15 +63,37 @@ def check_schema(saved: Any, what: str) -> None:
         )
 
 
+def upgrade(method: Any, checkpoint: MutableMapping[str, Any]) -> None:
+    """Convert the weights of a checkpoint to the present layout, in place; it stays as it is if no method of ours wrote it.
+
+    Raises:
+        UserError: if a later version wrote it.
+    """
+    saved = upgraded(checkpoint)
+    if saved is None or saved.get("schema", 1) >= SCHEMA:
+        return
+    here, there = method.state_dict().keys(), checkpoint["state_dict"].keys()
+    moved = {name: inside for name in there - here if (inside := f"{HELD}.{name}") in here}
+    checkpoint["state_dict"] = _renamed(checkpoint["state_dict"], moved)
+    checkpoint["lightning_pbrl"] = {**_renamed(saved, moved), "schema": SCHEMA}
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """Return a nested value whose mappings have other keys."""
+    if isinstance(value, Mapping):
+        return {names.get(key, key): _renamed(item, names) for key, item in value.items()}
+    return [_renamed(item, names) for item in value] if isinstance(value, list) else value
+
+
 def upgraded(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a method saved, in the present layout; None if no method wrote it, a UserError if a later version did."""
+    """Return what a method saved, with one state; None if no method wrote it, a UserError if a later version did."""
     saved = checkpoint.get("lightning_pbrl")
     if saved is None:
         return None
     check_schema(saved, "The checkpoint")
     if "engine" in saved:
         return dict(saved)
-    return {**saved, "schema": SCHEMA, "engine": _joined(saved["engines"], checkpoint["state_dict"])}
+    return {**saved, "engine": _joined(saved["engines"], checkpoint["state_dict"])}
 
 
 def _joined(engines: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:

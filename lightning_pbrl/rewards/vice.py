@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lightning_pbrl.losses.example_reward import binary_loss
-from lightning_pbrl.methods.example_reward import ExampleReward
+from lightning_pbrl.rewards.examples import ExampleReward
 
 
 class VICE(ExampleReward):

@@ -9,30 +9,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Kind, Labels, Query, Status
-from lightning_pbrl.engine import Frozen, Group, Part, Passes, Program
+from lightning_pbrl.engine import Frozen, Group, Metrics, Part, Passes, Phase, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.preference import preference_accuracy, preference_cross_entropy
 from lightning_pbrl.losses.rating import class_boundaries, gaussian_nll, rbrl_cross_entropy, squared_error
-from lightning_pbrl.methods.base import Method, Metrics, Phase, Spec
-from lightning_pbrl.methods.reward_model import RewardModel
-from lightning_pbrl.methods.reward_posterior import SHARPNESS, RewardPosterior
 from lightning_pbrl.nn.dropout_mlp import DropoutMLP
 from lightning_pbrl.nn.rating_decoder import RatingDecoder
-from lightning_pbrl.queries.scoring import ReturnScorer
+from lightning_pbrl.rewards.posterior import SHARPNESS, RewardPosterior
 from lightning_pbrl.rng import derive, uniform
 
 Split = tuple[tuple[Labels, Labels], tuple[Labels, Labels]]
 """Pairs and ratings to train on, and those held out."""
 
 
-class UnifiedReward(RewardPosterior, RewardModel):
+class UnifiedReward(RewardPosterior):
     r"""Unified reward: per-step rewards that explain preferences and ratings at once (repository MariaGkoulta/rlhf-repo).
 
     .. math::
@@ -41,14 +38,13 @@ class UnifiedReward(RewardPosterior, RewardModel):
         L_{rate} = -\text{mean} \log N(y \mid a R + b, V + \sigma_0^2)
 
     R is the sum over a clip's steps of the reward r(s, a), V that of a variance v(s, a) from a second head; a > 0, b and sigma_0
-    are learnt. Each round fits all answers so far, warm from the round before, until the loss on the held-out answers has not
+    are learnt. A fit is to all answers so far, warm from the one before, until the loss on the held-out answers has not
     fallen for ``patience`` passes; then the best weights come back.
 
     Policies get r without dropout. :meth:`posterior` gives the returns under draws from the posterior, each draw one function
     for all questions.
 
     Args:
-        spec: sizes, linked from the data module.
         posterior: kind of draws: dropout (masks on one network, or on each of the members in turn) or ensemble (the members).
         ensemble_size: members E.
         hidden: hidden layers (leaky ReLU between them).
@@ -81,13 +77,10 @@ class UnifiedReward(RewardPosterior, RewardModel):
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair", "rating"})
-    boundaries: Tensor
-    scorer: tuple[Any, ReturnScorer] | None
     held_out: tuple[Labels, Labels]
 
     def __init__(
         self,
-        spec: Spec,
         posterior: Literal["dropout", "ensemble"] = "dropout",
         ensemble_size: int = 1,
         hidden: Sequence[int] = (64, 64),
@@ -109,9 +102,8 @@ class UnifiedReward(RewardPosterior, RewardModel):
         validation: float = 0.2,
         restore_best: bool = True,
         return_penalty: float = 0.0,
-        **engine: Any,
     ) -> None:
-        super().__init__(spec, **engine)
+        super().__init__()
         name = type(self).__name__
         if posterior == "ensemble" and ensemble_size < 2:
             raise UserError(f"{name} with posterior=ensemble has {ensemble_size} member(s): raise ensemble_size, or use dropout.")
@@ -123,13 +115,12 @@ class UnifiedReward(RewardPosterior, RewardModel):
             raise UserError(f"{name} has no variance for its ratings: set variance_head, decoder=affine, or ratings=squared.")
 
     def build(self) -> None:
-        super().build()
         h, features = self.hparams, self.spec["obs_dim"] + self.spec["action_dim"]
         self.network = DropoutMLP(features, 1 + h.variance_head, h.hidden, h.ensemble_size, h.dropout)
         self.decoder = RatingDecoder(h.ensemble_size, (h.bins - 1) / 2)
         self.register_buffer("boundaries", torch.linspace(0, 1, h.bins + 1).repeat(h.ensemble_size, 1))  # rbrl: of returns
-        self.rated = Labels.empty(clips=1)
-        self.__dict__.update(scorer=None, sampler=None, held_out=(Labels.empty(), Labels.empty(clips=1)))
+        self.pairs, self.rated, self.one_pass = Labels.empty(), Labels.empty(clips=1), 1
+        self.held_out = Labels.empty(), Labels.empty(clips=1)
         self.best: tuple[float, dict[str, Tensor]] | None = None
         self.bad_passes, self.allowed, self.held_out_loss = 0, 0, math.nan
 
@@ -150,7 +141,7 @@ class UnifiedReward(RewardPosterior, RewardModel):
         return {"reward": Program(steps, draws, self.gather_both, moves=moves, ragged=True)}
 
     def plan(self, round_number: int) -> list[Phase]:
-        h, first = self.hparams, self.running.updates["reward"] == 0
+        h, first = self.hparams, self.engine.updates["reward"] == 0
         answers = self.split()
         one_pass = math.ceil(sum(map(len, answers[0])) / h.batch_size)
         epochs = h.first_epochs if first else h.epochs
@@ -161,11 +152,9 @@ class UnifiedReward(RewardPosterior, RewardModel):
     def begin(self, answers: Split, one_pass: int, patience: int, round_number: int) -> None:
         """Train on the first two of ``answers`` from the next update on, with dropout that a resumed round repeats."""
         train, self.held_out = answers
-        self.begin_fit(train[0])
-        self.rated, self.one_pass = train[1].to(self.device), one_pass
+        self.pairs, self.rated, self.one_pass = train[0].to(self.device), train[1].to(self.device), one_pass
         self.best, self.bad_passes, self.held_out_loss, self.allowed = None, 0, math.nan, patience
-        rank = 0 if self._trainer is None else self._trainer.global_rank
-        torch.manual_seed(derive(self.seed, "dropout", round_number, rank))
+        torch.manual_seed(derive(self.seed, "dropout", round_number, self.rank))
 
     def split(self) -> Split:
         """Return pairs and ratings to train on, and those held out; skipped and pending ones in neither."""
@@ -262,8 +251,8 @@ class UnifiedReward(RewardPosterior, RewardModel):
             return False
         loss = self.held_out_loss = self.validation_loss()
         if self.best is None or loss < self.best[0]:
-            moved = self.running.moved("reward") if self.hparams.restore_best else ()
-            self.best, self.bad_passes = (loss, {key: self.running.state.storage[key].clone() for key in moved}), 0
+            moved = self.engine.moved("reward") if self.hparams.restore_best else ()
+            self.best, self.bad_passes = (loss, {key: self.engine.state.storage[key].clone() for key in moved}), 0
         else:
             self.bad_passes += 1
         return self.bad_passes >= self.allowed
@@ -289,9 +278,9 @@ class UnifiedReward(RewardPosterior, RewardModel):
         if self.best is not None and self.hparams.restore_best:
             self.held_out_loss = self.best[0]
             for key, value in self.best[1].items():
-                self.running.state.storage[key].copy_(value)
+                self.engine.state.storage[key].copy_(value)
         self.best = None
-        self.__dict__.update(scorer=None, sampler=None)  # what they hold is of other weights
+        self._scorers.clear()  # their sums are those of other weights
         if self.hparams.ratings == "rbrl" and len(self.rated):
             returns = self.returns(Query("rating", self.rated.start, self.rated.length)).squeeze(-1).float()
             self.boundaries.copy_(class_boundaries(returns, self.rated.value, self.hparams.bins))
@@ -302,24 +291,6 @@ class UnifiedReward(RewardPosterior, RewardModel):
         """Return the mean head without dropout: (n, O + A) -> (E, n)."""
         return self.network(features, heads=1)[..., 0]
 
-    @torch.no_grad()
-    def returns(self, query: Query) -> Tensor:
-        """Return the predicted return of every asked segment per member, (E, B, C), without dropout."""
-        key, found = (self.model_version(), id(self.source)), self.scorer
-        if found is None or found[0] != key:
-            found = self.__dict__["scorer"] = key, ReturnScorer(self.reward, self.source, self.model_version)
-        return found[1].returns(query)
-
-    def on_validation_epoch_end(self) -> None:
-        super().on_validation_epoch_end()
-        self.log_held_out(self)
-
-    def log_held_out(self, learner: Method) -> None:
-        """Log the loss on held-out answers at the end of the newest fit, through the method that trains."""
-        if not math.isnan(self.held_out_loss):
-            row = {"pref/held_out_loss": self.held_out_loss, "step": float(learner.trainer.global_step)}
-            learner.log_dict(row, batch_size=1)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self.__dict__.update(scorer=None, sampler=None)
+    def metrics(self) -> dict[str, float]:
+        """Return the loss on held-out answers at the end of the newest fit."""
+        return {} if math.isnan(self.held_out_loss) else {"pref/held_out_loss": self.held_out_loss}

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.methods.lightning_glue import plain
+from lightning_pbrl.fitting.lightning_glue import plain
 
 
 def check_fitting_weights(method: pl.LightningModule, checkpoint: Mapping[str, Any]) -> None:

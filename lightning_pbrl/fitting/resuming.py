@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.methods import checkpoints
-from lightning_pbrl.methods.answers import Asked
-from lightning_pbrl.methods.diverged import check_saved
-from lightning_pbrl.methods.lightning_glue import plain
-from lightning_pbrl.methods.weights import check_fitting_weights
+from lightning_pbrl.fitting import checkpoints
+from lightning_pbrl.fitting.answers import Asked
+from lightning_pbrl.fitting.diverged import check_saved
+from lightning_pbrl.fitting.lightning_glue import plain
+from lightning_pbrl.fitting.weights import check_fitting_weights
 
 FREE = {"spec", "compile", "layout"}
 """Settings of a method that may differ: those given by the data, and those of how the same updates are computed."""
 
 
-def read(method: Any, checkpoint: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
-    """Check a checkpoint that a method is to load.
+def read(method: Any, checkpoint: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
+    """Check a checkpoint that a method is to load, and convert it to the present layout.
 
     Returns:
         True if a fit asks for more of the run than it was planned for, and what the method saved, in the present layout.
@@ -29,7 +29,10 @@ def read(method: Any, checkpoint: Mapping[str, Any]) -> tuple[bool, dict[str, An
     Raises:
         UserError: if another method wrote it, weights do not fit or are lost, or settings differ that a run cannot change.
     """
-    saved = checkpoints.upgraded(checkpoint)
+    checkpoints.upgrade(method, checkpoint)
+    if method.reward_model is not None:
+        method.reward_model.attach(None)  # its engine holds what was trained before
+    saved = checkpoint.get("lightning_pbrl")
     if saved is None or saved["method"] != type(method).__name__:
         found = "another program" if saved is None else saved["method"]
         raise UserError(f"The checkpoint was written by {found}, not by {type(method).__name__}; name the method that made it.")
@@ -50,12 +53,11 @@ def read(method: Any, checkpoint: Mapping[str, Any]) -> tuple[bool, dict[str, An
     return more, saved
 
 
-def asks_for_more(method: Any, restored: Mapping[str, Any], budget: int, given: int, per_round: int | None) -> bool:
-    """Return True if a continued run asks more questions than planned.
+def asks_for(method: Any, budget: int, given: int, per_round: int | None) -> None:
+    """Let a continued run ask more questions than planned; called at the start of a fit.
 
     Args:
         method: method of the run.
-        restored: content of its checkpoint.
         budget: questions in total.
         given: answers that came with the data.
         per_round: questions per round; None if its rounds follow from the budget.
@@ -63,10 +65,13 @@ def asks_for_more(method: Any, restored: Mapping[str, Any], budget: int, given: 
     Raises:
         UserError: if the run would differ from one with that budget from the start.
     """
+    if (restored := method._restored) is None:
+        return
     asked = Asked(*restored["asked"])
     before = asked.total - given + asked.remaining
     longer = method.longer if per_round and before else {}
-    return grown(longer, {"ask.budget": before}, {"ask.budget": budget, "ask.per_round": per_round}, restored["finished"])
+    wanted = {"ask.budget": budget, "ask.per_round": per_round}
+    method.grown |= grown(longer, {"ask.budget": before}, wanted, restored["finished"])
 
 
 def grown(

@@ -9,60 +9,54 @@ policy gets the learned one.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_pbrl.data.feedback import Query
-from lightning_pbrl.data.transitions import fetch
-from lightning_pbrl.engine import Below, Group, Part, Program
-from lightning_pbrl.methods.base import Phase, Spec
-from lightning_pbrl.methods.with_examples import WithExamples
+from lightning_pbrl.data.transitions import fetch, unpack
+from lightning_pbrl.engine import Below, Group, Part, Phase, Program, Rows
 from lightning_pbrl.nn import MLP, Normalizer
-from lightning_pbrl.queries.scoring import ReturnScorer
+from lightning_pbrl.rewards.base import RewardModel
 
 
-class ExampleReward(WithExamples):
+class ExampleReward(RewardModel, ABC):
     """Base of rewards of states, from a classifier of examples and data; actions are ignored.
 
     Args:
-        spec: sizes, linked from the data module.
         updates: gradient updates in total.
         eval_interval: gradient updates per round, that is between evaluations.
         hidden: hidden layers (ReLU).
         lr: learning rate per update.
         batch_size: examples, and as many states of the data, per update.
         normalize_obs: standardise observations with the data's mean and standard deviation (+ 1e-3).
-        **engine: arguments of :class:`~lightning_pbrl.methods.base.Method`.
+
+    Attributes:
+        examples: states of success, (K, O), given by the method that holds it.
     """
 
-    validates_on = "pairs"
-    longer: ClassVar[Mapping[str, str]] = {"updates": "eval_interval"}
+    needs = frozenset({"examples"})
+    examples: Tensor
 
     def __init__(
         self,
-        spec: Spec,
         updates: int = 10_000,
         eval_interval: int = 2_500,
         hidden: Sequence[int] = (1024, 1024),
         lr: float = 3e-4,
         batch_size: int = 1024,
         normalize_obs: bool = False,
-        **engine: Any,
     ) -> None:
-        super().__init__(spec, **engine)
-        self.updates, self.eval_interval, self.normalize_obs = updates, eval_interval, normalize_obs
-        self.normalizer = Normalizer(spec["obs_dim"])
+        super().__init__()
 
     def build(self) -> None:
+        self.normalizer = Normalizer(self.spec["obs_dim"])
         self.net = MLP(self.spec["obs_dim"], 1, self.hparams.hidden)
 
     def on_data(self) -> None:
-        super().on_data()
-        if self.normalize_obs:
+        if self.hparams.normalize_obs:
             self.normalizer.fit(self.source.column("obs"))
 
     def groups(self) -> dict[str, Part]:
@@ -70,18 +64,20 @@ class ExampleReward(WithExamples):
 
     def programs(self) -> dict[str, Program]:
         size = self.hparams.batch_size
-        draws = self.minibatch(size, example=Below(lambda: len(self.examples), size))
-        return {"reward": Program([self.losses], **draws)}
+        draws = {"rows": Rows(self.source, size), "example": Below(lambda: len(self.examples), size)}
+        return {"reward": Program([self.losses], draws, self.gather, self.view)}
 
     def plan(self, round_number: int) -> list[Phase]:
-        return [Phase("reward", "reward", min(self.eval_interval, self.updates - self.running.updates["reward"]))]
+        h = self.hparams
+        return [Phase("reward", "reward", min(h.eval_interval, h.updates - self.engine.updates["reward"]))]
 
-    def is_finished(self) -> bool:
-        return self.running.updates["reward"] >= self.updates
+    def gather(self, drawn: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Gather rows of the data, (b, W), and examples, (b, O)."""
+        return {"rows": fetch(self.source.packed, drawn["rows"]), "example": fetch(self.examples, drawn["example"])}
 
-    def fetched(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        """Return states of the data and examples, (b, O)."""
-        return {**super().fetched(drawn), "example": fetch(self.examples, drawn["example"])}
+    def view(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return states of the data and examples, two of (b, O)."""
+        return {"obs": unpack(batch["rows"], self.source.layout)["obs"], "example": batch["example"]}
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         example, other = self.logit(batch["example"]), self.logit(batch["obs"])
@@ -104,8 +100,3 @@ class ExampleReward(WithExamples):
     def reward(self, features: Tensor) -> Tensor:
         """Return the probability that the state is an example: (n, O + A) -> (1, n), in (0, 1)."""
         return torch.sigmoid(self.logit(features[:, : self.spec["obs_dim"]])).unsqueeze(0)
-
-    @torch.no_grad()
-    def returns(self, query: Query) -> Tensor:
-        """Return the sum of the rewards of every asked segment, (1, B, C)."""
-        return ReturnScorer(self.reward, self.source, lambda: 0).returns(query)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lightning_pbrl.losses.example_reward import positive_unlabelled_loss
-from lightning_pbrl.methods.oril import ORIL
+from lightning_pbrl.rewards.oril import ORIL
 
 
 class PURL(ORIL):

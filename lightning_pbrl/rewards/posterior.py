@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Query
-from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.losses.information import rating_probability
 from lightning_pbrl.losses.rating import class_log_probability
 from lightning_pbrl.nn.dropout_mlp import DropoutMLP
 from lightning_pbrl.nn.rating_decoder import RatingDecoder
-from lightning_pbrl.queries.scoring import ReturnScorer
+from lightning_pbrl.rewards.base import RewardModel
 from lightning_pbrl.rng import derive, stream
 
 SHARPNESS = 30.0
@@ -25,22 +24,12 @@ POSTERIOR_TILE = 512
 """Rows per forward pass of all draws on a CPU: their activations stay in its cache."""
 
 
-class RewardPosterior(ABC):
-    """The half of :class:`~lightning_pbrl.methods.unified_reward.UnifiedReward` that strategies use."""
+class RewardPosterior(RewardModel, ABC):
+    """The half of :class:`~lightning_pbrl.rewards.unified.UnifiedReward` that strategies use."""
 
     network: DropoutMLP
     decoder: RatingDecoder
     boundaries: Tensor
-    source: Transitions
-    sampler: tuple[Any, ReturnScorer] | None
-    model_version: Callable[[], int]
-    hparams: Any
-    device: Any
-    seed: int
-
-    @abstractmethod
-    def returns(self, query: Query) -> Tensor:
-        """Return the predicted return of every asked segment per member, (E, B, C), without dropout."""
 
     @abstractmethod
     def sums(self, out: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,12 +54,8 @@ class RewardPosterior(ABC):
         """
         if self.hparams.dropout_masks == "step" and self.hparams.posterior == "dropout":
             return self._independent(query, draws)
-        key, found = (draws, self.model_version(), id(self.source)), self.sampler
-        if found is None or found[0] != key:
-            tile = POSTERIOR_TILE if self.device.type == "cpu" else None
-            functions = ReturnScorer(self._functions(draws), self.source, self.model_version, tile)
-            found = self.__dict__["sampler"] = key, functions
-        sums = found[1].returns(query)
+        tile = POSTERIOR_TILE if self.device.type == "cpu" else None
+        sums = self.scorer("posterior", partial(self._functions, draws), (draws, self.version()), tile).returns(query)
         if not self.hparams.variance_head:
             return sums
         return torch.stack(sums.chunk(2), -1)
@@ -82,7 +67,7 @@ class RewardPosterior(ABC):
             masks = [torch.ones(1, width, device=self.device) for width in h.hidden]
             parts = [(member, masks) for member in range(h.ensemble_size)]
         else:
-            rng = stream(self.seed, "posterior", self.model_version())
+            rng = stream(self.seed, "posterior", self.version())
             every = [mask.to(self.device) for mask in self.network.masks(draws, rng)]
             parts = [(e, [mask[e :: h.ensemble_size] for mask in every]) for e in range(min(h.ensemble_size, draws))]
 
@@ -104,7 +89,7 @@ class RewardPosterior(ABC):
         clips = self.source.segments(query.start, query.length)
         members = self.hparams.ensemble_size
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(self.seed, "posterior", self.model_version()))
+            torch.manual_seed(derive(self.seed, "posterior", self.version()))
             found = []
             for member in self.member_of(draws).tolist():
                 out = self.network(clips.flatten(0, -2), share=1)[member % members].view(*clips.shape[:-1], -1)

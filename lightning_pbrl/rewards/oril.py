@@ -10,21 +10,19 @@ from typing import Any
 from torch import Tensor
 
 from lightning_pbrl.losses.example_reward import positive_unlabelled_loss
-from lightning_pbrl.methods.base import Spec
-from lightning_pbrl.methods.example_reward import ExampleReward
+from lightning_pbrl.rewards.examples import ExampleReward
 
 
 class ORIL(ExampleReward):
     """Positive-unlabelled reward learning: a fraction ``eta`` of the data counts as unmarked successes (Zolna et al. 2020).
 
     Args:
-        spec: sizes, linked from the data module.
         eta: that fraction, in (0, 1].
         **example_reward: arguments of :class:`ExampleReward`: ``updates``, ``hidden``, ``batch_size`` ...
     """
 
-    def __init__(self, spec: Spec, eta: float = 0.5, **example_reward: Any) -> None:
-        super().__init__(spec, **example_reward)
+    def __init__(self, eta: float = 0.5, **example_reward: Any) -> None:
+        super().__init__(**example_reward)
 
     def classification(self, example: Tensor, other: Tensor) -> Tensor:
         return positive_unlabelled_loss(example, other, self.hparams.eta)

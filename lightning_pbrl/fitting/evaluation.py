@@ -16,7 +16,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from lightning_pbrl.data.d4rl_scores import normalized_score
 from lightning_pbrl.data.feedback import Judgement
 from lightning_pbrl.finite import check_finite
-from lightning_pbrl.methods.diverged import finite_actions
+from lightning_pbrl.fitting.diverged import finite_actions
 
 LOWER_LR = "training has diverged, so lower model.init_args.lr and start again"
 COLUMNS = 6
@@ -80,7 +80,13 @@ class EpisodeEvaluation:
                 if replicas > 1:
                     row.update({f"{prefix}/{metric}/replica_{k}": m for k, m in enumerate(by_replica)})
         self._found.clear()
+        row |= fitted(method)
         method.log_dict({**row, "step": float(method.trainer.global_step)}, batch_size=1)
+
+
+def fitted(method: Any) -> dict[str, Tensor]:
+    """Return what is logged of the newest fit of the reward model that a method holds, by key."""
+    return {} if method.reward_model is None else {k: torch.tensor(value) for k, value in method.reward_model.metrics().items()}
 
 
 class PairMetrics:
@@ -142,12 +148,12 @@ class PairEvaluation:
         """Compare predictions about held-out pairs with labels and true returns (read for evaluation only)."""
         if len(numbers) and self.method.learned_from != 0:  # initial weights are not evaluated
             judgement = self.method.trainer.datamodule.judgement(numbers)
-            self.metrics.update(self.method.returns(judgement.query).float(), judgement)
+            self.metrics.update(self.method.scorer.returns(judgement.query).float(), judgement)
 
     def finish(self, prefix: str) -> None:
         """Log the metrics over all ranks; their keys begin with "pref", whatever the prefix."""
         everything = self.method.trainer.datamodule.judgement()
         if (everything.label == 0.5).any() and not everything.decisive.any():
             warnings.warn("All held-out pairs are ties, so accuracy and calibration are not measured.", stacklevel=2)
-        row = self.metrics.compute(everything)
+        row = {**self.metrics.compute(everything), **fitted(self.method)}
         self.method.log_dict({**row, "step": float(self.method.trainer.global_step)}, batch_size=1)

@@ -2,51 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_pbrl import memory
-from lightning_pbrl.methods import acting, diverged
-from lightning_pbrl.methods import author_checks as checks
-from lightning_pbrl.methods import lightning_glue as glue
+from lightning_pbrl.engine.phase import Metrics as Metrics
+from lightning_pbrl.engine.phase import Phase as Phase
+from lightning_pbrl.fitting import acting, diverged
+from lightning_pbrl.fitting import author_checks as checks
+from lightning_pbrl.fitting import lightning_glue as glue
 from lightning_pbrl.rng import derive
 
-Metrics = Mapping[str, float]
 Metered = Mapping[str, Tensor]
 """Means over a block by loss or metric, one per replica."""
-
-
-class Phase(NamedTuple):
-    """One part of a round.
-
-    Attributes:
-        name: name in the progress bar.
-        program: name of the program that runs; None for a phase that only collects or calls ``start``.
-        updates: gradient updates.
-        block: updates (or env steps, without any) per ``training_step``; None for the method's own.
-        start: called once when the phase begins (relabel, reset ...).
-        done: called after each block with its mean metrics (equal on all ranks); True ends the phase early.
-        env_steps: env steps (of all environments together) before each update, such as 1 for SAC, 1/4 for four updates per env
-            step; with ``updates`` 0, those of the whole phase.
-        random: act uniformly instead of by the policy.
-    """
-
-    name: str
-    program: str | None = None
-    updates: int = 0
-    block: int | None = None
-    start: Callable[[], None] | None = None
-    done: Callable[[Metrics], bool] | None = None
-    env_steps: float = 0
-    random: bool = False
-
-    @property
-    def size(self) -> int:
-        """Length of the phase: its updates, or its env steps if there are none."""
-        return self.updates or int(self.env_steps)
 
 
 class Rounds:
@@ -88,15 +59,16 @@ class Rounds:
         left = sum(phase.updates for phase in self.phases) - done
         return min(left, trainer.max_steps - trainer.global_step) if trainer.max_steps > 0 else left
 
-    def step(self) -> bool:
-        """Run the next block; return True if it was the empty one that closes the round."""
+    def step(self) -> None:
+        """Run the next block, or the empty one that closes the round."""
         method = self.method
         while self.phases and self.phases[0].size == 0:
             phase = self._next()
             if phase.start:
                 phase.start()
         if not self.phases:
-            return True
+            diverged.check_finite_weights(method)
+            return
         phase = self.phases[0]
         checks.check_phase(method, phase)
         if self.done == 0:
@@ -108,7 +80,6 @@ class Rounds:
             self._next()
             self.done = 0
             memory.give_back(method.device)
-        return False
 
     def _next(self) -> Phase:
         """Leave the present phase behind, and return it."""

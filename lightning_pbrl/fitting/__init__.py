@@ -1,0 +1,1 @@
+"""Fit of a method: rounds of phases, checks, evaluation, checkpoints, and the adaptation to Lightning."""
