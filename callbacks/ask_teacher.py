@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from rich.table import Table
 
 from lightning_pbrl import memory
 from lightning_pbrl.asking.checks import check_budget
@@ -136,15 +136,18 @@ class AskTeacher(Checked, pl.Callback):
         if self.session is None:
             return
         memory.give_back(pl_module.device)  # what evaluation and checkpoint have left
-        asked: Any = self.session.round(trainer.current_epoch) if trainer.is_global_zero else None
+        asked: Any = self.session.round(trainer.current_epoch, partial(_tell, trainer)) if trainer.is_global_zero else None
         feedback = trainer.strategy.broadcast(asked)
         pl_module.answers_from = "" if self.store is None else self.store.name
         pl_module.labels, pl_module.ratings, pl_module.asked, pl_module.pending, metrics = feedback
         pl_module.log_dict({**metrics, "step": float(trainer.global_step)}, on_epoch=True, on_step=False, batch_size=1)
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
+        """Mark the answers that this round has learned from, before its checkpoint is written."""
+        if self.session is not None and self.session.state is not None:
+            self.session.state.fix()
 
-def asking_plan(trainer: pl.Trainer, method: Method) -> Table | None:
-    """Return a table of who asks, who answers, how many questions and when; None for a method that reads no answers."""
-    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    ask = next((callback for callback in callbacks if isinstance(callback, AskTeacher)), None)
-    return None if ask is None or "labels" not in method.needs else ask.plan_for(method).table(method)
+
+def _tell(trainer: pl.Trainer, asked: int, answered: int) -> None:
+    """Print how far people are, beside the progress bar."""
+    trainer.print(f"{answered} of {asked} questions of this round are answered")

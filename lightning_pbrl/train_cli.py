@@ -17,7 +17,8 @@ from rich.console import Console
 
 from lightning_pbrl import registry
 from lightning_pbrl.arguments import with_packaged_configs
-from lightning_pbrl.callbacks.ask_teacher import AskTeacher, asking_plan
+from lightning_pbrl.callbacks.ask_teacher import AskTeacher
+from lightning_pbrl.callbacks.asking_table import asking_plan
 from lightning_pbrl.callbacks.embedding_map import EmbeddingMap
 from lightning_pbrl.callbacks.feedback_diagnostics import FeedbackDiagnostics
 from lightning_pbrl.callbacks.progress import RoundProgress

@@ -13,6 +13,7 @@ from lightning_pbrl.asking.feedback import Batch, Due, Feedback
 from lightning_pbrl.asking.plan import AskingPlan, Learner
 from lightning_pbrl.asking.state import RoundState
 from lightning_pbrl.asking.statistics import round_stats
+from lightning_pbrl.asking.waiting import Told, wait
 from lightning_pbrl.data.feedback import Answer, Asked, AskKey, Clips, Kind, Labels, Query, Status
 from lightning_pbrl.data.given_labels import check_labels
 from lightning_pbrl.data.segments import SegmentPool
@@ -78,6 +79,7 @@ class AskingSession:
         self._asking: Generator[Due, tuple[Answer, str], dict[str, float]] | None = None
         self._due: Due | None = None
         self._metrics: dict[str, float] = {}
+        self._told: Told | None = None
         self._checked: dict[Kind, int] = {"pair": 0, "rating": 0}
         self.model: Any = getattr(learner, "scorer", learner)  # by which strategies score: the reward model that it holds
         plan.query.begin(learner.hparams)
@@ -101,7 +103,8 @@ class AskingSession:
             UserError: when its answers are of another configuration, or nothing is asked and it holds no answer.
         """
         checks.check_same_run(self.plan, store, self.run, self.seed)
-        state = RoundState(store, self.run, everyone=not self.plan.budget and self.copies is None)
+        people = self.plan.teacher is not None and not self.plan.teacher.simulated
+        state = RoundState(store, self.run, everyone=not self.plan.budget and self.copies is None, marked=people)
         if self.plan.budget and not state.spent():
             checks.check_rounds(self.plan, self.learner)
         if self.copies is not None:
@@ -136,11 +139,19 @@ class AskingSession:
     # A round -------------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def round(self, number: int) -> Feedback:
-        """Have the teacher answer the questions of round ``number``, and return what the learner gets."""
+    def round(self, number: int, told: Told | None = None) -> Feedback:
+        """Have the teacher answer the questions of round ``number``, and return what the learner gets.
+
+        Args:
+            number: of the round.
+            told: gets the numbers of questions and of answers of the round, as often as they change while people answer.
+        """
+        self._told = told
         self.begin(number)
         while (due := self.due()) is not None:
             self.answer(self.teacher.answer(due.query, due.clips, due.keys))
+        if self.state is not None and self._quota > 0 and not self.teacher.simulated and number not in self.state.marks:
+            wait(lambda: self.state.store.answered(self.run, number), self.teacher.enough, told)  # type: ignore[union-attr]
         return self.end()
 
     def begin(self, number: int) -> None:
@@ -153,6 +164,8 @@ class AskingSession:
         asked = self.state.spent(number + 1) - before
         quota = min(self.plan.size(number, self.learner, before, self.learner.env_steps), self.plan.budget - before)
         if total > before + asked:  # a later round was asked, too: this one is closed as it stands
+            quota = min(quota, asked)
+        if self._has_target(number - 1):
             quota = min(quota, asked)
         self._before, self._quota = before, quota
         if quota > 0:
@@ -183,6 +196,8 @@ class AskingSession:
 
     def end(self) -> Feedback:
         """Return what the learner of this round gets."""
+        if self.state is not None:
+            self.state.close(self.number)
         labels = self.labels(self.number)
         if self.state is None:
             return Feedback(labels["pair"], labels["rating"], Asked(len(self.given)), 0, {})
@@ -191,11 +206,16 @@ class AskingSession:
             metrics = metrics | {f"labels/{kind}": float(len(found)) for kind, found in labels.items()}
         this_round = self.state.asked(self.number)
         total = self._before + len(this_round)
-        over = (self._quota > 0 and not len(this_round)) or self.plan.is_last(self.number)
+        over = (self._quota > 0 and not len(this_round)) or self.plan.is_last(self.number) or self._has_target(self.number)
         ratings, remaining = int(this_round.of("rating").sum()), max(self.plan.budget - total, 0)
         asked = Asked(len(self.given) + total, len(this_round), remaining, ratings, over)
         pending = sum(int((found.status == Status.PENDING).sum()) for found in labels.values()) if self.plan.budget else 0
         return Feedback(labels["pair"], labels["rating"], asked, pending, metrics)
+
+    def _has_target(self, number: int) -> bool:
+        """Return True if a learner of round ``number`` has as many usable answers as the teacher is asked for (``target``)."""
+        target = getattr(self.plan.teacher, "target", 0)
+        return bool(target) and sum(len(found.preferences()) for found in self.labels(number).values()) >= target
 
     def _go_on(self, answered: tuple[Answer, str] | None) -> None:
         """Run on to the next questions that wait for an answer."""
@@ -313,4 +333,14 @@ class AskingSession:
                 self.seed,
                 answered_by,
             )
+            if strategy.sequential and bool((status == Status.PENDING).any()) and not self.teacher.simulated:
+                value, status = self._awaited(state, number, first, len(query))
         return Batch(shown.start, value, status, clips.reward)
+
+    def _awaited(self, state: RoundState, number: int, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Wait until people have answered questions on which the next ones depend; return values and statuses, two of (B,)."""
+        numbers = range(first, first + count)
+        wait(lambda: state.store.answered(self.run, number, numbers), lambda asked, answered: answered >= asked, self._told)
+        found = state.store.questions(self.run, from_round=number)
+        found = found.take((found.round == number) & (found.number >= first) & (found.number < first + count))
+        return found.value, found.status

@@ -21,25 +21,57 @@ class RoundState:
         store: what is on disk.
         run: name of the run in the store.
         everyone: learn from what every run of the store has asked; then all is read each round, for any run may have added to it.
+        marked: questions stay open for people: each round sees the answers up to a mark of its own
+            (:mod:`~lightning_pbrl.data.outcomes`). The first open question marks the rounds from then on.
     """
 
-    def __init__(self, store: LabelStore, run: str, everyone: bool = False) -> None:
+    def __init__(self, store: LabelStore, run: str, everyone: bool = False, marked: bool = False) -> None:
         self.store, self.run, self.everyone = store, run, everyone
+        self.marks = store.marks(run)
+        self.marked = marked or bool(self.marks)
         self.questions: Questions = store.questions(run, everyone)
         self._notes = store.notes(run)
         self._fresh = True
+        self._seen: tuple[int, int] | None = None
 
     def read(self, number: int) -> None:
-        """Take over, as round ``number`` begins, the answers that others have given in the meantime."""
-        if self._fresh:  # the store has just been read
-            self._fresh = False
-        elif self.everyone:
+        """Take over, as round ``number`` begins, the answers that others have given in the meantime.
+
+        With marks these are the ones that the round before has seen, and :meth:`close` has read them.
+        """
+        self.fix()
+        fresh, self._fresh = self._fresh, False  # the store has just been read
+        if fresh and self.marked:
+            before = max((self.marks[each] for each in self.marks if each < number), default=0)
+            self.questions = self.store.as_of(self.questions, self.run, before, number)
+        elif not fresh and not self.marked:
+            self._read_newer(number)
+
+    def close(self, number: int) -> None:
+        """Take over the answers that round ``number`` learns from: up to its mark, or up to now."""
+        self.marked = self.marked or bool((self.questions.own & (self.questions.status == Status.PENDING)).any())
+        if self.marked:
+            seen = self.marks.get(number)
+            self._seen = number, (self.store.newest(self.run) if seen is None else seen)
+            self._read_newer(number)
+            self.questions = self.store.as_of(self.questions, self.run, self._seen[1])
+
+    def fix(self) -> None:
+        """Mark what the round that was closed last has learned from; called when it has ended."""
+        if self._seen is not None:
+            self.store.mark(self.run, *self._seen)
+            self.marks.setdefault(*self._seen)
+            self._seen = None
+
+    def _read_newer(self, number: int) -> None:
+        """Read the rounds from ``number`` on, and those before that have an open question."""
+        if self.everyone:
             self.questions = self.store.questions(self.run, everyone=True)
-        else:
-            unanswered = self.questions.round[self.questions.status == Status.PENDING]
-            first = min([number, *unanswered.unique().tolist()])
-            newer = self.store.questions(self.run, from_round=first)
-            self.questions = self.questions.replaced(newer, self.questions.round >= first)
+            return
+        unanswered = self.questions.round[self.questions.status == Status.PENDING]
+        first = min([number, *unanswered.unique().tolist()])
+        newer = self.store.questions(self.run, from_round=first)
+        self.questions = self.questions.replaced(newer, self.questions.round >= first)
 
     def put(
         self,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from torch import Tensor
 
 from lightning_pbrl.data import jsonl
 from lightning_pbrl.data.clip_bytes import pack, unpack
-from lightning_pbrl.data.database import Database
 from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Kind, Labels, Query, Status
 from lightning_pbrl.data.guard import listed, reading
+from lightning_pbrl.data.outcomes import Outcomes, now, record
 from lightning_pbrl.data.questions import Questions
 from lightning_pbrl.data.tables import CLIPS, QUESTIONS, RESTORE
 from lightning_pbrl.errors import UserError
@@ -29,7 +28,7 @@ LEARNT = [QUESTIONS.c[name] for name in ("run", "round", "number", "kind", "leng
 """Columns that learners read of a question."""
 
 
-class LabelStore(Database):
+class LabelStore(Outcomes):
     """A durable table of questions and answers about one data set.
 
     Args:
@@ -98,7 +97,7 @@ class LabelStore(Database):
             "teacher": dict(teacher),
             "seed": seed,
             "fingerprint": self.fingerprint,
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "time": now(),
             "answered_by": answered_by,
         }
         rows = [
@@ -182,7 +181,8 @@ class LabelStore(Database):
                 continue
             same = sa.and_(*(QUESTIONS.c[part] == row[part] for part in ("run", "round", "number")))
             taken = {part: row[part] for part in ("value", "status", "time", "answered_by")}  # who was asked stays
-            db.execute(QUESTIONS.update().where(same, QUESTIONS.c.status == Status.PENDING).values(taken))
+            if db.execute(QUESTIONS.update().where(same, QUESTIONS.c.status == Status.PENDING).values(taken)).rowcount:
+                record(db, row)
         return len(new)
 
     # -- reading ----------------------------------------------------------------------------------------------------

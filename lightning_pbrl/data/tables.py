@@ -13,8 +13,8 @@ from lightning_pbrl.errors import UserError
 
 RESTORE = "restore a copy, or import what was exported into a new store"
 
-SCHEMA_VERSION = 1
-"""Version of the schema, raised whenever an older library could misread a store."""
+SCHEMA_VERSION = 2
+"""Version of the schema, raised whenever an older library could misread a store. 2: several people answer, rounds are marked."""
 
 METADATA = sa.MetaData()
 
@@ -56,6 +56,75 @@ CLIPS = sa.Table(
     sa.Column("content", sa.LargeBinary, nullable=False),  # safetensors: obs, action, reward
 )
 """Table of the content of questions' segments, for data that forget rows."""
+
+ORDERED = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+"""Type of a number that a database counts up."""
+
+
+def _named(*columns: sa.Column[Any], keys: bool = False) -> list[sa.Column[Any]]:
+    """Return the columns of a question's name, then others."""
+    name: list[tuple[str, Any]] = [("run", sa.String(256)), ("round", sa.Integer), ("number", sa.BigInteger)]
+    own: list[sa.Column[Any]] = [
+        sa.Column(each, kind, primary_key=keys, autoincrement=False, nullable=False) for each, kind in name
+    ]
+    return [*own, *columns]
+
+
+ANSWERS = sa.Table(
+    "pbrl_answers",
+    METADATA,
+    sa.Column("id", ORDERED, primary_key=True),
+    *_named(
+        sa.Column("person", sa.String(256), nullable=False),
+        sa.Column("revision", sa.Integer, nullable=False),
+        sa.Column("value", sa.Double),
+        sa.Column("status", sa.Integer, nullable=False),
+        sa.Column("strength", sa.Double),
+        sa.Column("seconds", sa.Double, nullable=False),
+        sa.Column("swapped", sa.Boolean, nullable=False),
+        sa.Column("time", sa.String(40), nullable=False),
+    ),
+    sa.UniqueConstraint("run", "round", "number", "person", "revision"),
+)
+"""Table of every answer of every person, all revisions kept; only added to. ``value`` is of the stored order of the segments."""
+
+OUTCOMES = sa.Table(
+    "pbrl_outcomes",
+    METADATA,
+    sa.Column("id", ORDERED, primary_key=True),
+    *_named(
+        sa.Column("value", sa.Double),
+        sa.Column("status", sa.Integer, nullable=False),
+        sa.Column("time", sa.String(40), nullable=False),
+    ),
+)
+"""Table of every change of a question's label after it was asked, in order; only added to."""
+
+MARKS = sa.Table(
+    "pbrl_marks",
+    METADATA,
+    sa.Column("run", sa.String(256), primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("outcome", sa.BigInteger, nullable=False),
+    sa.Column("time", sa.String(40), nullable=False),
+)
+"""Table of the newest outcome that each round of a run has learned from."""
+
+PERSONS = sa.Table(
+    "pbrl_persons",
+    METADATA,
+    sa.Column("name", sa.String(256), primary_key=True),
+    sa.Column("token", sa.String(64), nullable=False),  # its hash
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("time", sa.String(40), nullable=False),
+)
+"""Table of the people who may answer: a name that they chose, and nothing else about them."""
+
+CLOSED = sa.Table("pbrl_closed", METADATA, *_named(keys=True))
+"""Table of questions that nobody is asked any more; round and number -1 stand for all of a run."""
+
+SINCE = {1: {ANSWERS.name, OUTCOMES.name, MARKS.name, PERSONS.name, CLOSED.name}}
+"""Tables that a store of an older version lacks."""
 
 
 LARGEST_CELL = 256 * 2**20
@@ -103,8 +172,12 @@ def prepare(db: sa.Connection, name: str) -> None:
             f"The label store {name} has schema version {version!s:.20} and this library reads up to {SCHEMA_VERSION}: "
             "upgrade lightning-pbrl."
         )
-    if missing := sorted(set(METADATA.tables) - there):
+    later = set().union(*(tables for since, tables in SINCE.items() if int(str(version)) <= since))
+    if missing := sorted(set(METADATA.tables) - there - later):
         raise UserError(f"The label store {name} is damaged, it has no table {missing[0]}: {RESTORE}.")
+    if int(str(version)) < SCHEMA_VERSION:
+        METADATA.create_all(db)
+        db.execute(INFO.update().where(INFO.c.key == "schema_version").values(value=str(SCHEMA_VERSION)))
 
 
 def check_sound(db: sa.Connection, name: str) -> None:

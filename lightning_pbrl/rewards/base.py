@@ -74,7 +74,7 @@ class RewardModel(Checked, nn.Module, ABC):
         """Create the networks as attributes; called once, under the seed's own stream."""
 
     def on_data(self) -> None:
-        """Take statistics of logged data (normalisers) before training; a learner that acts, whose replay is empty, does not ask."""
+        """Take statistics of logged data (normalisers) before training; not called where a learner acts: its replay is empty."""
 
     def check_segments(self, length: int) -> None:
         """Raise a UserError if segments of ``length`` steps cannot be read; called before a fit."""

@@ -153,7 +153,7 @@ def validate(job: Job) -> Table | None:
     """
     from jsonargparse import ArgumentError
 
-    from lightning_pbrl.callbacks.ask_teacher import asking_plan
+    from lightning_pbrl.callbacks.asking_table import asking_plan
     from lightning_pbrl.train_cli import train_cli
 
     with tempfile.TemporaryDirectory() as folder:

@@ -73,6 +73,10 @@ class Teacher(Described, ABC):
                 (:func:`lightning_pbrl.rng.uniform`).
         """
 
+    def enough(self, asked: int, answered: int) -> bool:
+        """Return True if a round may go on with this many of its questions answered; people make it wait."""
+        return True
+
     def thresholds(self, length: int) -> dict[str, float]:
         """Return the current thresholds on return gaps of segments of ``length`` steps, in reward units, by metric key."""
         return {}

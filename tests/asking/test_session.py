@@ -194,7 +194,7 @@ def test_settled_rounds_are_not_read_again(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(LabelStore, "questions", watched)
     asking = session(tmp_path, Slow(), budget=60)
     found = [asking.round(number) for number in range(4)]
-    assert first == [0, 1, 1, 1] and [feedback.pending for feedback in found] == [0, 1, 1, 1]
+    assert first == [0, 1, 1, 1, 1] and [feedback.pending for feedback in found] == [0, 1, 1, 1]
     page = LabelStore(tmp_path / "labels.sqlite", SOURCE.fingerprint)
     numbers, query, _ = page.stored("ada", 1)
     who: dict[str, Any] = {"strategy": {}, "teacher": {}, "seed": 0, "answered_by": "Bob"}

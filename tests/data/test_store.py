@@ -253,9 +253,9 @@ def test_commits_survive_power_loss(store: LabelStore):
 def test_newer_schema(store: LabelStore, tmp_path: Path):
     db = sqlite3.connect(tmp_path / "labels.db")
     with db:
-        db.execute("UPDATE pbrl_info SET value = '2' WHERE key = 'schema_version'")
+        db.execute("UPDATE pbrl_info SET value = '3' WHERE key = 'schema_version'")
     db.close()
-    with pytest.raises(UserError, match="schema version 2 and this library reads up to 1: upgrade lightning-pbrl"):
+    with pytest.raises(UserError, match="schema version 3 and this library reads up to 2: upgrade lightning-pbrl"):
         LabelStore(tmp_path / "labels.db", "data-a")
 
 
@@ -271,7 +271,7 @@ def test_stores_that_cannot_be_opened(tmp_path: Path):
 
 def test_full_disk_while_labelling(tmp_path: Path):
     path = tmp_path / "labels.db"
-    store = LabelStore(path, "data-a", pragmas={"max_page_count": 12})
+    store = LabelStore(path, "data-a", pragmas={"max_page_count": 28})
     given = 0
 
     def label_for_ever() -> None:

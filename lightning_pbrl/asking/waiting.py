@@ -1,0 +1,24 @@
+"""Waiting for people's answers: look at the label store now and then until there are enough."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+POLL = 0.5
+"""Seconds between two looks at the label store."""
+
+Told = Callable[[int, int], None]
+"""Gets the numbers of questions and of answers."""
+
+
+def wait(count: Callable[[], tuple[int, int]], enough: Callable[[int, int], bool], told: Told | None = None) -> None:
+    """Wait until ``enough`` holds of the numbers of questions and answers that ``count`` returns; tell each change."""
+    before: tuple[int, int] | None = None
+    while not enough(*(now := count())):
+        if told is not None and now != before:
+            told(*now)
+        before = now
+        time.sleep(POLL)
+    if told is not None and before is not None:
+        told(*now)

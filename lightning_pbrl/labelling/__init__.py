@@ -1,0 +1,1 @@
+"""People as teachers: the questions that they are asked, the page, and files of labels."""

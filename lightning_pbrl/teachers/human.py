@@ -1,0 +1,64 @@
+"""Human teachers: people who answer on the labelling page while training goes on."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_pbrl.data.feedback import Answer, Clips, Kind, Query, Status
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.ranges import COUNT, COUNT_OR_NONE, POSITIVE, Range
+from lightning_pbrl.teachers.base import Teacher
+
+
+class HumanTeacher(
+    Teacher, ranges={"wait": Range(0), "overlap": COUNT, "target": COUNT_OR_NONE, "timeout": POSITIVE, "bins": Range(2)}
+):
+    """Human teacher: every question is left open in the label store, for people to answer on a page, in a notebook or in a file.
+
+    Each round marks the answers that it has seen. A run that is resumed or repeated sees the same answers in the same rounds,
+    and ends bit for bit alike.
+
+    Args:
+        wait: answers of a round's questions that the round waits for: all of them; a number from 1 on; a share below 1; or none,
+            so that training goes on with what is there.
+        overlap: different people who answer each question.
+        target: usable answers (preferences, equal ones and ratings) after which nothing more is asked, below the budget; 0 for
+            none. People cannot tell in a tenth to a third of the cases.
+        timeout: seconds after which a question that nobody has answered is shown to somebody else.
+        bins: levels of ratings, 0 .. bins - 1.
+        serve: start the labelling page beside the run, and print its link.
+
+    Raises:
+        UserError: if ``wait`` is a fraction above 1.
+    """
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"pair", "rating"})
+    simulated: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        wait: Literal["all", "none"] | float = "all",
+        overlap: int = 1,
+        target: int = 0,
+        timeout: float = 120.0,
+        bins: int = 10,
+        serve: bool = False,
+    ) -> None:
+        if not isinstance(wait, str) and wait > 1 and wait != int(wait):
+            raise UserError(f"HumanTeacher got wait={wait}: give a whole number of answers, a share up to 1, all or none.")
+        self.wait, self.overlap, self.target, self.timeout = wait, overlap, target, timeout
+        self.bins, self.serve = bins, serve
+
+    def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
+        """Postpone every question."""
+        return Answer(torch.full((len(query),), torch.nan), torch.full((len(query),), int(Status.PENDING)))
+
+    def enough(self, asked: int, answered: int) -> bool:
+        if isinstance(self.wait, str):
+            return self.wait == "none" or answered >= asked
+        share = 0 < self.wait < 1 or (self.wait == 1 and isinstance(self.wait, float))
+        return answered >= min(math.ceil(self.wait * asked) if share else int(self.wait), asked)

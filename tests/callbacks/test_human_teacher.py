@@ -1,0 +1,169 @@
+"""People answer while a fit goes on: a round waits for as much as was asked for, and a repeated run sees the same answers."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toys import SPEC, ToyData, assert_same, make_trainer
+
+from lightning_pbrl.asking import waiting
+from lightning_pbrl.callbacks.ask_teacher import AskTeacher
+from lightning_pbrl.data.feedback import Query, Status
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.labelling.desk import Desk
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
+from lightning_pbrl.queries.ranked_list import RankedListQuery
+from lightning_pbrl.teachers.human import HumanTeacher
+
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "POLL", 0.02)
+
+
+@contextmanager
+def person(folder: Path, skips: int = 0, pause: float = 0.0) -> Iterator[Any]:
+    """Somebody at the desk who prefers the larger true return, and cannot tell of every ``skips``-th question."""
+    stop, source, failed = threading.Event(), ToyData().load(), list[BaseException]()
+
+    def work() -> None:
+        path = folder / "labels.sqlite"
+        try:
+            while not stop.is_set():
+                if not path.exists():
+                    time.sleep(0.02)
+                    continue
+                for asked in Desk(path).next("Ada", 3):
+                    true = source.true_returns(Query("pair", torch.tensor([asked.start]), asked.length))[0]
+                    told = not skips or asked.key.number % skips
+                    value, status = (float(true[1] > true[0]), Status.ANSWERED) if told else (None, Status.SKIPPED)
+                    Desk(path).answer("Ada", asked.key, value, status, seconds=0.1)
+                    time.sleep(pause)
+                time.sleep(0.01)
+        except BaseException as error:  # shown by the test
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield failed
+    finally:
+        stop.set()
+        thread.join()
+    assert not failed, failed
+
+
+def fit(folder: Path, resume: bool = False, around: Any = (), **settings: Any) -> Any:
+    ask = {name: settings.pop(name) for name in ("query", "budget", "per_round", "uniform_first") if name in settings}
+    trainer = {name: settings.pop(name) for name in ("max_epochs",) if name in settings}
+    teacher = HumanTeacher(**settings)
+    method = RewardEnsemble(SPEC, hidden=(8,), epochs=3, stop_accuracy=1.0)
+    callback = AskTeacher(teacher, **{"budget": 20, "per_round": 10, **ask})
+    last = folder / "checkpoints" / "last.ckpt" if resume else None
+    make_trainer(folder, [callback, *around], **trainer).fit(method, ToyData(), ckpt_path=last)
+    return method
+
+
+def test_a_round_waits_for_all_its_answers(tmp_path: Path) -> None:
+    with person(tmp_path):
+        method = fit(tmp_path)
+    assert len(method.labels.preferences()) == 20 and method.pending == 0 and method.finished
+    true = ToyData().load().true_returns(Query("pair", method.labels.start, 10))
+    assert torch.equal(method.labels.value, (true[:, 1] > true[:, 0]).float())
+    assert method.trainer.current_epoch == 2
+
+
+@pytest.mark.parametrize(("wait", "least"), [(4, 4), (0.3, 3)])
+def test_a_round_waits_for_some(wait: float, least: int, tmp_path: Path) -> None:
+    learned: list[int] = []
+
+    class Counting(RewardEnsemble):
+        def plan(self, round_number: int) -> Any:
+            learned.append(len(self.labels.preferences()))
+            return super().plan(round_number)
+
+    callback = AskTeacher(HumanTeacher(wait=wait), budget=20, per_round=10)
+    with person(tmp_path, pause=0.03), suppress(UserError):  # some may be open when the run ends, which it says
+        make_trainer(tmp_path, [callback], max_epochs=2).fit(Counting(SPEC, hidden=(8,), epochs=1), ToyData())
+    assert least <= learned[0] < 10 and learned[1] >= learned[0] + least
+
+
+def test_shares_and_numbers() -> None:
+    enough = [HumanTeacher(wait=wait).enough for wait in ("all", "none", 0.5, 3, 30)]
+    assert [each(10, 5) for each in enough] == [False, True, True, True, False]
+    assert [each(10, 10) for each in enough] == [True] * 5 and [each(10, 0) for each in enough][1] is True
+    with pytest.raises(UserError, match=r"wait=1\.5: give a whole number of answers, a share up to 1, all or none"):
+        HumanTeacher(wait=1.5)
+
+
+def test_target_of_usable_answers(tmp_path: Path) -> None:
+    """Every third question cannot be told: nothing is asked any more once 12 can be learned from."""
+    with person(tmp_path, skips=3):
+        method = fit(tmp_path, target=12, budget=60, per_round=6)
+    usable = len(method.labels.preferences())
+    assert 12 <= usable < 18 and method.asked.total < 60 and method.finished
+
+
+def test_ranked_lists_are_asked_one_question_at_a_time(tmp_path: Path) -> None:
+    with person(tmp_path):
+        method = fit(tmp_path, query=RankedListQuery(q_budget=20), budget=20, per_round=20, wait="none", uniform_first=False)
+    assert len(method.labels.preferences()) == 20
+
+
+def test_nobody_waits_and_a_repeated_run_sees_the_same(tmp_path: Path) -> None:
+    """wait=none: what each round saw is recorded. With the recorded answers the run ends bit for bit alike."""
+    straight = tmp_path / "straight"
+    with person(straight, pause=0.02):
+        try:
+            method = fit(straight, wait="none", max_epochs=6, budget=60)
+        except UserError:  # everything was asked and some of it is still open
+            method = None
+    again = tmp_path / "again"
+    again.mkdir()
+    shutil.copy(straight / "labels.sqlite", again / "labels.sqlite")
+    store = Desk(again / "labels.sqlite")
+    assert len(store.answers()) > 5
+    for asked in store.next("Bob", 99):  # later answers change nothing
+        store.answer("Bob", asked.key, 1.0, Status.ANSWERED)
+    seen: list[Any] = []
+
+    class Watched(RewardEnsemble):
+        def plan(self, round_number: int) -> Any:
+            seen.append(self.labels)
+            return super().plan(round_number)
+
+    def run(folder: Path) -> Any:
+        seen.clear()
+        watched = Watched(SPEC, hidden=(8,), epochs=3, stop_accuracy=1.0)
+        callback = AskTeacher(HumanTeacher(wait="none"), budget=60, per_round=10)
+        make_trainer(folder, [callback], max_epochs=3).fit(watched, ToyData())
+        return watched.state_dict(), list(seen)
+
+    first = run(again)
+    second = run(again)
+    assert_same(first[0], second[0])
+    for one, two in zip(first[1], second[1], strict=True):
+        assert torch.equal(one.start, two.start) and torch.equal(one.status, two.status)
+        assert torch.equal(one.value.nan_to_num(nan=9.0), two.value.nan_to_num(nan=9.0))
+    if method is not None:
+        rounds = [int((each.status != Status.PENDING).sum()) for each in first[1]]
+        assert rounds == sorted(rounds)
+
+
+def test_a_fit_that_ends_with_nothing_usable_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"20 of 20 questions .* have not been answered yet, and RewardEnsemble has nothing else"):
+        fit(tmp_path, wait="none")
+    with person(tmp_path):
+        time.sleep(3.0)
+    method = fit(tmp_path, resume=True, wait="none")
+    assert method.finished and len(method.labels.preferences()) == 20

@@ -1,0 +1,216 @@
+"""The desk: several people, revisions, labels by majority, what rounds have seen, and many at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_pbrl.data.feedback import Answer, AskKey, Query, Status
+from lightning_pbrl.data.store import LabelStore
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.labelling.desk import Desk
+from lightning_pbrl.labelling.questions import Key, majority
+
+ASKED, A, EQUAL, SKIPPED = Status.PENDING, Status.ANSWERED, Status.EQUAL, Status.SKIPPED
+
+
+def asked(folder: Path, pairs: int = 6, ratings: int = 0, round_: int = 0, first: int = 0) -> LabelStore:
+    """A store with open questions of one round of the run "ada"."""
+    store = LabelStore(folder / "labels.sqlite", "data", "ada")
+    who: dict[str, Any] = {"strategy": {}, "teacher": {}, "seed": 0, "answered_by": "HumanTeacher"}
+    for kind, number, count in (("pair", first, pairs), ("rating", first + pairs, ratings)):
+        start = 10 * torch.arange(count)[:, None] + torch.tensor([[0, 200]] if kind == "pair" else [[0]])
+        nothing = Answer(torch.full((count,), torch.nan), torch.full((count,), int(ASKED)))
+        if count:
+            store.put(AskKey("ada", round_, number), Query(kind, start, 10), nothing, **who)  # type: ignore[arg-type]
+    return store
+
+
+def desk(folder: Path, **settings: Any) -> Desk:
+    return Desk(folder / "labels.sqlite", **settings)
+
+
+def key(number: int, round_: int = 0) -> Key:
+    return Key("ada", round_, number)
+
+
+def labels(store: LabelStore) -> list[tuple[float | None, int]]:
+    found = store.labels("pair")
+    return [(None if v != v else v, s) for v, s in zip(found.value.tolist(), found.status.tolist(), strict=True)]
+
+
+def test_an_answer_is_a_label_once_it_is_given(tmp_path: Path) -> None:
+    store, here = asked(tmp_path, 3, 1), desk(tmp_path)
+    assert [each.key.number for each in here.next("Ada", 9)] == [0, 1, 2, 3]
+    assert here.answer("Ada", key(0), 1.0, A, seconds=3.0).how == "kept"
+    assert here.answer("Ada", key(1), 0.5, EQUAL).how == here.answer("Ada", key(2), None, SKIPPED).how == "kept"
+    assert here.answer("Ada", key(3), 7.0, A).how == "kept"
+    assert labels(store) == [(1.0, A), (0.5, EQUAL), (None, SKIPPED)] and store.labels("rating").value.tolist() == [7.0]
+    assert here.next("Ada") == [] and here.progress("Ada") == (4, 4, 0, 0)
+    question = here.question(key(0), "Ada")
+    assert question is not None and question.answer == (1.0, A) and question.start == (0, 200) and question.length == 10
+    assert here.question(key(9), "Ada") is None
+
+
+def test_a_double_click_changes_nothing_and_a_stale_tab_is_told(tmp_path: Path) -> None:
+    store, here = asked(tmp_path), desk(tmp_path)
+    assert here.answer("Ada", key(0), 1.0, A) == ("kept", 0)
+    assert here.answer("Ada", key(0), 1.0, A) == ("again", 0)
+    assert here.answer("Ada", key(0), 0.0, A) == ("late", 0)  # another tab that has not seen the answer
+    assert labels(store)[0] == (1.0, A)
+    assert here.answer("Ada", key(0), 0.0, A, revision=1) == ("kept", 1)
+    assert labels(store)[0] == (0.0, A) and [row["revision"] for row in here.answers()] == [0, 1]
+    last = here.last("Ada")
+    assert last is not None and last.key == key(0) and last.revision == 1 and here.last("Bob") is None
+    assert here.answer("Ada", key(77), 0.0, A).how == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("number", "value", "status", "told"),
+    [
+        (0, 0.7, A, r"has value 0\.7: a pair's label is 0, 0\.5 or 1"),
+        (0, 0.5, A, r"0\.5 goes with equal"),
+        (0, 1.0, SKIPPED, "leave the value out"),
+        (0, None, Status.PENDING, "is pending: give an answer"),
+        (6, 10.0, A, "has the rating 10: give 0 to 9"),
+        (6, -1.0, A, "has the rating -1: give 0 to 9"),
+        (6, 0.5, EQUAL, "only pairs can be equal"),
+    ],
+)
+def test_answers_out_of_range(number: int, value: Any, status: Status, told: str, tmp_path: Path) -> None:
+    asked(tmp_path, 6, 1)
+    with pytest.raises(UserError, match=told):
+        desk(tmp_path).answer("Ada", key(number), value, status)
+    assert desk(tmp_path).answers() == []
+
+
+def test_two_people_answer_each_question(tmp_path: Path) -> None:
+    store, here = asked(tmp_path, 2), desk(tmp_path, overlap=2)
+    here.answer("Ada", key(0), 1.0, A)
+    assert labels(store)[0] == (None, ASKED) and [each.key.number for each in here.next("Ada")] == [1]
+    here.answer("Bob", key(0), 0.0, A)
+    assert labels(store)[0] == (0.5, EQUAL)  # one for either side
+    here.answer("Cy", key(0), 1.0, A)
+    assert labels(store)[0] == (1.0, A)
+    here.answer("Ada", key(1), None, SKIPPED)
+    here.answer("Bob", key(1), 1.0, A)
+    assert labels(store)[1] == (1.0, A)
+    seen = here.overview()
+    assert [(each.name, each.answers) for each in seen.persons] == [("Ada", 2), ("Bob", 2), ("Cy", 1)]
+    assert seen.agreement == pytest.approx(1 / 4) and (seen.asked, seen.labelled) == (2, 2)
+    assert seen.persons[0].skipped == 0.5
+
+
+def test_majorities() -> None:
+    yes, no, equal, skip = (1.0, A), (0.0, A), (0.5, EQUAL), (None, SKIPPED)
+    assert majority("pair", [yes, yes, no]) == yes and majority("pair", [yes, no]) == equal
+    assert majority("pair", [skip, skip, no]) == no and majority("pair", [skip]) == skip
+    assert majority("pair", [equal, equal, yes]) == equal
+    assert majority("rating", [(0.0, A), (1.0, A), (5.0, A), skip]) == (2.0, A)
+
+
+def test_a_question_is_not_handed_to_two_people_at_a_time(tmp_path: Path) -> None:
+    """Nobody takes it for the time that is allowed: somebody else gets it."""
+    asked(tmp_path, 4)
+    here = desk(tmp_path)
+    assert [each.key.number for each in here.next("Ada", 2)] == [0, 1]
+    assert [each.key.number for each in here.next("Bob", 3)] == [2, 3]
+    assert [each.key.number for each in here.next("Ada", 2)] == [0, 1]
+    assert [each.key.number for each in here.next("Ada", 2, without=[key(0)])] == [1]
+    here.timeout = 0.0
+    assert [each.key.number for each in here.next("Ada", 4)] == [0, 1]  # those of Bob are still held back
+    late = desk(tmp_path, timeout=-1.0)
+    assert [each.key.number for each in late.next("Ada", 4)] == [each.key.number for each in late.next("Bob", 4)] == [0, 1, 2, 3]
+
+
+def test_sides_are_shuffled_and_stay(tmp_path: Path) -> None:
+    asked(tmp_path, 60)
+    here = desk(tmp_path)
+    sides = [each.swapped for each in here.next("Ada", 60)]
+    assert 15 < sum(sides) < 45 and sides == [each.swapped for each in here.next("Ada", 60)]
+    assert sides != [question.swapped for n in range(60) if (question := here.question(key(n), "Bob")) is not None]
+    for number, swapped in enumerate(sides):
+        here.answer("Ada", key(number), float(swapped), A)  # always the one on the left
+    assert here.overview().persons[0].left == 1.0
+
+
+def test_tokens(tmp_path: Path) -> None:
+    asked(tmp_path)
+    here = desk(tmp_path)
+    first, other = here.invite("  Ada  L. "), here.invite("Bob", "researcher")
+    assert here.person(first) == ("Ada L.", "labeller") and here.person(other) == ("Bob", "researcher")
+    again = here.invite("Ada L.")
+    assert here.person(first) is None and here.person(again) is not None and here.person("") is None
+    assert first.encode() not in (tmp_path / "labels.sqlite").read_bytes()
+    for name in ("", "   ", "x" * 65, "a\x00b"):
+        with pytest.raises(UserError, match="is no name for a person: give 1 to 64 printable characters"):
+            here.invite(name)
+
+
+def test_closed_questions(tmp_path: Path) -> None:
+    store, here = asked(tmp_path, 3), desk(tmp_path)
+    here.close(key(1))
+    assert labels(store)[1] == (None, SKIPPED) and [each.key.number for each in here.next("Ada", 5)] == [0, 2]
+    assert here.answer("Ada", key(1), 1.0, A).how == "closed"
+    here.close(None)
+    assert here.next("Ada") == [] and here.answer("Ada", key(0), 1.0, A).how == "closed" and labels(store)[0][1] == ASKED
+    here.close(None, closed=False)
+    assert here.answer("Ada", key(0), 1.0, A).how == "kept"
+
+
+def test_a_round_keeps_the_answers_that_it_has_seen(tmp_path: Path) -> None:
+    store, here = asked(tmp_path, 3), desk(tmp_path)
+    here.answer("Ada", key(0), 1.0, A)
+    store.mark("ada", 0, store.newest("ada"))
+    here.answer("Ada", key(0), 0.0, A, revision=1)
+    here.answer("Ada", key(1), 1.0, A)
+    store.mark("ada", 1, store.newest("ada"))
+    store.mark("ada", 0, 99)  # a mark stays
+    now, marks = store.questions("ada"), store.marks("ada")
+    for round_, expected in ((0, [1, ASKED, ASKED]), (1, [0, 1, ASKED])):
+        seen = store.as_of(now, "ada", marks[round_])
+        assert [int(s) if s == ASKED else int(v) for v, s in zip(seen.value, seen.status, strict=True)] == expected
+    assert now.status.tolist() == [A, A, ASKED] and store.as_of(now, "ada", marks[1]) is now
+
+
+def answer_all(path: str, person: str, count: int) -> None:
+    here = Desk(path)
+    for number in range(count):
+        assert here.answer(person, key(number), float(number % 2), A).how == "kept"
+        assert here.answer(person, key(number), float(number % 2), A).how == "again"
+
+
+def test_people_at_the_same_time(tmp_path: Path) -> None:
+    """Four processes answer every question at once: nothing is lost, nothing counted twice, outcomes are in order."""
+    store = asked(tmp_path, 15)
+    context = multiprocessing.get_context("spawn")
+    people = [context.Process(target=answer_all, args=(str(tmp_path / "labels.sqlite"), f"P{n}", 15)) for n in range(4)]
+    for person in people:
+        person.start()
+    for person in people:
+        person.join(120)
+        assert person.exitcode == 0
+    every = desk(tmp_path).answers()
+    assert len(every) == 60 == len({(row["person"], row["number"]) for row in every})
+    assert labels(store) == [(float(n % 2), A) for n in range(15)] and store.newest("ada") == 15
+
+
+def test_an_old_store_is_upgraded_and_kept(tmp_path: Path) -> None:
+    """Version 1 had questions alone."""
+    import sqlite3
+
+    store = asked(tmp_path, 2)
+    here = desk(tmp_path)
+    here.answer("Ada", key(0), 1.0, A)
+    with sqlite3.connect(tmp_path / "labels.sqlite") as db:
+        for table in ("answers", "outcomes", "marks", "persons", "closed"):
+            db.execute(f"DROP TABLE pbrl_{table}")
+        db.execute("UPDATE pbrl_info SET value = '1' WHERE key = 'schema_version'")
+    db.close()
+    again = desk(tmp_path)
+    assert labels(store) == [(1.0, A), (None, ASKED)] and again.answers() == []
+    assert again.answer("Ada", key(1), 0.0, A).how == "kept" and labels(store)[1] == (0.0, A)
