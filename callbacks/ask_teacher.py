@@ -121,10 +121,7 @@ class AskTeacher(Checked, pl.Callback):
         self.session = session
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
-        """Give a finished run that is resumed the answers it has learned from.
-
-        It has no round to get them in, and a test may follow that tells of them.
-        """
+        """Give a finished run that is resumed, which has no round to get them in, the answers it has learned from."""
         if self.session is None or not pl_module.finished:
             return
         found: Any = self.session.labels(trainer.current_epoch) if trainer.is_global_zero else None

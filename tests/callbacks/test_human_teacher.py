@@ -34,7 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def person(folder: Path, skips: int = 0, pause: float = 0.0) -> Iterator[Any]:
     """Somebody at the desk who prefers the larger true return, and cannot tell of every ``skips``-th question."""
-    stop, source, failed = threading.Event(), ToyData().load(), list[BaseException]()
+    stop, source, failed = threading.Event(), ToyData().load(), list[Exception]()
 
     def work() -> None:
         path = folder / "labels.sqlite"
@@ -50,7 +50,7 @@ def person(folder: Path, skips: int = 0, pause: float = 0.0) -> Iterator[Any]:
                     Desk(path).answer("Ada", asked.key, value, status, seconds=0.1)
                     time.sleep(pause)
                 time.sleep(0.01)
-        except BaseException as error:  # shown by the test
+        except Exception as error:  # noqa: BLE001 - shown by the test
             failed.append(error)
 
     thread = threading.Thread(target=work)
