@@ -17,9 +17,10 @@ from benchmarks.plain_bald import PlainReward, pair_scores, rating_scores
 from lightning_pbrl.data.feedback import Labels, Query
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.losses.information import bald
-from lightning_pbrl.methods.learn_reward import UnifiedReward
 from lightning_pbrl.queries.bald import BALDQuery
+from lightning_pbrl.rewards.base import chosen
 from lightning_pbrl.rewards.posterior import POSTERIOR_TILE
+from lightning_pbrl.rewards.unified import UnifiedReward
 
 CLAIMS = [
     Claim("BALD of ratings, every clip of the pool / a clip at a time", 25, "clips plain", "clips ours"),
@@ -49,10 +50,11 @@ QUICK = Size(rows=2_000, width=16, length=10, draws=4, plain_clips=5, pairs=300,
 def unified(source: Transitions, size: Size) -> UnifiedReward:
     """Our model with the data attached, without a Trainer."""
     spec = {"obs_dim": size.obs_dim, "action_dim": size.action_dim, "horizon": 0}
-    method = UnifiedReward(spec, hidden=(size.width, size.width), dropout=size.dropout)
-    method.configure_model()
-    method.source = source
-    return method
+    model = chosen(UnifiedReward(hidden=(size.width, size.width), dropout=size.dropout), spec, seed=0)
+    assert isinstance(model, UnifiedReward)
+    model.build()
+    model.source = source
+    return model
 
 
 def copy_weights(method: UnifiedReward, plain: PlainReward) -> None:
@@ -80,7 +82,7 @@ def main(size: Size) -> dict[str, Any]:
     disjoint = Query("rating", torch.cat(apart).unsqueeze(1), size.length)
 
     def anew() -> None:
-        ours.__dict__["sampler"] = None  # as after every fit
+        ours.attach(None)  # as after every fit
 
     def every_clip() -> None:
         anew()

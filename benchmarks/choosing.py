@@ -25,6 +25,7 @@ from lightning_pbrl.data.feedback import Answer, Labels, Query, Status
 from lightning_pbrl.data.lire import read_lire
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
+from lightning_pbrl.fitting.answers import hand_over
 from lightning_pbrl.fitting.starting import attach
 from lightning_pbrl.methods.clarify import CLARIFY
 from lightning_pbrl.queries.base import QueryStrategy
@@ -78,13 +79,14 @@ def fitted(room: Classroom, labels: Labels, seed: int, settings: dict[str, Any])
     method = CLARIFY(spec, seed=seed, max_episode_steps=500, n_init=STEPS, **SMALL, **settings)
     method.configure_model()
     method.source, method.labels = source, labels
+    hand_over(method)
     method.on_data()
     engine = UpdateEngine(method, method.groups(), method.programs(), [seed], compile=False)
     attach(method, engine)
     torch.manual_seed(seed)
     method.train()
     phases = method.plan(0)
-    method.begin_fit(method.training_pairs())
+    method.reward_model.begin_fit(method.reward_model.training_pairs())
     method.use_answers()
     for number, phase in enumerate(phases):
         engine.begin([derive(seed, number)])

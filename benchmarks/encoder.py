@@ -18,6 +18,7 @@ from benchmarks.plain_encoder import PlainEncoder, Shape
 from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
+from lightning_pbrl.fitting.answers import hand_over
 from lightning_pbrl.fitting.starting import attach
 from lightning_pbrl.methods.clarify import CLARIFY
 
@@ -85,6 +86,7 @@ def clarify(source: Transitions, labels: Labels, size: Size, shape: tuple[int, i
     method = CLARIFY(spec, max_episode_steps=EPISODE, hidden=(8,), **sizes)
     method.configure_model()
     method.source = source
+    hand_over(method)
     method.on_data()
     attach(method, UpdateEngine(method, method.groups(), method.programs(), [0], compile=False))
     method.labels = labels

@@ -19,9 +19,10 @@ from lightning_pbrl.data.feedback import Labels, Query, Status
 from lightning_pbrl.data.relabel import predict_reward
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
-from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.queries.disagreement import disagreement
 from lightning_pbrl.queries.kcenter import k_center
+from lightning_pbrl.rewards.base import chosen
+from lightning_pbrl.rewards.ensemble import RewardEnsemble
 from lightning_pbrl.rewards.scoring import ReturnScorer
 
 CLAIMS = [
@@ -74,10 +75,12 @@ QUICK = Size(
 def ensemble(source: Transitions, size: Size) -> RewardEnsemble:
     """Our reward ensemble with the data attached, without a Trainer."""
     spec = {"obs_dim": source.obs_dim, "action_dim": source.action_dim, "horizon": 0}
-    method = RewardEnsemble(spec, size.ensemble_size, size.hidden, batch_size=size.batch_size)
-    method.configure_model()
-    method.source = source
-    return method
+    settings = {"ensemble_size": size.ensemble_size, "hidden": size.hidden, "batch_size": size.batch_size}
+    model = chosen(RewardEnsemble(**settings), spec, seed=0)  # type: ignore[arg-type]
+    assert isinstance(model, RewardEnsemble)
+    model.build()
+    model.source = source
+    return model
 
 
 def candidates(source: Transitions, size: Size, count: int) -> Query:

@@ -31,7 +31,7 @@ MOVED = {
 """Former module -> the one that has its public names."""
 
 
-class Moved(MetaPathFinder, Loader):
+class _Moved(MetaPathFinder, Loader):
     """Import a former module as an empty one that is filled with the names of the present one."""
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -44,4 +44,4 @@ class Moved(MetaPathFinder, Loader):
         vars(module).update({name: value for name, value in names if not name.startswith("__")})
 
 
-sys.meta_path.append(Moved())
+sys.meta_path.append(_Moved())

@@ -139,7 +139,7 @@ def test_bounds_are_judged():
 
 def test_nothing_is_worse_than_it_was():
     before, now = json.loads((RESULTS / "house.json").read_text())["before"], house.static(ROOT)
-    assert set(now) | {"store_reads", "old_answers", "aten"} == set(before)
+    assert set(now) | {"store_reads", "old_answers", "aten"} >= set(before)
     bounded = [figure.key for figure in house.FIGURES if figure.bound is not None and figure.key in now]
     assert {key: now[key] for key in bounded if now[key] > before[key]} == {}
 

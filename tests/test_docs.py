@@ -15,6 +15,7 @@ import yaml
 from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.data.feedback import Clips, Labels, Query, Status
 from lightning_pbrl.data.segments import Episodes, SegmentPool
+from lightning_pbrl.rewards.base import chosen
 from lightning_pbrl.rng import question_keys
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -41,6 +42,19 @@ def test_teacher() -> None:
     assert 0.25 - 0.03 < equal.float().mean() < 0.25 + 0.03  # three standard deviations: 3 sqrt(.25 * .75 / 2000)
     assert (answer.value[~equal] == 1.0).all()
     assert (answer.value[equal] == 0.5).all()
+
+
+def test_reward_model() -> None:
+    """The example's reward is linear in its weights, and a fit passes over the answers as often as it says."""
+    model = chosen(example("LogisticReward")(), {"obs_dim": 2, "action_dim": 1, "horizon": 5}, seed=0)
+    model.build()
+    features = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    zero = model.reward(torch.zeros(1, 3))[0, 0]
+    slopes = torch.stack([model.reward(row[None])[0, 0] - zero for row in torch.eye(3)])
+    torch.testing.assert_close(model.reward(features)[0], features @ slopes + zero)
+    model.labels = Labels(torch.tensor([[0, 5], [3, 9], [1, 7]]), 2, torch.tensor([1.0, 0.0, 0.5]), torch.tensor([1, 1, 2]))
+    (fit,) = model.plan(0)
+    assert fit.program == "reward" and fit.updates % -(-3 // model.hparams.batch_size) == 0 and fit.updates > 0
 
 
 def test_strategy() -> None:

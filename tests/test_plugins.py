@@ -32,7 +32,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The package ``stranger``, importable but imported by nobody; commands run in ``tmp_path``."""
     monkeypatch.chdir(tmp_path)
     blocks = [block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S) if "class " in block]
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     with package(tmp_path, "stranger", "\n\n".join(blocks)):
         yield
 

@@ -93,6 +93,7 @@ class RewardEnsemble(LearnReward):
     def __init__(
         self,
         spec: Spec,
+        *,
         seed: int = 0,
         block: int = 64,
         compile: Compile = "auto",  # noqa: A002
@@ -122,6 +123,7 @@ class SemiSupervisedEnsemble(LearnReward):
     def __init__(
         self,
         spec: Spec,
+        *,
         seed: int = 0,
         block: int = 64,
         compile: Compile = "auto",  # noqa: A002
@@ -152,6 +154,7 @@ class UnifiedReward(LearnReward):
     def __init__(
         self,
         spec: Spec,
+        *,
         seed: int = 0,
         block: int = 64,
         compile: Compile = "auto",  # noqa: A002
@@ -181,6 +184,7 @@ class PreferenceTransformer(LearnReward):
     def __init__(
         self,
         spec: Spec,
+        *,
         seed: int = 0,
         block: int = 64,
         compile: Compile = "auto",  # noqa: A002
@@ -210,6 +214,7 @@ class NMR(LearnReward):
     def __init__(
         self,
         spec: Spec,
+        *,
         seed: int = 0,
         block: int = 64,
         compile: Compile = "auto",  # noqa: A002

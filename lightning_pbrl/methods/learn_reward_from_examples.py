@@ -58,6 +58,7 @@ class ORIL(LearnRewardFromExamples):
     def __init__(
         self,
         spec: Spec,
+        *,
         seed: int = 0,
         block: int = 64,
         compile: Compile = "auto",  # noqa: A002
@@ -87,6 +88,7 @@ class PURL(LearnRewardFromExamples):
     def __init__(
         self,
         spec: Spec,
+        *,
         seed: int = 0,
         block: int = 64,
         compile: Compile = "auto",  # noqa: A002
@@ -116,6 +118,7 @@ class VICE(LearnRewardFromExamples):
     def __init__(
         self,
         spec: Spec,
+        *,
         seed: int = 0,
         block: int = 64,
         compile: Compile = "auto",  # noqa: A002

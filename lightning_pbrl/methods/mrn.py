@@ -42,6 +42,7 @@ class MRN(PEBBLE):
     SAC update of that env step lies between the two.
     """
 
+    rewards_single_steps = True
     shared_steps = (*PEBBLE.shared_steps, "meta_every")
 
     def __init__(
@@ -52,7 +53,7 @@ class MRN(PEBBLE):
     def programs(self) -> dict[str, Program]:
         programs = super().programs()
         draws = programs["policy"].draws
-        return {**programs, "meta": Program([self.meta_loss], draws, self.gather_meta, moves=("members",))}
+        return {**programs, "meta": Program([self.meta_loss], draws, self.gather_meta, moves=tuple(self.reward_model.groups()))}
 
     def plan(self, round_number: int) -> list[Phase]:
         *before, learn = super().plan(round_number)
@@ -98,4 +99,4 @@ class MRN(PEBBLE):
         copy = {name: part.view_as(weight) for (name, weight), part in zip(weights.items(), parts, strict=True)}
         first = batch["first"]
         q = functional_call(self.critic, copy, (first.flatten(0, 1),)).view(-1, *first.shape[:2])  # (2, B, 2)
-        return {"members": h.meta_weight * preference_cross_entropy(q, batch["label"]).sum()}
+        return dict.fromkeys(self.reward_model.groups(), h.meta_weight * preference_cross_entropy(q, batch["label"]).sum())

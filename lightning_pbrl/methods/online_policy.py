@@ -41,6 +41,8 @@ class OnlinePolicy(Method, ABC):
     """Reward model of a learner of preferences, unless told otherwise."""
     reward_defaults: ClassVar[Mapping[str, Any]] = {}
     """Its settings in which the method differs from that class."""
+    rewards_single_steps: ClassVar[bool] = False
+    """True if it needs the reward of a step without those before it."""
     shared_steps: ClassVar[tuple[str, ...]] = ("env_steps", "explore_steps", "round_steps")
     """Arguments that count env steps of all environments together."""
     source: Replay
@@ -90,6 +92,9 @@ class OnlinePolicy(Method, ABC):
             )
         if "labels" not in model.needs:
             raise UserError(f"{name} learns its reward from answers, and {type(model).__name__} does not: use another model.")
+        if self.rewards_single_steps and type(model).relabel is not RewardModel.relabel:
+            raise UserError(f"{name} needs rewards of single steps, and {type(model).__name__} looks back: use another model.")
+        self.kinds = model.kinds  # type: ignore[misc]
         self.save_hyperparameters({"reward_model": described(given) if isinstance(given, RewardModel) else given})
         self.reward_model, self.context = model, model.context
 

@@ -36,6 +36,8 @@ class RUNE(PEBBLE, ranges={"bonus": WEIGHT}):
     relabelled; these are the same numbers.
     """
 
+    rewards_single_steps = True
+
     def __init__(self, spec: Spec, bonus: float = 0.05, bonus_decay: float = 1e-5, **pebble: Any) -> None:
         super().__init__(spec, **pebble)
         if bonus and getattr(self.reward_model.hparams, "ensemble_size", 1) < 2:

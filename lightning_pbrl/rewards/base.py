@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -215,18 +214,19 @@ def _built(given: Mapping[str, Any] | str | None, usual: type[RewardModel] | Non
 
 
 def found(class_path: str) -> type[RewardModel]:
-    """Return a class of reward models by its name or its full path; raise a UserError if there is none."""
+    """Return a class of reward models by its name or full path; it is never imported because a file names it.
+
+    Raises:
+        UserError: if no imported module defines it.
+    """
     from lightning_pbrl import registry  # imports this module by its name
 
+    known = registry.classes("rewards")
     module, _, name = class_path.rpartition(".")
-    if module:
-        registry.import_named([module])
-        cls = getattr(importlib.import_module(module), name, None)
-    else:
-        cls = registry.classes("rewards").get(name)
-    if not (isinstance(cls, type) and issubclass(cls, RewardModel)):
-        raise UserError(f"model.init_args.reward_model names {class_path!r}: {nearest(name, registry.classes('rewards'))}")
-    return cls
+    if name not in known or module not in ("", known[name].__module__):
+        first = f"; if {module} defines it, import that first (imports: [{module}])" if module.isprintable() and module else ""
+        raise UserError(f"model.init_args.reward_model names {class_path!r:.200}: {nearest(name, known)}{first}")
+    return known[name]
 
 
 def described(model: RewardModel) -> dict[str, Any]:
