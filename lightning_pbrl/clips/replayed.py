@@ -1,0 +1,68 @@
+"""Clips of episodes that are repeated in the simulator, from the reset seed and the recorded actions: exact."""
+
+from __future__ import annotations
+
+from lightning_pbrl.clips.base import ClipRenderer, Frames, episode_of
+from lightning_pbrl.clips.stage import Stage
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.envs.base import Array, Simulator
+from lightning_pbrl.envs.collect import versions
+from lightning_pbrl.errors import UserError
+
+TOLERANCE = 1e-3
+"""Difference of an observation, relative or in its own unit, below which a repeated step is the recorded one to the eye."""
+
+
+class ReplayedEpisodes(ClipRenderer):
+    """Renderer of collected data: it repeats each episode, and compares every drawn step with its recorded observation.
+
+    Args:
+        source: data whose ``about`` has the ``reset_seeds`` of the episodes.
+        simulator: simulator that the data were collected in.
+        size: height and width of a frame, pixels.
+        camera: name of a camera of the model; None for that of videos.
+    """
+
+    how = "episode repeated from its reset seed and actions, exact"
+
+    def __init__(self, source: Transitions, simulator: Simulator, size: int = 256, camera: str | None = None) -> None:
+        self.source, self.size, self.stage = source, size, Stage(simulator, size, camera)
+
+    def frames(self, start: int, length: int) -> Frames:
+        episode, first = episode_of(self.source, start, length)
+        action = self.source.column("action")[first : start + length - 1].cpu().numpy()
+        frames, seen = self.stage.replay(int(self.source.about["reset_seeds"][episode]), action, start - first)
+        recorded = self.source.column("obs")[start : start + length].cpu().numpy()
+        check_repeated(seen, recorded, self.stage.simulator, f"episode {episode}", start - first, self.source.about)
+        return frames
+
+    def close(self) -> None:
+        self.stage.close()
+
+
+def check_repeated(
+    seen: Array, recorded: Array, simulator: Simulator, which: str, first: int, about: dict[str, object] | None = None
+) -> None:
+    """Check that a repeated episode is the recorded one.
+
+    Args:
+        seen: observations of the repetition, (T, O).
+        recorded: observations in the data, (T, O).
+        simulator: simulator that repeated it.
+        which: name of the episode, for the message.
+        first: step of the episode that the first row belongs to.
+        about: origin of the data, with the ``versions`` that made them.
+
+    Raises:
+        UserError: naming the step that differs first, and the versions.
+    """
+    apart = (abs(seen - recorded) > TOLERANCE * (1.0 + abs(recorded))).any(axis=1)
+    if apart.any():
+        made, here = (about or {}).get("versions"), versions(simulator.packages)
+        changed = [f"{name} {value}, now {here.get(name)}" for name, value in made.items()] if isinstance(made, dict) else []
+        other = [text for text in changed if text.split(", now ")[0].split(" ")[1] != text.split(", now ")[1]]
+        raise UserError(
+            f"{simulator.name} does not repeat {which}: step {first + int(apart.argmax())} differs from the recorded one"
+            f"{f' (recorded with {chr(44).join(other)})' if other else ''}; collect the data again on this machine, or draw "
+            "plots of the observations (plots=True)."
+        )
