@@ -39,7 +39,7 @@ class RebuiltStates(ClipRenderer):
     what is drawn after the last one.
 
     Args:
-        source: data with observations of ``simulator``.
+        source: data with observations of ``simulator``; None to :meth:`draw` observations only.
         simulator: simulator of the data.
         size: height and width of a frame, pixels.
         camera: name of a camera of the model; None for that of videos, which follows a body that walks.
@@ -48,7 +48,7 @@ class RebuiltStates(ClipRenderer):
         UserError: if observations do not determine the state.
     """
 
-    def __init__(self, source: Transitions, simulator: Simulator, size: int = 256, camera: str | None = None) -> None:
+    def __init__(self, source: Transitions | None, simulator: Simulator, size: int = 256, camera: str | None = None) -> None:
         found = state_of(simulator)
         if found is None:
             raise UserError(f"Observations of {simulator.name} do not determine what is seen: collect the data again.")
@@ -58,7 +58,9 @@ class RebuiltStates(ClipRenderer):
         self._ready = False
 
     def frames(self, start: int, length: int) -> Frames:
-        if not self.source.forgets:  # rows of a replay are checked by those who ask
+        if self.source is None:
+            raise UserError("There are no data to draw from: draw observations instead.")
+        if not self.source.forgets:  # a query's rows of a replay are within an episode
             episode_of(self.source, start, length)
         obs, action = (self.source.column(name)[start : start + length].cpu().numpy() for name in ("obs", "action"))
         return self.draw(obs, action)
