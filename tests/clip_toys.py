@@ -25,7 +25,9 @@ class Episode(NamedTuple):
     film: Frames | None
 
 
-def act_out(simulator: Simulator, seed: int, steps: int, size: int | None = None, settled: bool = False) -> Episode:
+def act_out(
+    simulator: Simulator, seed: int, steps: int, size: int | None = None, settled: bool = False, origin: tuple[int, ...] = ()
+) -> Episode:
     """Act randomly for at most ``steps`` steps.
 
     Args:
@@ -33,12 +35,15 @@ def act_out(simulator: Simulator, seed: int, steps: int, size: int | None = None
         seed: of the reset and of the actions.
         steps: of the episode, unless it ends before.
         size: of the film's frames, pixels; None for no film.
+        origin: positions that are set to 0 after the reset.
         settled: whether everything drawn is brought up to date before a frame, which Gymnasium does not do by itself.
     """
     env: Any = simulator.make()
     physics, rng = env.physics, np.random.default_rng(seed)
     camera = None if size is None else Camera(physics, size)
     obs, action, qpos, qvel, film = [env.reset(seed=seed)[0]], [], [], [], []
+    physics.data.qpos[list(origin)] = 0.0
+    mujoco.mj_forward(physics.model, physics.data)
 
     def look() -> None:
         qpos.append(physics.data.qpos.copy())

@@ -50,7 +50,7 @@ def episode_of(source: Transitions, start: int, length: int) -> tuple[int, int]:
     Raises:
         UserError: if the segment does not lie in one episode.
     """
-    if not (0 <= start and length >= 1 and start + length <= len(source)):
+    if not (start >= 0 and length >= 1 and start + length <= len(source)):
         raise UserError(f"There is no segment of {length} steps from row {start} on: the data have {len(source)} rows.")
     offsets = source.episodes.offsets
     episode = int(np.searchsorted(offsets.numpy(), start, side="right")) - 1

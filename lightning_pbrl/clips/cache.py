@@ -143,9 +143,11 @@ class ClipCache:
         """Make clips until the cache is closed; the body of the thread."""
         while True:
             with self._changed:
-                while not self._closed and (segment := self._next()) is None:
+                segment = self._next()
+                while segment is None and not self._closed:
                     self._changed.wait()
-                if self._closed:
+                    segment = self._next()
+                if segment is None or self._closed:
                     break
             problem = self._make(segment)
             with self._changed:
@@ -169,7 +171,7 @@ class ClipCache:
             told = f"The worker that draws clips {ended} at the segment of {segment[1]} steps from row {segment[0]} on"
             log.warning("%s; %s.", told, "it is started again" if count < TRIES else "that clip is given up")
             return None if count < TRIES else f"{told}, {count} times: show other data or another camera."
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told on the page
             return f"No clip can be drawn: the worker does not start ({sentence(error)}); give a function that can be pickled."
 
 

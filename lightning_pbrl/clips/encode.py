@@ -54,10 +54,12 @@ def write_clip(path: str | Path, frames: Frames, fps: int = 30) -> dict[Codec, P
         size = f"{frames.shape[2]}x{frames.shape[1]}"
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-f", "rawvideo"]
         command += ["-pix_fmt", "rgb24", "-s", size, "-r", str(fps), "-i", "-"]
-        for codec, part in (("webm", webm), ("mp4", mp4)):
+        for codec, part in zip(CODECS, (webm, mp4), strict=True):
             command += [*_SETTINGS[codec], "-an", "-pix_fmt", "yuv420p", "-threads", "1", "-g", "25", "-bitexact", str(part)]
         done = subprocess.run(command, input=np.ascontiguousarray(frames).data, capture_output=True, timeout=SECONDS)
         if done.returncode:
             said = " ".join(done.stderr.decode(errors="replace").split()[-40:])
-            raise UserError(f"{path} cannot be encoded ({said or f'ffmpeg ended with {done.returncode}'}): make room on its disk.")
+            raise UserError(
+                f"{path} cannot be encoded ({said or f'ffmpeg ended with {done.returncode}'}): make room on its disk."
+            )
     return files

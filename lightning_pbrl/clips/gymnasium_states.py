@@ -20,17 +20,21 @@ POSITIONS = {"Ant-v5": 13, "HalfCheetah-v5": 8, "Hopper-v5": 5, "Humanoid-v5": 2
 POSITIONS |= {"Walker2d-v5": 8, "InvertedPendulum-v5": 2}
 """Number of observed positions."""
 
+CLIPPED = ("Hopper-v5", "Walker2d-v5")
+"""Tasks of these that observe velocities clipped to [-10, 10]."""
+
 
 def gymnasium_state(env_id: str) -> StateOf | None:
     """Return the functions of a task; None if its observation does not determine its positions.
 
-    Velocities beyond 10 are clipped in observations of Hopper and Walker2d; positions are exact.
+    Velocities beyond 10 are clipped in observations of Hopper, Walker2d and InvertedDoublePendulum; positions are exact.
     """
     if env_id in HIDDEN:
         hidden = HIDDEN[env_id]
-        return StateOf(copied(hidden), _observe, POSITIONS[env_id], tuple(range(hidden)))
+        largest = 10.0 if env_id in CLIPPED else float("inf")
+        return StateOf(copied(hidden), _observe, POSITIONS[env_id], tuple(range(hidden)), largest)
     if env_id == "InvertedDoublePendulum-v5":
-        return StateOf(_double_pendulum, _observe, 5)
+        return StateOf(_double_pendulum, _observe, 5, largest=10.0)
     return StateOf(_reacher, _observe, 6) if env_id == "Reacher-v5" else None
 
 

@@ -59,10 +59,10 @@ def check_repeated(
     apart = (abs(seen - recorded) > TOLERANCE * (1.0 + abs(recorded))).any(axis=1)
     if apart.any():
         made, here = (about or {}).get("versions"), versions(simulator.packages)
-        changed = [f"{name} {value}, now {here.get(name)}" for name, value in made.items()] if isinstance(made, dict) else []
-        other = [text for text in changed if text.split(", now ")[0].split(" ")[1] != text.split(", now ")[1]]
+        pairs = [(name, value, here[name]) for name, value in made.items() if name in here] if isinstance(made, dict) else []
+        other = ", ".join(f"{name} {then}, here {now}" for name, then, now in pairs if then != now)
         raise UserError(
             f"{simulator.name} does not repeat {which}: step {first + int(apart.argmax())} differs from the recorded one"
-            f"{f' (recorded with {chr(44).join(other)})' if other else ''}; collect the data again on this machine, or draw "
-            "plots of the observations (plots=True)."
+            f"{f' (recorded with {other})' if other else ''}; collect the data again on this machine, or ask for plots of the "
+            "observations (plots=True)."
         )

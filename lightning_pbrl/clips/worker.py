@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from filelock import FileLock
 
 from lightning_pbrl.clips.base import ClipRenderer
 from lightning_pbrl.clips.encode import CODECS, write_clip
-from lightning_pbrl.errors import UserError, mistake_behind
+from lightning_pbrl.errors import mistake_behind
 
 
 def stem(start: int, length: int) -> str:
@@ -41,14 +42,16 @@ def make_clip(renderer: ClipRenderer, folder: Path, fps: int, start: int, length
         with FileLock(folder / "drawing.lock"):
             if not complete(folder, start, length):
                 write_clip(folder / stem(start, length), renderer.frames(start, length), fps)
-    except Exception as error:  # a clip that cannot be drawn is told and must not cost the others
+    except Exception as error:  # noqa: BLE001 - it is told, and must not cost the other clips
         return sentence(error)
     return None
 
 
 def sentence(error: BaseException) -> str:
-    """Return an error as one sentence."""
-    known = error if isinstance(error, UserError) else mistake_behind(error)
+    """Return an error as one sentence; the traceback of one that no user can mend goes to the log."""
+    known = mistake_behind(error)
+    if known is None:
+        traceback.print_exception(error)
     return str(known) if known is not None else f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
@@ -69,7 +72,7 @@ def main() -> None:
         renderer = make()
     except EOFError:
         return
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - told for every clip
         problem = f"No clip can be drawn: {sentence(error)}"
     for line in sys.stdin.buffer:
         start, length = json.loads(line)

@@ -21,7 +21,7 @@ POSITIONS = "infos/qpos"
 def has_states(path: str | Path, about: Mapping[str, Any]) -> bool:
     """Return True if the file of these data, ``about`` of D4RL's or robomimic's reader, has simulator states."""
     kind = about.get("format")
-    if kind not in ("d4rl", "robomimic") or "of" in about and kind == "d4rl":  # rows of a part are not those of the file
+    if kind not in ("d4rl", "robomimic") or ("of" in about and kind == "d4rl"):  # rows of a part are not those of the file
         return False
     with open_hdf5(path) as file:
         return POSITIONS in file if kind == "d4rl" else f"data/{about['demos'][0]}/states" in file
@@ -66,7 +66,9 @@ def check_file(path: str | Path, about: Mapping[str, Any]) -> None:
         UserError: if its hash is another one.
     """
     if not Path(path).is_file():
-        raise UserError(f"There is no file {path}: its simulator states are drawn, so give the file that the data were read from.")
+        raise UserError(
+            f"There is no file {path}: its simulator states are drawn, so give the file that the data were read from."
+        )
     with Path(path).open("rb") as raw:
         digest = hashlib.file_digest(raw, "sha256").hexdigest()
     if digest != about["file"]["sha256"]:
