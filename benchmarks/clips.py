@@ -2,7 +2,7 @@
 
 A question is two clips of 50 steps, 256 x 256, in both codecs. Four kinds of data: Meta-World collected by the library (episodes
 repeated from reset seed and actions), DeepMind Control acted in online (the same, from the replay), preferences about Hopper
-(states rebuilt from observations) and simulator states in a robomimic file (the Meta-World scene as its model). The first and last
+(states rebuilt from observations) and simulator states in a robomimic file (Meta-World's scene as its model). The first and last
 frame of every clip are compared with a film of the original episode, taken while the episode was acted out. Of logged preferences
 (``--preferences``, an npz of hopper-medium-expert-v2) there is no film; without a file, hops of our own are rebuilt and compared.
 

@@ -8,6 +8,7 @@ if these determine them.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,9 @@ from lightning_pbrl.clips.base import ClipRenderer, Frames
 from lightning_pbrl.clips.rebuilt import RebuiltStates, state_of
 from lightning_pbrl.clips.replayed import check_repeated
 from lightning_pbrl.clips.stage import Stage
+from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.guard import reading
+from lightning_pbrl.data.npz import read_npz
 from lightning_pbrl.data.segments import segment_rows
 from lightning_pbrl.envs.base import Array, Simulator
 from lightning_pbrl.envs.collector import Collector
@@ -123,13 +127,59 @@ class RecordedClips(ClipRenderer):
         return self._rebuilt.draw(taken.obs, taken.action)
 
 
-def to_arrays(taken: Recording) -> dict[str, Array]:
-    """Return a recording as arrays, for :func:`numpy.savez`."""
-    seed = -1 if taken.seed is None else taken.seed
-    return {"seed_and_first": np.array([seed, taken.first]), "action": taken.action, "obs": taken.obs}
+class RecordingFolder(ClipRenderer):
+    """Recordings as files, written by the process that acts and drawn by another, for instance by the worker of a cache.
 
+    A number names a recording: an acting method gives each asked segment the next one. ``frames(number, length)`` draws it, so
+    that ``ClipCache(folder, partial(RecordingFolder, recordings, simulator), run)`` makes the clips of a run beside it.
 
-def from_arrays(arrays: dict[str, Array]) -> Recording:
-    """Return the recording that :func:`to_arrays` has turned into arrays."""
-    seed, first = (int(number) for number in arrays["seed_and_first"])
-    return Recording(None if seed < 0 else seed, first, arrays["action"], arrays["obs"])
+    Args:
+        folder: folder of the recordings; made with the first.
+        simulator: simulator that was acted in.
+        size: height and width of a frame, pixels.
+        camera: name of a camera of the model; None for that of videos.
+    """
+
+    how = RecordedClips.how
+
+    def __init__(self, folder: str | Path, simulator: Simulator, size: int = 256, camera: str | None = None) -> None:
+        self.folder, self.size = Path(folder), size
+        self._clips = RecordedClips(simulator, size=size, camera=camera)
+
+    def put(self, number: int, taken: Recording) -> Path:
+        """Write a recording, replacing one of the same number, and return its file, which appears only when complete.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        path = self._path(number)
+        seed = -1 if taken.seed is None else taken.seed
+        with replacing(path) as part, part.open("wb") as file:
+            np.savez(file, place=np.array([seed, taken.first]), action=taken.action, obs=taken.obs)
+        return path
+
+    def get(self, number: int) -> Recording:
+        """Read a recording.
+
+        Raises:
+            UserError: if there is none, or its file is damaged.
+        """
+        path = self._path(number)
+        if not path.is_file():
+            raise UserError(f"There is no recording {path}: its segment was asked about without one.")
+        with reading(path, "is damaged", "delete it; its clip cannot be drawn any more"):
+            arrays = read_npz(path, "delete it", lambda key: key in ("place", "action", "obs"))
+            seed, first = (int(value) for value in arrays["place"])
+            return Recording(None if seed < 0 else seed, first, arrays["action"], arrays["obs"])
+
+    def frames(self, start: int, length: int) -> Frames:
+        taken = self.get(start)
+        if len(taken.obs) != length:
+            raise UserError(f"{self._path(start)} is of {len(taken.obs)} steps, not of {length}: ask for clips of that length.")
+        return self._clips.draw(taken)
+
+    def close(self) -> None:
+        self._clips.close()
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number}.npz"

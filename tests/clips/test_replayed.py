@@ -8,7 +8,7 @@ import torch
 from clip_toys import apart
 
 from lightning_pbrl.clips.choose import renderer_for, simulator_of
-from lightning_pbrl.clips.online import RecordedClips, from_arrays, recording, to_arrays
+from lightning_pbrl.clips.online import RecordedClips, RecordingFolder, recording
 from lightning_pbrl.clips.rebuilt import RebuiltStates
 from lightning_pbrl.clips.replayed import ReplayedEpisodes
 from lightning_pbrl.data.replay import Replay
@@ -133,22 +133,33 @@ def acted(opengl):
     collector.close()
 
 
-def test_clips_of_an_acting_method_are_those_of_its_episodes(acted):
+def test_clips_of_an_acting_method_are_those_of_its_episodes(acted, tmp_path):
     """The ring holds steps 14 to 33: the episode of steps 16 to 23 wholly, that of 8 to 15 without its beginning."""
     simulator, collector, films = acted
-    with RecordedClips(simulator, collector, SIZE) as clips:
-        for env, step, length in ((0, 20, 4), (1, 16, 4), (1, 26, 6)):
+    with RecordedClips(simulator, collector, SIZE) as clips, RecordingFolder(tmp_path / "new", simulator, SIZE) as folder:
+        for number, (env, step, length) in enumerate(((0, 20, 4), (1, 16, 4), (1, 26, 6))):
             start = env * 20 + step % 20
             assert np.array_equal(clips.frames(start, length), films[env, step : step + length])
-            taken = from_arrays(to_arrays(recording(collector, start, length)))
-            assert taken.first == step % 8 and len(taken.action) == step % 8 + length
-            assert np.array_equal(clips.draw(taken), films[env, step : step + length])
+            path = folder.put(number, recording(collector, start, length))
+            taken = folder.get(number)
+            assert taken.first == step % 8 and len(taken.action) == step % 8 + length and path.stat().st_size < 10_000
+            assert np.array_equal(folder.frames(number, length), films[env, step : step + length])
+        with pytest.raises(UserError, match=r"1.npz is of 4 steps, not of 5"):
+            folder.frames(1, 5)
+        path.write_bytes(path.read_bytes()[:-400])
+        with pytest.raises(UserError, match=r"2.npz is truncated or not an .npz file"):
+            folder.frames(2, 6)
+        with pytest.raises(UserError, match=r"There is no recording .*7.npz"):
+            folder.frames(7, 6)
 
 
-def test_of_an_episode_without_a_beginning_the_states_are_rebuilt(acted):
+def test_of_an_episode_without_a_beginning_the_states_are_rebuilt(acted, tmp_path):
     simulator, collector, films = acted
     taken = recording(collector, 20 + 14, 2)
     assert taken.seed is None
+    folder = RecordingFolder(tmp_path, simulator)
+    folder.put(0, taken)
+    assert folder.get(0).seed is None and np.array_equal(folder.get(0).obs, taken.obs)
     with RecordedClips(simulator, collector, SIZE) as clips:
         assert apart(clips.draw(taken), films[1, 14:16]) < 0.2  # the ground is somewhere else
     with pytest.raises(UserError, match=r"overwritten the beginning of this episode.*raise data.init_args.capacity"):
