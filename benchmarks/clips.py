@@ -250,15 +250,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for make in cases(2 * chosen.questions, Path(folder), chosen.preferences):
-            rows.append(measured(make(), Path(folder) / "clips"))
-            Console().print(rows[-1])
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console(width=160).print(table)
+        made = cases(2 * chosen.questions, Path(folder), chosen.preferences)
+        rows = [measured(make(), Path(folder) / "clips") for make in made]
+    table = Table("", *(row["data"] for row in rows))
+    for name in list(rows[0])[1:]:
+        table.add_row(name.replace("_", " "), *(str(row[name]) for row in rows))
+    Console(width=150).print(table)
     if chosen.out is not None:
         chosen.out.write_text(json.dumps({"rows": rows, "machine": machine()}, indent=2) + "\n")
     return 0

@@ -190,8 +190,9 @@ class _Worker:
 
     def __init__(self, renderer: Callable[[], ClipRenderer], folder: str, fps: int) -> None:
         content = pickle.dumps((renderer, (folder, fps)))
-        paths = os.pathsep.join(path for path in sys.path if path)
-        environment = {"MUJOCO_GL": "egl", **os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        one = {"LP_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads of the software renderer, and of torch
+        environment = {"MUJOCO_GL": "egl", **one, **os.environ, "PYTHONPATH": paths}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "lightning_pbrl.clips.worker"],
             stdin=subprocess.PIPE,

@@ -2,8 +2,8 @@
 
 A replay forgets, so a clip is drawn, or at least its :class:`Recording` taken, when the question is asked. A recording is the
 episode's reset seed and its actions up to the end of the segment: some kilobytes, from which the clip can be drawn later and in
-another process, exactly. Where the replay has overwritten the beginning of the episode, the states are rebuilt from observations
-if these determine them.
+another process, exactly. Where the replay has overwritten the beginning of the episode, or the simulator does not repeat it, the
+states are rebuilt from observations, if these determine them.
 """
 
 from __future__ import annotations
@@ -104,27 +104,28 @@ class RecordedClips(ClipRenderer):
             UserError: if the simulator does not repeat it, or the beginning of the episode was forgotten and observations do
                 not determine the state.
         """
-        if taken.seed is None:
-            return self._rebuild(taken)
-        frames, seen = self.stage.replay(taken.seed, taken.action[:-1], taken.first)
-        check_repeated(seen, taken.obs, self.stage.simulator, f"the episode with reset seed {taken.seed}", taken.first)
-        return frames
+        simulator = self.stage.simulator
+        if taken.seed is None and state_of(simulator) is None:
+            raise UserError(
+                f"The replay has overwritten the beginning of this episode, and an observation of {simulator.name} does not "
+                "determine its state: raise data.init_args.capacity, or leave it out."
+            )
+        if taken.seed is not None:
+            frames, seen = self.stage.replay(taken.seed, taken.action[:-1], taken.first)
+            try:
+                check_repeated(seen, taken.obs, simulator, f"the episode with reset seed {taken.seed}", taken.first)
+                return frames
+            except UserError:
+                if state_of(simulator) is None:
+                    raise
+        if self._rebuilt is None:
+            self._rebuilt = RebuiltStates(None, simulator, self.size, self.camera)
+        return self._rebuilt.draw(taken.obs, taken.action[taken.first :])
 
     def close(self) -> None:
         self.stage.close()
         if self._rebuilt is not None:
             self._rebuilt.close()
-
-    def _rebuild(self, taken: Recording) -> Frames:
-        simulator = self.stage.simulator
-        if state_of(simulator) is None:
-            raise UserError(
-                f"The replay has overwritten the beginning of this episode, and an observation of {simulator.name} does not "
-                "determine its state: raise data.init_args.capacity, or leave it out."
-            )
-        if self._rebuilt is None:
-            self._rebuilt = RebuiltStates(None, simulator, self.size, self.camera)
-        return self._rebuilt.draw(taken.obs, taken.action)
 
 
 class RecordingFolder(ClipRenderer):

@@ -1,8 +1,15 @@
-"""Clips of episodes that are repeated in the simulator, from the reset seed and the recorded actions: exact."""
+"""Clips of episodes that are repeated in the simulator, from the reset seed and the recorded actions: exact.
+
+On another processor or with another version a simulator may not repeat an episode. Its states are then rebuilt from observations,
+if these determine them; otherwise the segment is refused.
+"""
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from lightning_pbrl.clips.base import ClipRenderer, Frames, episode_of
+from lightning_pbrl.clips.rebuilt import RebuiltStates, state_of
 from lightning_pbrl.clips.stage import Stage
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.envs.base import Array, Simulator
@@ -26,18 +33,29 @@ class ReplayedEpisodes(ClipRenderer):
     how = "episode repeated from its reset seed and actions, exact"
 
     def __init__(self, source: Transitions, simulator: Simulator, size: int = 256, camera: str | None = None) -> None:
-        self.source, self.size, self.stage = source, size, Stage(simulator, size, camera)
+        self.source, self.size, self.camera, self.stage = source, size, camera, Stage(simulator, size, camera)
 
     def frames(self, start: int, length: int) -> Frames:
         episode, first = episode_of(self.source, start, length)
         action = self.source.column("action")[first : start + length - 1].cpu().numpy()
         frames, seen = self.stage.replay(int(self.source.about["reset_seeds"][episode]), action, start - first)
         recorded = self.source.column("obs")[start : start + length].cpu().numpy()
-        check_repeated(seen, recorded, self.stage.simulator, f"episode {episode}", start - first, self.source.about)
+        try:
+            check_repeated(seen, recorded, self.stage.simulator, f"episode {episode}", start - first, self.source.about)
+        except UserError:
+            if state_of(self.stage.simulator) is None:
+                raise
+            return self._rebuilt.frames(start, length)
         return frames
 
     def close(self) -> None:
         self.stage.close()
+        if "_rebuilt" in self.__dict__:
+            self._rebuilt.close()
+
+    @cached_property
+    def _rebuilt(self) -> RebuiltStates:
+        return RebuiltStates(self.source, self.stage.simulator, self.size, self.camera)
 
 
 def check_repeated(

@@ -98,6 +98,19 @@ def test_an_episode_that_does_not_repeat_is_refused(opengl, tmp_path):
     )
 
 
+def test_of_a_walker_that_does_not_repeat_its_episode_the_states_are_rebuilt(opengl, tmp_path):
+    """As on another processor: the reset seed belongs to another episode."""
+    simulator = GymMuJoCo("HalfCheetah-v5", 10)
+    source = collect(simulator, [Behaviour(expert=False)], 1, tmp_path / "data.safetensors")
+    with renderer_for(source, SIZE) as clips:
+        exact = clips.frames(2, 6)
+    source.about["reset_seeds"] = [source.about["reset_seeds"][0] + 1]
+    with renderer_for(source, SIZE) as clips, RebuiltStates(source, simulator, SIZE) as rebuilt:
+        found = clips.frames(2, 6)
+        assert isinstance(clips, ReplayedEpisodes) and np.array_equal(found, rebuilt.frames(2, 6))
+    assert apart(found, exact) < 0.3  # the ground is somewhere else
+
+
 @pytest.mark.parametrize(
     "simulator",
     [
