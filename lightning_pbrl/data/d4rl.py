@@ -28,6 +28,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,18 +106,11 @@ def _table(
     table, resets, unread = _columns(path, terminals)
     action, clipped = into_range(table["action"].numpy(), f"{path}: key 'actions'", bounds, clip)
     table["action"] = torch.from_numpy(action)
+    stored, timeouts = "next_obs" in table, "timeout" in table
     rows, width = table["obs"].shape
     if obs_dim is not None and not 1 <= obs_dim <= width:
         raise UserError(f"{path}: key 'observations' has {width} entries per row and obs_dim is {obs_dim}: give 1 to {width}.")
-    offsets = _episodes(path, table["terminated"] if terminals == "end" else None, table.get("timeout"), resets, rows, limit)
-    resets = continuity.unmarked(resets, offsets, None if "timeout" in table else limit)
-    complete = int(offsets[-1])
-    table = {name: values[:complete] for name, values in table.items()}
-    stored = "next_obs" in table
-    if not stored:
-        table, offsets = _shifted(table, offsets)
-        if len(offsets) < 2:
-            raise UserError(f"{path} has episodes of one step only and no 'next_observations': give a file that has them.")
+    table, offsets, resets, complete = _cut(path, table, resets, terminals, limit)
     terminated = table["terminated"]
     last = torch.zeros(len(terminated), dtype=torch.bool)
     last[offsets[1:] - 1] = True
@@ -126,7 +120,7 @@ def _table(
         "format": "d4rl",
         "file": {"name": path.name, "bytes": path.stat().st_size, "sha256": digest},
         "terminals": terminals,
-        "timeouts": "stored" if "timeout" in table else f"every {limit} steps",
+        "timeouts": "stored" if timeouts else f"every {limit} steps",
         "next_obs": "stored" if stored else "shifted",
         "keys_not_read": unread,
         "unmarked_resets": len(resets),
@@ -145,6 +139,44 @@ def _table(
         success=terminated if terminals == "goal" else None,
         about=about,
     )
+
+
+def file_rows(path: str | Path, about: Mapping[str, Any]) -> Tensor:
+    """Return the row of the file that each row of :func:`read_d4rl`'s table is, (N,), int64.
+
+    Args:
+        path: the file.
+        about: ``about`` of the table.
+
+    Raises:
+        UserError: as :func:`read_d4rl`.
+    """
+    stored = about["timeouts"] == "stored"
+    table, resets, _ = _columns(Path(path), about["terminals"])
+    table["row"] = torch.arange(len(table["obs"]))
+    limit = None if stored else int(about["timeouts"].split()[1])
+    return _cut(Path(path), table, resets, about["terminals"], limit)[0]["row"]
+
+
+def _cut(
+    path: Path, table: dict[str, Tensor], resets: Tensor, terminals: Terminals, limit: int | None
+) -> tuple[dict[str, Tensor], Tensor, Tensor, int]:
+    """Cut a file's columns to complete episodes and give each row its next observation.
+
+    Returns:
+        The columns, the offsets of the episodes, the rows that are followed by an unmarked reset, and the number of rows in
+        complete episodes, from 0 to N.
+    """
+    rows = len(table["obs"])
+    offsets = _episodes(path, table["terminated"] if terminals == "end" else None, table.get("timeout"), resets, rows, limit)
+    resets = continuity.unmarked(resets, offsets, None if "timeout" in table else limit)
+    complete = int(offsets[-1])
+    table = {name: values[:complete] for name, values in table.items()}
+    if "next_obs" not in table:
+        table, offsets = _shifted(table, offsets)
+        if len(offsets) < 2:
+            raise UserError(f"{path} has episodes of one step only and no 'next_observations': give a file that has them.")
+    return table, offsets, resets, complete
 
 
 def _columns(path: Path, terminals: Terminals) -> tuple[dict[str, Tensor], Tensor, list[str]]:

@@ -31,7 +31,7 @@ FRAMES_ON_DEVICE = 4 << 30
 """Bytes of images that may lie on a CUDA device; more stay on the CPU, mapped from their file, and batches are moved."""
 
 PER_EPISODE = ("behaviours", "reset_seeds")
-"""Entries of ``about`` that have one value per episode."""
+"""Entries of ``about`` that have one value per episode of collected data."""
 
 
 def row_layout(obs_dim: int, action_dim: int) -> dict[str, tuple[int, int]]:
@@ -326,7 +326,7 @@ class Transitions:
             may[self.drawable] = True
             drawable = may[rows].nonzero().squeeze(-1)
         about = {
-            name: [value[e] for e in episodes.tolist()] if isinstance(value, list) and name in PER_EPISODE else value
+            name: [value[e] for e in episodes.tolist()] if isinstance(value, list) and name in (*PER_EPISODE, "demos") else value
             for name, value in self.about.items()
         }
         part = Transitions(

@@ -99,7 +99,11 @@ class Collector:
 
     def _reset_seed(self, i: int) -> int:
         """Return the reset seed of the present episode of environment ``i``."""
-        return derive(self.seed, "episode", i, self.episode[i]) % 2**31
+        return self.reset_seed(i, self.episode[i])
+
+    def reset_seed(self, i: int, episode: int) -> int:
+        """Return the reset seed of an episode of environment ``i``, counted from 0 since the start of the run."""
+        return derive(self.seed, "episode", i, episode) % 2**31
 
     def _open(self) -> None:
         """Build the environments and restore the open episode of each."""
