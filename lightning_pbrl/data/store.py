@@ -136,9 +136,16 @@ class LabelStore(Database):
             UserError: for a line that is not a full, consistent record (its number is told), or of another data set; for an
                 answer to a question that has another one.
         """
-        rows = jsonl.read(path, self.fingerprint)
+        return self.merge(jsonl.read(path, self.fingerprint))
+
+    def merge(self, records: list[dict[str, Any]]) -> int:
+        """Store checked records, one per question, all of them or, on any error, none; return how many were new.
+
+        Raises:
+            UserError: for an answer to a question that has another one.
+        """
         with self._writing() as db:
-            return self._merge(db, rows, [])
+            return self._merge(db, records, [])
 
     def export_jsonl(self, path: str | Path) -> int:
         """Write every question as one line of JSON, without clips; returns how many.
@@ -146,10 +153,14 @@ class LabelStore(Database):
         Raises:
             UserError: when the file cannot be written.
         """
-        with self._reading() as db:
-            rows = [dict(row) for row in db.execute(_ordered(sa.select(QUESTIONS))).mappings()]
+        rows = self.records()
         jsonl.write(rows, path)
         return len(rows)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return every question with its answer, as the fields of a line of JSON."""
+        with self._reading() as db:
+            return [dict(row) for row in db.execute(_ordered(sa.select(QUESTIONS))).mappings()]
 
     def _merge(self, db: sa.Connection, rows: list[dict[str, Any]], blobs: list[bytes]) -> int:
         """Insert what is new and answer what is pending; returns the number of new rows.

@@ -140,7 +140,7 @@ def test_a_wrong_line_stops_the_import(change: dict, message: str, tmp_path: Pat
         ("seed/0,2", "seed/0,two", r"line 2 has round = 'two' \(invalid literal"),
         ("seed/0,2", "seed/0,²", "line 2 has round = "),
         ("pair", '"pa"ir', r"line 2 is no row of a CSV file \('\,' expected after '\"'\)"),
-        ("1.0,1", "nan,1", "line 2 is answered and has no value"),
+        ("1.0,ans", "nan,ans", "line 2 is answered and has no value"),
         ("1.0", "inf", "line 2 is answered and has a value beyond float32"),
         ("{}", "[", "line 2 has strategy = '\\['"),
         ("{}", "[]", r"line 2 has strategy = \[\]: write dict"),
