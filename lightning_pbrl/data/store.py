@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data import jsonl
-from lightning_pbrl.data.clip_bytes import pack, unpack
+from lightning_pbrl.data.clip_bytes import STORED, pack, unpack
 from lightning_pbrl.data.database import Database
 from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Kind, Labels, Query, Status
 from lightning_pbrl.data.guard import listed, reading
@@ -71,7 +71,7 @@ class LabelStore(Database):
         strategy: Mapping[str, Any],
         teacher: Mapping[str, Any],
         seed: int,
-        answered_by: str,
+        answered_by: str | Sequence[str],
         clips: Clips | None = None,
     ) -> None:
         """Store a batch of questions and their answers, on disk when this returns, or leave the store as it was.
@@ -85,7 +85,7 @@ class LabelStore(Database):
             strategy: what chose the questions, with its settings; plain JSON.
             teacher: what answers them, with its settings; plain JSON.
             seed: of the run.
-            answered_by: who answered, for instance "simulated" or a person's name.
+            answered_by: who answered, for instance "simulated" or a person's name; or a name for each question.
             clips: content of the segments, kept with the questions where the data may forget them.
 
         Raises:
@@ -99,8 +99,8 @@ class LabelStore(Database):
             "seed": seed,
             "fingerprint": self.fingerprint,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "answered_by": answered_by,
         }
+        names = [answered_by] * len(query) if isinstance(answered_by, str) else answered_by
         rows = [
             {
                 "run": key.run,
@@ -112,10 +112,11 @@ class LabelStore(Database):
                 "start_1": start[1] if len(start) > 1 else None,
                 "value": None if math.isnan(value) else value,
                 "status": status,
+                "answered_by": name,
                 **shared,
             }
-            for i, (start, value, status) in enumerate(
-                zip(query.start.tolist(), answer.value.tolist(), answer.status.tolist(), strict=True)
+            for i, (start, value, status, name) in enumerate(
+                zip(query.start.tolist(), answer.value.tolist(), answer.status.tolist(), names, strict=True)
             )
         ]
         for row in rows:
@@ -311,9 +312,9 @@ class LabelStore(Database):
             raise UserError(f"The label store {self.name} has no segment content for {what} of run {run!r}: put it with clips.")
         with reading(f"The label store {self.name}", "holds damaged segment content", RESTORE):
             parts = [unpack(found[number]) for number in wanted]
-            clips = Clips(*(torch.stack([part[name] for part in parts]) for name in Clips._fields))
+            clips = Clips(*(torch.stack([part[name] for part in parts]) for name in STORED))
             if not clips.obs.shape[:3] == clips.action.shape[:3] == clips.reward.shape:
-                raise ValueError(f"shapes {[tuple(part.shape) for part in clips]} do not fit")
+                raise ValueError(f"shapes {[tuple(part.shape) for part in clips[:3]]} do not fit")
         return clips
 
     def _questions(self, own: str, *where: sa.ColumnElement[bool]) -> Questions:
