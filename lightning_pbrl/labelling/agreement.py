@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -94,5 +94,5 @@ def _alpha(table: list[list[int | None]], levels: list[float], kind: Kind) -> fl
     paired = [column for column in zip(*values, strict=True) if sum(value == value for value in column) > 1]
     if len({value for column in paired for value in column if value == value}) < 2:
         return math.nan
-    level = "nominal" if kind == "pair" else "ordinal"
+    level: Literal["nominal", "ordinal"] = "nominal" if kind == "pair" else "ordinal"
     return float(krippendorff.alpha(reliability_data=values, level_of_measurement=level))

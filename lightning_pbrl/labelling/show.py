@@ -56,7 +56,8 @@ def by_run(records: Iterable[Record]) -> Table:
 def by_person(answers: Iterable[Given]) -> Table:
     """Return the answers of each person in each run.
 
-    ``first`` is the share of the first segment among strict preferences, ``left`` that of the left side where it is known, ``seconds`` the median time.
+    ``first`` is the share of the first segment among strict preferences, ``left`` that of the left side where it is known, and
+    ``seconds`` the median time.
     """
     groups: dict[tuple[str, str], list[Given]] = {}
     for each in answers:

@@ -53,10 +53,10 @@ class Opinion(NamedTuple):
 class FunctionTeacher(Teacher, ranges={"workers": COUNT}):
     """Teacher that asks a function of the clips of one question.
 
-    For a pair the function gets two :class:`Clip` objects. It returns 0 (first preferred), 1 (second), 0.5 (equal) or None (cannot
-    tell). For a rating it gets one and returns a number or None. It may also return ``Status.PENDING`` (no answer yet), or an
-    :class:`Opinion`, from which :class:`~lightning_pbrl.teachers.router.RouterTeacher` takes the confidence. The answer must
-    depend on the arguments alone, because a resumed run may ask again::
+    For a pair the function gets two :class:`Clip` objects. It returns 0 (first preferred), 1 (second), 0.5 (equal) or None
+    (cannot tell). For a rating it gets one and returns a number or None. It may also return ``Status.PENDING`` (no answer
+    yet), or an :class:`Opinion`, from which :class:`~lightning_pbrl.teachers.router.RouterTeacher` takes the confidence. The
+    answer must depend on the arguments alone, because a resumed run may ask again::
 
         def faster(first: Clip, second: Clip) -> float:
             return float(second.obs[:, 3].mean() > first.obs[:, 3].mean())
@@ -182,10 +182,10 @@ def load(name: str) -> Callable[..., Any]:
         ) from error
     if not callable(found):
         raise UserError(f"{name} is a {type(found).__name__}: name a function, as module:function.")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def name_of(fn: Callable[..., Any]) -> str:
     """Return the name of a function, module:function, or of the class of a callable object."""
     named = fn if hasattr(fn, "__qualname__") else type(fn)
-    return f"{named.__module__}:{named.__qualname__}"  # type: ignore[attr-defined]
+    return f"{named.__module__}:{named.__qualname__}"

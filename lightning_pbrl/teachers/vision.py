@@ -171,7 +171,7 @@ def parse(choice: dict[str, Any]) -> Opinion:
     answer = found.get("answer") if isinstance(found, dict) else None
     confidence = found.get("confidence", 1.0) if isinstance(found, dict) else None
     number = isinstance(confidence, int | float) and not isinstance(confidence, bool) and 0 <= confidence <= 1
-    if not isinstance(answer, str) or answer not in ANSWERS or not number:
+    if not isinstance(answer, str) or not number:
         return Opinion(None, 0.0)
-    value = ANSWERS[answer]
-    return Opinion(value, 0.0 if value is None else float(confidence))
+    value = ANSWERS.get(answer)
+    return Opinion(value, 0.0 if value is None or confidence is None else float(confidence))

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import jsonargparse
 import pytest
 import torch
+import yaml
 from asking_clips import questions
 from test_function import Learner
 
+from lightning_pbrl import registry
 from lightning_pbrl.asking.plan import AskingPlan
 from lightning_pbrl.asking.schedule import Constant
 from lightning_pbrl.asking.session import AskingSession
 from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Query, Status
 from lightning_pbrl.data.store import LabelStore
+from lightning_pbrl.describe import settings_of
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.queries.uniform import UniformQuery
 from lightning_pbrl.rng import question_keys
+from lightning_pbrl.teachers.base import Teacher
 from lightning_pbrl.teachers.function import Clip, FunctionTeacher, Opinion
 from lightning_pbrl.teachers.mixed import MixedTeacher
 from lightning_pbrl.teachers.person import Person
 from lightning_pbrl.teachers.rating import RatingTeacher
 from lightning_pbrl.teachers.router import RouterTeacher
 from lightning_pbrl.teachers.simulated import SimulatedTeacher
+from lightning_pbrl.teachers.vision import VisionTeacher
 from lightning_pbrl.testing import check_teacher
 from lightning_pbrl.testing.toys import synthetic_transitions
 
@@ -146,3 +153,33 @@ def test_no_question_goes_to_the_person_without_need() -> None:
 
     answer = RouterTeacher(FunctionTeacher(equal), Nobody()).answer(*questions(3))
     assert (answer.status == Status.EQUAL).all()
+
+
+CONFIG = """
+teacher:
+  class_path: RouterTeacher
+  init_args:
+    model:
+      class_path: VisionTeacher
+      init_args: {base_url: "http://localhost:8000/v1", model: m, task: walk, extra: {max_tokens: 50}}
+    person: {class_path: FunctionTeacher, init_args: {fn: "test_router:equal"}}
+    confidence: 0.7
+"""
+
+
+def test_all_three_are_named_in_a_config(tmp_path: Path) -> None:
+    registry.import_all()
+    (tmp_path / "a.yaml").write_text(CONFIG)
+    parser = jsonargparse.ArgumentParser(parser_mode="omegaconf+", exit_on_error=False)
+    parser.add_argument("-c", action="config")
+    parser.add_argument("--teacher", type=Teacher)
+    parsed = parser.parse_args(["-c", str(tmp_path / "a.yaml")])
+    teacher = parser.instantiate(parsed).teacher
+    assert isinstance(teacher, RouterTeacher) and isinstance(teacher.model, VisionTeacher)
+    assert teacher.person.answer(*questions(2)).value.tolist() == [0.5, 0.5]
+    assert (teacher.confidence, teacher.model.endpoint.extra, teacher.model.task) == (0.7, {"max_tokens": 50}, "walk")
+    told = teacher.describe()
+    assert told == json.loads(json.dumps(told)) and told["person"]["fn"] == "test_router:equal" and "fn" not in told["model"]
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump({"teacher": settings_of(teacher)}))  # as a run from Python writes it
+    again = parser.instantiate(parser.parse_args(["-c", str(tmp_path / "b.yaml")])).teacher
+    assert again.describe() == told

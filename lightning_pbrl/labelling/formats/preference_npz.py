@@ -1,7 +1,7 @@
 """Labelled pairs of segments in one npz file, the layout of :mod:`lightning_pbrl.data.preference_npz`.
 
 The file holds segments in place of row ids. Reading it therefore gives questions about the data set that the file itself is
-(``PreferenceNpzDataModule``), and writing one needs the data.
+(``PreferenceNPZDataModule``), and writing one needs the data.
 """
 
 from __future__ import annotations
