@@ -80,9 +80,9 @@ def by_person(answers: Iterable[Given]) -> Table:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2))
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
     for at, column in enumerate(columns):
-        table.add_column(column, justify="left" if at < 2 else "right")
+        table.add_column(column, justify="left" if at < 2 else "right", overflow="fold")
     return table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from synthetic import synthetic_transitions
 
+from lightning_pbrl.data import jsonl
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.data.preference_npz import read_preference_npz
 from lightning_pbrl.errors import UserError
@@ -428,3 +430,65 @@ def test_folders_with_other_files(tmp_path: Path) -> None:
     (path / "human_label_domain_mujoco_env_other_num_3_len_5_c.pkl").write_bytes(b"")
     with pytest.raises(UserError, match="holds label files of several sets"):
         read("uni_rlhf", path, source=data)
+
+
+# Damage ------------------------------------------------------------------------------------------------------------------
+
+
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """Change, remove, repeat or insert a few bytes, or cut the end off."""
+    data = bytearray(content)
+    for _ in range(rng.randint(1, 3)):
+        at, count = rng.randrange(len(data)), rng.randint(1, 8)
+        kind = rng.randrange(5)
+        if kind == 0:
+            data[at] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            del data[at : at + count]
+        elif kind == 2:
+            data[at:at] = data[at : at + count]
+        elif kind == 3:
+            data[at:at] = rng.choice([b'"', b"{", b"\n", b",", b"-", b"1e999", b"\xff", b"null", b"\x00", b"\x80"])
+        else:
+            del data[at:]
+        if not data:
+            break
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", ["jsonl", "csv", "label_studio", "potato"])
+def test_damaged_text_is_refused_or_read_for_what_it_says(name: str, tmp_path: Path) -> None:
+    path, rng = tmp_path / "a", random.Random(name)
+    FORMATS[name].write(ANSWERS, path, Context())
+    sound, said = path.read_bytes(), []
+    for _ in range(300):
+        path.write_bytes(damaged(sound, rng))
+        try:
+            rows = read(name, path, fingerprint="data-a")
+        except UserError as error:
+            said.append(str(error))
+        else:  # whatever is read can be stored, and written again
+            assert all(jsonl.complete(jsonl_row(row), "data-a") is None for row in rows)
+            FORMATS["jsonl"].write(rows, tmp_path / "again", Context())
+    assert len(said) > 150 and all(each.startswith(str(path)) and each.isprintable() for each in said)
+
+
+def jsonl_row(row: Record) -> Record:
+    return {**{name: row[name] for name in jsonl.FIELDS}, "status": Status(row["status"]).name.lower()}
+
+
+def test_damaged_pickles_are_refused_or_read_for_what_they_say(tmp_path: Path) -> None:
+    data, rng = synthetic_transitions(), random.Random(0)
+    path = folder(tmp_path / "x", np.array([0, -1, 1]), np.array([0, 1, 2]), [6, 7, 8])
+    files = sorted(path.glob("*.pkl"))
+    sound, said = [file.read_bytes() for file in files], []
+    for number in range(300):
+        for at, (file, content) in enumerate(zip(files, sound, strict=True)):
+            file.write_bytes(damaged(content, rng) if at == number % 3 else content)
+        try:
+            rows = read("uni_rlhf", path, source=data)
+        except UserError as error:
+            said.append(str(error))
+        else:
+            assert all(0 <= row["start_0"] <= len(data) - 5 and row["value"] in (0, 0.5, 1) for row in rows)
+    assert len(said) > 150 and not any("\n" in each for each in said)
