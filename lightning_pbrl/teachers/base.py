@@ -51,7 +51,8 @@ class Teacher(Described, ABC):
 
     Attributes:
         kinds: kinds of question that the teacher can answer.
-        simulated: True if the teacher answers by itself, at once and at no cost; False for a person, and for a model whose answers cost time or money.
+        simulated: True if the teacher answers by itself, at once and at no cost; False for a person, and for a model whose
+            answers cost time or money.
         wants_frames: True if the teacher looks at ``clips.frames``.
     """
 

@@ -10,7 +10,6 @@ import re
 import warnings
 from typing import Any, Literal
 
-import imageio.v3 as imageio
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -148,6 +147,8 @@ class VisionTeacher(
 
     def _pictures(self, clip: Clip) -> list[str]:
         """Return evenly spaced frames as data URLs."""
+        import imageio.v3 as imageio
+
         frames: NDArray[np.uint8] = clip.frames if clip.frames is not None else np.empty((0, 1, 1, 3), np.uint8)
         places = np.unique(np.linspace(0, len(frames) - 1, min(self.images, len(frames))).round().astype(int))
         options: dict[str, Any] = {"quality": self.quality} if self.image_format == "jpeg" else {}

@@ -146,6 +146,17 @@ def test_kinds_bins_and_thresholds() -> None:
         RouterTeacher(SimulatedTeacher(), Person(), confidence=1.5)
 
 
+def test_a_router_within_a_teacher_for_both_kinds() -> None:
+    router = RouterTeacher(FunctionTeacher(opinion, frames=True), Person(), confidence=0.8)
+    both = MixedTeacher(router, RatingTeacher(low=0, high=1))
+    query, clips, keys = questions(3, frames=True)
+    answer, sure = both.confident(query, clips, keys)
+    assert both.wants_frames and answer.status.tolist() == [1, 0, 2] and sure.tolist() == [1.0, 0.0, 1.0]
+    assert both.answered_by() == ["FunctionTeacher", "Person", "FunctionTeacher"]
+    both.answer(*questions(3, clips=1))
+    assert both.answered_by() == "MixedTeacher"
+
+
 def test_no_question_goes_to_the_person_without_need() -> None:
     class Nobody(Person):
         def answer(self, query: Query, clips: Clips, keys: torch.Tensor) -> Answer:

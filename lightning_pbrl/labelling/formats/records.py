@@ -35,7 +35,7 @@ ANSWER = ("value", "status", "time", "answered_by", *PERSONAL)
 
 
 class Context(NamedTuple):
-    """What a format may need besides the file.
+    """Information besides the file that a format may need.
 
     Attributes:
         fingerprint: of the data set that all records must be about; None takes that of the first record.
