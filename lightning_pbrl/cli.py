@@ -1,4 +1,4 @@
-"""The command line: stock LightningCLI for fit, validate, test and predict; run, sweep, collect, list and plot beside it.
+"""The command line: stock LightningCLI for fit, validate, test and predict, and the commands beside it.
 
 Errors of users are one sentence and exit code 2; ``--debug`` shows the traceback.
 """
@@ -23,6 +23,7 @@ lightning-pbrl: teach a policy from feedback.
   sweep STUDY.yaml                  the same with a process on every core, or on SLURM: --launcher slurm
   collect -c DATA.yaml              make a data set
   list                              methods, teachers, queries, data, envs, studies
+  labels import|export|show STORE   answers in and out of files, and who gave them
   plot RUN...                       learning curves with confidence intervals, IQM table
 
 Add --debug to any of them to see the traceback of an error."""
@@ -107,6 +108,10 @@ def _dispatch(args: list[str]) -> None:
         from lightning_pbrl.commands import list_command
 
         list_command(rest)
+    elif verb == "labels":
+        from lightning_pbrl.labels_cli import labels_command
+
+        labels_command(rest)
     elif verb == "plot":
         from lightning_pbrl.commands import plot_command
 
@@ -118,5 +123,5 @@ def _dispatch(args: list[str]) -> None:
     else:
         from lightning_pbrl.errors import nearest
 
-        known = [*TRAINER_VERBS, "run", "sweep", "collect", "list", "plot"]
+        known = [*TRAINER_VERBS, "run", "sweep", "collect", "list", "labels", "plot"]
         raise UserError(f"There is no command {verb!r}: {nearest(verb, known)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_pbrl import registry
 from lightning_pbrl.arguments import Arguments, with_packaged_configs
@@ -12,6 +12,8 @@ from lightning_pbrl.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from lightning_pbrl.datamodules.base import FeedbackDataModule
 
 
 def list_command(args: list[str]) -> None:
@@ -63,24 +65,12 @@ def _size(path: Path) -> str:
 
 def collect_command(args: list[str]) -> None:
     """``lightning-pbrl collect -c DATA.yaml``: make (or finish) a data set and describe it."""
-    import jsonargparse
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from lightning_pbrl.datamodules.base import FeedbackDataModule
     from lightning_pbrl.reports.dataset import describe_dataset
-    from lightning_pbrl.same_run import imports_of
 
-    registry.import_all()
-    parser = jsonargparse.ArgumentParser(
-        "lightning-pbrl collect", description="Make a data set.", parser_mode="omegaconf+", exit_on_error=False
-    )
-    parser.add_argument("-c", "--config", action="config", help="config with a `data:` key, as for fit")
-    parser.add_argument("--imports", type=list[str], default=[], help="modules of yours to import first: [my_package]")
-    parser.add_subclass_arguments(FeedbackDataModule, "data", required=True)
-    args = with_packaged_configs(args)
-    registry.import_named(imports_of(args))
-    data = parser.instantiate_classes(parser.parse_args(args)).data
+    data: Any = data_module(args, "lightning-pbrl collect", "Make a data set.")
     if not hasattr(data, "progress"):
         raise UserError(f"{type(data).__name__} reads data that exist; collect needs one that makes them: CollectedDataModule.")
     columns = (TextColumn("collecting episodes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -92,6 +82,30 @@ def collect_command(args: list[str]) -> None:
     console = Console()
     console.print(describe_dataset(data.source))
     console.print(f"{data.path} (fingerprint {data.source.fingerprint})", soft_wrap=True, markup=False)
+
+
+def data_module(args: list[str], program: str, about: str) -> FeedbackDataModule:
+    """Return the data module that ``-c`` and ``--data`` name, not set up yet.
+
+    Args:
+        args: arguments of the command line.
+        program: name of the command, for ``--help`` and errors.
+        about: what the command does, for ``--help``.
+    """
+    import jsonargparse
+
+    from lightning_pbrl.datamodules.base import FeedbackDataModule
+    from lightning_pbrl.same_run import imports_of
+
+    registry.import_all()
+    parser = jsonargparse.ArgumentParser(program, description=about, parser_mode="omegaconf+", exit_on_error=False)
+    parser.add_argument("-c", "--config", action="config", help="config with a `data:` key, as for fit")
+    parser.add_argument("--imports", type=list[str], default=[], help="modules of yours to import first: [my_package]")
+    parser.add_subclass_arguments(FeedbackDataModule, "data", required=True)
+    args = with_packaged_configs(args)
+    registry.import_named(imports_of(args))
+    data: FeedbackDataModule = parser.instantiate(parser.parse_args(args)).data
+    return data
 
 
 def plot_command(args: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from lightning_pbrl.asking.plan import AskingPlan, Learner
 from lightning_pbrl.asking.state import RoundState
 from lightning_pbrl.asking.statistics import round_stats
 from lightning_pbrl.asking.waiting import Told, wait
-from lightning_pbrl.data.feedback import Answer, Asked, AskKey, Clips, Kind, Labels, Query, Status
+from lightning_pbrl.data.feedback import Answer, Asked, AskKey, Kind, Labels, Query, Status
 from lightning_pbrl.data.given_labels import check_labels
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.data.store import LabelStore
@@ -56,6 +56,7 @@ class AskingSession:
         given: answers that come with the data; they come first in what a learner gets.
         seed: of the run.
         run: name of the run in the store.
+        frames: function that draws the segments of questions, (B, C, T, H, W, 3), uint8, for a teacher that looks at frames.
 
     Raises:
         UserError: when teacher, strategy, method and data do not fit together.
@@ -70,13 +71,15 @@ class AskingSession:
         given: Labels | None = None,
         seed: int = 0,
         run: str = "run",
+        frames: Callable[[Query], Tensor] | None = None,
     ) -> None:
+        self.frames = frames
         self.learner, self.source, self.length, self.plan, self.seed, self.run = learner, source, length, plan, seed, run
         self.given = Labels.empty(length) if given is None else given
         self.copies = getattr(source, "copies", None)  # of a source that forgets what was asked about
         self.state: RoundState | None = None
         self.number = self._before = self._quota = 0
-        self._asking: Generator[Due, tuple[Answer, str], dict[str, float]] | None = None
+        self._asking: Generator[Due, tuple[Answer, str | Sequence[str]], dict[str, float]] | None = None
         self._due: Due | None = None
         self._metrics: dict[str, float] = {}
         self._told: Told | None = None
@@ -149,7 +152,7 @@ class AskingSession:
         self._told = told
         self.begin(number)
         while (due := self.due()) is not None:
-            self.answer(self.teacher.answer(due.query, due.clips, due.keys))
+            self.answer(self.teacher.answer(due.query, due.clips, due.keys), self.teacher.answered_by())
         if self.state is not None and self._quota > 0 and not self.teacher.simulated and number not in self.state.marks:
             wait(lambda: self.state.store.answered(self.run, number), self.teacher.enough, told)  # type: ignore[union-attr]
         return self.end()
@@ -176,12 +179,12 @@ class AskingSession:
         """Return the questions that wait for an answer, at most ``ANSWERED`` of one kind; None when the round has asked all."""
         return self._due
 
-    def answer(self, answer: Answer, answered_by: str | None = None) -> None:
+    def answer(self, answer: Answer, answered_by: str | Sequence[str] | None = None) -> None:
         """Keep the answers to what is :meth:`due`, on disk when this returns, and go on to the next questions.
 
         Args:
             answer: one per question; a pending one leaves the question open for later.
-            answered_by: who answered; the teacher when None.
+            answered_by: who answered, one name or one per question; the teacher when None.
 
         Raises:
             UserError: when nothing is due, or for another number of answers; for an answer that the store refuses, after which
@@ -217,7 +220,7 @@ class AskingSession:
         target = getattr(self.plan.teacher, "target", 0)
         return bool(target) and sum(len(found.preferences()) for found in self.labels(number).values()) >= target
 
-    def _go_on(self, answered: tuple[Answer, str] | None) -> None:
+    def _go_on(self, answered: tuple[Answer, str | Sequence[str]] | None) -> None:
         """Run on to the next questions that wait for an answer."""
         assert self._asking is not None  # noqa: S101
         self._due = None  # also where an error ends the round
@@ -229,7 +232,7 @@ class AskingSession:
     @torch.no_grad()
     def _ask(
         self, state: RoundState, number: int, before: int, quota: int
-    ) -> Generator[Due, tuple[Answer, str], dict[str, float]]:
+    ) -> Generator[Due, tuple[Answer, str | Sequence[str]], dict[str, float]]:
         """Propose, ask, keep, observe: once, or for a sequential strategy until the quota is spent or nothing is proposed.
 
         Yields:
@@ -297,7 +300,7 @@ class AskingSession:
 
     def _answered(
         self, state: RoundState, number: int, first: int, query: Query, strategy: QueryStrategy
-    ) -> Generator[Due, tuple[Answer, str], Batch]:
+    ) -> Generator[Due, tuple[Answer, str | Sequence[str]], Batch]:
         """Answer ``query``: by stored answers where its questions are in the store, by fresh ones, committed, for the rest."""
         held = state.asked(number)
         held = held.take(held.of(query.kind) & (held.number >= first) & (held.number < first + len(query)))
@@ -317,9 +320,15 @@ class AskingSession:
         unanswered = (status == Status.PENDING).nonzero().squeeze(1)
         if len(unanswered):
             keys = question_keys(self.seed, first, len(query))[unanswered]
-            part = Clips(*(column[unanswered] for column in clips))
-            fresh, answered_by = yield Due(first + unanswered, take(shown, unanswered), part, keys)
+            asked, part = take(shown, unanswered), clips.take(unanswered)
+            if self.teacher.wants_frames and self.frames is not None:
+                part = part._replace(frames=self.frames(asked))
+            fresh, answered_by = yield Due(first + unanswered, asked, part, keys)
             value[unanswered], status[unanswered] = fresh.value.to(value), fresh.status.to(status)
+            names = [type(self.teacher).__name__] * len(query)
+            by = [answered_by] * len(asked) if isinstance(answered_by, str) else answered_by
+            for place, name in zip(unanswered.tolist(), by, strict=True):
+                names[place] = name
             begin = int(unanswered[0])  # answers between, which the store has, are put again unchanged
             begun = Query(query.kind, shown.start[begin:], query.length)
             in_force, notes = self.teacher.in_force(), strategy.notes()
@@ -331,7 +340,7 @@ class AskingSession:
                 {**strategy.describe(), **({"notes": notes} if notes else {})},
                 {**self.teacher.describe(), **({"in_force": in_force} if in_force else {})},
                 self.seed,
-                answered_by,
+                names[begin:],
             )
             if strategy.sequential and bool((status == Status.PENDING).any()) and not self.teacher.simulated:
                 value, status = self._awaited(state, number, first, len(query))

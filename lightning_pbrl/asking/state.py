@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -82,7 +83,7 @@ class RoundState:
         strategy: dict[str, Any],
         teacher: dict[str, Any],
         seed: int,
-        answered_by: str,
+        answered_by: str | Sequence[str],
     ) -> None:
         """Store a batch of questions with their answers on disk, then here (:meth:`LabelStore.put`)."""
         who: dict[str, Any] = {"strategy": strategy, "teacher": teacher, "seed": seed, "answered_by": answered_by}

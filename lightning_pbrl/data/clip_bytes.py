@@ -11,10 +11,13 @@ from torch import Tensor
 
 from lightning_pbrl.data.feedback import Clips
 
+STORED = ("obs", "action", "reward")
+"""Fields of a segment that are kept."""
+
 
 def pack(clips: Clips, i: int) -> bytes:
-    """Write the segments of question ``i`` as safetensors, with a checksum (CRC-32) of their numbers."""
-    parts = {name: part[i].detach().cpu().contiguous() for name, part in clips._asdict().items()}
+    """Write the segments of question ``i`` as safetensors, without frames, with a checksum (CRC-32) of their numbers."""
+    parts = {name: getattr(clips, name)[i].detach().cpu().contiguous() for name in STORED}
     return save(parts, {"crc32": _checksum(parts)})
 
 

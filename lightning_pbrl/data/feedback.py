@@ -64,11 +64,19 @@ class Clips(NamedTuple):
         obs: (B, C, T, O).
         action: (B, C, T, A).
         reward: true reward per step, (B, C, T); NaN where the data have none.
+        frames: pictures of the steps, (B, C, T, H, W, 3), uint8, RGB; None where nobody has drawn them. Label stores do not keep
+            them.
     """
 
     obs: Tensor
     action: Tensor
     reward: Tensor
+    frames: Tensor | None = None
+
+    def take(self, index: Tensor) -> Clips:
+        """Return the segments of the questions ``index``, (n,) row numbers or (B,) bool."""
+        frames = None if self.frames is None else self.frames[index]
+        return Clips(self.obs[index], self.action[index], self.reward[index], frames)
 
 
 class AskKey(NamedTuple):

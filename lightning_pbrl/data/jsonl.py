@@ -157,6 +157,12 @@ def _unstorable(value: str | dict[str, Any]) -> str | None:
 
 def _record(line: str, fingerprint: str) -> tuple[dict[str, Any], str | None]:
     """Parse one line into a row of the store, with its error if there is one."""
+    row, problem = parse(line)
+    return row, problem or complete(row, fingerprint)
+
+
+def parse(line: str) -> tuple[dict[str, Any], str | None]:
+    """Parse one line into an object, with its error if there is one."""
     try:
         row = parse_json(line)
         json.dumps(row, ensure_ascii=False).encode()  # half a character, as \\ud800, cannot be stored
@@ -164,19 +170,24 @@ def _record(line: str, fingerprint: str) -> tuple[dict[str, Any], str | None]:
         return {}, f"is not JSON ({reason(error)}): write one JSON object per line"
     if not isinstance(row, dict):
         return {}, f"holds a {type(row).__name__}: write one JSON object per line"
+    return row, None
+
+
+def complete(row: dict[str, Any], fingerprint: str) -> str | None:
+    """Return the error of a record as the tail of a sentence, None if there is none; its status becomes a number."""
     for name in FIELDS:
         if name not in row:
-            return row, f"has no field {name!r}: add it"
+            return f"has no field {name!r}: add it"
     unknown = sorted(set(row) - set(FIELDS))
     if unknown:
-        return row, f"has an unknown field {unknown[0]!r}: known are {', '.join(FIELDS)}"
+        return f"has an unknown field {unknown[0]!r}: known are {', '.join(FIELDS)}"
     if not isinstance(row["status"], str) or row["status"].upper() not in Status.__members__:
-        return row, f"has status {row['status']!r}: write one of {', '.join(s.name.lower() for s in Status)}"
+        return f"has status {row['status']!r:.200}: write one of {', '.join(s.name.lower() for s in Status)}"
     row["status"] = int(Status[row["status"].upper()])
     problem = wrong_type(row)
     if not problem and row["fingerprint"] != fingerprint:
         problem = f"is about the data set {row['fingerprint']} and the store about {fingerprint}: import it elsewhere"
-    return row, problem or itself(row) or contradiction(row)
+    return problem or itself(row) or contradiction(row)
 
 
 def wrong_type(row: Mapping[str, Any]) -> str | None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data import jsonl
-from lightning_pbrl.data.clip_bytes import pack, unpack
+from lightning_pbrl.data.clip_bytes import STORED, pack, unpack
 from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Kind, Labels, Query, Status
 from lightning_pbrl.data.guard import listed, reading
 from lightning_pbrl.data.outcomes import Outcomes, now, record
@@ -70,7 +70,7 @@ class LabelStore(Outcomes):
         strategy: Mapping[str, Any],
         teacher: Mapping[str, Any],
         seed: int,
-        answered_by: str,
+        answered_by: str | Sequence[str],
         clips: Clips | None = None,
     ) -> None:
         """Store a batch of questions and their answers, on disk when this returns, or leave the store as it was.
@@ -84,7 +84,7 @@ class LabelStore(Outcomes):
             strategy: what chose the questions, with its settings; plain JSON.
             teacher: what answers them, with its settings; plain JSON.
             seed: of the run.
-            answered_by: who answered, for instance "simulated" or a person's name.
+            answered_by: who answered, for instance "simulated" or a person's name; or a name for each question.
             clips: content of the segments, kept with the questions where the data may forget them.
 
         Raises:
@@ -98,8 +98,8 @@ class LabelStore(Outcomes):
             "seed": seed,
             "fingerprint": self.fingerprint,
             "time": now(),
-            "answered_by": answered_by,
         }
+        names = [answered_by] * len(query) if isinstance(answered_by, str) else answered_by
         rows = [
             {
                 "run": key.run,
@@ -111,10 +111,11 @@ class LabelStore(Outcomes):
                 "start_1": start[1] if len(start) > 1 else None,
                 "value": None if math.isnan(value) else value,
                 "status": status,
+                "answered_by": name,
                 **shared,
             }
-            for i, (start, value, status) in enumerate(
-                zip(query.start.tolist(), answer.value.tolist(), answer.status.tolist(), strict=True)
+            for i, (start, value, status, name) in enumerate(
+                zip(query.start.tolist(), answer.value.tolist(), answer.status.tolist(), names, strict=True)
             )
         ]
         for row in rows:
@@ -135,9 +136,12 @@ class LabelStore(Outcomes):
             UserError: for a line that is not a full, consistent record (its number is told), or of another data set; for an
                 answer to a question that has another one.
         """
-        rows = jsonl.read(path, self.fingerprint)
+        return self.merge(jsonl.read(path, self.fingerprint))
+
+    def merge(self, records: list[dict[str, Any]]) -> int:
+        """Store checked records, one per question, all of them or on any error none; return how many were new."""
         with self._writing() as db:
-            return self._merge(db, rows, [])
+            return self._merge(db, records, [])
 
     def export_jsonl(self, path: str | Path) -> int:
         """Write every question as one line of JSON, without clips; returns how many.
@@ -145,10 +149,14 @@ class LabelStore(Outcomes):
         Raises:
             UserError: when the file cannot be written.
         """
-        with self._reading() as db:
-            rows = [dict(row) for row in db.execute(_ordered(sa.select(QUESTIONS))).mappings()]
+        rows = self.records()
         jsonl.write(rows, path)
         return len(rows)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return every question with its answer, as the fields of a line of JSON."""
+        with self._reading() as db:
+            return [dict(row) for row in db.execute(_ordered(sa.select(QUESTIONS))).mappings()]
 
     def _merge(self, db: sa.Connection, rows: list[dict[str, Any]], blobs: list[bytes]) -> int:
         """Insert what is new and answer what is pending; returns the number of new rows.
@@ -300,9 +308,9 @@ class LabelStore(Outcomes):
             raise UserError(f"The label store {self.name} has no segment content for {what} of run {run!r}: put it with clips.")
         with reading(f"The label store {self.name}", "holds damaged segment content", RESTORE):
             parts = [unpack(found[number]) for number in wanted]
-            clips = Clips(*(torch.stack([part[name] for part in parts]) for name in Clips._fields))
+            clips = Clips(*(torch.stack([part[name] for part in parts]) for name in STORED))
             if not clips.obs.shape[:3] == clips.action.shape[:3] == clips.reward.shape:
-                raise ValueError(f"shapes {[tuple(part.shape) for part in clips]} do not fit")
+                raise ValueError(f"shapes {[tuple(part.shape) for part in clips[:3]]} do not fit")
         return clips
 
     def _questions(self, own: str, *where: sa.ColumnElement[bool]) -> Questions:

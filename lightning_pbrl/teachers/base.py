@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -50,11 +51,14 @@ class Teacher(Described, ABC):
 
     Attributes:
         kinds: kinds of question that the teacher can answer.
-        simulated: True if the teacher answers by itself, at once and at no cost; False for a person.
+        simulated: True if the teacher answers by itself, at once and at no cost; False for a person, and for a model whose
+            answers cost time or money.
+        wants_frames: True if the teacher looks at ``clips.frames``.
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair"})
     simulated: ClassVar[bool] = True
+    wants_frames: bool = False
 
     def start_round(self, stats: RoundStats) -> None:
         """Prepare for a round, for instance by adapting thresholds.
@@ -76,6 +80,18 @@ class Teacher(Described, ABC):
     def enough(self, asked: int, answered: int) -> bool:
         """Return True if a round may go on with this many of its questions answered; people make it wait."""
         return True
+
+    def confident(self, query: Query, clips: Clips, keys: Tensor) -> tuple[Answer, Tensor]:
+        """Return the answers and the confidence in each, (B,), in [0, 1]; 0 where there is none.
+
+        A teacher that does not say how sure it is counts as sure of every answer but a skipped one.
+        """
+        answer = self.answer(query, clips, keys)
+        return answer, torch.isin(answer.status, torch.tensor([int(Status.ANSWERED), int(Status.EQUAL)])).double()
+
+    def answered_by(self) -> str | Sequence[str]:
+        """Return who gave the newest answers: one name for all, or one for each; the label records keep it."""
+        return type(self).__name__
 
     def thresholds(self, length: int) -> dict[str, float]:
         """Return the current thresholds on return gaps of segments of ``length`` steps, in reward units, by metric key."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -28,6 +29,8 @@ class MixedTeacher(Teacher):
 
     def __init__(self, pair: Teacher | None = None, rating: Teacher | None = None) -> None:
         self.pair, self.rating = pair or SimulatedTeacher(), rating or RatingTeacher()
+        self.wants_frames = self.pair.wants_frames or self.rating.wants_frames
+        self._newest: Teacher = self.pair
         for kind, teacher in self._parts().items():
             if kind not in teacher.kinds:
                 raise UserError(
@@ -50,7 +53,18 @@ class MixedTeacher(Teacher):
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
         """Return the answer of the teacher for this kind of question."""
-        return self._parts()[query.kind].answer(query, clips, keys)
+        self._newest = self._parts()[query.kind]
+        return self._newest.answer(query, clips, keys)
+
+    def confident(self, query: Query, clips: Clips, keys: Tensor) -> tuple[Answer, Tensor]:
+        """Return the answer and the confidence of the teacher for this kind of question."""
+        self._newest = self._parts()[query.kind]
+        return self._newest.confident(query, clips, keys)
+
+    def answered_by(self) -> str | Sequence[str]:
+        """Return who gave each of the newest answers, if the teacher for their kind tells several names."""
+        found = self._newest.answered_by()
+        return super().answered_by() if isinstance(found, str) else found
 
     def thresholds(self, length: int) -> dict[str, float]:
         """Return the thresholds of both teachers."""

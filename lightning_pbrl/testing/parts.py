@@ -50,7 +50,7 @@ def check_teacher(teacher: Teacher, data: Transitions | None = None, questions: 
         def answers(rows: Tensor) -> Answer:
             teacher.start_round(RoundStats(0, data.mean_reward(), shown))
             some = Query(query.kind, query.start[rows], query.length)  # noqa: B023
-            return teacher.answer(some, type(clips)(*(part[rows] for part in clips)), keys[rows])  # noqa: B023
+            return teacher.answer(some, clips.take(rows), keys[rows])  # noqa: B023
 
         whole = answers(torch.arange(questions))
         expect(

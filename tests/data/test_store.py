@@ -445,7 +445,7 @@ def test_changed_segment_content(store: LabelStore):
     """One bit of a stored number is noticed; content without a checksum, of older stores, is still read."""
     clips = Clips(torch.rand(1, 2, 3, 5), torch.rand(1, 2, 3, 2), torch.rand(1, 2, 3))
     store.put(AskKey("run", 0, 0), pairs((1, 2)), answer(1), **WHO, clips=clips)
-    assert all(torch.equal(one, two) for one, two in zip(store.clips([0], "run"), clips, strict=True))
+    assert all(torch.equal(one, two) for one, two in zip(store.clips([0], "run")[:3], clips[:3], strict=True))
 
     def replace(content: bytes) -> None:
         with closing(sqlite3.connect(store.name)) as db, db:
@@ -457,5 +457,5 @@ def test_changed_segment_content(store: LabelStore):
     replace(bytes(content))
     with pytest.raises(UserError, match=r"labels\.db holds damaged segment content \(.*checksum differs\): restore a copy"):
         store.clips([0], "run")
-    replace(save({name: part[0] for name, part in clips._asdict().items()}))
+    replace(save({name: part[0] for name, part in zip(("obs", "action", "reward"), clips[:3], strict=True)}))
     assert torch.equal(store.clips([0], "run").obs, clips.obs)

@@ -1,0 +1,88 @@
+"""The commands ``labels import``, ``labels export`` and ``labels show``."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from lightning_pbrl.arguments import Arguments
+from lightning_pbrl.data.feedback import Status
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.labelling.exchange import fingerprint_of, given, keep, open_store, records_of
+from lightning_pbrl.labelling.formats import FORMATS, Context, format_of
+from lightning_pbrl.labelling.formats.records import key_of
+
+
+def labels_command(args: list[str]) -> None:
+    """``lightning-pbrl labels import|export|show STORE ...``: move answers between a label store and files, and list them."""
+    parser = Arguments("lightning-pbrl labels", description="Move answers between a label store and files, and list them.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="import|export|show")
+    for verb, about in (("import", "read a file of answers"), ("export", "write a file"), ("show", "print who answered what")):
+        sub = verbs.add_parser(verb, help=about, description=about)
+        sub.add_argument("store", help="label store: a file, a run folder, or a SQLAlchemy URL")
+        sub.add_argument(
+            "--run", help="only this run" if verb != "import" else "name of the run for files that name none (imported)"
+        )
+        if verb == "show":
+            continue
+        sub.add_argument("file", type=Path, help="file, or folder of Uni-RLHF")
+        sub.add_argument("--format", choices=list(FORMATS), help="default: by the ending")
+        sub.add_argument(
+            "-c", "--config", action="append", default=[], metavar="DATA.yaml", help="the data, where the format needs them"
+        )
+        if verb == "export":
+            sub.add_argument(
+                "--open", action="store_true", help="only questions without an answer, to have them answered elsewhere"
+            )
+            sub.add_argument("--media", default="", metavar="URL", help="text before the names of clips, for labelling tools")
+    options = parser.parse_args(args)
+    verb_of: dict[str, Callable[[Namespace], str]] = {"import": _import, "export": _export, "show": _show}
+    from rich.console import Console
+
+    if told := verb_of[options.verb](options):
+        Console().print(told, soft_wrap=True, markup=False, highlight=False)
+
+
+def _import(options: Namespace) -> str:
+    chosen, source = format_of(options.file, options.format), _data(options.config)
+    fingerprint = fingerprint_of(options.store)
+    known = {key_of(row): row for row in open_store(options.store).records()} if fingerprint else {}
+    expected = fingerprint or (source.fingerprint if source else None)
+    records = chosen.read(options.file, Context(expected, known, source, options.run or "imported"))
+    new, answers = keep(open_store(options.store, records[0]["fingerprint"]), records)
+    return f"read {answers} answers to {len({key_of(row) for row in records})} questions, {new} of them new in {options.store}"
+
+
+def _export(options: Namespace) -> str:
+    chosen, source = format_of(options.file, options.format), _data(options.config)
+    records = [row for row in records_of(open_store(options.store)) if options.run in (None, row["run"])]
+    if options.open:
+        records = [row for row in records if row["status"] == Status.PENDING]
+    chosen.write(records, options.file, Context(source=source, media=options.media))
+    return f"wrote {options.file} from {len({key_of(row) for row in records})} questions"
+
+
+def _show(options: Namespace) -> str:
+    from rich.console import Console
+
+    from lightning_pbrl.labelling.show import tables
+
+    store = open_store(options.store)
+    console = Console()
+    records = [row for row in records_of(store) if options.run in (None, row["run"])]
+    for table in tables(records, [each for each in given(store) if options.run in (None, each.key[0])]):
+        console.print(table, soft_wrap=isinstance(table, str), highlight=False)
+    return ""
+
+
+def _data(configs: list[str]) -> Transitions | None:
+    """Return the data of configs with a ``data:`` key; None without configs."""
+    if not configs:
+        return None
+    from lightning_pbrl.commands import data_module
+
+    data = data_module([word for config in configs for word in ("-c", config)], "lightning-pbrl labels", "Read data.")
+    data.prepare_data()
+    data.setup("fit")
+    return data.source
