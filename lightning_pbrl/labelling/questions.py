@@ -1,4 +1,4 @@
-"""Questions as people see them, and what becomes of their answers."""
+"""Questions as people see them, and the fate of their answers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Person(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What became of an answer.
+    """Fate of an answer.
 
     Attributes:
         how: kept; again (the same answer was there, as after a double click); late (another revision came first); closed; or
