@@ -202,7 +202,7 @@ def test_answers_of_both_kinds_stay_true_when_the_replay_has_forgotten(tmp_path:
         assert int(labels.start.min()) >= module.source.ring
         shown = [torch.cat(part) for part in zip(*(clips[:3] for clips in teacher.clips[kind]), strict=True)]
         query = Query(kind, labels.start, 3)  # type: ignore[arg-type]
-        assert all(torch.equal(old, new) for old, new in zip(shown, module.source.clips(query), strict=True))
+        assert all(torch.equal(old, new) for old, new in zip(shown, module.source.clips(query)[:3], strict=True))
     both = [*method.labels.start.flatten().tolist(), *method.ratings.start.flatten().tolist()]
     assert len(set(both)) == 2 * 12 + 13  # no place is used twice
 
