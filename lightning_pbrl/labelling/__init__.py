@@ -1,0 +1,1 @@
+"""People as teachers: the labelling page and what it reads and writes."""
