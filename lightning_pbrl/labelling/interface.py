@@ -101,7 +101,17 @@ class PersonSummary(NamedTuple):
 
 
 class Overview(NamedTuple):
-    """Numbers for the researcher: persons, agreement (Cohen's or Fleiss' kappa, Krippendorff's alpha), counts of questions."""
+    """Numbers for the researcher.
+
+    Attributes:
+        people: everyone who has answered.
+        kappa: agreement, Cohen's or Fleiss' kappa, in [-1, 1]; None without questions that several have answered.
+        alpha: Krippendorff's alpha, likewise.
+        open: number of questions that still take answers.
+        closed: number of the others.
+        total: number of questions.
+        paused: whether nothing is asked until the researcher says so.
+    """
 
     people: Sequence[PersonSummary]
     kappa: float | None
@@ -109,6 +119,7 @@ class Overview(NamedTuple):
     open: int
     closed: int
     total: int
+    paused: bool = False
 
 
 class Desk(Protocol):

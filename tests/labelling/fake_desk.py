@@ -97,7 +97,8 @@ class FakeDesk:
             skipped = sum(status == Status.SKIPPED for _, status, _ in given) / len(given)
             seconds = statistics.median(each[2] for each in given)
             people.append(PersonSummary(name, len(given), seconds, skipped, sum(left) / len(left) if left else None, None))
-        return Overview(people, 0.62, None, len(self.questions) - len(self.closed), len(self.closed), len(self.questions))
+        closed = len(self.closed)
+        return Overview(people, 0.62, None, len(self.questions) - closed, closed, len(self.questions), self.paused)
 
     def close(self, key, closed=True):
         if key is None:

@@ -242,6 +242,7 @@
       trouble("");
       if (said.progress) count(said.progress);
       if (said.status === 403 || said.status === 422) { trouble(said.sentence); return; }
+      if (said.status !== 200) following = null; // another tab may have answered that one too
       if (said.feedback) await acknowledge(said.feedback);
       if (!undoing || !following) await goOn(); else { const next = following; following = null; show(next); prefetch(); }
       note(said.sentence || `Stored: ${named(choice)}. ${$("count").textContent}.`);
@@ -253,24 +254,33 @@
     $("feedback").className = feedback.right ? "feedback" : "feedback wrong";
     $("choices").hidden = true;
     $("feedback").hidden = false;
-    note(feedback.sentence);
-    $("onward").focus();
+    note("");
+    $("onward").focus(); // described by the verdict, so that screen readers say both
     return new Promise((resolve) => $("onward").addEventListener("click", resolve, { once: true }));
   }
 
   async function undo() {
     if (sending) return;
     if (shown && shown.undoing) { note("Left as it was."); await goOn(); return; }
+    await again("/last");
+  }
+
+  async function again(address) {
+    // A question that is answered already, to change its answer; the open one comes back after it.
     sending = true;
     try {
-      const found = await insist("/last");
-      if (found.status !== 200) { note(found.sentence); return; }
-      const undone = Object.assign(load(found), { undoing: true });
-      if (shown) following = load(shown.question); // fresh elements: the shown ones have played
-      show(undone);
-      note(`Undo: you answered "${named(found.answer)}". Answer again to change it, or press Z to leave it.`);
+      const found = await insist(address);
+      if (found.status !== 200) { trouble(found.sentence); return false; }
+      if (shown && !shown.undoing) following = load(shown.question); // fresh elements: the shown ones have played
+      show(Object.assign(load(found), { undoing: true }));
+      const was = found.answer === null ? "You have not answered this question." : `You answered "${named(found.answer)}".`;
+      note(`${was} Answer to ${found.answer === null ? "store it" : "change it"}, or press Z to leave it.`);
+      return true;
     } finally { sending = false; }
   }
+
+  // An address that ends with #run/round/number shows that question.
+  const linked = async () => location.hash.length > 1 && again(`/questions/${encodeURI(decodeURIComponent(location.hash.slice(1)))}`);
 
   // Time looked: while the page is visible ----------------------------------------------------------------------
   function look() {
@@ -321,5 +331,6 @@
   window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); }); // back button: never an old question
 
   requestAnimationFrame(tick);
-  sendLeftovers().then(goOn);
+  window.addEventListener("hashchange", linked);
+  sendLeftovers().then(linked).then((found) => found || goOn());
 })();
