@@ -129,7 +129,7 @@ def _add_questions(page: FastAPI, access: Access, desk: Desk, clips: Clips) -> N
     @page.get("/last")
     def last(person: Person = asker) -> dict[str, Any]:
         if (found := desk.last(person.name)) is None:
-            raise Refusal(404, "There is no answer of yours to undo yet.")
+            return {"key": None, "sentence": "There is no answer of yours to undo yet."}
         return described(found)
 
     @page.post("/answers")

@@ -232,9 +232,9 @@
   }
 
   async function answer(choice) {
-    if (!shown || sending || !$("feedback").hidden || performance.now() - shown.since < PAUSE_BEFORE_ANSWER) return;
+    if (!shown || shown.stored || sending || !$("feedback").hidden || performance.now() - shown.since < PAUSE_BEFORE_ANSWER) return;
     sending = true;
-    const { question, undoing } = shown;
+    const { question } = shown;
     look();
     const given = { key: question.key, choice, seconds: Math.round(shown.looked) / 1000, revision: question.revision };
     try {
@@ -244,7 +244,8 @@
       if (said.status === 403 || said.status === 422) { trouble(said.sentence); return; }
       if (said.status !== 200) following = null; // another tab may have answered that one too
       if (said.feedback) await acknowledge(said.feedback);
-      if (!undoing || !following) await goOn(); else { const next = following; following = null; show(next); prefetch(); }
+      shown.stored = true;
+      goOn();
       note(said.sentence || `Stored: ${named(choice)}. ${$("count").textContent}.`);
     } finally { sending = false; }
   }
@@ -261,7 +262,7 @@
 
   async function undo() {
     if (sending) return;
-    if (shown && shown.undoing) { note("Left as it was."); await goOn(); return; }
+    if (shown && shown.undoing && !shown.stored) { goOn(); note("Left as it was."); return; }
     await again("/last");
   }
 
@@ -270,8 +271,8 @@
     sending = true;
     try {
       const found = await insist(address);
-      if (found.status !== 200) { trouble(found.sentence); return false; }
-      if (shown && !shown.undoing) following = load(shown.question); // fresh elements: the shown ones have played
+      if (found.status !== 200 || !found.key) { note(found.sentence); return false; }
+      if (shown && !shown.undoing && !shown.stored) following = load(shown.question); // fresh elements: the shown ones have played
       show(Object.assign(load(found), { undoing: true }));
       const was = found.answer === null ? "You have not answered this question." : `You answered "${named(found.answer)}".`;
       note(`${was} Answer to ${found.answer === null ? "store it" : "change it"}, or press Z to leave it.`);
