@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from fastapi.templating import Jinja2Templates
 
 from lightning_pbrl.labelling import security, wording
-from lightning_pbrl.labelling.interface import Desk, Person
-from lightning_pbrl.labelling.security import Access, Refusal
+from lightning_pbrl.labelling.interface import Desk
+from lightning_pbrl.labelling.security import Form, Refusal, Researcher, access_of
 
 
-def overview_routes(
-    desk: Desk, access: Access, templates: Jinja2Templates, export: Callable[[], Iterable[str]] | None
-) -> APIRouter:
+def overview_routes(desk: Desk, templates: Jinja2Templates, export: Callable[[], Iterable[str]] | None) -> APIRouter:
     """Return the routes of the overview; all are for researchers only."""
     routes = APIRouter()
-    researcher = Depends(access.researcher)
 
     @routes.get("/overview")
-    def overview(request: Request, person: Person = researcher) -> Response:
+    def overview(request: Request, person: Researcher) -> Response:
         token = request.cookies[security.cookie_name(request)]
         context = {
             "person": person,
@@ -33,10 +30,8 @@ def overview_routes(
         return templates.TemplateResponse(request, "overview.html", context)
 
     @routes.post("/overview/close")
-    def close(
-        request: Request, person: Person = researcher, form: dict[str, str] = Depends(security.read_form)
-    ) -> Response:
-        access.check_csrf(request, form.get("csrf", ""))
+    def close(request: Request, person: Researcher, form: Form) -> Response:
+        access_of(request).check_csrf(request, form.get("csrf", ""))
         key = wording.parsed(form["key"].strip()) if form.get("what") == "one" and form.get("key") else None
         if form.get("what") not in ("one", "all") or (form["what"] == "one") != (key is not None):
             raise Refusal(422, "Name the question as run/round/number, as it stands below the clips: nothing was changed.")
@@ -46,7 +41,7 @@ def overview_routes(
         return RedirectResponse("/overview", 303)
 
     @routes.get("/overview/export")
-    def export_answers(person: Person = researcher) -> Response:
+    def export_answers(person: Researcher) -> Response:
         if export is None:
             raise Refusal(404, "This page was started without an export: use `lightning-pbrl labels export`.")
         headers = {"Content-Disposition": 'attachment; filename="labels.jsonl"'}

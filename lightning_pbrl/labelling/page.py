@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -19,7 +19,7 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling import security, wording
 from lightning_pbrl.labelling.interface import Clips, Codec, Desk, OpenQuestion, Person
 from lightning_pbrl.labelling.overview import overview_routes
-from lightning_pbrl.labelling.security import Access, Guard, Refusal
+from lightning_pbrl.labelling.security import Access, Asker, Form, Guard, Refusal, access_of
 
 HERE = Path(__file__).parent
 LOG = logging.getLogger(__name__)
@@ -63,14 +63,14 @@ def app(
     page.add_middleware(Guard, hosts=hosts, framed=framed)
     page.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     templates = Jinja2Templates(directory=HERE / "templates")
-    access = Access(desk, rate)
+    page.state.access = Access(desk, rate)
     _add_refusals(page, templates)
-    _add_links(page, access, templates)
-    _add_questions(page, access, desk, clips)
-    page.include_router(overview_routes(desk, access, templates, export))
+    _add_links(page, templates)
+    _add_questions(page, desk, clips)
+    page.include_router(overview_routes(desk, templates, export))
 
     @page.get("/")
-    def labelling(request: Request, person: Person = Depends(access.person)) -> Response:
+    def labelling(request: Request, person: Asker) -> Response:
         token = request.cookies[security.cookie_name(request)]
         context = {"person": person, "task": task, "csrf": security.csrf(token)}
         return templates.TemplateResponse(request, "label.html", context)
@@ -78,7 +78,7 @@ def app(
     return page
 
 
-def _add_links(page: FastAPI, access: Access, templates: Jinja2Templates) -> None:
+def _add_links(page: FastAPI, templates: Jinja2Templates) -> None:
     """Add the way in: a personal link, consent, and the cookie.
 
     The cookie is set by the form, not by the link: browsers hold a strict cookie back from whatever a link in a mail leads to.
@@ -86,13 +86,14 @@ def _add_links(page: FastAPI, access: Access, templates: Jinja2Templates) -> Non
 
     @page.get("/join/{token}")
     def join(request: Request, token: str) -> Response:
-        return templates.TemplateResponse(request, "join.html", {"person": access.owner(token, request), "token": token})
+        context = {"person": access_of(request).owner(token, request), "token": token}
+        return templates.TemplateResponse(request, "join.html", context)
 
     @page.post("/join")
-    def consent(request: Request, form: dict[str, str] = Depends(security.read_form)) -> Response:
+    def consent(request: Request, form: Form) -> Response:
         security.check_origin(request)
         token = form.get("token", "")
-        person = access.owner(token, request)
+        person = access_of(request).owner(token, request)
         response = RedirectResponse("/overview" if person.role == "researcher" else "/", 303)
         response.set_cookie(
             security.cookie_name(request),
@@ -105,9 +106,8 @@ def _add_links(page: FastAPI, access: Access, templates: Jinja2Templates) -> Non
         return response
 
 
-def _add_questions(page: FastAPI, access: Access, desk: Desk, clips: Clips) -> None:
+def _add_questions(page: FastAPI, desk: Desk, clips: Clips) -> None:
     """Add what the script on the page asks for."""
-    asker = Depends(access.person)
 
     def described(question: OpenQuestion) -> dict[str, Any]:
         return wording.described(question, clips, desk.bins(question.key.run) if question.kind == "rating" else 0)
@@ -118,23 +118,23 @@ def _add_questions(page: FastAPI, access: Access, desk: Desk, clips: Clips) -> N
         return question
 
     @page.get("/questions")
-    def questions(without: list[str] = Query(default=[], max_length=8), person: Person = asker) -> dict[str, Any]:
-        found = desk.next(person.name, 2, [wording.parsed(key) for key in without])
+    def questions(person: Asker, without: Annotated[list[str] | None, Query(max_length=8)] = None) -> dict[str, Any]:
+        found = desk.next(person.name, 2, [wording.parsed(key) for key in without or ()])
         return {"questions": [described(each) for each in found], "progress": wording.counted(desk.progress(person.name))}
 
     @page.get("/questions/{key:path}")
-    def question(key: str, person: Person = asker) -> dict[str, Any]:
+    def question(key: str, person: Asker) -> dict[str, Any]:
         return described(known(key, person))
 
     @page.get("/last")
-    def last(person: Person = asker) -> dict[str, Any]:
+    def last(person: Asker) -> dict[str, Any]:
         if (found := desk.last(person.name)) is None:
             return {"key": None, "sentence": "There is no answer of yours to undo yet."}
         return described(found)
 
     @page.post("/answers")
-    def answer(request: Request, given: Given, person: Person = asker) -> Response:
-        access.check_csrf(request, request.headers.get("x-csrf-token", ""))
+    def answer(request: Request, given: Given, person: Asker) -> Response:
+        access_of(request).check_csrf(request, request.headers.get("x-csrf-token", ""))
         question = known(given.key, person)
         levels = desk.bins(question.key.run) if question.kind == "rating" else 0
         value, status = wording.stored(question, given.choice, levels)
@@ -143,7 +143,7 @@ def _add_questions(page: FastAPI, access: Access, desk: Desk, clips: Clips) -> N
         return JSONResponse(content, {"kept": 200, "again": 200, "unknown": 404}.get(kept.how, 409))
 
     @page.get("/clips/{key:path}/{place:int}.{codec}")
-    def clip(key: str, place: int, codec: Codec, person: Person = asker) -> Response:
+    def clip(key: str, place: int, codec: Codec, person: Asker) -> Response:
         question = known(key, person)
         if place >= (2 if question.kind == "pair" else 1):
             raise Refusal(404, "There is no such clip.")

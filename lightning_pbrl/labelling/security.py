@@ -12,9 +12,10 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Collection
+from typing import Annotated
 from urllib.parse import parse_qs, urlsplit
 
-from fastapi import HTTPException, Request
+from fastapi import Depends, HTTPException, Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -105,7 +106,7 @@ class Rates:
 
 
 class Access:
-    """Dependencies of the routes: who asks, and whether a post comes from the page."""
+    """Check who asks, and that a post comes from the page; the application has one as ``state.access``."""
 
     def __init__(self, desk: Desk, rate: float) -> None:
         self._desk = desk
@@ -145,6 +146,30 @@ class Access:
         expected = csrf(request.cookies.get(cookie_name(request), ""))
         if not hmac.compare_digest(given.encode(), expected.encode()):
             raise Refusal(403, "This tab belongs to another link than the one opened last: reload the page, then answer again.")
+
+
+def _asker(request: Request) -> Person:
+    return access_of(request).person(request)
+
+
+def _researcher(request: Request) -> Person:
+    return access_of(request).researcher(request)
+
+
+def access_of(request: Request) -> Access:
+    """Return the application's :class:`Access`."""
+    access: Access = request.app.state.access
+    return access
+
+
+Asker = Annotated[Person, Depends(_asker)]
+"""Argument of a route: who asks, by the cookie; others are refused."""
+
+Researcher = Annotated[Person, Depends(_researcher)]
+"""Argument of a route: who asks, researchers only."""
+
+Form = Annotated[dict[str, str], Depends(read_form)]
+"""Argument of a route: the fields of the posted form."""
 
 
 class Guard:

@@ -27,12 +27,14 @@ def make_app(desk: Desk, clips: Clips, **settings: Any) -> FastAPI:
         UserError: when the packages of the extra ``web`` are missing.
     """
     try:
-        import uvicorn as _
+        import uvicorn  # noqa: F401 (asked for here, so that whatever is missing is told at once)
 
         from lightning_pbrl.labelling.page import app
     except ImportError as error:
         missing = error.name or error
-        raise UserError(f"The labelling page needs {missing}: install the extra with pip install 'lightning-pbrl[web]'.") from error
+        raise UserError(
+            f"The labelling page needs {missing}: install the extra with pip install 'lightning-pbrl[web]'."
+        ) from error
     return app(desk, clips, **settings)
 
 
@@ -42,9 +44,7 @@ def invitations(desk: Desk, people: Mapping[str, Role], address: str, renew: Col
     Only hashes of tokens are stored, so a link cannot be shown twice.
     """
     known = {person.name for person in desk.people()} - set(renew)
-    return {
-        name: None if name in known else f"{address}/join/{desk.invite(name, role)}" for name, role in people.items()
-    }
+    return {name: None if name in known else f"{address}/join/{desk.invite(name, role)}" for name, role in people.items()}
 
 
 class Served:
@@ -76,7 +76,9 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512)
     except OSError as error:
-        raise UserError(f"The page cannot listen on {host}, port {port} ({error.strerror}): choose another --port or --host.") from error
+        raise UserError(
+            f"The page cannot listen on {host}, port {port} ({error.strerror}): choose another --port or --host."
+        ) from error
 
 
 def _address(name: str, listening: socket.socket) -> str:
@@ -188,5 +190,5 @@ def show_in_notebook(
 
     served = Served(make_app(desk, clips, task=task, framed=True), host, port)
     frame = IFrame(f"{served.address}/join/{desk.invite(name, 'labeller')}", width="100%", height=height)
-    frame.served = served
+    frame.served = served  # type: ignore[attr-defined]
     return frame

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.labelling.interface import Clips, Codec, Key, Kept, OpenQuestion, Progress
+from lightning_pbrl.labelling.interface import Clips, Codec, Kept, Key, OpenQuestion, Progress
 from lightning_pbrl.labelling.security import Refusal, without_paths
 
 CODECS: tuple[Codec, ...] = ("webm", "mp4")  # Chromium without H.264 plays the first, old Safari the second
@@ -18,7 +18,7 @@ Choice = Literal["left", "right", "equal", "skip"] | int
 OUTCOMES = {
     "kept": "",
     "again": "",
-    "late": "You have already answered this question, perhaps in another tab: that answer stands. Undo shows the newest one again.",
+    "late": "You have already answered this question, perhaps in another tab: it stands. Undo shows the newest one again.",
     "closed": "This question was closed meanwhile: no answer is needed, and your other answers stand.",
     "unknown": "This question no longer exists: the page goes on with the next one.",
 }
@@ -88,11 +88,11 @@ def _clips(question: OpenQuestion, clips: Clips) -> tuple[list[dict[str, str]], 
     """Return addresses by codec for each place, whether they are still being made, and a sentence when they cannot be."""
     places = range(2 if question.kind == "pair" else 1)
     try:
-        ready = all([clips.path(question.key, which(question, place), codec) for place in places for codec in CODECS])
+        paths = [clips.path(question.key, which(question, place), codec) for place in places for codec in CODECS]
     except UserError as error:
         return [], False, without_paths(str(error))
     name = quote(str(question.key))
-    return [{codec: f"/clips/{name}/{place}.{codec}" for codec in CODECS} for place in places], not ready, ""
+    return [{codec: f"/clips/{name}/{place}.{codec}" for codec in CODECS} for place in places], None in paths, ""
 
 
 def outcome(question: OpenQuestion, kept: Kept, choice: Choice, progress: Progress) -> dict[str, Any]:

@@ -43,7 +43,9 @@ class FakeDesk:
         return list(self.tokens.values())
 
     def person(self, token):
-        return next((person for known, person in self.tokens.items() if hmac.compare_digest(known.encode(), token.encode())), None)
+        return next(
+            (person for known, person in self.tokens.items() if hmac.compare_digest(known.encode(), token.encode())), None
+        )
 
     def next(self, person, count=2, without=()):
         self._check()
@@ -93,7 +95,9 @@ class FakeDesk:
         people = []
         for name, keys in self.order.items():
             given = [self.answers[name, key][-1] for key in keys]
-            left = [(v > 0.5) == self.questions[k].swapped for k, (v, s, _) in zip(keys, given, strict=True) if s == Status.ANSWERED]
+            left = [
+                (v > 0.5) == self.questions[k].swapped for k, (v, s, _) in zip(keys, given, strict=True) if s == Status.ANSWERED
+            ]
             skipped = sum(status == Status.SKIPPED for _, status, _ in given) / len(given)
             seconds = statistics.median(each[2] for each in given)
             people.append(PersonSummary(name, len(given), seconds, skipped, sum(left) / len(left) if left else None, None))

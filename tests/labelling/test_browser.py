@@ -255,7 +255,9 @@ def test_clips_play_in_step_on_one_timeline(site) -> None:
     page.keyboard.press("p")
     assert page.evaluate("[...document.querySelectorAll('video')].every(video => video.paused)")
     page.focus("#time")
-    page.evaluate("document.getElementById('time').value = 0.5; document.getElementById('time').dispatchEvent(new Event('input'))")
+    page.evaluate(
+        "document.getElementById('time').value = 0.5; document.getElementById('time').dispatchEvent(new Event('input'))"
+    )
     until(page, f"{times}.every(time => Math.abs(time - 1) < 0.02)")  # 20 frames at 10 per second
     page.keyboard.press("ArrowRight")  # moves the slider and answers nothing
     assert page.text_content("#name") == "run-1/0/0" and page.get_attribute("#time", "aria-valuetext").endswith("of 20")

@@ -1,4 +1,4 @@
-"""The labelling page over HTTP: who gets in, what is refused and with which sentence, and that no answer is lost or counted twice."""
+"""The labelling page over HTTP: who gets in, what is refused and in which words; no answer is lost or counted twice."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lightning_pbrl.labelling.interface import Key
 
 pytest.importorskip("fastapi", reason="the page is in the web extra")
 pytest.importorskip("httpx2", reason="the test client is in the dev extra")
-from fastapi.testclient import TestClient  # noqa: E402
+from fastapi.testclient import TestClient
 
-from lightning_pbrl.labelling import security, wording  # noqa: E402
-from lightning_pbrl.labelling.page import NOT_STORED, app  # noqa: E402
+from lightning_pbrl.labelling import security, wording
+from lightning_pbrl.labelling.page import NOT_STORED, app
 
 HTML = {"accept": "text/html"}
 ADDRESS = "http://localhost:8017"
@@ -72,7 +72,9 @@ def test_a_link_leads_to_consent_and_consent_to_the_page(desk: FakeDesk, clips: 
 def test_the_cookie_is_closed_to_scripts_and_other_sites(anna: Visitor) -> None:
     cookie = anna.joined.headers["set-cookie"]
     assert anna.joined.status_code == 303 and anna.joined.headers["location"] == "/"
-    assert cookie.startswith("lightning_pbrl_8017=") and "HttpOnly" in cookie and "SameSite=strict" in cookie and "Path=/" in cookie
+    assert (
+        cookie.startswith("lightning_pbrl_8017=") and "HttpOnly" in cookie and "SameSite=strict" in cookie and "Path=/" in cookie
+    )
 
 
 @pytest.mark.parametrize("address", ["/", "/questions", "/questions/run-1/0/0", "/last", "/clips/run-1/0/0/0.webm", "/overview"])
