@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -75,10 +76,10 @@ class Served:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512)
-    except OSError as error:
-        raise UserError(
-            f"The page cannot listen on {host}, port {port} ({error.strerror}): choose another --port or --host."
-        ) from error
+    except (OSError, OverflowError) as error:
+        number = getattr(error, "errno", None) or 0
+        why = os.strerror(number) if number > 0 else error
+        raise UserError(f"The page cannot listen on {host}, port {port} ({why}): choose another --port or --host.") from error
 
 
 def _address(name: str, listening: socket.socket) -> str:
