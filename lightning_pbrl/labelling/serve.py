@@ -78,7 +78,7 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512)
     except (OSError, OverflowError) as error:
         number = getattr(error, "errno", None) or 0
-        why = os.strerror(number) if number > 0 else error
+        why = os.strerror(number) if number > 0 else "no such port or host"
         raise UserError(f"The page cannot listen on {host}, port {port} ({why}): choose another --port or --host.") from error
 
 

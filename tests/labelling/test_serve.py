@@ -48,9 +48,9 @@ def test_in_the_background(clips: FakeClips) -> None:
     served = serve.Served(serve.make_app(desk, clips))
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", served.address)
     assert "Welcome, anna" in fetch(f"{served.address}/join/{desk.invite('anna')}")
-    with pytest.raises(UserError, match=r"cannot listen on 127\.0\.0\.1, port \d+ \(Address already in use\): choose another --port"):
+    with pytest.raises(UserError, match=r"port \d+ \(Address already in use\): choose another --port or --host\."):
         serve.Served(serve.make_app(desk, clips), port=int(served.address.rpartition(":")[2]))
-    with pytest.raises(UserError, match="port 99999 .port must be 0-65535"):
+    with pytest.raises(UserError, match=r"port 99999 \(no such port or host\)"):
         serve.Served(serve.make_app(desk, clips), port=99999)
     with pytest.raises(UserError, match=r"cannot listen on 203\.0\.113\.7"):  # no address of this machine
         serve.Served(serve.make_app(desk, clips), host="203.0.113.7")
