@@ -74,11 +74,12 @@ class Served:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port < 65536:
+        raise UserError(f"--port is {port}: give a number from 0 (a free port) to 65535.")
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512)
-    except (OSError, OverflowError) as error:
-        number = getattr(error, "errno", None) or 0
-        why = os.strerror(number) if number > 0 else "no such port or host"
+    except OSError as error:
+        why = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror  # errors of names have numbers below 0
         raise UserError(f"The page cannot listen on {host}, port {port} ({why}): choose another --port or --host.") from error
 
 
