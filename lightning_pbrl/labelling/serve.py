@@ -79,7 +79,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512)
     except OSError as error:
-        why = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror  # errors of names have numbers below 0
+        number = error.errno or 0
+        why = os.strerror(number) if number > 0 else error.strerror  # errors of names have numbers below 0
         raise UserError(f"The page cannot listen on {host}, port {port} ({why}): choose another --port or --host.") from error
 
 

@@ -129,7 +129,7 @@ def test_a_whole_questionnaire_by_keyboard_alone(site) -> None:
     assert page.text_content("#verdict") == "Right."
     page.keyboard.press("Enter")
     until_question(page, "run-1/0/2")
-    assert page.is_hidden("#practice") and page.text_content("#ask") == "How good is this clip, from 1 to 6?"
+    assert page.is_hidden("#practice") and page.text_content("#ask") == "How good is this clip, from 1 (worst) to 6 (best)?"
     page.keyboard.press("a")  # no answer to a rating
     page.keyboard.press("7")  # six levels only
     answer(page, "6")

@@ -105,7 +105,7 @@
     const { question, videos } = shown;
     Object.assign(shown, { since: performance.now(), from: performance.now(), looked: 0 });
     const pair = question.kind === "pair";
-    $("ask").textContent = document.title = pair ? "Which clip is better?" : `How good is this clip, from 1 to ${question.levels}?`;
+    $("ask").textContent = document.title = pair ? "Which clip is better?" : `How good is this clip, from 1 (worst) to ${question.levels} (best)?`;
     $("practice").hidden = !question.practice;
     $("name").textContent = question.key;
     $("feedback").hidden = true;
@@ -120,6 +120,7 @@
     $("stage").hidden = $("choices").hidden = false;
     $("playback").hidden = !videos.length || question.waiting;
     for (const row of document.querySelectorAll(".pairs")) row.hidden = !pair;
+    for (const row of document.querySelectorAll(".rated")) row.hidden = pair;
     if (document.activeElement !== $("usekeys")) $("ask").focus({ preventScroll: true });
     if (question.waiting) watch(shown);
     else if (!wantsStill.matches) replay();
