@@ -200,6 +200,33 @@ def test_an_answer_given_while_the_store_fails_is_sent_again_even_after_a_reload
     opened.faults.clear()
 
 
+def test_a_store_that_is_locked_for_a_while(site) -> None:
+    desk = FakeDesk(count=2)
+    page = site(desk).visit("anna")
+    page.wait_for_timeout(GUARD)
+    desk._lock.acquire()
+    page.keyboard.press("d")
+    page.wait_for_selector("text=The server is slow to answer")
+    page.keyboard.press("a")  # ignored: one answer is on its way
+    desk._lock.release()
+    until_question(page, "run-1/0/1")
+    assert desk.given() == {0: [1.0]}
+
+
+def test_a_server_that_is_away_for_a_while(site) -> None:
+    desk = FakeDesk(count=2)
+    opened = site(desk)
+    page = opened.visit("anna")
+    page.context.set_offline(True)
+    page.wait_for_timeout(GUARD)
+    page.keyboard.press("d")
+    page.wait_for_selector("text=The page does not reach its server")
+    page.context.set_offline(False)
+    until_question(page, "run-1/0/1")
+    assert desk.given() == {0: [1.0]}
+    opened.faults.clear()
+
+
 def test_two_tabs_and_a_double_click(site) -> None:
     desk = FakeDesk(count=4)
     opened = site(desk)
@@ -312,6 +339,9 @@ def test_a_question_by_its_address_shows_what_was_answered(site) -> None:
     opened = site(desk)
     page = opened.visit("anna")
     answer(page, "d")
+    page.goto(f"{opened.served.address}/#%")  # no address of a question: as without it
+    page.reload()
+    until_question(page, "run-1/0/1")
     page.goto(f"{opened.served.address}/#run-1/0/0")
     page.wait_for_selector('text=You answered "right is better".')
     assert page.get_attribute("#choices .right", "aria-pressed") == "true"

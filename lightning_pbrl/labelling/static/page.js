@@ -11,7 +11,7 @@
   };
   const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
   const wantsStill = matchMedia("(prefers-reduced-motion: reduce)");
-  const OUTBOX = `answer:${meta("person")}:`;
+  const OUTBOX = `answer:${meta("csrf").slice(0, 16)}:`; // of this link: another run may be served at the same address later
   const PAUSE_BEFORE_ANSWER = 350; // ms: the second click of a double click must not answer the next question
 
   let shown = null; // {question, videos, since, looked, undoing}
@@ -22,7 +22,7 @@
   // Talking to the server ----------------------------------------------------------------------------------------
   async function ask(address, body) {
     const headers = { Accept: "application/json" };
-    const options = { headers, credentials: "same-origin" };
+    const options = { headers, credentials: "same-origin", signal: AbortSignal.timeout(60000) };
     if (body !== undefined) {
       Object.assign(headers, { "Content-Type": "application/json", "X-CSRF-Token": meta("csrf") });
       Object.assign(options, { method: "POST", body: JSON.stringify(body) });
@@ -35,12 +35,13 @@
   async function insist(address, body) {
     // Repeats until there is an answer that is not "try again".
     for (let pause = 1; ; pause = Math.min(2 * pause, 10)) {
+      const slow = setTimeout(() => note("The server is slow to answer: leave the page open."), 2000);
       let sentence = "The page does not reach its server: it tries again by itself. Leave it open and nothing is lost.";
       try {
         const said = await ask(address, body);
         if (said.status < 500 && said.status !== 429) return said;
         sentence = said.sentence || sentence;
-      } catch (error) { /* no connection */ }
+      } catch (error) { /* no connection */ } finally { clearTimeout(slow); }
       trouble(sentence);
       await sleep(1000 * pause);
     }
@@ -333,6 +334,6 @@
   window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); }); // back button: never an old question
 
   requestAnimationFrame(tick);
-  window.addEventListener("hashchange", linked);
-  sendLeftovers().then(linked).then((found) => found || goOn());
+  window.addEventListener("hashchange", () => linked().catch(() => {}));
+  sendLeftovers().then(linked).catch(() => false).then((found) => found || goOn());
 })();
