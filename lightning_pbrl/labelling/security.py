@@ -201,12 +201,9 @@ class Guard:
 
         asked = Headers(scope=scope)
         host = re.sub(r":\d*$", "", asked.get("host", "")).lower()
-        length = asked.get("content-length", "0")
         if host not in self.hosts or len(asked.getlist("host")) != 1:
             sentence = "This page is not known under that name: use the address that was printed when it was started."
             await PlainTextResponse(sentence, 421)(scope, receive, send_with_headers)
-        elif not length.isdecimal() or int(length) > LARGEST_BODY:
-            await PlainTextResponse(TOO_LARGE, 413)(scope, receive, send_with_headers)
         else:
             await self.app(scope, _limited(receive), send_with_headers)
 
@@ -215,7 +212,7 @@ TOO_LARGE = "The request is larger than any answer can be, and was refused."
 
 
 def _limited(receive: Receive) -> Receive:
-    """Return ``receive``, refusing a body that turns out to be too large although no length was declared."""
+    """Return ``receive``, refusing a body that turns out to be too large, whatever length was declared."""
     total = 0
 
     async def counted() -> Message:

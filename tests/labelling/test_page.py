@@ -305,6 +305,7 @@ def test_ratings(clips: FakeClips) -> None:
     desk = FakeDesk(kinds=("rating",))
     anna = Visitor(desk, clips)
     assert anna.get("/questions").json()["questions"][0]["levels"] == 6
+    assert [anna.get(f"/clips/run-1/0/0/{place}.webm").status_code for place in (0, 1)] == [200, 404]
     assert [anna.answer(0, 0).status_code, anna.answer(1, 5).status_code, anna.answer(2, "skip").status_code] == [200] * 3
     for choice in (6, -1, "equal", "left"):
         said = anna.answer(3, choice)
