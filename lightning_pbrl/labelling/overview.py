@@ -10,7 +10,7 @@ from fastapi.templating import Jinja2Templates
 
 from lightning_pbrl.labelling import security, wording
 from lightning_pbrl.labelling.interface import Desk
-from lightning_pbrl.labelling.security import Form, Refusal, Researcher, access_of
+from lightning_pbrl.labelling.security import Form, Refusal, access_of
 
 
 def overview_routes(desk: Desk, templates: Jinja2Templates, export: Callable[[], Iterable[str]] | None) -> APIRouter:
@@ -18,7 +18,8 @@ def overview_routes(desk: Desk, templates: Jinja2Templates, export: Callable[[],
     routes = APIRouter()
 
     @routes.get("/overview")
-    def overview(request: Request, person: Researcher) -> Response:
+    def overview(request: Request) -> Response:
+        person = access_of(request).researcher(request)
         token = request.cookies[security.cookie_name(request)]
         context = {
             "person": person,
@@ -30,7 +31,8 @@ def overview_routes(desk: Desk, templates: Jinja2Templates, export: Callable[[],
         return templates.TemplateResponse(request, "overview.html", context)
 
     @routes.post("/overview/close")
-    def close(request: Request, person: Researcher, form: Form) -> Response:
+    def close(request: Request, form: Form) -> Response:
+        person = access_of(request).researcher(request)
         access_of(request).check_csrf(request, form.get("csrf", ""))
         key = wording.parsed(form["key"].strip()) if form.get("what") == "one" and form.get("key") else None
         if form.get("what") not in ("one", "all") or (form["what"] == "one") != (key is not None):
@@ -41,7 +43,8 @@ def overview_routes(desk: Desk, templates: Jinja2Templates, export: Callable[[],
         return RedirectResponse("/overview", 303)
 
     @routes.get("/overview/export")
-    def export_answers(person: Researcher) -> Response:
+    def export_answers(request: Request) -> Response:
+        access_of(request).researcher(request)
         if export is None:
             raise Refusal(404, "This page was started without an export: use `lightning-pbrl labels export`.")
         headers = {"Content-Disposition": 'attachment; filename="labels.jsonl"'}

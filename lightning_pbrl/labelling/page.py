@@ -19,7 +19,7 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling import security, wording
 from lightning_pbrl.labelling.interface import Clips, Codec, Desk, OpenQuestion, Person
 from lightning_pbrl.labelling.overview import overview_routes
-from lightning_pbrl.labelling.security import Access, Asker, Form, Guard, Refusal, access_of
+from lightning_pbrl.labelling.security import Access, Form, Guard, Refusal, access_of, asker
 
 HERE = Path(__file__).parent
 LOG = logging.getLogger(__name__)
@@ -70,7 +70,8 @@ def app(
     page.include_router(overview_routes(desk, templates, export))
 
     @page.get("/")
-    def labelling(request: Request, person: Asker) -> Response:
+    def labelling(request: Request) -> Response:
+        person = asker(request)
         token = request.cookies[security.cookie_name(request)]
         context = {"person": person, "task": task, "csrf": security.csrf(token)}
         return templates.TemplateResponse(request, "label.html", context)
@@ -118,22 +119,24 @@ def _add_questions(page: FastAPI, desk: Desk, clips: Clips) -> None:
         return question
 
     @page.get("/questions")
-    def questions(person: Asker, without: Annotated[list[str] | None, Query(max_length=8)] = None) -> dict[str, Any]:
-        found = desk.next(person.name, 2, [wording.parsed(key) for key in without or ()])
-        return {"questions": [described(each) for each in found], "progress": wording.counted(desk.progress(person.name))}
+    def questions(request: Request, without: Annotated[list[str] | None, Query(max_length=8)] = None) -> Response:
+        name = asker(request).name
+        found = [described(each) for each in desk.next(name, 2, [wording.parsed(key) for key in without or ()])]
+        return JSONResponse({"questions": found, "progress": wording.counted(desk.progress(name))})
 
     @page.get("/questions/{key:path}")
-    def question(key: str, person: Asker) -> dict[str, Any]:
-        return described(known(key, person))
+    def question(request: Request, key: str) -> Response:
+        return JSONResponse(described(known(key, asker(request))))
 
     @page.get("/last")
-    def last(person: Asker) -> dict[str, Any]:
-        if (found := desk.last(person.name)) is None:
-            return {"key": None, "sentence": "There is no answer of yours to undo yet."}
-        return described(found)
+    def last(request: Request) -> Response:
+        found = desk.last(asker(request).name)
+        nothing = {"key": None, "sentence": "There is no answer of yours to undo yet."}
+        return JSONResponse(nothing if found is None else described(found))
 
     @page.post("/answers")
-    def answer(request: Request, given: Given, person: Asker) -> Response:
+    def answer(request: Request, given: Given) -> Response:
+        person = asker(request)
         access_of(request).check_csrf(request, request.headers.get("x-csrf-token", ""))
         question = known(given.key, person)
         levels = desk.bins(question.key.run) if question.kind == "rating" else 0
@@ -143,17 +146,21 @@ def _add_questions(page: FastAPI, desk: Desk, clips: Clips) -> None:
         return JSONResponse(content, {"kept": 200, "again": 200, "unknown": 404}.get(kept.how, 409))
 
     @page.get("/clips/{key:path}/{place:int}.{codec}")
-    def clip(key: str, place: int, codec: Codec, person: Asker) -> Response:
-        question = known(key, person)
+    def clip(request: Request, key: str, place: int, codec: Codec) -> Response:
+        question = known(key, asker(request))
         if place >= (2 if question.kind == "pair" else 1):
             raise Refusal(404, "There is no such clip.")
         try:
             path = clips.path(question.key, wording.which(question, place), codec)
+            about = path.stat() if path is not None else None
         except UserError as error:
             raise Refusal(404, security.without_paths(str(error))) from error
-        if path is None or not path.is_file():
+        except FileNotFoundError:
+            about = None
+        if path is None or about is None:
             raise Refusal(404, "This clip is still being made: the page shows it as soon as it is there.")
-        return FileResponse(path, media_type=f"video/{codec}", headers={"Cache-Control": "private, max-age=600"})
+        keep = {"Cache-Control": "private, max-age=600"}
+        return FileResponse(path, media_type=f"video/{codec}", headers=keep, stat_result=about)
 
 
 def _add_refusals(page: FastAPI, templates: Jinja2Templates) -> None:

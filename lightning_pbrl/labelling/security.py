@@ -148,25 +148,16 @@ class Access:
             raise Refusal(403, "This tab belongs to another link than the one opened last: reload the page, then answer again.")
 
 
-def _asker(request: Request) -> Person:
-    return access_of(request).person(request)
-
-
-def _researcher(request: Request) -> Person:
-    return access_of(request).researcher(request)
-
-
 def access_of(request: Request) -> Access:
     """Return the application's :class:`Access`."""
     access: Access = request.app.state.access
     return access
 
 
-Asker = Annotated[Person, Depends(_asker)]
-"""Argument of a route: who asks, by the cookie; others are refused."""
+def asker(request: Request) -> Person:
+    """Return who asks, by the cookie; called within a route, because a dependency would cost a second thread."""
+    return access_of(request).person(request)
 
-Researcher = Annotated[Person, Depends(_researcher)]
-"""Argument of a route: who asks, researchers only."""
 
 Form = Annotated[dict[str, str], Depends(read_form)]
 """Argument of a route: the fields of the posted form."""
