@@ -53,6 +53,8 @@ def test_wheel_holds_each_file_once(wheel: list[str]) -> None:
     for folder in ("callbacks", "datamodules"):
         expected |= {f"lightning_pbrl/{folder}/{name}" for name in on_disk(folder, "*.py")}
     expected |= {f"lightning_pbrl/conf/{name}" for name in on_disk("conf", "*.yaml")}
+    for folder in ("templates", "static"):  # of the labelling page
+        expected |= {f"lightning_pbrl/labelling/{folder}/{name}" for name in on_disk(f"lightning_pbrl/labelling/{folder}", "*")}
     assert ours == expected
     for folder in LINKED:  # each folder arrives with something in it
         assert any(name.startswith(f"lightning_pbrl/{folder}/") for name in ours), folder

@@ -1,57 +1,53 @@
-"""Overview of people's answers, for a researcher: who answered how much, how fast, how alike."""
+"""Overview for the researcher: who answered how many questions, how fast and how alike; pausing, closing, export."""
 
 from __future__ import annotations
 
-import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
 
-from lightning_pbrl.data.feedback import Status
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from fastapi.templating import Jinja2Templates
 
-
-class PersonOverview(NamedTuple):
-    """One person's answers: number, median seconds, shares of "cannot tell" and of the side shown first (position bias)."""
-
-    name: str
-    answers: int
-    seconds: float
-    skipped: float
-    left: float
+from lightning_pbrl.labelling import security, wording
+from lightning_pbrl.labelling.interface import Desk
+from lightning_pbrl.labelling.security import Form, Refusal, access_of
 
 
-class Overview(NamedTuple):
-    """All people's answers.
+def overview_routes(desk: Desk, templates: Jinja2Templates, export: Callable[[], Iterable[str]] | None) -> APIRouter:
+    """Return the routes of the overview; all are for researchers only."""
+    routes = APIRouter()
 
-    Attributes:
-        persons: by name.
-        agreement: share of pairs of people who answered a question alike; NaN where nobody shared one.
-        asked: questions in the store; ``labelled`` of them have a label and ``closed`` are closed.
-    """
+    @routes.get("/overview")
+    def overview(request: Request) -> Response:
+        person = access_of(request).researcher(request)
+        token = request.cookies[security.cookie_name(request)]
+        context = {
+            "person": person,
+            "overview": desk.overview(),
+            "waits_for": desk.progress(person.name).waits_for,
+            "csrf": security.csrf(token),
+            "export": export is not None,
+        }
+        return templates.TemplateResponse(request, "overview.html", context)
 
-    persons: list[PersonOverview]
-    agreement: float
-    asked: int
-    labelled: int
-    closed: int
+    @routes.post("/overview/close")
+    def close(request: Request, form: Form) -> Response:
+        person = access_of(request).researcher(request)
+        access_of(request).check_csrf(request, form.get("csrf", ""))
+        key = wording.parsed(form["key"].strip()) if form.get("what") == "one" and form.get("key") else None
+        if form.get("what") not in ("one", "all") or (form["what"] == "one") != (key is not None):
+            raise Refusal(422, "Name the question as run/round/number, as it stands below the clips: nothing was changed.")
+        if key is not None and desk.question(key, person.name) is None:
+            raise Refusal(404, f"There is no question {key}: nothing was changed.")
+        desk.close(key, closed=form.get("closed") == "yes")
+        return RedirectResponse("/overview", 303)
 
+    @routes.get("/overview/export")
+    def export_answers(request: Request) -> Response:
+        access_of(request).researcher(request)
+        if export is None:
+            raise Refusal(404, "This page was started without an export: use `lightning-pbrl labels export`.")
+        headers = {"Content-Disposition": 'attachment; filename="labels.jsonl"'}
+        return StreamingResponse(export(), media_type="application/x-ndjson", headers=headers)
 
-def overview(answers: Iterable[Mapping[str, Any]], asked: int, labelled: int, closed: int) -> Overview:
-    """Return the overview of all answers, of which the newest of each person and question counts."""
-    newest = {(row["person"], row["run"], row["round"], row["number"]): row for row in answers}
-    mine: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    shared: dict[tuple[Any, ...], list[tuple[Any, Any]]] = defaultdict(list)
-    for (person, *key), row in newest.items():
-        mine[person].append(row)
-        shared[tuple(key)].append((row["value"], row["status"]))
-    pairs = [one == two for each in shared.values() for i, one in enumerate(each) for two in each[:i]]
-    persons = [_about(name, mine[name]) for name in sorted(mine)]
-    return Overview(persons, sum(pairs) / len(pairs) if pairs else float("nan"), asked, labelled, closed)
-
-
-def _about(name: str, rows: Sequence[Mapping[str, Any]]) -> PersonOverview:
-    """Return the numbers of one person's newest answers."""
-    skipped = sum(row["status"] == Status.SKIPPED for row in rows)
-    chosen = [row["value"] == (1.0 if row["swapped"] else 0.0) for row in rows if row["value"] in (0.0, 1.0)]
-    left = sum(chosen) / len(chosen) if chosen else float("nan")
-    return PersonOverview(name, len(rows), statistics.median(row["seconds"] for row in rows), skipped / len(rows), left)
+    return routes

@@ -1,0 +1,188 @@
+"""Labelling page: a FastAPI application in front of a desk and its clips; it keeps nothing itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+from fastapi.templating import Jinja2Templates
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from starlette.exceptions import HTTPException
+
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.labelling import security, wording
+from lightning_pbrl.labelling.interface import Clips, Codec, Desk, OpenQuestion, Person
+from lightning_pbrl.labelling.overview import overview_routes
+from lightning_pbrl.labelling.security import Access, Form, Guard, Refusal, access_of, asker
+
+HERE = Path(__file__).parent
+LOG = logging.getLogger(__name__)
+
+NOT_STORED = "The answers cannot be stored at the moment: the page tries again by itself; leave it open and nothing is lost."
+"""Sentence for a desk that fails (locked, disk full); its own sentence names files and goes to the log."""
+
+
+class Given(BaseModel):
+    """An answer as it is posted."""
+
+    model_config = ConfigDict(extra="forbid")
+    key: str = Field(max_length=400)
+    choice: Literal["left", "right", "equal", "skip"] | StrictInt
+    seconds: float = Field(ge=0, le=1e6, allow_inf_nan=False)
+    revision: StrictInt = Field(ge=0, lt=2**31)
+
+
+def app(
+    desk: Desk,
+    clips: Clips,
+    *,
+    task: str = "",
+    hosts: Collection[str] = (),
+    framed: bool = False,
+    rate: float = 50.0,
+    export: Callable[[], Iterable[str]] | None = None,
+) -> FastAPI:
+    """Return the application.
+
+    Args:
+        desk: questions and answers.
+        clips: films of the questions.
+        task: description of what is good, for the people who answer.
+        hosts: further names under which the page may be called, beside those of the loopback.
+        framed: whether a notebook on this machine may show the page in a frame.
+        rate: requests per second that one person may make, with bursts of four times as many.
+        export: lines of the label store's export, for the researcher; no link without it.
+    """
+    page = FastAPI(title="lightning-pbrl", docs_url=None, redoc_url=None, openapi_url=None)
+    page.add_middleware(Guard, hosts=hosts, framed=framed)
+    page.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    templates = Jinja2Templates(directory=HERE / "templates")
+    page.state.access = Access(desk, rate)
+    _add_refusals(page, templates)
+    _add_links(page, templates)
+    _add_questions(page, desk, clips)
+    page.include_router(overview_routes(desk, templates, export))
+
+    @page.get("/")
+    def labelling(request: Request) -> Response:
+        person = asker(request)
+        token = request.cookies[security.cookie_name(request)]
+        context = {"person": person, "task": task, "csrf": security.csrf(token)}
+        return templates.TemplateResponse(request, "label.html", context)
+
+    return page
+
+
+def _add_links(page: FastAPI, templates: Jinja2Templates) -> None:
+    """Add the way in: a personal link, consent, and the cookie.
+
+    The cookie is set by the form, not by the link: browsers hold a strict cookie back from whatever a link in a mail leads to.
+    """
+
+    @page.get("/join/{token}")
+    def join(request: Request, token: str) -> Response:
+        context = {"person": access_of(request).owner(token, request), "token": token}
+        return templates.TemplateResponse(request, "join.html", context)
+
+    @page.post("/join")
+    def consent(request: Request, form: Form) -> Response:
+        security.check_origin(request)
+        token = form.get("token", "")
+        person = access_of(request).owner(token, request)
+        response = RedirectResponse("/overview" if person.role == "researcher" else "/", 303)
+        response.set_cookie(
+            security.cookie_name(request),
+            token,
+            max_age=30 * 86400,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+        return response
+
+
+def _add_questions(page: FastAPI, desk: Desk, clips: Clips) -> None:
+    """Add what the script on the page asks for."""
+
+    def described(question: OpenQuestion) -> dict[str, Any]:
+        return wording.described(question, clips, desk.bins(question.key.run) if question.kind == "rating" else 0)
+
+    def known(key: str, person: Person) -> OpenQuestion:
+        if (question := desk.question(wording.parsed(key), person.name)) is None:
+            raise Refusal(404, wording.OUTCOMES["unknown"])
+        return question
+
+    @page.get("/questions")
+    def questions(request: Request, without: Annotated[list[str] | None, Query(max_length=8)] = None) -> Response:
+        name = asker(request).name
+        found = [described(each) for each in desk.next(name, 2, [wording.parsed(key) for key in without or ()])]
+        return JSONResponse({"questions": found, "progress": wording.counted(desk.progress(name))})
+
+    @page.get("/questions/{key:path}")
+    def question(request: Request, key: str) -> Response:
+        return JSONResponse(described(known(key, asker(request))))
+
+    @page.get("/last")
+    def last(request: Request) -> Response:
+        found = desk.last(asker(request).name)
+        nothing = {"key": None, "sentence": "There is no answer of yours to undo yet."}
+        return JSONResponse(nothing if found is None else described(found))
+
+    @page.post("/answers")
+    def answer(request: Request, given: Given) -> Response:
+        person = asker(request)
+        access_of(request).check_csrf(request, request.headers.get("x-csrf-token", ""))
+        question = known(given.key, person)
+        levels = desk.bins(question.key.run) if question.kind == "rating" else 0
+        value, status = wording.stored(question, given.choice, levels)
+        kept = desk.answer(person.name, question.key, value, status, seconds=given.seconds, revision=given.revision)
+        content = wording.outcome(question, kept, given.choice, desk.progress(person.name))
+        return JSONResponse(content, {"kept": 200, "again": 200, "unknown": 404}.get(kept.how, 409))
+
+    @page.get("/clips/{key:path}/{place:int}.{codec}")
+    def clip(request: Request, key: str, place: int, codec: Codec) -> Response:
+        question = known(key, asker(request))
+        if place >= (2 if question.kind == "pair" else 1):
+            raise Refusal(404, "There is no such clip.")
+        try:
+            path = clips.path(question.key, wording.which(question, place), codec)
+            about = path.stat() if path is not None else None
+        except UserError as error:
+            raise Refusal(404, security.without_paths(str(error))) from error
+        except FileNotFoundError:
+            about = None
+        if path is None or about is None:
+            raise Refusal(404, "This clip is still being made: the page shows it as soon as it is there.")
+        keep = {"Cache-Control": "private, max-age=600"}
+        return FileResponse(path, media_type=f"video/{codec}", headers=keep, stat_result=about)
+
+
+def _add_refusals(page: FastAPI, templates: Jinja2Templates) -> None:
+    """Let every refusal be one sentence: as a page where a person looks, as JSON where the script asks."""
+
+    def said(request: Request, status: int, sentence: str, headers: Any = None) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            return templates.TemplateResponse(request, "message.html", {"sentence": sentence}, status, headers)
+        return JSONResponse({"sentence": sentence}, status, headers)
+
+    @page.exception_handler(HTTPException)
+    def refused(request: Request, error: HTTPException) -> Response:
+        named = {404: "There is nothing at this address: open the page by your link.", 405: "This address is not used that way."}
+        sentence = error.detail if isinstance(error, Refusal) else named.get(error.status_code, "The request cannot be read.")
+        return said(request, error.status_code, sentence, error.headers)
+
+    @page.exception_handler(RequestValidationError)
+    def malformed(request: Request, error: RequestValidationError) -> Response:
+        field = next((str(part) for part in error.errors()[0]["loc"][1:2]), "body")
+        return said(request, 422, f"The request has no usable {field!r}: nothing was stored; reload the page and try again.")
+
+    @page.exception_handler(UserError)
+    def failing(request: Request, error: UserError) -> Response:
+        LOG.warning("%s", error)
+        return said(request, 503, NOT_STORED, {"Retry-After": "1"})

@@ -1,0 +1,197 @@
+"""Start the labelling page: from the command line, beside a run, or in a notebook."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lightning_pbrl.arguments import Arguments
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.labelling.interface import Clips, Desk, Role
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+    from IPython.display import IFrame
+
+PORT = 8017
+"""Port of the page unless another is given."""
+
+
+def make_app(desk: Desk, clips: Clips, **settings: Any) -> FastAPI:
+    """Return the application of :func:`lightning_pbrl.labelling.page.app`.
+
+    Raises:
+        UserError: when the packages of the extra ``web`` are missing.
+    """
+    try:
+        import uvicorn  # noqa: F401 (asked for here, so that whatever is missing is told at once)
+
+        from lightning_pbrl.labelling.page import app
+    except ImportError as error:
+        missing = error.name or error
+        raise UserError(
+            f"The labelling page needs {missing}: install the extra with pip install 'lightning-pbrl[web]'."
+        ) from error
+    return app(desk, clips, **settings)
+
+
+def invitations(desk: Desk, people: Mapping[str, Role], address: str, renew: Collection[str] = ()) -> dict[str, str | None]:
+    """Return one link per person; None for a person who has one already and is not to get a new one.
+
+    Only hashes of tokens are stored, so a link cannot be shown twice.
+    """
+    known = {person.name for person in desk.people()} - set(renew)
+    return {name: None if name in known else f"{address}/join/{desk.invite(name, role)}" for name, role in people.items()}
+
+
+class Served:
+    """The page in a thread of this process.
+
+    Args:
+        application: what :func:`make_app` has returned.
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one.
+
+    Attributes:
+        address: where it is, ``http://host:port``.
+    """
+
+    def __init__(self, application: FastAPI, host: str = "127.0.0.1", port: int = 0) -> None:
+        listening = _listen(host, port)
+        self.address = _address(host, listening)
+        self._server = _server(application)
+        self._thread = threading.Thread(target=self._server.run, args=([listening],), name="labelling page", daemon=True)
+        self._thread.start()  # connections wait in the socket's queue until the server takes them
+
+    def stop(self) -> None:
+        """End the page; requests that are under way are answered first."""
+        self._server.should_exit = True
+        self._thread.join(timeout=10)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port < 65536:
+        raise UserError(f"--port is {port}: give a number from 0 (a free port) to 65535.")
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512)
+    except OSError as error:
+        number = error.errno or 0
+        why = os.strerror(number) if number > 0 else error.strerror  # errors of names have numbers below 0
+        raise UserError(f"The page cannot listen on {host}, port {port} ({why}): choose another --port or --host.") from error
+
+
+def _address(name: str, listening: socket.socket) -> str:
+    return f"http://{f'[{name}]' if ':' in name else name}:{listening.getsockname()[1]}"
+
+
+def _server(application: FastAPI) -> uvicorn.Server:
+    import uvicorn
+
+    # No log of requests: their addresses hold tokens.
+    return uvicorn.Server(
+        uvicorn.Config(
+            application,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            timeout_graceful_shutdown=3,
+        )
+    )
+
+
+def label(
+    desk: Desk,
+    clips: Clips,
+    people: Mapping[str, Role],
+    *,
+    host: str = "127.0.0.1",
+    port: int = PORT,
+    name: str = "",
+    renew: Collection[str] = (),
+    task: str = "",
+    export: Callable[[], Iterable[str]] | None = None,
+) -> None:
+    """Serve the page in this process until it is interrupted; print one link per person.
+
+    Args:
+        desk: questions and answers.
+        clips: films of the questions.
+        people: role by name.
+        host: address to listen on; only this machine reaches the default.
+        port: port to listen on; 0 takes a free one.
+        name: name under which others reach this machine, for the links; default ``host``, or the machine's own when that is any.
+        renew: persons who get a new link although they have one.
+        task: description of what is good, shown above the clips.
+        export: lines of the label store's export.
+
+    Raises:
+        UserError: when the port is taken or the extra ``web`` is not installed.
+    """
+    if not name:
+        name = socket.gethostname() if host in ("", "0.0.0.0", "::") else host
+    application = make_app(desk, clips, task=task, export=export, hosts=[f"[{name}]" if ":" in name else name])
+    listening = _listen(host, port)
+    for person, link in invitations(desk, people, _address(name, listening), renew).items():
+        print(f"{person}: {link or 'the link given before (--renew NAME makes a new one)'}", flush=True)
+    _server(application).run([listening])
+
+
+def label_command(args: list[str], opened: Callable[[str], tuple[Desk, Clips]]) -> None:
+    """``lightning-pbrl label RUN|STORE``: serve the labelling page and print one link per person.
+
+    Args:
+        args: the command line.
+        opened: returns the desk and the clips of a run folder, a file or a database's URL.
+    """
+    parser = Arguments("lightning-pbrl label", description="Let people answer a run's questions in a browser.")
+    parser.add_argument("store", metavar="RUN|STORE", help="run folder, label store, or URL of a database")
+    parser.add_argument("--people", nargs="+", default=["me"], metavar="NAME", help="who answers, a link each (default: me)")
+    parser.add_argument("--researcher", nargs="+", default=[], metavar="NAME", help="who sees the overview")
+    parser.add_argument("--renew", nargs="+", default=[], metavar="NAME", help="make a new link; the old one stops working")
+    parser.add_argument("--task", default="", help="what is good, in a sentence that stands above the clips")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=PORT, help=f"port to listen on (default {PORT}; 0: a free one)")
+    parser.add_argument("--name", default="", help="name under which others reach this machine, for the links")
+    options = parser.parse_args(args)
+    for name in (names := [*options.people, *options.researcher]):
+        if not name.strip() or len(name) > 100 or not name.isprintable():
+            raise UserError(f"{name!r} cannot be a person's name: give up to 100 printable characters.")
+        if names.count(name) > 1:
+            raise UserError(f"{name} is named twice: a person has one role, and a researcher may answer too.")
+    if unknown := set(options.renew) - set(names):
+        raise UserError(f"--renew names {min(unknown)}, who is neither in --people nor in --researcher.")
+    desk, clips = opened(options.store)
+    people: dict[str, Role] = {**dict.fromkeys(options.people, "labeller"), **dict.fromkeys(options.researcher, "researcher")}
+    settings = {key: getattr(options, key) for key in ("host", "port", "name", "renew", "task")}
+    label(desk, clips, people, **settings)
+
+
+def show_in_notebook(
+    desk: Desk, clips: Clips, name: str = "me", *, task: str = "", host: str = "localhost", port: int = 0, height: int = 900
+) -> IFrame:
+    """Serve the page beside a notebook and show it in a frame of the cell.
+
+    Args:
+        desk: questions and answers.
+        clips: films of the questions.
+        name: name of the person; an older link of that name stops working.
+        task: description of what is good, shown above the clips.
+        host: the name of this machine in the notebook's address; a browser keeps the cookie from a frame of another name.
+        port: port to listen on; 0 takes a free one.
+        height: height of the frame, pixels.
+
+    Returns:
+        The frame; its ``served`` attribute has ``stop()``, and its ``src`` is a link for a window of its own.
+    """
+    from IPython.display import IFrame
+
+    served = Served(make_app(desk, clips, task=task, framed=True), host, port)
+    frame = IFrame(f"{served.address}/join/{desk.invite(name, 'labeller')}", width="100%", height=height)
+    frame.served = served  # type: ignore[attr-defined]
+    return frame

@@ -1,0 +1,124 @@
+"""A question and its answers as the page speaks of them: sides instead of the stored order, sentences instead of codes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from urllib.parse import quote
+
+from lightning_pbrl.data.feedback import Status
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.labelling.interface import Clips, Codec, Kept, Key, OpenQuestion, Progress
+from lightning_pbrl.labelling.security import Refusal, without_paths
+
+CODECS: tuple[Codec, ...] = ("webm", "mp4")  # Chromium without H.264 plays the first, old Safari the second
+
+Choice = Literal["left", "right", "equal", "skip"] | int
+"""Answer on the page; an int is a rating, from 0."""
+
+OUTCOMES = {
+    "kept": "",
+    "again": "",
+    "late": "You have already answered this question, perhaps in another tab: it stands. Undo shows the newest one again.",
+    "closed": "This question was closed meanwhile: no answer is needed, and your other answers stand.",
+    "unknown": "This question no longer exists: the page goes on with the next one.",
+}
+
+
+def stored(question: OpenQuestion, choice: Choice, levels: int) -> tuple[float | None, Status]:
+    """Return (value, status) of a choice, in the stored order of the segments.
+
+    Raises:
+        Refusal: with status 422, when the choice does not fit the question.
+    """
+    if choice == "skip":
+        return None, Status.SKIPPED
+    if question.kind == "rating":
+        if isinstance(choice, int) and 0 <= choice < levels:
+            return float(choice), Status.ANSWERED
+        raise Refusal(422, f"A rating is a number from 1 to {levels}, or 'cannot tell': nothing was stored.")
+    if choice == "equal":
+        return 0.5, Status.EQUAL
+    if isinstance(choice, int):
+        raise Refusal(422, "Two clips are compared with left, right, equal or 'cannot tell': nothing was stored.")
+    return float((choice == "right") != question.swapped), Status.ANSWERED
+
+
+def chosen(question: OpenQuestion, answer: tuple[float | None, Status] | None) -> Choice | None:
+    """Return the choice on the page that means a stored answer; the inverse of :func:`stored`."""
+    if answer is None or answer[1] == Status.PENDING:
+        return None
+    value, status = answer
+    if status == Status.SKIPPED or value is None:
+        return "skip"
+    if question.kind == "rating":
+        return int(value)
+    if status == Status.EQUAL:
+        return "equal"
+    return "right" if (value > 0.5) != question.swapped else "left"
+
+
+def _spoken(choice: Choice | None) -> str:
+    names = {"left": "the left clip", "right": "the right clip", "equal": "equal", "skip": "cannot tell"}
+    return f"{choice + 1}" if isinstance(choice, int) else names.get(choice or "", "")
+
+
+def described(question: OpenQuestion, clips: Clips, levels: int) -> dict[str, Any]:
+    """Return a question as JSON for the page; it does not tell which segment is stored first."""
+    urls, waiting, sentence = _clips(question, clips)
+    return {
+        "key": str(question.key),
+        "kind": question.kind,
+        "length": question.length,
+        "levels": levels if question.kind == "rating" else 0,
+        "practice": question.practice,
+        "answer": chosen(question, question.answer),
+        "revision": question.revision,
+        "clips": urls,
+        "waiting": waiting,
+        "sentence": sentence,
+    }
+
+
+def which(question: OpenQuestion, place: int) -> int:
+    """Return the stored segment at a place on the page, from the left."""
+    return 1 - place if question.swapped and question.kind == "pair" else place
+
+
+def _clips(question: OpenQuestion, clips: Clips) -> tuple[list[dict[str, str]], bool, str]:
+    """Return addresses by codec for each place, whether they are still being made, and a sentence when they cannot be."""
+    places = range(2 if question.kind == "pair" else 1)
+    try:
+        paths = [clips.path(question.key, which(question, place), codec) for place in places for codec in CODECS]
+    except UserError as error:
+        return [], False, without_paths(str(error))
+    name = quote(str(question.key))
+    return [{codec: f"/clips/{name}/{place}.{codec}" for codec in CODECS} for place in places], None in paths, ""
+
+
+def outcome(question: OpenQuestion, kept: Kept, choice: Choice, progress: Progress) -> dict[str, Any]:
+    """Return what became of an answer as JSON; of a practice question also whether it was the expected one."""
+    feedback = None
+    if question.practice and question.expected is not None and kept.how in ("kept", "again"):
+        expected = chosen(question, question.expected)
+        sentence = f"The expected answer is {_spoken(expected)}."
+        feedback = {"right": choice == expected, "sentence": "Right." if choice == expected else f"Not quite. {sentence}"}
+    said = {"how": kept.how, "revision": kept.revision, "sentence": OUTCOMES[kept.how]}
+    return {**said, "feedback": feedback, "progress": counted(progress)}
+
+
+def counted(progress: Progress) -> dict[str, Any]:
+    """Return progress as JSON, with its words."""
+    model = f"the model waits for {progress.waits_for}" if progress.waits_for else "the model goes on without waiting"
+    text = f"{progress.answered} of {progress.asked}, {model}" if progress.asked else "no question so far"
+    return {"answered": progress.answered, "asked": progress.asked, "text": text}
+
+
+def parsed(text: str) -> Key:
+    """Return the key of a text from a request.
+
+    Raises:
+        Refusal: with status 404, when it is none.
+    """
+    if (key := Key.parse(text)) is None:
+        raise Refusal(404, OUTCOMES["unknown"])
+    return key
