@@ -19,8 +19,9 @@ from lightning_pbrl.data.feedback import Kind, Status
 from lightning_pbrl.data.outcomes import now, record
 from lightning_pbrl.data.tables import ANSWERS, CLOSED, PERSONS, QUESTIONS
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.labelling.overview import Overview, overview
-from lightning_pbrl.labelling.questions import Kept, Key, OpenQuestion, Person, Progress, Role, is_swapped, majority, question_for
+from lightning_pbrl.labelling.interface import Kept, Key, OpenQuestion, Overview, Person, Progress, Role
+from lightning_pbrl.labelling.questions import is_swapped, majority, question_for
+from lightning_pbrl.labelling.summary import agreed, summaries
 
 ALL = -1
 """Round and number of the entry that closes all questions of a run."""
@@ -77,6 +78,11 @@ class Desk(Database):
             db.execute(PERSONS.delete().where(PERSONS.c.name == name))
             db.execute(PERSONS.insert().values(name=name, token=_hash(token), role=role, time=now()))
         return token
+
+    def people(self) -> list[Person]:
+        """Return everyone who was invited."""
+        with self._reading() as db:
+            return [Person(row.name, row.role) for row in db.execute(sa.select(PERSONS).order_by(PERSONS.c.name))]
 
     def person(self, token: str) -> Person | None:
         """Return the person whose token this is; None for an unknown one. Compares every person's, in constant time."""
@@ -251,16 +257,19 @@ class Desk(Database):
         """Return every answer of every person, all revisions, in the order in which they were given."""
         where = [] if self.run is None else [ANSWERS.c.run == self.run]
         with self._reading() as db:
-            return [dict(row) for row in db.execute(sa.select(ANSWERS).where(*where).order_by(ANSWERS.c.id)).mappings()]
+            same = sa.and_(*(ANSWERS.c[part] == QUESTIONS.c[part] for part in Key._fields))
+            chosen = sa.select(ANSWERS, QUESTIONS.c.kind).join(QUESTIONS, same).where(*where).order_by(ANSWERS.c.id)
+            return [dict(row) for row in db.execute(chosen).mappings()]
 
     def overview(self) -> Overview:
-        """Return what a researcher wants to know: who answered how much, how fast, how alike."""
+        """Return the numbers for a researcher."""
         runs = [] if self.run is None else [QUESTIONS.c.run == self.run]
+        count = sa.select(sa.func.count()).select_from(QUESTIONS).where(*runs)
         with self._reading() as db:
-            count = sa.select(sa.func.count()).select_from(QUESTIONS).where(*runs)
-            asked, labelled = db.scalar(count) or 0, db.scalar(count.where(QUESTIONS.c.status != int(Status.PENDING))) or 0
-            closed = db.scalar(sa.select(sa.func.count()).select_from(CLOSED)) or 0
-        return overview(self.answers(), asked, labelled, closed)
+            total, left = db.scalar(count) or 0, db.scalar(count.where(QUESTIONS.c.status == int(Status.PENDING))) or 0
+            paused = bool(db.scalar(sa.select(sa.func.count()).select_from(CLOSED).where(CLOSED.c.round == ALL)))
+        every = self.answers()
+        return Overview(summaries(every), *agreed(every), left, total - left, total, paused)
 
 
 def _newest(key: Key, person: str) -> Any:

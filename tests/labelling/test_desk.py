@@ -13,7 +13,8 @@ from lightning_pbrl.data.feedback import Answer, AskKey, Query, Status
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.desk import Desk
-from lightning_pbrl.labelling.questions import Key, majority
+from lightning_pbrl.labelling.interface import Key
+from lightning_pbrl.labelling.questions import majority
 
 ASKED, A, EQUAL, SKIPPED = Status.PENDING, Status.ANSWERED, Status.EQUAL, Status.SKIPPED
 
@@ -65,7 +66,7 @@ def test_a_double_click_changes_nothing_and_a_stale_tab_is_told(tmp_path: Path) 
     assert here.answer("Ada", key(0), 0.0, A, revision=1) == ("kept", 1)
     assert labels(store)[0] == (0.0, A) and [row["revision"] for row in here.answers()] == [0, 1]
     last = here.last("Ada")
-    assert last is not None and last.key == key(0) and last.revision == 1 and here.last("Bob") is None
+    assert last is not None and last.key == key(0) and last.revision == 2 and here.last("Bob") is None
     assert here.answer("Ada", key(77), 0.0, A).how == "unknown"
 
 
@@ -100,9 +101,9 @@ def test_two_people_answer_each_question(tmp_path: Path) -> None:
     here.answer("Bob", key(1), 1.0, A)
     assert labels(store)[1] == (1.0, A)
     seen = here.overview()
-    assert [(each.name, each.answers) for each in seen.persons] == [("Ada", 2), ("Bob", 2), ("Cy", 1)]
-    assert seen.agreement == pytest.approx(1 / 4) and (seen.asked, seen.labelled) == (2, 2)
-    assert seen.persons[0].skipped == 0.5
+    assert [(each.name, each.answers) for each in seen.people] == [("Ada", 2), ("Bob", 2), ("Cy", 1)]
+    assert (seen.open, seen.closed, seen.total, seen.paused) == (0, 2, 2, False)
+    assert seen.people[0].skipped == 0.5 and seen.alpha is not None and seen.alpha <= 0
 
 
 def test_majorities() -> None:
@@ -135,7 +136,7 @@ def test_sides_are_shuffled_and_stay(tmp_path: Path) -> None:
     assert sides != [question.swapped for n in range(60) if (question := here.question(key(n), "Bob")) is not None]
     for number, swapped in enumerate(sides):
         here.answer("Ada", key(number), float(swapped), A)  # always the one on the left
-    assert here.overview().persons[0].left == 1.0
+    assert here.overview().people[0].first_side == 1.0
 
 
 def test_tokens(tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_tokens(tmp_path: Path) -> None:
     first, other = here.invite("  Ada  L. "), here.invite("Bob", "researcher")
     assert here.person(first) == ("Ada L.", "labeller") and here.person(other) == ("Bob", "researcher")
     again = here.invite("Ada L.")
-    assert here.person(first) is None and here.person(again) is not None and here.person("") is None
+    assert here.person(first) is None and len(here.people()) == 2 and here.person(again) is not None and here.person("") is None
     assert first.encode() not in (tmp_path / "labels.sqlite").read_bytes()
     for name in ("", "   ", "x" * 65, "a\x00b"):
         with pytest.raises(UserError, match="is no name for a person: give 1 to 64 printable characters"):
@@ -157,6 +158,7 @@ def test_closed_questions(tmp_path: Path) -> None:
     assert labels(store)[1] == (None, SKIPPED) and [each.key.number for each in here.next("Ada", 5)] == [0, 2]
     assert here.answer("Ada", key(1), 1.0, A).how == "closed"
     here.close(None)
+    assert here.overview().paused
     assert here.next("Ada") == [] and here.answer("Ada", key(0), 1.0, A).how == "closed" and labels(store)[0][1] == ASKED
     here.close(None, closed=False)
     assert here.answer("Ada", key(0), 1.0, A).how == "kept"
