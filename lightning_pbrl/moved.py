@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -31,11 +30,17 @@ MOVED = {
 """Former module -> the one that has its public names."""
 
 
-class _Moved(MetaPathFinder, Loader):
-    """Import a former module as an empty one that is filled with the names of the present one."""
+class _Moved:
+    """Finder and loader: a former module is an empty one, filled with the names of the present one.
+
+    It has no base, since ``importlib.abc`` would import ``random`` and others before the working folder is last on the path.
+    """
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        return ModuleSpec(name, self) if name in MOVED else None
+        return ModuleSpec(name, self) if name in MOVED else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Let Python make an ordinary module."""
 
     def exec_module(self, module: ModuleType) -> None:
         now = MOVED[module.__name__]

@@ -218,7 +218,7 @@ pairs = pool.pairs(2_000, rng)
 clips = Query("rating", pairs.start[:, :1], CLIP)
 itself = Query("pair", pairs.start[:, :1].expand(-1, 2), CLIP)
 bits = {"pair": BALDQuery("pair").score(pairs, run), "rating": BALDQuery("rating").score(clips, run)}
-nothing = bald(pair_probability(run.posterior(itself, 20)[..., 0]))
+nothing = bald(pair_probability(run.reward_model.posterior(itself, 20)[..., 0]))
 assert nothing.abs().max() < 1e-6
 
 steps = run.source.segments(pairs.start, CLIP)  # (2000, 2, CLIP, features): place and action
@@ -261,7 +261,7 @@ strict = train("strict", BALDQuery("rating"), RatingTeacher(low=1.0, high=5.0))
 figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
 for axes, (name, run) in zip(panels, {"the whole scale": runs["ratings"], "strict": strict}.items(), strict=True):
     query = Query("rating", run.ratings.start, CLIP)
-    expected = run.decode(run.posterior(query, 20))[0].mean(0).squeeze(1)
+    expected = run.reward_model.decode(run.reward_model.posterior(query, 20))[0].mean(0).squeeze(1)
     axes.scatter(expected, run.ratings.value, s=14, alpha=0.6)
     axes.plot([0, 9], [0, 9], color="0.6", linewidth=1)
     axes.set(xlabel="rating expected by the network", title=f"{name}: {np.mean(run.ratings.value.numpy() == 0):.0%} rated 0")

@@ -11,6 +11,7 @@ from toys import SPEC, ToyData, drawn
 from lightning_pbrl.data.feedback import Labels
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
+from lightning_pbrl.fitting.answers import hand_over
 from lightning_pbrl.fitting.starting import attach
 from lightning_pbrl.methods.clarify import CLARIFY
 from lightning_pbrl.rng import stream
@@ -52,12 +53,14 @@ def ready(**changes: Any) -> CLARIFY:
     data.setup("fit")
     method.configure_model()
     method.source = data.source
+    hand_over(method)
     method.on_data()
     method.__dict__["_trainer"] = SimpleNamespace(current_epoch=0, global_rank=0)  # all that a fit asks it for
     start = data.source.pool(LENGTH).pairs(12, stream(0, "labels")).start
     status = torch.tensor([1, 1, 3, 1, 2, 3, 1, 0, 3, 1, 1, 3])
     value = torch.tensor([0.0, 1, 0, 1, 0.5, 0, 0, 0, 0, 1, 0, 0])
     method.labels = Labels(start, LENGTH, torch.where((status == 1) | (status == 2), value, float("nan")), status)
+    hand_over(method)
     attach(method, UpdateEngine(method, method.groups(), method.programs(), [0], compile=False))
     return method
 

@@ -151,8 +151,8 @@ class LAEO(ExamplePolicy, ranges={"target_entropy": ANY}):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of the critic, the policy and, if it is learned, the weight of the entropy."""
-        h, losses = self.hparams, dict[str, Tensor]()
-        state = self.critic.encode(batch["obs"])
+        h, state = self.hparams, self.critic.encode(batch["obs"])
+        losses: dict[str, Tensor] = {}
         if not self.frozen:
             phi, psi = self.critic.phi(state, batch["action"]), self.embedded(batch["goal"])
             logits = self.critic.every_pair(phi, psi)  # (E, B, B)
