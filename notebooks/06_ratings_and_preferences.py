@@ -217,7 +217,7 @@ pool = run.source.pool(CLIP)
 pairs = pool.pairs(2_000, rng)
 clips = Query("rating", pairs.start[:, :1], CLIP)
 itself = Query("pair", pairs.start[:, :1].expand(-1, 2), CLIP)
-bits = {"pair": BALDQuery("pair").score(pairs, run), "rating": BALDQuery("rating").score(clips, run)}
+bits = {"pair": BALDQuery("pair").score(pairs, run.reward_model), "rating": BALDQuery("rating").score(clips, run.reward_model)}
 nothing = bald(pair_probability(run.reward_model.posterior(itself, 20)[..., 0]))
 assert nothing.abs().max() < 1e-6
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_pbrl.data.feedback import Labels, Query, Status
 from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.fitting.answers import hand_over
 from lightning_pbrl.losses.contrastive import anchor_loss
 from lightning_pbrl.methods.clarify import PARTNERS, ties_to_skips
 from lightning_pbrl.rng import stream
@@ -32,13 +33,14 @@ def test_plan_of_the_first_and_of_later_rounds() -> None:
 def test_no_answer_no_encoder_step() -> None:
     method = ready()
     method.labels = Labels(method.labels.start, LENGTH, method.labels.value, torch.zeros(12, dtype=torch.long))
+    hand_over(method)
     assert [phase.updates for phase in method.plan(0)] == [0, 0]
 
 
 def test_ties_as_skips() -> None:
     method = ready(ties_as_skips=True, batch_size=4)
     begin_fits(method)
-    assert len(method.pairs) == 6 and len(ready_pairs(ties_as_skips=False)) == 7  # the reward's fit leaves the tie out
+    assert len(method.reward_model.pairs) == 6 and len(ready_pairs(ties_as_skips=False)) == 7  # the reward's fit leaves the tie out
     changed = ties_to_skips(ready().labels)
     assert (changed.status == Status.SKIPPED).sum() == 5 and not (changed.status == Status.EQUAL).any()
     assert torch.isnan(changed.value[4])
@@ -47,7 +49,7 @@ def test_ties_as_skips() -> None:
 def ready_pairs(**changes: Any) -> Labels:
     method = ready(**changes)
     begin_fits(method)
-    return method.pairs
+    return method.reward_model.pairs
 
 
 @pytest.mark.parametrize("standardize", [True, False])
