@@ -17,6 +17,7 @@ from lightning_pbrl.asking.session import AskingSession
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting.resuming import asks_for
+from lightning_pbrl.labelling.films import recorder
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.queries.base import QueryStrategy
 from lightning_pbrl.queries.uniform import UniformQuery
@@ -30,10 +31,7 @@ class AskTeacher(Checked, pl.Callback):
     An :class:`~lightning_pbrl.asking.session.AskingSession` asks, on rank 0 alone; the answers are broadcast. What was asked
     is in the label store and nowhere else, so a round that is replayed after a crash asks nothing twice.
 
-    A strategy may ask two kinds of question in one round, pairs and ratings (``MixedQuery``). Both count against the one budget,
-    in which every question counts that was asked, and numbered in one row. Pairs are the method's ``labels``, ratings its
-    ``ratings``.
-
+    Pairs are the method's ``labels``, ratings its ``ratings``; both count against the one budget and are numbered in one row.
     Answers that come with the data (``labels`` of the data module) are handed to the method before those of the store; where
     there are some, a run with ``budget`` 0 opens no store unless ``store`` names one.
 
@@ -118,6 +116,8 @@ class AskTeacher(Checked, pl.Callback):
         if trainer.is_global_zero and not silent:
             path = self.store_path or str(Path(trainer.default_root_dir) / "labels.sqlite")
             session.open(LabelStore(path, source.fingerprint, self.run))
+        if self.teacher is not None and not self.teacher.simulated and trainer.is_global_zero:
+            session.recorder = recorder(trainer.default_root_dir, data)
         self.session = session
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]

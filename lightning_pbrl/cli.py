@@ -23,6 +23,7 @@ lightning-pbrl: teach a policy from feedback.
   sweep STUDY.yaml                  the same with a process on every core, or on SLURM: --launcher slurm
   collect -c DATA.yaml              make a data set
   list                              methods, teachers, queries, data, envs, studies
+  label RUN|STORE                   the page on which people answer: --people Ada Bob, --researcher Cy
   labels import|export|show STORE   answers in and out of files, and who gave them
   plot RUN...                       learning curves with confidence intervals, IQM table
 
@@ -108,6 +109,10 @@ def _dispatch(args: list[str]) -> None:
         from lightning_pbrl.commands import list_command
 
         list_command(rest)
+    elif verb == "label":
+        from lightning_pbrl.label_cli import command
+
+        command(rest)
     elif verb == "labels":
         from lightning_pbrl.labels_cli import labels_command
 
@@ -123,5 +128,5 @@ def _dispatch(args: list[str]) -> None:
     else:
         from lightning_pbrl.errors import nearest
 
-        known = [*TRAINER_VERBS, "run", "sweep", "collect", "list", "labels", "plot"]
+        known = [*TRAINER_VERBS, "run", "sweep", "collect", "list", "label", "labels", "plot"]
         raise UserError(f"There is no command {verb!r}: {nearest(verb, known)}")

@@ -83,6 +83,8 @@ class AskingSession:
         self._due: Due | None = None
         self._metrics: dict[str, float] = {}
         self._told: Told | None = None
+        self.recorder: Callable[[int, Query], None] | None = None
+        """Keeps what the clips of new questions are drawn from: the first number, and questions about rows of the source."""
         self._checked: dict[Kind, int] = {"pair": 0, "rating": 0}
         self.model: Any = getattr(learner, "scorer", learner)  # by which strategies score: the reward model that it holds
         plan.query.begin(learner.hparams)
@@ -312,6 +314,8 @@ class AskingSession:
         stored, copies = held.labels(query.kind, query.length), self.copies
         there = len(stored)  # the first of them: batches are committed whole, in order
         new = Query(query.kind, query.start.cpu()[there:], query.length)
+        if self.recorder is not None and len(new):
+            self.recorder(first + there, new)
         start = torch.cat([stored.start, (new if copies is None else copies.keep(new, first + there)).start])
         shown = Query(query.kind, start if copies is None else copies.placed(start, first), query.length)
         clips = self.source.clips(shown)

@@ -111,6 +111,12 @@ class Desk(Database):
                 break
         return found
 
+    def waiting(self, count: int) -> list[OpenQuestion]:
+        """Return the oldest open questions, whoever may answer them."""
+        with self._reading() as db:
+            rows = db.execute(self._open("").limit(count)).mappings().all()
+        return [question_for(row, "", None) for row in rows]
+
     def question(self, key: Key, person: str) -> OpenQuestion | None:
         """Return a question as a person sees it, with the present answer; None if there is no such question."""
         with self._reading() as db:

@@ -40,7 +40,8 @@ def test_no_answer_no_encoder_step() -> None:
 def test_ties_as_skips() -> None:
     method = ready(ties_as_skips=True, batch_size=4)
     begin_fits(method)
-    assert len(method.reward_model.pairs) == 6 and len(ready_pairs(ties_as_skips=False)) == 7  # the reward's fit leaves the tie out
+    pairs = method.reward_model.pairs  # the reward's fit leaves the tie out
+    assert len(pairs) == 6 and len(ready_pairs(ties_as_skips=False)) == 7
     changed = ties_to_skips(ready().labels)
     assert (changed.status == Status.SKIPPED).sum() == 5 and not (changed.status == Status.EQUAL).any()
     assert torch.isnan(changed.value[4])
