@@ -16,8 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from lightning_pbrl.data.feedback import Kind
-from lightning_pbrl.labelling.exchange import Given
-from lightning_pbrl.labelling.formats.records import Key
+from lightning_pbrl.labelling.formats.records import Given, Key
 
 
 class Agreement(NamedTuple):

@@ -4,39 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from lightning_pbrl.data.database import Database
-from lightning_pbrl.data.feedback import Kind, Status
+from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.data.jsonl import FIELDS
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.data.tables import QUESTIONS
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.labelling.formats.records import PERSONAL, Key, Record, key_of, told
-
-
-class Given(NamedTuple):
-    """One person's answer to one question.
-
-    Attributes:
-        key: run, round and number of the question.
-        kind: "pair" or "rating".
-        person: name of who answered.
-        value: P(second preferred) or the rating; None where it was skipped.
-        status: answered, equal or skipped.
-        seconds: time spent; None where it is not known.
-        swapped: True if the second segment was on the left; None where it is not known.
-    """
-
-    key: Key
-    kind: Kind
-    person: str
-    value: float | None
-    status: Status
-    seconds: float | None = None
-    swapped: bool | None = None
+from lightning_pbrl.labelling.desk import Desk
+from lightning_pbrl.labelling.formats.records import PERSONAL, Given, Key, Record, key_of, told
 
 
 def location(store: str | Path) -> str:
@@ -115,9 +93,15 @@ def keep(store: LabelStore, records: Sequence[Record]) -> tuple[int, int]:
 
 
 def given(store: LabelStore) -> list[Given]:
-    """Return every answer of every person, in the order of the questions."""
-    return [
+    """Return every answer of every person: those given on the page, and of other questions who is named with the label."""
+    page = {(row["run"], row["round"], row["number"], row["person"]): row for row in Desk(store.name).answers()}
+    by_page = {key[:3] for key in page}
+    people = [
+        Given(key[:3], row["kind"], key[3], row["value"], Status(row["status"]), row["seconds"], row["swapped"])
+        for key, row in page.items()
+    ]
+    return people + [
         Given(key_of(row), row["kind"], row["answered_by"], row["value"], Status(row["status"]), row["seconds"], row["swapped"])
         for row in records_of(store)
-        if row["status"] != Status.PENDING
+        if row["status"] != Status.PENDING and key_of(row) not in by_page
     ]

@@ -12,8 +12,7 @@ from rich.table import Table
 
 from lightning_pbrl.data.feedback import Kind, Status
 from lightning_pbrl.labelling.agreement import agreement
-from lightning_pbrl.labelling.exchange import Given
-from lightning_pbrl.labelling.formats.records import Record
+from lightning_pbrl.labelling.formats.records import Given, Record
 
 KINDS: tuple[Kind, Kind] = ("pair", "rating")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_pbrl.data.feedback import Kind, Status
 from lightning_pbrl.labelling.agreement import agreement
-from lightning_pbrl.labelling.exchange import Given
+from lightning_pbrl.labelling.formats.records import Given
 from lightning_pbrl.labelling.interface import PersonSummary
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.labelling.agreement import agreement
-from lightning_pbrl.labelling.exchange import Given
+from lightning_pbrl.labelling.formats.records import Given
 
 
 def answers(kind: str = "pair", **by_person: list) -> list[Given]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_pbrl.data import jsonl
-from lightning_pbrl.data.feedback import Status
+from lightning_pbrl.data.feedback import Kind, Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 
@@ -32,6 +32,28 @@ PERSONAL: dict[str, tuple[type, ...]] = {
 
 ANSWER = ("value", "status", "time", "answered_by", *PERSONAL)
 """Fields of the answer; the others are of the question."""
+
+
+class Given(NamedTuple):
+    """One person's answer to one question.
+
+    Attributes:
+        key: run, round and number of the question.
+        kind: "pair" or "rating".
+        person: name of who answered.
+        value: P(second preferred) or the rating; None where it was skipped.
+        status: answered, equal or skipped.
+        seconds: time spent; None where it is not known.
+        swapped: True if the second segment was on the left; None where it is not known.
+    """
+
+    key: Key
+    kind: Kind
+    person: str
+    value: float | None
+    status: Status
+    seconds: float | None = None
+    swapped: bool | None = None
 
 
 class Context(NamedTuple):
