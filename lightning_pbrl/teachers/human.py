@@ -30,7 +30,6 @@ class HumanTeacher(
             none. People cannot tell in a tenth to a third of the cases.
         timeout: seconds after which a question that nobody has answered is shown to somebody else.
         bins: levels of ratings, 0 .. bins - 1.
-        serve: start the labelling page beside the run, and print its link.
 
     Raises:
         UserError: if ``wait`` is a fraction above 1.
@@ -46,12 +45,11 @@ class HumanTeacher(
         target: int = 0,
         timeout: float = 120.0,
         bins: int = 10,
-        serve: bool = False,
     ) -> None:
         if not isinstance(wait, str) and wait > 1 and wait != int(wait):
             raise UserError(f"HumanTeacher got wait={wait}: give a whole number of answers, a share up to 1, all or none.")
         self.wait, self.overlap, self.target, self.timeout = wait, overlap, target, timeout
-        self.bins, self.serve = bins, serve
+        self.bins = bins
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
         """Postpone every question."""
