@@ -122,7 +122,7 @@ class Overview(NamedTuple):
     paused: bool = False
 
 
-class Desk(Protocol):
+class AnyDesk(Protocol):
     """Storage behind the page; safe to call from several threads."""
 
     def invite(self, name: str, role: Role = "labeller") -> str:
@@ -169,7 +169,7 @@ class Desk(Protocol):
         """Close or reopen one question; pause or continue everything with None."""
 
 
-class Clips(Protocol):
+class Films(Protocol):
     """Films of the questions' segments."""
 
     def path(self, key: Key, which: int, codec: Codec) -> Path | None:

@@ -9,11 +9,11 @@ from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from fastapi.templating import Jinja2Templates
 
 from lightning_pbrl.labelling import security, wording
-from lightning_pbrl.labelling.interface import Desk
+from lightning_pbrl.labelling.interface import AnyDesk
 from lightning_pbrl.labelling.security import Form, Refusal, access_of
 
 
-def overview_routes(desk: Desk, templates: Jinja2Templates, export: Callable[[], Iterable[str]] | None) -> APIRouter:
+def overview_routes(desk: AnyDesk, templates: Jinja2Templates, export: Callable[[], Iterable[str]] | None) -> APIRouter:
     """Return the routes of the overview; all are for researchers only."""
     routes = APIRouter()
 

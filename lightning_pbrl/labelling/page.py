@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling import security, wording
-from lightning_pbrl.labelling.interface import Clips, Codec, Desk, OpenQuestion, Person
+from lightning_pbrl.labelling.interface import AnyDesk, Codec, Films, OpenQuestion, Person
 from lightning_pbrl.labelling.overview import overview_routes
 from lightning_pbrl.labelling.security import Access, Form, Guard, Refusal, access_of, asker
 
@@ -39,8 +39,8 @@ class Given(BaseModel):
 
 
 def app(
-    desk: Desk,
-    clips: Clips,
+    desk: AnyDesk,
+    clips: Films,
     *,
     task: str = "",
     hosts: Collection[str] = (),
@@ -107,7 +107,7 @@ def _add_links(page: FastAPI, templates: Jinja2Templates) -> None:
         return response
 
 
-def _add_questions(page: FastAPI, desk: Desk, clips: Clips) -> None:
+def _add_questions(page: FastAPI, desk: AnyDesk, clips: Films) -> None:
     """Add what the script on the page asks for."""
 
     def described(question: OpenQuestion) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_pbrl.arguments import Arguments
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.labelling.interface import Clips, Desk, Role
+from lightning_pbrl.labelling.interface import AnyDesk, Films, Role
 
 if TYPE_CHECKING:
     import uvicorn
@@ -21,7 +21,7 @@ PORT = 8017
 """Port of the page unless another is given."""
 
 
-def make_app(desk: Desk, clips: Clips, **settings: Any) -> FastAPI:
+def make_app(desk: AnyDesk, clips: Films, **settings: Any) -> FastAPI:
     """Return the application of :func:`lightning_pbrl.labelling.page.app`.
 
     Raises:
@@ -39,7 +39,7 @@ def make_app(desk: Desk, clips: Clips, **settings: Any) -> FastAPI:
     return app(desk, clips, **settings)
 
 
-def invitations(desk: Desk, people: Mapping[str, Role], address: str, renew: Collection[str] = ()) -> dict[str, str | None]:
+def invitations(desk: AnyDesk, people: Mapping[str, Role], address: str, renew: Collection[str] = ()) -> dict[str, str | None]:
     """Return one link per person; None for a person who has one already and is not to get a new one.
 
     Only hashes of tokens are stored, so a link cannot be shown twice.
@@ -106,8 +106,8 @@ def _server(application: FastAPI) -> uvicorn.Server:
 
 
 def label(
-    desk: Desk,
-    clips: Clips,
+    desk: AnyDesk,
+    clips: Films,
     people: Mapping[str, Role],
     *,
     host: str = "127.0.0.1",
@@ -142,7 +142,7 @@ def label(
     _server(application).run([listening])
 
 
-def label_command(args: list[str], opened: Callable[[str], tuple[Desk, Clips]]) -> None:
+def label_command(args: list[str], opened: Callable[[str], tuple[AnyDesk, Films]]) -> None:
     """``lightning-pbrl label RUN|STORE``: serve the labelling page and print one link per person.
 
     Args:
@@ -173,7 +173,7 @@ def label_command(args: list[str], opened: Callable[[str], tuple[Desk, Clips]]) 
 
 
 def show_in_notebook(
-    desk: Desk, clips: Clips, name: str = "me", *, task: str = "", host: str = "localhost", port: int = 0, height: int = 900
+    desk: AnyDesk, clips: Films, name: str = "me", *, task: str = "", host: str = "localhost", port: int = 0, height: int = 900
 ) -> IFrame:
     """Serve the page beside a notebook and show it in a frame of the cell.
 

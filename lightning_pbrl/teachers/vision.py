@@ -49,14 +49,14 @@ class VisionTeacher(
     The order of the two clips is drawn from the question's key, so that a preference for a side averages out. The answer must be
     the JSON that :data:`PROMPT` asks for, alone or in a code block.
 
-    ==============================================================  ==========================================
-    outcome                                                         status
-    ==============================================================  ==========================================
-    A or B; equal                                                   answered; equal
-    "cannot tell", a refusal, a content filter, any other text      skipped
-    after ``retries``: HTTP 429 or 5xx, time-out, no or broken JSON  as ``unavailable`` says
-    HTTP 401 or 403, a wrong address, model or setting              error, which ends the run
-    ==============================================================  ==========================================
+    ===============================================================  ==========================================
+    outcome                                                          status
+    ===============================================================  ==========================================
+    A or B; equal                                                    answered; equal
+    "cannot tell", a refusal, a content filter, any other text       skipped
+    after ``retries``: HTTP 429, 5xx, time-out, no or broken JSON    as ``unavailable`` says
+    HTTP 401 or 403, a wrong address, model or setting               error, which ends the run
+    ===============================================================  ==========================================
 
     A repetition waits 1, 2, 4 ... s, or as long as the server's Retry-After asks for. Once a server has exhausted the
     repetitions, the rest of the batch is not tried.

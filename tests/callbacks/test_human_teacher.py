@@ -164,6 +164,8 @@ def test_a_fit_that_ends_with_nothing_usable_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"20 of 20 questions .* have not been answered yet, and RewardEnsemble has nothing else"):
         fit(tmp_path, wait="none")
     with person(tmp_path):
-        time.sleep(3.0)
+        end = time.monotonic() + 120
+        while Desk(tmp_path / "labels.sqlite").progress("Ada").open and time.monotonic() < end:
+            time.sleep(0.1)
     method = fit(tmp_path, resume=True, wait="none")
     assert method.finished and len(method.labels.preferences()) == 20
