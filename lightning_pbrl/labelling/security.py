@@ -20,7 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lightning_pbrl.labelling.interface import Desk, Person
+from lightning_pbrl.labelling.interface import AnyDesk, Person
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 """Names of this machine by which the page may be called always."""
@@ -108,7 +108,7 @@ class Rates:
 class Access:
     """Check who asks, and that a post comes from the page; the application has one as ``state.access``."""
 
-    def __init__(self, desk: Desk, rate: float) -> None:
+    def __init__(self, desk: AnyDesk, rate: float) -> None:
         self._desk = desk
         self._known, self._unknown = Rates(rate), Rates(rate)
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.labelling.interface import Clips, Codec, Kept, Key, OpenQuestion, Progress
+from lightning_pbrl.labelling.interface import Codec, Films, Kept, Key, OpenQuestion, Progress
 from lightning_pbrl.labelling.security import Refusal, without_paths
 
 CODECS: tuple[Codec, ...] = ("webm", "mp4")  # Chromium without H.264 plays the first, old Safari the second
@@ -62,7 +62,7 @@ def _spoken(choice: Choice | None) -> str:
     return f"{choice + 1}" if isinstance(choice, int) else names.get(choice or "", "")
 
 
-def described(question: OpenQuestion, clips: Clips, levels: int) -> dict[str, Any]:
+def described(question: OpenQuestion, clips: Films, levels: int) -> dict[str, Any]:
     """Return a question as JSON for the page; it does not tell which segment is stored first."""
     urls, waiting, sentence = _clips(question, clips)
     return {
@@ -84,7 +84,7 @@ def which(question: OpenQuestion, place: int) -> int:
     return 1 - place if question.swapped and question.kind == "pair" else place
 
 
-def _clips(question: OpenQuestion, clips: Clips) -> tuple[list[dict[str, str]], bool, str]:
+def _clips(question: OpenQuestion, clips: Films) -> tuple[list[dict[str, str]], bool, str]:
     """Return addresses by codec for each place, whether they are still being made, and a sentence when they cannot be."""
     places = range(2 if question.kind == "pair" else 1)
     try:
