@@ -83,7 +83,7 @@ class RewardEnsemble(LearnReward):
         seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next four.
         block: updates per ``training_step``.
         compile: compile losses and gradients.
-        replicas: 1.
+        replicas: number of seeds, always 1 here: run several as processes (`--seeds`).
         layout: execution of replicas.
         **reward: arguments of :class:`lightning_pbrl.rewards.ensemble.RewardEnsemble`.
     """
@@ -113,7 +113,7 @@ class SemiSupervisedEnsemble(LearnReward):
         seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next four.
         block: updates per ``training_step``.
         compile: compile losses and gradients.
-        replicas: 1.
+        replicas: number of seeds, always 1 here: run several as processes (`--seeds`).
         layout: execution of replicas.
         **reward: arguments of :class:`lightning_pbrl.rewards.semi_supervised.SemiSupervisedEnsemble`.
     """
@@ -143,7 +143,7 @@ class UnifiedReward(LearnReward):
         seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next four.
         block: updates per ``training_step``.
         compile: compile losses and gradients.
-        replicas: 1.
+        replicas: number of seeds, always 1 here: run several as processes (`--seeds`).
         layout: execution of replicas.
         **reward: arguments of :class:`lightning_pbrl.rewards.unified.UnifiedReward`.
     """
@@ -174,7 +174,7 @@ class PreferenceTransformer(LearnReward):
         seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next four.
         block: updates per ``training_step``.
         compile: compile losses and gradients.
-        replicas: 1.
+        replicas: number of seeds, always 1 here: run several as processes (`--seeds`).
         layout: execution of replicas.
         **reward: arguments of :class:`lightning_pbrl.rewards.preference_transformer.PreferenceTransformer`.
     """
@@ -204,7 +204,7 @@ class NMR(LearnReward):
         seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next four.
         block: updates per ``training_step``.
         compile: compile losses and gradients.
-        replicas: 1.
+        replicas: number of seeds, always 1 here: run several as processes (`--seeds`).
         layout: execution of replicas.
         **reward: arguments of :class:`lightning_pbrl.rewards.nmr.NMR`.
     """

@@ -48,7 +48,7 @@ class ORIL(LearnRewardFromExamples):
         seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next four.
         block: updates per ``training_step``.
         compile: compile losses and gradients.
-        replicas: 1.
+        replicas: number of seeds, always 1 here: run several as processes (`--seeds`).
         layout: execution of replicas.
         **reward: arguments of :class:`lightning_pbrl.rewards.oril.ORIL`.
     """
@@ -78,7 +78,7 @@ class PURL(LearnRewardFromExamples):
         seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next four.
         block: updates per ``training_step``.
         compile: compile losses and gradients.
-        replicas: 1.
+        replicas: number of seeds, always 1 here: run several as processes (`--seeds`).
         layout: execution of replicas.
         **reward: arguments of :class:`lightning_pbrl.rewards.purl.PURL`.
     """
@@ -108,7 +108,7 @@ class VICE(LearnRewardFromExamples):
         seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next four.
         block: updates per ``training_step``.
         compile: compile losses and gradients.
-        replicas: 1.
+        replicas: number of seeds, always 1 here: run several as processes (`--seeds`).
         layout: execution of replicas.
         **reward: arguments of :class:`lightning_pbrl.rewards.vice.VICE`.
     """
