@@ -150,12 +150,11 @@ def test_interrupting_leaves_no_orphan(number: signal.Signals, tmp_path: Path) -
         return sorted(found)
 
     until = time.monotonic() + 60
-    while not all((tmp_path / f"seed{seed}/ready").exists() for seed in (0, 1)):
+    while not all((tmp_path / f"seed{seed}/ready").exists() for seed in (0, 1)) or family().count("sleep") < 2:  # one each
         assert time.monotonic() < until and pool.poll() is None
         time.sleep(0.05)
-    assert family().count("sleep") == 2  # a child of each job
     pool.send_signal(number)
-    assert pool.wait(30) == 130
+    assert pool.wait(120) == 130
     assert family() == []
 
 

@@ -164,7 +164,7 @@ def test_a_sweep_on_slurm(tmp_path: Path, slurm_environment: dict[str, str]) -> 
         other: ["no-such-task/seed0", "no-such-task/seed1"],
     }
     good = [tmp_path / f"runs/small/drawer-close/seed{seed}" for seed in (0, 1)]
-    until = time.monotonic() + 180
+    until = time.monotonic() + 600
     while not all((run / "checkpoints/last.ckpt").is_file() for run in good):
         assert time.monotonic() < until, (good[0] / "log.txt").read_text()
         time.sleep(0.2)
