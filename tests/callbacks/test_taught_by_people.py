@@ -1,0 +1,86 @@
+"""Every learner of answers is taught by people: those who act, those who learn from skips, ratings, and growing sets of answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from toys import SPEC, callbacks_for, data_for, make_trainer
+
+from lightning_pbrl.asking import waiting
+from lightning_pbrl.data.feedback import Status
+from lightning_pbrl.labelling.desk import Desk
+from lightning_pbrl.methods.base import Method
+from lightning_pbrl.registry import classes
+from lightning_pbrl.settings import kinds_of
+from lightning_pbrl.teachers.human import HumanTeacher
+from lightning_pbrl.testing.method import SMALL
+
+REWARD = {"hidden": [8], "epochs": 2, "batch_size": 16, "stop_accuracy": 1.0}
+SEGMENTS = {"QPA": {"crop": [1, 3]}, "SURF": {"context": 0, "crop": [1, 3]}}
+"""What a reward model needs for segments of three steps."""
+TINY = {**SMALL, "width": 8, "layers": 1, "heads": 1, "max_episode_steps": 30, "encoder_batch_size": 8, "warmup": 1}
+TINY |= {"n_init": 20, "n_emb": 5, "meta_every": 16, "n_steps": 10, "n_epochs": 2, "explore_epochs": 2}
+LEARNERS = {
+    name: cls
+    for name, cls in classes("methods").items()
+    if cls.__module__.startswith("lightning_pbrl.") and "labels" in cls.needs and name != "LearnReward"
+}
+BINS = 10
+
+
+class Person:
+    """Somebody who answers whatever is open: every fifth question cannot be told, the others by their number."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.stop, self.failed = folder / "labels.sqlite", threading.Event(), list[Exception]()
+        self.given: dict[int, tuple[float | None, Status]] = {}
+        self.thread = threading.Thread(target=self.work)
+
+    def __enter__(self) -> Person:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop.set()
+        self.thread.join()
+        assert not self.failed, self.failed
+
+    def work(self) -> None:
+        try:
+            while not self.stop.wait(0.01):
+                if self.path.exists():
+                    self.answer(Desk(self.path, bins=BINS))
+        except Exception as error:  # noqa: BLE001 - shown by the test
+            self.failed.append(error)
+
+    def answer(self, desk: Desk) -> None:
+        for asked in desk.next("Ada", 10):
+            number = asked.key.number
+            told = float(number % 2 if asked.kind == "pair" else number % BINS)
+            value, status = (None, Status.SKIPPED) if number % 5 == 0 else (told, Status.ANSWERED)
+            assert desk.answer("Ada", asked.key, value, status, seconds=0.1).how == "kept"
+            self.given[number] = value, status
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_learner_is_taught_by_people(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "POLL", 0.02)
+    cls = LEARNERS[name]
+    reward = {key: value for key, value in REWARD.items() if key in kinds_of(getattr(cls, "reward_class", Method))}
+    settings = {**TINY, "reward_model": {**reward, **SEGMENTS.get(name, {})}}
+    method = cls(SPEC, **{key: value for key, value in settings.items() if key in kinds_of(cls)})
+    trainer = make_trainer(tmp_path, callbacks_for(cls, teacher=HumanTeacher(bins=BINS)))
+    began = time.monotonic()
+    with Person(tmp_path) as person:
+        trainer.fit(method, data_for(cls))
+    assert time.monotonic() - began < 300
+    learned = [method.labels, *([method.ratings] if method.ratings is not None else [])]
+    usable = sum(len(labels.preferences()) for labels in learned)
+    assert method.pending == 0 and method.finished
+    assert sorted(person.given) == list(range(len(person.given))) and len(person.given) >= 20
+    assert usable == sum(status == Status.ANSWERED for _, status in person.given.values())
+    skipped = sum(int((labels.status == Status.SKIPPED).sum()) for labels in learned)
+    assert skipped == len(person.given) - usable
