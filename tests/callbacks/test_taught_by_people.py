@@ -1,10 +1,11 @@
-"""Every learner of answers is taught by people: those who act, those who learn from skips, ratings, and growing sets of answers."""
+"""Every learner of answers is taught by people: offline and acting, by pairs, skips and ratings, round by round."""
 
 from __future__ import annotations
 
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toys import SPEC, callbacks_for, data_for, make_trainer
@@ -18,15 +19,25 @@ from lightning_pbrl.settings import kinds_of
 from lightning_pbrl.teachers.human import HumanTeacher
 from lightning_pbrl.testing.method import SMALL
 
-REWARD = {"hidden": [8], "epochs": 2, "batch_size": 16, "stop_accuracy": 1.0}
-SEGMENTS = {"QPA": {"crop": [1, 3]}, "SURF": {"context": 0, "crop": [1, 3]}}
+REWARD: dict[str, Any] = {"hidden": [8], "epochs": 2, "batch_size": 16, "stop_accuracy": 1.0}
+SEGMENTS: dict[str, Any] = {"QPA": {"crop": [1, 3]}, "SURF": {"context": 0, "crop": [1, 3]}}
 """What a reward model needs for segments of three steps."""
-TINY = {**SMALL, "width": 8, "layers": 1, "heads": 1, "max_episode_steps": 30, "encoder_batch_size": 8, "warmup": 1}
+TINY: dict[str, Any] = {
+    **SMALL,
+    "width": 8,
+    "layers": 1,
+    "heads": 1,
+    "max_episode_steps": 30,
+    "encoder_batch_size": 8,
+    "warmup": 1,
+}
 TINY |= {"n_init": 20, "n_emb": 5, "meta_every": 16, "n_steps": 10, "n_epochs": 2, "explore_epochs": 2}
-LEARNERS = {
+LEARNERS: dict[str, Any] = {
     name: cls
     for name, cls in classes("methods").items()
-    if cls.__module__.startswith("lightning_pbrl.") and "labels" in cls.needs and name != "LearnReward"
+    if cls.__module__.startswith("lightning_pbrl.")
+    and "labels" in cls.needs  # type: ignore[attr-defined]
+    and name != "LearnReward"
 }
 BINS = 10
 
