@@ -107,7 +107,7 @@ def test_plain_scoring_gives_our_numbers():
 def test_plain_k_center_picks_what_ours_picks():
     rng = torch.Generator().manual_seed(0)
     points, centres = torch.randn(30, 6, generator=rng), torch.randn(5, 6, generator=rng)
-    assert k_center_by_full_distances(points, centres, 8) == k_center(points, [centres], 8).tolist()
+    assert k_center_by_full_distances(points, centres, 8) == k_center(points.__getitem__, 30, [centres], 8).tolist()
 
 
 def test_plain_encoder_computes_what_ours_computes():

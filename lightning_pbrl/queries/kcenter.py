@@ -7,7 +7,7 @@ Convolutional Neural Networks: A Core-Set Approach", ICLR 2018, Algorithm 1.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -19,42 +19,79 @@ from lightning_pbrl.queries.base import QueryStrategy, Scorer, best, draw_candid
 from lightning_pbrl.queries.disagreement import disagreement
 from lightning_pbrl.queries.entropy import entropy
 
-BLOCK = 1024
-"""Number of labelled pairs whose observations are gathered at a time."""
+BLOCK = 256
+"""Number of pairs whose observations are gathered at a time, and which are brought up to date together, at most."""
+PER_POINT = 4
+"""Number of centres whose reading takes as long as gathering one point."""
+
+Features = Callable[[Tensor], Tensor]
+"""Gathers the features of some points: indices (m,) -> (m, D)."""
 
 
-def k_center(features: Tensor, centres: Iterable[Tensor], n: int) -> Tensor:
+def k_center(features: Features, count: int, centres: Iterable[Tensor], n: int) -> Tensor:
     """Choose points by greedy farthest-first selection: n times the point farthest (L2) from its nearest centre, a new centre.
 
-    It keeps one running minimum distance per point and needs one matrix-vector product per pick, instead of all distances to all
-    centres at each pick. Distances are ``|x|^2 - 2 x.c + |c|^2`` of centred data, clamped at 0.
+    The choice is exact and lazy. A new centre can only bring a point nearer, so the distance that a point had some centres ago
+    is an upper bound. Only the points with the largest bounds are compared with the centres that they have not seen; the largest
+    that has seen all is chosen. Features are gathered in blocks: what is held grows with n and not with ``count``.
+
+    Distances are ``|x|^2 - 2 x.c + |c|^2`` of centred data, clamped at 0.
 
     Args:
-        features: points to choose from, (C, D).
+        features: features of the points to choose from.
+        count: number of points, C.
         centres: the first centres, in blocks (l, D); if there are none, the first pick is point 0.
         n: number of points to choose.
 
     Returns:
         Indices in the order of choice, (min(n, C),), int64, without repetition; of equally far points the first.
     """
-    mean = features.mean(0, keepdim=True)
-    points = features - mean
-    square = points.square().sum(1)
-    nearest = torch.full_like(square, float("inf"))  # squared distance of each point to its nearest centre
+    n = min(n, count)
+    if n <= 0:
+        return torch.empty(0, dtype=torch.int64)
+    blocks = torch.arange(count).split(BLOCK)
+    mean = torch.stack([features(block).sum(0) for block in blocks]).sum(0) / count
+    nearest = torch.full((count,), torch.inf)  # squared distance of each point to its nearest centre, or more
 
-    for block in centres:
-        centre = block - mean
-        distance = torch.addmm(square.unsqueeze(1) + centre.square().sum(1), points, centre.T, alpha=-2)
-        nearest = torch.minimum(nearest, distance.clamp(min=0).amin(1))
+    for given in centres:
+        centre = given - mean
+        squares = centre.square().sum(1)
+        for block in blocks:
+            _bring_nearer(nearest, block, features(block) - mean, centre, squares)
 
-    picks = []
-    for _ in range(min(n, len(points))):
-        pick = nearest.argmax()
+    chosen = torch.empty(n, len(mean), device=mean.device)
+    squares = torch.empty(n, device=mean.device)
+    known = torch.zeros(count, dtype=torch.int64)  # picks that each point has been compared with
+    picks: list[int] = []
+    while (done := len(picks)) < n:
+        pick, wider = int(nearest.argmax()), 1
+        while (since := int(known[pick])) < done:
+            width = min(wider * max((done - since) // PER_POINT, 1), BLOCK, count)
+            top = nearest.topk(width).indices
+            top = torch.cat([top[(known[top] >= since) & (known[top] < done) & (top != pick)], torch.tensor([pick])])
+            _bring_nearer(nearest, top, features(top) - mean, chosen[since:done], squares[since:done])
+            known[top] = done
+            pick, wider = int(nearest.argmax()), 2 * wider
+        point = features(torch.tensor([pick]))[0] - mean
+        chosen[done], squares[done] = point, point.square().sum()
         picks.append(pick)
-        distance = torch.addmv(square + square[pick], points, points[pick], alpha=-2)
-        nearest = torch.minimum(nearest, distance.clamp(min=0))
         nearest[pick] = -1.0  # below every other point: never chosen again
-    return torch.stack(picks) if picks else torch.empty(0, dtype=torch.int64, device=features.device)
+        known[pick] = n
+    return torch.tensor(picks)
+
+
+def _bring_nearer(nearest: Tensor, index: Tensor, points: Tensor, centres: Tensor, squares: Tensor) -> None:
+    """Lower the distances of the points ``index``, (m,), to what they are with further centres, in place.
+
+    Args:
+        nearest: squared distance of each point to its nearest centre, (C,).
+        index: the points, (m,).
+        points: their features, (m, D).
+        centres: further centres, (l, D).
+        squares: squared norms of these, (l,).
+    """
+    distance = torch.addmm(points.square().sum(1, keepdim=True) + squares, points, centres.T, alpha=-2)
+    nearest[index] = torch.minimum(nearest[index], distance.clamp(min=0).amin(1).to(nearest.device))
 
 
 class KCenterQuery(QueryStrategy):
@@ -81,8 +118,11 @@ class KCenterQuery(QueryStrategy):
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
         """Propose the candidates of :meth:`shortlist` that :func:`k_center` picks, in its order."""
         candidates = self.shortlist(draw_candidates(pool, n, self.large_batch, rng), n, model)
-        features = model.observations(candidates).flatten(1)
-        return take(candidates, k_center(features, _labelled(labels, candidates.length, model), n))
+
+        def features(points: Tensor) -> Tensor:
+            return model.observations(take(candidates, points)).flatten(1)
+
+        return take(candidates, k_center(features, len(candidates), _labelled(labels, candidates.length, model), n))
 
     def shortlist(self, candidates: Query, n: int, model: Scorer) -> Query:
         """Return the candidates that k-center may choose from: all."""

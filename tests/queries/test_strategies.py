@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -171,21 +172,28 @@ def test_k_center_picks_what_the_slow_loop_picks(offset: float) -> None:
     features[10] = features[3]  # duplicates of each other and of a centre
     features[11] = centres[0]
     expected = slow_k_center(features, centres, 20)
-    assert k_center(features, [centres], 20).tolist() == expected
-    assert k_center(features, centres.split(7), 20).tolist() == expected  # blocks change nothing
+    assert k_center(features.__getitem__, 60, [centres], 20).tolist() == expected
+    assert k_center(features.__getitem__, 60, centres.split(7), 20).tolist() == expected  # blocks change nothing
+
+
+def test_k_center_is_exact_where_each_pick_changes_many_points() -> None:
+    """A walk in the plane, more points than are compared at a time."""
+    walk = torch.randn(600, 2, generator=rng(3)).cumsum(0)
+    assert k_center(walk.__getitem__, 600, [walk[:1]], 40).tolist() == slow_k_center(walk, walk[:1], 40)
 
 
 def test_k_center_by_hand() -> None:
     # On a line, centre at 0: 10 is farthest; then 5 (5 from both) before 4 and 9; then 9's 1 ties with 4's, first wins.
     line = torch.tensor([[9.0], [10.0], [5.0], [4.0]])
-    assert k_center(line, [torch.zeros(1, 1)], 3).tolist() == [1, 2, 0]
-    assert k_center(line, [], 2).tolist() == [0, 3]  # no centre: the first point, then the one farthest from it
-    assert sorted(k_center(line, [], 9).tolist()) == [0, 1, 2, 3]
-    assert k_center(line, [], 0).tolist() == []
+    chosen = partial(k_center, line.__getitem__, 4)
+    assert chosen([torch.zeros(1, 1)], 3).tolist() == [1, 2, 0]
+    assert chosen([], 2).tolist() == [0, 3]  # no centre: the first point, then the one farthest from it
+    assert sorted(chosen([], 9).tolist()) == [0, 1, 2, 3]
+    assert chosen([], 0).tolist() == []
 
 
 def test_k_center_never_picks_a_point_twice() -> None:
-    assert sorted(k_center(torch.ones(6, 3), [torch.ones(2, 3)], 6).tolist()) == list(range(6))
+    assert sorted(k_center(torch.ones(6, 3).__getitem__, 6, [torch.ones(2, 3)], 6).tolist()) == list(range(6))
 
 
 def test_labelled_pairs_are_centres_and_skipped_ones_are_not() -> None:
