@@ -29,7 +29,7 @@ def test_clips_are_made_in_the_wanted_order_by_another_process(cache):
     wanted = [(40, 10), (0, 10), (999, 5)]
     assert cache.path(0, 10, "webm") is None and not list(cache.folder.parent.iterdir())
     cache.want(wanted)
-    assert cache.wait(60)
+    assert cache.wait(300)
     files = [cache.path(*each, codec) for each in wanted for codec in ("webm", "mp4")]
     made = [path.stat().st_mtime_ns for path in files]
     assert made == sorted(made)
@@ -40,7 +40,7 @@ def test_clips_are_made_in_the_wanted_order_by_another_process(cache):
 
 def test_what_is_there_is_not_made_again(cache, tmp_path):
     cache.want([(3, 4)])
-    assert cache.wait(60)
+    assert cache.wait(300)
     before = cache.path(3, 4, "mp4").stat().st_mtime_ns
     with ClipCache(tmp_path, broken, "data", fps=20, size=32) as other:
         other.want([(3, 4)])
@@ -53,7 +53,7 @@ def test_what_is_there_is_not_made_again(cache, tmp_path):
 def test_a_crash_is_told_the_worker_starts_again_and_the_rest_is_made(cache, caplog):
     with caplog.at_level(logging.WARNING, module.log.name):
         cache.want([(666, 5), (1, 5)])
-        assert cache.wait(90)
+        assert cache.wait(300)
     assert [record.message for record in caplog.records] == [
         f"The worker that draws clips was ended by SIGSEGV at the segment of 5 steps from row 666 on; {what}."
         for what in ("it is started again", "that clip is given up")
@@ -70,18 +70,18 @@ def test_clips_that_cannot_be_drawn_are_told_and_a_killed_worker_loses_nothing(c
     while cache.path(1, 5, "webm") is None:
         time.sleep(0.02)
     os.kill(cache._worker._process.pid, signal.SIGKILL)
-    assert cache.wait(90)
+    assert cache.wait(300)
     assert cache.problem(777, 5) == "Row 777 cannot be drawn: ask about another."
     assert all(cache.path(start, 5, codec) for start in range(8) for codec in ("webm", "mp4"))
     cache.want([(5, 5)])  # only the present list is remembered
-    assert cache.problem(777, 5) is None and cache.wait(60)
+    assert cache.problem(777, 5) is None and cache.wait(300)
     assert (len(cache._problems), len(cache._crashes), len(cache._wanted)) == (0, 0, 0)
 
 
 def test_a_clip_that_takes_too_long_is_given_up(tmp_path):
     with ClipCache(tmp_path, partial(Ramp, 32), "data", size=32, seconds=6.0) as cache:
         cache.want([(888, 5)])
-        assert cache.wait(60)
+        assert cache.wait(300)
         assert cache.problem(888, 5).startswith("The worker that draws clips has taken more than 6 s at the segment")
         process = cache._worker
     assert process is None
@@ -90,11 +90,11 @@ def test_a_clip_that_takes_too_long_is_given_up(tmp_path):
 def test_renderers_that_cannot_be_made(tmp_path):
     with ClipCache(tmp_path, broken, "data") as cache:
         cache.want([(0, 5)])
-        assert cache.wait(60)
+        assert cache.wait(300)
         assert cache.problem(0, 5) == "No clip can be drawn: There is no simulator: set data.simulator."
     with ClipCache(tmp_path, lambda: Ramp(), "data") as cache:
         cache.want([(0, 5)])
-        assert cache.wait(60)
+        assert cache.wait(300)
         assert "give a function that can be pickled" in cache.problem(0, 5)
 
 
@@ -104,7 +104,7 @@ def test_two_processes_share_a_folder(tmp_path):
         "import sys\nfrom functools import partial\nfrom clip_toys import Ramp\n"
         "from lightning_pbrl.clips.cache import ClipCache\n"
         "with ClipCache(sys.argv[1], partial(Ramp, 32), 'data', fps=20, size=32) as cache:\n"
-        "    cache.want([(start, 5) for start in range(6)])\n    print(cache.wait(90), cache._problems)\n"
+        "    cache.want([(start, 5) for start in range(6)])\n    print(cache.wait(300), cache._problems)\n"
     )
     paths = os.pathsep.join([str(Path(__file__).parents[1]), *(path for path in sys.path if path)])
     started = [
