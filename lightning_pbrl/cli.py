@@ -40,8 +40,6 @@ def main(args: list[str] | None = None) -> None:
     _print_anywhere()
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
-    from jsonargparse import ArgumentError
-
     try:
         with seeing_working_folder(), signals.listening():
             _dispatch(args)
@@ -53,7 +51,8 @@ def main(args: list[str] | None = None) -> None:
         if not isinstance(error, Exception):
             raise
         mistake = mistake_behind(error)
-        if mistake is None and not isinstance(error, ArgumentError):
+        parser = sys.modules.get("jsonargparse")  # whose errors these may be, where a command has needed it
+        if mistake is None and not (parser and isinstance(error, parser.ArgumentError)):
             raise
         if debug:
             traceback.print_exc()

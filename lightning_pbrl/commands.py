@@ -34,8 +34,8 @@ def list_command(args: list[str]) -> None:
             _list_studies(console)
             continue
         table = Table(title=kind, title_justify="left", show_header=False, box=None, padding=(0, 2))
-        for name, cls in registry.classes(kind).items():
-            table.add_row(f"[bold]{name}", escape(registry.first_line(cls)))
+        for name, about in registry.lines(kind).items():
+            table.add_row(f"[bold]{name}", escape(about))
         console.print(table, "")
 
 

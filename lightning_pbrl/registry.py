@@ -29,12 +29,16 @@ PACKAGES = {
 """Kind -> (package whose modules hold it, the module of its base class, that class)."""
 
 
+PLUGINS = "lightning_pbrl.plugins"
+"""Entry points of outside packages: modules to import."""
+
+
 def import_all() -> None:
     """Import every module that defines a nameable class, outside plugins included."""
     for package, *_ in PACKAGES.values():
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             importlib.import_module(f"{package}.{module.name}")
-    for plugin in entry_points(group="lightning_pbrl.plugins"):
+    for plugin in entry_points(group=PLUGINS):
         plugin.load()
 
 
@@ -91,6 +95,21 @@ def classes(kind: str) -> dict[str, type]:
         if cls is not base and not inspect.isabstract(cls) and not toy:
             found[cls.__name__] = cls
     return dict(sorted(found.items()))
+
+
+def lines(kind: str) -> dict[str, str]:
+    """Return the line of each class of a kind that ``list`` prints, by name.
+
+    The library's own are read from its source (:mod:`~lightning_pbrl.catalogue`); other packages' are there once something of
+    them has been imported, or where there are plugins.
+    """
+    base = PACKAGES[kind]
+    imported = sys.modules.get(f"{base[0]}.{base[1]}")
+    if imported is not None or entry_points(group=PLUGINS):
+        return {name: first_line(cls) for name, cls in classes(kind).items()}
+    from lightning_pbrl.catalogue import catalogue
+
+    return catalogue(kind)
 
 
 def first_line(cls: type) -> str:
