@@ -20,6 +20,7 @@ RECORDINGS = "recordings"
 """Folder of a run with what the films of its questions are drawn from, where the data forget."""
 AHEAD = 8
 """Open questions whose films are made before anybody asks for them."""
+NO_DATA = "No film can be drawn without the data: name the run folder, or give the config of the data with -c DATA.yaml."
 LoadData = Callable[[], Any]
 
 
@@ -64,7 +65,7 @@ class QuestionFilms:
 
     def _segment(self, key: Key, which: int, start: tuple[int, ...], length: int) -> tuple[int, int]:
         """Return the name of a segment in the cache: its first row or its recording, and its length."""
-        return (2 * key.number + which if self.recorded else start[which]), length
+        return (recording_of(key.number, which) if self.recorded else start[which]), length
 
 
 def films_of(desk: Desk, run: Path | None, load: LoadData | None, fingerprint: str) -> QuestionFilms:
@@ -77,10 +78,25 @@ def films_of(desk: Desk, run: Path | None, load: LoadData | None, fingerprint: s
         fingerprint: of the data.
     """
     if run is None or load is None:
-        return QuestionFilms(desk, None, "No film can be drawn without the run folder: name it in place of the store alone.")
-    recorded = (run / RECORDINGS).is_dir()
-    draw: Callable[[], ClipRenderer] = partial(_recorded, run / RECORDINGS, load) if recorded else partial(_drawn, load)
+        return QuestionFilms(desk, None, NO_DATA)
+    draw, recorded = drawn_by(run, load)
     return QuestionFilms(desk, ClipCache(run / "clips", draw, fingerprint), recorded=recorded)
+
+
+def drawn_by(run: Path, load: LoadData) -> tuple[Callable[[], ClipRenderer], bool]:
+    """Return what makes the renderer of a run's questions, picklable, and True if it draws recordings in place of rows.
+
+    Args:
+        run: run folder.
+        load: makes the run's data module; picklable.
+    """
+    recorded = (run / RECORDINGS).is_dir()
+    return (partial(_recorded, run / RECORDINGS, load) if recorded else partial(_drawn, load)), recorded
+
+
+def recording_of(number: int, which: int) -> int:
+    """Return the number of the recording of segment ``which``, 0 or 1, of a question."""
+    return 2 * number + which
 
 
 def _drawn(load: LoadData) -> ClipRenderer:
@@ -104,6 +120,6 @@ def recorder(folder: str | Path, data: Any) -> Callable[[int, Query], None] | No
     def keep(first: int, query: Query) -> None:
         for number, starts in enumerate(query.start.tolist(), first):
             for which, start in enumerate(starts):
-                kept.put(2 * number + which, recording(data.collector, start, query.length))
+                kept.put(recording_of(number, which), recording(data.collector, start, query.length))
 
     return keep
