@@ -10,7 +10,8 @@ from lightning_pbrl.arguments import Arguments
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.labelling.exchange import fingerprint_of, given, keep, open_store, records_of
+from lightning_pbrl.labelling.contents import with_content
+from lightning_pbrl.labelling.exchange import fingerprint_of, given, keep, location, open_store, records_of
 from lightning_pbrl.labelling.formats import FORMATS, Context, format_of
 from lightning_pbrl.labelling.formats.records import Given, Record, key_of
 
@@ -38,6 +39,7 @@ def labels_command(args: list[str]) -> None:
             sub.add_argument(
                 "--open", action="store_true", help="only questions without an answer, to have them answered elsewhere"
             )
+            sub.add_argument("--content", action="store_true", help="with the segments that the label store keeps (jsonl)")
             sub.add_argument("--media", default="", metavar="URL", help="text before the names of clips, for labelling tools")
     options = parser.parse_args(args)
     verb_of: dict[str, Callable[[Namespace], str]] = {"import": _import, "export": _export, "show": _show}
@@ -62,6 +64,12 @@ def _export(options: Namespace) -> str:
     records = [row for row in records_of(open_store(options.store)) if options.run in (None, row["run"])]
     if options.open:
         records = [row for row in records if row["status"] == Status.PENDING]
+    if options.content and chosen is not FORMATS["jsonl"]:
+        raise UserError("--content is for JSON lines (.jsonl): other files hold no segments, and .npz always does.")
+    if options.content or (chosen is FORMATS["npz"] and source is None):
+        records = with_content(location(options.store), records)
+    if options.content and not any("content" in row for row in records):
+        raise UserError(f"The label store {options.store} holds rows of its data and no segments: leave out --content.")
     chosen.write(records, options.file, Context(source=source, media=options.media))
     return f"wrote {options.file} from {len({key_of(row) for row in records})} questions"
 

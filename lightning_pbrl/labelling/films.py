@@ -7,6 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from lightning_pbrl.clips.base import ClipRenderer
 from lightning_pbrl.clips.cache import ClipCache
 from lightning_pbrl.clips.choose import renderer_of
@@ -15,6 +18,7 @@ from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.desk import Desk
 from lightning_pbrl.labelling.interface import Codec, Key
+from lightning_pbrl.teachers.base import Teacher
 
 RECORDINGS = "recordings"
 """Folder of a run with what the films of its questions are drawn from, where the data forget."""
@@ -95,7 +99,7 @@ def drawn_by(run: Path, load: LoadData) -> tuple[Callable[[], ClipRenderer], boo
 
 
 def recording_of(number: int, which: int) -> int:
-    """Return the number of the recording of segment ``which``, 0 or 1, of a question."""
+    """Return the number of the recording of segment ``which``, 0 or 1, of a question; that of its copy in a replay, too."""
     return 2 * number + which
 
 
@@ -107,7 +111,31 @@ def _recorded(folder: Path, load: LoadData) -> ClipRenderer:
     return RecordingFolder(folder, load().simulator)
 
 
-def recorder(folder: str | Path, data: Any) -> Callable[[int, Query], None] | None:
+Keep = Callable[[int, Query], None]
+Draw = Callable[[Query], Tensor]
+
+
+def pictures(teacher: Teacher, folder: str | Path, data: Any) -> tuple[Keep | None, Draw | None]:
+    """Return what keeps the recordings of new questions, and what draws questions for a teacher that looks at frames.
+
+    Args:
+        teacher: who answers; a simulated one that looks at no frames needs neither.
+        folder: run folder.
+        data: data module, set up.
+
+    Returns:
+        For data that forget, a function of the number of the first question and the questions, else None; for a teacher that
+        looks, a function of questions that returns their frames, (B, C, T, H, W, 3), uint8, else None.
+
+    Raises:
+        UserError: if the teacher looks at frames and nothing can be drawn.
+    """
+    if teacher.simulated and not teacher.wants_frames:
+        return None, None
+    return recorder(folder, data), frames_of(folder, data) if teacher.wants_frames else None
+
+
+def recorder(folder: str | Path, data: Any) -> Keep | None:
     """Return what keeps the recordings of questions about a replay: the number of the first one, and the questions.
 
     Returns:
@@ -123,3 +151,20 @@ def recorder(folder: str | Path, data: Any) -> Callable[[int, Query], None] | No
                 kept.put(recording_of(number, which), recording(data.collector, start, query.length))
 
     return keep
+
+
+def frames_of(folder: str | Path, data: Any) -> Draw:
+    """Return what draws questions: from the data, or from the recordings of a replay that has forgotten them.
+
+    Raises:
+        UserError: if nothing can be drawn.
+    """
+    acting = getattr(data, "collector", None) is not None
+    renderer = RecordingFolder(Path(folder) / RECORDINGS, data.simulator) if acting else renderer_of(data)
+
+    def draw(query: Query) -> Tensor:
+        named = data.source.copies.slots(query.start) if acting else query.start  # questions name the copies in a replay
+        frames = [torch.from_numpy(renderer.frames(name, query.length)) for name in named.flatten().tolist()]
+        return torch.stack(frames).unflatten(0, tuple(named.shape))
+
+    return draw
