@@ -99,7 +99,7 @@ def _sheet(options: Namespace, records: list[Record], answers: list[Given]) -> s
     place = place_of(options.store, tuple(options.config))
     if place.folder is None or place.load is None:
         raise UserError(NO_DATA)
-    renderer, recorded = drawn_by(place.folder, place.load)
+    renderer, recorded = drawn_by(place.folder, place.load, place.where)
 
     def segment(row: Record, which: int) -> int:
         return int(recording_of(row["number"], which) if recorded else row[f"start_{which}"])

@@ -1,4 +1,4 @@
-"""Content of questions about data that forget, as a label store keeps it: in and out of records."""
+"""Content of questions about data that forget, as a label store keeps it: in and out of records, and drawn."""
 
 from __future__ import annotations
 
@@ -7,17 +7,43 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from lightning_pbrl.clips.base import ClipRenderer, Frames
+from lightning_pbrl.clips.online import RecordingFolder
+from lightning_pbrl.clips.rebuilt import RebuiltStates, state_of
 from lightning_pbrl.data.clip_bytes import STORED, pack, unpack
 from lightning_pbrl.data.database import Database
 from lightning_pbrl.data.feedback import Clips
 from lightning_pbrl.data.guard import reading
 from lightning_pbrl.data.tables import CLIPS, RESTORE
+from lightning_pbrl.envs.base import Simulator
+from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.formats.content import Content
 from lightning_pbrl.labelling.formats.records import Key, Record, key_of
 
 
 class Contents(Database):
     """A label store of which only the content of questions is read."""
+
+    def __bool__(self) -> bool:
+        """Return True if the store holds the content of any question."""
+        with self._reading() as db:
+            return db.execute(sa.select(CLIPS.c.number).limit(1)).first() is not None
+
+    def numbered(self, number: int, length: int) -> Content:
+        """Return the segments of the question of that number.
+
+        Raises:
+            UserError: if there is none, or several runs have one.
+        """
+        with self._reading() as db:
+            rows = db.execute(sa.select(CLIPS.c.run, CLIPS.c.round).where(CLIPS.c.number == number)).all()
+        if len(rows) != 1:
+            runs = f"{len(rows)} runs have" if rows else "no run has"
+            raise UserError(
+                f"In the label store {self.name} {runs} stored segments of a question {number}: show one run's store."
+            )
+        (key,) = ((row.run, row.round, number) for row in rows)
+        return self.of([{"run": key[0], "round": key[1], "number": number, "length": length}])[key]
 
     def of(self, records: Iterable[Record]) -> dict[Key, Content]:
         """Return the segments of these questions, without the steps kept around them, where the store holds them.
@@ -36,6 +62,42 @@ class Contents(Database):
                     context = (parts["reward"].shape[1] - length) // 2
                     found[row.run, row.round, row.number] = {name: parts[name][:, context : context + length] for name in STORED}
         return found
+
+
+class KeptSegments(ClipRenderer):
+    """Renderer of questions about a replay: of their recordings, or of the observations that the label store holds.
+
+    A number names a segment: :func:`~lightning_pbrl.labelling.films.recording_of`.
+
+    Args:
+        folder: folder of the recordings.
+        simulator: simulator that was acted in.
+        store: file or URL of the label store.
+        size: height and width of a frame, pixels.
+    """
+
+    def __init__(self, folder: Path, simulator: Simulator, store: str, size: int = 256) -> None:
+        self.size, self.how, self._simulator, self._store = size, RecordingFolder.how, simulator, store
+        self._recordings = RecordingFolder(folder, simulator, size)
+        self._rebuilt: RebuiltStates | None = None
+
+    def frames(self, start: int, length: int) -> Frames:
+        if start in self._recordings:
+            return self._recordings.frames(start, length)
+        if state_of(self._simulator) is None:
+            raise UserError(
+                f"Question {start // 2} was asked without a recording, and an observation of {self._simulator.name} does not "
+                "determine its state, so it cannot be drawn: recordings are kept for people and for teachers that look."
+            )
+        found = Contents(self._store).numbered(start // 2, length)
+        if self._rebuilt is None:
+            self._rebuilt = RebuiltStates(None, self._simulator, self.size)
+        return self._rebuilt.draw(found["obs"][start % 2].numpy(), found["action"][start % 2].numpy())
+
+    def close(self) -> None:
+        self._recordings.close()
+        if self._rebuilt is not None:
+            self._rebuilt.close()
 
 
 def with_content(store: str | Path, records: Iterable[Record]) -> list[Record]:

@@ -16,6 +16,7 @@ from lightning_pbrl.clips.choose import renderer_of
 from lightning_pbrl.clips.online import RecordingFolder, recording
 from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.labelling.contents import Contents, KeptSegments
 from lightning_pbrl.labelling.desk import Desk
 from lightning_pbrl.labelling.interface import Codec, Key
 from lightning_pbrl.teachers.base import Teacher
@@ -83,19 +84,20 @@ def films_of(desk: Desk, run: Path | None, load: LoadData | None, fingerprint: s
     """
     if run is None or load is None:
         return QuestionFilms(desk, None, NO_DATA)
-    draw, recorded = drawn_by(run, load)
+    draw, recorded = drawn_by(run, load, desk.name)
     return QuestionFilms(desk, ClipCache(run / "clips", draw, fingerprint), recorded=recorded)
 
 
-def drawn_by(run: Path, load: LoadData) -> tuple[Callable[[], ClipRenderer], bool]:
-    """Return what makes the renderer of a run's questions, picklable, and True if it draws recordings in place of rows.
+def drawn_by(run: Path, load: LoadData, store: str) -> tuple[Callable[[], ClipRenderer], bool]:
+    """Return what makes the renderer of a run's questions, picklable, and True if numbers of recordings name segments, not rows.
 
     Args:
         run: run folder.
         load: makes the run's data module; picklable.
+        store: file or URL of the label store.
     """
-    recorded = (run / RECORDINGS).is_dir()
-    return (partial(_recorded, run / RECORDINGS, load) if recorded else partial(_drawn, load)), recorded
+    recorded = (run / RECORDINGS).is_dir() or bool(Contents(store))
+    return (partial(_recorded, run / RECORDINGS, load, store) if recorded else partial(_drawn, load)), recorded
 
 
 def recording_of(number: int, which: int) -> int:
@@ -107,8 +109,8 @@ def _drawn(load: LoadData) -> ClipRenderer:
     return renderer_of(load(), plots=True)
 
 
-def _recorded(folder: Path, load: LoadData) -> ClipRenderer:
-    return RecordingFolder(folder, load().simulator)
+def _recorded(folder: Path, load: LoadData, store: str) -> ClipRenderer:
+    return KeptSegments(folder, load().simulator, store)
 
 
 Keep = Callable[[int, Query], None]
@@ -144,6 +146,7 @@ def recorder(folder: str | Path, data: Any) -> Keep | None:
     if getattr(data, "collector", None) is None:
         return None
     kept = RecordingFolder(Path(folder) / RECORDINGS, data.simulator)
+    kept.folder.mkdir(parents=True, exist_ok=True)  # a page that is opened before the first question knows them by it
 
     def keep(first: int, query: Query) -> None:
         for number, starts in enumerate(query.start.tolist(), first):

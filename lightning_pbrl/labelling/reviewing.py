@@ -39,7 +39,12 @@ def reviewed(db: sa.Connection, key: Key | None, run: str | None) -> Reviewed | 
     after = db.execute(first.where(name > own).order_by(*NAME)).first()
     place, total = db.scalar(count.where(name <= own)), db.scalar(count)
     return Reviewed(
-        _question(row, here), row["answered_by"], place or 0, total or 0, before and Key(*before), after and Key(*after)
+        _question(row, here),
+        row["answered_by"],
+        place or 0,
+        total or 0,
+        None if before is None else Key(*before),
+        None if after is None else Key(*after),
     )
 
 

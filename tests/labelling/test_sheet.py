@@ -11,18 +11,37 @@ import numpy as np
 import pytest
 import torch
 from clip_toys import Ramp
+from online_toys import _Actor
 from PIL import Image
+from toys import make_trainer
 
+from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.cli import main
+from lightning_pbrl.clips.rebuilt import RebuiltStates
 from lightning_pbrl.data.feedback import Answer, AskKey, Query
 from lightning_pbrl.data.store import LabelStore
+from lightning_pbrl.datamodules.online import OnlineDataModule
+from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
+from lightning_pbrl.envs.render import Camera
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.labelling.contents import KeptSegments
 from lightning_pbrl.labelling.exchange import given, records_of
+from lightning_pbrl.labelling.films import drawn_by, recording_of
 from lightning_pbrl.labelling.formats.records import Record
 from lightning_pbrl.labelling.sheet import BETTER, GAP, LINE, SIDE, Entry, entries, spread, write
+from lightning_pbrl.teachers.simulated import SimulatedTeacher
 from lightning_pbrl.testing.toys import ToyData
 
 WHO = {"strategy": {}, "teacher": {}, "seed": 0}
+
+
+@pytest.fixture
+def opengl() -> None:
+    """Skip where this machine cannot render."""
+    try:
+        Camera(GymMuJoCo("Hopper-v5").make().physics, 16).close()
+    except UserError as error:
+        pytest.skip(str(error))
 
 
 def row_of(record: Record, which: int) -> int:
@@ -109,3 +128,30 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         with pytest.raises(SystemExit):
             main(["labels", "show", store.name, *args])
         assert sentence in capsys.readouterr().err
+
+
+def test_questions_about_a_replay_are_drawn_from_what_the_store_holds(opengl: None, tmp_path: Path) -> None:
+    """Nobody looked while a simulated teacher answered, so there are no recordings: the states are rebuilt from observations."""
+    data = OnlineDataModule(GymMuJoCo("Reacher-v5", horizon=10), segment_length=4, eval_episodes=0, test_episodes=0, capacity=30)
+    method = _Actor(data.spec, env_steps=40)
+    ask = AskTeacher(SimulatedTeacher(), budget=3, per_round=3, first_round=1)
+    make_trainer(tmp_path, [ask], limit_val_batches=0).fit(method, data)
+    where = str(tmp_path / "labels.sqlite")
+    make, recorded = drawn_by(tmp_path, Reacher, where)
+    seen = data.source.segments(method.labels.start, 4).split([data.source.obs_dim, data.source.action_dim], -1)
+    with make() as renderer, RebuiltStates(None, Reacher().simulator) as rebuilt:
+        assert recorded and isinstance(renderer, KeptSegments)
+        for number, which in ((0, 0), (2, 1)):
+            expected = rebuilt.draw(*(part[number, which].numpy() for part in seen))
+            assert np.array_equal(renderer.frames(recording_of(number, which), 4), expected)
+        with pytest.raises(UserError, match="no run has stored segments of a question 9: show one run's store"):
+            renderer.frames(18, 4)
+    blind = KeptSegments(tmp_path, GymMuJoCo("Pusher-v5"), where)
+    with pytest.raises(UserError, match="Question 2 was asked without a recording, and an observation of Pusher-v5 does not"):
+        blind.frames(5, 4)
+
+
+class Reacher:
+    """A data module as far as a renderer of recordings needs one."""
+
+    simulator = GymMuJoCo("Reacher-v5", horizon=10)
