@@ -19,7 +19,7 @@ ASKED = ("overlap", "timeout", "bins")
 """Settings of the teacher that the desk follows."""
 
 
-class Place(NamedTuple):
+class _Place(NamedTuple):
     """A label store, and the data that its questions are about.
 
     Attributes:
@@ -35,7 +35,7 @@ class Place(NamedTuple):
     teacher: dict[str, Any]
 
 
-def place_of(store: str, configs: tuple[str, ...] = ()) -> Place:
+def place_of(store: str, configs: tuple[str, ...] = ()) -> _Place:
     """Return a store with the data of ``configs``, or without these of its run folder.
 
     Args:
@@ -49,7 +49,7 @@ def place_of(store: str, configs: tuple[str, ...] = ()) -> Place:
         config = yaml.safe_load((folder / "config.yaml").read_text()) or {}
     teacher = ((config.get("ask") or {}).get("teacher") or {}).get("init_args") or {}
     load: LoadData | None = partial(loaded, config["data"], config.get("imports") or []) if config.get("data") else None
-    return Place(where, folder, partial(named, configs, where, fingerprint_of(where)) if configs else load, teacher)
+    return _Place(where, folder, partial(named, configs, where, fingerprint_of(where)) if configs else load, teacher)
 
 
 def opened(store: str, *configs: str) -> tuple[Desk, QuestionFilms]:

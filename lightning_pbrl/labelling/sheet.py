@@ -19,7 +19,7 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.formats.records import Given, Key, Record, key_of, told
 
 SIDE, GAP, LINE = 128, 8, 20
-"""Sizes in the sheet, pixels: a frame, the space between two things, a line of text."""
+"""Sizes in the sheet, pixels: a frame, the space around frames, a line of text."""
 PAPER, INK, BETTER = (255, 255, 255), (30, 30, 30), (31, 78, 140)
 """Colours: background, text, and the border of the preferred segment."""
 
@@ -65,7 +65,7 @@ def entries(
         by.setdefault(each.key, []).append(each)
     for row in records:
         given = "; ".join(f"{each.person}: {_answer(each.kind, each.value, each.status)}" for each in by.get(key_of(row), ()))
-        title = f"{told(key_of(row))}   {_answer(row['kind'], row['value'], Status(row['status']))}"
+        title = f"{told(key_of(row))}: {_answer(row['kind'], row['value'], Status(row['status']))}"
         better = int(row["value"]) if row["kind"] == "pair" and row["value"] in (0, 1) else None
         try:
             strips = tuple(_strip(renderer.frames(name(row, which), row["length"])) for which in range(_segments(row)))

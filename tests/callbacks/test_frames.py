@@ -27,6 +27,7 @@ from lightning_pbrl.envs.behaviour import Behaviour
 from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
 from lightning_pbrl.envs.render import Camera
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.labelling.films import drawn_by, recorder
 from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.teachers.function import Clip, FunctionTeacher
 from lightning_pbrl.teachers.vision import VisionTeacher
@@ -145,6 +146,16 @@ def test_an_open_question_is_drawn_again_after_a_crash(tmp_path: Path, monkeypat
         for before, after in zip(one, two, strict=True):
             assert np.array_equal(before.obs, after.obs) and before.frames is not None and after.frames is not None
             assert np.array_equal(before.frames, after.frames)
+
+
+def test_a_page_that_is_opened_before_the_first_question_draws_recordings(tmp_path: Path) -> None:
+    class Acting:
+        collector, simulator = object(), GymMuJoCo("Reacher-v5")
+
+    where = LabelStore(tmp_path / "labels.sqlite", "replay").name
+    assert drawn_by(tmp_path, Acting, where)[1] is False
+    assert recorder(tmp_path, Acting()) is not None  # when the fit starts
+    assert drawn_by(tmp_path, Acting, where)[1] is True
 
 
 def test_frames_come_in_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,9 +66,9 @@ def drawn(store: LabelStore) -> list[Entry]:
 
 def test_entries(store: LabelStore) -> None:
     found = drawn(store)
-    words = [each.title.partition("   ")[2] for each in found]
+    words = [each.title.partition(": ")[2] for each in found]
     assert words == ["second is better", "first is better", "equal", "cannot tell", "open", "second is better", "rating 7"]
-    assert found[0].title.startswith("run/0/0 ") and found[0].answers == "Ada <b>: second is better" and found[4].answers == ""
+    assert found[0].title.startswith("run/0/0: ") and found[0].answers == "Ada <b>: second is better" and found[4].answers == ""
     assert [each.better for each in found] == [1, 0, None, None, None, 1, None]
     assert [len(each.strips) for each in found] == [2, 2, 2, 2, 2, 0, 1]
     assert found[5].problem == "Row 777 cannot be drawn: ask about another."
