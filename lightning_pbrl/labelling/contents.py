@@ -36,14 +36,13 @@ class Contents(Database):
             UserError: if there is none, or several runs have one.
         """
         with self._reading() as db:
-            rows = db.execute(sa.select(CLIPS.c.run, CLIPS.c.round).where(CLIPS.c.number == number)).all()
+            rows = db.execute(sa.select(CLIPS).where(CLIPS.c.number == number)).all()
         if len(rows) != 1:
             runs = f"{len(rows)} runs have" if rows else "no run has"
             raise UserError(
                 f"In the label store {self.name} {runs} stored segments of a question {number}: show one run's store."
             )
-        (key,) = ((row.run, row.round, number) for row in rows)
-        return self.of([{"run": key[0], "round": key[1], "number": number, "length": length}])[key]
+        return self._segments(rows[0].content, length)
 
     def of(self, records: Iterable[Record]) -> dict[Key, Content]:
         """Return the segments of these questions, without the steps kept around them, where the store holds them.
@@ -54,14 +53,15 @@ class Contents(Database):
         lengths = {key_of(row): row["length"] for row in records}
         with self._reading() as db:
             rows = db.execute(sa.select(CLIPS).where(CLIPS.c.run.in_({key[0] for key in lengths}))).all()
-        found: dict[Key, Content] = {}
-        for row in rows:
-            if (length := lengths.get((row.run, row.round, row.number))) is not None:
-                with reading(f"The label store {self.name}", "holds damaged segment content", RESTORE):
-                    parts = unpack(row.content)
-                    context = (parts["reward"].shape[1] - length) // 2
-                    found[row.run, row.round, row.number] = {name: parts[name][:, context : context + length] for name in STORED}
-        return found
+        keys = [(row.run, row.round, row.number) for row in rows]
+        return {key: self._segments(row.content, lengths[key]) for key, row in zip(keys, rows, strict=True) if key in lengths}
+
+    def _segments(self, stored: bytes, length: int) -> Content:
+        """Return the middle ``length`` steps of stored segments."""
+        with reading(f"The label store {self.name}", "holds damaged segment content", RESTORE):
+            parts = unpack(stored)
+            context = (parts["reward"].shape[1] - length) // 2
+            return {name: parts[name][:, context : context + length] for name in STORED}
 
 
 class KeptSegments(ClipRenderer):
