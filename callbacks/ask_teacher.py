@@ -17,7 +17,7 @@ from lightning_pbrl.asking.session import AskingSession
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting.resuming import asks_for
-from lightning_pbrl.labelling.films import recorder
+from lightning_pbrl.labelling.films import pictures
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.queries.base import QueryStrategy
 from lightning_pbrl.queries.uniform import UniformQuery
@@ -116,8 +116,8 @@ class AskTeacher(Checked, pl.Callback):
         if trainer.is_global_zero and not silent:
             path = self.store_path or str(Path(trainer.default_root_dir) / "labels.sqlite")
             session.open(LabelStore(path, source.fingerprint, self.run))
-        if self.teacher is not None and not self.teacher.simulated and trainer.is_global_zero:
-            session.recorder = recorder(trainer.default_root_dir, data)
+        if self.teacher is not None and trainer.is_global_zero:
+            session.recorder, session.frames = pictures(self.teacher, trainer.default_root_dir, data)
         self.session = session
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]

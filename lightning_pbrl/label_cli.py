@@ -5,30 +5,58 @@ from __future__ import annotations
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.desk import Desk
 from lightning_pbrl.labelling.exchange import fingerprint_of, location
-from lightning_pbrl.labelling.films import QuestionFilms, films_of
+from lightning_pbrl.labelling.films import LoadData, QuestionFilms, films_of
 from lightning_pbrl.labelling.serve import label_command
 
 ASKED = ("overlap", "timeout", "bins")
 """Settings of the teacher that the desk follows."""
 
 
-def opened(store: str) -> tuple[Desk, QuestionFilms]:
-    """Return the desk and the films of a run folder, a label store or a database's URL."""
+class _Place(NamedTuple):
+    """A label store, and the data that its questions are about.
+
+    Attributes:
+        where: its file or URL.
+        folder: folder of recordings and films, that of the run; None for a URL without configs.
+        load: makes the data module, not set up unless the configs were given; None where nothing names the data.
+        teacher: settings of the run's teacher.
+    """
+
+    where: str
+    folder: Path | None
+    load: LoadData | None
+    teacher: dict[str, Any]
+
+
+def place_of(store: str, configs: tuple[str, ...] = ()) -> _Place:
+    """Return a store with the data of ``configs``, or without these of its run folder.
+
+    Args:
+        store: a run folder, a label store or a database's URL.
+        configs: configs with a ``data:`` key.
+    """
     where = location(store)
-    run = None if "://" in where else Path(where).absolute().parent
+    folder = (Path.cwd() if configs else None) if "://" in where else Path(where).absolute().parent
     config: dict[str, Any] = {}
-    if run is not None and (run / "config.yaml").is_file():
-        config = yaml.safe_load((run / "config.yaml").read_text()) or {}
+    if folder is not None and (folder / "config.yaml").is_file():
+        config = yaml.safe_load((folder / "config.yaml").read_text()) or {}
     teacher = ((config.get("ask") or {}).get("teacher") or {}).get("init_args") or {}
-    desk = Desk(where, **{name: teacher[name] for name in ASKED if name in teacher})
-    load = partial(loaded, config["data"], config.get("imports") or []) if config.get("data") else None
-    return desk, films_of(desk, run, load, fingerprint_of(where) or "none")
+    load: LoadData | None = partial(loaded, config["data"], config.get("imports") or []) if config.get("data") else None
+    return _Place(where, folder, partial(named, configs, where, fingerprint_of(where)) if configs else load, teacher)
+
+
+def opened(store: str, *configs: str) -> tuple[Desk, QuestionFilms]:
+    """Return the desk and the films of a store; see :func:`place_of`."""
+    found = place_of(store, configs)
+    desk = Desk(found.where, **{name: found.teacher[name] for name in ASKED if name in found.teacher})
+    return desk, films_of(desk, found.folder, found.load, fingerprint_of(found.where) or "none")
 
 
 def loaded(data: dict[str, Any], imports: list[str]) -> Any:
@@ -39,6 +67,25 @@ def loaded(data: dict[str, Any], imports: list[str]) -> Any:
         path = Path(folder) / "data.yaml"
         path.write_text(yaml.safe_dump({"data": data, "imports": imports}))
         return data_module(["-c", str(path)], "lightning-pbrl label", "")
+
+
+def named(configs: tuple[str, ...], where: str, fingerprint: str | None) -> Any:
+    """Return the data module of configs, set up.
+
+    Raises:
+        UserError: if the questions of the store are about other data.
+    """
+    from lightning_pbrl.commands import data_module
+
+    data = data_module([word for config in configs for word in ("-c", config)], "lightning-pbrl label", "")
+    data.prepare_data()
+    data.setup("fit")
+    if fingerprint not in (None, data.source.fingerprint):
+        raise UserError(
+            f"The label store {where} is about the data set {fingerprint} and {', '.join(configs)} names "
+            f"{data.source.fingerprint}: name the data that were asked about."
+        )
+    return data
 
 
 def command(args: list[str]) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from lightning_pbrl.arguments import Arguments
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.labelling.exchange import fingerprint_of, given, keep, open_store, records_of
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.labelling.contents import with_content
+from lightning_pbrl.labelling.exchange import fingerprint_of, given, keep, location, open_store, records_of
 from lightning_pbrl.labelling.formats import FORMATS, Context, format_of
-from lightning_pbrl.labelling.formats.records import key_of
+from lightning_pbrl.labelling.formats.records import Given, Record, key_of
 
 
 def labels_command(args: list[str]) -> None:
@@ -24,17 +26,20 @@ def labels_command(args: list[str]) -> None:
         sub.add_argument(
             "--run", help="only this run" if verb != "import" else "name of the run for files that name none (imported)"
         )
+        sub.add_argument(
+            "-c", "--config", action="append", default=[], metavar="DATA.yaml", help="the data, where the command needs them"
+        )
         if verb == "show":
+            sub.add_argument("--sheet", type=Path, metavar="FILE", help="draw questions into a .png or .html file")
+            sub.add_argument("--questions", type=int, default=20, metavar="N", help="at most so many of them (default 20)")
             continue
         sub.add_argument("file", type=Path, help="file, or folder of Uni-RLHF")
         sub.add_argument("--format", choices=list(FORMATS), help="default: by the ending")
-        sub.add_argument(
-            "-c", "--config", action="append", default=[], metavar="DATA.yaml", help="the data, where the format needs them"
-        )
         if verb == "export":
             sub.add_argument(
                 "--open", action="store_true", help="only questions without an answer, to have them answered elsewhere"
             )
+            sub.add_argument("--content", action="store_true", help="with the segments that the label store keeps (jsonl)")
             sub.add_argument("--media", default="", metavar="URL", help="text before the names of clips, for labelling tools")
     options = parser.parse_args(args)
     verb_of: dict[str, Callable[[Namespace], str]] = {"import": _import, "export": _export, "show": _show}
@@ -59,6 +64,12 @@ def _export(options: Namespace) -> str:
     records = [row for row in records_of(open_store(options.store)) if options.run in (None, row["run"])]
     if options.open:
         records = [row for row in records if row["status"] == Status.PENDING]
+    if options.content and chosen is not FORMATS["jsonl"]:
+        raise UserError("--content is for JSON lines (.jsonl): other files hold no segments, and .npz always does.")
+    if options.content or (chosen is FORMATS["npz"] and source is None):
+        records = with_content(location(options.store), records)
+    if options.content and not any("content" in row for row in records):
+        raise UserError(f"The label store {options.store} holds rows of its data and no segments: leave out --content.")
     chosen.write(records, options.file, Context(source=source, media=options.media))
     return f"wrote {options.file} from {len({key_of(row) for row in records})} questions"
 
@@ -71,9 +82,31 @@ def _show(options: Namespace) -> str:
     store = open_store(options.store)
     console = Console()
     records = [row for row in records_of(store) if options.run in (None, row["run"])]
-    for table in tables(records, [each for each in given(store) if options.run in (None, each.key[0])]):
+    answers = [each for each in given(store) if options.run in (None, each.key[0])]
+    for table in tables(records, answers):
         console.print(table, soft_wrap=isinstance(table, str), highlight=False)
-    return ""
+    return _sheet(options, records, answers) if options.sheet else ""
+
+
+def _sheet(options: Namespace, records: list[Record], answers: list[Given]) -> str:
+    """Draw questions into a file; return the sentence that says so."""
+    from lightning_pbrl.label_cli import place_of
+    from lightning_pbrl.labelling.films import NO_DATA, drawn_by, recording_of
+    from lightning_pbrl.labelling.sheet import entries, spread, write
+
+    if options.questions < 1:
+        raise UserError(f"--questions is {options.questions}: give at least 1.")
+    place = place_of(options.store, tuple(options.config))
+    if place.folder is None or place.load is None:
+        raise UserError(NO_DATA)
+    renderer, recorded = drawn_by(place.folder, place.load, place.where)
+
+    def segment(row: Record, which: int) -> int:
+        return int(recording_of(row["number"], which) if recorded else row[f"start_{which}"])
+
+    with renderer() as drawing:
+        count = write(options.sheet, entries(spread(records, options.questions), answers, drawing, segment))
+    return f"drew {count} questions into {options.sheet}"
 
 
 def _data(configs: list[str]) -> Transitions | None:

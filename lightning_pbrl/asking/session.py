@@ -26,8 +26,8 @@ from lightning_pbrl.teachers.base import RoundStats, Teacher, rating_rates, real
 
 RESTORED = 500
 """Questions whose segments are read from the store at a time."""
-ANSWERED = 100
-"""Questions shown, and committed, at a time: what is gathered for them does not grow with the round."""
+ANSWERED, LOOKED_AT = 100, 10
+"""Questions shown, and committed, at a time: what is gathered for them does not grow with the round; fewer with frames."""
 
 
 class AskingSession:
@@ -256,7 +256,7 @@ class AskingSession:
             queries = self._next(state, number, before + asked, proposed, quota - asked)
             for query in queries:
                 batches: list[Batch] = []
-                for start in query.start.split(ANSWERED):
+                for start in query.start.split(LOOKED_AT if self.teacher.wants_frames else ANSWERED):
                     part = Query(query.kind, start, query.length)
                     batches.append((yield from self._answered(state, number, before + asked, part, strategy)))
                     asked += len(start)

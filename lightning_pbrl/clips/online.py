@@ -159,6 +159,10 @@ class RecordingFolder(ClipRenderer):
             np.savez(file, place=np.array([seed, taken.first]), action=taken.action, obs=taken.obs)
         return path
 
+    def __contains__(self, number: int) -> bool:
+        """Return True if there is a recording of that number."""
+        return self._path(number).is_file()
+
     def get(self, number: int) -> Recording:
         """Read a recording.
 
@@ -166,7 +170,7 @@ class RecordingFolder(ClipRenderer):
             UserError: if there is none, or its file is damaged.
         """
         path = self._path(number)
-        if not path.is_file():
+        if number not in self:
             raise UserError(f"There is no recording {path}: its segment was asked about without one.")
         with reading(path, "is damaged", "delete it; its clip cannot be drawn any more"):
             arrays = read_npz(path, "delete it", lambda key: key in ("place", "action", "obs"))

@@ -40,8 +40,8 @@ def state_of(simulator: Simulator | None) -> StateOf | None:
 class RebuiltStates(ClipRenderer):
     """Renderer of logged observations of a simulator whose state they determine up to a shift along the ground.
 
-    A film of the running simulation shows Gymnasium's bodies as they were one substep (2 to 10 ms) before, because Gymnasium does
-    not update what is drawn after the last substep.
+    A film of the running simulation shows Gymnasium's HalfCheetah as it was one substep, 10 ms, before
+    (``findings/gymnasium_halfcheetah_is_drawn_late.sh``).
 
     Args:
         source: data with observations of ``simulator``; None to :meth:`draw` observations only.

@@ -127,7 +127,22 @@ def write_preference_npz(path: str | Path, source: Transitions, labels: Labels) 
         raise UserError(f"{path} would hold no comparison: give labels of pairs that were answered or called equal.")
     clips = source.segments(answers.start, answers.length).cpu()  # (N, 2, k, O + A)
     obs, action = clips.split([source.obs_dim, source.action_dim], dim=-1)
-    arrays = {"label": answers.value.cpu().numpy()}
+    return write_pairs(path, obs, action, answers.value.cpu())
+
+
+def write_pairs(path: str | Path, obs: Tensor, action: Tensor, label: Tensor) -> Path:
+    """Write pairs with their segments, and return ``path``.
+
+    Args:
+        path: the file.
+        obs: (N, 2, k, O).
+        action: (N, 2, k, A).
+        label: P(second preferred), (N,).
+
+    Raises:
+        UserError: if the folder cannot be written.
+    """
+    arrays = {"label": label.numpy()}
     for clip in (0, 1):
         arrays |= {f"obs_{clip + 1}": obs[:, clip].numpy(), f"action_{clip + 1}": action[:, clip].numpy()}
     with replacing(path) as temporary, temporary.open("wb") as file:

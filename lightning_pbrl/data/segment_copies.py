@@ -92,6 +92,10 @@ class SegmentCopies:
         slot = 2 * numbers[:, None] + torch.arange(start.shape[1])  # a rating leaves the second place of its number free
         return self.replay.ring + slot * at.whole + at.context
 
+    def slots(self, start: Tensor) -> Tensor:
+        """Return 2 * number + segment for copies that begin at these rows, same shape; the inverse of :meth:`placed`."""
+        return (start - self.replay.ring - self.places.context) // self.places.whole
+
     def keep(self, query: Query, number: int) -> Query:
         """Copy the segments of the questions ``number``, ``number`` + 1, ...; return the same questions about the copies."""
         self.reserve(number + len(query), query.length, self.places.context)

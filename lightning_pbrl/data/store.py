@@ -138,10 +138,10 @@ class LabelStore(Outcomes):
         """
         return self.merge(jsonl.read(path, self.fingerprint))
 
-    def merge(self, records: list[dict[str, Any]]) -> int:
-        """Store checked records, one per question, all of them or on any error none; return how many were new."""
+    def merge(self, records: list[dict[str, Any]], contents: Sequence[bytes | None] = ()) -> int:
+        """Store checked records, one per question, with their content; on any error none; return how many were new."""
         with self._writing() as db:
-            return self._merge(db, records, [])
+            return self._merge(db, records, contents)
 
     def export_jsonl(self, path: str | Path) -> int:
         """Write every question as one line of JSON, without clips; returns how many.
@@ -158,7 +158,7 @@ class LabelStore(Outcomes):
         with self._reading() as db:
             return [dict(row) for row in db.execute(_ordered(sa.select(QUESTIONS))).mappings()]
 
-    def _merge(self, db: sa.Connection, rows: list[dict[str, Any]], blobs: list[bytes]) -> int:
+    def _merge(self, db: sa.Connection, rows: list[dict[str, Any]], blobs: Sequence[bytes | None]) -> int:
         """Insert what is new and answer what is pending; returns the number of new rows.
 
         Raises:
@@ -173,8 +173,8 @@ class LabelStore(Outcomes):
         new = [i for i, row in enumerate(rows) if _name(row) not in known]
         if new:
             db.execute(QUESTIONS.insert(), [rows[i] for i in new])
-        if new and blobs:
-            contents = [dict(zip(("run", "round", "number"), _name(rows[i]), strict=True), content=blobs[i]) for i in new]
+        if held := [i for i in new if blobs and blobs[i] is not None]:
+            contents = [dict(zip(("run", "round", "number"), _name(rows[i]), strict=True), content=blobs[i]) for i in held]
             db.execute(CLIPS.insert(), contents)
         for row in rows:
             old = known.get(_name(row))

@@ -19,8 +19,9 @@ from lightning_pbrl.data.feedback import Kind, Status
 from lightning_pbrl.data.outcomes import now, record
 from lightning_pbrl.data.tables import ANSWERS, CLOSED, PERSONS, QUESTIONS
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.labelling.interface import Kept, Key, OpenQuestion, Overview, Person, Progress, Role
+from lightning_pbrl.labelling.interface import Kept, Key, OpenQuestion, Overview, Person, Progress, Reviewed, Role
 from lightning_pbrl.labelling.questions import is_swapped, majority, question_for
+from lightning_pbrl.labelling.reviewing import reviewed
 from lightning_pbrl.labelling.summary import agreed, summaries
 
 ALL = -1
@@ -123,6 +124,11 @@ class Desk(Database):
             row = db.execute(sa.select(QUESTIONS).where(*_at(QUESTIONS, key))).mappings().first()
             last = db.execute(_newest(key, person)).mappings().first()
         return None if row is None else question_for(row, person, last)
+
+    def reviewed(self, key: Key | None = None) -> Reviewed | None:
+        """Return a question that has a label, or the first of them when None; None if there is no such question."""
+        with self._reading() as db:
+            return reviewed(db, key, self.run)
 
     def last(self, person: str) -> OpenQuestion | None:
         """Return the question that a person has answered last."""

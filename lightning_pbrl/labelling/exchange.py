@@ -13,6 +13,7 @@ from lightning_pbrl.data.jsonl import FIELDS
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.data.tables import QUESTIONS
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.labelling.contents import packed
 from lightning_pbrl.labelling.desk import Desk
 from lightning_pbrl.labelling.formats.records import PERSONAL, Given, Key, Record, key_of, told
 
@@ -69,7 +70,7 @@ def records_of(store: LabelStore) -> list[Record]:
 
 
 def keep(store: LabelStore, records: Sequence[Record]) -> tuple[int, int]:
-    """Store answers, all of them or, on any error, none.
+    """Store answers with the content of their questions, all of them or, on any error, none.
 
     Returns:
         How many questions were new, and how many answers were read.
@@ -79,6 +80,9 @@ def keep(store: LabelStore, records: Sequence[Record]) -> tuple[int, int]:
             differs from the stored one.
     """
     rows: dict[Key, Record] = {}
+    contents = {key_of(record): record["content"] for record in records if "content" in record}
+    if len({tuple(part.shape[2:] for part in content.values()) for content in contents.values()}) > 1:
+        raise UserError("The questions hold segments of several sizes of observations or actions: import one task's at a time.")
     for record in records:
         row, key = {name: record[name] for name in FIELDS}, key_of(record)
         before = rows.setdefault(key, row)
@@ -89,7 +93,8 @@ def keep(store: LabelStore, records: Sequence[Record]) -> tuple[int, int]:
                 f"Question {told(key)} has different answers of {before['answered_by']} and {row['answered_by']}, and the label "
                 "store keeps one answer per question: leave one out; nothing was imported."
             )
-    return store.merge(list(rows.values())), sum(row["status"] != Status.PENDING for row in records)
+    new = store.merge(list(rows.values()), [packed(contents.get(key)) for key in rows])
+    return new, sum(row["status"] != Status.PENDING for row in records)
 
 
 def given(store: LabelStore) -> list[Given]:

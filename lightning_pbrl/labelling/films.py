@@ -7,19 +7,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from lightning_pbrl.clips.base import ClipRenderer
 from lightning_pbrl.clips.cache import ClipCache
 from lightning_pbrl.clips.choose import renderer_of
 from lightning_pbrl.clips.online import RecordingFolder, recording
 from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.labelling.contents import Contents, KeptSegments
 from lightning_pbrl.labelling.desk import Desk
 from lightning_pbrl.labelling.interface import Codec, Key
+from lightning_pbrl.teachers.base import Teacher
 
 RECORDINGS = "recordings"
 """Folder of a run with what the films of its questions are drawn from, where the data forget."""
 AHEAD = 8
 """Open questions whose films are made before anybody asks for them."""
+NO_DATA = "No film can be drawn without the data: name the run folder, or give the config of the data with -c DATA.yaml."
 LoadData = Callable[[], Any]
 
 
@@ -64,7 +70,7 @@ class QuestionFilms:
 
     def _segment(self, key: Key, which: int, start: tuple[int, ...], length: int) -> tuple[int, int]:
         """Return the name of a segment in the cache: its first row or its recording, and its length."""
-        return (2 * key.number + which if self.recorded else start[which]), length
+        return (recording_of(key.number, which) if self.recorded else start[which]), length
 
 
 def films_of(desk: Desk, run: Path | None, load: LoadData | None, fingerprint: str) -> QuestionFilms:
@@ -77,21 +83,61 @@ def films_of(desk: Desk, run: Path | None, load: LoadData | None, fingerprint: s
         fingerprint: of the data.
     """
     if run is None or load is None:
-        return QuestionFilms(desk, None, "No film can be drawn without the run folder: name it in place of the store alone.")
-    recorded = (run / RECORDINGS).is_dir()
-    draw: Callable[[], ClipRenderer] = partial(_recorded, run / RECORDINGS, load) if recorded else partial(_drawn, load)
+        return QuestionFilms(desk, None, NO_DATA)
+    draw, recorded = drawn_by(run, load, desk.name)
     return QuestionFilms(desk, ClipCache(run / "clips", draw, fingerprint), recorded=recorded)
+
+
+def drawn_by(run: Path, load: LoadData, store: str) -> tuple[Callable[[], ClipRenderer], bool]:
+    """Return what makes the renderer of a run's questions, picklable, and True if numbers of recordings name segments, not rows.
+
+    Args:
+        run: run folder.
+        load: makes the run's data module; picklable.
+        store: file or URL of the label store.
+    """
+    recorded = (run / RECORDINGS).is_dir() or bool(Contents(store))
+    return (partial(_recorded, run / RECORDINGS, load, store) if recorded else partial(_drawn, load)), recorded
+
+
+def recording_of(number: int, which: int) -> int:
+    """Return the number of the recording of segment ``which``, 0 or 1, of a question; that of its copy in a replay, too."""
+    return 2 * number + which
 
 
 def _drawn(load: LoadData) -> ClipRenderer:
     return renderer_of(load(), plots=True)
 
 
-def _recorded(folder: Path, load: LoadData) -> ClipRenderer:
-    return RecordingFolder(folder, load().simulator)
+def _recorded(folder: Path, load: LoadData, store: str) -> ClipRenderer:
+    return KeptSegments(folder, load().simulator, store)
 
 
-def recorder(folder: str | Path, data: Any) -> Callable[[int, Query], None] | None:
+Keep = Callable[[int, Query], None]
+Draw = Callable[[Query], Tensor]
+
+
+def pictures(teacher: Teacher, folder: str | Path, data: Any) -> tuple[Keep | None, Draw | None]:
+    """Return what keeps the recordings of new questions, and what draws questions for a teacher that looks at frames.
+
+    Args:
+        teacher: who answers; a simulated one that looks at no frames needs neither.
+        folder: run folder.
+        data: data module, set up.
+
+    Returns:
+        For data that forget, a function of the number of the first question and the questions, else None; for a teacher that
+        looks, a function of questions that returns their frames, (B, C, T, H, W, 3), uint8, else None.
+
+    Raises:
+        UserError: if the teacher looks at frames and nothing can be drawn.
+    """
+    if teacher.simulated and not teacher.wants_frames:
+        return None, None
+    return recorder(folder, data), frames_of(folder, data) if teacher.wants_frames else None
+
+
+def recorder(folder: str | Path, data: Any) -> Keep | None:
     """Return what keeps the recordings of questions about a replay: the number of the first one, and the questions.
 
     Returns:
@@ -100,10 +146,28 @@ def recorder(folder: str | Path, data: Any) -> Callable[[int, Query], None] | No
     if getattr(data, "collector", None) is None:
         return None
     kept = RecordingFolder(Path(folder) / RECORDINGS, data.simulator)
+    kept.folder.mkdir(parents=True, exist_ok=True)  # a page that is opened before the first question knows them by it
 
     def keep(first: int, query: Query) -> None:
         for number, starts in enumerate(query.start.tolist(), first):
             for which, start in enumerate(starts):
-                kept.put(2 * number + which, recording(data.collector, start, query.length))
+                kept.put(recording_of(number, which), recording(data.collector, start, query.length))
 
     return keep
+
+
+def frames_of(folder: str | Path, data: Any) -> Draw:
+    """Return what draws questions: from the data, or from the recordings of a replay that has forgotten them.
+
+    Raises:
+        UserError: if nothing can be drawn.
+    """
+    acting = getattr(data, "collector", None) is not None
+    renderer = RecordingFolder(Path(folder) / RECORDINGS, data.simulator) if acting else renderer_of(data)
+
+    def draw(query: Query) -> Tensor:
+        named = data.source.copies.slots(query.start) if acting else query.start  # questions name the copies in a replay
+        frames = [torch.from_numpy(renderer.frames(name, query.length)) for name in named.flatten().tolist()]
+        return torch.stack(frames).unflatten(0, tuple(named.shape))
+
+    return draw

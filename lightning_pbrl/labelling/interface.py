@@ -57,6 +57,26 @@ class OpenQuestion(NamedTuple):
     expected: tuple[float | None, Status] | None = None
 
 
+class Reviewed(NamedTuple):
+    """A question that has a label, among all that have one.
+
+    Attributes:
+        question: the question, with the label as its ``answer``; the first segment is on the left.
+        answered_by: who gave the label.
+        place: place in the order of run, round and number, from 1.
+        total: number of questions with a label.
+        before: the one before it; None for the first.
+        after: the one after it; None for the last.
+    """
+
+    question: OpenQuestion
+    answered_by: str
+    place: int
+    total: int
+    before: Key | None
+    after: Key | None
+
+
 class Person(NamedTuple):
     """A person by the name that was chosen for the link, and nothing else."""
 
@@ -164,6 +184,9 @@ class AnyDesk(Protocol):
 
     def overview(self) -> Overview:
         """Return the numbers for the researcher."""
+
+    def reviewed(self, key: Key | None = None) -> Reviewed | None:
+        """Return a question that has a label, or the first when None; None if there is no such question."""
 
     def close(self, key: Key | None, closed: bool = True) -> None:
         """Close or reopen one question; pause or continue everything with None."""

@@ -19,6 +19,7 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling import security, wording
 from lightning_pbrl.labelling.interface import AnyDesk, Codec, Films, OpenQuestion, Person
 from lightning_pbrl.labelling.overview import overview_routes
+from lightning_pbrl.labelling.review import review_routes
 from lightning_pbrl.labelling.security import Access, Form, Guard, Refusal, access_of, asker
 
 HERE = Path(__file__).parent
@@ -68,6 +69,7 @@ def app(
     _add_links(page, templates)
     _add_questions(page, desk, clips)
     page.include_router(overview_routes(desk, templates, export))
+    page.include_router(review_routes(desk, clips, templates))
 
     @page.get("/")
     def labelling(request: Request) -> Response:

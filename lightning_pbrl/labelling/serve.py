@@ -142,15 +142,18 @@ def label(
     _server(application).run([listening])
 
 
-def label_command(args: list[str], opened: Callable[[str], tuple[AnyDesk, Films]]) -> None:
+def label_command(args: list[str], opened: Callable[..., tuple[AnyDesk, Films]]) -> None:
     """``lightning-pbrl label RUN|STORE``: serve the labelling page and print one link per person.
 
     Args:
         args: the command line.
-        opened: returns the desk and the clips of a run folder, a file or a database's URL.
+        opened: returns the desk and the clips of a run folder, a file or a database's URL, and of configs of the data.
     """
     parser = Arguments("lightning-pbrl label", description="Let people answer a run's questions in a browser.")
     parser.add_argument("store", metavar="RUN|STORE", help="run folder, label store, or URL of a database")
+    parser.add_argument(
+        "-c", "--config", action="append", default=[], metavar="DATA.yaml", help="the data, of a store outside a run folder"
+    )
     parser.add_argument("--people", nargs="+", default=["me"], metavar="NAME", help="who answers, a link each (default: me)")
     parser.add_argument("--researcher", nargs="+", default=[], metavar="NAME", help="who sees the overview")
     parser.add_argument("--renew", nargs="+", default=[], metavar="NAME", help="make a new link; the old one stops working")
@@ -166,7 +169,7 @@ def label_command(args: list[str], opened: Callable[[str], tuple[AnyDesk, Films]
             raise UserError(f"{name} is named twice: a person has one role, and a researcher may answer too.")
     if unknown := set(options.renew) - set(names):
         raise UserError(f"--renew names {min(unknown)}, who is neither in --people nor in --researcher.")
-    desk, clips = opened(options.store)
+    desk, clips = opened(options.store, *options.config)
     people: dict[str, Role] = {**dict.fromkeys(options.people, "labeller"), **dict.fromkeys(options.researcher, "researcher")}
     settings = {key: getattr(options, key) for key in ("host", "port", "name", "renew", "task")}
     label(desk, clips, people, **settings)

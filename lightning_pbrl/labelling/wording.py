@@ -79,6 +79,23 @@ def described(question: OpenQuestion, clips: Films, levels: int) -> dict[str, An
     }
 
 
+def label(question: OpenQuestion) -> dict[str, Any]:
+    """Return the words for a stored answer, with the first segment on the left: sentence, names of places, chosen ones, mark."""
+    choice = chosen(question._replace(swapped=False), question.answer)
+    if question.kind == "rating":
+        told = "Nobody could tell" if choice == "skip" or question.answer is None else f"Rated {1 + (question.answer[0] or 0):g}"
+        return {"sentence": told, "places": ["Clip"], "chosen": [], "mark": ""}
+    sentence = {"left": "The first clip is better", "right": "The second clip is better", "equal": "Both are equally good"}
+    marked = {"left": [0], "right": [1], "equal": [0, 1]}.get(str(choice), [])
+    mark = "equal" if choice == "equal" else "better"
+    return {
+        "sentence": sentence.get(str(choice), "Nobody could tell"),
+        "places": ["First", "Second"],
+        "chosen": marked,
+        "mark": mark,
+    }
+
+
 def which(question: OpenQuestion, place: int) -> int:
     """Return the stored segment at a place on the page, from the left."""
     return 1 - place if question.swapped and question.kind == "pair" else place

@@ -11,7 +11,7 @@ import numpy as np
 
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.labelling.interface import Kept, Key, OpenQuestion, Overview, Person, PersonSummary, Progress
+from lightning_pbrl.labelling.interface import Kept, Key, OpenQuestion, Overview, Person, PersonSummary, Progress, Reviewed
 
 
 class FakeDesk:
@@ -59,6 +59,18 @@ class FakeDesk:
         if found is None or given is None:
             return found
         return found._replace(answer=given[-1][:2], revision=len(given))
+
+    def reviewed(self, key=None):
+        labelled = sorted({each for _, each in self.answers})
+        if key is None and labelled:
+            key = labelled[0]
+        if key not in labelled:
+            return None
+        place = labelled.index(key)
+        by = next(person for person, each in self.answers if each == key)
+        question = self.questions[key]._replace(swapped=False, answer=self.answers[by, key][-1][:2])
+        before, after = labelled[place - 1] if place else None, (labelled[place + 1 :] or [None])[0]
+        return Reviewed(question, by, place + 1, len(labelled), before, after)
 
     def answer(self, person, key, value, status, *, seconds, revision, strength=None):
         self._check()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fake_desk import FakeClips, FakeDesk, draw
 
+from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.labelling.interface import Key
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -433,3 +434,27 @@ def test_the_researcher_pauses_and_closes(site) -> None:
     assert not desk.paused and desk.closed == {Key("run-1", 0, 0)}
     page.get_by_role("link", name="Questions").click()
     until_question(page, "run-1/0/1")
+
+
+def test_the_researcher_walks_through_answered_questions_by_keyboard(site) -> None:
+    desk = FakeDesk(count=3)
+    for number, value in ((0, 0.0), (1, 1.0), (2, 1.0)):
+        desk.answer("anna", Key("run-1", 0, number), value, Status.ANSWERED, seconds=1.0, revision=0)
+    before = dict(desk.answers)
+    page = site(desk).visit("rosa", role="researcher")
+    page.get_by_role("link", name="Answered questions").click()
+    for place, sentence in enumerate(("The first clip is better", "The second clip is better", "The second clip is better"), 1):
+        page.wait_for_selector(f"text={place} of 3")
+        assert page.text_content("h1") == sentence and page.locator("figure.chosen").count() == 1
+        until(page, "[...document.querySelectorAll('video')].every(video => video.currentTime > 0)")
+        films = page.evaluate("[...document.querySelectorAll('video')].map(video => video.currentSrc.split('/').pop())")
+        swapped = place == 2  # for her as well, were she to answer
+        assert films == (["1.webm", "0.webm"] if swapped else ["0.webm", "1.webm"])
+        assert not [each for each in violations(page) if each.startswith(("serious", "critical"))]
+        page.keyboard.press("p")
+        until(page, "[...document.querySelectorAll('video')].every(video => video.paused)")
+        for key in ("a", "e", "d", "ArrowRight"):  # letters that answer elsewhere do nothing
+            page.keyboard.press(key)
+    assert page.url.endswith("/review/run-1/0/2") and desk.answers == before
+    page.get_by_role("link", name="answer it yourself").click()
+    until_question(page, "run-1/0/2")

@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning_pbrl.data import jsonl
 from lightning_pbrl.data.archive import replacing
 from lightning_pbrl.data.guard import reading
+from lightning_pbrl.labelling.formats.content import listed
 from lightning_pbrl.labelling.formats.records import Context, Record, gather, in_words, refused
 
 
@@ -44,4 +45,6 @@ def write(records: Iterable[Record], path: Path, context: Context) -> None:
         UserError: if it cannot be written.
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(in_words(row), allow_nan=False) + "\n" for row in records)
+        for row in records:
+            content = {"content": listed(row["content"])} if "content" in row else {}
+            file.write(json.dumps({**in_words(row), **content}, allow_nan=False) + "\n")

@@ -1,7 +1,7 @@
 """Labelled pairs of segments in one npz file, the layout of :mod:`lightning_pbrl.data.preference_npz`.
 
 The file holds segments in place of row ids. Reading it therefore gives questions about the data set that the file itself is
-(``PreferenceNPZDataModule``), and writing one needs the data.
+(``PreferenceNPZDataModule``), and writing one needs the data, or the segments that the label store of a method that acts keeps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.data.given_labels import check_labels
 from lightning_pbrl.data.guard import listed
-from lightning_pbrl.data.preference_npz import read_preference_npz, write_preference_npz
+from lightning_pbrl.data.preference_npz import read_preference_npz, write_pairs, write_preference_npz
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.formats.records import Context, Record, gather
@@ -64,11 +64,41 @@ def entries(
 def write(records: Iterable[Record], path: Path, context: Context) -> None:
     """Write the answers to pairs with their segments; skipped and pending questions have no place in the format.
 
+    Without data the segments are those that come with the records.
+
     Raises:
-        UserError: without the data, or with others than were asked about; for several lengths; if nothing is left to write.
+        UserError: without the data where a record has no segments, or with others than were asked about; for several lengths; if
+            nothing is left to write.
     """
-    source, labels = pairs(records, path, context)
+    every = list(records)
+    rows = comparisons(every)
+    if context.source is None and rows and all("content" in row for row in rows):
+        _one_length(rows, path)
+        obs, action = (torch.stack([row["content"][name] for row in rows]) for name in ("obs", "action"))
+        write_pairs(path, obs, action, torch.tensor([row["value"] for row in rows]))
+        return
+    source, labels = pairs(every, path, context)
     write_preference_npz(path, source, labels)
+
+
+def comparisons(records: Iterable[Record]) -> list[Record]:
+    """Return the pairs that were answered or called equal."""
+    return [row for row in records if row["kind"] == "pair" and row["status"] in (Status.ANSWERED, Status.EQUAL)]
+
+
+def _one_length(rows: Iterable[Record], path: Path) -> int:
+    """Return the length of the segments.
+
+    Raises:
+        UserError: if there are several, or none.
+    """
+    lengths = sorted({row["length"] for row in rows})
+    if len(lengths) != 1:
+        raise UserError(
+            f"{path} would hold pairs of {listed(lengths)} steps: the format has one length, export the runs of each from stores "
+            "of their own."
+        )
+    return int(lengths[0])
 
 
 def pairs(records: Iterable[Record], path: Path, context: Context) -> tuple[Transitions, Labels]:
@@ -82,20 +112,15 @@ def pairs(records: Iterable[Record], path: Path, context: Context) -> tuple[Tran
         raise UserError(
             f"{path} would hold segments or rows of the data: name the data that were asked about, with -c DATA.yaml."
         )
-    chosen = [row for row in records if row["kind"] == "pair" and row["status"] in (Status.ANSWERED, Status.EQUAL)]
-    lengths = sorted({row["length"] for row in chosen})
+    chosen = comparisons(records)
     if other := [row["fingerprint"] for row in chosen if row["fingerprint"] != source.fingerprint]:
         raise UserError(
             f"The labels are about the data set {other[0]} and the data are {source.fingerprint}: name the data that were asked "
             "about."
         )
-    if len(lengths) != 1:
-        raise UserError(
-            f"{path} would hold pairs of {listed(lengths)} steps: the format has one length, export the runs of each from stores "
-            "of their own."
-        )
+    length = _one_length(chosen, path)
     start = torch.tensor([[row["start_0"], row["start_1"]] for row in chosen], dtype=torch.int64)
     value = torch.tensor([row["value"] for row in chosen], dtype=torch.float32)
-    labels = Labels(start, lengths[0], value, torch.tensor([row["status"] for row in chosen], dtype=torch.int64))
+    labels = Labels(start, length, value, torch.tensor([row["status"] for row in chosen], dtype=torch.int64))
     check_labels(labels, source, "the label store")
     return source, labels

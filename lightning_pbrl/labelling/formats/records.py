@@ -1,7 +1,8 @@
 """Records, one per answer, as every file format reads and writes them.
 
-A record has the fields of a line of JSON (:data:`~lightning_pbrl.data.jsonl.FIELDS`), with ``status`` as a number, and what is
-known of the person's answer (:data:`PERSONAL`). Several persons may answer one question: their records share run, round and
+A record has the fields of a line of JSON (:data:`~lightning_pbrl.data.jsonl.FIELDS`), with ``status`` as a number, what is known
+of the person's answer (:data:`PERSONAL`), and ``content`` where the segments come with it
+(:mod:`~lightning_pbrl.labelling.formats.content`). Several persons may answer one question: their records share run, round and
 number and differ in ``answered_by``.
 """
 
@@ -16,6 +17,7 @@ from lightning_pbrl.data import jsonl
 from lightning_pbrl.data.feedback import Kind, Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.labelling.formats.content import parsed
 
 Record = dict[str, Any]
 """Fields of one answer by name."""
@@ -110,17 +112,19 @@ def gather(path: str | Path, entries: Iterable[tuple[str, Record]], context: Con
     fingerprint, seen = context.fingerprint, set()
     for place, entry in entries:
         row = dict(entry)
-        personal = {name: row.pop(name, None) for name in PERSONAL}
+        personal, held = {name: row.pop(name, None) for name in PERSONAL}, row.pop("content", None)
         if fingerprint is None and isinstance(row.get("fingerprint"), str):
             fingerprint = row["fingerprint"]
         problem = jsonl.complete(row, fingerprint or "") or _personal(personal)
+        content = None if problem or held is None else parsed(held, row)
+        problem = content if isinstance(content, str) else problem
         name = None if problem else (*key_of(row), row["answered_by"])
         if not problem and name in seen:
             problem = "has the question and the person of an earlier entry: keep one of them"
         if problem:
             raise refused(path, place, problem)
         seen.add(name)
-        found.append({**row, **personal})
+        found.append({**row, **personal, **({} if content is None else {"content": content})})
     if not found:
         raise UserError(f"{path} holds no answer: give a file with at least one.")
     return found

@@ -1,0 +1,171 @@
+"""Teachers that look get frames in a fit: of logged data, and of the episodes that a method acts out, also after a crash."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+from clip_toys import apart
+from online_toys import _Actor
+from toys import ToyData, make_trainer
+from vision_server import said, serving
+
+from lightning_pbrl.callbacks.ask_teacher import AskTeacher
+from lightning_pbrl.clips.choose import renderer_of
+from lightning_pbrl.clips.rebuilt import RebuiltStates
+from lightning_pbrl.data.feedback import Query, Status
+from lightning_pbrl.data.store import LabelStore
+from lightning_pbrl.datamodules.collected import CollectedDataModule
+from lightning_pbrl.datamodules.online import OnlineDataModule
+from lightning_pbrl.envs.behaviour import Behaviour
+from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
+from lightning_pbrl.envs.render import Camera
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.labelling.films import drawn_by, recorder
+from lightning_pbrl.methods.learn_reward import RewardEnsemble
+from lightning_pbrl.teachers.function import Clip, FunctionTeacher
+from lightning_pbrl.teachers.vision import VisionTeacher
+
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+STEPS = 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def opengl() -> None:
+    """Skip where this machine cannot render."""
+    try:
+        Camera(GymMuJoCo("Hopper-v5").make().physics, 16).close()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def collected(folder: Path) -> CollectedDataModule:
+    mixture = [Behaviour(expert=False)]
+    settings: dict[str, Any] = {"segment_length": STEPS, "eval_episodes": 0, "test_episodes": 0, "cache_dir": str(folder)}
+    return CollectedDataModule(GymMuJoCo("HalfCheetah-v5", horizon=10), 4, mixture, **settings)
+
+
+def offline(folder: Path, teacher: Any, data: Any = None, **asked: Any) -> RewardEnsemble:
+    data = data or collected(folder)
+    method = RewardEnsemble(data.spec, hidden=(4,), epochs=1)
+    ask = AskTeacher(teacher, **{"budget": 6, "per_round": 3, **asked})
+    make_trainer(folder / "run", [ask], max_epochs=2).fit(method, data)
+    return method
+
+
+def watching(seen: list[tuple[Clip, ...]], answers: Callable[[int], Any] = lambda number: 1) -> FunctionTeacher:
+    def look(*clips: Clip) -> Any:
+        seen.append(clips)
+        return answers(len(seen))
+
+    return FunctionTeacher(look, frames=True)
+
+
+def test_frames_of_logged_data(tmp_path: Path) -> None:
+    seen: list[tuple[Clip, ...]] = []
+    data = collected(tmp_path)
+    method = offline(tmp_path, watching(seen), data)
+    assert len(seen) == len(method.labels.preferences()) == 6
+    with renderer_of(data) as renderer:
+        for starts, clips in zip(method.labels.start.tolist(), seen, strict=True):
+            for start, clip in zip(starts, clips, strict=True):
+                assert clip.frames is not None and clip.frames.shape == (STEPS, 256, 256, 3)
+                assert np.array_equal(clip.frames, renderer.frames(start, STEPS))
+                assert np.array_equal(clip.obs, data.source.column("obs")[start : start + STEPS].numpy())
+
+
+def test_a_vision_model_sees_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(monkeypatch) as server:
+        server.reply = lambda body: said('{"answer": "B", "confidence": 0.9}')
+        teacher = VisionTeacher(server.url, "m", "Run forward.", images=2, image_format="png", workers=1, timeout=30.0)
+        data = collected(tmp_path)
+        method = offline(tmp_path, teacher, data)
+    assert len(server.requests) == len(method.labels.preferences()) == 6
+    with renderer_of(data) as renderer:
+        for asked, starts, value in zip(server.requests, method.labels.start.tolist(), method.labels.value.tolist(), strict=True):
+            urls = [part["image_url"]["url"] for part in asked["messages"][1]["content"] if part["type"] == "image_url"]
+            shown = [imageio.imread(base64.b64decode(url.partition(",")[2]), extension=".png") for url in urls]
+            drawn = [renderer.frames(start, STEPS)[[0, -1]] for start in starts]
+            expected = np.concatenate(drawn if value == 1 else drawn[::-1])  # B is better, whichever was shown as B
+            assert np.array_equal(np.stack(shown), expected)
+
+
+def test_nothing_is_drawn_for_a_teacher_that_does_not_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_pbrl.labelling.films.renderer_of", lambda data: pytest.fail("drawn"))
+    offline(tmp_path, FunctionTeacher(lambda first, second: 0))
+
+
+def test_data_that_cannot_be_drawn_are_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"No clip of these data can be drawn: .*simulator"):
+        offline(tmp_path, watching([]), ToyData())
+    assert LabelStore(tmp_path / "run" / "labels.sqlite", ToyData().load().fingerprint).count == 0
+
+
+def acting(folder: Path, teacher: Any, **asked: Any) -> tuple[_Actor, OnlineDataModule]:
+    """Six episodes of 10 steps, of which a replay with room for 3 keeps the newest."""
+    data = OnlineDataModule(
+        GymMuJoCo("Reacher-v5", horizon=10), segment_length=STEPS, eval_episodes=0, test_episodes=0, capacity=30
+    )
+    method = _Actor(data.spec, env_steps=60, round_steps=20)
+    ask = AskTeacher(teacher, **{"budget": 6, "per_round": 3, "first_round": 1, **asked})
+    make_trainer(folder, [ask], limit_val_batches=0).fit(method, data)
+    return method, data
+
+
+def test_frames_of_episodes_that_were_acted_out(tmp_path: Path) -> None:
+    """Each frame is of the state whose observation the teacher gets: the same film is drawn from the observations."""
+    seen: list[tuple[Clip, ...]] = []
+    method, data = acting(tmp_path, watching(seen))
+    assert len(seen) == len(method.labels.preferences()) == 6
+    assert len(list((tmp_path / "recordings").iterdir())) == 12
+    assert data.simulator is not None
+    films = [clip.frames for clips in seen for clip in clips if clip.frames is not None]
+    with RebuiltStates(None, data.simulator) as rebuilt:
+        drawn = [rebuilt.draw(clip.obs, clip.action) for clips in seen for clip in clips]
+    own = [apart(one, two, 30) for one, two in zip(films, drawn, strict=True)]
+    others = [apart(one, two, 30) for one in films for two in drawn]
+    assert len(own) == 12 and max(own) < 1e-4 and np.median(others) > 2e-3
+
+
+def test_an_open_question_is_drawn_again_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two questions were left open and the third brought the run down: all are asked again, with the same frames."""
+    monkeypatch.setattr("lightning_pbrl.asking.session.LOOKED_AT", 2)
+    first: list[tuple[Clip, ...]] = []
+    later: list[tuple[Clip, ...]] = []
+    with pytest.raises(UserError, match="failed at question 0 of 1"):
+        acting(tmp_path, watching(first, lambda number: Status.PENDING if number < 3 else 1 / 0))
+    method, _ = acting(tmp_path, watching(later))
+    assert len(first) == 3 and len(later) == 6 == len(method.labels.preferences())
+    for one, two in zip(first, later[:3], strict=True):
+        for before, after in zip(one, two, strict=True):
+            assert np.array_equal(before.obs, after.obs) and before.frames is not None and after.frames is not None
+            assert np.array_equal(before.frames, after.frames)
+
+
+def test_a_page_that_is_opened_before_the_first_question_draws_recordings(tmp_path: Path) -> None:
+    class Acting:
+        collector, simulator = object(), GymMuJoCo("Reacher-v5")
+
+    where = LabelStore(tmp_path / "labels.sqlite", "replay").name
+    assert drawn_by(tmp_path, Acting, where)[1] is False
+    assert recorder(tmp_path, Acting()) is not None  # when the fit starts
+    assert drawn_by(tmp_path, Acting, where)[1] is True
+
+
+def test_frames_come_in_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_pbrl.asking.session.LOOKED_AT", 2)
+    sizes: list[int] = []
+
+    class Counting(FunctionTeacher):
+        def answer(self, query: Query, clips: Any, keys: torch.Tensor) -> Any:
+            sizes.append(len(query))
+            return super().answer(query, clips, keys)
+
+    offline(tmp_path, Counting(lambda first, second: 0, frames=True), budget=3, per_round=3)
+    assert sizes == [2, 1]
