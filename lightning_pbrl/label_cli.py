@@ -18,15 +18,20 @@ ASKED = ("overlap", "timeout", "bins")
 """Settings of the teacher that the desk follows."""
 
 
-def opened(store: str) -> tuple[Desk, QuestionFilms]:
-    """Return the desk and the films of a run folder, a label store or a database's URL."""
+def opened(store: str, **settings: Any) -> tuple[Desk, QuestionFilms]:
+    """Return the desk and the films of a run folder, a label store or a database's URL.
+
+    Args:
+        store: the folder, file or URL.
+        settings: further settings of the desk.
+    """
     where = location(store)
     run = None if "://" in where else Path(where).absolute().parent
     config: dict[str, Any] = {}
     if run is not None and (run / "config.yaml").is_file():
         config = yaml.safe_load((run / "config.yaml").read_text()) or {}
     teacher = ((config.get("ask") or {}).get("teacher") or {}).get("init_args") or {}
-    desk = Desk(where, **{name: teacher[name] for name in ASKED if name in teacher})
+    desk = Desk(where, **{name: teacher[name] for name in ASKED if name in teacher}, **settings)
     load = partial(loaded, config["data"], config.get("imports") or []) if config.get("data") else None
     return desk, films_of(desk, run, load, fingerprint_of(where) or "none")
 

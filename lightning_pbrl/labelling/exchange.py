@@ -94,7 +94,11 @@ def keep(store: LabelStore, records: Sequence[Record]) -> tuple[int, int]:
 
 def given(store: LabelStore) -> list[Given]:
     """Return every answer of every person: those given on the page, and of other questions who is named with the label."""
-    page = {(row["run"], row["round"], row["number"], row["person"]): row for row in Desk(store.name).answers()}
+    page = {
+        (row["run"], row["round"], row["number"], row["person"]): row
+        for row in Desk(store.name).answers()
+        if row["purpose"] == "label"
+    }
     by_page = {key[:3] for key in page}
     people = [
         Given(key[:3], row["kind"], key[3], row["value"], Status(row["status"]), row["seconds"], row["swapped"])
