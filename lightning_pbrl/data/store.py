@@ -7,7 +7,7 @@ as a whole or not at all, and putting it again changes nothing, so a resumed run
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +138,12 @@ class LabelStore(Outcomes):
         """
         return self.merge(jsonl.read(path, self.fingerprint))
 
-    def merge(self, records: list[dict[str, Any]]) -> int:
-        """Store checked records, one per question, all of them or on any error none; return how many were new."""
+    def merge(self, records: list[dict[str, Any]], then: Callable[[sa.Connection], None] = lambda db: None) -> int:
+        """Store checked records, one per question, and do ``then``: all or, on any error, nothing; return how many were new."""
         with self._writing() as db:
-            return self._merge(db, records, [])
+            new = self._merge(db, records, [])
+            then(db)
+        return new
 
     def export_jsonl(self, path: str | Path) -> int:
         """Write every question as one line of JSON, without clips; returns how many.
