@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Desk(People):
         practice: gold questions that a new person answers first, with feedback.
         check_every: one in so many questions is a gold one, without feedback; 0 for none.
         repeat_every: one in so many questions is one that the person has answered already; 0 for none.
+        pragmas: further SQLite settings, as of :class:`~lightning_pbrl.data.store.LabelStore`.
 
     Raises:
         UserError: for a store that cannot be used, and for settings that leave no room for labels.
@@ -56,10 +57,11 @@ class Desk(People):
         practice: int = 5,
         check_every: int = 20,
         repeat_every: int = 0,
+        pragmas: Mapping[str, int | str] | None = None,
     ) -> None:
         self.quality = Quality(gold, practice, check_every, repeat_every, run)
         self.quality.check()
-        super().__init__(path_or_url)
+        super().__init__(path_or_url, pragmas)
         self.run, self.overlap, self.timeout, self.levels = run, overlap, timeout, bins
         self.rule = Rule(overlap, gold)
         self._handed: dict[Key, dict[str, float]] = defaultdict(dict)
@@ -108,10 +110,16 @@ class Desk(People):
     def question(self, key: Key, person: str, repeat: bool = False) -> OpenQuestion | None:
         """Return a question as a person sees it, with the present answer; None if the person may not be asked it."""
         with self._reading() as db:
-            row = db.execute(sa.select(QUESTIONS).where(*at(QUESTIONS, key))).mappings().first()
+            row = self._row(db, key)
             mine = newest(db, key, person)
             purpose = None if row is None else self.quality.purpose(db, row, person, mine.keys(), repeat)
         return None if row is None or purpose is None else question_for(row, person, mine.get(purpose), purpose)
+
+    def _row(self, db: sa.Connection, key: Key) -> Any:
+        """Return the row of a question; None if there is none, or it is of a run that is not handed out."""
+        if self.run not in (None, key.run):
+            return None
+        return db.execute(sa.select(QUESTIONS).where(*at(QUESTIONS, key))).mappings().first()
 
     def last(self, person: str) -> OpenQuestion | None:
         """Return the question that a person has answered last."""
@@ -175,7 +183,7 @@ class Desk(People):
             UserError: for a value that contradicts the status or kind, or is out of range, as a strength may be.
         """
         with self._writing() as db:
-            row = db.execute(sa.select(QUESTIONS).where(*at(QUESTIONS, key))).mappings().first()
+            row = self._row(db, key)
             mine = newest(db, key, person)
             purpose = None if row is None else self.quality.purpose(db, row, person, mine.keys(), repeat)
             if row is None or purpose is None:

@@ -161,7 +161,7 @@ def label_command(args: list[str], opened: Callable[..., tuple[AnyDesk, Films]])
     parser.add_argument("--port", type=int, default=PORT, help=f"port to listen on (default {PORT}; 0: a free one)")
     parser.add_argument("--name", default="", help="name under which others reach this machine, for the links")
     parser.add_argument("--strength", action="store_true", help='offer "much better" beside "better"')
-    _add_quality(parser)
+    _add_desk(parser)
     options = parser.parse_args(args)
     for name in (names := [*options.people, *options.researcher]):
         if not name.strip() or len(name) > 100 or not name.isprintable():
@@ -170,18 +170,19 @@ def label_command(args: list[str], opened: Callable[..., tuple[AnyDesk, Films]])
             raise UserError(f"{name} is named twice: a person has one role, and a researcher may answer too.")
     if unknown := set(options.renew) - set(names):
         raise UserError(f"--renew names {min(unknown)}, who is neither in --people nor in --researcher.")
-    desk, clips = opened(options.store, **{name: value for name in QUALITY if (value := getattr(options, name)) is not None})
+    desk, clips = opened(options.store, **{name: value for name in DESK if (value := getattr(options, name)) is not None})
     people: dict[str, Role] = {**dict.fromkeys(options.people, "labeller"), **dict.fromkeys(options.researcher, "researcher")}
     settings = {key: getattr(options, key) for key in ("host", "port", "name", "renew", "task", "strength")}
     label(desk, clips, people, **settings)
 
 
-QUALITY = ("gold", "practice", "check_every", "repeat_every")
+DESK = ("run", "gold", "practice", "check_every", "repeat_every")
 """Settings of the desk that are options of the command."""
 
 
-def _add_quality(parser: Arguments) -> None:
-    """Add the options for questions that measure people; the desk has their defaults."""
+def _add_desk(parser: Arguments) -> None:
+    """Add the settings of the desk, which has their defaults."""
+    parser.add_argument("--run", metavar="NAME", help="questions of this run alone (default: of all runs in the store)")
     about = "expert, whose answers stand, and are expected from others in practice and checks (default: nobody)"
     parser.add_argument("--gold", metavar="NAME", help=about)
     for name, what in (
