@@ -58,7 +58,7 @@ def open_store(store: str | Path, fingerprint: str | None = None) -> LabelStore:
     Raises:
         UserError: if there is none, it is about another data set, or it cannot be read.
     """
-    where = location(store) if fingerprint else existing(store)
+    where = existing(store) if fingerprint is None else location(store)
     return LabelStore(where, fingerprint_of(store) or fingerprint or "")
 
 
@@ -128,7 +128,8 @@ def keep(store: LabelStore, records: Sequence[Record], overlap: int = 1) -> tupl
     rows, several = list[Record](), dict[Key, list[Record]]()
     pending = {key_of(row): row for row in records if row["status"] == Status.PENDING}
     for question, given in questions_of(records):
-        key, one = key_of(question), (given or [pending.get(key_of(question))])[0]
+        key = key_of(question)
+        one = given[0] if given else pending[key]
         row = {name: one[name] for name in FIELDS}
         if len({row["answered_by"] for row in given}) > 1 or any(row["revision"] is not None for row in given):
             several[key] = given
