@@ -203,7 +203,7 @@ class Desk(People):
             about |= {"person": person, "purpose": purpose, "revision": revision, "swapped": swapped}
             db.execute(ANSWERS.insert().values(**key._asdict(), **about))
             if purpose == "label":
-                self.rule.settle(db, key)
+                self.rule.settle(db, row)
         self._handed.pop(key, None)
         return Kept("kept", revision)
 
@@ -260,7 +260,7 @@ class Desk(People):
         with self._reading() as db:
             total, left = db.scalar(count) or 0, db.scalar(count.where(QUESTIONS.c.status == int(Status.PENDING))) or 0
             paused = bool(db.scalar(sa.select(sa.func.count()).select_from(CLOSED).where(CLOSED.c.round == ALL)))
-            golden = sa.select(QUESTIONS).where(self.quality.is_gold(), *runs)
+            golden = sa.select(QUESTIONS).where(self.quality.is_gold(), QUESTIONS.c.status != int(Status.SKIPPED), *runs)
             expected = {key_of(row): (row["value"], row["status"]) for row in db.execute(golden).mappings()}
         every = self.answers()
         return Overview(summaries(every, expected), *agreed(every), left, total - left, total, paused)

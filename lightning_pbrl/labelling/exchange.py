@@ -138,23 +138,25 @@ def keep(store: LabelStore, records: Sequence[Record], overlap: int = 1) -> tupl
 
     def settle(db: sa.Connection) -> None:
         for key, given in several.items():
-            _add(db, store.name, key, given)
-            Rule(overlap).settle(db, Question(*key))
+            Rule(overlap).settle(db, _add(db, store.name, key, given))
 
     return store.merge(rows, settle), sum(row["status"] != Status.PENDING for row in records)
 
 
-def _add(db: sa.Connection, store: str, key: Key, given: Sequence[Record]) -> None:
+def _add(db: sa.Connection, store: str, key: Key, given: Sequence[Record]) -> Record:
     """Add persons' answers to a question; a label that came without persons before counts as the answer of whom it names.
+
+    Returns:
+        The question, a row of its table.
 
     Raises:
         UserError: for an answer that differs from the stored one, and for a revision of one that is not there.
     """
     theirs = sa.select(ANSWERS).where(*at(ANSWERS, Question(*key)), ANSWERS.c.purpose == "label")
     there = {(row["person"], row["revision"]): row for row in map(dict, db.execute(theirs).mappings())}
-    label = dict(db.execute(sa.select(QUESTIONS).where(*at(QUESTIONS, Question(*key)))).mappings().one())
-    if not there and label["status"] != Status.PENDING:
-        given = [{**label, **dict.fromkeys(PERSONAL)}, *given]
+    question = dict(db.execute(sa.select(QUESTIONS).where(*at(QUESTIONS, Question(*key)))).mappings().one())
+    if not there and question["status"] != Status.PENDING:
+        given = [{**question, **dict.fromkeys(PERSONAL)}, *given]
     for row in given:
         person = row["answered_by"]
         past = sum(name == person for name, _ in there)
@@ -171,6 +173,7 @@ def _add(db: sa.Connection, store: str, key: Key, given: Sequence[Record]) -> No
             new |= {"person": person, "purpose": "label", "revision": revision}
             db.execute(ANSWERS.insert().values(**Question(*key)._asdict(), **new))
             there[person, revision] = new
+    return question
 
 
 def given(store: LabelStore) -> list[Given]:

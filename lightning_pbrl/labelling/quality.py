@@ -3,8 +3,8 @@
 A gold question is one that the named expert has answered. Practice and checks ask it of others: the first with feedback, the
 second without a sign. A repeat asks a person again. None of these answers is a label or counts as progress.
 
-The order is a function of the person and of what that person has answered. A reload, a second tab and a restart of the page
-therefore show the same question.
+What comes next is a function of the person and of what that person has answered. A reload, a second tab and a restart of the
+page therefore show the same.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -27,9 +27,9 @@ class Rule(NamedTuple):
     overlap: int = 1
     gold: str | None = None
 
-    def settle(self, db: sa.Connection, key: Key) -> None:
-        """Set the label of a question from the newest answer of each person, if there are enough."""
-        question = db.execute(sa.select(QUESTIONS).where(*at(QUESTIONS, key))).mappings().one()
+    def settle(self, db: sa.Connection, question: Any) -> None:
+        """Set the label of a question, a row of its table, from the newest answer of each person, if there are enough."""
+        key = key_of(question)
         given = sa.select(ANSWERS).where(*at(ANSWERS, key), ANSWERS.c.purpose == "label").order_by(ANSWERS.c.id)
         newest = {row["person"]: (row["value"], Status(row["status"])) for row in db.execute(given).mappings()}
         if self.gold in newest:
@@ -44,9 +44,10 @@ class Rule(NamedTuple):
     def adopt(self, db: sa.Connection) -> None:
         """Settle every question that the person whose answer stands has answered, perhaps before that was known."""
         if self.gold is not None:
-            theirs = sa.select(ANSWERS).where(ANSWERS.c.person == self.gold, ANSWERS.c.purpose == "label")
-            for key in dict.fromkeys(key_of(row) for row in db.execute(theirs).mappings()):
-                self.settle(db, key)
+            same = [ANSWERS.c[part] == QUESTIONS.c[part] for part in Key._fields]
+            theirs = sa.exists().where(*same, ANSWERS.c.person == self.gold, ANSWERS.c.purpose == "label")
+            for question in db.execute(sa.select(QUESTIONS).where(theirs)).mappings().all():
+                self.settle(db, question)
 
 
 def set_label(
