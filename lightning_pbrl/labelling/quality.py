@@ -23,6 +23,8 @@ from lightning_pbrl.rng import derive
 
 APART = 10
 """Answers that a person gives between a question and its repeat, at least."""
+AHEAD = 2
+"""Questions that a page fetches before they are due, so that their films load."""
 
 
 class Quality(NamedTuple):
@@ -72,7 +74,7 @@ class Quality(NamedTuple):
         """
         if repeat:
             past = self._past(db, person) if self.repeat_every > 0 else []
-            return "repeat" if "repeat" in had or key_of(row) in _repeatable(past, len(past)) else None
+            return "repeat" if "repeat" in had or key_of(row) in _repeatable(past, len(past) + AHEAD) else None
         if first := set(had) - {"repeat"}:
             return first.pop()
         expert = self.gold not in (None, person) and row["answered_by"] == self.gold

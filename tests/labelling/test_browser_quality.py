@@ -50,7 +50,7 @@ def test_practice_checks_and_repeats_by_keyboard(site, tmp_path: Path) -> None: 
     answer(page, "e")
     assert page.text_content("#verdict").startswith("Not quite. The expected answer is the ")
     page.keyboard.press("Enter")
-    end = page.locator("text=Everything that was asked so far is answered")
+    end = page.locator("#trouble", has_text="Everything that was asked so far is answered")
     names: list[str] = []
     while not end.is_visible():
         assert page.is_hidden("#practice") and len(names) < 40

@@ -36,6 +36,7 @@ def walk(here: Desk, person: str, most: int = 999) -> list[OpenQuestion]:
         assert now == here.next(person, 2)
         ahead = here.next(person, 2, without=[now[0].key])
         assert ahead[:1] == now[1:2]
+        assert [here.question(each.key, person, each.repeat) for each in now] == now
         found.append(now[0])
         assert give(here, person, now[0]) == "kept"
         if ahead:
