@@ -182,8 +182,7 @@ class LabelStore(Outcomes):
             old = known.get(_name(row))
             if old is None:
                 continue
-            problem = jsonl.conflict(dict(old), row)
-            if problem:
+            if problem := jsonl.conflict(dict(old), row):
                 raise UserError(
                     f"Question {row['number']} of run {row['run']!r} in {self.name} {problem}; nothing of this batch was stored."
                 )
