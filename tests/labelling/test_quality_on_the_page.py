@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from desks import A, asked, desk, key, labels
@@ -11,6 +12,8 @@ from fake_desk import FakeClips
 pytest.importorskip("fastapi", reason="the page is in the web extra")
 pytest.importorskip("httpx2", reason="the test client is in the dev extra")
 from visitor import Visitor
+
+from lightning_pbrl.labelling import serve
 
 
 def test_a_whole_questionnaire(tmp_path: Path) -> None:
@@ -55,3 +58,21 @@ def test_what_is_undone_is_the_repeat(tmp_path: Path) -> None:
     assert bob.answer(number, "equal", repeat=True, revision=1).json()["how"] == "kept"
     assert bob.answer(29, "left", repeat=True).status_code == 404  # forged: never answered
     assert here.overview().people[0].consistency == 1.0
+
+
+def test_settings_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    page: dict[str, Any] = {}
+    desks: list[dict[str, Any]] = []
+
+    def opened(store: str, **settings: Any) -> tuple[Any, Any]:
+        desks.append(settings)
+        return None, None
+
+    monkeypatch.setattr(serve, "label", lambda desk, clips, people, **settings: page.update(settings))
+    serve.label_command(["runs/a"], opened)
+    assert desks == [{}] and page["strength"] is False
+    words = "--gold Gina --practice 3 --check-every 9 --repeat-every 8 --run a --strength"
+    serve.label_command(["runs/a", *words.split()], opened)
+    assert (
+        desks[1] == {"gold": "Gina", "practice": 3, "check_every": 9, "repeat_every": 8, "run": "a"} and page["strength"] is True
+    )
