@@ -11,7 +11,7 @@ import yaml
 
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.desk import Desk
-from lightning_pbrl.labelling.exchange import fingerprint_of, location
+from lightning_pbrl.labelling.exchange import existing, fingerprint_of
 from lightning_pbrl.labelling.films import LoadData, QuestionFilms, films_of
 from lightning_pbrl.labelling.serve import label_command
 
@@ -26,13 +26,11 @@ class _Place(NamedTuple):
         where: its file or URL.
         folder: folder of recordings and films, that of the run; None for a URL without configs.
         load: makes the data module, not set up unless the configs were given; None where nothing names the data.
-        teacher: settings of the run's teacher.
     """
 
     where: str
     folder: Path | None
     load: LoadData | None
-    teacher: dict[str, Any]
 
 
 def place_of(store: str, configs: tuple[str, ...] = ()) -> _Place:
@@ -41,22 +39,47 @@ def place_of(store: str, configs: tuple[str, ...] = ()) -> _Place:
     Args:
         store: a run folder, a label store or a database's URL.
         configs: configs with a ``data:`` key.
+
+    Raises:
+        UserError: if there is no such store.
     """
-    where = location(store)
+    where = existing(store)
     folder = (Path.cwd() if configs else None) if "://" in where else Path(where).absolute().parent
-    config: dict[str, Any] = {}
-    if folder is not None and (folder / "config.yaml").is_file():
-        config = yaml.safe_load((folder / "config.yaml").read_text()) or {}
-    teacher = ((config.get("ask") or {}).get("teacher") or {}).get("init_args") or {}
+    config = _config(where)
     load: LoadData | None = partial(loaded, config["data"], config.get("imports") or []) if config.get("data") else None
-    return _Place(where, folder, partial(named, configs, where, fingerprint_of(where)) if configs else load, teacher)
+    return _Place(where, folder, partial(named, configs, where, fingerprint_of(where)) if configs else load)
 
 
-def opened(store: str, *configs: str) -> tuple[Desk, QuestionFilms]:
-    """Return the desk and the films of a store; see :func:`place_of`."""
+def opened(store: str, *configs: str, **settings: Any) -> tuple[Desk, QuestionFilms]:
+    """Return the desk and the films of a store.
+
+    Args:
+        store: a run folder, a label store or a database's URL.
+        configs: configs with a ``data:`` key.
+        settings: further settings of the desk.
+
+    Raises:
+        UserError: if there is no such store, or it holds no question of the run that is named.
+    """
     found = place_of(store, configs)
-    desk = Desk(found.where, **{name: found.teacher[name] for name in ASKED if name in found.teacher})
+    teacher = teacher_of(found.where)
+    desk = Desk(found.where, **{name: teacher[name] for name in ASKED if name in teacher}, **settings)
+    if desk.run is not None and not desk.runs:
+        raise UserError(
+            f"The label store {found.where} holds no question of run {desk.run!r}: name a run that asks, or leave --run out."
+        )
     return desk, films_of(desk, found.folder, found.load, fingerprint_of(found.where) or "none")
+
+
+def teacher_of(where: str) -> dict[str, Any]:
+    """Return the settings of the teacher of the run that a label store lies in; none without a run."""
+    return ((_config(where).get("ask") or {}).get("teacher") or {}).get("init_args") or {}
+
+
+def _config(where: str) -> dict[str, Any]:
+    """Return the config of the run that a label store lies in; empty without a run."""
+    path = Path(where).absolute().parent / "config.yaml"
+    return yaml.safe_load(path.read_text()) or {} if "://" not in where and path.is_file() else {}
 
 
 def loaded(data: dict[str, Any], imports: list[str]) -> Any:

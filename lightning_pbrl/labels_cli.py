@@ -10,6 +10,7 @@ from lightning_pbrl.arguments import Arguments
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.label_cli import teacher_of
 from lightning_pbrl.labelling.contents import with_content
 from lightning_pbrl.labelling.exchange import fingerprint_of, given, keep, location, open_store, records_of
 from lightning_pbrl.labelling.formats import FORMATS, Context, format_of
@@ -55,13 +56,15 @@ def _import(options: Namespace) -> str:
     known = {key_of(row): row for row in open_store(options.store).records()} if fingerprint else {}
     expected = fingerprint or (source.fingerprint if source else None)
     records = chosen.read(options.file, Context(expected, known, source, options.run or "imported"))
-    new, answers = keep(open_store(options.store, records[0]["fingerprint"]), records)
+    overlap = teacher_of(location(options.store)).get("overlap", 1)
+    new, answers = keep(open_store(options.store, records[0]["fingerprint"]), records, overlap)
     return f"read {answers} answers to {len({key_of(row) for row in records})} questions, {new} of them new in {options.store}"
 
 
 def _export(options: Namespace) -> str:
     chosen, source = format_of(options.file, options.format), _data(options.config)
-    records = [row for row in records_of(open_store(options.store)) if options.run in (None, row["run"])]
+    answers = "label" if options.open else chosen.answers
+    records = [row for row in records_of(open_store(options.store), answers) if options.run in (None, row["run"])]
     if options.open:
         records = [row for row in records if row["status"] == Status.PENDING]
     if options.content and chosen is not FORMATS["jsonl"]:

@@ -32,6 +32,7 @@ def record(number: int = 0, value: float | None = 1.0, status: int = 1, who: str
         "seconds": None,
         "strength": None,
         "swapped": None,
+        "revision": None,
         **fields,
     }
 

@@ -7,7 +7,7 @@ as a whole or not at all, and putting it again changes nothing, so a resumed run
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from lightning_pbrl.data.questions import Questions
 from lightning_pbrl.data.tables import CLIPS, QUESTIONS, RESTORE
 from lightning_pbrl.errors import UserError
 
+Blobs = Sequence[bytes | None]
 LEARNT = [QUESTIONS.c[name] for name in ("run", "round", "number", "kind", "length", "start_0", "start_1", "value", "status")]
 """Columns that learners read of a question."""
 
@@ -138,10 +139,12 @@ class LabelStore(Outcomes):
         """
         return self.merge(jsonl.read(path, self.fingerprint))
 
-    def merge(self, records: list[dict[str, Any]], contents: Sequence[bytes | None] = ()) -> int:
-        """Store checked records, one per question, with their content; on any error none; return how many were new."""
+    def merge(self, records: list[dict[str, Any]], contents: Blobs = (), then: Callable[[Any], None] = lambda db: None) -> int:
+        """Store checked records with their content, and do ``then``: all or, on any error, nothing; return how many were new."""
         with self._writing() as db:
-            return self._merge(db, records, contents)
+            new = self._merge(db, records, contents)
+            then(db)
+        return new
 
     def export_jsonl(self, path: str | Path) -> int:
         """Write every question as one line of JSON, without clips; returns how many.
@@ -158,7 +161,7 @@ class LabelStore(Outcomes):
         with self._reading() as db:
             return [dict(row) for row in db.execute(_ordered(sa.select(QUESTIONS))).mappings()]
 
-    def _merge(self, db: sa.Connection, rows: list[dict[str, Any]], blobs: Sequence[bytes | None]) -> int:
+    def _merge(self, db: sa.Connection, rows: list[dict[str, Any]], blobs: Blobs) -> int:
         """Insert what is new and answer what is pending; returns the number of new rows.
 
         Raises:
@@ -177,11 +180,9 @@ class LabelStore(Outcomes):
             contents = [dict(zip(("run", "round", "number"), _name(rows[i]), strict=True), content=blobs[i]) for i in held]
             db.execute(CLIPS.insert(), contents)
         for row in rows:
-            old = known.get(_name(row))
-            if old is None:
+            if (old := known.get(_name(row))) is None:
                 continue
-            problem = jsonl.conflict(dict(old), row)
-            if problem:
+            if problem := jsonl.conflict(dict(old), row):
                 raise UserError(
                     f"Question {row['number']} of run {row['run']!r} in {self.name} {problem}; nothing of this batch was stored."
                 )

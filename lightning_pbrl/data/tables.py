@@ -76,17 +76,22 @@ ANSWERS = sa.Table(
     sa.Column("id", ORDERED, primary_key=True),
     *_named(
         sa.Column("person", sa.String(256), nullable=False),
+        sa.Column("purpose", sa.String(16), nullable=False),  # label, practice, check, repeat
         sa.Column("revision", sa.Integer, nullable=False),
         sa.Column("value", sa.Double),
         sa.Column("status", sa.Integer, nullable=False),
         sa.Column("strength", sa.Double),
-        sa.Column("seconds", sa.Double, nullable=False),
-        sa.Column("swapped", sa.Boolean, nullable=False),
+        sa.Column("seconds", sa.Double),
+        sa.Column("swapped", sa.Boolean),
         sa.Column("time", sa.String(40), nullable=False),
     ),
-    sa.UniqueConstraint("run", "round", "number", "person", "revision"),
+    sa.UniqueConstraint("run", "round", "number", "person", "purpose", "revision"),
 )
-"""Table of every answer of every person, all revisions kept; only added to. ``value`` is of the stored order of the segments."""
+"""Table of every answer of every person, all revisions kept; only added to.
+
+``value`` is of the stored order of the segments. ``purpose`` tells labels from answers to practice, check and repeat questions.
+Seconds and side are null where an imported file does not tell them.
+"""
 
 OUTCOMES = sa.Table(
     "pbrl_outcomes",

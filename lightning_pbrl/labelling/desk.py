@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import secrets
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from lightning_pbrl.data import jsonl
-from lightning_pbrl.data.database import Database
-from lightning_pbrl.data.feedback import Kind, Status
-from lightning_pbrl.data.outcomes import now, record
-from lightning_pbrl.data.tables import ANSWERS, CLOSED, PERSONS, QUESTIONS
+from lightning_pbrl.data.feedback import Status
+from lightning_pbrl.data.outcomes import now
+from lightning_pbrl.data.tables import ANSWERS, CLOSED, QUESTIONS
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.labelling.interface import Kept, Key, OpenQuestion, Overview, Person, Progress, Reviewed, Role
-from lightning_pbrl.labelling.questions import is_swapped, majority, question_for
+from lightning_pbrl.labelling.interface import Kept, Key, OpenQuestion, Overview, Progress, Reviewed
+from lightning_pbrl.labelling.people import People
+from lightning_pbrl.labelling.quality import Quality
+from lightning_pbrl.labelling.questions import ALL, at, closed, is_swapped, key_of, newest, question_for
 from lightning_pbrl.labelling.reviewing import reviewed
+from lightning_pbrl.labelling.settling import Rule, set_label
 from lightning_pbrl.labelling.summary import agreed, summaries
 
-ALL = -1
-"""Round and number of the entry that closes all questions of a run."""
-LONGEST_NAME = 64
-"""Largest number of characters of a person's name."""
 
-
-class Desk(Database):
+class Desk(People):
     """Open questions and people's answers of a label store. Every answer is on disk when :meth:`answer` returns.
 
     Several people may answer a question. Its label is set once ``overlap`` of them have: by the majority, or equal where there
@@ -43,14 +37,38 @@ class Desk(Database):
         overlap: people who answer each question.
         timeout: seconds for which a question that was handed out is not handed to others.
         bins: levels of ratings, 0 .. bins - 1.
+        gold: expert whose answers stand as labels, and are expected from others in practice and checks; None for nobody.
+        practice: gold questions that a new person answers first, with feedback.
+        check_every: one in so many questions is a gold one, without feedback; 0 for none.
+        repeat_every: one in so many questions is one that the person has answered already; 0 for none.
+        pragmas: further SQLite settings, as of :class:`~lightning_pbrl.data.store.LabelStore`.
+
+    Raises:
+        UserError: for a store that cannot be used, and for settings that leave no room for labels.
     """
 
     def __init__(
-        self, path_or_url: str | Path, run: str | None = None, overlap: int = 1, timeout: float = 120.0, bins: int = 10
+        self,
+        path_or_url: str | Path,
+        run: str | None = None,
+        overlap: int = 1,
+        timeout: float = 120.0,
+        bins: int = 10,
+        gold: str | None = None,
+        practice: int = 5,
+        check_every: int = 20,
+        repeat_every: int = 0,
+        pragmas: Mapping[str, int | str] | None = None,
     ) -> None:
-        super().__init__(path_or_url)
+        self.quality = Quality(gold, practice, check_every, repeat_every, run)
+        self.quality.check()
+        super().__init__(path_or_url, pragmas)
         self.run, self.overlap, self.timeout, self.levels = run, overlap, timeout, bins
+        self.rule = Rule(overlap, gold)
         self._handed: dict[Key, dict[str, float]] = defaultdict(dict)
+        if gold is not None:
+            with self._writing() as db:
+                self.rule.adopt(db)
 
     @property
     def runs(self) -> list[str]:
@@ -62,37 +80,6 @@ class Desk(Database):
     def bins(self, run: str) -> int:
         """Return the number of levels of a run's ratings."""
         return self.levels
-
-    # People --------------------------------------------------------------------------------------------------------------
-
-    def invite(self, name: str, role: Role = "labeller") -> str:
-        """Return a new token for a person, whose old one stops working; the store keeps its hash alone.
-
-        Raises:
-            UserError: for an empty or very long name.
-        """
-        name = " ".join(name.split())
-        if not name or len(name) > LONGEST_NAME or not name.isprintable():
-            raise UserError(f"{name[:LONGEST_NAME]!r} is no name for a person: give 1 to {LONGEST_NAME} printable characters.")
-        token = secrets.token_urlsafe(24)
-        with self._writing() as db:
-            db.execute(PERSONS.delete().where(PERSONS.c.name == name))
-            db.execute(PERSONS.insert().values(name=name, token=_hash(token), role=role, time=now()))
-        return token
-
-    def people(self) -> list[Person]:
-        """Return everyone who was invited."""
-        with self._reading() as db:
-            return [Person(row.name, row.role) for row in db.execute(sa.select(PERSONS).order_by(PERSONS.c.name))]
-
-    def person(self, token: str) -> Person | None:
-        """Return the person whose token this is; None for an unknown one. Compares every person's, in constant time."""
-        given, found = _hash(token), None
-        with self._reading() as db:
-            for row in db.execute(sa.select(PERSONS)).all():
-                if hmac.compare_digest(row.token, given):
-                    found = Person(row.name, row.role)
-        return found
 
     # Questions -----------------------------------------------------------------------------------------------------------
 
@@ -110,7 +97,10 @@ class Desk(Database):
             found.append(question_for(row, person, None))
             if len(found) == count:
                 break
-        return found
+        if not self.quality.asks(person):
+            return found
+        with self._reading() as db:
+            return self.quality.among(db, person, found, count, without)
 
     def waiting(self, count: int) -> list[OpenQuestion]:
         """Return the oldest open questions, whoever may answer them."""
@@ -118,12 +108,19 @@ class Desk(Database):
             rows = db.execute(self._open("").limit(count)).mappings().all()
         return [question_for(row, "", None) for row in rows]
 
-    def question(self, key: Key, person: str) -> OpenQuestion | None:
-        """Return a question as a person sees it, with the present answer; None if there is no such question."""
+    def question(self, key: Key, person: str, repeat: bool = False) -> OpenQuestion | None:
+        """Return a question as a person sees it, with the present answer; None if the person may not be asked it."""
         with self._reading() as db:
-            row = db.execute(sa.select(QUESTIONS).where(*_at(QUESTIONS, key))).mappings().first()
-            last = db.execute(_newest(key, person)).mappings().first()
-        return None if row is None else question_for(row, person, last)
+            row = self._row(db, key)
+            mine = newest(db, key, person)
+            purpose = None if row is None else self.quality.purpose(db, row, person, mine.keys(), repeat)
+        return None if row is None or purpose is None else question_for(row, person, mine.get(purpose), purpose)
+
+    def _row(self, db: sa.Connection, key: Key) -> Any:
+        """Return the row of a question; None if there is none, or it is of a run that is not handed out."""
+        if self.run not in (None, key.run):
+            return None
+        return db.execute(sa.select(QUESTIONS).where(*at(QUESTIONS, key))).mappings().first()
 
     def reviewed(self, key: Key | None = None) -> Reviewed | None:
         """Return a question that has a label, or the first of them when None; None if there is no such question."""
@@ -135,18 +132,16 @@ class Desk(Database):
         where = [ANSWERS.c.person == person] + ([] if self.run is None else [ANSWERS.c.run == self.run])
         with self._reading() as db:
             row = db.execute(sa.select(ANSWERS).where(*where).order_by(ANSWERS.c.id.desc()).limit(1)).mappings().first()
-        return None if row is None else self.question(Key(row["run"], row["round"], row["number"]), person)
+        return None if row is None else self.question(key_of(row), person, row["purpose"] == "repeat")
 
     def _open(self, person: str) -> Any:
         """Select the questions that a person could answer, with the number of people who have."""
         same = [ANSWERS.c[part] == QUESTIONS.c[part] for part in Key._fields]
-        given = sa.select(sa.func.count(ANSWERS.c.person.distinct())).where(*same).scalar_subquery()
+        given = sa.select(sa.func.count(ANSWERS.c.person.distinct())).where(*same, ANSWERS.c.purpose == "label").scalar_subquery()
         own = sa.exists().where(*same, ANSWERS.c.person == person)
-        here = [CLOSED.c.run == QUESTIONS.c.run]
-        one = sa.and_(CLOSED.c.round == QUESTIONS.c.round, CLOSED.c.number == QUESTIONS.c.number)
-        closed = sa.exists().where(*here, sa.or_(one, CLOSED.c.round == ALL))
         wanted = sa.or_(QUESTIONS.c.status == int(Status.PENDING), sa.and_(given > 0, given < self.overlap))
-        where = [wanted, ~own, ~closed, *([] if self.run is None else [QUESTIONS.c.run == self.run])]
+        where = [wanted, ~own, ~closed(), *([] if self.run is None else [QUESTIONS.c.run == self.run])]
+        where += [] if self.quality.gold is None else [~self.quality.is_gold()]
         order = QUESTIONS.c.run, QUESTIONS.c.round, QUESTIONS.c.number
         return sa.select(QUESTIONS, given.label("given")).where(*where).order_by(*order)
 
@@ -158,11 +153,11 @@ class Desk(Database):
         keys = [Key(run, ALL, ALL) for run in self.runs] if key is None else [key]
         with self._writing() as db:
             for each in keys:
-                db.execute(CLOSED.delete().where(*_at(CLOSED, each)))
+                db.execute(CLOSED.delete().where(*at(CLOSED, each)))
                 if closed:
                     db.execute(CLOSED.insert().values(**each._asdict()))
                 if closed and each.round != ALL:
-                    self._label(db, each, None, Status.SKIPPED, "closed", only_pending=True)
+                    set_label(db, each, None, Status.SKIPPED, "closed", only_pending=True)
 
     # Answers -------------------------------------------------------------------------------------------------------------
 
@@ -176,6 +171,7 @@ class Desk(Database):
         seconds: float = 0.0,
         revision: int = 0,
         strength: float | None = None,
+        repeat: bool = False,
     ) -> Kept:
         """Keep a person's answer, on disk when this returns, and set the question's label once enough people have answered.
 
@@ -186,74 +182,64 @@ class Desk(Database):
             status: of the answer.
             seconds: time that the person looked at it.
             revision: 0 for a first answer, n + 1 to replace revision n.
-            strength: of the preference, in [0, 1].
+            strength: of the preference, in [0, 1]; None where it is not told.
+            repeat: the person has answered the question before, and is asked again.
 
         Raises:
-            UserError: for a value that contradicts the status or kind, or is out of range.
+            UserError: for a value that contradicts the status or kind, or is out of range, as a strength may be.
         """
         with self._writing() as db:
-            row = db.execute(sa.select(QUESTIONS).where(*_at(QUESTIONS, key))).mappings().first()
-            if row is None:
+            row = self._row(db, key)
+            mine = newest(db, key, person)
+            purpose = None if row is None else self.quality.purpose(db, row, person, mine.keys(), repeat)
+            if row is None or purpose is None:
                 return Kept("unknown", -1)
-            self._check(dict(row), value, status)
-            last = db.execute(_newest(key, person)).mappings().first()
+            self._check(dict(row), value, status, strength)
+            last = mine.get(purpose)
             present = -1 if last is None else int(last["revision"])
-            if last is not None and present == revision and (last["value"], last["status"]) == (value, int(status)):
+            told = value, int(status), strength
+            if last is not None and present == revision and (last["value"], last["status"], last["strength"]) == told:
                 return Kept("again", present)
             if revision != present + 1:
                 return Kept("late", present)
             if self._is_closed(db, key):
                 return Kept("closed", present)
             about = {"value": value, "status": int(status), "strength": strength, "seconds": seconds, "time": now()}
-            swapped = is_swapped(key, person) and row["kind"] == "pair"
-            db.execute(ANSWERS.insert().values(**key._asdict(), person=person, revision=revision, swapped=swapped, **about))
-            self._settle(db, key, row["kind"])
+            swapped = is_swapped(key, person, purpose) and row["kind"] == "pair"
+            about |= {"person": person, "purpose": purpose, "revision": revision, "swapped": swapped}
+            db.execute(ANSWERS.insert().values(**key._asdict(), **about))
+            if purpose == "label":
+                self.rule.settle(db, row)
         self._handed.pop(key, None)
         return Kept("kept", revision)
 
-    def _check(self, row: dict[str, Any], value: float | None, status: Status) -> None:
+    def _check(self, row: dict[str, Any], value: float | None, status: Status, strength: float | None) -> None:
         """Raise a UserError if an answer does not fit its question."""
         problem = jsonl.contradiction({**row, "value": value, "status": int(status)})
         if not problem and status == Status.PENDING:
             problem = "is pending: give an answer, or none"
         if not problem and row["kind"] == "rating" and value is not None and not 0 <= value <= self.levels - 1:
             problem = f"has the rating {value:g}: give 0 to {self.levels - 1}"
+        if not problem and strength is not None and not 0 <= strength <= 1:
+            problem = f"has the strength {strength:g}: give a number from 0 to 1, or none"
         if problem:
             raise UserError(f"The answer to question {row['number']} of run {row['run']!r} {problem}.")
-
-    def _settle(self, db: sa.Connection, key: Key, kind: Kind) -> None:
-        """Set the label of a question from the newest answer of each person, if there are enough."""
-        every = db.execute(sa.select(ANSWERS).where(*_at(ANSWERS, key)).order_by(ANSWERS.c.id)).mappings().all()
-        newest = {row["person"]: row for row in every}
-        if len(newest) >= self.overlap:
-            value, status = majority(kind, [(row["value"], Status(row["status"])) for row in newest.values()])
-            self._label(db, key, value, status, ", ".join(newest))
-
-    @staticmethod
-    def _label(
-        db: sa.Connection, key: Key, value: float | None, status: Status, answered_by: str, only_pending: bool = False
-    ) -> None:
-        """Write a question's label, and record the change."""
-        where = [*_at(QUESTIONS, key), *([QUESTIONS.c.status == int(Status.PENDING)] if only_pending else [])]
-        label = {"value": value, "status": int(status)}
-        old = db.execute(sa.select(QUESTIONS.c.value, QUESTIONS.c.status).where(*where)).first()
-        if old is not None and tuple(old) != (value, int(status)):
-            db.execute(QUESTIONS.update().where(*where).values(**label, answered_by=answered_by[:256], time=now()))
-            record(db, {**key._asdict(), **label})
 
     @staticmethod
     def _is_closed(db: sa.Connection, key: Key) -> bool:
         """Return True if nobody is asked about a question any more."""
-        here = sa.select(sa.func.count()).select_from(CLOSED).where(CLOSED.c.run == key.run)
-        one = sa.and_(CLOSED.c.round == key.round, CLOSED.c.number == key.number)
-        return bool(db.scalar(here.where(sa.or_(one, CLOSED.c.round == ALL))))
+        return db.execute(sa.select(QUESTIONS.c.number).where(*at(QUESTIONS, key), closed())).first() is not None
 
     # Numbers -------------------------------------------------------------------------------------------------------------
 
     def progress(self, person: str) -> Progress:
         """Return the counts that a person sees."""
         runs = [] if self.run is None else [QUESTIONS.c.run == self.run]
-        own = [ANSWERS.c.person == person, *([] if self.run is None else [ANSWERS.c.run == self.run])]
+        own = [
+            ANSWERS.c.person == person,
+            ANSWERS.c.purpose == "label",
+            *([] if self.run is None else [ANSWERS.c.run == self.run]),
+        ]
         done = sa.select(*(ANSWERS.c[part] for part in Key._fields)).where(*own).distinct().subquery()
         open_ = self._open(person).subquery()
         with self._reading() as db:
@@ -280,21 +266,7 @@ class Desk(Database):
         with self._reading() as db:
             total, left = db.scalar(count) or 0, db.scalar(count.where(QUESTIONS.c.status == int(Status.PENDING))) or 0
             paused = bool(db.scalar(sa.select(sa.func.count()).select_from(CLOSED).where(CLOSED.c.round == ALL)))
+            golden = sa.select(QUESTIONS).where(self.quality.is_gold(), QUESTIONS.c.status != int(Status.SKIPPED), *runs)
+            expected = {key_of(row): (row["value"], row["status"]) for row in db.execute(golden).mappings()}
         every = self.answers()
-        return Overview(summaries(every), *agreed(every), left, total - left, total, paused)
-
-
-def _newest(key: Key, person: str) -> Any:
-    """Select a person's newest answer to a question."""
-    mine = sa.select(ANSWERS).where(*_at(ANSWERS, key), ANSWERS.c.person == person)
-    return mine.order_by(ANSWERS.c.revision.desc()).limit(1)
-
-
-def _at(table: sa.Table, key: Key) -> list[Any]:
-    """Return the conditions that a row is about a question."""
-    return [table.c[part] == value for part, value in key._asdict().items()]
-
-
-def _hash(token: str) -> str:
-    """Return the hash of a token as the store keeps it."""
-    return hashlib.sha256(token.encode()).hexdigest()
+        return Overview(summaries(every, expected), *agreed(every), left, total - left, total, paused)

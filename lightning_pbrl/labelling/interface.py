@@ -10,6 +10,8 @@ from lightning_pbrl.data.feedback import Kind, Status
 
 Role = Literal["labeller", "researcher"]
 Codec = Literal["webm", "mp4"]
+Purpose = Literal["label", "practice", "check", "repeat"]
+"""Purpose of an answer: a label; practice with feedback; a check against a gold answer; the person's own answer once more."""
 
 
 class Key(NamedTuple):
@@ -41,9 +43,10 @@ class OpenQuestion(NamedTuple):
         start: row ids of the segments' first steps, one or two; -1 where the data forgot them.
         swapped: whether the second segment is on the left; fixed by question and person.
         answer: the person's present answer, (value, status), if there is one.
-        practice: whether it is for practice, with feedback; its answer does not count.
+        purpose: of the answer.
         revision: the revision that the next answer has: 0 for a first answer, n + 1 when ``answer`` is revision n.
         expected: right answer of a practice question, (value, status); never sent before it is answered.
+        strength: of the present answer's preference, in [0, 1]; None where it was not told.
     """
 
     key: Key
@@ -52,9 +55,20 @@ class OpenQuestion(NamedTuple):
     start: tuple[int, ...]
     swapped: bool
     answer: tuple[float | None, Status] | None = None
-    practice: bool = False
+    purpose: Purpose = "label"
     revision: int = 0
     expected: tuple[float | None, Status] | None = None
+    strength: float | None = None
+
+    @property
+    def practice(self) -> bool:
+        """True for a question for practice, with feedback; its answer does not count."""
+        return self.purpose == "practice"
+
+    @property
+    def repeat(self) -> bool:
+        """True for a question that the person has answered before."""
+        return self.purpose == "repeat"
 
 
 class Reviewed(NamedTuple):
@@ -109,7 +123,8 @@ class PersonSummary(NamedTuple):
         seconds: median time per answer.
         skipped: share of "cannot tell", in [0, 1].
         first_side: share of strict preferences for the left clip, in [0, 1]; 0.5 without position bias.
-        gold: share of gold questions answered as expected, in [0, 1].
+        gold: share of the checks by gold questions that were answered as expected, in [0, 1].
+        consistency: share of repeated questions that were answered alike, in [0, 1].
     """
 
     name: str
@@ -118,6 +133,7 @@ class PersonSummary(NamedTuple):
     skipped: float | None
     first_side: float | None
     gold: float | None
+    consistency: float | None = None
 
 
 class Overview(NamedTuple):
@@ -157,8 +173,8 @@ class AnyDesk(Protocol):
     def next(self, person: str, count: int = 2, without: Collection[Key] = ()) -> list[OpenQuestion]:
         """Return open questions for a person, oldest first."""
 
-    def question(self, key: Key, person: str) -> OpenQuestion | None:
-        """Return a question as a person sees it."""
+    def question(self, key: Key, person: str, repeat: bool = False) -> OpenQuestion | None:
+        """Return a question as a person sees it, for the first time or as a repeat."""
 
     def answer(
         self,
@@ -170,6 +186,7 @@ class AnyDesk(Protocol):
         seconds: float,
         revision: int,
         strength: float | None = None,
+        repeat: bool = False,
     ) -> Kept:
         """Keep an answer in the stored order of the segments; it is on disk when this returns."""
 

@@ -15,6 +15,7 @@ from fastapi.templating import Jinja2Templates
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from starlette.exceptions import HTTPException
 
+from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling import security, wording
 from lightning_pbrl.labelling.interface import AnyDesk, Codec, Films, OpenQuestion, Person
@@ -37,6 +38,8 @@ class Given(BaseModel):
     choice: Literal["left", "right", "equal", "skip"] | StrictInt
     seconds: float = Field(ge=0, le=1e6, allow_inf_nan=False)
     revision: StrictInt = Field(ge=0, lt=2**31)
+    strength: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+    repeat: bool = False
 
 
 def app(
@@ -44,6 +47,7 @@ def app(
     clips: Films,
     *,
     task: str = "",
+    strength: bool = False,
     hosts: Collection[str] = (),
     framed: bool = False,
     rate: float = 50.0,
@@ -55,6 +59,7 @@ def app(
         desk: questions and answers.
         clips: films of the questions.
         task: description of what is good, for the people who answer.
+        strength: whether "much better" is offered beside "better".
         hosts: further names under which the page may be called, beside those of the loopback.
         framed: whether a notebook on this machine may show the page in a frame.
         rate: requests per second that one person may make, with bursts of four times as many.
@@ -75,7 +80,7 @@ def app(
     def labelling(request: Request) -> Response:
         person = asker(request)
         token = request.cookies[security.cookie_name(request)]
-        context = {"person": person, "task": task, "csrf": security.csrf(token)}
+        context = {"person": person, "task": task, "strength": strength, "csrf": security.csrf(token)}
         return templates.TemplateResponse(request, "label.html", context)
 
     return page
@@ -115,8 +120,8 @@ def _add_questions(page: FastAPI, desk: AnyDesk, clips: Films) -> None:
     def described(question: OpenQuestion) -> dict[str, Any]:
         return wording.described(question, clips, desk.bins(question.key.run) if question.kind == "rating" else 0)
 
-    def known(key: str, person: Person) -> OpenQuestion:
-        if (question := desk.question(wording.parsed(key), person.name)) is None:
+    def known(key: str, person: Person, repeat: bool) -> OpenQuestion:
+        if (question := desk.question(wording.parsed(key), person.name, repeat)) is None:
             raise Refusal(404, wording.OUTCOMES["unknown"])
         return question
 
@@ -127,8 +132,8 @@ def _add_questions(page: FastAPI, desk: AnyDesk, clips: Films) -> None:
         return JSONResponse({"questions": found, "progress": wording.counted(desk.progress(name))})
 
     @page.get("/questions/{key:path}")
-    def question(request: Request, key: str) -> Response:
-        return JSONResponse(described(known(key, asker(request))))
+    def question(request: Request, key: str, repeat: bool = False) -> Response:
+        return JSONResponse(described(known(key, asker(request), repeat)))
 
     @page.get("/last")
     def last(request: Request) -> Response:
@@ -140,16 +145,25 @@ def _add_questions(page: FastAPI, desk: AnyDesk, clips: Films) -> None:
     def answer(request: Request, given: Given) -> Response:
         person = asker(request)
         access_of(request).check_csrf(request, request.headers.get("x-csrf-token", ""))
-        question = known(given.key, person)
+        question = known(given.key, person, given.repeat)
         levels = desk.bins(question.key.run) if question.kind == "rating" else 0
         value, status = wording.stored(question, given.choice, levels)
-        kept = desk.answer(person.name, question.key, value, status, seconds=given.seconds, revision=given.revision)
+        kept = desk.answer(
+            person.name,
+            question.key,
+            value,
+            status,
+            seconds=given.seconds,
+            revision=given.revision,
+            strength=given.strength if question.kind == "pair" and status == Status.ANSWERED else None,
+            repeat=given.repeat,
+        )
         content = wording.outcome(question, kept, given.choice, desk.progress(person.name))
         return JSONResponse(content, {"kept": 200, "again": 200, "unknown": 404}.get(kept.how, 409))
 
     @page.get("/clips/{key:path}/{place:int}.{codec}")
-    def clip(request: Request, key: str, place: int, codec: Codec) -> Response:
-        question = known(key, asker(request))
+    def clip(request: Request, key: str, place: int, codec: Codec, repeat: bool = False) -> Response:
+        question = known(key, asker(request), repeat)
         if place >= (2 if question.kind == "pair" else 1):
             raise Refusal(404, "There is no such clip.")
         try:

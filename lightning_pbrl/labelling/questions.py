@@ -1,41 +1,64 @@
-"""Questions as each person sees them, and the label that several answers make."""
+"""Questions as each person sees them, and the conditions by which the store's tables name them."""
 
 from __future__ import annotations
 
-import statistics
-from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
-from lightning_pbrl.data.feedback import Kind, Status
-from lightning_pbrl.labelling.interface import Key, OpenQuestion
+import sqlalchemy as sa
+
+from lightning_pbrl.data.feedback import Status
+from lightning_pbrl.data.tables import ANSWERS, CLOSED, QUESTIONS
+from lightning_pbrl.labelling.interface import Key, OpenQuestion, Purpose
 from lightning_pbrl.rng import derive
 
-
-def question_for(row: Any, person: str, last: Any) -> OpenQuestion:
-    """Return a row as one person sees it."""
-    key = Key(row["run"], row["round"], row["number"])
-    start = (row["start_0"],) if row["start_1"] is None else (row["start_0"], row["start_1"])
-    swapped = is_swapped(key, person) and len(start) == 2
-    answer = None if last is None else (last["value"], Status(last["status"]))
-    revision = 0 if last is None else int(last["revision"]) + 1
-    return OpenQuestion(key, row["kind"], row["length"], start, swapped, answer, revision=revision)
+ALL = -1
+"""Round and number of the entry that closes all questions of a run."""
 
 
-def is_swapped(key: Key, person: str) -> bool:
-    """Return the side on which a person sees a question's first segment: by chance, the same every time."""
-    return bool(derive(0, "side", key.run, key.round, key.number, person) & 1)
+def question_for(row: Any, person: str, last: Any, purpose: Purpose = "label") -> OpenQuestion:
+    """Return a row as one person sees it.
 
-
-def majority(kind: Kind, answers: Sequence[tuple[float | None, Status]]) -> tuple[float | None, Status]:
-    """Return the answer that most people gave, value and status.
-
-    "Cannot tell" wins only if nobody could. A pair with as many answers for either side is equal. Of ratings the mean counts.
+    Args:
+        row: of the table of questions.
+        person: name of the person.
+        last: the person's newest answer of this purpose, a row of the table of answers; None without one.
+        purpose: of the person's answer.
     """
-    told = [(value, status) for value, status in answers if status != Status.SKIPPED and value is not None]
-    if not told:
-        return None, Status.SKIPPED
-    if kind == "rating":
-        return statistics.fmean(value for value, _ in told), Status.ANSWERED
-    (first, count), *others = Counter(told).most_common()
-    return (0.5, Status.EQUAL) if others and others[0][1] == count else first
+    key = key_of(row)
+    start = (row["start_0"],) if row["start_1"] is None else (row["start_0"], row["start_1"])
+    swapped = is_swapped(key, person, purpose) and len(start) == 2
+    found = OpenQuestion(key, row["kind"], row["length"], start, swapped, purpose=purpose)
+    if purpose == "practice":
+        found = found._replace(expected=(row["value"], Status(row["status"])))
+    if last is None:
+        return found
+    answer, strength = (last["value"], Status(last["status"])), last["strength"]
+    return found._replace(answer=answer, revision=int(last["revision"]) + 1, strength=strength)
+
+
+def is_swapped(key: Key, person: str, purpose: Purpose = "label") -> bool:
+    """Return the side on which a person sees a question's first segment: by chance, the same every time; anew for a repeat."""
+    again = ["repeat"] if purpose == "repeat" else []
+    return bool(derive(0, "side", *key, person, *again) & 1)
+
+
+def key_of(row: Any) -> Key:
+    """Return the name of the question that a row is about."""
+    return Key(row["run"], row["round"], row["number"])
+
+
+def at(table: sa.Table, key: Key) -> list[Any]:
+    """Return the conditions that a row is about a question."""
+    return [table.c[part] == value for part, value in key._asdict().items()]
+
+
+def closed() -> Any:
+    """Return the condition that nobody is asked about a row of questions any more."""
+    one = sa.and_(CLOSED.c.round == QUESTIONS.c.round, CLOSED.c.number == QUESTIONS.c.number)
+    return sa.exists().where(CLOSED.c.run == QUESTIONS.c.run, sa.or_(one, CLOSED.c.round == ALL))
+
+
+def newest(db: sa.Connection, key: Key, person: str) -> dict[Purpose, Any]:
+    """Return a person's newest answer to a question, a row of the table of answers, by purpose."""
+    mine = sa.select(ANSWERS).where(*at(ANSWERS, key), ANSWERS.c.person == person).order_by(ANSWERS.c.revision)
+    return {row["purpose"]: row for row in db.execute(mine).mappings()}

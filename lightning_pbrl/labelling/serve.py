@@ -115,6 +115,7 @@ def label(
     name: str = "",
     renew: Collection[str] = (),
     task: str = "",
+    strength: bool = False,
     export: Callable[[], Iterable[str]] | None = None,
 ) -> None:
     """Serve the page in this process until it is interrupted; print one link per person.
@@ -128,6 +129,7 @@ def label(
         name: name under which others reach this machine, for the links; default ``host``, or the machine's own when that is any.
         renew: persons who get a new link although they have one.
         task: description of what is good, shown above the clips.
+        strength: offer "much better" beside "better".
         export: lines of the label store's export.
 
     Raises:
@@ -135,7 +137,7 @@ def label(
     """
     if not name:
         name = socket.gethostname() if host in ("", "0.0.0.0", "::") else host
-    application = make_app(desk, clips, task=task, export=export, hosts=[f"[{name}]" if ":" in name else name])
+    application = make_app(desk, clips, task=task, strength=strength, export=export, hosts=[f"[{name}]" if ":" in name else name])
     listening = _listen(host, port)
     for person, link in invitations(desk, people, _address(name, listening), renew).items():
         print(f"{person}: {link or 'the link given before (--renew NAME makes a new one)'}", flush=True)
@@ -147,7 +149,8 @@ def label_command(args: list[str], opened: Callable[..., tuple[AnyDesk, Films]])
 
     Args:
         args: the command line.
-        opened: returns the desk and the clips of a run folder, a file or a database's URL, and of configs of the data.
+        opened: returns the desk and the clips of a run folder, a file or a database's URL, and of configs of the data; it takes
+            the desk's settings as well.
     """
     parser = Arguments("lightning-pbrl label", description="Let people answer a run's questions in a browser.")
     parser.add_argument("store", metavar="RUN|STORE", help="run folder, label store, or URL of a database")
@@ -161,6 +164,8 @@ def label_command(args: list[str], opened: Callable[..., tuple[AnyDesk, Films]])
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=PORT, help=f"port to listen on (default {PORT}; 0: a free one)")
     parser.add_argument("--name", default="", help="name under which others reach this machine, for the links")
+    parser.add_argument("--strength", action="store_true", help='offer "much better" beside "better"')
+    _add_desk(parser)
     options = parser.parse_args(args)
     for name in (names := [*options.people, *options.researcher]):
         if not name.strip() or len(name) > 100 or not name.isprintable():
@@ -169,10 +174,28 @@ def label_command(args: list[str], opened: Callable[..., tuple[AnyDesk, Films]])
             raise UserError(f"{name} is named twice: a person has one role, and a researcher may answer too.")
     if unknown := set(options.renew) - set(names):
         raise UserError(f"--renew names {min(unknown)}, who is neither in --people nor in --researcher.")
-    desk, clips = opened(options.store, *options.config)
+    settings = {name: value for name in DESK if (value := getattr(options, name)) is not None}
+    desk, clips = opened(options.store, *options.config, **settings)
     people: dict[str, Role] = {**dict.fromkeys(options.people, "labeller"), **dict.fromkeys(options.researcher, "researcher")}
-    settings = {key: getattr(options, key) for key in ("host", "port", "name", "renew", "task")}
+    settings = {key: getattr(options, key) for key in ("host", "port", "name", "renew", "task", "strength")}
     label(desk, clips, people, **settings)
+
+
+DESK = ("run", "gold", "practice", "check_every", "repeat_every")
+"""Settings of the desk that are options of the command."""
+
+
+def _add_desk(parser: Arguments) -> None:
+    """Add the settings of the desk, which has their defaults."""
+    parser.add_argument("--run", metavar="NAME", help="questions of this run alone (default: of all runs in the store)")
+    about = "expert, whose answers stand, and are expected from others in practice and checks (default: nobody)"
+    parser.add_argument("--gold", metavar="NAME", help=about)
+    for name, what in (
+        ("practice", "gold questions that a new person answers first, with feedback (default 5)"),
+        ("check-every", "one in N questions is a gold one, without feedback (default 20; 0: none)"),
+        ("repeat-every", "one in N questions is one that the person has answered before (default 0: none)"),
+    ):
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=what)
 
 
 def show_in_notebook(

@@ -11,20 +11,28 @@ from typing import Any
 from lightning_pbrl.data.feedback import Kind, Status
 from lightning_pbrl.labelling.agreement import agreement
 from lightning_pbrl.labelling.formats.records import Given
-from lightning_pbrl.labelling.interface import PersonSummary
+from lightning_pbrl.labelling.interface import Key, PersonSummary
+from lightning_pbrl.labelling.questions import key_of
 
 
-def summaries(answers: Iterable[Mapping[str, Any]]) -> list[PersonSummary]:
-    """Return the numbers of each person's newest answers, by name."""
+def summaries(
+    answers: Iterable[Mapping[str, Any]], expected: Mapping[Key, tuple[float | None, int]] | None = None
+) -> list[PersonSummary]:
+    """Return the numbers of each person's newest answers, by name.
+
+    Args:
+        answers: of all purposes, in the order in which they were given.
+        expected: answers of the expert, value and status, by gold question.
+    """
     mine: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in _newest(answers):
         mine[row["person"]].append(row)
-    return [_summary(name, mine[name]) for name in sorted(mine)]
+    return [_summary(name, mine[name], expected or {}) for name in sorted(mine)]
 
 
 def agreed(answers: Iterable[Mapping[str, Any]]) -> tuple[float | None, float | None]:
     """Return Fleiss' kappa and Krippendorff's alpha of the pairs, or of the ratings where there are no pairs; None undefined."""
-    rows = _newest(answers)
+    rows = [row for row in _newest(answers) if row["purpose"] == "label"]
     kind: Kind = "pair" if any(row["kind"] == "pair" for row in rows) else "rating"
     given = [
         Given(
@@ -43,15 +51,34 @@ def agreed(answers: Iterable[Mapping[str, Any]]) -> tuple[float | None, float | 
 
 
 def _newest(answers: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the newest answer of each person to each question."""
-    return list({(row["person"], row["run"], row["round"], row["number"]): row for row in answers}.values())
+    """Return the newest answer of each person to each question, for each purpose."""
+    return list({(row["person"], row["purpose"], key_of(row)): row for row in answers}.values())
 
 
-def _summary(name: str, rows: Sequence[Mapping[str, Any]]) -> PersonSummary:
+def _summary(name: str, rows: Sequence[Mapping[str, Any]], expected: Mapping[Key, tuple[float | None, int]]) -> PersonSummary:
     """Return the numbers of one person's answers."""
-    skipped = sum(row["status"] == Status.SKIPPED for row in rows) / len(rows)
-    first = [
-        row["value"] == (1.0 if row["swapped"] else 0.0) for row in rows if row["value"] in (0.0, 1.0) and row["kind"] == "pair"
-    ]
-    share = sum(first) / len(first) if first else None
-    return PersonSummary(name, len(rows), statistics.median(row["seconds"] for row in rows), skipped, share, None)
+    labels = {key_of(row): row for row in rows if row["purpose"] == "label"}
+    seconds = [row["seconds"] for row in labels.values() if row["seconds"] is not None]
+    strict = [row for row in labels.values() if row["value"] in (0.0, 1.0) and row["kind"] == "pair"]
+    first = [row["value"] == float(row["swapped"]) for row in strict if row["swapped"] is not None]
+    gold = [_told(row) == expected[key_of(row)] for row in rows if row["purpose"] == "check" and key_of(row) in expected]
+    again = [_told(row) == _told(labels[key_of(row)]) for row in rows if row["purpose"] == "repeat" and key_of(row) in labels]
+    return PersonSummary(
+        name,
+        len(labels),
+        statistics.median(seconds) if seconds else None,
+        _share([row["status"] == Status.SKIPPED for row in labels.values()]),
+        _share(first),
+        _share(gold),
+        _share(again),
+    )
+
+
+def _told(row: Mapping[str, Any]) -> tuple[float | None, int]:
+    """Return value and status of an answer."""
+    return row["value"], row["status"]
+
+
+def _share(marks: Sequence[bool]) -> float | None:
+    """Return the share of what is true; None of nothing."""
+    return sum(marks) / len(marks) if marks else None

@@ -63,7 +63,7 @@ def _spoken(choice: Choice | None) -> str:
 
 
 def described(question: OpenQuestion, clips: Films, levels: int) -> dict[str, Any]:
-    """Return a question as JSON for the page; it does not tell which segment is stored first."""
+    """Return a question as JSON for the page; it tells neither which segment is stored first nor what is a check."""
     urls, waiting, sentence = _clips(question, clips)
     return {
         "key": str(question.key),
@@ -71,7 +71,9 @@ def described(question: OpenQuestion, clips: Films, levels: int) -> dict[str, An
         "length": question.length,
         "levels": levels if question.kind == "rating" else 0,
         "practice": question.practice,
+        "repeat": question.repeat,
         "answer": chosen(question, question.answer),
+        "strength": question.strength,
         "revision": question.revision,
         "clips": urls,
         "waiting": waiting,
@@ -108,8 +110,8 @@ def _clips(question: OpenQuestion, clips: Films) -> tuple[list[dict[str, str]], 
         paths = [clips.path(question.key, which(question, place), codec) for place in places for codec in CODECS]
     except UserError as error:
         return [], False, without_paths(str(error))
-    name = quote(str(question.key))
-    return [{codec: f"/clips/{name}/{place}.{codec}" for codec in CODECS} for place in places], None in paths, ""
+    name, again = quote(str(question.key)), "?repeat=true" if question.repeat else ""
+    return [{codec: f"/clips/{name}/{place}.{codec}{again}" for codec in CODECS} for place in places], None in paths, ""
 
 
 def outcome(question: OpenQuestion, kept: Kept, choice: Choice, progress: Progress) -> dict[str, Any]:

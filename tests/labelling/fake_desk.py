@@ -21,11 +21,13 @@ class FakeDesk:
         self.questions = {
             (key := Key("run-1", 0, number)): OpenQuestion(
                 key, kinds[number % len(kinds)], 20, (number, number + 50), number % 2 == 1,
-                practice=number < practice, expected=(1.0, Status.ANSWERED) if number < practice else None,
+                purpose="practice" if number < practice else "label",
+                expected=(1.0, Status.ANSWERED) if number < practice else None,
             )
             for number in range(count)
         }  # fmt: skip
         self.answers: dict[tuple[str, Key], list[tuple[float | None, Status, float]]] = {}
+        self.strengths: dict[tuple[str, Key], float | None] = {}
         self.closed: set[Key] = set()
         self.order: dict[str, list[Key]] = {}
         self.tokens: dict[str, Person] = {}
@@ -54,11 +56,13 @@ class FakeDesk:
         waiting = [k for k in self.questions if (person, k) not in self.answers and k not in self.closed and k not in without]
         return [self.questions[key] for key in waiting[:count]]
 
-    def question(self, key, person):
+    def question(self, key, person, repeat=False):
+        if repeat:
+            return None
         found, given = self.questions.get(key), self.answers.get((person, key))
         if found is None or given is None:
             return found
-        return found._replace(answer=given[-1][:2], revision=len(given))
+        return found._replace(answer=given[-1][:2], revision=len(given), strength=self.strengths.get((person, key)))
 
     def reviewed(self, key=None):
         labelled = sorted({each for _, each in self.answers})
@@ -72,7 +76,7 @@ class FakeDesk:
         before, after = labelled[place - 1] if place else None, (labelled[place + 1 :] or [None])[0]
         return Reviewed(question, by, place + 1, len(labelled), before, after)
 
-    def answer(self, person, key, value, status, *, seconds, revision, strength=None):
+    def answer(self, person, key, value, status, *, seconds, revision, strength=None, repeat=False):
         self._check()
         with self._lock:
             if key not in self.questions:
@@ -86,6 +90,7 @@ class FakeDesk:
             if revision != len(given):
                 return Kept("late", len(given) - 1)
             given.append((value, status, seconds))
+            self.strengths[person, key] = strength
             order = self.order.setdefault(person, [])
             if key not in order:
                 order.append(key)

@@ -7,41 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from desks import ASKED, EQUAL, SKIPPED, A, asked, desk, key, labels
 
-from lightning_pbrl.data.feedback import Answer, AskKey, Query, Status
-from lightning_pbrl.data.store import LabelStore
+from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.desk import Desk
-from lightning_pbrl.labelling.interface import Key
-from lightning_pbrl.labelling.questions import majority
-
-ASKED, A, EQUAL, SKIPPED = Status.PENDING, Status.ANSWERED, Status.EQUAL, Status.SKIPPED
-
-
-def asked(folder: Path, pairs: int = 6, ratings: int = 0, round_: int = 0, first: int = 0) -> LabelStore:
-    """A store with open questions of one round of the run "ada"."""
-    store = LabelStore(folder / "labels.sqlite", "data", "ada")
-    who: dict[str, Any] = {"strategy": {}, "teacher": {}, "seed": 0, "answered_by": "HumanTeacher"}
-    for kind, number, count in (("pair", first, pairs), ("rating", first + pairs, ratings)):
-        start = 10 * torch.arange(count)[:, None] + torch.tensor([[0, 200]] if kind == "pair" else [[0]])
-        nothing = Answer(torch.full((count,), torch.nan), torch.full((count,), int(ASKED)))
-        if count:
-            store.put(AskKey("ada", round_, number), Query(kind, start, 10), nothing, **who)  # type: ignore[arg-type]
-    return store
-
-
-def desk(folder: Path, **settings: Any) -> Desk:
-    return Desk(folder / "labels.sqlite", **settings)
-
-
-def key(number: int, round_: int = 0) -> Key:
-    return Key("ada", round_, number)
-
-
-def labels(store: LabelStore) -> list[tuple[float | None, int]]:
-    found = store.labels("pair")
-    return [(None if v != v else v, s) for v, s in zip(found.value.tolist(), found.status.tolist(), strict=True)]
+from lightning_pbrl.labelling.settling import majority
 
 
 def test_an_answer_is_a_label_once_it_is_given(tmp_path: Path) -> None:
@@ -87,6 +58,25 @@ def test_answers_out_of_range(number: int, value: Any, status: Status, told: str
     with pytest.raises(UserError, match=told):
         desk(tmp_path).answer("Ada", key(number), value, status)
     assert desk(tmp_path).answers() == []
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+def test_strengths_out_of_range(strength: float, tmp_path: Path) -> None:
+    asked(tmp_path)
+    with pytest.raises(UserError, match=r"question 0 of run 'ada' has the strength .*: give a number from 0 to 1, or none"):
+        desk(tmp_path).answer("Ada", key(0), 1.0, A, strength=strength)
+    assert desk(tmp_path).answers() == []
+
+
+def test_a_strength_is_kept_and_changed(tmp_path: Path) -> None:
+    store, here = asked(tmp_path), desk(tmp_path)
+    assert here.answer("Ada", key(0), 1.0, A, strength=0.5) == ("kept", 0)
+    assert here.answer("Ada", key(0), 1.0, A, strength=0.5) == ("again", 0)
+    assert here.answer("Ada", key(0), 1.0, A, strength=1.0) == ("late", 0)  # another tab
+    assert here.answer("Ada", key(0), 1.0, A, strength=1.0, revision=1) == ("kept", 1)
+    last = here.last("Ada")
+    assert last is not None and last.strength == 1.0 and [row["strength"] for row in here.answers()] == [0.5, 1.0]
+    assert labels(store)[0] == (1.0, A) and store.newest("ada") == 1
 
 
 def test_two_people_answer_each_question(tmp_path: Path) -> None:

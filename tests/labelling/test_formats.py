@@ -29,8 +29,9 @@ def test_round_trip_of_two_persons(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["jsonl", "csv"])
-def test_full_formats_keep_side_and_strength(name: str, tmp_path: Path) -> None:
-    answers = [record(0, swapped=True, strength=0.25, seconds=0.0), record(1, who='"=1+1",\n')]
+def test_full_formats_keep_side_strength_and_revisions(name: str, tmp_path: Path) -> None:
+    answers = [record(0, swapped=True, strength=0.25, seconds=0.0, revision=0), record(1, who='"=1+1",\n')]
+    answers.append(record(0, 0.0, revision=1))
     FORMATS[name].write(answers, tmp_path / "a", Context())
     assert read(name, tmp_path / "a") == answers
 
@@ -71,6 +72,9 @@ def test_formats_by_path(tmp_path: Path) -> None:
         ({"seconds": "4"}, "has seconds = '4': write a number, or leave it out"),
         ({"seconds": True}, "has seconds = True: write a number"),
         ({"strength": 2}, "has strength = 2: write a number from 0 to 1"),
+        ({"revision": -1}, "has revision = -1: write a number from 0, or leave it out"),
+        ({"revision": 0.5}, "has revision = 0.5: write a whole number, or leave it out"),
+        ({"revision": 2**31}, "has revision = 2147483648: write a number from 0"),
         ({"swapped": 1}, "has swapped = 1: write true or false"),
         ({"colour": "red"}, "has an unknown field 'colour'"),
         ({"number": 0}, "has the question and the person of an earlier entry: keep one of them"),
@@ -93,7 +97,7 @@ def test_a_wrong_line_stops_the_import(change: dict, message: str, tmp_path: Pat
         ("number,kind", "nummer,kind", "has no column 'number': name each of run, round, number"),
         ("number,kind", "number,kind,kind", "has the columns run, round, number, kind, kind"),
         ("swapped", "colour", "has the columns colour"),
-        (",answered,{}", ",answered,1,{}", "line 2 has 19 cells and the header 18: write one for each column"),
+        (",answered,{}", ",answered,1,{}", "line 2 has 20 cells and the header 19: write one for each column"),
         ("seed/0,2", "seed/0,two", r"line 2 has round = 'two' \(invalid literal"),
         ("seed/0,2", "seed/0,²", "line 2 has round = "),
         ("pair", '"pa"ir', r"line 2 is no row of a CSV file \('\,' expected after '\"'\)"),

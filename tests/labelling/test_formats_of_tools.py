@@ -19,7 +19,9 @@ from lightning_pbrl.labelling.formats.records import Context, key_of
 def task(result: list, **annotation: object) -> list[dict]:
     """One task as Label Studio exports it, with two annotations, the second by the person 10."""
     question = {
-        name: value for name, value in record(3).items() if name not in ("value", "status", "seconds", "strength", "swapped")
+        name: value
+        for name, value in record(3).items()
+        if name not in ("value", "status", "seconds", "strength", "swapped", "revision")
     }
     shared = {"created_at": "2021-03-09T22:16:08.728353Z", "lead_time": 4.288, "ground_truth": False, "was_cancelled": False}
     pairwise = {"id": "Dx", "from_name": "pw", "to_name": ["left", "right"], "type": "pairwise", "value": {"selected": "left"}}

@@ -10,9 +10,11 @@ import torch
 from synthetic import synthetic_transitions
 
 from lightning_pbrl.cli import main
-from lightning_pbrl.data.feedback import Answer, AskKey, Query
+from lightning_pbrl.data.feedback import Answer, AskKey, Query, Status
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.labelling.desk import Desk
+from lightning_pbrl.labelling.interface import Key
 
 WHO = {"strategy": {"class": "UniformQuery"}, "teacher": {"class": "Person"}, "seed": 0}
 
@@ -124,11 +126,98 @@ def test_two_persons_who_differ(store: Path, tmp_path: Path, capsys: pytest.Capt
     file, copy = tmp_path / "x.jsonl", tmp_path / "copy.sqlite"
     labels(capsys, "export", store, file)
     line = json.loads(file.read_text().splitlines()[0])
-    file.write_text("\n".join(json.dumps(line | {"answered_by": who, "value": value}) for who, value in (("Ada", 1), ("Bob", 1))))
+
+    def given(**value_of: float) -> None:
+        told = [line | {"answered_by": who, "value": value, "seconds": 2.0} for who, value in value_of.items()]
+        file.write_text("\n".join(map(json.dumps, told)))
+
+    def stored() -> tuple[float, int, str]:
+        (row,) = LabelStore(copy, line["fingerprint"]).records()
+        return row["value"], row["status"], row["answered_by"]
+
+    given(Ada=1, Bob=1)
     assert labels(capsys, "import", copy, file).startswith("read 2 answers to 1 questions, 1 of them new")
-    file.write_text("\n".join(json.dumps(line | {"answered_by": who, "value": value}) for who, value in (("Ada", 1), ("Bob", 0))))
-    assert "Question a/0/0 has different answers of Ada and Bob" in refused(capsys, "import", tmp_path / "b.sqlite", file)
-    assert not (tmp_path / "b.sqlite").exists() or not LabelStore(tmp_path / "b.sqlite", "x").count
+    assert stored() == (1.0, 1, "Ada, Bob")
+    given(Ada=1, Bob=1, Cy=0, Dan=0)
+    for _ in range(2):  # reading a file again changes nothing
+        assert labels(capsys, "import", copy, file).startswith("read 4 answers to 1 questions, 0 of them new")
+        assert stored() == (0.5, 2, "Ada, Bob, Cy, Dan") and len(Desk(copy).answers()) == 4
+    given(Ada=1, Eve=0, Bob=0)
+    said = refused(capsys, "import", copy, file)
+    assert "Question a/0/0 in" in said and "has the answer 1 of Bob and is now answered 0 by Bob" in said
+    assert len(Desk(copy).answers()) == 4 and stored() == (0.5, 2, "Ada, Bob, Cy, Dan")  # nothing of the file, Eve neither
+
+
+def test_a_label_that_came_alone_is_one_of_several_answers(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "x.jsonl"
+    labels(capsys, "export", store, file)
+    line = json.loads(file.read_text().splitlines()[0])  # Ada says 1
+    told = [line | {"answered_by": who, "value": 0} for who in ("Bob", "Cy")]
+    file.write_text("\n".join(map(json.dumps, told)))
+    labels(capsys, "import", store, file)
+    assert {(row["person"], row["value"]) for row in Desk(store).answers()} == {("Ada", 1.0), ("Bob", 0.0), ("Cy", 0.0)}
+    row = LabelStore(store, line["fingerprint"]).records()[0]
+    assert (row["value"], row["status"]) == (0.0, 1)
+
+
+def test_as_many_as_the_run_asks_for(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (store.parent / "config.yaml").write_text("ask: {teacher: {class_path: HumanTeacher, init_args: {overlap: 3}}}\n")
+    file = tmp_path / "x.jsonl"
+    labels(capsys, "export", store, file)
+    line = next(line for line in map(json.loads, file.read_text().splitlines()) if line["status"] == "pending")
+    for people, expected in (("AB", None), ("ABC", 0.0)):
+        told = [line | {"answered_by": who, "value": 0, "status": "answered"} for who in people]
+        file.write_text("\n".join(map(json.dumps, told)))
+        labels(capsys, "import", store, file)
+        assert LabelStore(store, line["fingerprint"]).records()[5]["value"] == expected
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "potato.jsonl"])
+def test_several_persons_with_revisions_out_and_in(
+    store: Path, tmp_path: Path, ending: str, capsys: pytest.CaptureFixture
+) -> None:
+    """Answers of the page come back with seconds, strength, side and revisions, and so do labels and their outcomes."""
+    desk = Desk(store, overlap=2)
+    key = Key("a", 1, 5)
+    desk.answer("Ada", key, 1.0, Status.ANSWERED, seconds=2.5, strength=1.0)
+    desk.answer("Bob", key, 0.5, Status.EQUAL, seconds=1.0)
+    desk.answer("Ada", key, 0.0, Status.ANSWERED, seconds=0.5, strength=0.5, revision=1)
+    file, copy, again = tmp_path / f"x.{ending}", tmp_path / "copy.sqlite", tmp_path / f"y.{ending}"
+    labels(capsys, "export", store, file)
+    for target in (copy, store):  # into a new store, and into itself
+        assert "read 9 answers to 7 questions" in labels(capsys, "import", target, file)
+        labels(capsys, "export", target, again)
+        assert again.read_text() == file.read_text()
+        answers = [{name: value for name, value in row.items() if name != "id"} for row in Desk(target).answers()]
+        assert answers == [{name: value for name, value in row.items() if name != "id"} for row in desk.answers()]
+    one, two = (LabelStore(path, synthetic_transitions().fingerprint).records() for path in (store, copy))
+    assert [(row["value"], row["status"]) for row in one] == [(row["value"], row["status"]) for row in two]
+    assert (one[5]["value"], one[5]["status"]) == (0.5, Status.EQUAL)
+
+
+def test_a_revision_without_the_one_before(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "x.jsonl"
+    labels(capsys, "export", store, file)
+    line = json.loads(file.read_text().splitlines()[5])
+    file.write_text(json.dumps(line | {"answered_by": "Eve", "value": 1, "status": "answered", "revision": 1}))
+    assert "has revision 1 of Eve without those before it: give all of them, in their order" in refused(
+        capsys, "import", store, file
+    )
+    assert Desk(store).answers() == []
+
+
+def test_formats_for_fewer_answers_take_the_newest(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    desk, key = Desk(store, overlap=2), Key("a", 1, 5)
+    for revision, value in enumerate((1.0, 0.0)):
+        desk.answer("Ada", key, value, Status.ANSWERED, revision=revision)
+    desk.answer("Bob", key, 1.0, Status.ANSWERED)
+    labels(capsys, "export", store, tmp_path / "x.json")
+    task = json.loads((tmp_path / "x.json").read_text())[5]
+    assert [each["completed_by"]["email"] for each in task["annotations"]] == ["Ada", "Bob"]
+    assert [each["result"][0]["value"] for each in task["annotations"]] == [{"selected": "left"}, {"selected": "right"}]
+    labels(capsys, "import", tmp_path / "copy.sqlite", tmp_path / "x.json")
+    row = LabelStore(tmp_path / "copy.sqlite", synthetic_transitions().fingerprint).records()[5]
+    assert (row["value"], row["status"], row["answered_by"]) == (0.5, Status.EQUAL, "Ada, Bob")
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from lightning_pbrl.labelling.interface import Key
 pytest.importorskip("fastapi", reason="the page is in the web extra")
 pytest.importorskip("httpx2", reason="the test client is in the dev extra")
 from fastapi.testclient import TestClient
+from visitor import ADDRESS, Visitor
 
 from lightning_pbrl.labelling import security, wording
 from lightning_pbrl.labelling.page import NOT_STORED, app
 
 HTML = {"accept": "text/html"}
-ADDRESS = "http://localhost:8017"
 
 
 @pytest.fixture
@@ -31,23 +31,6 @@ def desk() -> FakeDesk:
 @pytest.fixture
 def clips(tmp_path: Path) -> FakeClips:
     return FakeClips(tmp_path / "clips")
-
-
-class Visitor:
-    """A browser of one person."""
-
-    def __init__(self, desk: FakeDesk, clips: FakeClips, name: str = "anna", role: str = "labeller", **settings) -> None:
-        self.client = TestClient(app(desk, clips, **settings), base_url=ADDRESS, follow_redirects=False)
-        self.token = desk.invite(name, role)
-        self.joined = self.client.post("/join", data={"token": self.token})
-        self.csrf = security.csrf(self.token)
-
-    def get(self, address: str, **headers: str):
-        return self.client.get(address, headers=headers)
-
-    def answer(self, number: int = 0, choice="left", revision: int = 0, csrf: str | None = None, **more):
-        body = {"key": f"run-1/0/{number}", "choice": choice, "seconds": 1.5, "revision": revision, **more}
-        return self.client.post("/answers", json=body, headers={"x-csrf-token": self.csrf if csrf is None else csrf})
 
 
 @pytest.fixture
@@ -301,6 +284,17 @@ def test_every_answer_of_a_pair(desk: FakeDesk, anna: Visitor) -> None:
     assert stored == {0: (0.0, Status.ANSWERED, 1.5), 2: (0.5, Status.EQUAL, 1.5), 4: (None, Status.SKIPPED, 1.5)}
 
 
+def test_strength_of_a_preference(desk: FakeDesk, clips: FakeClips, anna: Visitor) -> None:
+    assert "much better" not in anna.get("/").text and 'name="strength" content="no"' in anna.get("/").text
+    ben = Visitor(desk, clips, "ben", strength=True)
+    assert "the left clip is much better" in ben.get("/").text and 'name="strength" content="yes"' in ben.get("/").text
+    for number, (choice, strength) in enumerate([("left", 1.0), ("right", 0.5), ("equal", 0.5), ("skip", 1.0), ("left", None)]):
+        assert ben.answer(number, choice, strength=strength).status_code == 200
+    stored = {key.number: strength for (_, key), strength in desk.strengths.items()}
+    assert stored == {0: 1.0, 1: 0.5, 2: None, 3: None, 4: None}
+    assert ben.get("/questions/run-1/0/0").json()["strength"] == 1.0
+
+
 def test_ratings(clips: FakeClips) -> None:
     desk = FakeDesk(kinds=("rating",))
     anna = Visitor(desk, clips)
@@ -329,6 +323,10 @@ def test_ratings(clips: FakeClips) -> None:
         {"key": "run-1/0/-1"},
         {"key": "x" * 500},
         {"more": 1},
+        {"strength": 1.5},
+        {"strength": -0.1},
+        {"strength": "nan"},
+        {"repeat": True},
     ],
 )
 def test_answers_out_of_range(desk: FakeDesk, anna: Visitor, wrong: dict) -> None:
@@ -430,7 +428,7 @@ def test_the_overview(desk: FakeDesk, clips: FakeClips, anna: Visitor) -> None:
     anna.answer(0, "left")
     anna.answer(1, "skip")
     text = re.sub(r"<[^>]+>", " ", rosa.get("/overview").text)
-    assert " ".join(text.split("Gold right")[1].split()).startswith("anna 2 1.5 s 50 % 100 % –")
+    assert " ".join(text.split("Repeats alike")[1].split()).startswith("anna 2 1.5 s 50 % 100 % – –")
     assert "0.62" in text
     export = rosa.get("/overview/export")
     assert export.text == '{"a": 1}\n{"a": 2}\n' and 'filename="labels.jsonl"' in export.headers["content-disposition"]

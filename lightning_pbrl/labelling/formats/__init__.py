@@ -11,27 +11,30 @@ from typing import NamedTuple
 
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.formats import json_lines, label_studio, potato, preference_npz, table, uni_rlhf
-from lightning_pbrl.labelling.formats.records import Context, Record
+from lightning_pbrl.labelling.formats.records import Answers, Context, Record
 
 Read = Callable[[Path, Context], list[Record]]
 Write = Callable[[Iterable[Record], Path, Context], None]
 
 
 class Format(NamedTuple):
-    """A file format: its reader and writer, the ending of its files ("" for a folder), and a description."""
+    """A file format: reader and writer, ending of its files ("" for a folder), description, and the answers that it can hold."""
 
     read: Read
     write: Write
     ending: str
     about: str
+    answers: Answers = "all"
 
 
 FORMATS: dict[str, Format] = {
     "jsonl": Format(json_lines.read, json_lines.write, ".jsonl", "one answer per line of JSON, with all fields"),
     "csv": Format(table.read, table.write, ".csv", "one answer per row, with all fields"),
-    "npz": Format(preference_npz.read, preference_npz.write, ".npz", "pairs with their segments (IPL, Preference Transformer)"),
-    "uni_rlhf": Format(uni_rlhf.read, uni_rlhf.write, "", "label folder of Uni-RLHF, about rows of D4RL's data"),
-    "label_studio": Format(label_studio.read, label_studio.write, ".json", "tasks of Label Studio, JSON"),
+    "npz": Format(
+        preference_npz.read, preference_npz.write, ".npz", "pairs with their segments (IPL, Preference Transformer)", "label"
+    ),
+    "uni_rlhf": Format(uni_rlhf.read, uni_rlhf.write, "", "label folder of Uni-RLHF, about rows of D4RL's data", "label"),
+    "label_studio": Format(label_studio.read, label_studio.write, ".json", "tasks of Label Studio, JSON", "newest"),
     "potato": Format(potato.read, potato.write, ".potato.jsonl", "items and answers of Potato's pairwise scheme"),
 }
 """Formats by name."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from lightning_pbrl.data import jsonl
 from lightning_pbrl.data.feedback import Kind, Status
@@ -29,8 +29,13 @@ PERSONAL: dict[str, tuple[type, ...]] = {
     "seconds": (int, float, type(None)),
     "strength": (int, float, type(None)),
     "swapped": (bool, type(None)),
+    "revision": (int, type(None)),
 }
-"""Optional fields: seconds spent, strength of the preference in [0, 1], and True if the second segment was on the left."""
+"""Optional fields: seconds spent, strength of the preference in [0, 1], True if the second segment was on the left, and 0 for a
+person's first answer to the question, 1 for the one that replaced it, and so on."""
+
+Answers = Literal["label", "newest", "all"]
+"""Answers of a question that a file can hold: its label alone, the newest of each person, or all with their revisions."""
 
 ANSWER = ("value", "status", "time", "answered_by", *PERSONAL)
 """Fields of the answer; the others are of the question."""
@@ -118,7 +123,7 @@ def gather(path: str | Path, entries: Iterable[tuple[str, Record]], context: Con
         problem = jsonl.complete(row, fingerprint or "") or _personal(personal)
         content = None if problem or held is None else parsed(held, row)
         problem = content if isinstance(content, str) else problem
-        name = None if problem else (*key_of(row), row["answered_by"])
+        name = None if problem else (*key_of(row), row["answered_by"], personal["revision"] or 0)
         if not problem and name in seen:
             problem = "has the question and the person of an earlier entry: keep one of them"
         if problem:
@@ -160,9 +165,10 @@ def _personal(fields: Mapping[str, Any]) -> str | None:
     for name, types in PERSONAL.items():
         value = fields[name]
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            return f"has {name} = {value!r:.200}: write {'true or false' if bool in types else 'a number'}, or leave it out"
-    for name, high in (("seconds", math.inf), ("strength", 1)):
+            wanted = "true or false" if bool in types else "a number" if float in types else "a whole number"
+            return f"has {name} = {value!r:.200}: write {wanted}, or leave it out"
+    for name, high in (("seconds", math.inf), ("strength", 1), ("revision", math.inf)):
         value = fields[name]
-        if value is not None and not (0 <= value <= high and value <= jsonl.LARGEST):
+        if value is not None and not (0 <= value <= high and value <= (jsonl.LARGEST if name != "revision" else 2**31 - 1)):
             return f"has {name} = {value}: write a number from 0{' to 1' if high == 1 else ''}, or leave it out"
     return None

@@ -12,6 +12,7 @@
   const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
   const wantsStill = matchMedia("(prefers-reduced-motion: reduce)");
   const OUTBOX = `answer:${meta("csrf").slice(0, 16)}:`; // of this link: another run may be served at the same address later
+  const STRENGTH = meta("strength") === "yes" ? { better: 0.5, much: 1 } : { better: null, much: null };
   const PAUSE_BEFORE_ANSWER = 350; // ms: the second click of a double click must not answer the next question
 
   let shown = null; // {question, videos, since, looked, undoing}
@@ -48,7 +49,7 @@
   }
 
   async function send(answer) {
-    const name = OUTBOX + answer.key;
+    const name = OUTBOX + answer.key + (answer.repeat ? "#repeat" : "");
     remember(name, JSON.stringify(answer));
     const said = await insist("/answers", answer);
     if (said.status !== 403) remember(name, null); // with another link it is sent later
@@ -73,8 +74,10 @@
   // Words on the page --------------------------------------------------------------------------------------------
   const note = (text) => { $("note").textContent = text; };
   const trouble = (text) => { $("trouble").textContent = text; $("trouble").hidden = !text; if (text) note(text); };
-  const named = (choice) => typeof choice === "number" ? `rating ${choice + 1}`
-    : { left: "left is better", right: "right is better", equal: "equal", skip: "cannot tell" }[choice];
+  const better = (strength) => strength === 1 ? "much better" : "better";
+  const named = (choice, strength = null) => typeof choice === "number" ? `rating ${choice + 1}`
+    : { left: `left is ${better(strength)}`, right: `right is ${better(strength)}`, equal: "equal", skip: "cannot tell" }[choice];
+  const address = ({ key, repeat }) => `/questions/${encodeURI(key)}${repeat ? "?repeat=true" : ""}`;
 
   function count(progress) {
     $("count").textContent = progress.text;
@@ -132,7 +135,7 @@
     // A clip that is being made: look again until it is there.
     while (shown === asked) {
       await sleep(1000);
-      const found = await ask(`/questions/${encodeURI(asked.question.key)}`).catch(() => null);
+      const found = await ask(address(asked.question)).catch(() => null);
       if (shown !== asked || !found || found.status !== 200 || found.waiting) continue;
       const loaded = load(found);
       loaded.undoing = asked.undoing;
@@ -142,17 +145,19 @@
   }
 
   function offer(question) {
-    const button = (choice, text, key, style = "") => {
+    const button = (choice, text, key, style = "", strength = null) => {
       const made = element("button", { type: "button", className: style, textContent: `${text} ` }, key ? element("kbd", { textContent: key }) : "");
-      if (question.answer !== null) made.setAttribute("aria-pressed", String(question.answer === choice));
-      made.addEventListener("click", (event) => { if (event.detail < 2) answer(choice); });
+      if (question.answer !== null) made.setAttribute("aria-pressed", String(question.answer === choice && question.strength === strength));
+      made.addEventListener("click", (event) => { if (event.detail < 2) answer(choice, strength); });
       return made;
     };
     const skip = button("skip", "Cannot tell", "S", "skip");
+    const side = (choice, text, key) => [button(choice, `${text} is better`, key, `${choice} main`, STRENGTH.better)]
+      .concat(STRENGTH.much ? button(choice, `${text} is much better`, `Shift+${key}`, `${choice} much main`, STRENGTH.much) : []);
     const buttons = question.kind === "pair"
-      ? [button("left", "Left is better", "A", "left main"), button("equal", "Equal", "E"), skip, button("right", "Right is better", "D", "right main")]
+      ? [...side("left", "Left", "A").reverse(), button("equal", "Equal", "E"), skip, ...side("right", "Right", "D")]
       : [...Array(question.levels).keys()].map((level) => button(level, level + 1, "", "main")).concat(skip);
-    $("choices").className = question.kind === "pair" ? "choices" : "choices ratings";
+    $("choices").className = `choices ${question.kind === "rating" ? "ratings" : STRENGTH.much ? "strengths" : ""}`;
     $("choices").replaceChildren(...buttons);
   }
 
@@ -233,12 +238,12 @@
     if (shown === asked && questions && questions.length && !following) following = load(questions[0]);
   }
 
-  async function answer(choice) {
+  async function answer(choice, strength = null) {
     if (!shown || shown.stored || sending || !$("feedback").hidden || performance.now() - shown.since < PAUSE_BEFORE_ANSWER) return;
     sending = true;
     const { question } = shown;
     look();
-    const given = { key: question.key, choice, seconds: Math.round(shown.looked) / 1000, revision: question.revision };
+    const given = { key: question.key, choice, seconds: Math.round(shown.looked) / 1000, revision: question.revision, strength, repeat: question.repeat };
     try {
       const said = await send(given);
       trouble("");
@@ -248,7 +253,7 @@
       if (said.feedback) await acknowledge(said.feedback);
       shown.stored = true;
       goOn();
-      note(said.sentence || `Stored: ${named(choice)}. ${$("count").textContent}.`);
+      note(said.sentence || `Stored: ${named(choice, strength)}. ${$("count").textContent}.`);
     } finally { sending = false; }
   }
 
@@ -276,7 +281,7 @@
       if (found.status !== 200 || !found.key) { note(found.sentence); return false; }
       if (shown && !shown.undoing && !shown.stored) following = load(shown.question); // fresh elements: the shown ones have played
       show(Object.assign(load(found), { undoing: true }));
-      const was = found.answer === null ? "You have not answered this question." : `You answered "${named(found.answer)}".`;
+      const was = found.answer === null ? "You have not answered this question." : `You answered "${named(found.answer, found.strength)}".`;
       note(`${was} Answer to ${found.answer === null ? "store it" : "change it"}, or press Z to leave it.`);
       return true;
     } finally { sending = false; }
@@ -301,12 +306,13 @@
     note(`Speed ${select.selectedOptions[0].textContent}`);
   }
   const KEYS = {
-    a: () => sided("left"), arrowleft: () => sided("left"), d: () => sided("right"), arrowright: () => sided("right"), e: () => sided("equal"),
+    a: (much) => sided("left", much), arrowleft: (much) => sided("left", much),
+    d: (much) => sided("right", much), arrowright: (much) => sided("right", much), e: () => shown && shown.question.kind === "pair" && answer("equal"),
     s: () => answer("skip"), z: undo, " ": () => shown && shown.videos.length && replay(), p: toggle,
     l: () => { $("loop").checked = !$("loop").checked; note($("loop").checked ? "Loop on" : "Loop off"); },
     "-": () => speed(-1), "+": () => speed(1), "=": () => speed(1),
   };
-  const sided = (choice) => { if (shown && shown.question.kind === "pair") answer(choice); };
+  const sided = (choice, much) => { if (shown && shown.question.kind === "pair") answer(choice, much ? STRENGTH.much : STRENGTH.better); };
   function rated(digit) {
     const level = (digit + 9) % 10; // 1 is the lowest level, 0 the tenth
     if (shown && shown.question.kind === "rating" && level < shown.question.levels) answer(level);
@@ -318,7 +324,7 @@
     if (target.matches("input[type=range], input[type=text], select") && key !== "Escape" && !/^[asdez]$/i.test(key)) return;
     if (target.matches("select") || (key === " " && target.matches("button, summary, a, input"))) return;
     const act = /^\d$/.test(key) ? () => rated(Number(key)) : KEYS[key.toLowerCase()];
-    if (act) { event.preventDefault(); act(); }
+    if (act) { event.preventDefault(); act(event.shiftKey); }
   });
   $("undo").addEventListener("click", undo);
   $("replay").addEventListener("click", () => shown && replay());
