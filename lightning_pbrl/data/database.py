@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from lightning_pbrl.data.guard import reading, reason
 from lightning_pbrl.data.tables import RESTORE, SAFE, check_sound, prepare, tune_sqlite
+from lightning_pbrl.data.together import Together
 from lightning_pbrl.errors import UserError
 
 
@@ -27,12 +28,14 @@ class Database:
     Args:
         path_or_url: a file, made when it is not there, or any SQLAlchemy URL.
         pragmas: further SQLite settings, for instance ``{"max_page_count": 100}`` to bound the file.
+        connections: how many stay open between calls, and may be open at once; with 0 each call has its own, so that no process
+            inherits one.
 
     Raises:
         UserError: when it cannot be opened, is damaged, or is of a newer schema version.
     """
 
-    def __init__(self, path_or_url: str | Path, pragmas: Mapping[str, int | str] | None = None) -> None:
+    def __init__(self, path_or_url: str | Path, pragmas: Mapping[str, int | str] | None = None, connections: int = 0) -> None:
         self.name = str(path_or_url)
         url: str | sa.URL = self.name
         if "://" not in self.name:  # a path, of which no "?" or "%" is read as part of a URL
@@ -40,13 +43,15 @@ class Database:
         with self._explained():
             if url != self.name:
                 Path(self.name).parent.mkdir(parents=True, exist_ok=True)
-            self._engine = sa.create_engine(url, poolclass=NullPool)  # a connection per call: none to lose or inherit
+            kept = {"poolclass": QueuePool, "pool_size": connections, "max_overflow": 0}
+            self._engine = sa.create_engine(url, **(kept if connections else {"poolclass": NullPool}))
             if self._engine.dialect.name == "sqlite":
                 tune_sqlite(self._engine, {"synchronous": "EXTRA", "busy_timeout": 30_000, **SAFE, **(pragmas or {})})
             with self._reading() as db:
                 check_sound(db, self.name)
             with self._writing() as db:
                 prepare(db, self.name)
+        self._together = Together(self._writing)
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import secrets
+import threading
 import time
-from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,18 @@ from lightning_pbrl.data.feedback import Kind, Status
 from lightning_pbrl.data.outcomes import now, record
 from lightning_pbrl.data.tables import ANSWERS, CLOSED, PERSONS, QUESTIONS
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.labelling import statements
 from lightning_pbrl.labelling.interface import Kept, Key, OpenQuestion, Overview, Person, Progress, Role
 from lightning_pbrl.labelling.questions import is_swapped, majority, question_for
+from lightning_pbrl.labelling.statements import ALL, GIVEN, LABEL, LABEL_PENDING, NEWEST, QUESTION, named
 from lightning_pbrl.labelling.summary import agreed, summaries
 
-ALL = -1
-"""Round and number of the entry that closes all questions of a run."""
+CONNECTIONS = 8
+"""Connections to the store that stay open; more threads wait for one."""
+FRESH = 0.5
+"""Seconds for which people, and counts of large stores, are remembered."""
+LARGE = 1000
+"""Questions from which on counts are remembered."""
 LONGEST_NAME = 64
 """Largest number of characters of a person's name."""
 
@@ -47,9 +54,15 @@ class Desk(Database):
     def __init__(
         self, path_or_url: str | Path, run: str | None = None, overlap: int = 1, timeout: float = 120.0, bins: int = 10
     ) -> None:
-        super().__init__(path_or_url)
+        super().__init__(path_or_url, connections=CONNECTIONS)
         self.run, self.overlap, self.timeout, self.levels = run, overlap, timeout, bins
-        self._handed: dict[Key, dict[str, float]] = defaultdict(dict)
+        self._handed: dict[Key, dict[str, float]] = {}
+        self._handing = threading.Lock()
+        self._open = statements.open_questions(overlap, run)
+        self._first, self._answered = statements.first(self._open), statements.answered(run)
+        self._counts = statements.counts(self._open, run)
+        self._persons: tuple[float, list[tuple[str, Person]]] = (-math.inf, [])
+        self._counted: tuple[float, tuple[int, int, int]] = (-math.inf, (0, 0, 0))
 
     @property
     def runs(self) -> list[str]:
@@ -77,6 +90,7 @@ class Desk(Database):
         with self._writing() as db:
             db.execute(PERSONS.delete().where(PERSONS.c.name == name))
             db.execute(PERSONS.insert().values(name=name, token=_hash(token), role=role, time=now()))
+        self._persons = (-math.inf, [])
         return token
 
     def people(self) -> list[Person]:
@@ -87,41 +101,49 @@ class Desk(Database):
     def person(self, token: str) -> Person | None:
         """Return the person whose token this is; None for an unknown one. Compares every person's, in constant time."""
         given, found = _hash(token), None
-        with self._reading() as db:
-            for row in db.execute(sa.select(PERSONS)).all():
-                if hmac.compare_digest(row.token, given):
-                    found = Person(row.name, row.role)
+        read, persons = self._persons
+        if time.monotonic() - read > FRESH:
+            read = time.monotonic()
+            with self._reading() as db:
+                persons = [(row.token, Person(row.name, row.role)) for row in db.execute(sa.select(PERSONS)).all()]
+            self._persons = read, persons
+        for hashed, person in persons:
+            if hmac.compare_digest(hashed, given):
+                found = person
         return found
 
     # Questions -----------------------------------------------------------------------------------------------------------
 
     def next(self, person: str, count: int = 2, without: Collection[Key] = ()) -> list[OpenQuestion]:
         """Return open questions for a person, the oldest first, and hold them back from others for ``timeout`` seconds."""
-        with self._reading() as db:
-            rows = db.execute(self._open(person)).mappings().all()
         moment, found = time.monotonic(), []
-        for row in rows:
-            key = Key(row["run"], row["round"], row["number"])
-            others = sum(until > moment for who, until in self._handed[key].items() if who != person)
-            if key in without or others >= max(self.overlap - row["given"], 1):
-                continue
-            self._handed[key][person] = moment + self.timeout
-            found.append(question_for(row, person, None))
-            if len(found) == count:
-                break
+        with self._handing:
+            self._handed = {key: held for key, held in self._handed.items() if max(held.values()) > moment}
+            most = count + len(without) + len(self._handed)
+            with self._reading() as db:
+                rows = db.execute(self._first, {"person": person, "most": most}).mappings().all()
+            for row in rows:
+                key = Key(row["run"], row["round"], row["number"])
+                others = sum(until > moment for who, until in self._handed.get(key, {}).items() if who != person)
+                if key in without or others >= max(self.overlap - row["given"], 1):
+                    continue
+                self._handed.setdefault(key, {})[person] = moment + self.timeout
+                found.append(question_for(row, person, None))
+                if len(found) == count:
+                    break
         return found
 
     def waiting(self, count: int) -> list[OpenQuestion]:
         """Return the oldest open questions, whoever may answer them."""
         with self._reading() as db:
-            rows = db.execute(self._open("").limit(count)).mappings().all()
+            rows = db.execute(self._first, {"person": "", "most": count}).mappings().all()
         return [question_for(row, "", None) for row in rows]
 
     def question(self, key: Key, person: str) -> OpenQuestion | None:
         """Return a question as a person sees it, with the present answer; None if there is no such question."""
         with self._reading() as db:
-            row = db.execute(sa.select(QUESTIONS).where(*_at(QUESTIONS, key))).mappings().first()
-            last = db.execute(_newest(key, person)).mappings().first()
+            row = db.execute(QUESTION, named(key)).mappings().first()
+            last = db.execute(NEWEST, named(key) | {"person": person}).mappings().first() if person else None
         return None if row is None else question_for(row, person, last)
 
     def last(self, person: str) -> OpenQuestion | None:
@@ -130,19 +152,6 @@ class Desk(Database):
         with self._reading() as db:
             row = db.execute(sa.select(ANSWERS).where(*where).order_by(ANSWERS.c.id.desc()).limit(1)).mappings().first()
         return None if row is None else self.question(Key(row["run"], row["round"], row["number"]), person)
-
-    def _open(self, person: str) -> Any:
-        """Select the questions that a person could answer, with the number of people who have."""
-        same = [ANSWERS.c[part] == QUESTIONS.c[part] for part in Key._fields]
-        given = sa.select(sa.func.count(ANSWERS.c.person.distinct())).where(*same).scalar_subquery()
-        own = sa.exists().where(*same, ANSWERS.c.person == person)
-        here = [CLOSED.c.run == QUESTIONS.c.run]
-        one = sa.and_(CLOSED.c.round == QUESTIONS.c.round, CLOSED.c.number == QUESTIONS.c.number)
-        closed = sa.exists().where(*here, sa.or_(one, CLOSED.c.round == ALL))
-        wanted = sa.or_(QUESTIONS.c.status == int(Status.PENDING), sa.and_(given > 0, given < self.overlap))
-        where = [wanted, ~own, ~closed, *([] if self.run is None else [QUESTIONS.c.run == self.run])]
-        order = QUESTIONS.c.run, QUESTIONS.c.round, QUESTIONS.c.number
-        return sa.select(QUESTIONS, given.label("given")).where(*where).order_by(*order)
 
     def close(self, key: Key | None, closed: bool = True) -> None:
         """Ask nobody about a question any more, or about any of the runs when None; or ask again.
@@ -185,23 +194,24 @@ class Desk(Database):
         Raises:
             UserError: for a value that contradicts the status or kind, or is out of range.
         """
-        with self._writing() as db:
-            row = db.execute(sa.select(QUESTIONS).where(*_at(QUESTIONS, key))).mappings().first()
+        with self._together.join() as db:
+            row = db.execute(QUESTION, named(key)).mappings().first()
             if row is None:
                 return Kept("unknown", -1)
             self._check(dict(row), value, status)
-            last = db.execute(_newest(key, person)).mappings().first()
+            newest = {each["person"]: each for each in db.execute(GIVEN, named(key)).mappings()}
+            last = newest.get(person)
             present = -1 if last is None else int(last["revision"])
             if last is not None and present == revision and (last["value"], last["status"]) == (value, int(status)):
                 return Kept("again", present)
             if revision != present + 1:
                 return Kept("late", present)
-            if self._is_closed(db, key):
+            if row["closed"]:
                 return Kept("closed", present)
             about = {"value": value, "status": int(status), "strength": strength, "seconds": seconds, "time": now()}
             swapped = is_swapped(key, person) and row["kind"] == "pair"
-            db.execute(ANSWERS.insert().values(**key._asdict(), person=person, revision=revision, swapped=swapped, **about))
-            self._settle(db, key, row["kind"])
+            db.execute(ANSWERS.insert(), {**key._asdict(), "person": person, "revision": revision, "swapped": swapped, **about})
+            self._settle(db, key, row["kind"], {**newest, person: about})
         self._handed.pop(key, None)
         return Kept("kept", revision)
 
@@ -215,10 +225,8 @@ class Desk(Database):
         if problem:
             raise UserError(f"The answer to question {row['number']} of run {row['run']!r} {problem}.")
 
-    def _settle(self, db: sa.Connection, key: Key, kind: Kind) -> None:
+    def _settle(self, db: sa.Connection, key: Key, kind: Kind, newest: Mapping[str, Any]) -> None:
         """Set the label of a question from the newest answer of each person, if there are enough."""
-        every = db.execute(sa.select(ANSWERS).where(*_at(ANSWERS, key)).order_by(ANSWERS.c.id)).mappings().all()
-        newest = {row["person"]: row for row in every}
         if len(newest) >= self.overlap:
             value, status = majority(kind, [(row["value"], Status(row["status"])) for row in newest.values()])
             self._label(db, key, value, status, ", ".join(newest))
@@ -228,36 +236,21 @@ class Desk(Database):
         db: sa.Connection, key: Key, value: float | None, status: Status, answered_by: str, only_pending: bool = False
     ) -> None:
         """Write a question's label, and record the change."""
-        where = [*_at(QUESTIONS, key), *([QUESTIONS.c.status == int(Status.PENDING)] if only_pending else [])]
-        label = {"value": value, "status": int(status)}
-        old = db.execute(sa.select(QUESTIONS.c.value, QUESTIONS.c.status).where(*where)).first()
-        if old is not None and tuple(old) != (value, int(status)):
-            db.execute(QUESTIONS.update().where(*where).values(**label, answered_by=answered_by[:256], time=now()))
-            record(db, {**key._asdict(), **label})
-
-    @staticmethod
-    def _is_closed(db: sa.Connection, key: Key) -> bool:
-        """Return True if nobody is asked about a question any more."""
-        here = sa.select(sa.func.count()).select_from(CLOSED).where(CLOSED.c.run == key.run)
-        one = sa.and_(CLOSED.c.round == key.round, CLOSED.c.number == key.number)
-        return bool(db.scalar(here.where(sa.or_(one, CLOSED.c.round == ALL))))
+        change = LABEL_PENDING if only_pending else LABEL
+        about = {"new_value": value, "new_status": int(status), "new_by": answered_by[:256], "new_time": now()}
+        if db.execute(change, named(key) | about).rowcount:
+            record(db, {**key._asdict(), "value": value, "status": int(status)})
 
     # Numbers -------------------------------------------------------------------------------------------------------------
 
     def progress(self, person: str) -> Progress:
         """Return the counts that a person sees."""
-        runs = [] if self.run is None else [QUESTIONS.c.run == self.run]
-        own = [ANSWERS.c.person == person, *([] if self.run is None else [ANSWERS.c.run == self.run])]
-        done = sa.select(*(ANSWERS.c[part] for part in Key._fields)).where(*own).distinct().subquery()
-        open_ = self._open(person).subquery()
         with self._reading() as db:
-            answered = db.scalar(sa.select(sa.func.count()).select_from(done)) or 0
-            asked = db.scalar(sa.select(sa.func.count()).select_from(QUESTIONS).where(*runs)) or 0
-            left = db.scalar(sa.select(sa.func.count()).select_from(open_)) or 0
-            pending = sa.select(sa.func.count()).select_from(QUESTIONS).where(*runs, QUESTIONS.c.status == int(Status.PENDING))
-            newest = sa.select(sa.func.max(QUESTIONS.c.round)).where(*runs).scalar_subquery()
-            waits = db.scalar(pending.where(QUESTIONS.c.round == newest)) or 0
-        return Progress(answered, asked, left, waits)
+            answered = db.scalar(self._answered, {"person": person}) or 0
+            read, counts = self._counted
+            if time.monotonic() - read > FRESH or counts[0] < LARGE:
+                self._counted = _, counts = time.monotonic(), tuple(db.execute(self._counts, {"person": person}).one())
+        return Progress(answered, *counts)
 
     def answers(self) -> list[dict[str, Any]]:
         """Return every answer of every person, all revisions, in the order in which they were given."""
@@ -276,12 +269,6 @@ class Desk(Database):
             paused = bool(db.scalar(sa.select(sa.func.count()).select_from(CLOSED).where(CLOSED.c.round == ALL)))
         every = self.answers()
         return Overview(summaries(every), *agreed(every), left, total - left, total, paused)
-
-
-def _newest(key: Key, person: str) -> Any:
-    """Select a person's newest answer to a question."""
-    mine = sa.select(ANSWERS).where(*_at(ANSWERS, key), ANSWERS.c.person == person)
-    return mine.order_by(ANSWERS.c.revision.desc()).limit(1)
 
 
 def _at(table: sa.Table, key: Key) -> list[Any]:

@@ -1,0 +1,88 @@
+"""Statements that the page sends to a label store for every answer, built once: building one costs more than running it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from lightning_pbrl.data.feedback import Status
+from lightning_pbrl.data.tables import ANSWERS, CLOSED, QUESTIONS
+from lightning_pbrl.labelling.interface import Key
+
+ALL = -1
+"""Round and number of the entry that closes all questions of a run."""
+NAME = Key("at_run", "at_round", "at_number")  # type: ignore[arg-type]
+"""Parameters that name a question."""
+SHOWN = [QUESTIONS.c[name] for name in ("run", "round", "number", "kind", "length", "start_0", "start_1")]
+"""Columns of a question that people see."""
+
+
+def named(key: Key) -> dict[str, Any]:
+    """Return the parameters of the statements about a question."""
+    return dict(zip(NAME, key, strict=True))
+
+
+def _at(table: sa.Table) -> list[Any]:
+    """Return the conditions that a row is about the named question."""
+    return [table.c[part] == sa.bindparam(name) for part, name in NAME._asdict().items()]
+
+
+def _closed() -> Any:
+    """Return the condition that nobody is asked about a row of questions any more."""
+    one = sa.and_(CLOSED.c.round == QUESTIONS.c.round, CLOSED.c.number == QUESTIONS.c.number)
+    return sa.exists().where(CLOSED.c.run == QUESTIONS.c.run, sa.or_(one, CLOSED.c.round == ALL))
+
+
+QUESTION = sa.select(*SHOWN, QUESTIONS.c.status, QUESTIONS.c.seed, _closed().label("closed")).where(*_at(QUESTIONS))
+"""A question, and whether it is closed."""
+GIVEN = sa.select(ANSWERS).where(*_at(ANSWERS)).order_by(ANSWERS.c.id)
+"""Every answer to a question, in the order in which they were given."""
+NEWEST = sa.select(ANSWERS).where(*_at(ANSWERS), ANSWERS.c.person == sa.bindparam("person"))
+NEWEST = NEWEST.order_by(ANSWERS.c.revision.desc()).limit(1)
+"""A person's newest answer to a question."""
+_VALUE, _STATUS = (sa.bindparam(f"new_{name}", type_=QUESTIONS.c[name].type) for name in ("value", "status"))
+_DIFFERS = sa.or_(QUESTIONS.c.value.is_distinct_from(_VALUE), QUESTIONS.c.status != _STATUS)
+LABEL = QUESTIONS.update().where(*_at(QUESTIONS), _DIFFERS)
+LABEL = LABEL.values(value=_VALUE, status=_STATUS, answered_by=sa.bindparam("new_by"), time=sa.bindparam("new_time"))
+"""Change of a question's label; of no row where it is the same."""
+LABEL_PENDING = LABEL.where(QUESTIONS.c.status == int(Status.PENDING))
+"""The same, of a question without a label."""
+
+
+def open_questions(overlap: int, run: str | None) -> Any:
+    """Return the selection of questions that the parameter ``person`` could answer, with the number of people who have.
+
+    Args:
+        overlap: people who answer each question.
+        run: of this run only; of all when None.
+    """
+    same = [ANSWERS.c[part] == QUESTIONS.c[part] for part in Key._fields]
+    given = sa.select(sa.func.count(ANSWERS.c.person.distinct())).where(*same).scalar_subquery()
+    own = sa.exists().where(*same, ANSWERS.c.person == sa.bindparam("person"))
+    wanted = QUESTIONS.c.status == int(Status.PENDING)
+    if overlap > 1:
+        wanted = sa.or_(wanted, sa.and_(given > 0, given < overlap))
+    where = [wanted, ~own, ~_closed(), *([] if run is None else [QUESTIONS.c.run == run])]
+    return sa.select(*SHOWN, given.label("given")).where(*where)
+
+
+def first(questions: Any) -> Any:
+    """Return the selection of the first ``most`` of some questions, the oldest first."""
+    return questions.order_by(QUESTIONS.c.run, QUESTIONS.c.round, QUESTIONS.c.number).limit(sa.bindparam("most"))
+
+
+def answered(run: str | None) -> Any:
+    """Return the number of questions that the parameter ``person`` has answered."""
+    own = [ANSWERS.c.person == sa.bindparam("person"), *([] if run is None else [ANSWERS.c.run == run])]
+    return sa.select(sa.func.count()).select_from(ANSWERS).where(*own, ANSWERS.c.revision == 0)
+
+
+def counts(questions: Any, run: str | None) -> Any:
+    """Return how many questions were asked, how many of ``questions`` there are, and how many the newest round waits for."""
+    runs = [] if run is None else [QUESTIONS.c.run == run]
+    asked = sa.select(sa.func.count()).select_from(QUESTIONS).where(*runs)
+    newest = sa.select(sa.func.max(QUESTIONS.c.round)).where(*runs).scalar_subquery()
+    waits = asked.where(QUESTIONS.c.status == int(Status.PENDING), QUESTIONS.c.round == newest)
+    left = sa.select(sa.func.count()).select_from(questions.subquery())
+    return sa.select(*(part.scalar_subquery() for part in (asked, left, waits)))
