@@ -4,13 +4,14 @@ SQLAlchemy speaks to it; the default is one SQLite file, any of its URLs works (
 
 SQLite runs with its rollback journal and ``synchronous=EXTRA`` (https://sqlite.org/pragma.html): a commit survives
 loss of power, the file can be copied by itself, and network file systems work, none of which holds for its faster
-write-ahead log. A commit costs milliseconds, and there is one per batch of questions.
+write-ahead log. A commit costs milliseconds; there is one per batch of questions, and one for all answers that wait for it.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -18,7 +19,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from lightning_pbrl.data.guard import reading, reason
 from lightning_pbrl.data.tables import RESTORE, SAFE, check_sound, prepare, tune_sqlite
-from lightning_pbrl.data.together import Together
+from lightning_pbrl.data.together import Gate, Together
 from lightning_pbrl.errors import UserError
 
 
@@ -51,7 +52,6 @@ class Database:
                 check_sound(db, self.name)
             with self._writing() as db:
                 prepare(db, self.name)
-        self._together = Together(self._writing)
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
@@ -82,3 +82,28 @@ class Database:
                 f"The label store {self.name} cannot be used ({said}); nothing given before is lost: check that the "
                 "path or URL is right, is a label store, and may be written to."
             ) from error
+
+
+class SharedDatabase(Database):
+    """The same for a process of many threads, which shares connections and commits.
+
+    Args:
+        path_or_url: a file, made when it is not there, or any SQLAlchemy URL.
+        connections: how many stay open; more threads wait for one.
+    """
+
+    def __init__(self, path_or_url: str | Path, connections: int = 8) -> None:
+        self._gate: Gate | None = None
+        super().__init__(path_or_url, connections=connections)
+        self._gate = Gate() if self._engine.dialect.name == "sqlite" else None
+        weakref.finalize(self, self._engine.dispose)
+        self._together = Together(self._writing, nullcontext if self._gate is None else self._gate.alone)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with nullcontext() if self._gate is None else self._gate.shared(), super()._reading() as db:
+            yield db
+
+    def _answering(self) -> AbstractContextManager[sa.Connection]:
+        """Take part in a transaction of several threads: on disk when the block ends, undone alone when it fails."""
+        return self._together.join()

@@ -5,12 +5,54 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import sqlalchemy as sa
 
-LONGEST = 0.02
+LONGEST = 0.1
 """Seconds after which a transaction takes no further thread, so that the first one need not wait for long."""
+
+
+class Gate:
+    """Readers of one process at the same time, or its writer alone; SQLite would let them wait for each other in long steps.
+
+    A reader must not read again before it has ended.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._readers, self._closed = 0, False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Let nobody be alone for the time of the block."""
+        with self._changed:
+            while self._closed:
+                self._changed.wait()
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._readers -= 1
+                if self._closed:
+                    self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until nobody reads, and keep readers away for the time of the block."""
+        with self._changed:
+            while self._closed:
+                self._changed.wait()
+            self._closed = True
+            while self._readers:
+                self._changed.wait()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._closed = False
+                self._changed.notify_all()
 
 
 class _Batch:
@@ -23,10 +65,11 @@ class _Batch:
         self.ended = threading.Event()
         self.error: BaseException | None = None
 
-    def end(self) -> None:
-        """Commit, and let everybody go on."""
+    def end(self, alone: Callable[[], AbstractContextManager[None]]) -> None:
+        """Commit while nobody reads, and let everybody go on."""
         try:
-            self.open.close()
+            with alone():
+                self.open.close()
         except BaseException as error:  # noqa: BLE001 - told to everybody who took part
             self.error = error
         finally:
@@ -38,10 +81,15 @@ class Together:
 
     Args:
         begin: opens a transaction that is on disk when its block ends.
+        alone: keeps readers away for the time of a block; it surrounds the commit.
     """
 
-    def __init__(self, begin: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
-        self._begin = begin
+    def __init__(
+        self,
+        begin: Callable[[], AbstractContextManager[sa.Connection]],
+        alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._begin, self._alone = begin, alone
         self._turn, self._count = threading.Lock(), threading.Lock()
         self._waiting = 0
         self._batch: _Batch | None = None
@@ -58,12 +106,16 @@ class Together:
             if batch is None:
                 batch = self._batch = _Batch(self._begin())
             try:
-                with batch.db.begin_nested():
-                    yield batch.db
+                batch.db.exec_driver_sql("SAVEPOINT one")
+                yield batch.db
+                batch.db.exec_driver_sql("RELEASE SAVEPOINT one")
+            except BaseException:
+                batch.db.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
+                raise
             finally:
                 if not self._waiting or time.monotonic() - batch.began > LONGEST:
                     self._batch = None
-                    batch.end()
+                    batch.end(self._alone)
         batch.ended.wait()
         if batch.error is not None:
             raise batch.error

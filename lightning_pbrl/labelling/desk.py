@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from lightning_pbrl.data import jsonl
-from lightning_pbrl.data.database import Database
+from lightning_pbrl.data.database import SharedDatabase
 from lightning_pbrl.data.feedback import Kind, Status
 from lightning_pbrl.data.outcomes import now, record
 from lightning_pbrl.data.tables import ANSWERS, CLOSED, PERSONS, QUESTIONS
@@ -26,8 +26,6 @@ from lightning_pbrl.labelling.questions import is_swapped, majority, question_fo
 from lightning_pbrl.labelling.statements import ALL, GIVEN, LABEL, LABEL_PENDING, NEWEST, QUESTION, named
 from lightning_pbrl.labelling.summary import agreed, summaries
 
-CONNECTIONS = 8
-"""Connections to the store that stay open; more threads wait for one."""
 FRESH = 0.5
 """Seconds for which people, and counts of large stores, are remembered."""
 LARGE = 1000
@@ -36,7 +34,7 @@ LONGEST_NAME = 64
 """Largest number of characters of a person's name."""
 
 
-class Desk(Database):
+class Desk(SharedDatabase):
     """Open questions and people's answers of a label store. Every answer is on disk when :meth:`answer` returns.
 
     Several people may answer a question. Its label is set once ``overlap`` of them have: by the majority, or equal where there
@@ -54,7 +52,7 @@ class Desk(Database):
     def __init__(
         self, path_or_url: str | Path, run: str | None = None, overlap: int = 1, timeout: float = 120.0, bins: int = 10
     ) -> None:
-        super().__init__(path_or_url, connections=CONNECTIONS)
+        super().__init__(path_or_url)
         self.run, self.overlap, self.timeout, self.levels = run, overlap, timeout, bins
         self._handed: dict[Key, dict[str, float]] = {}
         self._handing = threading.Lock()
@@ -194,7 +192,7 @@ class Desk(Database):
         Raises:
             UserError: for a value that contradicts the status or kind, or is out of range.
         """
-        with self._together.join() as db:
+        with self._answering() as db:
             row = db.execute(QUESTION, named(key)).mappings().first()
             if row is None:
                 return Kept("unknown", -1)
@@ -212,7 +210,8 @@ class Desk(Database):
             swapped = is_swapped(key, person) and row["kind"] == "pair"
             db.execute(ANSWERS.insert(), {**key._asdict(), "person": person, "revision": revision, "swapped": swapped, **about})
             self._settle(db, key, row["kind"], {**newest, person: about})
-        self._handed.pop(key, None)
+        with self._handing:  # not while somebody hands out what was open a moment ago
+            self._handed.pop(key, None)
         return Kept("kept", revision)
 
     def _check(self, row: dict[str, Any], value: float | None, status: Status) -> None:
@@ -249,6 +248,7 @@ class Desk(Database):
             answered = db.scalar(self._answered, {"person": person}) or 0
             read, counts = self._counted
             if time.monotonic() - read > FRESH or counts[0] < LARGE:
+                self._counted = time.monotonic(), counts  # other threads need not count as well
                 self._counted = _, counts = time.monotonic(), tuple(db.execute(self._counts, {"person": person}).one())
         return Progress(answered, *counts)
 
