@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -104,6 +104,8 @@ class SharedDatabase(Database):
         with nullcontext() if self._gate is None else self._gate.shared(), super()._reading() as db:
             yield db
 
-    def _answering(self) -> AbstractContextManager[sa.Connection]:
+    @contextmanager
+    def _answering(self) -> Iterator[sa.Connection]:
         """Take part in a transaction of several threads: on disk when the block ends, undone alone when it fails."""
-        return self._together.join()
+        with self._explained(), self._together.join() as db:
+            yield db

@@ -66,10 +66,13 @@ class _Batch:
         self.error: BaseException | None = None
 
     def end(self, alone: Callable[[], AbstractContextManager[None]]) -> None:
-        """Commit while nobody reads, and let everybody go on."""
+        """Commit while nobody reads, or undo everything after an error; let everybody go on."""
         try:
             with alone():
-                self.open.close()
+                if self.error is None:
+                    self.open.close()
+                else:
+                    self.open.__exit__(type(self.error), self.error, self.error.__traceback__)
         except BaseException as error:  # noqa: BLE001 - told to everybody who took part
             self.error = error
         finally:
@@ -109,11 +112,14 @@ class Together:
                 batch.db.exec_driver_sql("SAVEPOINT one")
                 yield batch.db
                 batch.db.exec_driver_sql("RELEASE SAVEPOINT one")
-            except BaseException:
-                batch.db.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
+            except BaseException as error:
+                try:
+                    batch.db.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
+                except sa.exc.SQLAlchemyError:  # the database has undone the whole transaction, on a full disk for instance
+                    batch.error = error
                 raise
             finally:
-                if not self._waiting or time.monotonic() - batch.began > LONGEST:
+                if batch.error is not None or not self._waiting or time.monotonic() - batch.began > LONGEST:
                     self._batch = None
                     batch.end(self._alone)
         batch.ended.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def test_many_threads_share_a_commit(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     while store._together._waiting < 5:
-        pass
+        time.sleep(0.001)
     ready.set()
     for thread in threads:
         thread.join(30)
@@ -67,6 +68,33 @@ def test_a_commit_that_fails_is_told_to_everybody(tmp_path: Path) -> None:
     with store._answering() as db:
         note(db, 1)
     assert noted(tmp_path / "labels.sqlite") == [1]
+
+
+def test_a_transaction_that_the_database_has_undone_is_told_to_everybody(tmp_path: Path) -> None:
+    """SQLite undoes the whole transaction on a full disk: nobody may hear that an answer of it is stored."""
+    store, told = SharedDatabase(tmp_path / "labels.sqlite"), []
+
+    def work(number: int) -> None:
+        try:
+            with store._answering() as db:
+                while store._together._waiting < 1 - number:  # the first one waits until the second is there
+                    time.sleep(0.001)
+                note(db, number)
+                if number == 1:
+                    db.exec_driver_sql("ROLLBACK")
+                    raise sa.exc.OperationalError("INSERT", None, Exception("database or disk is full"))
+        except UserError as error:
+            told.append((number, "its disk is full" in str(error)))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    threads[0].start()
+    while store._together._batch is None:
+        time.sleep(0.001)
+    threads[1].start()
+    for thread in threads:
+        thread.join(30)
+    work(2)
+    assert sorted(told) == [(0, True), (1, True)] and noted(tmp_path / "labels.sqlite") == [2]
 
 
 def test_nobody_reads_while_somebody_is_alone() -> None:
