@@ -12,7 +12,7 @@ from lightning_pbrl.labelling.interface import Key
 
 ALL = -1
 """Round and number of the entry that closes all questions of a run."""
-NAME = Key("at_run", "at_round", "at_number")  # type: ignore[arg-type]
+NAME = {part: f"at_{part}" for part in Key._fields}
 """Parameters that name a question."""
 SHOWN = [QUESTIONS.c[name] for name in ("run", "round", "number", "kind", "length", "start_0", "start_1")]
 """Columns of a question that people see."""
@@ -20,12 +20,12 @@ SHOWN = [QUESTIONS.c[name] for name in ("run", "round", "number", "kind", "lengt
 
 def named(key: Key) -> dict[str, Any]:
     """Return the parameters of the statements about a question."""
-    return dict(zip(NAME, key, strict=True))
+    return dict(zip(NAME.values(), key, strict=True))
 
 
 def _at(table: sa.Table) -> list[Any]:
     """Return the conditions that a row is about the named question."""
-    return [table.c[part] == sa.bindparam(name) for part, name in NAME._asdict().items()]
+    return [table.c[part] == sa.bindparam(name) for part, name in NAME.items()]
 
 
 def _closed() -> Any:
