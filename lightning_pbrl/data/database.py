@@ -4,20 +4,22 @@ SQLAlchemy speaks to it; the default is one SQLite file, any of its URLs works (
 
 SQLite runs with its rollback journal and ``synchronous=EXTRA`` (https://sqlite.org/pragma.html): a commit survives
 loss of power, the file can be copied by itself, and network file systems work, none of which holds for its faster
-write-ahead log. A commit costs milliseconds, and there is one per batch of questions.
+write-ahead log. A commit costs milliseconds; there is one per batch of questions, and one for all answers that wait for it.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from lightning_pbrl.data.guard import reading, reason
 from lightning_pbrl.data.tables import RESTORE, SAFE, check_sound, prepare, tune_sqlite
+from lightning_pbrl.data.together import Gate, Together
 from lightning_pbrl.errors import UserError
 
 
@@ -27,12 +29,14 @@ class Database:
     Args:
         path_or_url: a file, made when it is not there, or any SQLAlchemy URL.
         pragmas: further SQLite settings, for instance ``{"max_page_count": 100}`` to bound the file.
+        connections: how many stay open between calls, and may be open at once; with 0 each call has its own, so that no process
+            inherits one.
 
     Raises:
         UserError: when it cannot be opened, is damaged, or is of a newer schema version.
     """
 
-    def __init__(self, path_or_url: str | Path, pragmas: Mapping[str, int | str] | None = None) -> None:
+    def __init__(self, path_or_url: str | Path, pragmas: Mapping[str, int | str] | None = None, connections: int = 0) -> None:
         self.name = str(path_or_url)
         url: str | sa.URL = self.name
         if "://" not in self.name:  # a path, of which no "?" or "%" is read as part of a URL
@@ -40,7 +44,8 @@ class Database:
         with self._explained():
             if url != self.name:
                 Path(self.name).parent.mkdir(parents=True, exist_ok=True)
-            self._engine = sa.create_engine(url, poolclass=NullPool)  # a connection per call: none to lose or inherit
+            kept = {"poolclass": QueuePool, "pool_size": connections, "max_overflow": 0}
+            self._engine = sa.create_engine(url, **(kept if connections else {"poolclass": NullPool}))
             if self._engine.dialect.name == "sqlite":
                 tune_sqlite(self._engine, {"synchronous": "EXTRA", "busy_timeout": 30_000, **SAFE, **(pragmas or {})})
             with self._reading() as db:
@@ -77,3 +82,31 @@ class Database:
                 f"The label store {self.name} cannot be used ({said}); nothing given before is lost: check that the "
                 "path or URL is right, is a label store, and may be written to."
             ) from error
+
+
+class SharedDatabase(Database):
+    """The same for a process of many threads, which shares connections and commits.
+
+    Args:
+        path_or_url: a file, made when it is not there, or any SQLAlchemy URL.
+        pragmas: further SQLite settings.
+        connections: how many stay open; more threads wait for one.
+    """
+
+    def __init__(self, path_or_url: str | Path, pragmas: Mapping[str, int | str] | None = None, connections: int = 8) -> None:
+        self._gate: Gate | None = None
+        super().__init__(path_or_url, pragmas, connections)
+        self._gate = Gate() if self._engine.dialect.name == "sqlite" else None
+        weakref.finalize(self, self._engine.dispose)
+        self._together = Together(self._writing, nullcontext if self._gate is None else self._gate.alone)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with nullcontext() if self._gate is None else self._gate.shared(), super()._reading() as db:
+            yield db
+
+    @contextmanager
+    def _answering(self) -> Iterator[sa.Connection]:
+        """Take part in a transaction of several threads: on disk when the block ends, undone alone when it fails."""
+        with self._explained(), self._together.join() as db:
+            yield db

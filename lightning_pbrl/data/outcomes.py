@@ -29,7 +29,7 @@ def record(db: sa.Connection, row: Mapping[str, Any]) -> None:
     if db.dialect.name == "postgresql":  # numbers in the order of commits: a mark must not pass over one that is still open
         db.exec_driver_sql(f"LOCK TABLE {OUTCOMES.name} IN SHARE ROW EXCLUSIVE MODE")
     names = ("run", "round", "number", "value", "status")
-    db.execute(OUTCOMES.insert().values({name: row[name] for name in names} | {"time": now()}))
+    db.execute(OUTCOMES.insert(), {name: row[name] for name in names} | {"time": now()})
 
 
 class Outcomes(Database):

@@ -44,6 +44,7 @@ QUESTIONS = sa.Table(
     sa.Column("fingerprint", sa.String(64), nullable=False),
     sa.Column("time", sa.String(40), nullable=False),
     sa.Column("answered_by", sa.String(256), nullable=False),
+    sa.Index("pbrl_questions_open", "status", "run", "round", "number"),
 )
 """Table of questions, one row each; every record keeps its origin (strategy, teacher, seed, data, time, annotator)."""
 
@@ -86,6 +87,7 @@ ANSWERS = sa.Table(
         sa.Column("time", sa.String(40), nullable=False),
     ),
     sa.UniqueConstraint("run", "round", "number", "person", "purpose", "revision"),
+    sa.Index("pbrl_answers_person", "person", "id"),
 )
 """Table of every answer of every person, all revisions kept; only added to.
 
@@ -183,6 +185,8 @@ def prepare(db: sa.Connection, name: str) -> None:
     if int(str(version)) < SCHEMA_VERSION:
         METADATA.create_all(db)
         db.execute(INFO.update().where(INFO.c.key == "schema_version").values(value=str(SCHEMA_VERSION)))
+    for index in (index for table in METADATA.tables.values() for index in table.indexes):
+        index.create(db, checkfirst=True)  # an older store has its tables without them
 
 
 def check_sound(db: sa.Connection, name: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,20 @@ from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.data.outcomes import now
 from lightning_pbrl.data.tables import ANSWERS, CLOSED, QUESTIONS
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.labelling.interface import Kept, Key, OpenQuestion, Overview, Progress, Reviewed
+from lightning_pbrl.labelling import statements
+from lightning_pbrl.labelling.interface import Kept, Key, OpenQuestion, Overview, Progress, Purpose, Reviewed
 from lightning_pbrl.labelling.people import People
 from lightning_pbrl.labelling.quality import Quality
-from lightning_pbrl.labelling.questions import ALL, at, closed, is_swapped, key_of, newest, question_for
+from lightning_pbrl.labelling.questions import ALL, at, is_swapped, key_of, question_for
 from lightning_pbrl.labelling.reviewing import reviewed
 from lightning_pbrl.labelling.settling import Rule, set_label
+from lightning_pbrl.labelling.statements import GIVEN, QUESTION, named
 from lightning_pbrl.labelling.summary import agreed, summaries
+
+FRESH = 0.5
+"""Seconds for which counts of large stores are remembered."""
+LARGE = 1000
+"""Questions from which on counts are remembered."""
 
 
 class Desk(People):
@@ -65,7 +73,12 @@ class Desk(People):
         super().__init__(path_or_url, pragmas)
         self.run, self.overlap, self.timeout, self.levels = run, overlap, timeout, bins
         self.rule = Rule(overlap, gold)
-        self._handed: dict[Key, dict[str, float]] = defaultdict(dict)
+        self._handed: dict[Key, dict[str, float]] = {}
+        self._handing = threading.Lock()
+        open_ = statements.open_questions(overlap, run, [] if gold is None else [~self.quality.is_gold()])
+        self._first, self._answered = statements.first(open_), statements.answered(run)
+        self._counts = statements.counts(open_, run)
+        self._counted: tuple[float, tuple[int, int, int]] = (-math.inf, (0, 0, 0))
         if gold is not None:
             with self._writing() as db:
                 self.rule.adopt(db)
@@ -85,18 +98,21 @@ class Desk(People):
 
     def next(self, person: str, count: int = 2, without: Collection[Key] = ()) -> list[OpenQuestion]:
         """Return open questions for a person, the oldest first, and hold them back from others for ``timeout`` seconds."""
-        with self._reading() as db:
-            rows = db.execute(self._open(person)).mappings().all()
         moment, found = time.monotonic(), []
-        for row in rows:
-            key = Key(row["run"], row["round"], row["number"])
-            others = sum(until > moment for who, until in self._handed[key].items() if who != person)
-            if key in without or others >= max(self.overlap - row["given"], 1):
-                continue
-            self._handed[key][person] = moment + self.timeout
-            found.append(question_for(row, person, None))
-            if len(found) == count:
-                break
+        with self._handing:
+            self._handed = {key: held for key, held in self._handed.items() if max(held.values()) > moment}
+            most = count + len(without) + len(self._handed)
+            with self._reading() as db:
+                rows = db.execute(self._first, {"person": person, "most": most}).mappings().all()
+            for row in rows:
+                key = key_of(row)
+                others = sum(until > moment for who, until in self._handed.get(key, {}).items() if who != person)
+                if key in without or others >= max(self.overlap - row["given"], 1):
+                    continue
+                self._handed.setdefault(key, {})[person] = moment + self.timeout
+                found.append(question_for(row, person, None))
+                if len(found) == count:
+                    break
         if not self.quality.asks(person):
             return found
         with self._reading() as db:
@@ -105,22 +121,24 @@ class Desk(People):
     def waiting(self, count: int) -> list[OpenQuestion]:
         """Return the oldest open questions, whoever may answer them."""
         with self._reading() as db:
-            rows = db.execute(self._open("").limit(count)).mappings().all()
+            rows = db.execute(self._first, {"person": "", "most": count}).mappings().all()
         return [question_for(row, "", None) for row in rows]
 
     def question(self, key: Key, person: str, repeat: bool = False) -> OpenQuestion | None:
         """Return a question as a person sees it, with the present answer; None if the person may not be asked it."""
         with self._reading() as db:
-            row = self._row(db, key)
-            mine = newest(db, key, person)
+            row, mine, _ = self._read(db, key, person)
             purpose = None if row is None else self.quality.purpose(db, row, person, mine.keys(), repeat)
         return None if row is None or purpose is None else question_for(row, person, mine.get(purpose), purpose)
 
-    def _row(self, db: sa.Connection, key: Key) -> Any:
-        """Return the row of a question; None if there is none, or it is of a run that is not handed out."""
-        if self.run not in (None, key.run):
-            return None
-        return db.execute(sa.select(QUESTIONS).where(*at(QUESTIONS, key))).mappings().first()
+    def _read(self, db: sa.Connection, key: Key, person: str) -> tuple[Any, dict[Purpose, Any], list[Any]]:
+        """Return a question's row, a person's newest answers to it by purpose, and all answers to it.
+
+        The row is None if there is no such question, or it is of a run that is not handed out.
+        """
+        row = None if self.run not in (None, key.run) else db.execute(QUESTION, named(key)).mappings().first()
+        given = [] if row is None else list(db.execute(GIVEN, named(key)).mappings())
+        return row, {each["purpose"]: each for each in given if each["person"] == person}, given
 
     def reviewed(self, key: Key | None = None) -> Reviewed | None:
         """Return a question that has a label, or the first of them when None; None if there is no such question."""
@@ -133,17 +151,6 @@ class Desk(People):
         with self._reading() as db:
             row = db.execute(sa.select(ANSWERS).where(*where).order_by(ANSWERS.c.id.desc()).limit(1)).mappings().first()
         return None if row is None else self.question(key_of(row), person, row["purpose"] == "repeat")
-
-    def _open(self, person: str) -> Any:
-        """Select the questions that a person could answer, with the number of people who have."""
-        same = [ANSWERS.c[part] == QUESTIONS.c[part] for part in Key._fields]
-        given = sa.select(sa.func.count(ANSWERS.c.person.distinct())).where(*same, ANSWERS.c.purpose == "label").scalar_subquery()
-        own = sa.exists().where(*same, ANSWERS.c.person == person)
-        wanted = sa.or_(QUESTIONS.c.status == int(Status.PENDING), sa.and_(given > 0, given < self.overlap))
-        where = [wanted, ~own, ~closed(), *([] if self.run is None else [QUESTIONS.c.run == self.run])]
-        where += [] if self.quality.gold is None else [~self.quality.is_gold()]
-        order = QUESTIONS.c.run, QUESTIONS.c.round, QUESTIONS.c.number
-        return sa.select(QUESTIONS, given.label("given")).where(*where).order_by(*order)
 
     def close(self, key: Key | None, closed: bool = True) -> None:
         """Ask nobody about a question any more, or about any of the runs when None; or ask again.
@@ -188,9 +195,8 @@ class Desk(People):
         Raises:
             UserError: for a value that contradicts the status or kind, or is out of range, as a strength may be.
         """
-        with self._writing() as db:
-            row = self._row(db, key)
-            mine = newest(db, key, person)
+        with self._answering() as db:
+            row, mine, given = self._read(db, key, person)
             purpose = None if row is None else self.quality.purpose(db, row, person, mine.keys(), repeat)
             if row is None or purpose is None:
                 return Kept("unknown", -1)
@@ -202,15 +208,16 @@ class Desk(People):
                 return Kept("again", present)
             if revision != present + 1:
                 return Kept("late", present)
-            if self._is_closed(db, key):
+            if row["closed"]:
                 return Kept("closed", present)
             about = {"value": value, "status": int(status), "strength": strength, "seconds": seconds, "time": now()}
             swapped = is_swapped(key, person, purpose) and row["kind"] == "pair"
             about |= {"person": person, "purpose": purpose, "revision": revision, "swapped": swapped}
-            db.execute(ANSWERS.insert().values(**key._asdict(), **about))
+            db.execute(ANSWERS.insert(), {**key._asdict(), **about})
             if purpose == "label":
-                self.rule.settle(db, row)
-        self._handed.pop(key, None)
+                self.rule.settle(db, row, [*given, about])
+        with self._handing:  # not while somebody hands out what was open a moment ago
+            self._handed.pop(key, None)
         return Kept("kept", revision)
 
     def _check(self, row: dict[str, Any], value: float | None, status: Status, strength: float | None) -> None:
@@ -225,31 +232,17 @@ class Desk(People):
         if problem:
             raise UserError(f"The answer to question {row['number']} of run {row['run']!r} {problem}.")
 
-    @staticmethod
-    def _is_closed(db: sa.Connection, key: Key) -> bool:
-        """Return True if nobody is asked about a question any more."""
-        return db.execute(sa.select(QUESTIONS.c.number).where(*at(QUESTIONS, key), closed())).first() is not None
-
     # Numbers -------------------------------------------------------------------------------------------------------------
 
     def progress(self, person: str) -> Progress:
         """Return the counts that a person sees."""
-        runs = [] if self.run is None else [QUESTIONS.c.run == self.run]
-        own = [
-            ANSWERS.c.person == person,
-            ANSWERS.c.purpose == "label",
-            *([] if self.run is None else [ANSWERS.c.run == self.run]),
-        ]
-        done = sa.select(*(ANSWERS.c[part] for part in Key._fields)).where(*own).distinct().subquery()
-        open_ = self._open(person).subquery()
         with self._reading() as db:
-            answered = db.scalar(sa.select(sa.func.count()).select_from(done)) or 0
-            asked = db.scalar(sa.select(sa.func.count()).select_from(QUESTIONS).where(*runs)) or 0
-            left = db.scalar(sa.select(sa.func.count()).select_from(open_)) or 0
-            pending = sa.select(sa.func.count()).select_from(QUESTIONS).where(*runs, QUESTIONS.c.status == int(Status.PENDING))
-            newest = sa.select(sa.func.max(QUESTIONS.c.round)).where(*runs).scalar_subquery()
-            waits = db.scalar(pending.where(QUESTIONS.c.round == newest)) or 0
-        return Progress(answered, asked, left, waits)
+            answered = db.scalar(self._answered, {"person": person}) or 0
+            read, counts = self._counted
+            if time.monotonic() - read > FRESH or counts[0] < LARGE:
+                self._counted = time.monotonic(), counts  # other threads need not count as well
+                self._counted = _, counts = time.monotonic(), tuple(db.execute(self._counts, {"person": person}).one())
+        return Progress(answered, *counts)
 
     def answers(self) -> list[dict[str, Any]]:
         """Return every answer of every person, all revisions, in the order in which they were given."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class QuestionFilms:
     def __init__(self, desk: Desk, cache: ClipCache | None, why: str = "", recorded: bool = False) -> None:
         self.desk, self.cache, self.why, self.recorded = desk, cache, why, recorded
         self._asked: list[tuple[int, int]] = []
+        self._segments = lru_cache(4096)(self._segments_of)  # a question's segments never change
 
     def path(self, key: Key, which: int, codec: Codec) -> Path | None:
         """Return the file of segment ``which`` of a question, in the stored order; None while it is being made.
@@ -51,10 +52,10 @@ class QuestionFilms:
         """
         if self.cache is None:
             raise UserError(self.why)
-        question = self.desk.question(key, "")
-        if question is None or which >= len(question.start):
+        segments = self._segments(key)
+        if which >= len(segments):
             raise UserError(f"There is no segment {which} of question {key}.")
-        segment = self._segment(question.key, which, question.start, question.length)
+        segment = segments[which]
         if problem := self.cache.problem(*segment):
             raise UserError(problem)
         found = self.cache.path(*segment, codec)
@@ -67,6 +68,17 @@ class QuestionFilms:
             ]
             self.cache.want([*reversed(self._asked), *ahead])
         return found
+
+    def _segments_of(self, key: Key) -> list[tuple[int, int]]:
+        """Return the names of a question's segments in the cache.
+
+        Raises:
+            UserError: if there is no such question.
+        """
+        question = self.desk.question(key, "")
+        if question is None:
+            raise UserError(f"There is no question {key}.")
+        return [self._segment(key, which, question.start, question.length) for which in range(len(question.start))]
 
     def _segment(self, key: Key, which: int, start: tuple[int, ...], length: int) -> tuple[int, int]:
         """Return the name of a segment in the cache: its first row or its recording, and its length."""

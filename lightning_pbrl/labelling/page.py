@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -125,6 +126,8 @@ def _add_questions(page: FastAPI, desk: AnyDesk, clips: Films) -> None:
             raise Refusal(404, wording.OUTCOMES["unknown"])
         return question
 
+    sides = lru_cache(4096)(known)  # kind and sides of a question never change
+
     @page.get("/questions")
     def questions(request: Request, without: Annotated[list[str] | None, Query(max_length=8)] = None) -> Response:
         name = asker(request).name
@@ -163,7 +166,7 @@ def _add_questions(page: FastAPI, desk: AnyDesk, clips: Films) -> None:
 
     @page.get("/clips/{key:path}/{place:int}.{codec}")
     def clip(request: Request, key: str, place: int, codec: Codec, repeat: bool = False) -> Response:
-        question = known(key, asker(request), repeat)
+        question = sides(key, asker(request), repeat)
         if place >= (2 if question.kind == "pair" else 1):
             raise Refusal(404, "There is no such clip.")
         try:

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
 
 import sqlalchemy as sa
 
-from lightning_pbrl.data.database import Database
+from lightning_pbrl.data.database import SharedDatabase
 from lightning_pbrl.data.outcomes import now
 from lightning_pbrl.data.tables import PERSONS
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.interface import Person, Role
 
+FRESH = 0.5
+"""Seconds for which people are remembered."""
 LONGEST_NAME = 64
 """Largest number of characters of a person's name."""
 
 
-class People(Database):
-    """The people of a label store."""
+class People(SharedDatabase):
+    """The people of a label store.
+
+    Args:
+        path_or_url: the store, a file or a SQLAlchemy URL.
+        pragmas: further SQLite settings.
+    """
+
+    def __init__(self, path_or_url: str | Path, pragmas: Mapping[str, int | str] | None = None) -> None:
+        super().__init__(path_or_url, pragmas)
+        self._persons: tuple[float, list[tuple[str, Person]]] = (-math.inf, [])
 
     def invite(self, name: str, role: Role = "labeller") -> str:
         """Return a new token for a person, whose old one stops working; the store keeps its hash alone.
@@ -34,6 +49,7 @@ class People(Database):
         with self._writing() as db:
             db.execute(PERSONS.delete().where(PERSONS.c.name == name))
             db.execute(PERSONS.insert().values(name=name, token=_hash(token), role=role, time=now()))
+        self._persons = (-math.inf, [])
         return token
 
     def people(self) -> list[Person]:
@@ -44,10 +60,15 @@ class People(Database):
     def person(self, token: str) -> Person | None:
         """Return the person whose token this is; None for an unknown one. Compares every person's, in constant time."""
         given, found = _hash(token), None
-        with self._reading() as db:
-            for row in db.execute(sa.select(PERSONS)).all():
-                if hmac.compare_digest(row.token, given):
-                    found = Person(row.name, row.role)
+        read, persons = self._persons
+        if time.monotonic() - read > FRESH:
+            read = time.monotonic()
+            with self._reading() as db:
+                persons = [(row.token, Person(row.name, row.role)) for row in db.execute(sa.select(PERSONS)).all()]
+            self._persons = read, persons
+        for hashed, person in persons:
+            if hmac.compare_digest(hashed, given):
+                found = person
         return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from lightning_pbrl.data.feedback import Status
-from lightning_pbrl.data.tables import ANSWERS, CLOSED, QUESTIONS
+from lightning_pbrl.data.tables import CLOSED, QUESTIONS
 from lightning_pbrl.labelling.interface import Key, OpenQuestion, Purpose
 from lightning_pbrl.rng import derive
 
@@ -56,9 +56,3 @@ def closed() -> Any:
     """Return the condition that nobody is asked about a row of questions any more."""
     one = sa.and_(CLOSED.c.round == QUESTIONS.c.round, CLOSED.c.number == QUESTIONS.c.number)
     return sa.exists().where(CLOSED.c.run == QUESTIONS.c.run, sa.or_(one, CLOSED.c.round == ALL))
-
-
-def newest(db: sa.Connection, key: Key, person: str) -> dict[Purpose, Any]:
-    """Return a person's newest answer to a question, a row of the table of answers, by purpose."""
-    mine = sa.select(ANSWERS).where(*at(ANSWERS, key), ANSWERS.c.person == person).order_by(ANSWERS.c.revision)
-    return {row["purpose"]: row for row in db.execute(mine).mappings()}

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PORT = 8017
 """Port of the page unless another is given."""
+NICE = 10
+"""Steps by which the command's priority is below that of a training on the same machine."""
 
 
 def make_app(desk: AnyDesk, clips: Films, **settings: Any) -> FastAPI:
@@ -174,6 +176,8 @@ def label_command(args: list[str], opened: Callable[..., tuple[AnyDesk, Films]])
             raise UserError(f"{name} is named twice: a person has one role, and a researcher may answer too.")
     if unknown := set(options.renew) - set(names):
         raise UserError(f"--renew names {min(unknown)}, who is neither in --people nor in --researcher.")
+    if hasattr(os, "nice"):
+        os.nice(NICE)
     settings = {name: value for name in DESK if (value := getattr(options, name)) is not None}
     desk, clips = opened(options.store, *options.config, **settings)
     people: dict[str, Role] = {**dict.fromkeys(options.people, "labeller"), **dict.fromkeys(options.researcher, "researcher")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -13,7 +13,8 @@ from lightning_pbrl.data.feedback import Kind, Status
 from lightning_pbrl.data.outcomes import now, record
 from lightning_pbrl.data.tables import ANSWERS, QUESTIONS
 from lightning_pbrl.labelling.interface import Key
-from lightning_pbrl.labelling.questions import at, key_of
+from lightning_pbrl.labelling.questions import key_of
+from lightning_pbrl.labelling.statements import GIVEN, LABEL, LABEL_PENDING, SAME_LABEL, named
 
 
 class Rule(NamedTuple):
@@ -27,11 +28,17 @@ class Rule(NamedTuple):
     overlap: int = 1
     gold: str | None = None
 
-    def settle(self, db: sa.Connection, question: Any) -> None:
-        """Set the label of a question, a row of its table, from the newest answer of each person, if there are enough."""
+    def settle(self, db: sa.Connection, question: Any, given: Iterable[Any] | None = None) -> None:
+        """Set the label of a question from the newest answer of each person, if there are enough.
+
+        Args:
+            db: connection that writes.
+            question: row of its table.
+            given: rows of all answers to it, in their order; read when None.
+        """
         key = key_of(question)
-        given = sa.select(ANSWERS).where(*at(ANSWERS, key), ANSWERS.c.purpose == "label").order_by(ANSWERS.c.id)
-        newest = {row["person"]: (row["value"], Status(row["status"])) for row in db.execute(given).mappings()}
+        rows = db.execute(GIVEN, named(key)).mappings() if given is None else given
+        newest = {row["person"]: (row["value"], Status(row["status"])) for row in rows if row["purpose"] == "label"}
         if self.gold in newest:
             set_label(db, key, *newest[self.gold], str(self.gold))
         elif len(newest) >= self.overlap and not self.stands(question["answered_by"], question["status"]):
@@ -54,13 +61,11 @@ def set_label(
     db: sa.Connection, key: Key, value: float | None, status: Status, answered_by: str, only_pending: bool = False
 ) -> None:
     """Write a question's label and who gave it, and record a change of the label as an outcome."""
-    where = [*at(QUESTIONS, key), *([QUESTIONS.c.status == int(Status.PENDING)] if only_pending else [])]
-    old = db.execute(sa.select(QUESTIONS.c.value, QUESTIONS.c.status, QUESTIONS.c.answered_by).where(*where)).first()
-    label, who = {"value": value, "status": int(status)}, answered_by[:256]
-    if old is not None and tuple(old) != (value, int(status), who):
-        db.execute(QUESTIONS.update().where(*where).values(**label, answered_by=who, time=now()))
-    if old is not None and tuple(old)[:2] != (value, int(status)):
-        record(db, {**key._asdict(), **label})
+    about = {"new_value": value, "new_status": int(status), "new_by": answered_by[:256], "new_time": now()}
+    if db.execute(LABEL_PENDING if only_pending else LABEL, named(key) | about).rowcount:
+        record(db, {**key._asdict(), "value": value, "status": int(status)})
+    elif not only_pending:
+        db.execute(SAME_LABEL, named(key) | {"new_by": about["new_by"]})
 
 
 def majority(kind: Kind, answers: Sequence[tuple[float | None, Status]]) -> tuple[float | None, Status]:

@@ -28,7 +28,7 @@ from visitor import ADDRESS, Visitor
 
 from lightning_pbrl.labelling import page, security
 
-NO_FILM = "No film can be drawn without the run folder"
+NO_FILM = "No film can be drawn without the data"
 
 
 def visit(here: Desk, name: str = "Ada", **settings: Any) -> Visitor:

@@ -432,7 +432,7 @@ def test_the_researcher_pauses_and_closes(site) -> None:
     page.get_by_role("button", name="Close it").click()
     until(page, "[...document.querySelectorAll('.figures dd')][1].textContent === '1'")
     assert not desk.paused and desk.closed == {Key("run-1", 0, 0)}
-    page.get_by_role("link", name="Questions").click()
+    page.get_by_role("link", name="Questions", exact=True).click()
     until_question(page, "run-1/0/1")
 
 
