@@ -132,7 +132,7 @@ def train(stamps: str, folder: str) -> None:
 
     torch.set_num_threads(1)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    size = Size(rows=20_000)
+    size = Size(rows=20_000, hidden=(64, 64), batch_size=64)  # a block of updates is short
     source = transitions(size.rows, size.obs_dim, size.action_dim)
     with Path(stamps).open("w", buffering=1) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -157,6 +157,8 @@ class Training:
         """Return the speed between two moments of ``time.monotonic``."""
         rows = [line.split() for line in self.stamps.read_text().splitlines()]
         seen = [(float(at), int(count)) for at, count in rows[:-1] if began <= float(at) <= ended]
+        if len(seen) < 2:
+            raise SystemExit(f"{ended - began:.0f} s are too short to measure the training here: give more --seconds.")
         return (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0])
 
     def stop(self) -> None:

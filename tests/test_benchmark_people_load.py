@@ -49,7 +49,7 @@ def test_training_beside_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(people_load, "WARM_UP", 0.5)
     out = tmp_path / "load.json"
-    people_load.main(["--people", "2", "--seconds", "8", "--rounds", "1", "--store", "sqlite", "--out", str(out)])
+    people_load.main(["--people", "2", "--seconds", "10", "--rounds", "1", "--store", "sqlite", "--out", str(out)])
     found = json.loads(out.read_text())["stores"]["sqlite"]
     beside = found["beside"]
     assert beside["updates_per_s"]["alone"] > 0 and beside["share"] == beside["share_range"][0] == beside["share_range"][1] > 0
