@@ -1,6 +1,6 @@
-"""Kill trainer and page while a person answers, go on, and look for what was lost: 200 SIGKILLs.
+"""Kill trainer and page while a person answers, go on, and look for what was lost.
 
-    python -m benchmarks.people_kills [--page 160] [--trainer 40] [--seed 0] [--out FILE]
+    python -m benchmarks.people_kills [--page 165] [--trainer 45] [--seed 0] [--out FILE]
 
 A run of ``lightning-pbrl fit`` asks a person (``HumanTeacher``); ``lightning-pbrl label`` serves the questions. A person answers
 over HTTP as the script on the page does: by the link, with cookie and CSRF token, again and again until the answer is confirmed.
@@ -8,13 +8,13 @@ Each confirmation is on disk in a log of the person's own before the next questi
 killed at random moments and started again: the page between two bytes of a request, while it stores an answer, and in between;
 the trainer during a submission, while it learns and asks, and as it starts.
 
-Two runs are taught so: one whose rounds wait for all answers, one whose rounds go on with half of them, while the person also changes
-answers given before. At the end:
+Two runs are taught so: one whose rounds wait for all answers, and one whose rounds go on with half of them, while the person
+also changes answers given before. At the end:
 
 - *lost*: confirmed answers that are not in the store exactly once with that value, or do not make the label;
 - *asked twice*: questions that were shown again after a confirmation, or changed what they ask; a budget that is not exact;
-- *weights*: bit for bit, with optimiser states, those of a run in a new folder that nobody disturbs: with the recorded answers given anew
-  through the page (all), and with a copy of the store, whose marks say what each round has seen (both).
+- *weights*: bit for bit, with optimiser states, those of a run in a new folder that nobody disturbs: with the recorded answers
+  given anew through the page (first run), and with a copy of the store, whose marks say what each round has seen (both runs).
 
 Processes are forked from one that has imported everything; no films are drawn.
 """
@@ -55,10 +55,6 @@ FIT = ["fit", "-c", "small.yaml", "-c", "model/reward_ensemble.yaml", "-c", "tea
 FIT += ["--model.init_args.epochs=2", "--model.init_args.hidden=[16, 16]", "--data.init_args.held_out_pairs=10", "--resume"]
 
 
-class Killed(ConnectionError):
-    """The page was killed during a request."""
-
-
 class Process:
     """A command that is killed and started again.
 
@@ -68,10 +64,8 @@ class Process:
     """
 
     def __init__(self, args: list[str], output: Path) -> None:
-        self.args, self.output, self.starts, self.forked = args, output, 0, None
+        self.args, self.output, self.starts = args, output, 0
         self.start()
-
-    forked: Forked | None
 
     def start(self) -> None:
         self.starts, self.began = self.starts + 1, time.monotonic()
@@ -81,12 +75,11 @@ class Process:
     @property
     def code(self) -> int | None:
         """Exit code; None while it runs."""
-        return None if self.forked is None else self.forked.poll()
+        return self.forked.poll()
 
     def kill(self) -> bool:
         """Send SIGKILL; return whether the process was still there to be killed."""
-        assert self.forked is not None
-        if self.forked.poll() is not None:
+        if self.code is not None:
             return False
         os.kill(self.forked.pid, signal.SIGKILL)
         self.forked.wait()
@@ -112,10 +105,6 @@ class Killer:
     answers: int
     rng: random.Random
     done: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def left(self) -> int:
-        return self.page + self.trainer
 
     def wants(self, who: str, share: float = 1.0) -> bool:
         """Return whether to kill now, so that the kills are spread over the submissions that are left."""
@@ -161,7 +150,8 @@ class Browser:
         """Open the link, agree, and read the page."""
         token = link.rsplit("/", 1)[1]
         assert self.ask("GET", f"/join/{token}")[0] == 200
-        status, _, self.cookie = self.ask("POST", "/join", urlencode({"token": token}).encode(), "application/x-www-form-urlencoded")
+        form = urlencode({"token": token}).encode()
+        status, _, self.cookie = self.ask("POST", "/join", form, "application/x-www-form-urlencoded")
         assert status == 303, status
         found = re.search('name="csrf" content="([0-9a-f]+)"', self.ask("GET", "/")[1])
         assert found is not None
@@ -397,7 +387,7 @@ class Run:
         given = [json.loads(line) for line in (self.out / "person.jsonl").read_text().splitlines()]
         lost = [each for each in given if answers.get((each["key"], each["revision"])) != [stored(each["key"], each["choice"])]]
         newest = {each["key"]: stored(each["key"], each["choice"]) for each in given}
-        lost += [{"key": key, "label": labels.get(key), "given": answer} for key, answer in newest.items() if labels.get(key) != answer]
+        lost += [{"key": key, "label": labels.get(key)} for key, answer in newest.items() if labels.get(key) != answer]
         strangers = sorted(set(answers) - {(each["key"], each["revision"]) for each in given})
         twice = [*self.shown_again, *self.changed_questions]
         exact = sorted(row["number"] for row in questions) == list(range(self.budget)) and len(newest) == self.budget
@@ -424,7 +414,6 @@ class Run:
         shutil.copy(self.store, copy)
         for _ in range(100):  # a run that ended because answers were missing ends so again, and goes on
             again = Process(self.fit_args("replayed", copy), self.out / "replayed.txt")
-            assert again.forked is not None
             if (code := again.forked.wait()) != 2:
                 break
         if code:
@@ -433,8 +422,7 @@ class Run:
 
     def learned(self) -> list[tuple[Any, ...]]:
         """Return all questions with their labels, without times."""
-        columns = ("run", "round", "number", "kind", "length", "start_0", "start_1", "value", "status", "fingerprint", "answered_by")
-        return [tuple(row[column] for column in columns) for row in self.rows("pbrl_questions")]
+        return [tuple(value for column, value in row.items() if column != "time") for row in self.rows("pbrl_questions")]
 
 
 def unequal(run: Path, other: Path) -> list[str]:
@@ -462,9 +450,11 @@ def killed(home: Path, name: str, wait: str, budget: int, killer: Killer, seed: 
 def main(arguments: list[str] | None = None) -> int:
     """Run both; exit code 1 when anything was lost, asked twice or unequal."""
     parser = argparse.ArgumentParser("python -m benchmarks.people_kills", description=__doc__)
-    parser.add_argument("--page", type=int, default=160, help="kills of the page (default 160)")
-    parser.add_argument("--trainer", type=int, default=40, help="kills of the trainer (default 40)")
-    parser.add_argument("--rounds", type=int, default=20, help="rounds of ten questions (default 20; half as many where rounds go on)")
+    parser.add_argument("--page", type=int, default=165, help="kills of the page (default 165)")
+    parser.add_argument("--trainer", type=int, default=45, help="kills of the trainer (default 45)")
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="rounds of ten questions; half as many in the second run (default 20)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the random moments and the answers")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--folder", type=Path, help="where the runs go (default: a temporary folder, removed at the end)")
@@ -483,14 +473,16 @@ def main(arguments: list[str] | None = None) -> int:
         from lightning_pbrl import label_cli as _label  # noqa: F401
         from lightning_pbrl.labelling import page as _page  # noqa: F401
 
-        rows = {}
-        for number, (arm, wait, share, changes) in enumerate((("all", "all", 3, 0.0), ("half", "0.5", 1, 0.15))):
-            budget = PER_ROUND * options.rounds // (1 if wait == "all" else 2)
-            page, trainer = (kills * 3 // 4 if share == 3 else kills - kills * 3 // 4 for kills in (options.page, options.trainer))
-            killer = Killer(page, trainer, budget, random.Random(options.seed + number))
+        rows, left = {}, {"page": options.page, "trainer": options.trainer}
+        for number, (arm, wait, part, changes) in enumerate((("all", "all", 0.7, 0.0), ("half", "0.5", 1.0, 0.15))):
+            budget = PER_ROUND * options.rounds // (1 + number)
+            own = {who: round(part * kills) for who, kills in left.items()}
+            killer = Killer(own["page"], own["trainer"], budget, random.Random(options.seed + number))
             rows[arm] = killed(home, arm, wait, budget, killer, options.seed + number, changes)
+            left = {who: kills - own[who] + getattr(killer, who) for who, kills in left.items()}
     bad = ("lost", "never_given", "asked_twice", "unequal_to_replay_of_the_store", "unequal_to_the_answers_given_anew")
-    wrong = sum(len(row.get(what, ())) for row in rows.values() for what in bad) + sum(not row["budget_exact"] for row in rows.values())
+    wrong = sum(len(row.get(what, ())) for row in rows.values() for what in bad)
+    wrong += sum(not row["budget_exact"] for row in rows.values())
     total = sum(sum(row["kills"].values()) for row in rows.values())
     content = {"machine": machine("python -m benchmarks.people_kills"), "seed": options.seed, "kills": total, "wrong": wrong}
     out.parent.mkdir(parents=True, exist_ok=True)

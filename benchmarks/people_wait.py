@@ -1,12 +1,12 @@
-"""Does it pay not to wait for people? ``HumanTeacher(wait=none)`` against ``wait=all`` on plate-slide, by a simulated clock.
+"""Measure whether it pays not to wait for people: ``HumanTeacher(wait=none)`` against ``wait=all`` on plate-slide.
 
     python -m benchmarks.people_wait [--seeds 3] [--data data] [--folder DIR] [--out FILE]
 
-One simulated person needs 4 s for an answer, prefers the larger true return, and takes the oldest open question next. The clock
-advances by the CPU seconds of the blocks of updates (reward fits and relabelling included), which one thread takes on this
-machine. With ``wait=all`` it also advances while a round waits for its answers; with ``wait=none`` the person answers while the
-method trains, and a round sees what has been answered by then. Evaluation stops the clock of both. Everything else is equal:
-data, seeds, questions per round, rounds, updates.
+All time is simulated, so that neither people nor load on the machine are measured. One person needs 4 s for an answer, prefers
+the larger true return, and takes the oldest open question next. A round asks four questions and trains for ``--train`` seconds,
+16 unless told otherwise: as long as its answers take, where not to wait can gain most. With ``wait=all`` a round waits for its
+answers and then trains; with ``wait=none`` the person answers while the method trains, and a round sees what has been answered
+by then. Evaluation stops the clock of both. Everything else is equal: data, seeds, questions per round, rounds, updates.
 
 The learner is IQL on the reward of an ensemble, which each round fits to all answers so far: the two stages of
 ``experiment/people/plate-slide.yaml`` in turns, so that a policy can be learned while answers are still missing.
@@ -21,6 +21,7 @@ import math
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar, Literal
@@ -49,6 +50,8 @@ from lightning_pbrl.rewards.ensemble import RewardEnsemble
 from lightning_pbrl.teachers.human import HumanTeacher
 
 ARMS: tuple[Literal["all", "none"], ...] = ("all", "none")
+LEVELS = (0.5, 0.8)
+"""Success rates whose time is compared."""
 RESULT = Path(__file__).parent / "results" / "people-wait.json"
 DEMO = Path(__file__).parents[1] / "conf" / "data" / "demo.yaml"
 
@@ -58,7 +61,8 @@ class Size:
     """Size of a run.
 
     Attributes:
-        seconds: that a person needs for an answer.
+        seconds: simulated seconds that a person needs for an answer.
+        train: simulated seconds that a round trains.
         questions: in total; ``per_round`` of them in each of the first rounds.
         rounds: in total; those after the last question see the answers that are late.
         updates: of IQL in a round.
@@ -68,16 +72,17 @@ class Size:
     """
 
     seconds: float = 4.0
+    train: float = 16.0
     questions: int = 40
-    per_round: int = 2
-    rounds: int = 26
-    updates: int = 1_000
-    hidden: tuple[int, ...] = (256, 256)
-    eval_episodes: int = 20
+    per_round: int = 4
+    rounds: int = 14
+    updates: int = 500
+    hidden: tuple[int, ...] = (128, 128)
+    eval_episodes: int = 10
     data: dict[str, Any] | None = None
 
 
-QUICK = Size(0.01, 4, 2, 4, 20, (16,), 1, {"episodes": 6, "horizon": 40, "segment_length": 10})
+QUICK = Size(4.0, 8.0, 4, 2, 4, 20, (16,), 1, {"episodes": 6, "horizon": 40, "segment_length": 10})
 
 
 class TaughtIQL(IQL):
@@ -148,7 +153,7 @@ class Person:
         self._asked: dict[Key, float] = {}
 
     def work(self, store: Path, now: float, until: float) -> None:
-        """Give the answers that are finished by ``until``; questions that are new are asked ``now``."""
+        """Give the answers that are finished by ``until``; questions that are new were asked ``now``."""
         desk = Desk(store)
         for question in desk.next("person", 10**6):
             asked = self._asked.setdefault(question.key, now)
@@ -162,7 +167,7 @@ class Person:
 
 
 class Clock(pl.Callback):
-    """Simulated time: CPU seconds of the blocks of updates, and what a round has waited for answers.
+    """Simulated time: ``train`` seconds for a round's updates, and what it has waited for answers.
 
     Attributes:
         now: seconds since the start.
@@ -170,8 +175,8 @@ class Clock(pl.Callback):
         curve: after each round: seconds, questions answered by then, answers learned from, updates, success rate.
     """
 
-    def __init__(self, person: Person, store: Path) -> None:
-        self.person, self.store, self.now, self.waited, self._began = person, store, 0.0, 0.0, 0.0
+    def __init__(self, person: Person, store: Path, train: float) -> None:
+        self.person, self.store, self.train, self.now, self.waited = person, store, train, 0.0, 0.0
         self.curve: list[dict[str, float]] = []
 
     def wait_for(self, answers: int) -> None:
@@ -182,17 +187,14 @@ class Clock(pl.Callback):
         self.now = max(self.now, self.person.free)
         self.waited += self.now - before
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        self._began = time.process_time()
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.now += time.process_time() - self._began
-
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:  # type: ignore[override]
+        """Let the round's training time pass, in which the person has answered; evaluation takes none."""
+        self.now += self.train
         self.person.work(self.store, self.now, self.now)
         success = float(trainer.callback_metrics["eval/success_rate"])
         row = {"seconds": round(self.now, 2), "answered": self.person.given, "learned_from": pl_module.learned_from or 0}
         self.curve.append({**row, "updates": pl_module.updates_done, "success": round(success, 3)})
+        print(f"{type(self).__name__}: {self.curve[-1]}", flush=True)
 
 
 class ClockedTeacher(HumanTeacher):
@@ -218,11 +220,12 @@ def data(size: Size, folder: Path) -> MetaWorldDataModule:
 
 def fit(arm: Literal["all", "none"], seed: int, size: Size, cache: Path, run: Path) -> dict[str, Any]:
     """Train one run; plain JSON: its curve, and how the time was spent."""
+    began = time.process_time()
     module = data(size, cache)
     module.prepare_data()
     module.setup("fit")
     teacher = ClockedTeacher(wait=arm)
-    teacher.clock = clock = Clock(Person(module.source, size.seconds), run / "labels.sqlite")
+    teacher.clock = clock = Clock(Person(module.source, size.seconds), run / "labels.sqlite", size.train)
     ask = AskTeacher(teacher, DisagreementQuery(), budget=size.questions, per_round=size.per_round)
     short = {"lr": 1e-3, "polyak": 0.02, "discount": 0.97, "temperature": 10.0}  # as in experiment/people/plate-slide.yaml
     method = TaughtIQL(
@@ -236,13 +239,13 @@ def fit(arm: Literal["all", "none"], seed: int, size: Size, cache: Path, run: Pa
     )
     trainer = Trainer(run, callbacks=[ask, clock], accelerator="cpu", logger=False, enable_progress_bar=False)
     trainer.fit(method, module)
-    spent = {"seconds": round(clock.now, 1), "waited_s": round(clock.waited, 1), "trained_s": round(clock.now - clock.waited, 1)}
+    spent = {"seconds": round(clock.now, 1), "waited_s": round(clock.waited, 1), "cpu_s": round(time.process_time() - began, 1)}
     return {"arm": arm, "seed": seed, **spent, "answered": clock.person.given, "curve": clock.curve}
 
 
 def reached(curve: list[dict[str, float]], level: float) -> float | None:
-    """Return the simulated seconds to the first of two evaluations in a row with at least this success; None if there are none."""
-    for one, next_ in zip(curve, curve[1:], strict=False):
+    """Return the simulated seconds to the first of two evaluations in a row with at least this success; None without."""
+    for one, next_ in pairwise(curve):
         if min(one["success"], next_["success"]) >= level:
             return one["seconds"]
     return None
@@ -271,14 +274,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run both arms of every seed; print and write how many times faster it is not to wait."""
     parser = argparse.ArgumentParser("python -m benchmarks.people_wait", description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 .. N - 1 (default 3)")
-    parser.add_argument("--rounds", type=int, help="rounds of a run (default 26)")
+    parser.add_argument("--train", type=float, help="simulated seconds that a round trains (default 16)")
     parser.add_argument("--quick", action="store_true", help="only show that everything runs")
     parser.add_argument("--data", type=Path, default=Path("data"), help="where collected data are kept (default data)")
     parser.add_argument("--folder", type=Path, help="where the runs go (default: a temporary folder, removed at the end)")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args(arguments)
     size = QUICK if options.quick else Size()
-    size = replace(size, rounds=options.rounds or size.rounds)
+    size = replace(size, train=options.train or size.train)
     torch.set_num_threads(1)
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() if options.folder is None else contextlib.nullcontext(options.folder) as name:
@@ -286,11 +289,13 @@ def main(arguments: list[str] | None = None) -> int:
             for arm in ARMS:
                 runs.append(fit(arm, seed, size, options.data.resolve(), Path(name).resolve() / f"{arm}-{seed}"))
                 print(json.dumps(runs[-1]), flush=True)
-    rows = compared(runs, (0.5, 0.8))
+    rows = compared(runs, LEVELS)
     for row in rows:
         print(row)
-    ratios = {level: [row["times_faster"] for row in rows if row["level"] == level and row["times_faster"]] for level in (0.5, 0.8)}
-    medians = {str(level): round(median(found), 2) for level, found in ratios.items() if found}
+    medians = {}
+    for level in LEVELS:
+        if found := [row["times_faster"] for row in rows if row["level"] == level and row["times_faster"]]:
+            medians[str(level)] = round(median(found), 2)
     result = {"machine": machine("python -m benchmarks.people_wait"), "size": asdict(size), "runs": runs, "levels": rows}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({**result, "median_times_faster": medians}, indent=1) + "\n")
