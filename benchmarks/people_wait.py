@@ -20,8 +20,10 @@ import json
 import math
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar, Literal
@@ -175,8 +177,9 @@ class Clock(pl.Callback):
         curve: after each round: seconds, questions answered by then, answers learned from, updates, success rate.
     """
 
-    def __init__(self, person: Person, store: Path, train: float) -> None:
-        self.person, self.store, self.train, self.now, self.waited = person, store, train, 0.0, 0.0
+    def __init__(self, name: str, person: Person, store: Path, train: float) -> None:
+        self.name, self.person, self.store, self.train = name, person, store, train
+        self.now = self.waited = 0.0
         self.curve: list[dict[str, float]] = []
 
     def wait_for(self, answers: int) -> None:
@@ -194,7 +197,7 @@ class Clock(pl.Callback):
         success = float(trainer.callback_metrics["eval/success_rate"])
         row = {"seconds": round(self.now, 2), "answered": self.person.given, "learned_from": pl_module.learned_from or 0}
         self.curve.append({**row, "updates": pl_module.updates_done, "success": round(success, 3)})
-        print(f"{type(self).__name__}: {self.curve[-1]}", flush=True)
+        print(f"{self.name}: {self.curve[-1]}", flush=True)
 
 
 class ClockedTeacher(HumanTeacher):
@@ -225,7 +228,7 @@ def fit(arm: Literal["all", "none"], seed: int, size: Size, cache: Path, run: Pa
     module.prepare_data()
     module.setup("fit")
     teacher = ClockedTeacher(wait=arm)
-    teacher.clock = clock = Clock(Person(module.source, size.seconds), run / "labels.sqlite", size.train)
+    teacher.clock = clock = Clock(f"{arm} {seed}", Person(module.source, size.seconds), run / "labels.sqlite", size.train)
     ask = AskTeacher(teacher, DisagreementQuery(), budget=size.questions, per_round=size.per_round)
     short = {"lr": 1e-3, "polyak": 0.02, "discount": 0.97, "temperature": 10.0}  # as in experiment/people/plate-slide.yaml
     method = TaughtIQL(
@@ -275,6 +278,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.people_wait", description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 .. N - 1 (default 3)")
     parser.add_argument("--train", type=float, help="simulated seconds that a round trains (default 16)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which changes no number (default 1)")
     parser.add_argument("--quick", action="store_true", help="only show that everything runs")
     parser.add_argument("--data", type=Path, default=Path("data"), help="where collected data are kept (default data)")
     parser.add_argument("--folder", type=Path, help="where the runs go (default: a temporary folder, removed at the end)")
@@ -282,13 +286,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     size = QUICK if options.quick else Size()
     size = replace(size, train=options.train or size.train)
-    torch.set_num_threads(1)
-    runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() if options.folder is None else contextlib.nullcontext(options.folder) as name:
-        for seed in range(options.seeds):
-            for arm in ARMS:
-                runs.append(fit(arm, seed, size, options.data.resolve(), Path(name).resolve() / f"{arm}-{seed}"))
-                print(json.dumps(runs[-1]), flush=True)
+        cache, home = options.data.resolve(), Path(name).resolve()
+        data(size, cache).prepare_data()
+        with ProcessPoolExecutor(options.jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+            tasks = [(arm, seed) for seed in range(options.seeds) for arm in ARMS]
+            waiting = [pool.submit(fit, arm, seed, size, cache, home / f"{arm}-{seed}") for arm, seed in tasks]
+            runs = [each.result() for each in waiting]
     rows = compared(runs, LEVELS)
     for row in rows:
         print(row)
