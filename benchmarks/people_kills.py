@@ -158,11 +158,14 @@ def main(arguments: list[str] | None = None) -> int:
             killer = Killer(own["page"], own["trainer"], budget, random.Random(options.seed + number))
             rows[arm] = killed(home, arm, wait, budget, killer, options.seed + number, changes)
             left = {who: kills - own[who] + getattr(killer, who) for who, kills in left.items()}
+        control = len(unequal(home / "all" / "run", home / "half" / "run"))  # they learn from other answers, so they must differ
     bad = ("lost", "never_given", "asked_twice", "unequal_to_replay_of_the_store", "unequal_to_the_answers_given_anew")
     wrong = sum(len(row.get(what, ())) for row in rows.values() for what in bad)
     wrong += sum(not row["budget_exact"] for row in rows.values())
     total = sum(sum(row["kills"].values()) for row in rows.values())
+    wrong += not control
     content = {"machine": machine("python -m benchmarks.people_kills"), "seed": options.seed, "kills": total, "wrong": wrong}
+    content["entries_unequal_between_the_two_runs"] = control
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({**content, "seconds": round(time.monotonic() - began), "runs": rows}, indent=1) + "\n")
     for arm, row in rows.items():
