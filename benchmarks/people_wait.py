@@ -75,10 +75,10 @@ class Size:
 
     seconds: float = 4.0
     train: float = 16.0
-    questions: int = 32
+    questions: int = 60
     per_round: int = 4
-    rounds: int = 10
-    updates: int = 400
+    rounds: int = 24
+    updates: int = 500
     hidden: tuple[int, ...] = (128, 128)
     eval_episodes: int = 10
     data: dict[str, Any] | None = None
