@@ -166,7 +166,7 @@ class Run:
         self.shown_again: list[str] = []
         self.asked: dict[tuple[int, int], tuple[int, int]] = {}
         self.changed_questions: list[str] = []
-        self.late = self.stored_unconfirmed = self.submissions = 0
+        self.late = self.stored_unconfirmed = 0
         self.latency: list[float] = []
 
     def fit_args(self, folder: str = "run", store: Path | None = None) -> list[str]:
@@ -176,7 +176,7 @@ class Run:
     # The whole run -------------------------------------------------------------------------------------------------------
 
     def teach(self) -> None:
-        """Answer until the trainer has come to its end and all kills are done."""
+        """Answer until the trainer has come to its end; start again what was killed."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.trainer = Process(self.fit_args(), self.out / "trainer.txt")
@@ -248,7 +248,6 @@ class Run:
             self.late += 1
             return
         assert status == 200, (status, said)
-        self.submissions += 1
         self.stored_unconfirmed += said["how"] == "again"
         self.confirmed.setdefault(key, []).append(choice)
         self.log.write(json.dumps({"key": key, "choice": choice, "revision": revision, "how": said["how"]}) + "\n")

@@ -282,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="only show that everything runs")
     parser.add_argument("--data", type=Path, default=Path("data"), help="where collected data are kept (default data)")
     parser.add_argument("--folder", type=Path, help="where the runs go (default: a temporary folder, removed at the end)")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path, help="default: results/people-wait.json, of --quick results/quick/people-wait.json")
     options = parser.parse_args(arguments)
     size = QUICK if options.quick else Size()
     size = replace(size, train=options.train or size.train)
@@ -301,9 +301,10 @@ def main(arguments: list[str] | None = None) -> int:
         if found := [row["times_faster"] for row in rows if row["level"] == level and row["times_faster"]]:
             medians[str(level)] = round(median(found), 2)
     result = {"machine": machine("python -m benchmarks.people_wait"), "size": asdict(size), "runs": runs, "levels": rows}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({**result, "median_times_faster": medians}, indent=1) + "\n")
-    print(f"times faster without waiting, median over seeds, by level: {medians}: {options.out}")
+    out = options.out or (RESULT.parent / "quick" / RESULT.name if options.quick else RESULT)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({**result, "median_times_faster": medians}, indent=1) + "\n")
+    print(f"times faster without waiting, median over seeds, by level: {medians}: {out}")
     return 0
 
 
