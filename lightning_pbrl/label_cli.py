@@ -99,4 +99,11 @@ def loaded(data: dict[str, Any], imports: list[str]) -> Any:
 
 def command(args: list[str]) -> None:
     """``lightning-pbrl label RUN|STORE``."""
-    label_command(args, opened, true_returns)
+    label_command(args, _begun, true_returns)
+
+
+def _begun(store: str) -> tuple[Desk, QuestionFilms]:
+    """Return the desk and the films; the first ones are being drawn."""
+    desk, films = opened(store)
+    films.draw_ahead()
+    return desk, films
