@@ -81,7 +81,8 @@ class PageBeside:
                 return
             ended = f"The labelling page has ended ({signals.reason(code)})"
             if code == REFUSED or start == STARTS:
-                print(f"{ended}: mend that, and start it with lightning-pbrl label {self._args[0]}; the run goes on.", flush=True)
+                cure = f"start it with lightning-pbrl label {self._args[0]}"
+                print(f"{ended} and is given up: mend that, and {cure}; the run goes on.", flush=True)
                 return
             print(f"{ended} and is started again; no answer is lost.", flush=True)
             self._process = self._started()
