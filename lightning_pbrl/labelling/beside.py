@@ -18,6 +18,8 @@ from lightning_pbrl.labelling.serve import check_extra, label_options
 
 STARTS = 5
 """Times that the page is started before it is given up."""
+PATIENCE_S = 5.0
+"""Longest time for a page to end by itself, seconds."""
 REFUSED = 2
 """Exit code of a command that a user has to mend."""
 
@@ -41,24 +43,25 @@ class PageBeside:
         self._args = [str(run), *_words({**options, "port": port}), "--beside"]
         label_options(self._args)
         self._process: subprocess.Popen[str] | None = None
+        self._thread: threading.Thread | None = None
         self._closed = threading.Event()
 
     def open(self) -> None:
         """Start the page, unless it was; the links are printed as soon as they are known."""
         if self._process is None:
             self._process = self._started()
-            threading.Thread(target=self._attend, name="labelling page", daemon=True).start()
+            self._thread = threading.Thread(target=self._attend, name="labelling page", daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
         """End the page; requests that are under way are answered first."""
         self._closed.set()
-        if self._process is not None:
+        if self._process is not None and self._thread is not None:
             with suppress(OSError):
                 self._process.stdin.close()  # type: ignore[union-attr]  # ends the page
-            try:
-                self._process.wait(5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
+            self._thread.join(PATIENCE_S)
+            self._process.kill()
+            self._thread.join()
 
     def _started(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -73,14 +76,15 @@ class PageBeside:
     def _attend(self) -> None:
         """Print what the page says, and start it again when it dies; the body of a thread."""
         for start in range(1, STARTS + 1):
-            assert self._process is not None and self._process.stdout is not None  # noqa: S101
-            for line in self._process.stdout:
-                print(line.rstrip(), flush=True)
-            code = self._process.wait()
+            process = self._process
+            assert process is not None and process.stdout is not None  # noqa: S101
+            with process:  # closes the pipes
+                for line in process.stdout:
+                    print(line.rstrip(), flush=True)
             if self._closed.is_set():
                 return
-            ended = f"The labelling page has ended ({signals.reason(code)})"
-            if code == REFUSED or start == STARTS:
+            ended = f"The labelling page has ended ({signals.reason(process.returncode)})"
+            if process.returncode == REFUSED or start == STARTS:
                 cure = f"start it with lightning-pbrl label {self._args[0]}"
                 print(f"{ended} and is given up: mend that, and {cure}; the run goes on.", flush=True)
                 return
