@@ -170,7 +170,7 @@ def test_a_page_beside_the_run_opens_before_it_asks_and_closes_with_it(tmp_path:
 
     class Page:
         def open(self) -> None:
-            seen.append(f"open at {LabelStore(tmp_path / 'labels.sqlite', ToyData().load().fingerprint).count()} questions")
+            seen.append(f"open at {LabelStore(tmp_path / 'labels.sqlite', ToyData().load().fingerprint).count} questions")
 
         def close(self) -> None:
             seen.append("close")
@@ -191,7 +191,7 @@ def test_a_page_that_cannot_be_served_is_told_before_anything_is_asked(tmp_path:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(UserError, match=r"needs uvicorn: install the extra with pip install 'lightning-pbrl\[web\]'\."):
         fit(tmp_path, serve=True)
-    assert LabelStore(tmp_path / "labels.sqlite", ToyData().load().fingerprint).count() == 0
+    assert LabelStore(tmp_path / "labels.sqlite", ToyData().load().fingerprint).count == 0
 
 
 def test_a_fit_that_ends_with_nothing_usable_says_so(tmp_path: Path) -> None:
