@@ -7,6 +7,7 @@ headless Chromium, takes one back, and the film is made of screenshots.
 from __future__ import annotations
 
 import io
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -27,13 +28,13 @@ FPS, ANSWERS, TAKEN_BACK = 6, 4, 2
 class Filmed(SimulatedPerson):
     """A person who is filmed while looking."""
 
-    pictures: list[Image.Image]
+    pictures: list[tuple[float, Image.Image]]
 
     def look(self, seconds: float) -> None:
         """Look at the page for so long, a picture at a time."""
         end = time.monotonic() + seconds
         while (start := time.monotonic()) < end:
-            self.pictures.append(Image.open(io.BytesIO(self.tab.screenshot(type="png"))).convert("RGB"))
+            self.pictures.append((start, Image.open(io.BytesIO(self.tab.screenshot(type="png"))).convert("RGB")))
             self.tab.wait_for_timeout(max(0.0, 1000 / FPS - 1000 * (time.monotonic() - start)))
 
 
@@ -58,10 +59,12 @@ def main(run: str, out: Path) -> None:
                 tab.keyboard.press("z")  # it stands
                 tab.wait_for_timeout(500)
     served.stop()
-    small = [each.resize((each.width * 2 // 3, each.height * 2 // 3), Image.Resampling.LANCZOS) for each in person.pictures]
+    times, pictures = zip(*person.pictures, strict=True)
+    small = [each.resize((each.width * 2 // 3, each.height * 2 // 3), Image.Resampling.LANCZOS) for each in pictures]
+    shown = [min(int(1000 * (after - before)), 400) for before, after in itertools.pairwise([*times, times[-1] + 0.4])]  # ms
     palette = small[len(small) // 2].quantize(64)
     frames = [each.quantize(palette=palette, dither=Image.Dither.NONE) for each in small]
-    frames[0].save(out, save_all=True, append_images=frames[1:], duration=1000 // FPS, loop=0, optimize=True)
+    frames[0].save(out, save_all=True, append_images=frames[1:], duration=shown, loop=0, optimize=True)
 
 
 if __name__ == "__main__":
