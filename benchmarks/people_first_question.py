@@ -68,19 +68,23 @@ def measured(folder: Path) -> list[dict[str, Any]]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     began = time.monotonic()
     *first, last = commands()
-    rows = []
+    rows: list[dict[str, Any]] = []
+
+    def told(command: list[str], start: float, **more: float) -> None:
+        rows.append({"command": shlex.join(command[3:]), "seconds": round(time.monotonic() - start, 1), **more})
+        print(json.dumps(rows[-1]), flush=True)
+
     for command in first:
         start = time.monotonic()
         subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
-        rows.append({"command": shlex.join(command[3:]), "seconds": round(time.monotonic() - start, 1)})
+        told(command, start)
     start = time.monotonic()
     process = subprocess.Popen(last, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         link = link_of(process)
         linked = time.monotonic()
         until_playable(link, began + PATIENCE)
-        rows.append({"command": shlex.join(last[3:]), "seconds": round(time.monotonic() - start, 1)})
-        rows[-1]["of which until the link is printed"] = round(linked - start, 1)
+        told(last, start, until_the_link=round(linked - start, 1))
     finally:
         process.terminate()
         process.wait(60)
@@ -94,15 +98,12 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         rows = measured(Path(folder))
-    result = {
-        "rows": rows,
-        "seconds": round(sum(row["seconds"] for row in rows), 1),
-        "load": os.getloadavg()[1],
-        "machine": machine(),
-    }
-    print(json.dumps(result, indent=2))
+    spent = os.times()
+    result = {"rows": rows, "seconds": round(sum(row["seconds"] for row in rows), 1)}
+    result |= {"cpu_seconds": round(spent.children_user + spent.children_system, 1), "load": os.getloadavg()[1]}
+    print(f"{result['seconds']} s, of the processors {result['cpu_seconds']} s; load {result['load']:.1f}")
     if chosen.out is not None:
-        chosen.out.write_text(json.dumps(result, indent=2) + "\n")
+        chosen.out.write_text(json.dumps({**result, "machine": machine()}, indent=2) + "\n")
     return 0
 
 

@@ -61,7 +61,6 @@ class PageBeside:
                 self._process.stdin.close()  # type: ignore[union-attr]  # ends the page
             self._thread.join(PATIENCE_S)
             self._process.kill()
-            self._thread.join()
 
     def _started(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
