@@ -10,17 +10,22 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from fake_desk import FakeClips, FakeDesk
 
 import lightning_pbrl
 from lightning_pbrl.data.feedback import Answer, AskKey, Query, Status
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.label_cli import opened
 from lightning_pbrl.labelling import serve
 from lightning_pbrl.labelling.beside import PageBeside, page_beside, port_of
+from lightning_pbrl.labelling.desk import Desk
+from lightning_pbrl.labelling.films import QuestionFilms
 from lightning_pbrl.labelling.interface import Person
 
 pytest.importorskip("fastapi", reason="the page is in the web extra")
@@ -218,12 +223,40 @@ def test_the_command_ends_with_its_input(tmp_path: Path) -> None:
     assert process.returncode == 0 and errors == ""
 
 
+def ask(folder: Path, *start: list[int]) -> Path:
+    """A label store with open pairs of segments of 10 steps."""
+    pending = Answer(torch.full((len(start),), torch.nan), torch.full((len(start),), int(Status.PENDING)))
+    about = {"strategy": {}, "teacher": {}, "seed": 0, "answered_by": "HumanTeacher"}
+    store = folder / "labels.sqlite"
+    LabelStore(store, "data").put(AskKey("run", 0, 0), Query("pair", torch.tensor(start), 10), pending, **about)
+    return store
+
+
+def test_films_are_begun_before_anybody_asks(tmp_path: Path) -> None:
+    wanted: list[list[tuple[int, int]]] = []
+    films = QuestionFilms(Desk(ask(tmp_path, [0, 30], [60, 90])), SimpleNamespace(want=wanted.append))
+    films.draw_ahead()
+    assert wanted == [[(0, 10), (30, 10), (60, 10), (90, 10)]]
+    QuestionFilms(films.desk, None, "nothing can be drawn").draw_ahead()  # nor begun
+
+
+def test_the_store_that_a_run_names_is_served(tmp_path: Path) -> None:
+    """Of a store that several runs share, the questions of this run, by the rules of its teacher."""
+    (tmp_path / "shared").mkdir()
+    shared, config = ask(tmp_path / "shared", [0, 30]), tmp_path / "config.yaml"
+    teacher = {"class_path": "HumanTeacher", "init_args": {"overlap": 2, "timeout": 7.0}}
+    config.write_text(yaml.safe_dump({"seed_everything": 3, "ask": {"store": str(shared), "teacher": teacher}}))
+    desk, _ = opened(str(tmp_path))
+    assert (desk.name, desk.run, desk.overlap, desk.timeout) == (str(shared), "seed3", 2, 7.0)
+    router = {"class_path": "RouterTeacher", "init_args": {"person": teacher}}
+    config.write_text(yaml.safe_dump({"ask": {"store": str(shared), "run": "run", "teacher": router}}))
+    assert (opened(str(tmp_path))[0].run, opened(str(tmp_path))[0].overlap) == ("run", 2)
+    assert opened(str(shared))[0].run is None and len(opened(str(shared))[0].waiting(9)) == 1
+
+
 def test_a_run_in_a_notebook(tmp_path: Path) -> None:
     pytest.importorskip("IPython", reason="notebooks are in the notebooks extra")
-    store = LabelStore(tmp_path / "labels.sqlite", "data")
-    question = Query("pair", torch.tensor([[0, 30]]), 10)
-    pending = Answer(torch.tensor([torch.nan]), torch.tensor([int(Status.PENDING)]))
-    store.put(AskKey("run", 0, 0), question, pending, strategy={}, teacher={}, seed=0, answered_by="HumanTeacher")
+    ask(tmp_path, [0, 30])
     frame = lightning_pbrl.label(tmp_path, "Ada", task="Reach the dot.")
     assert frame.src.startswith("http://localhost:") and "Welcome, Ada" in fetch(frame.src)
     frame.served.stop()
