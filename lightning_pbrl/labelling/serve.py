@@ -209,7 +209,7 @@ def label_command(
     """
     options = label_options(args)
     if options.beside:
-        os.nice(10)  # the training goes first
+        os.nice(5)  # the training goes first
     desk, clips = opened(options.store)
     if options.demo is not None and returns is not None:
         served = Served(make_app(desk, clips, task=options.task), options.host, options.port)
