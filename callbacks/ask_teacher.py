@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ from lightning_pbrl.asking.checks import check_budget
 from lightning_pbrl.asking.plan import AskingPlan
 from lightning_pbrl.asking.schedule import InitialShare, ScheduleName, schedule_of
 from lightning_pbrl.asking.session import AskingSession
+from lightning_pbrl.asking.waiting import telling
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting.resuming import asks_for
+from lightning_pbrl.labelling.beside import PageBeside, page_beside
 from lightning_pbrl.labelling.films import pictures
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.queries.base import QueryStrategy
@@ -76,20 +77,13 @@ class AskTeacher(Checked, pl.Callback):
         run: str | None = None,
     ) -> None:
         check_budget(budget, per_round, schedule, initial, rounds, answered=teacher is not None)
-        self.plan = AskingPlan(
-            teacher,
-            query or UniformQuery(),
-            budget,
-            schedule_of(schedule, budget, per_round),
-            None if initial is None else InitialShare(budget, initial),
-            uniform_first,
-            first_round or 0,
-            every,
-            rounds,
-        )
-        self.first_round = first_round
-        self.teacher, self.query, self.per_round, self.store_path, self.run = teacher, self.plan.query, per_round, store, run
+        sizes, share = schedule_of(schedule, budget, per_round), None if initial is None else InitialShare(budget, initial)
+        first = first_round or 0
+        self.plan = AskingPlan(teacher, query or UniformQuery(), budget, sizes, share, uniform_first, first, every, rounds)
+        self.first_round, self.per_round, self.store_path, self.run = first_round, per_round, store, run
+        self.teacher, self.query = teacher, self.plan.query
         self.session: AskingSession | None = None
+        self.page: PageBeside | None = None
 
     @property
     def store(self) -> LabelStore | None:
@@ -114,10 +108,11 @@ class AskTeacher(Checked, pl.Callback):
         asks_for(pl_module, self.plan.budget, given, self.per_round if self.plan.even else None)
         silent = given > 0 and not self.plan.budget and self.store_path is None  # the data bring all there is
         if trainer.is_global_zero and not silent:
-            path = self.store_path or str(Path(trainer.default_root_dir) / "labels.sqlite")
+            path = self.store_path or Path(trainer.default_root_dir) / "labels.sqlite"
             session.open(LabelStore(path, source.fingerprint, self.run))
         if self.teacher is not None and trainer.is_global_zero:
             session.recorder, session.frames = pictures(self.teacher, trainer.default_root_dir, data)
+            self.page = page_beside(self.teacher.serve, trainer.default_root_dir)
         self.session = session
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
@@ -133,10 +128,11 @@ class AskTeacher(Checked, pl.Callback):
         if self.session is None:
             return
         memory.give_back(pl_module.device)  # what evaluation and checkpoint have left
-        asked: Any = self.session.round(trainer.current_epoch, partial(_tell, trainer)) if trainer.is_global_zero else None
-        feedback = trainer.strategy.broadcast(asked)
+        if self.page is not None:
+            self.page.open()
+        asked: Any = self.session.round(trainer.current_epoch, telling(trainer.print)) if trainer.is_global_zero else None
+        pl_module.labels, pl_module.ratings, pl_module.asked, pl_module.pending, metrics = trainer.strategy.broadcast(asked)
         pl_module.answers_from = "" if self.store is None else self.store.name
-        pl_module.labels, pl_module.ratings, pl_module.asked, pl_module.pending, metrics = feedback
         pl_module.log_dict({**metrics, "step": float(trainer.global_step)}, on_epoch=True, on_step=False, batch_size=1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
@@ -144,7 +140,9 @@ class AskTeacher(Checked, pl.Callback):
         if self.session is not None and self.session.state is not None:
             self.session.state.fix()
 
+    def on_exception(self, *_: Any) -> None:
+        """Close the page of a teacher who serves one."""
+        if self.page is not None:
+            self.page.close()
 
-def _tell(trainer: pl.Trainer, asked: int, answered: int) -> None:
-    """Print how far people are, beside the progress bar."""
-    trainer.print(f"{answered} of {asked} questions of this round are answered")
+    on_fit_end = on_exception  # type: ignore[assignment]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lightning_pbrl.datamodules.robomimic import RobomimicDataModule as RobomimicDataModule
     from lightning_pbrl.envs.make import make as make
     from lightning_pbrl.errors import UserError as UserError
+    from lightning_pbrl.label_cli import label as label
     from lightning_pbrl.methods.active_rlhf import ActiveRLHF as ActiveRLHF
     from lightning_pbrl.methods.active_sac import ActiveSAC as ActiveSAC
     from lightning_pbrl.methods.bc import BC as BC
@@ -93,6 +94,7 @@ _HOME = {
     "RobomimicDataModule": "datamodules.robomimic",
     "make": "envs.make",
     "UserError": "errors",
+    "label": "label_cli",
     "ActiveRLHF": "methods.active_rlhf",
     "ActiveSAC": "methods.active_sac",
     "BC": "methods.bc",

@@ -56,7 +56,7 @@ def _import(options: Namespace) -> str:
     known = {key_of(row): row for row in open_store(options.store).records()} if fingerprint else {}
     expected = fingerprint or (source.fingerprint if source else None)
     records = chosen.read(options.file, Context(expected, known, source, options.run or "imported"))
-    overlap = teacher_of(location(options.store)).get("overlap", 1)
+    overlap = teacher_of(options.store).get("overlap", 1)
     new, answers = keep(open_store(options.store, records[0]["fingerprint"]), records, overlap)
     return f"read {answers} answers to {len({key_of(row) for row in records})} questions, {new} of them new in {options.store}"
 

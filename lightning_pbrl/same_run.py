@@ -134,7 +134,11 @@ def _goes_on(start: Start) -> None:
         raise UserError(f"{written} is damaged, and it says what the run there is: put it back, or start a new run.") from error
     usual = {"ask.first_round": int("env" in method.needs)}  # None means it
     before, now = (
-        {key: usual.get(key) if value is None else value for key, value in _settings(config, was) if key not in free}
+        {
+            key: usual.get(key) if value is None else value
+            for key, value in _settings(config, was)
+            if key not in free and ".init_args.serve" not in key  # the page beside a run
+        }
         for config in both
     )
     longer = {_full(key): _full(size) for key, size in type(method).longer.items()}

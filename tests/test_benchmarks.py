@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from benchmarks import encoder, engine, measure, memory, readme, scoring  # noqa: E402
+from benchmarks import encoder, engine, measure, memory, people_first_question, readme, scoring  # noqa: E402
 from benchmarks.__main__ import MARKER, main  # noqa: E402
 from benchmarks.plain_iql import PlainIQL  # noqa: E402
 from benchmarks.plain_scoring import PlainEnsemble, k_center_by_full_distances  # noqa: E402
@@ -179,3 +179,9 @@ def test_a_block_of_the_readme_is_rewritten(tmp_path):
     assert path.read_text() == "a\n<!-- x -->\n\nnew\n\n<!-- end -->\nb\n<!-- y -->\nkept\n<!-- end -->\n"
     for marker in (MARKER, memory.MARKER):
         assert f"<!-- {marker} -->" in readme.README.read_text()
+
+
+def test_the_first_question_is_measured_with_the_commands_of_the_readme() -> None:
+    *first, last = people_first_question.commands()
+    assert [command[3] for command in first] == ["collect"] and last[3] == "fit"
+    assert "--ask.teacher.init_args.serve=true" in last  # the one that prints the link

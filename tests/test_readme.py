@@ -56,8 +56,12 @@ def test_the_five_lines_teach_a_policy(tmp_path: Path, monkeypatch: pytest.Monke
     assert eval(made, {"lightning_pbrl": lightning_pbrl}).horizon == 1000
 
 
+def _lines(block: str) -> list[str]:
+    return block.replace("\\\n", " ").splitlines()
+
+
 def test_the_shell_lines_name_what_exists() -> None:
-    lines = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines()]
+    lines = [shlex.split(line, comments=True) for block in blocks("bash") for line in _lines(block)]
     commands = [line for line in lines if line and line[0] == "lightning-pbrl"]
     assert len(commands) >= 5
     verbs = {command[1] for command in commands}

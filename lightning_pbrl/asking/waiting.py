@@ -22,3 +22,8 @@ def wait(count: Callable[[], tuple[int, int]], enough: Callable[[int, int], bool
         time.sleep(POLL)
     if told is not None and before is not None:
         told(*now)
+
+
+def telling(say: Callable[[str], None]) -> Told:
+    """Return what tells by ``say`` how far people are."""
+    return lambda asked, answered: say(f"{answered} of {asked} questions of this round are answered")

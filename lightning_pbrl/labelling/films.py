@@ -61,13 +61,18 @@ class QuestionFilms:
         found = self.cache.path(*segment, codec)
         if found is None and segment not in self._asked:
             self._asked = [*self._asked[-4 * AHEAD :], segment]
+            self.draw_ahead()
+        return found
+
+    def draw_ahead(self) -> None:
+        """Let the worker make what was asked for, and then the films of the next open questions."""
+        if self.cache is not None:
             ahead = [
                 self._segment(each.key, place, each.start, each.length)
                 for each in self.desk.waiting(AHEAD)
                 for place in range(len(each.start))
             ]
             self.cache.want([*reversed(self._asked), *ahead])
-        return found
 
     def _segments_of(self, key: Key) -> list[tuple[int, int]]:
         """Return the names of a question's segments in the cache.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import threading
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_pbrl.arguments import Arguments
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.labelling.demo import Returns, demo
 from lightning_pbrl.labelling.interface import AnyDesk, Films, Role
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 PORT = 8017
 """Port of the page unless another is given."""
-NICE = 10
+NICE = 5
 """Steps by which the command's priority is below that of a training on the same machine."""
 
 
@@ -29,16 +31,27 @@ def make_app(desk: AnyDesk, clips: Films, **settings: Any) -> FastAPI:
     Raises:
         UserError: when the packages of the extra ``web`` are missing.
     """
-    try:
-        import uvicorn  # noqa: F401 (asked for here, so that whatever is missing is told at once)
+    check_extra()
+    from lightning_pbrl.labelling.page import app
 
-        from lightning_pbrl.labelling.page import app
+    return app(desk, clips, **settings)
+
+
+def check_extra() -> None:
+    """Refuse to go on without the packages of the extra ``web``.
+
+    Raises:
+        UserError: names the first that is missing.
+    """
+    try:
+        import uvicorn  # noqa: F401
+
+        import lightning_pbrl.labelling.page  # noqa: F401 (imports the others)
     except ImportError as error:
         missing = error.name or error
         raise UserError(
             f"The labelling page needs {missing}: install the extra with pip install 'lightning-pbrl[web]'."
         ) from error
-    return app(desk, clips, **settings)
 
 
 def invitations(desk: AnyDesk, people: Mapping[str, Role], address: str, renew: Collection[str] = ()) -> dict[str, str | None]:
@@ -119,6 +132,7 @@ def label(
     task: str = "",
     strength: bool = False,
     export: Callable[[], Iterable[str]] | None = None,
+    beside: bool = False,
 ) -> None:
     """Serve the page in this process until it is interrupted; print one link per person.
 
@@ -133,6 +147,7 @@ def label(
         task: description of what is good, shown above the clips.
         strength: offer "much better" beside "better".
         export: lines of the label store's export.
+        beside: end when the standard input does, which the trainer has opened.
 
     Raises:
         UserError: when the port is taken or the extra ``web`` is not installed.
@@ -141,18 +156,26 @@ def label(
         name = socket.gethostname() if host in ("", "0.0.0.0", "::") else host
     application = make_app(desk, clips, task=task, strength=strength, export=export, hosts=[f"[{name}]" if ":" in name else name])
     listening = _listen(host, port)
-    for person, link in invitations(desk, people, _address(name, listening), renew).items():
-        print(f"{person}: {link or 'the link given before (--renew NAME makes a new one)'}", flush=True)
-    _server(application).run([listening])
+    address = _address(name, listening)
+    for person, link in invitations(desk, people, address, renew).items():
+        print(f"{person}: {link or f'the link given before, at {address} (--renew {person} makes a new one)'}", flush=True)
+    server = _server(application)
+    if beside:
+        threading.Thread(target=_end_with_input, args=(server,), name="end with the trainer", daemon=True).start()
+    server.run([listening])
 
 
-def label_command(args: list[str], opened: Callable[..., tuple[AnyDesk, Films]]) -> None:
-    """``lightning-pbrl label RUN|STORE``: serve the labelling page and print one link per person.
+def _end_with_input(server: uvicorn.Server) -> None:
+    while os.read(0, 1024):
+        pass
+    server.should_exit = True
 
-    Args:
-        args: the command line.
-        opened: returns the desk and the clips of a run folder, a file or a database's URL, and of configs of the data; it takes
-            the desk's settings as well.
+
+def label_options(args: list[str]) -> argparse.Namespace:
+    """Return the parsed arguments of ``lightning-pbrl label``; ``people`` has the role by name.
+
+    Raises:
+        UserError: for arguments that do not fit.
     """
     parser = Arguments("lightning-pbrl label", description="Let people answer a run's questions in a browser.")
     parser.add_argument("store", metavar="RUN|STORE", help="run folder, label store, or URL of a database")
@@ -168,6 +191,9 @@ def label_command(args: list[str], opened: Callable[..., tuple[AnyDesk, Films]])
     parser.add_argument("--name", default="", help="name under which others reach this machine, for the links")
     parser.add_argument("--strength", action="store_true", help='offer "much better" beside "better"')
     _add_desk(parser)
+    parser.add_argument("--demo", type=int, nargs="?", const=0, metavar="N", help="let a simulated person give N answers, or all")
+    parser.add_argument("--seconds-per-answer", type=float, default=2.0, metavar="S", help="of the demo (default 2)")
+    parser.add_argument("--beside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(args)
     for name in (names := [*options.people, *options.researcher]):
         if not name.strip() or len(name) > 100 or not name.isprintable():
@@ -176,13 +202,34 @@ def label_command(args: list[str], opened: Callable[..., tuple[AnyDesk, Films]])
             raise UserError(f"{name} is named twice: a person has one role, and a researcher may answer too.")
     if unknown := set(options.renew) - set(names):
         raise UserError(f"--renew names {min(unknown)}, who is neither in --people nor in --researcher.")
+    options.people = {**dict.fromkeys(options.people, "labeller"), **dict.fromkeys(options.researcher, "researcher")}
+    return options
+
+
+def label_command(
+    args: list[str], opened: Callable[..., tuple[AnyDesk, Films]], returns: Callable[..., Returns] | None = None
+) -> None:
+    """``lightning-pbrl label RUN|STORE``: serve the labelling page and print one link per person.
+
+    Args:
+        args: the command line.
+        opened: returns the desk and the clips of a run folder, a file or a database's URL, and of configs of the data; it takes
+            the desk's settings as well.
+        returns: returns the true returns of its questions, for the demo, from the same.
+    """
+    options = label_options(args)
     if hasattr(os, "nice"):
         os.nice(NICE)
     settings = {name: value for name in DESK if (value := getattr(options, name)) is not None}
     desk, clips = opened(options.store, *options.config, **settings)
-    people: dict[str, Role] = {**dict.fromkeys(options.people, "labeller"), **dict.fromkeys(options.researcher, "researcher")}
-    settings = {key: getattr(options, key) for key in ("host", "port", "name", "renew", "task", "strength")}
-    label(desk, clips, people, **settings)
+    if options.demo is not None and returns is not None:
+        served = Served(make_app(desk, clips, task=options.task, strength=options.strength), options.host, options.port)
+        links = {name: f"{served.address}/join/{desk.invite(name, role)}" for name, role in options.people.items()}
+        print(f"{', '.join(links)} in a headless Chromium at {served.address}", flush=True)
+        demo(desk, links, returns(options.store, *options.config), options.seconds_per_answer, options.demo)
+        return served.stop()
+    settings = {key: getattr(options, key) for key in ("host", "port", "name", "renew", "task", "strength", "beside")}
+    label(desk, clips, options.people, **settings)
 
 
 DESK = ("run", "gold", "practice", "check_every", "repeat_every")

@@ -54,11 +54,13 @@ class Teacher(Described, ABC):
         simulated: True if the teacher answers by itself, at once and at no cost; False for a person, and for a model whose
             answers cost time or money.
         wants_frames: True if the teacher looks at ``clips.frames``.
+        serve: page to be served beside the run, for people: True, a port, or options of ``lightning-pbrl label``.
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair"})
     simulated: ClassVar[bool] = True
     wants_frames: bool = False
+    serve: bool | int | dict[str, Any] = False
 
     def start_round(self, stats: RoundStats) -> None:
         """Prepare for a round, for instance by adapting thresholds.

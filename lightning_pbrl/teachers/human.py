@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ class HumanTeacher(
             none. People cannot tell in a tenth to a third of the cases.
         timeout: seconds after which a question that nobody has answered is shown to somebody else.
         bins: levels of ratings, 0 .. bins - 1.
+        serve: True starts the labelling page beside the run and prints a link; a number does so at that port. Options of
+            ``lightning-pbrl label`` by name invite more people: ``{"people": ["Ada", "Bob"], "task": "Slide the plate."}``.
 
     Raises:
         UserError: if ``wait`` is a fraction above 1.
@@ -45,11 +47,16 @@ class HumanTeacher(
         target: int = 0,
         timeout: float = 120.0,
         bins: int = 10,
+        serve: bool | int | dict[str, Any] = False,
     ) -> None:
         if not isinstance(wait, str) and wait > 1 and wait != int(wait):
             raise UserError(f"HumanTeacher got wait={wait}: give a whole number of answers, a share up to 1, all or none.")
         self.wait, self.overlap, self.target, self.timeout = wait, overlap, target, timeout
-        self.bins = bins
+        self.bins, self.serve = bins, serve
+
+    def describe(self) -> dict[str, Any]:
+        """Return class name and settings, without those of the page, on which no answer depends."""
+        return {name: value for name, value in super().describe().items() if name != "serve"}
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
         """Postpone every question."""

@@ -48,6 +48,7 @@ class RouterTeacher(Teacher, ranges={"confidence": SHARE, "draws": COUNT}):
         self.model, self.person, self.confidence, self.draws = model, person, confidence, draws
         self.kinds = model.kinds & person.kinds  # type: ignore[misc]
         self.wants_frames = model.wants_frames or person.wants_frames
+        self.serve = person.serve
         self._names: Sequence[str] = []
         if not self.kinds:
             raise UserError(

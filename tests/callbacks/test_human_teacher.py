@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,13 +16,16 @@ import torch
 from toys import SPEC, ToyData, assert_same, make_trainer
 
 from lightning_pbrl.asking import waiting
+from lightning_pbrl.callbacks import ask_teacher
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.data.feedback import Query, Status
+from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.desk import Desk
 from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.queries.ranked_list import RankedListQuery
 from lightning_pbrl.teachers.human import HumanTeacher
+from lightning_pbrl.trainer import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 
@@ -158,6 +162,36 @@ def test_nobody_waits_and_a_repeated_run_sees_the_same(tmp_path: Path) -> None:
     if method is not None:
         rounds = [int((each.status != Status.PENDING).sum()) for each in first[1]]
         assert rounds == sorted(rounds)
+
+
+def test_a_page_beside_the_run_opens_before_it_asks_and_closes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How it is served may differ when the run goes on."""
+    seen: list[Any] = []
+
+    class Page:
+        def open(self) -> None:
+            seen.append(f"open at {LabelStore(tmp_path / 'labels.sqlite', ToyData().load().fingerprint).count} questions")
+
+        def close(self) -> None:
+            seen.append("close")
+
+    monkeypatch.setattr(ask_teacher, "page_beside", lambda serve, run: seen.append(serve) or Page())
+    served: Any
+    for served in (True, {"people": ["Ada", "Bob"], "port": 8017}):
+        ask = AskTeacher(HumanTeacher(serve=served), budget=10, per_round=5)
+        method = RewardEnsemble(SPEC, hidden=(8,), epochs=1, stop_accuracy=1.0)
+        with person(tmp_path):
+            Trainer(tmp_path, resume=True, accelerator="cpu", callbacks=ask).fit(method, ToyData())
+    assert seen[:4] == [True, "open at 0 questions", "open at 5 questions", "close"] and seen[4] == served and seen[-1] == "close"
+
+
+def test_a_page_that_cannot_be_served_is_told_before_anything_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"lightning-pbrl label: unrecognized arguments: --poeple Ada"):
+        fit(tmp_path, serve={"poeple": ["Ada"]})
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(UserError, match=r"needs uvicorn: install the extra with pip install 'lightning-pbrl\[web\]'\."):
+        fit(tmp_path, serve=True)
+    assert LabelStore(tmp_path / "labels.sqlite", ToyData().load().fingerprint).count == 0
 
 
 def test_a_fit_that_ends_with_nothing_usable_says_so(tmp_path: Path) -> None:
