@@ -4,9 +4,9 @@
 
 All time is simulated, so that neither people nor load on the machine are measured. One person needs 4 s for an answer, prefers
 the larger true return, and takes the oldest open question next. A round asks twenty questions and trains for ``--train``
-seconds, 80 unless told otherwise: as long as its answers take, where not to wait can gain most. With ``wait=all`` a round waits for its
-answers and then trains; with ``wait=none`` the person answers while the method trains, and a round sees what has been answered
-by then. Evaluation stops the clock of both. Everything else is equal: data, seeds, questions per round, rounds, updates.
+seconds, 80 unless told otherwise: as long as its answers take, where not to wait can gain most. With ``wait=all`` a round waits
+for its answers and then trains; with ``wait=none`` the person answers while the method trains, and a round sees what has been
+answered by then. Evaluation stops the clock of both. Everything else is equal: data, seeds, questions per round, rounds, updates.
 
 The learner is IQL on the reward of an ensemble, which each round fits to all answers so far: the two stages of
 ``experiment/people/plate-slide.yaml`` in turns, so that a policy can be learned while answers are still missing.
