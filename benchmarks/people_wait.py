@@ -3,10 +3,10 @@
     python -m benchmarks.people_wait [--seeds 3] [--data data] [--folder DIR] [--out FILE]
 
 All time is simulated, so that neither people nor load on the machine are measured. One person needs 4 s for an answer, prefers
-the larger true return, and takes the oldest open question next. A round asks four questions and trains for ``--train`` seconds,
-16 unless told otherwise: as long as its answers take, where not to wait can gain most. With ``wait=all`` a round waits for its
-answers and then trains; with ``wait=none`` the person answers while the method trains, and a round sees what has been answered
-by then. Evaluation stops the clock of both. Everything else is equal: data, seeds, questions per round, rounds, updates.
+the larger true return, and takes the oldest open question next. A round asks twenty questions and trains for ``--train``
+seconds, 80 unless told otherwise: as long as its answers take, where not to wait can gain most. With ``wait=all`` a round waits
+for its answers and then trains; with ``wait=none`` the person answers while the method trains, and a round sees what has been
+answered by then. Evaluation stops the clock of both. Everything else is equal: data, seeds, questions per round, rounds, updates.
 
 The learner is IQL on the reward of an ensemble, which each round fits to all answers so far: the two stages of
 ``experiment/people/plate-slide.yaml`` in turns, so that a policy can be learned while answers are still missing.
@@ -74,12 +74,12 @@ class Size:
     """
 
     seconds: float = 4.0
-    train: float = 16.0
-    questions: int = 60
-    per_round: int = 4
-    rounds: int = 24
-    updates: int = 500
-    hidden: tuple[int, ...] = (128, 128)
+    train: float = 80.0
+    questions: int = 200
+    per_round: int = 20
+    rounds: int = 14
+    updates: int = 1_000
+    hidden: tuple[int, ...] = (256, 256)
     eval_episodes: int = 10
     data: dict[str, Any] | None = None
 
@@ -277,7 +277,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run both arms of every seed; print and write how many times faster it is not to wait."""
     parser = argparse.ArgumentParser("python -m benchmarks.people_wait", description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 .. N - 1 (default 3)")
-    parser.add_argument("--train", type=float, help="simulated seconds that a round trains (default 16)")
+    parser.add_argument("--train", type=float, help="simulated seconds that a round trains (default 80)")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which changes no number (default 1)")
     parser.add_argument("--quick", action="store_true", help="only show that everything runs")
     parser.add_argument("--data", type=Path, default=Path("data"), help="where collected data are kept (default data)")
