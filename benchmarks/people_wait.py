@@ -205,11 +205,11 @@ class ClockedTeacher(HumanTeacher):
 
     clock: Clock
 
-    def enough(self, asked: int, answered: int) -> bool:
+    def enough(self, asked: int, answered: int, usable: int) -> bool:
         self.clock.person.work(self.clock.store, self.clock.now, self.clock.now)
-        if super().enough(asked, answered):
+        if super().enough(asked, answered, usable):
             return True
-        self.clock.wait_for(asked - answered)
+        self.clock.wait_for(1 if self.wait == "none" else asked - answered)
         return False  # the session looks at the store again
 
 

@@ -115,12 +115,12 @@ def test_waiting_takes_time_and_not_waiting_takes_none(store: Path) -> None:
     wait = pytest.importorskip("benchmarks.people_wait")
     teacher = wait.ClockedTeacher(wait="all")
     teacher.clock = wait.Clock("all 0", wait.Person(ToyData().load(), 4.0), store, 16.0)
-    assert not teacher.enough(3, 0)
-    assert teacher.enough(3, 3)
+    assert not teacher.enough(3, 0, usable=0)
+    assert teacher.enough(3, 3, usable=3)
     assert (teacher.clock.now, teacher.clock.waited) == (12.0, 12.0)
     ask(store, 3, first=3)
     teacher.wait = "none"
-    assert teacher.enough(3, 0)
+    assert teacher.enough(3, 0, usable=3)
     assert (teacher.clock.now, teacher.clock.waited, teacher.clock.person.given) == (12.0, 12.0, 3)
 
 

@@ -156,7 +156,7 @@ class AskingSession:
         while (due := self.due()) is not None:
             self.answer(self.teacher.answer(due.query, due.clips, due.keys), self.teacher.answered_by())
         if self.state is not None and self._quota > 0 and not self.teacher.simulated and number not in self.state.marks:
-            wait(lambda: self.state.store.answered(self.run, number), self.teacher.enough, told)  # type: ignore[union-attr]
+            self.state.wait(number, len(self.given.preferences()), self.teacher.enough, told)
         return self.end()
 
     def begin(self, number: int) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from lightning_pbrl.asking.waiting import Told, wait
 from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Kind, Labels, Query, Status
 from lightning_pbrl.data.questions import Questions
 from lightning_pbrl.data.store import LabelStore
@@ -56,6 +57,21 @@ class RoundState:
             self._seen = number, (self.store.newest(self.run) if seen is None else seen)
             self._read_newer(number)
             self.questions = self.store.as_of(self.questions, self.run, self._seen[1])
+
+    def wait(self, number: int, given: int, enough: Callable[[int, int, int], bool], told: Told | None) -> None:
+        """Wait until people have answered as much of round ``number`` as a teacher wants (:meth:`Teacher.enough`).
+
+        Args:
+            number: of the round.
+            given: usable answers that the run has from elsewhere.
+            enough: of the numbers of questions, of answers, and of the run's usable answers.
+            told: gets the first two, as often as they change.
+        """
+        wait(
+            lambda: self.store.answered(self.run, number),
+            lambda asked, answered: enough(asked, answered, given + self.store.usable(self.run)),
+            told,
+        )
 
     def fix(self) -> None:
         """Mark what the round that was closed last has learned from; called when it has ended."""

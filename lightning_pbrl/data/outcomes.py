@@ -57,6 +57,12 @@ class Outcomes(Database):
             asked, found = db.execute(sa.select(sa.func.count(), done).where(*where)).one()
         return int(asked), int(found or 0)
 
+    def usable(self, run: str) -> int:
+        """Return how many questions of a run have an answer to learn from: a preference, an equal one or a rating."""
+        told = QUESTIONS.c.status.in_([int(Status.ANSWERED), int(Status.EQUAL)])
+        with self._reading() as db:
+            return int(db.scalar(sa.select(sa.func.count()).select_from(QUESTIONS).where(QUESTIONS.c.run == run, told)) or 0)
+
     def marks(self, run: str) -> dict[int, int]:
         """Return the marks of a run by round."""
         with self._reading() as db:

@@ -79,8 +79,14 @@ class Teacher(Described, ABC):
                 (:func:`lightning_pbrl.rng.uniform`).
         """
 
-    def enough(self, asked: int, answered: int) -> bool:
-        """Return True if a round may go on with this many of its questions answered; people make it wait."""
+    def enough(self, asked: int, answered: int, usable: int) -> bool:
+        """Return True if a round may go on; people make it wait.
+
+        Args:
+            asked: questions of the round.
+            answered: those of them that are answered.
+            usable: answers of the run that can be learned from: preferences, equal ones and ratings.
+        """
         return True
 
     def confident(self, query: Query, clips: Clips, keys: Tensor) -> tuple[Answer, Tensor]:

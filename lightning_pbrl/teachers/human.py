@@ -24,7 +24,7 @@ class HumanTeacher(
 
     Args:
         wait: answers of a round's questions that the round waits for: all of them; a number from 1 on; a share below 1; or none,
-            so that training goes on with what is there.
+            so that training goes on with what is there. The run's first answer that can be learned from is always waited for.
         overlap: different people who answer each question.
         target: usable answers (preferences, equal ones and ratings) after which nothing more is asked, below the budget; 0 for
             none. People cannot tell in a tenth to a third of the cases.
@@ -62,8 +62,10 @@ class HumanTeacher(
         """Postpone every question."""
         return Answer(torch.full((len(query),), torch.nan), torch.full((len(query),), int(Status.PENDING)))
 
-    def enough(self, asked: int, answered: int) -> bool:
+    def enough(self, asked: int, answered: int, usable: int) -> bool:
+        if answered >= asked or not usable:
+            return answered >= asked  # the first answer that can be learned from is always waited for
         if isinstance(self.wait, str):
-            return self.wait == "none" or answered >= asked
+            return self.wait == "none"
         share = 0 < self.wait < 1 or (self.wait == 1 and isinstance(self.wait, float))
         return answered >= min(math.ceil(self.wait * asked) if share else int(self.wait), asked)

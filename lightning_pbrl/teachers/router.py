@@ -57,6 +57,11 @@ class RouterTeacher(Teacher, ranges={"confidence": SHARE, "draws": COUNT}):
             )
 
     @property
+    def target(self) -> int:
+        """Number of usable answers after which nothing more is asked; 0 for none."""
+        return int(getattr(self.person, "target", 0))
+
+    @property
     def bins(self) -> int | None:
         """Number of rating levels; None if the model has no fixed number."""
         return getattr(self.model, "bins", None)
@@ -81,6 +86,9 @@ class RouterTeacher(Teacher, ranges={"confidence": SHARE, "draws": COUNT}):
                 names[place] = name
         self._names = names
         return Answer(value, status)
+
+    def enough(self, asked: int, answered: int, usable: int) -> bool:
+        return self.person.enough(asked, answered, usable)
 
     def answered_by(self) -> str | Sequence[str]:
         """Return who gave each of the newest answers."""

@@ -22,9 +22,13 @@ from lightning_pbrl.data.feedback import Query, Status
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.desk import Desk
+from lightning_pbrl.methods.base import Method
+from lightning_pbrl.methods.ipl import IPL
 from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.queries.ranked_list import RankedListQuery
 from lightning_pbrl.teachers.human import HumanTeacher
+from lightning_pbrl.teachers.router import RouterTeacher
+from lightning_pbrl.teachers.simulated import SimulatedTeacher
 from lightning_pbrl.trainer import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
@@ -104,8 +108,10 @@ def test_a_round_waits_for_some(wait: float, least: int, tmp_path: Path) -> None
 
 def test_shares_and_numbers() -> None:
     enough = [HumanTeacher(wait=wait).enough for wait in ("all", "none", 0.5, 3, 30)]
-    assert [each(10, 5) for each in enough] == [False, True, True, True, False]
-    assert [each(10, 10) for each in enough] == [True] * 5 and [each(10, 0) for each in enough][1] is True
+    assert [each(10, 5, 5) for each in enough] == [False, True, True, True, False]
+    assert [each(10, 10, 0) for each in enough] == [True] * 5
+    assert [each(10, 0, 1) for each in enough] == [False, True, False, False, False]  # an answer of an earlier round
+    assert [each(10, 5, 0) for each in enough] == [False] * 5  # nothing to learn from yet
     with pytest.raises(UserError, match=r"wait=1\.5: give a whole number of answers, a share up to 1, all or none"):
         HumanTeacher(wait=1.5)
 
@@ -195,11 +201,27 @@ def test_a_page_that_cannot_be_served_is_told_before_anything_is_asked(tmp_path:
 
 
 def test_a_fit_that_ends_with_nothing_usable_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"20 of 20 questions .* have not been answered yet, and RewardEnsemble has nothing else"):
+    with person(tmp_path, skips=1), pytest.raises(UserError, match=r"None of the 20 answers compares two segments, and RewardEnsemble learns from such answers alone"):
         fit(tmp_path, wait="none")
-    with person(tmp_path):
-        end = time.monotonic() + 120
-        while Desk(tmp_path / "labels.sqlite").progress("Ada").open and time.monotonic() < end:
-            time.sleep(0.1)
-    method = fit(tmp_path, resume=True, wait="none")
-    assert method.finished and len(method.labels.preferences()) == 20
+
+
+def test_a_policy_goes_on_with_the_first_answer(tmp_path: Path) -> None:
+    """wait=none: nobody answers for a while, then one by one; IPL waits for the first and for no other."""
+    seen: list[int] = []
+
+    class Watched(IPL):
+        def plan(self, round_number: int) -> Any:
+            seen.append(len(self.labels.preferences()))
+            return super().plan(round_number)
+
+    method = Watched(SPEC, updates=20, eval_interval=10, hidden=(8,), batch_size=8, compile=False)
+    callback = AskTeacher(HumanTeacher(wait="none"), budget=20, per_round=10)
+    with person(tmp_path, pause=0.2), pytest.warns(UserWarning, match="questions were never answered: Watched has learned from"):
+        make_trainer(tmp_path, [callback]).fit(method, ToyData())
+    assert method.finished and 1 <= seen[0] < 10 and len(seen) == 2 and seen[1] >= seen[0]
+    Method.registry.pop("Watched", None)
+
+
+def test_a_router_waits_as_its_person_does() -> None:
+    router = RouterTeacher(SimulatedTeacher(), HumanTeacher(wait=3, target=7))
+    assert [router.enough(10, answered, answered) for answered in (2, 3)] == [False, True] and router.target == 7
