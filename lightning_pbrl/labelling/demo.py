@@ -32,6 +32,8 @@ SHOWN = """() => {
   return making || loading ? '' : id('name').textContent;
 }"""
 """Name of the question on the page once its clips can be played; empty before."""
+OPEN = "() => document.getElementById('choices').hidden ? '' : document.getElementById('name').textContent"
+"""Name of the question that the page has open, also while its clips load or begin again."""
 
 
 class TrueOpinion:
@@ -110,7 +112,7 @@ class SimulatedPerson:
         self.look(self.seconds * self._pauses.uniform(0.6, 1.4))
         self.tab.keyboard.press(str((choice + 1) % 10) if isinstance(choice, int) else KEYS[choice])
         end = time.monotonic() + 30
-        while self.tab.evaluate(SHOWN) == str(question.key) and time.monotonic() < end:
+        while self.tab.evaluate(OPEN) == str(question.key) and time.monotonic() < end:
             self.tab.wait_for_timeout(50)
 
     def look(self, seconds: float) -> None:
