@@ -21,7 +21,7 @@ from lightning_pbrl.labelling.serve import label_command, show_in_notebook
 if TYPE_CHECKING:
     from IPython.display import IFrame
 
-ASKED = ("overlap", "timeout", "bins")
+ASKED = ("overlap", "combine", "timeout", "bins")
 """Settings of the teacher that the desk follows."""
 
 

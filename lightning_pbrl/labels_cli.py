@@ -15,6 +15,7 @@ from lightning_pbrl.labelling.contents import with_content
 from lightning_pbrl.labelling.exchange import fingerprint_of, given, keep, location, open_store, records_of
 from lightning_pbrl.labelling.formats import FORMATS, Context, format_of
 from lightning_pbrl.labelling.formats.records import Given, Record, key_of
+from lightning_pbrl.labelling.settling import Rule
 
 
 def labels_command(args: list[str]) -> None:
@@ -56,8 +57,9 @@ def _import(options: Namespace) -> str:
     known = {key_of(row): row for row in open_store(options.store).records()} if fingerprint else {}
     expected = fingerprint or (source.fingerprint if source else None)
     records = chosen.read(options.file, Context(expected, known, source, options.run or "imported"))
-    overlap = teacher_of(options.store).get("overlap", 1)
-    new, answers = keep(open_store(options.store, records[0]["fingerprint"]), records, overlap)
+    asked = teacher_of(options.store)
+    rule = Rule(**{name: asked[name] for name in ("overlap", "combine") if name in asked})
+    new, answers = keep(open_store(options.store, records[0]["fingerprint"]), records, rule)
     return f"read {answers} answers to {len({key_of(row) for row in records})} questions, {new} of them new in {options.store}"
 
 

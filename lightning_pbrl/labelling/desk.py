@@ -22,7 +22,7 @@ from lightning_pbrl.labelling.people import People
 from lightning_pbrl.labelling.quality import Quality
 from lightning_pbrl.labelling.questions import ALL, at, is_swapped, key_of, question_for
 from lightning_pbrl.labelling.reviewing import reviewed
-from lightning_pbrl.labelling.settling import Rule, set_label
+from lightning_pbrl.labelling.settling import Combine, Rule, set_label
 from lightning_pbrl.labelling.statements import GIVEN, QUESTION, named
 from lightning_pbrl.labelling.summary import agreed, summaries
 
@@ -35,8 +35,8 @@ LARGE = 1000
 class Desk(People):
     """Open questions and people's answers of a label store. Every answer is on disk when :meth:`answer` returns.
 
-    Several people may answer a question. Its label is set once ``overlap`` of them have: by the majority, or equal where there
-    is none. A later answer or revision sets it anew, and each change is an outcome, so that rounds that have seen the former
+    Several people may answer a question. Its label is set once ``overlap`` of them have, by the majority unless another rule
+    is named. A later answer or revision sets it anew, and each change is an outcome, so that rounds that have seen the former
     label keep it (:mod:`~lightning_pbrl.data.outcomes`).
 
     Args:
@@ -45,6 +45,7 @@ class Desk(People):
         overlap: people who answer each question.
         timeout: seconds for which a question that was handed out is not handed to others.
         bins: levels of ratings, 0 .. bins - 1.
+        combine: rule by which the answers of several people become a label; see :class:`~lightning_pbrl.labelling.settling.Rule`.
         gold: expert whose answers stand as labels, and are expected from others in practice and checks; None for nobody.
         practice: gold questions that a new person answers first, with feedback.
         check_every: one in so many questions is a gold one, without feedback; 0 for none.
@@ -62,6 +63,7 @@ class Desk(People):
         overlap: int = 1,
         timeout: float = 120.0,
         bins: int = 10,
+        combine: Combine = "majority",
         gold: str | None = None,
         practice: int = 5,
         check_every: int = 20,
@@ -72,7 +74,7 @@ class Desk(People):
         self.quality.check()
         super().__init__(path_or_url, pragmas)
         self.run, self.overlap, self.timeout, self.levels = run, overlap, timeout, bins
-        self.rule = Rule(overlap, gold)
+        self.rule = Rule(overlap, gold, combine)
         self._handed: dict[Key, dict[str, float]] = {}
         self._handing = threading.Lock()
         open_ = statements.open_questions(overlap, run, [] if gold is None else [~self.quality.is_gold()])

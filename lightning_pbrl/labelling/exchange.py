@@ -18,7 +18,7 @@ from lightning_pbrl.labelling.desk import Desk
 from lightning_pbrl.labelling.formats.records import PERSONAL, Answers, Given, Key, Record, key_of, questions_of, told
 from lightning_pbrl.labelling.interface import Key as Question
 from lightning_pbrl.labelling.questions import at
-from lightning_pbrl.labelling.settling import Rule
+from lightning_pbrl.labelling.settling import MAJORITY, Rule
 
 
 def location(store: str | Path) -> str:
@@ -109,7 +109,7 @@ def _by_question(store: LabelStore) -> dict[Key, list[Record]]:
     return found
 
 
-def keep(store: LabelStore, records: Sequence[Record], overlap: int = 1) -> tuple[int, int]:
+def keep(store: LabelStore, records: Sequence[Record], rule: Rule = MAJORITY) -> tuple[int, int]:
     """Store answers with the content of their questions, all of them or, on any error, none.
 
     The one answer to a question becomes its label. Answers of several persons, and answers with a revision, are kept each; the
@@ -118,7 +118,7 @@ def keep(store: LabelStore, records: Sequence[Record], overlap: int = 1) -> tupl
     Args:
         store: the label store.
         records: one per answer or open question.
-        overlap: people who must have answered such a question before it has a label.
+        rule: by which such answers become a label.
 
     Returns:
         How many questions were new, and how many answers were read.
@@ -142,7 +142,7 @@ def keep(store: LabelStore, records: Sequence[Record], overlap: int = 1) -> tupl
 
     def settle(db: sa.Connection) -> None:
         for key, given in several.items():
-            Rule(overlap).settle(db, _add(db, store.name, key, given))
+            rule.settle(db, _add(db, store.name, key, given))
 
     new = store.merge(rows, [packed(contents.get(key_of(row))) for row in rows], settle)
     return new, sum(row["status"] != Status.PENDING for row in records)

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import sqlalchemy as sa
 
 from lightning_pbrl.data.feedback import Kind, Status
 from lightning_pbrl.data.outcomes import now, record
 from lightning_pbrl.data.tables import ANSWERS, QUESTIONS
+from lightning_pbrl.labelling.dawid_skene import dawid_skene
 from lightning_pbrl.labelling.interface import Key
 from lightning_pbrl.labelling.questions import key_of
 from lightning_pbrl.labelling.statements import GIVEN, LABEL, LABEL_PENDING, SAME_LABEL, named
+
+SAME = 1e-9
+"""Difference of probabilities below which two answers are equally probable."""
+Combine = Literal["majority", "dawid-skene"]
+Said = dict[str, tuple[float | None, Status]]
+"""Newest answer of each person to a question, value and status."""
 
 
 class Rule(NamedTuple):
@@ -23,10 +31,14 @@ class Rule(NamedTuple):
     Attributes:
         overlap: people who must have answered a question.
         gold: person whose answer stands, whatever others say; None for nobody.
+        combine: "majority", or "dawid-skene" for the most probable answer by the error rates of each person
+            (:mod:`~lightning_pbrl.labelling.dawid_skene`). Those are estimated anew, from all questions of the run and kind
+            that enough people have answered, with each of them; a later answer may change the labels of earlier questions.
     """
 
     overlap: int = 1
     gold: str | None = None
+    combine: Combine = "majority"
 
     def settle(self, db: sa.Connection, question: Any, given: Iterable[Any] | None = None) -> None:
         """Set the label of a question from the newest answer of each person, if there are enough.
@@ -42,7 +54,22 @@ class Rule(NamedTuple):
         if self.gold in newest:
             set_label(db, key, *newest[self.gold], str(self.gold))
         elif len(newest) >= self.overlap and not self.stands(question["answered_by"], question["status"]):
-            set_label(db, key, *majority(question["kind"], list(newest.values())), ", ".join(newest))
+            labels = {key: majority(question["kind"], list(newest.values()))}
+            names = {key: ", ".join(newest)}
+            if self.combine == "dawid-skene":
+                complete = {key: newest} | self._complete(db, key.run, question["kind"])
+                labels, names = likeliest(question["kind"], complete), {each: ", ".join(said) for each, said in complete.items()}
+            for each, label in labels.items():
+                set_label(db, each, *label, names[each])
+
+    def _complete(self, db: sa.Connection, run: str, kind: Kind) -> dict[Key, Said]:
+        """Return the answers to the questions of a run and kind that enough people have answered, and the expert has not."""
+        same = sa.and_(*(ANSWERS.c[part] == QUESTIONS.c[part] for part in Key._fields))
+        where = [QUESTIONS.c.run == run, QUESTIONS.c.kind == kind, ANSWERS.c.purpose == "label"]
+        found: dict[Key, Said] = {}
+        for row in db.execute(sa.select(ANSWERS).join(QUESTIONS, same).where(*where).order_by(ANSWERS.c.id)).mappings():
+            found.setdefault(key_of(row), {})[row["person"]] = row["value"], Status(row["status"])
+        return {key: said for key, said in found.items() if len(said) >= self.overlap and self.gold not in said}
 
     def stands(self, answered_by: str, status: int) -> bool:
         """Return True if a label is that of the person whose answer stands."""
@@ -55,6 +82,9 @@ class Rule(NamedTuple):
             theirs = sa.exists().where(*same, ANSWERS.c.person == self.gold, ANSWERS.c.purpose == "label")
             for question in db.execute(sa.select(QUESTIONS).where(theirs)).mappings().all():
                 self.settle(db, question)
+
+
+MAJORITY = Rule()
 
 
 def set_label(
@@ -80,3 +110,27 @@ def majority(kind: Kind, answers: Sequence[tuple[float | None, Status]]) -> tupl
         return statistics.fmean(value for value, _ in told), Status.ANSWERED
     (first, count), *others = Counter(told).most_common()
     return (0.5, Status.EQUAL) if others and others[0][1] == count else first
+
+
+def likeliest(kind: Kind, answers: Mapping[Key, Said]) -> dict[Key, tuple[float | None, Status]]:
+    """Return the most probable answer to each question of one kind, value and status.
+
+    "Cannot tell" is no answer, and wins only if nobody could. A pair with two most probable answers is equal; of such ratings the
+    lowest counts.
+    """
+    told = {key: {who: value for who, (value, _) in said.items() if value is not None} for key, said in answers.items()}
+    told = {key: values for key, values in told.items() if values}
+    levels = sorted({value for values in told.values() for value in values.values()})
+    people = sorted({who for values in told.values() for who in values})
+    table = np.full((len(told), len(people)), -1)
+    for place, values in enumerate(told.values()):
+        for who, value in values.items():
+            table[place, people.index(who)] = levels.index(value)
+    found: dict[Key, tuple[float | None, Status]] = dict.fromkeys(answers, (None, Status.SKIPPED))
+    if told:
+        right, _ = dawid_skene(table, len(levels))
+        for key, row in zip(told, right, strict=True):
+            best = [level for level, share in zip(levels, row, strict=True) if share > row.max() - SAME]
+            equal = kind == "pair" and (len(best) > 1 or best[0] == 0.5)
+            found[key] = (0.5, Status.EQUAL) if equal else (best[0], Status.ANSWERED)
+    return found

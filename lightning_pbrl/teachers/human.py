@@ -26,6 +26,8 @@ class HumanTeacher(
         wait: answers of a round's questions that the round waits for: all of them; a number from 1 on; a share below 1; or none,
             so that training goes on with what is there. The run's first answer that can be learned from is always waited for.
         overlap: different people who answer each question.
+        combine: rule by which their answers become a label: the majority, or the most probable answer by each person's error
+            rates, which are estimated from all questions so far (Dawid and Skene 1979).
         target: usable answers (preferences, equal ones and ratings) after which nothing more is asked, below the budget; 0 for
             none. People cannot tell in a tenth to a third of the cases.
         timeout: seconds after which a question that nobody has answered is shown to somebody else.
@@ -34,7 +36,7 @@ class HumanTeacher(
             ``lightning-pbrl label`` by name invite more people: ``{"people": ["Ada", "Bob"], "task": "Slide the plate."}``.
 
     Raises:
-        UserError: if ``wait`` is a fraction above 1.
+        UserError: if ``wait`` is a fraction above 1, or answers of one person are to be combined.
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair", "rating"})
@@ -44,6 +46,7 @@ class HumanTeacher(
         self,
         wait: Literal["all", "none"] | float = "all",
         overlap: int = 1,
+        combine: Literal["majority", "dawid-skene"] = "majority",
         target: int = 0,
         timeout: float = 120.0,
         bins: int = 10,
@@ -51,7 +54,10 @@ class HumanTeacher(
     ) -> None:
         if not isinstance(wait, str) and wait > 1 and wait != int(wait):
             raise UserError(f"HumanTeacher got wait={wait}: give a whole number of answers, a share up to 1, all or none.")
+        if combine != "majority" and overlap < 2:
+            raise UserError(f"HumanTeacher got combine={combine} and overlap={overlap}: let 2 or more answer each.")
         self.wait, self.overlap, self.target, self.timeout = wait, overlap, target, timeout
+        self.combine = combine
         self.bins, self.serve = bins, serve
 
     def describe(self) -> dict[str, Any]:

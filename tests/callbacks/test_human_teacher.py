@@ -201,7 +201,12 @@ def test_a_page_that_cannot_be_served_is_told_before_anything_is_asked(tmp_path:
 
 
 def test_a_fit_that_ends_with_nothing_usable_says_so(tmp_path: Path) -> None:
-    with person(tmp_path, skips=1), pytest.raises(UserError, match=r"None of the 20 answers compares two segments, and RewardEnsemble learns from such answers alone"):
+    with (
+        person(tmp_path, skips=1),
+        pytest.raises(
+            UserError, match=r"None of the 20 answers compares two segments, and RewardEnsemble learns from such answers alone"
+        ),
+    ):
         fit(tmp_path, wait="none")
 
 
