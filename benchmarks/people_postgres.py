@@ -26,7 +26,7 @@ def why_not() -> str | None:
     try:
         import psycopg  # noqa: F401
     except ImportError:
-        return "Python has no driver for PostgreSQL: pip install 'psycopg[binary]'."
+        return "Python has no driver for PostgreSQL: pip install 'lightning-pbrl[postgresql]'."
     return None
 
 
