@@ -98,9 +98,10 @@ def make_nothing() -> Any:
 
 def serve(where: str, folder: str, people: int) -> None:
     """Be the page, as ``lightning-pbrl label`` is one."""
-    from lightning_pbrl.labelling.serve import label_command
+    from lightning_pbrl.labelling.serve import give_way, label_command
 
     def opened(store: str) -> tuple[Desk, QuestionFilms]:
+        give_way()
         desk = Desk(store)
         return desk, QuestionFilms(desk, films(Path(folder)))
 

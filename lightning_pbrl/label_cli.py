@@ -16,7 +16,7 @@ from lightning_pbrl.labelling.demo import Returns
 from lightning_pbrl.labelling.desk import Desk
 from lightning_pbrl.labelling.exchange import existing, fingerprint_of, open_store
 from lightning_pbrl.labelling.films import LoadData, QuestionFilms, films_of
-from lightning_pbrl.labelling.serve import label_command, show_in_notebook
+from lightning_pbrl.labelling.serve import give_way, label_command, show_in_notebook
 
 if TYPE_CHECKING:
     from IPython.display import IFrame
@@ -171,7 +171,8 @@ def command(args: list[str]) -> None:
 
 
 def _begun(store: str, *configs: str, **settings: Any) -> tuple[Desk, QuestionFilms]:
-    """Return the desk and the films; the first ones are being drawn."""
+    """Return the desk and the films; the first ones are being drawn, and this process gives way to a training."""
     desk, films = opened(store, *configs, **settings)
+    give_way()
     films.draw_ahead()
     return desk, films

@@ -59,7 +59,7 @@ def main() -> None:
     """Answer requests until the input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints goes to the log
-    os.nice(10)  # training goes first
+    os.nice(5)  # training goes first
 
     def tell(problem: str | None) -> None:
         answers.write(json.dumps({} if problem is None else {"problem": problem}) + "\n")

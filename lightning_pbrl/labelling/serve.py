@@ -25,6 +25,12 @@ NICE = 5
 """Steps by which the command's priority is below that of a training on the same machine."""
 
 
+def give_way() -> None:
+    """Lower the priority of this process, and of those it starts, below that of a training."""
+    if hasattr(os, "setpriority"):
+        os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+
+
 def make_app(desk: AnyDesk, clips: Films, **settings: Any) -> FastAPI:
     """Return the application of :func:`lightning_pbrl.labelling.page.app`.
 
@@ -218,8 +224,6 @@ def label_command(
         returns: returns the true returns of its questions, for the demo, from the same.
     """
     options = label_options(args)
-    if hasattr(os, "nice"):
-        os.nice(NICE)
     settings = {name: value for name in DESK if (value := getattr(options, name)) is not None}
     desk, clips = opened(options.store, *options.config, **settings)
     if options.demo is not None and returns is not None:
