@@ -23,7 +23,7 @@ from lightning_pbrl.label_cli import opened, true_returns
 from lightning_pbrl.labelling.demo import SimulatedPerson, TrueOpinion, chromium
 from lightning_pbrl.labelling.exchange import open_store
 from lightning_pbrl.labelling.interface import OpenQuestion
-from lightning_pbrl.labelling.questions import majority
+from lightning_pbrl.labelling.settling import majority
 
 pytest.importorskip("fastapi", reason="the page is in the web extra")
 pytest.importorskip("playwright.sync_api", reason="Playwright is installed by .ci/run")
