@@ -26,6 +26,8 @@ from lightning_pbrl.labelling.settling import Combine, Rule, set_label
 from lightning_pbrl.labelling.statements import GIVEN, QUESTION, named
 from lightning_pbrl.labelling.summary import agreed, summaries
 
+JUST_READ = 5.0
+"""Seconds for which an answered question is still held back: longer than it takes to hand out what was read."""
 FRESH = 0.5
 """Seconds for which counts of large stores are remembered."""
 LARGE = 1000
@@ -104,8 +106,9 @@ class Desk(People):
         with self._handing:
             self._handed = {key: held for key, held in self._handed.items() if max(held.values()) > moment}
             most = count + len(without) + len(self._handed)
-            with self._reading() as db:
-                rows = db.execute(self._first, {"person": person, "most": most}).mappings().all()
+        with self._reading() as db:
+            rows = db.execute(self._first, {"person": person, "most": most}).mappings().all()
+        with self._handing:
             for row in rows:
                 key = key_of(row)
                 others = sum(until > moment for who, until in self._handed.get(key, {}).items() if who != person)
@@ -218,8 +221,9 @@ class Desk(People):
             db.execute(ANSWERS.insert(), {**key._asdict(), **about})
             if purpose == "label":
                 self.rule.settle(db, row, [*given, about])
-        with self._handing:  # not while somebody hands out what was open a moment ago
-            self._handed.pop(key, None)
+        with self._handing:
+            if person in self._handed.get(key, {}):  # held on, for somebody may just have read that it is open
+                self._handed[key][person] = time.monotonic() + JUST_READ
         return Kept("kept", revision)
 
     def _check(self, row: dict[str, Any], value: float | None, status: Status, strength: float | None) -> None:

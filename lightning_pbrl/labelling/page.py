@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
@@ -26,6 +28,8 @@ from lightning_pbrl.labelling.security import Access, Form, Guard, Refusal, acce
 
 HERE = Path(__file__).parent
 LOG = logging.getLogger(__name__)
+THREADS = 6
+"""Threads in which requests are answered."""
 
 NOT_STORED = "The answers cannot be stored at the moment: the page tries again by itself; leave it open and nothing is lost."
 """Sentence for a desk that fails (locked, disk full); its own sentence names files and goes to the log."""
@@ -66,7 +70,7 @@ def app(
         rate: requests per second that one person may make, with bursts of four times as many.
         export: lines of the label store's export, for the researcher; no link without it.
     """
-    page = FastAPI(title="lightning-pbrl", docs_url=None, redoc_url=None, openapi_url=None)
+    page = FastAPI(title="lightning-pbrl", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_few_threads)
     page.add_middleware(Guard, hosts=hosts, framed=framed)
     page.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     templates = Jinja2Templates(directory=HERE / "templates")
@@ -85,6 +89,13 @@ def app(
         return templates.TemplateResponse(request, "label.html", context)
 
     return page
+
+
+@asynccontextmanager
+async def _few_threads(page: FastAPI) -> AsyncIterator[None]:
+    """Answer requests in a few threads: more of them wait for each other, and an answer then costs twice the time."""
+    current_default_thread_limiter().total_tokens = THREADS
+    yield
 
 
 def _add_links(page: FastAPI, templates: Jinja2Templates) -> None:
