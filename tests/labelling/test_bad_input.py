@@ -179,7 +179,7 @@ def test_a_store_that_is_locked_for_a_while(tmp_path: Path, caplog: pytest.LogCa
         assert other.stdin is not None and other.stdout is not None and other.stdout.readline() == "locked\n"
         for said in (ada.answer(0, "equal"), ada.answer(0, "equal"), ada.get("/questions")):
             assert (said.status_code, said.json(), said.headers["retry-after"]) == (503, {"sentence": page.NOT_STORED}, "1")
-        assert "database is locked" in caplog.text and page.NOT_STORED in ada.get("/", accept="text/html").text
+        assert "database is locked" in caplog.text and page.NOT_STORED in ada.get("/last", accept="text/html").text
         waiting: list[Any] = []
         thread = threading.Thread(target=lambda: waiting.append(patient.answer(1, "equal").json()["how"]))
         thread.start()
