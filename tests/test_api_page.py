@@ -17,7 +17,9 @@ import lightning_pbrl
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 NOT_ON_THE_PAGE = {
     "arguments": "the shell's side of the command line; docs/cli.md says what it does",
+    "catalogue": "what `list` prints",
     "jobs": "processes of the command line",
+    "label_cli": "the command `label`",
     "train_cli": "the subclass of LightningCLI",
     "job": "one stage of a study for one seed",
     "same_run": "the checks of a run folder",
