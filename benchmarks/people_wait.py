@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -185,7 +184,7 @@ class Clock(pl.Callback):
     def wait_for(self, answers: int) -> None:
         """Let time pass until so many more answers are given."""
         wanted, before = self.person.given + answers, self.now
-        self.person.work(self.store, self.now, math.inf)
+        self.person.work(self.store, self.now, max(self.now, self.person.free) + answers * self.person.seconds)
         assert self.person.given >= wanted, "there are fewer open questions than answers are waited for"
         self.now = max(self.now, self.person.free)
         self.waited += self.now - before

@@ -126,7 +126,7 @@ def main(size: Size) -> dict[str, Any]:
     points = torch.randn(size.points, 2 * size.length * size.obs_dim, generator=rng)
     centres = torch.randn(size.centres, 2 * size.length * size.obs_dim, generator=rng)
     same = [
-        k_center(points, [centres], size.plain_picks).tolist(),
+        k_center(points.__getitem__, size.points, [centres], size.plain_picks).tolist(),
         k_center_by_full_distances(points, centres, size.plain_picks),
     ]
     assert same[0] == same[1], f"the two k-centers pick differently: {same}"
@@ -148,7 +148,7 @@ def main(size: Size) -> dict[str, Any]:
             "pairs ours": per_unit(score_anew, size.pairs),
             "pairs cached": per_unit(lambda: [disagreement(scorer.returns(query)) for _ in range(5)], 5 * size.pairs),
             "k-center plain": per_unit(lambda: k_center_by_full_distances(points, centres, size.plain_picks), size.plain_picks),
-            "k-center ours": per_unit(lambda: k_center(points, [centres], size.picks), size.picks),
+            "k-center ours": per_unit(lambda: k_center(points.__getitem__, size.points, [centres], size.picks), size.picks),
             "epoch plain": per_unit(lambda: plain_pool.train_epoch(*sides, label.long().numpy(), size.batch_size), 1),
             "epoch ours": epoch,
             "epoch, default library": without_onednn(epoch),

@@ -15,6 +15,7 @@ if str(ROOT) not in sys.path:
 pytest.importorskip("fastapi", reason="the page is in the web extra")
 
 from benchmarks import people_load, people_postgres  # noqa: E402
+from lightning_pbrl.labelling.serve import NICE  # noqa: E402
 
 
 @pytest.mark.slow
@@ -40,7 +41,7 @@ def test_no_answer_is_lost(
         <= found["alone"]["submission_ms"]["p95"]
         <= found["alone"]["submission_ms"]["max"]
     )
-    assert found["nice"] == 10 and f"| {store} | no |" in people_load.in_readme(result)
+    assert found["nice"] == NICE and f"| {store} | no |" in people_load.in_readme(result)
 
 
 @pytest.mark.slow
