@@ -15,7 +15,15 @@ from lightning_pbrl.teachers.base import Teacher
 
 
 class HumanTeacher(
-    Teacher, ranges={"wait": Range(0), "overlap": COUNT, "target": COUNT_OR_NONE, "timeout": POSITIVE, "bins": Range(2)}
+    Teacher,
+    ranges={
+        "wait": Range(0),
+        "overlap": COUNT,
+        "target": COUNT_OR_NONE,
+        "timeout": POSITIVE,
+        "bins": Range(2),
+        "serve": Range(0, 65535),
+    },
 ):
     """Human teacher: every question is left open in the label store, for people to answer on a page, in a notebook or in a file.
 
