@@ -80,6 +80,8 @@ def _cure(value: Any, kinds: Kinds, allowed: Range | None) -> str | None:
     """
     lists, choices = [kind for kind in kinds if _is_list(kind)], [c for kind in kinds for c in _choices(kind)]
     single = [kind for kind in kinds if kind is not NoneType and kind not in lists and not _choices(kind)]
+    if isinstance(value, Real):
+        single = [kind for kind in single if get_origin(kind) is not dict]  # a number is no mapping
     if value is None or value in single:  # the constructor itself refuses a missing value
         return None
     if choices and str not in single and (isinstance(value, str) or not (single or lists)):
