@@ -25,6 +25,7 @@ import sqlite3
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +310,18 @@ def kill_and_go_on(kind: str, number: signal.Signals, moments: int, home: Path, 
     return row
 
 
+@contextlib.contextmanager
+def at_home(folder: Path | None) -> Iterator[Path]:
+    """Work in a folder, or in a temporary one, that has the configs and data; everything that processes need is imported."""
+    with tempfile.TemporaryDirectory() if folder is None else contextlib.nullcontext(folder) as name:
+        home = Path(name).resolve()
+        home.mkdir(parents=True, exist_ok=True)
+        os.chdir(home)
+        write_inputs(home)
+        preload()
+        yield home
+
+
 def main() -> None:
     """Run all six combinations; exit code 1 when anything was wrong."""
     parser = argparse.ArgumentParser("python -m benchmarks.kills", description=__doc__)
@@ -320,12 +333,7 @@ def main() -> None:
     options = parser.parse_args()
     faulthandler.enable()
     out = options.out.resolve()
-    with tempfile.TemporaryDirectory() if options.folder is None else contextlib.nullcontext(options.folder) as name:
-        home = Path(name).resolve()
-        home.mkdir(parents=True, exist_ok=True)
-        os.chdir(home)
-        write_inputs(home)
-        preload()
+    with at_home(options.folder) as home:
         rng, began = random.Random(options.seed), time.monotonic()
         rows = {}
         for kind in options.commands:

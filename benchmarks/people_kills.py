@@ -22,19 +22,16 @@ Processes are forked from one that has imported everything; no films are drawn.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import faulthandler
 import json
-import os
 import random
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.kills import outcome, preload, write_inputs
+from benchmarks.kills import at_home, outcome
 from benchmarks.measure import machine
 from benchmarks.people_taught import PER_ROUND, PERSON, Killer, Process, Run
 
@@ -140,12 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     faulthandler.enable()
     out = options.out.resolve()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() if options.folder is None else contextlib.nullcontext(options.folder) as name:
-        home = Path(name).resolve()
-        home.mkdir(parents=True, exist_ok=True)
-        os.chdir(home)
-        write_inputs(home)
-        preload()
+    with at_home(options.folder) as home:
         import uvicorn as _uvicorn  # noqa: F401
 
         from lightning_pbrl import label_cli as _label  # noqa: F401

@@ -44,8 +44,8 @@ def catalogue(kind: str) -> dict[str, str]:
         kind: a key of :data:`lightning_pbrl.registry.PACKAGES`.
     """
     base = PACKAGES[kind][2]
-    lines = [_line(entry) for folder in FOLDERS for entry in _entries(folder).values() if not entry.name.startswith("_")]
-    chosen = [line for line in lines if base in [each.name for each in line[1:]] and not _is_abstract(line)]
+    ancestries = [_ancestry(entry) for folder in FOLDERS for entry in _entries(folder).values() if not entry.name.startswith("_")]
+    chosen = [line for line in ancestries if base in [each.name for each in line[1:]] and not _is_abstract(line)]
     return dict(sorted((line[0].name, next((each.about for each in line if each.about), "")) for line in chosen))
 
 
@@ -72,17 +72,17 @@ def _targets(node: ast.stmt) -> list[str]:
     return [target.id for target in node.targets if isinstance(target, ast.Name)] if isinstance(node, ast.Assign) else []
 
 
-def _line(entry: Entry) -> list[Entry]:
+def _ancestry(entry: Entry) -> list[Entry]:
     """Return a class and its ancestors, nearest first; a base of its own package goes before one of the same name elsewhere."""
     line = [entry]
     for name in entry.bases:
         found = [known[name] for folder in (entry.folder, *FOLDERS) if name in (known := _entries(folder))]
-        line += _line(found[0]) if found and found[0] != entry else []
+        line += _ancestry(found[0]) if found and found[0] != entry else []
     return line
 
 
 def _is_abstract(line: list[Entry]) -> bool:
-    """Return True if a class declares or inherits an abstract method that nothing before it in its line defines."""
+    """Return True if a class declares or inherits an abstract method that nothing nearer defines."""
     return any(
         not any(wanted in other.defined for other in line[:place]) for place, each in enumerate(line) for wanted in each.abstract
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,19 @@ def data_module(args: list[str], program: str, about: str) -> FeedbackDataModule
     args = with_packaged_configs(args)
     registry.import_named(imports_of(args))
     data: FeedbackDataModule = parser.instantiate(parser.parse_args(args)).data
+    return data
+
+
+def ready_data(configs: Sequence[str], program: str) -> FeedbackDataModule:
+    """Return the data module of configs with a ``data:`` key, set up.
+
+    Args:
+        configs: paths of the configs.
+        program: name of the command, for errors.
+    """
+    data = data_module([word for config in configs for word in ("-c", config)], program, "Read data.")
+    data.prepare_data()
+    data.setup("fit")
     return data
 
 

@@ -152,11 +152,9 @@ def named(configs: tuple[str, ...], where: str, fingerprint: str | None) -> Any:
     Raises:
         UserError: if the questions of the store are about other data.
     """
-    from lightning_pbrl.commands import data_module
+    from lightning_pbrl.commands import ready_data
 
-    data = data_module([word for config in configs for word in ("-c", config)], "lightning-pbrl label", "")
-    data.prepare_data()
-    data.setup("fit")
+    data = ready_data(configs, "lightning-pbrl label")
     if fingerprint not in (None, data.source.fingerprint):
         raise UserError(
             f"The label store {where} is about the data set {fingerprint} and {', '.join(configs)} names "

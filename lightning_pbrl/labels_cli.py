@@ -118,9 +118,6 @@ def _data(configs: list[str]) -> Transitions | None:
     """Return the data of configs with a ``data:`` key; None without configs."""
     if not configs:
         return None
-    from lightning_pbrl.commands import data_module
+    from lightning_pbrl.commands import ready_data
 
-    data = data_module([word for config in configs for word in ("-c", config)], "lightning-pbrl labels", "Read data.")
-    data.prepare_data()
-    data.setup("fit")
-    return data.source
+    return ready_data(configs, "lightning-pbrl labels").source

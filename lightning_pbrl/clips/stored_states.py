@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -125,7 +124,7 @@ class DemoStates(ClipRenderer):
 
 
 class _Scene:
-    """MuJoCo model of a file without an environment around it (a :class:`~lightning_pbrl.envs.base.Physics` to draw)."""
+    """MuJoCo model of a file without an environment around it (a :class:`~lightning_pbrl.envs.base.Scene`)."""
 
     def __init__(self, text: str, where: str) -> None:
         self._mujoco = mujoco = need("mujoco", CURE)
@@ -142,12 +141,6 @@ class _Scene:
         self.camera: str | int = "agentview" if "agentview" in names else -1
         if any(name.startswith("robot0_") for name in (self.model.body(i).name for i in range(self.model.nbody))):
             self.model.geom_rgba[self.model.geom_group == 0, 3] = 0.0  # robosuite's coloured collision shapes
-
-    def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
-        raise NotImplementedError("a scene has no episodes")
-
-    def advance(self, action: Array) -> tuple[Array, float, bool, dict[str, Any]]:
-        raise NotImplementedError("a scene has no actions")
 
     def place(self, state: Array) -> None:
         """Set time, positions and velocities, (1 + nq + nv,)."""

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 
-class Physics(Protocol):
-    """A running simulation, the part that differs between simulator packages.
+class Scene(Protocol):
+    """A MuJoCo model in some state, as a camera needs it.
 
     Attributes:
         camera: name or number of the camera that records videos; -1 is MuJoCo's free camera.
@@ -45,6 +45,10 @@ class Physics(Protocol):
     def data(self) -> Any:
         """The MuJoCo state (``mujoco.MjData``), for rendering."""
         ...
+
+
+class Physics(Scene, Protocol):
+    """A running simulation, the part that differs between simulator packages."""
 
     def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
         """Start the episode that ``seed`` determines and return observation (O,) and info."""

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lightning_pbrl.envs.base import Array, Physics, Simulator, View, need
+from lightning_pbrl.envs.base import Array, Scene, Simulator, View, need
 from lightning_pbrl.envs.rollout import Rollouts, VectorEnvs, rollout
 from lightning_pbrl.errors import UserError, nearest
 
@@ -117,7 +117,7 @@ class Camera:
             or a camera that the model does not have.
     """
 
-    def __init__(self, physics: Physics, size: int = 256, view: View | None = None, marks: bool = True) -> None:
+    def __init__(self, physics: Scene, size: int = 256, view: View | None = None, marks: bool = True) -> None:
         self._mujoco = mujoco = need("mujoco", CURE)
         self._physics, model = physics, physics.model
         if not isinstance(model, mujoco.MjModel):

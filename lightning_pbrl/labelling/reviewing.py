@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.data.tables import QUESTIONS
-from lightning_pbrl.labelling.interface import Key, OpenQuestion, Reviewed
+from lightning_pbrl.labelling.interface import Key, Reviewed
+from lightning_pbrl.labelling.questions import key_of, question_for
 
 NAME = tuple(QUESTIONS.c[part] for part in Key._fields)
 """Columns of a question's name, in the order in which questions are shown."""
@@ -31,7 +30,7 @@ def reviewed(db: sa.Connection, key: Key | None, run: str | None) -> Reviewed | 
     )
     if row is None:
         return None
-    here = Key(*(row[part] for part in Key._fields))
+    here = key_of(row)
     name, own = sa.tuple_(*NAME), sa.tuple_(*map(sa.literal, here))
     count = sa.select(sa.func.count()).select_from(QUESTIONS).where(*labelled)
     first = sa.select(*NAME).where(*labelled).limit(1)
@@ -39,16 +38,10 @@ def reviewed(db: sa.Connection, key: Key | None, run: str | None) -> Reviewed | 
     after = db.execute(first.where(name > own).order_by(*NAME)).first()
     place, total = db.scalar(count.where(name <= own)), db.scalar(count)
     return Reviewed(
-        _question(row, here),
+        question_for(row, "", None)._replace(swapped=False, answer=(row["value"], Status(row["status"]))),
         row["answered_by"],
         place or 0,
         total or 0,
         None if before is None else Key(*before),
         None if after is None else Key(*after),
     )
-
-
-def _question(row: Any, key: Key) -> OpenQuestion:
-    """Return a row with its label as the answer, in the stored order of the segments."""
-    start = (row["start_0"],) if row["start_1"] is None else (row["start_0"], row["start_1"])
-    return OpenQuestion(key, row["kind"], row["length"], start, False, (row["value"], Status(row["status"])))

@@ -54,22 +54,24 @@ class Rule(NamedTuple):
         if self.gold in newest:
             set_label(db, key, *newest[self.gold], str(self.gold))
         elif len(newest) >= self.overlap and not self.stands(question["answered_by"], question["status"]):
-            labels = {key: majority(question["kind"], list(newest.values()))}
-            names = {key: ", ".join(newest)}
+            said = {key: newest}
             if self.combine == "dawid-skene":
-                complete = {key: newest} | self._complete(db, key.run, question["kind"])
-                labels, names = likeliest(question["kind"], complete), {each: ", ".join(said) for each, said in complete.items()}
+                said |= self._complete(db, key.run, question["kind"])
+                labels = likeliest(question["kind"], said)
+            else:
+                labels = {key: majority(question["kind"], list(newest.values()))}
             for each, label in labels.items():
-                set_label(db, each, *label, names[each])
+                set_label(db, each, *label, ", ".join(said[each]))
 
     def _complete(self, db: sa.Connection, run: str, kind: Kind) -> dict[Key, Said]:
         """Return the answers to the questions of a run and kind that enough people have answered, and the expert has not."""
         same = sa.and_(*(ANSWERS.c[part] == QUESTIONS.c[part] for part in Key._fields))
-        where = [QUESTIONS.c.run == run, QUESTIONS.c.kind == kind, ANSWERS.c.purpose == "label"]
+        stands = sa.and_(QUESTIONS.c.answered_by == (self.gold or ""), QUESTIONS.c.status != int(Status.PENDING))
+        where = [QUESTIONS.c.run == run, QUESTIONS.c.kind == kind, ANSWERS.c.purpose == "label", ~stands]
         found: dict[Key, Said] = {}
         for row in db.execute(sa.select(ANSWERS).join(QUESTIONS, same).where(*where).order_by(ANSWERS.c.id)).mappings():
             found.setdefault(key_of(row), {})[row["person"]] = row["value"], Status(row["status"])
-        return {key: said for key, said in found.items() if len(said) >= self.overlap and self.gold not in said}
+        return {key: said for key, said in found.items() if len(said) >= self.overlap}
 
     def stands(self, answered_by: str, status: int) -> bool:
         """Return True if a label is that of the person whose answer stands."""

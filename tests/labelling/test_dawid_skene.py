@@ -8,14 +8,14 @@ from random import Random
 
 import numpy as np
 import pytest
-from desks import asked
+from desks import asked, labels
 
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.dawid_skene import dawid_skene
 from lightning_pbrl.labelling.desk import Desk
 from lightning_pbrl.labelling.interface import Key
-from lightning_pbrl.labelling.settling import likeliest
+from lightning_pbrl.labelling.settling import likeliest, set_label
 from lightning_pbrl.teachers.human import HumanTeacher
 
 
@@ -97,6 +97,20 @@ def test_a_desk_combines_and_a_later_answer_may_change_an_earlier_label(tmp_path
             say("Bob", key, float(1 - number % 2))
     assert label(keys[0]) == (1.0, Status.ANSWERED)  # Bob is wrong wherever he can be compared
     assert [label(key)[0] for key in keys[1:]] == [float(number % 2) for number in range(11)]
+
+
+def test_a_label_of_the_expert_stands_also_where_it_was_imported(tmp_path: Path) -> None:
+    """Cy's label came in a file, before Ada and Bob were asked: what they say of other questions does not change it."""
+    store = asked(tmp_path, 3)
+    early = Desk(tmp_path / "labels.sqlite", overlap=2)
+    for person in ("Ada", "Bob"):
+        early.answer(person, Key("ada", 0, 0), 1.0, Status.ANSWERED)
+    with store._writing() as db:
+        set_label(db, Key("ada", 0, 0), 0.0, Status.ANSWERED, "Cy")
+    late = Desk(tmp_path / "labels.sqlite", overlap=2, combine="dawid-skene", gold="Cy")
+    for person in ("Ada", "Bob"):
+        late.answer(person, Key("ada", 0, 1), 1.0, Status.ANSWERED)
+    assert labels(store)[:2] == [(0.0, Status.ANSWERED), (1.0, Status.ANSWERED)]
 
 
 def test_one_person_is_not_combined() -> None:
