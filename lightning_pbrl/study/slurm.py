@@ -185,9 +185,10 @@ class Slurm(Launcher):
         logs.mkdir(parents=True, exist_ok=True)
         submitted = _submitted(logs / "submitted.json")
         busy = {label for job in _in_queue() & set(submitted) for label in submitted[job]}
-        new = [trial for trial in trials if trial.label not in busy]
-        if busy:
-            print(f"{len(trials) - len(new)} trials are in the queue already")
+        ended = {trial.label for trial in trials if all(job.finished() for job in trial.jobs)}  # since the study was read
+        new = [trial for trial in trials if trial.label not in busy | ended]
+        if waiting := sum(trial.label in busy for trial in trials):
+            print(f"{waiting} trials are in the queue already", flush=True)
         groups = divide(new, self.options.jobs_per_instance, self.options.remainder)
         for folder in filter(None, (self.options.output, self.options.error)):
             folder.mkdir(parents=True, exist_ok=True)

@@ -173,15 +173,20 @@ def test_a_sweep_on_slurm(tmp_path: Path, slurm_environment: dict[str, str]) -> 
     while subprocess.run(state, capture_output=True, **settings).stdout.strip() != "PENDING":
         assert time.monotonic() < until
         time.sleep(0.2)
-    subprocess.run(["scontrol", "update", f"JobId={element}", "StartTime=now"], check=True, **settings)  # not in two minutes
 
-    # The same command again, while the element waits or runs: nothing is started twice. It comes back with what failed.
-    second = subprocess.run([*command, "--wait"], capture_output=True, **settings)
-    assert "2 trials are in the queue already" in second.stdout, second.stdout + second.stderr
+    # The same command again, while the element waits: nothing is started twice. It comes back with what failed.
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*command, "--wait"], **pipes, **settings) as second:
+        assert second.stdout is not None
+        said = second.stdout.readline()
+        now = ["scontrol", "update", f"JobId={element}", "StartTime=now"]  # not in two minutes
+        subprocess.run(now, check=True, **settings)
+        rest, errors = second.communicate(timeout=600)
+    assert "2 trials are in the queue already" in said, said + rest + errors
     assert second.returncode == 2
-    assert second.stderr.count("exit code 2") == 2
-    assert "Meta-World has no task 'no-such-task'" in second.stderr  # the tail of their logs
-    assert "2 of 4 jobs failed" in second.stderr
+    assert errors.count("exit code 2") == 2
+    assert "Meta-World has no task 'no-such-task'" in errors  # the tail of their logs
+    assert "2 of 4 jobs failed" in errors
     for run in good:
         assert (run / "done.json").is_file(), (run / "log.txt").read_text()
         assert (run / "csv/version_1").is_dir()  # it was started twice
