@@ -163,12 +163,14 @@ class UpdateEngine:
         """Run a block of updates of the replicas that step together."""
         program, state, done, moved = self.programs[name], self.state, self.updates[name], self.moved(name)
         steps = self._gradients(name)
+        self._compiler.begin()
         every = program.every or (1,) * len(steps)
         total: dict[str, Tensor] = {}
         ran: dict[str, int] = {}
         for number, ids in enumerate(drawn):
             if before is not None:
                 before(number)
+                self._compiler.begin()  # a method may change its settings while it acts
             tiles = self._tiles(program, ids)
             rows = None if tiles else self._gathered(name, ids)
             counted: set[str] = set()

@@ -1,10 +1,10 @@
 """Choice of the library that multiplies matrices on a CPU, measured once per machine and size.
 
-PyTorch's CPU build ships MKL, its default, and oneDNN. Which is faster depends on processor and size: 256 x 256 matrices take an AMD
-EPYC of family 26 0.56 times as long with oneDNN, one of family 25 1.3 times as long (``benchmarks/``).
+PyTorch's CPU build ships MKL, its default, and oneDNN. Which is faster depends on processor and size: products of 256 x 256
+matrices take an AMD EPYC of family 26 0.56 times as long with oneDNN, one of family 25 1.3 times as long (``benchmarks/``).
 
-A choice is measured when a process first meets a size. It is kept in the user's cache folder, so that every process of a machine makes
-the same one, and in the run's checkpoints, so that a resumed run ends with the same bits even if the folder is gone.
+A choice is measured when a process first meets a size. It is kept in the user's cache folder, so that every process of a
+machine makes the same one. A run keeps its choices in its checkpoints, so that it ends with the same bits if the folder is gone.
 ``XDG_CACHE_HOME`` moves the folder.
 """
 
@@ -81,11 +81,12 @@ def measure(size: Size, clock: Callable[[], float] | None = None) -> tuple[float
     if clock is None:  # seconds of waiting are no part of a thread's own
         clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     best = [float("inf"), float("inf")]
+    libraries: tuple[Callable[..., Tensor], ...] = (F.linear, onednn)
     with torch.no_grad():
         x, weight, bias = torch.ones(size.rows, size.fan_in), torch.ones(size.fan_out, size.fan_in), torch.ones(size.fan_out)
         grad = torch.ones(size.rows, size.fan_out)
         for _ in range(1 + ROUNDS):  # the first warms up
-            for which, product in enumerate((F.linear, onednn)):
+            for which, product in enumerate(libraries):
                 began = clock()
                 product(x, weight, bias), product(grad, weight.T, None), product(grad.T, x.T, None)
                 best[which] = min(best[which], clock() - began)
