@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ FRESH = 0.5
 """Seconds for which counts of large stores are remembered."""
 LARGE = 1000
 """Questions from which on counts are remembered."""
-MORE = 8
+MORE = 16
 """Open questions that are read beyond those wanted, since others may take some of them at the same time."""
 FIRST = Key("", ALL, ALL)
 """Name before those of all questions."""
@@ -82,7 +82,7 @@ class Desk(People):
         self.run, self.overlap, self.timeout, self.levels = run, overlap, timeout, bins
         self.rule = Rule(overlap, gold, combine)
         self._handed: dict[Key, dict[str, float]] = {}
-        self._free: tuple[float, Key] = (-math.inf, FIRST)
+        self._free = (-math.inf, FIRST)
         self._handing = threading.Lock()
         open_ = statements.open_questions(overlap, run, [] if gold is None else [~self.quality.is_gold()])
         self._first, self._answered = statements.first(open_), statements.answered(run)
@@ -108,49 +108,53 @@ class Desk(People):
 
     def next(self, person: str, count: int = 2, without: Collection[Key] = ()) -> list[OpenQuestion]:
         """Return open questions for a person, the oldest first, and hold them back from others for ``timeout`` seconds."""
-        since, most = self._where_to_look(person, count, without)
-        found = self._hand_out(person, count, without, since, most)
-        if len(found) < count and since != FIRST:
-            found = self._hand_out(person, count, without, FIRST, most + len(self._handed))
+        found = self._hand_out(person, count, without, self._where_to_look(person, count, without))
         if not self.quality.asks(person):
             return found
         with self._reading() as db:
             return self.quality.among(db, person, found, count, without)
 
-    def _where_to_look(self, person: str, count: int, without: Collection[Key]) -> tuple[Key, int]:
-        """Return a name before which no question is free for a person, and how many questions to read from there on.
+    def _where_to_look(self, person: str, count: int, without: Collection[Key]) -> list[tuple[Key, int]]:
+        """Return names of questions, and how many are to be read from each on, until a person has enough.
 
-        Many people hold many questions, the oldest ones. They are read once in half a second, and passed over otherwise.
+        The oldest open questions are those that people hold. They are read once in half a second; in between a person's own ones
+        are, and those after the last that was handed out. The whole list comes last, in case that those were too few.
         """
         moment, most = time.monotonic(), count + len(without) + MORE
         with self._handing:
             read, free = self._free
-            if moment - read > FRESH:
+            own = sorted(key for key, held in self._handed.items() if person in held and key not in without)
+            if recent := moment - read < FRESH and self.overlap == 1 and all(key.run == free.run for key in own):
+                own = [key for key in own if key < free]
+            else:
+                self._free = moment, free  # others need not read them as well
                 self._handed = {key: held for key, held in self._handed.items() if max(held.values()) > moment}
-                self._free = moment, FIRST
-                return FIRST, most + len(self._handed)
-            own = [key for key, held in self._handed.items() if person in held and key not in without]
-        first = min([free, *own]) if all(key.run == free.run for key in own) else FIRST
-        return first, most + len(own)
+            every = FIRST, most + len(self._handed)
+        return [*((key, 1) for key in own), (free, most), every] if recent else [every]
 
-    def _hand_out(self, person: str, count: int, without: Collection[Key], since: Key, most: int) -> list[OpenQuestion]:
-        """Return the first questions from ``since`` on that nobody else holds, and hold them."""
-        with self._reading() as db:
-            rows = db.execute(self._first, {"person": person, "most": most, **named(since)}).mappings().all()
-        moment, found = time.monotonic(), list[OpenQuestion]()
-        with self._handing:
-            for row in rows:
-                key = key_of(row)
-                others = sum(until > moment for who, until in self._handed.get(key, {}).items() if who != person)
-                if key in without or others >= max(self.overlap - row["given"], 1):
-                    continue
-                self._handed.setdefault(key, {})[person] = moment + self.timeout
-                found.append(question_for(row, person, None))
-                if len(found) == count:
-                    break
-            if found and self.overlap == 1:
-                self._free = self._free[0], max(self._free[1], found[-1].key)
-        return found
+    def _hand_out(
+        self, person: str, count: int, without: Collection[Key], places: Sequence[tuple[Key, int]]
+    ) -> list[OpenQuestion]:
+        """Return the first questions at some places that nobody else holds, and hold them."""
+        found: dict[Key, OpenQuestion] = {}
+        for since, most in places:
+            with self._reading() as db:
+                rows = db.execute(self._first, {"person": person, "most": most, **named(since)}).mappings().all()
+            moment = time.monotonic()
+            with self._handing:
+                for row in rows:
+                    key = key_of(row)
+                    others = sum(until > moment for who, until in self._handed.get(key, {}).items() if who != person)
+                    if key in without or key in found or others >= max(self.overlap - row["given"], 1):
+                        continue
+                    self._handed.setdefault(key, {})[person] = moment + self.timeout
+                    found[key] = question_for(row, person, None)
+                    if len(found) == count:
+                        self._free = self._free[0], key if since == FIRST else max(self._free[1], key)
+                        break
+            if len(found) == count:
+                break
+        return [found[key] for key in sorted(found)]
 
     def waiting(self, count: int) -> list[OpenQuestion]:
         """Return the oldest open questions, whoever may answer them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -168,7 +169,7 @@ class AnyDesk(Protocol):
         """Return everyone who was invited."""
 
     def person(self, token: str) -> Person | None:
-        """Return whose token it is, compared in constant time."""
+        """Return whose token it is; the time that this takes tells nothing about other tokens."""
 
     def next(self, person: str, count: int = 2, without: Collection[Key] = ()) -> list[OpenQuestion]:
         """Return open questions for a person, oldest first."""
@@ -189,6 +190,9 @@ class AnyDesk(Protocol):
         repeat: bool = False,
     ) -> Kept:
         """Keep an answer in the stored order of the segments; it is on disk when this returns."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Let the answers that a thread gives in a block share a flush to the disk; all fail where that fails."""
 
     def last(self, person: str) -> OpenQuestion | None:
         """Return the newest question that a person has answered."""
@@ -212,8 +216,11 @@ class AnyDesk(Protocol):
 class Films(Protocol):
     """Films of the questions' segments."""
 
-    def path(self, key: Key, which: int, codec: Codec) -> Path | None:
-        """Return the file of segment ``which`` (0 or 1, in the stored order); None while it is being made.
+    def made(self, question: OpenQuestion, which: int, codec: Codec) -> Path | None:
+        """Return the file of a question's segment ``which`` if it is made; waits for nothing, and asks for nothing."""
+
+    def path(self, question: OpenQuestion, which: int, codec: Codec) -> Path | None:
+        """Return the file of a question's segment ``which`` (0 or 1, in the stored order); None while it is being made.
 
         Raises:
             UserError: one sentence for the person on the page, when it cannot be drawn.

@@ -103,15 +103,20 @@ def which(question: OpenQuestion, place: int) -> int:
     return 1 - place if question.swapped and question.kind == "pair" else place
 
 
+def places(question: OpenQuestion) -> int:
+    """Return the number of clips of a question."""
+    return 2 if question.kind == "pair" else 1
+
+
 def _clips(question: OpenQuestion, clips: Films) -> tuple[list[dict[str, str]], bool, str]:
     """Return addresses by codec for each place, whether they are still being made, and a sentence when they cannot be."""
-    places = range(2 if question.kind == "pair" else 1)
+    each = range(places(question))
     try:
-        paths = [clips.path(question.key, which(question, place), codec) for place in places for codec in CODECS]
+        paths = [clips.path(question, which(question, place), codec) for place in each for codec in CODECS]
     except UserError as error:
         return [], False, without_paths(str(error))
     name, again = quote(str(question.key)), "?repeat=true" if question.repeat else ""
-    return [{codec: f"/clips/{name}/{place}.{codec}{again}" for codec in CODECS} for place in places], None in paths, ""
+    return [{codec: f"/clips/{name}/{place}.{codec}{again}" for codec in CODECS} for place in each], None in paths, ""
 
 
 def outcome(question: OpenQuestion, kept: Kept, choice: Choice, progress: Progress) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import statistics
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,9 @@ class FakeDesk:
                 order.append(key)
             return Kept("kept", revision)
 
+    def together(self):
+        return nullcontext()
+
     def last(self, person):
         order = self.order.get(person)
         return self.question(order[-1], person) if order else None
@@ -146,7 +150,12 @@ class FakeClips:
             for codec in ("webm", "mp4"):
                 (folder / f"{which}.{codec}").write_bytes(bytes(range(256)) * 8)
 
-    def path(self, key, which, codec):
+    def made(self, question, which, codec):
+        hidden = self.making | self.impossible
+        return None if question.key.number in hidden else self.folder / f"{which}.{codec}"
+
+    def path(self, question, which, codec):
+        key = question.key
         if key.number in self.impossible:
             raise UserError("The data of /home/someone/data/run.npz have no simulator states, so no clip can be drawn.")
         return None if key.number in self.making else self.folder / f"{which}.{codec}"
