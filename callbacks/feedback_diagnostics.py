@@ -96,9 +96,9 @@ class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE})
         self.seen = {kind: len(found) for kind, found in labels.items()}
         if not pl_module.asked.this_round:
             return
-        asked = []
+        asked, ratings = [], pl_module.asked.ratings
         for kind, found in labels.items():
-            count = min(len(found) - before.get(kind, 0), pl_module.asked.this_round)
+            count = ratings if kind == "rating" else pl_module.asked.this_round - ratings
             asked.append(found.take(torch.arange(len(found) - count, len(found), device=found.value.device)))
         self._keep(trainer, pl_module, before, *asked)
         if time.monotonic() - self._drawn >= self.every_seconds:

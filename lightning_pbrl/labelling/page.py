@@ -143,7 +143,9 @@ def _add_questions(page: FastAPI, desk: AnyDesk, clips: Films) -> None:
     def questions(request: Request, without: Annotated[list[str] | None, Query(max_length=8)] = None) -> Response:
         name = asker(request).name
         found = [described(each) for each in desk.next(name, 2, [wording.parsed(key) for key in without or ()])]
-        return JSONResponse({"questions": found, "progress": wording.counted(desk.progress(name))})
+        progress = desk.progress(name)
+        ended = None if found or progress.open else desk.ended()
+        return JSONResponse({"questions": found, "progress": wording.counted(progress, ended), "over": wording.OVER[ended]})
 
     @page.get("/questions/{key:path}")
     def question(request: Request, key: str, repeat: bool = False) -> Response:
