@@ -100,14 +100,14 @@ class AskTeacher(Checked, pl.Callback):
             if self.plan.budget:
                 raise UserError(f"{type(pl_module).__name__} does not learn from answers: set ask.budget to 0.")
             return
-        data, self.plan = trainer.datamodule, self.plan_for(pl_module)  # type: ignore[attr-defined]
+        data, source, self.plan = trainer.datamodule, pl_module.source, self.plan_for(pl_module)  # type: ignore[attr-defined]
         self.run = self.run or f"seed{pl_module.seed}"
-        session = AskingSession(pl_module, pl_module.source, data.segment_length, self.plan, data.labels, pl_module.seed, self.run)
+        session = AskingSession(pl_module, source, data.segment_length, self.plan, data.labels, pl_module.seed, self.run)
         asks_for(pl_module, self.plan.budget, len(session.given), self.per_round if self.plan.even else None)
         silent = len(session.given) > 0 and not self.plan.budget and self.store_path is None  # the data bring all there is
         if trainer.is_global_zero and not silent:
             path = self.store_path or Path(trainer.default_root_dir) / "labels.sqlite"
-            session.open(LabelStore(path, pl_module.source.fingerprint, self.run))
+            session.open(LabelStore(path, source.fingerprint, self.run))
         if self.teacher is not None and trainer.is_global_zero:
             session.recorder, session.frames = pictures(self.teacher, trainer.default_root_dir, data)
             self.page = page_beside(self.teacher.serve, trainer.default_root_dir)

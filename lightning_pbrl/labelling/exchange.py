@@ -158,8 +158,8 @@ def of_expert(records: Sequence[Record], expert: str) -> list[Record]:
     for question, given in questions_of(records):
         if len(given) > 1:
             raise UserError(
-                f"Question {told(key_of(question))} has {len(given)} answers, and an expert gives one: leave the others out of the "
-                f"file, or name each person there and import it without --gold."
+                f"Question {told(key_of(question))} has {len(given)} answers, and an expert gives one: leave the others out of "
+                "the file, or import it without --gold."
             )
     return [row if row["status"] == Status.PENDING else {**row, "answered_by": expert} for row in records]
 

@@ -213,9 +213,12 @@ def test_a_vision_model_teaches_while_a_policy_acts(tmp_path: Path, monkeypatch:
     labels, content = store.labels("pair"), store.clips(range(6))
     assert labels.status.tolist() == [int(Status.ANSWERED)] * 6 and torch.equal(labels.value, method.labels.value.cpu())
     assert data.simulator is not None
+    own, swapped = [], []
     with RebuiltStates(None, data.simulator) as rebuilt:
         for number, asked in enumerate(requests):
             shown = shown_in(asked)
             drawn = [rebuilt.draw(content.obs[number, c].numpy(), content.action[number, c].numpy())[[0, -1]] for c in (0, 1)]
             expected = np.concatenate(drawn if labels.value[number] == 1 else drawn[::-1])  # B is better, whichever that was
-            assert apart(shown, expected, 30) < 1e-4 < 1e-3 < apart(shown, expected[[2, 3, 0, 1]], 30)
+            own.append(apart(shown, expected, 30))
+            swapped.append(apart(shown, expected[[2, 3, 0, 1]], 30))
+    assert max(own) < 1e-4 < 5e-4 < min(swapped)

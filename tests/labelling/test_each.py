@@ -132,7 +132,7 @@ def test_a_run_learns_from_each_answer_and_can_be_repeated(tmp_path: Path, monke
 
 
 def test_ranked_lists_are_refused(tmp_path: Path) -> None:
-    message = r"Ranked lists need one answer to each question, and here each person's counts .*set combine of ask\.teacher to majority"
+    message = r"Ranked lists need one answer to each question, and .*: set combine of ask\.teacher to majority in a new run"
     with pytest.raises(UserError, match=message):
         fit(tmp_path, query=RankedListQuery(), uniform_first=False)
     method = RewardEnsemble(SPEC, hidden=(8,), epochs=1, pairs="chain")

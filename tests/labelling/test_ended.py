@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from desks import A, asked, desk, key
 from fake_desk import FakeClips, FakeDesk
 from toys import SPEC, ToyData, make_trainer
@@ -19,6 +20,7 @@ from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.data.outcomes import Ended
 from lightning_pbrl.data.store import LabelStore
+from lightning_pbrl.data.tables import QUESTIONS
 from lightning_pbrl.labelling import wording
 from lightning_pbrl.labelling.desk import Desk
 from lightning_pbrl.methods.learn_reward import RewardEnsemble
@@ -57,7 +59,7 @@ def person(folder: Path) -> Iterator[list[Ended | None]]:
     assert not failed, failed
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Ends a fit as a crash does."""
 
 
@@ -65,13 +67,13 @@ class Crashing(RewardEnsemble):
     """Crashes while it learns in the round ``crash``, and notes what the page would say when each round learns."""
 
     crash, folder = -1, Path()
-    said: list[Ended | None] = []  # noqa: RUF012
+    said: list[Ended | None] = []
 
     def plan(self, round_number: int) -> Any:
         if self.asked.this_round:
             self.said.append(Desk(self.folder / "labels.sqlite").ended())
         if round_number == self.crash:
-            raise Killed
+            raise KilledError
         return super().plan(round_number)
 
 
@@ -99,7 +101,7 @@ def test_a_run_ends_and_goes_on(tmp_path: Path, fit: Any) -> None:
     with person(tmp_path) as seen:
         fit(max_epochs=1)
         assert here() is None  # a pause between rounds
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             fit(resume=True, crash=1)
         assert here() == "asked"  # the last round had asked when the trainer died
         fit(resume=True)
@@ -113,7 +115,7 @@ def test_a_run_ends_and_goes_on(tmp_path: Path, fit: Any) -> None:
 
 
 def test_a_crash_before_everything_is_asked_is_no_end(tmp_path: Path, fit: Any) -> None:
-    with person(tmp_path), pytest.raises(Killed):
+    with person(tmp_path), pytest.raises(KilledError):
         fit(crash=0)
     assert Desk(tmp_path / "labels.sqlite").ended() is None
 
@@ -141,8 +143,8 @@ def test_states_on_sqlite(tmp_path: Path) -> None:
     check_states(store.name)
     here = desk(tmp_path)
     with store._writing() as db:
-        db.exec_driver_sql("INSERT INTO pbrl_questions SELECT 'bob', round, number, kind, length, start_0, start_1, value, status,"
-                           " strategy, teacher, seed, fingerprint, time, answered_by FROM pbrl_questions")  # fmt: skip
+        (row,) = [dict(each) for each in db.execute(sa.select(QUESTIONS)).mappings()]
+        db.execute(QUESTIONS.insert().values({**row, "run": "bob"}))
     store.end("ada", "ended")
     assert here.ended() is None and desk(tmp_path, run="ada").ended() == "ended"
     store.end("bob", "asked")
