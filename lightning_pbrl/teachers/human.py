@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_pbrl.data.feedback import Answer, Clips, Kind, Query, Status
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.ranges import COUNT, COUNT_OR_NONE, POSITIVE, Range
-from lightning_pbrl.teachers.base import Teacher
+from lightning_pbrl.teachers.base import UNLEARNED, Teacher
 
 
 class HumanTeacher(
@@ -71,7 +71,7 @@ class HumanTeacher(
 
     def describe(self) -> dict[str, Any]:
         """Return class name and settings, without those of the page, on which no answer depends."""
-        return {name: value for name, value in super().describe().items() if name != "serve"}
+        return {name: value for name, value in super().describe().items() if name not in UNLEARNED}
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
         """Postpone every question."""
