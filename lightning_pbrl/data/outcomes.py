@@ -34,7 +34,7 @@ def record(db: sa.Connection, row: Mapping[str, Any]) -> int:
     if db.dialect.name == "postgresql":  # numbers in the order of commits: a mark must not pass over one that is still open
         db.exec_driver_sql(f"LOCK TABLE {OUTCOMES.name} IN SHARE ROW EXCLUSIVE MODE")
     added = db.execute(OUTCOMES.insert(), {name: row[name] for name in (*NAME, "value", "status")} | {"time": now()})
-    return int(added.inserted_primary_key[0])
+    return int(added.inserted_primary_key[0])  # type: ignore[index]
 
 
 def newest_of(*where: sa.ColumnElement[bool]) -> Any:

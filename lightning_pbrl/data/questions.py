@@ -84,12 +84,11 @@ class Questions(NamedTuple):
         parts = [(place, answers[outcome]) for place, outcome in enumerate(self.each.tolist()) if outcome]
         if not parts:
             return self
-        more = [(place, each) for place, theirs in parts for each in theirs[1:]]
+        more = [(place, answer) for place, theirs in parts for answer in theirs[1:]]
         index = torch.tensor([place for place, _ in more] + list(range(len(self))), dtype=torch.int64)
         found = self.take(index)
-        for row, (value, status) in [(row, each) for row, (_, each) in enumerate(more)] + [
-            (len(more) + place, theirs[0]) for place, theirs in parts
-        ]:
+        own = [(len(more) + place, theirs[0]) for place, theirs in parts]
+        for row, (value, status) in [*enumerate(answer for _, answer in more), *own]:
             found.value[row], found.status[row] = value, status
         return found
 
