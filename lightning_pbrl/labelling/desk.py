@@ -27,11 +27,15 @@ from lightning_pbrl.labelling.statements import GIVEN, QUESTION, named
 from lightning_pbrl.labelling.summary import agreed, summaries
 
 JUST_READ = 5.0
-"""Seconds for which an answered question is still held back: longer than it takes to hand out what was read."""
+"""Seconds for which an answered question is still held back: longer than questions and counts that were read are used."""
 FRESH = 0.5
 """Seconds for which counts of large stores are remembered."""
 LARGE = 1000
 """Questions from which on counts are remembered."""
+MORE = 8
+"""Open questions that are read beyond those wanted, since others may take some of them at the same time."""
+FIRST = Key("", ALL, ALL)
+"""Name before those of all questions."""
 
 
 class Desk(People):
@@ -78,11 +82,13 @@ class Desk(People):
         self.run, self.overlap, self.timeout, self.levels = run, overlap, timeout, bins
         self.rule = Rule(overlap, gold, combine)
         self._handed: dict[Key, dict[str, float]] = {}
+        self._free: tuple[float, Key] = (-math.inf, FIRST)
         self._handing = threading.Lock()
         open_ = statements.open_questions(overlap, run, [] if gold is None else [~self.quality.is_gold()])
         self._first, self._answered = statements.first(open_), statements.answered(run)
         self._counts = statements.counts(open_, run)
         self._counted: tuple[float, tuple[int, int, int]] = (-math.inf, (0, 0, 0))
+        self._answers_of: dict[str, tuple[float, int]] = {}
         if gold is not None:
             with self._writing() as db:
                 self.rule.adopt(db)
@@ -110,12 +116,36 @@ class Desk(People):
 
     def next(self, person: str, count: int = 2, without: Collection[Key] = ()) -> list[OpenQuestion]:
         """Return open questions for a person, the oldest first, and hold them back from others for ``timeout`` seconds."""
-        moment, found = time.monotonic(), []
-        with self._handing:
-            self._handed = {key: held for key, held in self._handed.items() if max(held.values()) > moment}
-            most = count + len(without) + len(self._handed)
+        since, most = self._where_to_look(person, count, without)
+        found = self._hand_out(person, count, without, since, most)
+        if len(found) < count and since != FIRST:
+            found = self._hand_out(person, count, without, FIRST, most + len(self._handed))
+        if not self.quality.asks(person):
+            return found
         with self._reading() as db:
-            rows = db.execute(self._first, {"person": person, "most": most}).mappings().all()
+            return self.quality.among(db, person, found, count, without)
+
+    def _where_to_look(self, person: str, count: int, without: Collection[Key]) -> tuple[Key, int]:
+        """Return a name before which no question is free for a person, and how many questions to read from there on.
+
+        Many people hold many questions, the oldest ones. They are read once in half a second, and passed over otherwise.
+        """
+        moment, most = time.monotonic(), count + len(without) + MORE
+        with self._handing:
+            read, free = self._free
+            if moment - read > FRESH:
+                self._handed = {key: held for key, held in self._handed.items() if max(held.values()) > moment}
+                self._free = moment, FIRST
+                return FIRST, most + len(self._handed)
+            own = [key for key, held in self._handed.items() if person in held and key not in without]
+        first = min([free, *own]) if all(key.run == free.run for key in own) else FIRST
+        return first, most + len(own)
+
+    def _hand_out(self, person: str, count: int, without: Collection[Key], since: Key, most: int) -> list[OpenQuestion]:
+        """Return the first questions from ``since`` on that nobody else holds, and hold them."""
+        with self._reading() as db:
+            rows = db.execute(self._first, {"person": person, "most": most, **named(since)}).mappings().all()
+        moment, found = time.monotonic(), list[OpenQuestion]()
         with self._handing:
             for row in rows:
                 key = key_of(row)
@@ -126,15 +156,14 @@ class Desk(People):
                 found.append(question_for(row, person, None))
                 if len(found) == count:
                     break
-        if not self.quality.asks(person):
-            return found
-        with self._reading() as db:
-            return self.quality.among(db, person, found, count, without)
+            if found and self.overlap == 1:
+                self._free = self._free[0], max(self._free[1], found[-1].key)
+        return found
 
     def waiting(self, count: int) -> list[OpenQuestion]:
         """Return the oldest open questions, whoever may answer them."""
         with self._reading() as db:
-            rows = db.execute(self._first, {"person": "", "most": count}).mappings().all()
+            rows = db.execute(self._first, {"person": "", "most": count, **named(FIRST)}).mappings().all()
         return [question_for(row, "", None) for row in rows]
 
     def question(self, key: Key, person: str, repeat: bool = False) -> OpenQuestion | None:
@@ -230,8 +259,10 @@ class Desk(People):
             if purpose == "label":
                 self.rule.settle(db, row, [*given, about])
         with self._handing:
-            if person in self._handed.get(key, {}):  # held on, for somebody may just have read that it is open
-                self._handed[key][person] = time.monotonic() + JUST_READ
+            if self._handed.get(key, {}).pop(person, None):  # held on, for somebody may just have read that it is open
+                self._handed[key][f"answered by {person}"] = time.monotonic() + JUST_READ
+            read, already = self._answers_of.get(person, (-math.inf, 0))
+            self._answers_of[person] = read, already + (revision == 0 and purpose == "label")
         return Kept("kept", revision)
 
     def _check(self, row: dict[str, Any], value: float | None, status: Status, strength: float | None) -> None:
@@ -250,12 +281,18 @@ class Desk(People):
 
     def progress(self, person: str) -> Progress:
         """Return the counts that a person sees."""
-        with self._reading() as db:
-            answered = db.scalar(self._answered, {"person": person}) or 0
-            read, counts = self._counted
-            if time.monotonic() - read > FRESH or counts[0] < LARGE:
-                self._counted = time.monotonic(), counts  # other threads need not count as well
-                self._counted = _, counts = time.monotonic(), tuple(db.execute(self._counts, {"person": person}).one())
+        moment = time.monotonic()
+        (read, counts), (read_own, answered) = self._counted, self._answers_of.get(person, (-math.inf, 0))
+        recent = counts[0] >= LARGE
+        if not (recent and moment - read_own < FRESH):
+            with self._reading() as db:
+                answered = db.scalar(self._answered, {"person": person}) or 0
+            self._answers_of[person] = moment, answered
+        if not (recent and moment - read < FRESH):
+            self._counted = moment, counts  # other threads need not count as well
+            with self._reading() as db:
+                counts = tuple(db.execute(self._counts, {"person": person}).one())
+            self._counted = moment, counts
         return Progress(answered, *counts)
 
     def answers(self) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling import security, wording
+from lightning_pbrl.labelling.filmed import filmed
 from lightning_pbrl.labelling.interface import AnyDesk, Codec, Films, OpenQuestion, Person
 from lightning_pbrl.labelling.overview import overview_routes
 from lightning_pbrl.labelling.review import review_routes
@@ -137,7 +138,7 @@ def _add_questions(page: FastAPI, desk: AnyDesk, clips: Films) -> None:
             raise Refusal(404, wording.OUTCOMES["unknown"])
         return question
 
-    sides = lru_cache(4096)(known)  # kind and sides of a question never change
+    sides = lru_cache(4096)(known)  # kind, sides and expected answer of a question do not change
 
     @page.get("/questions")
     def questions(request: Request, without: Annotated[list[str] | None, Query(max_length=8)] = None) -> Response:
@@ -161,7 +162,7 @@ def _add_questions(page: FastAPI, desk: AnyDesk, clips: Films) -> None:
     def answer(request: Request, given: Given) -> Response:
         person = asker(request)
         access_of(request).check_csrf(request, request.headers.get("x-csrf-token", ""))
-        question = known(given.key, person, given.repeat)
+        question = sides(given.key, person, given.repeat)
         levels = desk.bins(question.key.run) if question.kind == "rating" else 0
         value, status = wording.stored(question, given.choice, levels)
         kept = desk.answer(
@@ -183,16 +184,13 @@ def _add_questions(page: FastAPI, desk: AnyDesk, clips: Films) -> None:
         if place >= (2 if question.kind == "pair" else 1):
             raise Refusal(404, "There is no such clip.")
         try:
-            path = clips.path(question.key, wording.which(question, place), codec)
-            about = path.stat() if path is not None else None
+            if (path := clips.path(question.key, wording.which(question, place), codec)) is not None:
+                return filmed(request, path, f"video/{codec}")
         except UserError as error:
             raise Refusal(404, security.without_paths(str(error))) from error
         except FileNotFoundError:
-            about = None
-        if path is None or about is None:
-            raise Refusal(404, "This clip is still being made: the page shows it as soon as it is there.")
-        keep = {"Cache-Control": "private, max-age=600"}
-        return FileResponse(path, media_type=f"video/{codec}", headers=keep, stat_result=about)
+            pass
+        raise Refusal(404, "This clip is still being made: the page shows it as soon as it is there.")
 
 
 def _add_refusals(page: FastAPI, templates: Jinja2Templates) -> None:
