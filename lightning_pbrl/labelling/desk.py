@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from lightning_pbrl.data import jsonl
 from lightning_pbrl.data.feedback import Status
-from lightning_pbrl.data.outcomes import now
-from lightning_pbrl.data.tables import ANSWERS, CLOSED, QUESTIONS
+from lightning_pbrl.data.outcomes import Ended, now
+from lightning_pbrl.data.tables import ANSWERS, CLOSED, ENDED, QUESTIONS
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling import statements
 from lightning_pbrl.labelling.interface import Kept, Key, OpenQuestion, Overview, Progress, Purpose, Reviewed
@@ -99,6 +99,14 @@ class Desk(People):
         with self._reading() as db:
             found = list(db.scalars(sa.select(QUESTIONS.c.run).distinct().order_by(QUESTIONS.c.run)))
         return [run for run in found if self.run in (None, run)]
+
+    def ended(self) -> Ended | None:
+        """Return "asked" if the runs ask nothing more, "ended" if their fits have come to an end, None if one may ask."""
+        with self._reading() as db:
+            asked = sa.select(QUESTIONS.c.run).distinct().where(*([] if self.run is None else [QUESTIONS.c.run == self.run]))
+            runs, how = set(db.scalars(asked)), {row.run: row.how for row in db.execute(sa.select(ENDED.c.run, ENDED.c.how))}
+        found: set[Ended | None] = {how.get(run) for run in runs}
+        return None if None in found or not found else "asked" if "asked" in found else "ended"
 
     def bins(self, run: str) -> int:
         """Return the number of levels of a run's ratings."""
@@ -309,4 +317,4 @@ class Desk(People):
             golden = sa.select(QUESTIONS).where(self.quality.is_gold(), QUESTIONS.c.status != int(Status.SKIPPED), *runs)
             expected = {key_of(row): (row["value"], row["status"]) for row in db.execute(golden).mappings()}
         every = self.answers()
-        return Overview(summaries(every, expected), *agreed(every), left, total - left, total, paused)
+        return Overview(summaries(every, expected), *agreed(every), left, total - left, total, paused, self.ended())

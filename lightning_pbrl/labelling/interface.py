@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from lightning_pbrl.data.feedback import Kind, Status
+from lightning_pbrl.data.outcomes import Ended
 
 Role = Literal["labeller", "researcher"]
 Codec = Literal["webm", "mp4"]
@@ -148,6 +149,7 @@ class Overview(NamedTuple):
         closed: number of the others.
         total: number of questions.
         paused: whether nothing is asked until the researcher says so.
+        ended: "asked" if the runs ask nothing more, "ended" if they have come to their end; None if one may ask.
     """
 
     people: Sequence[PersonSummary]
@@ -157,6 +159,7 @@ class Overview(NamedTuple):
     closed: int
     total: int
     paused: bool = False
+    ended: Ended | None = None
 
 
 class AnyDesk(Protocol):
@@ -199,6 +202,9 @@ class AnyDesk(Protocol):
 
     def progress(self, person: str) -> Progress:
         """Return the counts of a person."""
+
+    def ended(self) -> Ended | None:
+        """Return "asked" if the runs ask nothing more, "ended" if they have come to their end; None if one may ask."""
 
     def bins(self, run: str) -> int:
         """Return the number of levels of a run's ratings."""

@@ -151,9 +151,10 @@ def _add_questions(page: FastAPI, desk: AnyDesk, clips: Films) -> None:
 
     def questions(request: Request, without: list[str]) -> Response:
         person = asker(request)
-        found = desk.next(person.name, 2, [wording.parsed(key) for key in without])
-        progress = wording.counted(desk.progress(person.name))
-        return JSONResponse({"questions": [described(each, person) for each in found], "progress": progress})
+        found = [described(each, person) for each in desk.next(person.name, 2, [wording.parsed(key) for key in without])]
+        progress = desk.progress(person.name)
+        ended = None if found or progress.open else desk.ended()
+        return JSONResponse({"questions": found, "progress": wording.counted(progress, ended), "over": wording.OVER[ended]})
 
     def question(request: Request, key: str, repeat: bool) -> Response:
         person = asker(request)

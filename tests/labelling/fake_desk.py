@@ -33,7 +33,7 @@ class FakeDesk:
         self.order: dict[str, list[Key]] = {}
         self.tokens: dict[str, Person] = {}
         self.failing: str | None = None
-        self.paused = False
+        self.paused, self.over = False, None
         self._bins, self._lock = bins, threading.Lock()
 
     def invite(self, name, role="labeller"):
@@ -109,6 +109,9 @@ class FakeDesk:
         left = len(self.next(person, 10**6))
         return Progress(done, len(self.questions), left, left)
 
+    def ended(self):
+        return self.over
+
     def bins(self, run):
         return self._bins
 
@@ -123,7 +126,7 @@ class FakeDesk:
             seconds = statistics.median(each[2] for each in given)
             people.append(PersonSummary(name, len(given), seconds, skipped, sum(left) / len(left) if left else None, None))
         closed = len(self.closed)
-        return Overview(people, 0.62, None, len(self.questions) - closed, closed, len(self.questions), self.paused)
+        return Overview(people, 0.62, None, len(self.questions) - closed, closed, len(self.questions), self.paused, self.over)
 
     def close(self, key, closed=True):
         if key is None:

@@ -214,18 +214,19 @@ def test_people_at_the_same_time(tmp_path: Path) -> None:
     assert labels(store) == [(float(n % 2), A) for n in range(15)] and store.newest("ada") == 15
 
 
-def test_an_old_store_is_upgraded_and_kept(tmp_path: Path) -> None:
-    """Version 1 had questions alone."""
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_old_store_is_upgraded_and_kept(version: int, tmp_path: Path) -> None:
+    """Version 1 had questions alone, version 2 no answers that count each on its own, and no end of a run."""
     import sqlite3
 
     store = asked(tmp_path, 2)
     here = desk(tmp_path)
     here.answer("Ada", key(0), 1.0, A)
     with sqlite3.connect(tmp_path / "labels.sqlite") as db:
-        for table in ("answers", "outcomes", "marks", "persons", "closed"):
+        for table in ("counted", "ended", "answers", "outcomes", "marks", "persons", "closed")[: 2 if version == 2 else None]:
             db.execute(f"DROP TABLE pbrl_{table}")
-        db.execute("UPDATE pbrl_info SET value = '1' WHERE key = 'schema_version'")
+        db.execute(f"UPDATE pbrl_info SET value = '{version}' WHERE key = 'schema_version'")
     db.close()
     again = desk(tmp_path)
-    assert labels(store) == [(1.0, A), (None, ASKED)] and again.answers() == []
+    assert labels(store) == [(1.0, A), (None, ASKED)] and len(again.answers()) == version - 1 and again.ended() is None
     assert again.answer("Ada", key(1), 0.0, A).how == "kept" and labels(store)[1] == (0.0, A)
