@@ -13,12 +13,15 @@ import random
 import re
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 PAUSE = 0.35
 """Seconds before the page's script takes an answer (``PAUSE_BEFORE_ANSWER`` in page.js)."""
+BEGIN = 1.0
+"""Seconds in which people begin."""
 TWICE = 20
 """One answer in so many is posted twice, as after a connection that broke."""
 CHOICES = ("left", "right", "equal", "skip")
@@ -117,7 +120,8 @@ class Labeller:
         self.headers["X_CSRF_Token"] = found[1].decode()
 
     async def work(self, until: float) -> None:
-        """Answer one question after another until a moment of ``time.monotonic``."""
+        """Answer one question after another until a moment of ``time.monotonic``; people do not begin in the same instant."""
+        await asyncio.sleep(self.random.uniform(0, BEGIN))
         question = await self.next(None)
         while time.monotonic() < until:
             if question is None:
@@ -163,13 +167,24 @@ class Labeller:
                 self.seen.acknowledged.append(Acknowledged(self.name, question["key"], choice))
 
 
-def people_work(links: dict[str, str], seconds: float, pause: float, clips: set[str]) -> Seen:
-    """Let everybody work for some seconds; everything that was sent is waited for."""
+def people_work(
+    links: dict[str, str], pause: float, clips: set[str], seconds: float, tell: Callable[[Seen | None], None]
+) -> None:
+    """Let everybody work for some seconds; everything that was sent is waited for.
+
+    Args:
+        links: by person.
+        pause: seconds between a question and its answer.
+        clips: SHA-256 of the films.
+        seconds: time for which questions are answered.
+        tell: is called with None when everybody has opened the link, and with what they have seen at the end.
+    """
     seen = Seen()
 
     async def everybody() -> None:
         people = [Labeller(name, link, pause, clips, seen) for name, link in links.items()]
         await asyncio.gather(*(person.join() for person in people))
+        tell(None)
         until = time.monotonic() + seconds
         await asyncio.gather(*(person.work(until) for person in people))
 
@@ -179,7 +194,7 @@ def people_work(links: dict[str, str], seconds: float, pause: float, clips: set[
         uvloop.run(everybody())
     except ImportError:
         asyncio.run(everybody())
-    return seen
+    tell(seen)
 
 
 def digests(folder: Path) -> set[str]:

@@ -177,33 +177,39 @@ def cpu_seconds(pid: int) -> float:
 
 def _people(pipe: Any, nice: int, *work: Any) -> None:
     os.nice(nice)
-    before = time.process_time()
-    pipe.send((people_work(*work), time.process_time() - before))
+    while seconds := pipe.recv():
+        people_work(*work, seconds, pipe.send)
 
 
 # Measuring -------------------------------------------------------------------------------------------------------------
 
 
 class Load:
-    """People at a page, for a while and again."""
+    """People at a page, for a while and again; they begin once all of them have opened their links."""
 
     def __init__(self, pid: int, links: dict[str, str], pause: float, clips: set[str]) -> None:
-        self.pid, self.links, self.pause, self.clips = pid, links, pause, clips
-        self.nice = os.getpriority(os.PRIO_PROCESS, pid) - os.getpriority(os.PRIO_PROCESS, 0)
+        self.pid, self.nice = pid, os.getpriority(os.PRIO_PROCESS, pid) - os.getpriority(os.PRIO_PROCESS, 0)
         self.all = Seen()
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_people, args=(theirs, self.nice, links, pause, clips))
+        self.process.start()
+        theirs.close()
 
     def run(self, seconds: float) -> dict[str, Any]:
-        """Let everybody answer; return what it took."""
-        context = multiprocessing.get_context("spawn")
-        mine, theirs = context.Pipe()
-        before, seen = cpu_seconds(self.pid), Seen()
-        process = context.Process(target=_people, args=(theirs, self.nice, self.links, seconds, self.pause, self.clips))
-        process.start()
-        theirs.close()
-        seen, used = mine.recv()
-        process.join()
+        """Let everybody answer; return what it took, and when it began."""
+        self.pipe.send(seconds)
+        self.pipe.recv()
+        began, before = time.monotonic(), [cpu_seconds(pid) for pid in (self.pid, self.process.pid or 0)]
+        seen = self.pipe.recv()
+        page, people = (cpu_seconds(pid) - used for pid, used in zip((self.pid, self.process.pid or 0), before, strict=True))
         self.all.add(seen)
-        return {"seen": seen, "people_cpu": used, "page_cpu": cpu_seconds(self.pid) - before}
+        return {"seen": seen, "people_cpu": people, "page_cpu": page, "began": began}
+
+    def stop(self) -> None:
+        """End the process of the people."""
+        self.pipe.send(0)
+        self.process.join()
 
 
 def told(parts: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
@@ -232,9 +238,8 @@ def beside(load: Load, folder: Path, seconds: float, rounds: int) -> dict[str, A
             began = time.monotonic()
             time.sleep(each)
             alone.append(training.updates_per_second(began, time.monotonic()))
-            began = time.monotonic()
             parts.append(load.run(each))
-            together.append(training.updates_per_second(began, time.monotonic()))
+            together.append(training.updates_per_second(parts[-1]["began"], time.monotonic()))
     finally:
         training.stop()
     shares = [one / other for one, other in zip(together, alone, strict=True)]
@@ -280,6 +285,7 @@ def measure(where: str, folder: Path, options: argparse.Namespace) -> dict[str, 
         found["alone"] = told([load.run(options.seconds)], options.seconds)
         if not options.alone:
             found["beside"] = beside(load, folder, options.seconds, options.rounds)
+        load.stop()
         found["check"] = check(where, load.all.acknowledged)
     return found
 

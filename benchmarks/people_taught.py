@@ -25,6 +25,8 @@ CHOICES = ("left", "right", "equal", "skip")
 PER_ROUND = 10
 PATIENCE_S = 300.0
 """How long one step may take before the run counts as hung."""
+LONG_EPOCHS = 100
+"""Passes over the answers in a round that waits for none, so that it lasts while the person answers."""
 FIT = ["fit", "-c", "small.yaml", "-c", "model/reward_ensemble.yaml", "-c", "teacher/human.yaml", "-c", "query/disagreement.yaml"]
 FIT += ["--model.init_args.epochs=2", "--model.init_args.hidden=[16, 16]", "--data.init_args.held_out_pairs=10", "--resume"]
 
@@ -171,7 +173,8 @@ class Run:
 
     def fit_args(self, folder: str = "run", store: Path | None = None) -> list[str]:
         ask = [f"--ask.budget={self.budget}", f"--ask.per_round={PER_ROUND}", f"--ask.store={store or self.store}"]
-        return [*FIT, *ask, f"--ask.teacher.init_args.wait={self.wait}", f"--run_dir={self.out / folder}"]
+        longer = [f"--model.init_args.epochs={LONG_EPOCHS}"] if self.wait == "none" else []
+        return [*FIT, *longer, *ask, f"--ask.teacher.init_args.wait={self.wait}", f"--run_dir={self.out / folder}"]
 
     # The whole run -------------------------------------------------------------------------------------------------------
 
@@ -196,6 +199,10 @@ class Run:
             if question is not None:
                 self.answer(question)
                 idle_since = time.monotonic()
+                if self.wait == "none":  # the trainer goes on meanwhile
+                    self.kill_between(idle_since)
+                    if self.trainer.code == -9:
+                        self.trainer.start()
                 continue
             if self.trainer.code not in (None, 0):  # killed, or everything is answered that it had stopped for
                 self.trainer.start()
@@ -317,14 +324,14 @@ class Run:
 
     # What has come of it -------------------------------------------------------------------------------------------------
 
-    def rows(self, table: str, store: Path | None = None) -> list[dict[str, Any]]:
+    def rows(self, table: str, store: Path | None = None, order: str = "number, rowid") -> list[dict[str, Any]]:
         path = store or self.store
         if not path.exists():
             return []
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as db:
             db.row_factory = sqlite3.Row
             try:
-                return [dict(row) for row in db.execute(f"select * from {table} order by number, rowid")]
+                return [dict(row) for row in db.execute(f"select * from {table} order by {order}")]
             except sqlite3.OperationalError:  # the store is being made
                 return []
 

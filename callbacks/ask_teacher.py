@@ -100,13 +100,11 @@ class AskTeacher(Checked, pl.Callback):
             if self.plan.budget:
                 raise UserError(f"{type(pl_module).__name__} does not learn from answers: set ask.budget to 0.")
             return
-        data, self.plan = trainer.datamodule, self.plan_for(pl_module)  # type: ignore[attr-defined]
+        data, source, self.plan = trainer.datamodule, pl_module.source, self.plan_for(pl_module)  # type: ignore[attr-defined]
         self.run = self.run or f"seed{pl_module.seed}"
-        source = pl_module.source
         session = AskingSession(pl_module, source, data.segment_length, self.plan, data.labels, pl_module.seed, self.run)
-        given = len(session.given)
-        asks_for(pl_module, self.plan.budget, given, self.per_round if self.plan.even else None)
-        silent = given > 0 and not self.plan.budget and self.store_path is None  # the data bring all there is
+        asks_for(pl_module, self.plan.budget, len(session.given), self.per_round if self.plan.even else None)
+        silent = len(session.given) > 0 and not self.plan.budget and self.store_path is None  # the data bring all there is
         if trainer.is_global_zero and not silent:
             path = self.store_path or Path(trainer.default_root_dir) / "labels.sqlite"
             session.open(LabelStore(path, source.fingerprint, self.run))
@@ -140,9 +138,13 @@ class AskTeacher(Checked, pl.Callback):
         if self.session is not None and self.session.state is not None:
             self.session.state.fix()
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
+        """Record that a run has come to its end, which the page says, and close the page beside it."""
+        if self.session is not None and self.session.state is not None and self.plan.budget and pl_module.finished:
+            self.session.state.end("ended")
+        self.on_exception()
+
     def on_exception(self, *_: Any) -> None:
         """Close the page of a teacher who serves one."""
         if self.page is not None:
             self.page.close()
-
-    on_fit_end = on_exception  # type: ignore[assignment]

@@ -96,9 +96,10 @@ class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE})
         self.seen = {kind: len(found) for kind, found in labels.items()}
         if not pl_module.asked.this_round:
             return
-        asked = []
+        asked, now = [], pl_module.asked
+        most = {"pair": now.this_round - now.ratings, "rating": now.ratings or now.this_round}  # each may have several labels
         for kind, found in labels.items():
-            count = min(len(found) - before.get(kind, 0), pl_module.asked.this_round)
+            count = min(len(found) - before.get(kind, 0), most[kind])
             asked.append(found.take(torch.arange(len(found) - count, len(found), device=found.value.device)))
         self._keep(trainer, pl_module, before, *asked)
         if time.monotonic() - self._drawn >= self.every_seconds:

@@ -12,9 +12,10 @@ from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.label_cli import teacher_of
 from lightning_pbrl.labelling.contents import with_content
-from lightning_pbrl.labelling.exchange import fingerprint_of, given, keep, location, open_store, records_of
+from lightning_pbrl.labelling.exchange import fingerprint_of, given, keep, location, of_expert, open_store, records_of
 from lightning_pbrl.labelling.formats import FORMATS, Context, format_of
 from lightning_pbrl.labelling.formats.records import Given, Record, key_of
+from lightning_pbrl.labelling.quality import Quality
 from lightning_pbrl.labelling.settling import Rule
 
 
@@ -37,6 +38,8 @@ def labels_command(args: list[str]) -> None:
             continue
         sub.add_argument("file", type=Path, help="file, or folder of Uni-RLHF")
         sub.add_argument("--format", choices=list(FORMATS), help="default: by the ending")
+        if verb == "import":
+            sub.add_argument("--gold", metavar="NAME", help="expert whose answers these are: they stand, as in label --gold NAME")
         if verb == "export":
             sub.add_argument(
                 "--open", action="store_true", help="only questions without an answer, to have them answered elsewhere"
@@ -58,7 +61,10 @@ def _import(options: Namespace) -> str:
     expected = fingerprint or (source.fingerprint if source else None)
     records = chosen.read(options.file, Context(expected, known, source, options.run or "imported"))
     asked = teacher_of(options.store)
-    rule = Rule(**{name: asked[name] for name in ("overlap", "combine") if name in asked})
+    rule = Rule(**{name: asked[name] for name in ("overlap", "combine") if name in asked}, gold=options.gold)
+    if options.gold is not None:
+        Quality(options.gold).check()
+        records = of_expert(records, options.gold)
     new, answers = keep(open_store(options.store, records[0]["fingerprint"]), records, rule)
     return f"read {answers} answers to {len({key_of(row) for row in records})} questions, {new} of them new in {options.store}"
 

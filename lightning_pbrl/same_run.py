@@ -16,6 +16,7 @@ from lightning_pbrl.fitting.resuming import FREE, grown
 from lightning_pbrl.fitting.saving import read_checkpoint
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.run_folder import LAST
+from lightning_pbrl.teachers.base import UNLEARNED
 
 COMPARED = ("seed_everything", "data", "model", "ask", "relabel")
 """Keys that say what is learned; the others say where it is kept, shown and computed."""
@@ -137,7 +138,7 @@ def _goes_on(start: Start) -> None:
         {
             key: usual.get(key) if value is None else value
             for key, value in _settings(config, was)
-            if key not in free and ".init_args.serve" not in key  # the page beside a run
+            if key not in free and not (key.startswith("ask.teacher.") and UNLEARNED & set(key.split(".")))
         }
         for config in both
     )

@@ -64,6 +64,17 @@ def check_scale(plan: AskingPlan, model: Any) -> None:
         )
 
 
+def check_lists(plan: AskingPlan, model: Any, apart: bool) -> None:
+    """Refuse ranked lists where answers to a question count each on its own, or do so in the store (``apart``)."""
+    apart = apart or getattr(getattr(plan.teacher, "person", plan.teacher), "combine", "majority") == "each"
+    derived = getattr(getattr(model, "hparams", None), "pairs", "answers") != "answers"
+    if apart and (derived or (plan.budget and plan.query.sequential)):
+        raise UserError(
+            "Ranked lists need one answer to each question, and here each person's counts on its own (combine: each): set "
+            "combine of ask.teacher to majority in a new run."
+        )
+
+
 def check_given(given: Labels, length: int) -> None:
     """Refuse answers that come with the data and are about segments of another length."""
     if given.length != length:

@@ -73,10 +73,9 @@ class AskingSession:
         run: str = "run",
         frames: Callable[[Query], Tensor] | None = None,
     ) -> None:
-        self.frames = frames
         self.learner, self.source, self.length, self.plan, self.seed, self.run = learner, source, length, plan, seed, run
         self.given = Labels.empty(length) if given is None else given
-        self.copies = getattr(source, "copies", None)  # of a source that forgets what was asked about
+        self.frames, self.copies = frames, getattr(source, "copies", None)  # of a source that forgets what was asked about
         self.state: RoundState | None = None
         self.number = self._before = self._quota = 0
         self._asking: Generator[Due, tuple[Answer, str | Sequence[str]], dict[str, float]] | None = None
@@ -118,6 +117,7 @@ class AskingSession:
                 for numbers in state.questions.number[pairs].split(RESTORED):
                     if len(numbers):
                         self.copies.restore(numbers, store.clips(numbers, self.run))
+        checks.check_lists(self.plan, self.model, bool(state.questions.each.any()))
         checks.check_anything(self.plan, self.learner, self.given, self.length, store)
         self.state = state
 
@@ -168,12 +168,11 @@ class AskingSession:
         before, total = self.state.spent(number), self.state.spent()
         asked = self.state.spent(number + 1) - before
         quota = min(self.plan.size(number, self.learner, before, self.learner.env_steps), self.plan.budget - before)
-        if total > before + asked:  # a later round was asked, too: this one is closed as it stands
-            quota = min(quota, asked)
-        if self._has_target(number - 1):
+        if total > before + asked or self._has_target(number - 1):  # with a later round, this one is closed as it stands
             quota = min(quota, asked)
         self._before, self._quota = before, quota
         if quota > 0:
+            self.state.end(None)
             self._asking = self._ask(self.state, number, before, quota)
             self._go_on(None)
 
@@ -214,6 +213,8 @@ class AskingSession:
         over = (self._quota > 0 and not len(this_round)) or self.plan.is_last(self.number) or self._has_target(self.number)
         ratings, remaining = int(this_round.of("rating").sum()), max(self.plan.budget - total, 0)
         asked = Asked(len(self.given) + total, len(this_round), remaining, ratings, over)
+        if self.plan.budget:
+            self.state.end("asked" if over or not remaining else None)
         pending = sum(int((found.status == Status.PENDING).sum()) for found in labels.values()) if self.plan.budget else 0
         return Feedback(labels["pair"], labels["rating"], asked, pending, metrics)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_pbrl.asking.waiting import Told, wait
 from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Kind, Labels, Query, Status
+from lightning_pbrl.data.outcomes import Ended
 from lightning_pbrl.data.questions import Questions
 from lightning_pbrl.data.store import LabelStore
 
@@ -35,6 +36,8 @@ class RoundState:
         self._notes = store.notes(run)
         self._fresh = True
         self._seen: tuple[int, int] | None = None
+        self._said: dict[int, list[tuple[float, int]]] = {}
+        self._ended = store.ended(run)
 
     def read(self, number: int) -> None:
         """Take over, as round ``number`` begins, the answers that others have given in the meantime.
@@ -126,6 +129,8 @@ class RoundState:
     def labels(self, kind: Kind, length: int, up_to_round: int | None = None) -> tuple[Tensor, Labels]:
         """Return numbers (N,) and labels of the questions of a kind about segments of ``length`` steps.
 
+        Answers that count each on its own are labels of their own, of the same number.
+
         Args:
             kind: "pair" or "rating".
             length: steps per segment.
@@ -134,4 +139,12 @@ class RoundState:
         held = self.questions
         chosen = held.of(kind) & (held.length == length)
         found = held.take(chosen if up_to_round is None else chosen & (held.round <= up_to_round))
+        self._said |= self.store.said(set(found.each.tolist()) - self._said.keys())
+        found = found.apart(self._said)
         return found.number, found.labels(kind, length)
+
+    def end(self, how: Ended | None) -> None:
+        """Record for the page that the run asks nothing more, or with None that it asks; of a run that people answer."""
+        if self.marked and how != self._ended:
+            self.store.end(self.run, how)
+            self._ended = how

@@ -9,9 +9,10 @@ write-ahead log. A commit costs milliseconds; there is one per batch of question
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -19,7 +20,6 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from lightning_pbrl.data.guard import reading, reason
 from lightning_pbrl.data.tables import RESTORE, SAFE, check_sound, prepare, tune_sqlite
-from lightning_pbrl.data.together import Gate, Together
 from lightning_pbrl.errors import UserError
 
 
@@ -85,7 +85,7 @@ class Database:
 
 
 class SharedDatabase(Database):
-    """The same for a process of many threads, which shares connections and commits.
+    """The same for a process of several threads: connections stay open, and transactions can be shared.
 
     Args:
         path_or_url: a file, made when it is not there, or any SQLAlchemy URL.
@@ -94,19 +94,46 @@ class SharedDatabase(Database):
     """
 
     def __init__(self, path_or_url: str | Path, pragmas: Mapping[str, int | str] | None = None, connections: int = 8) -> None:
-        self._gate: Gate | None = None
         super().__init__(path_or_url, pragmas, connections)
-        self._gate = Gate() if self._engine.dialect.name == "sqlite" else None
         weakref.finalize(self, self._engine.dispose)
-        self._together = Together(self._writing, nullcontext if self._gate is None else self._gate.alone)
+        self._shared = threading.local()
 
     @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        with nullcontext() if self._gate is None else self._gate.shared(), super()._reading() as db:
-            yield db
+    def together(self) -> Iterator[None]:
+        """Let all answers that this thread gives in the block share a transaction, and so one flush to the disk (group commit).
+
+        They are on disk when the block ends. An answer that fails is undone alone.
+
+        Raises:
+            UserError: when the block ends and none of its answers is on disk.
+        """
+        with self._writing() as db:
+            self._shared.db, self._shared.error = db, None
+            try:
+                yield
+            finally:
+                self._shared.db = None
+            if self._shared.error is not None:
+                raise self._shared.error
 
     @contextmanager
     def _answering(self) -> Iterator[sa.Connection]:
-        """Take part in a transaction of several threads: on disk when the block ends, undone alone when it fails."""
-        with self._explained(), self._together.join() as db:
-            yield db
+        """Open a transaction, or take part in that of :meth:`together`; what the block did is undone when it fails."""
+        db = getattr(self._shared, "db", None)
+        if db is None:
+            with self._writing() as db:
+                yield db
+        else:
+            with self._explained():
+                if self._shared.error is not None:
+                    raise self._shared.error
+                part = db.begin_nested()
+                try:
+                    yield db
+                    part.commit()
+                except BaseException as error:
+                    try:
+                        part.rollback()
+                    except sa.exc.SQLAlchemyError:  # the database has undone everything, on a full disk for instance
+                        self._shared.error = error
+                    raise

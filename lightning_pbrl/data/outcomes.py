@@ -7,16 +7,21 @@ sees the same answers in the same rounds, whatever people have answered or chang
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from lightning_pbrl.data.database import Database
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.data.questions import Questions
-from lightning_pbrl.data.tables import MARKS, OUTCOMES, QUESTIONS
+from lightning_pbrl.data.tables import ANSWERS, COUNTED, ENDED, MARKS, OUTCOMES, QUESTIONS
+
+Ended = Literal["asked", "ended"]
+"""State of a run that asks nothing more: all is asked, and it may go on learning; or its fit has ended."""
+NAME = ("run", "round", "number")
+"""Columns that name a question."""
 
 
 def now() -> str:
@@ -24,12 +29,28 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def record(db: sa.Connection, row: Mapping[str, Any]) -> None:
-    """Add the present label of a question to the outcomes; part of the transaction that changes it."""
+def record(db: sa.Connection, row: Mapping[str, Any]) -> int:
+    """Add the present label of a question to the outcomes, part of the transaction that changes it; return its number."""
     if db.dialect.name == "postgresql":  # numbers in the order of commits: a mark must not pass over one that is still open
         db.exec_driver_sql(f"LOCK TABLE {OUTCOMES.name} IN SHARE ROW EXCLUSIVE MODE")
-    names = ("run", "round", "number", "value", "status")
-    db.execute(OUTCOMES.insert(), {name: row[name] for name in names} | {"time": now()})
+    added = db.execute(OUTCOMES.insert(), {name: row[name] for name in (*NAME, "value", "status")} | {"time": now()})
+    return int(added.inserted_primary_key[0])  # type: ignore[index]
+
+
+def newest_of(*where: sa.ColumnElement[bool]) -> Any:
+    """Return the selection of the newest outcome of each question among those that fulfil the conditions."""
+    names = [OUTCOMES.c[name] for name in NAME]
+    return sa.select(*names, sa.func.max(OUTCOMES.c.id).label("id")).where(*where).group_by(*names)
+
+
+def count_each(db: sa.Connection, row: Mapping[str, Any], answers: Iterable[int]) -> None:
+    """Let answers to a question count each on its own, or with none of them its label; part of the same transaction."""
+    newest = newest_of(*(OUTCOMES.c[name] == row[name] for name in NAME)).subquery()
+    before = set(db.scalars(sa.select(COUNTED.c.answer).join(newest, newest.c.id == COUNTED.c.outcome)))
+    if (now_ := set(answers)) != before:
+        outcome = record(db, row)
+        for answer in sorted(now_):
+            db.execute(COUNTED.insert().values(outcome=outcome, answer=answer))
 
 
 class Outcomes(Database):
@@ -63,6 +84,39 @@ class Outcomes(Database):
         with self._reading() as db:
             return int(db.scalar(sa.select(sa.func.count()).select_from(QUESTIONS).where(QUESTIONS.c.run == run, told)) or 0)
 
+    def said(self, outcomes: Iterable[int]) -> dict[int, list[tuple[float, int]]]:
+        """Return values, NaN where there is none, and statuses of the answers that count each on its own, by outcome."""
+        found: dict[int, list[tuple[float, int]]] = {}
+        chosen = sa.select(COUNTED.c.outcome, ANSWERS.c.value, ANSWERS.c.status).order_by(ANSWERS.c.id)
+        chosen = chosen.join(ANSWERS, ANSWERS.c.id == COUNTED.c.answer)
+        wanted = set(outcomes) - {0}
+        if wanted:
+            with self._reading() as db:
+                for outcome, value, status in db.execute(chosen.where(COUNTED.c.outcome >= min(wanted))):
+                    if outcome in wanted:
+                        found.setdefault(outcome, []).append((math.nan if value is None else value, status))
+        return found
+
+    def _counted(self, db: sa.Connection) -> dict[tuple[str, int, int], int]:
+        """Return the newest outcome of each question whose answers count each on its own."""
+        if db.scalar(sa.select(COUNTED.c.outcome).limit(1)) is None:
+            return {}
+        newest = newest_of().subquery()
+        chosen = sa.select(newest).where(sa.exists().where(COUNTED.c.outcome == newest.c.id))
+        return {(row.run, row.round, row.number): row.id for row in db.execute(chosen)}
+
+    def ended(self, run: str) -> Ended | None:
+        """Return the state of a run that asks nothing more; None for one that asks."""
+        with self._reading() as db:
+            return db.scalar(sa.select(ENDED.c.how).where(ENDED.c.run == run))
+
+    def end(self, run: str, how: Ended | None) -> None:
+        """Record that a run asks nothing more, or with None that it asks again."""
+        with self._writing() as db:
+            db.execute(ENDED.delete().where(ENDED.c.run == run))
+            if how is not None:
+                db.execute(ENDED.insert().values(run=run, how=how, time=now()))
+
     def marks(self, run: str) -> dict[int, int]:
         """Return the marks of a run by round."""
         with self._reading() as db:
@@ -83,15 +137,16 @@ class Outcomes(Database):
             changed = {(row.round, row.number) for row in db.execute(later)}
             if not changed:
                 return questions
-            last = sa.select(sa.func.max(OUTCOMES.c.id)).where(OUTCOMES.c.run == run, OUTCOMES.c.id <= mark)
-            last = last.group_by(OUTCOMES.c.round, OUTCOMES.c.number)
-            rows = db.execute(sa.select(OUTCOMES).where(OUTCOMES.c.id.in_(last))).all()
+            last = sa.select(newest_of(OUTCOMES.c.run == run, OUTCOMES.c.id <= mark).subquery().c.id)
+            each = sa.exists().where(COUNTED.c.outcome == OUTCOMES.c.id).label("each")
+            rows = db.execute(sa.select(OUTCOMES, each).where(OUTCOMES.c.id.in_(last))).all()
         known = {(row.round, row.number): row for row in rows}
-        value, status = questions.value.clone(), questions.status.clone()
+        value, status, apart = questions.value.clone(), questions.status.clone(), questions.each.clone()
         names = zip(questions.own.tolist(), questions.round.tolist(), questions.number.tolist(), strict=True)
         for place, (own, round_, number) in enumerate(names):
             if own and (round_, number) in changed and (before_round is None or round_ < before_round):
                 row = known.get((round_, number))
                 status[place] = int(Status.PENDING) if row is None else row.status
                 value[place] = math.nan if row is None or row.value is None else row.value
-        return Questions(*questions[:-2], value, status)
+                apart[place] = row.id if row is not None and row.each else 0
+        return Questions(*questions[:-3], value, status, apart)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ class Questions(NamedTuple):
         start: row ids of the segments' first steps, (N, 2), int64; the second is -1 for a rating.
         value: (N,), float32; NaN where there is none.
         status: (N,), int64.
+        each: outcome since which the answers count each on its own, (N,), int64; 0 where the label counts.
     """
 
     own: Tensor
@@ -32,6 +34,7 @@ class Questions(NamedTuple):
     start: Tensor
     value: Tensor
     status: Tensor
+    each: Tensor
 
     def __len__(self) -> int:  # the number of questions, not of fields
         return self.number.shape[0]
@@ -51,6 +54,7 @@ class Questions(NamedTuple):
             start,
             value,
             status,
+            torch.zeros(count, dtype=torch.int64),
         )
 
     def take(self, index: Tensor) -> Questions:
@@ -68,6 +72,25 @@ class Questions(NamedTuple):
             return joined
         by_round = joined.take(joined.round.argsort(stable=True))
         return by_round.take(by_round.number.argsort(stable=True))
+
+    def apart(self, answers: Mapping[int, Sequence[tuple[float, int]]]) -> Questions:
+        """Return these with each answer that counts on its own in a row of its own.
+
+        The first answer to a question takes its place; the others come before all questions, so that the newest stay last.
+
+        Args:
+            answers: values, NaN where there is none, and statuses by outcome.
+        """
+        parts = [(place, answers[outcome]) for place, outcome in enumerate(self.each.tolist()) if outcome]
+        if not parts:
+            return self
+        more = [(place, answer) for place, theirs in parts for answer in theirs[1:]]
+        index = torch.tensor([place for place, _ in more] + list(range(len(self))), dtype=torch.int64)
+        found = self.take(index)
+        own = [(len(more) + place, theirs[0]) for place, theirs in parts]
+        for row, (value, status) in [*enumerate(answer for _, answer in more), *own]:
+            found.value[row], found.status[row] = value, status
+        return found
 
     def of(self, kind: Kind) -> Tensor:
         """Return which questions are of a kind, (N,), bool."""

@@ -238,7 +238,7 @@ class LabelStore(Outcomes):
         run: str | None = None,
         up_to_round: int | None = None,
     ) -> Labels:
-        """All questions of a kind, whatever their status, by (run, number).
+        """All questions of a kind, whatever their status, by (run, number); several times where answers count each on its own.
 
         Args:
             kind: "pair" or "rating".
@@ -250,12 +250,11 @@ class LabelStore(Outcomes):
         Raises:
             UserError: when ``length`` is None and the questions have several lengths.
         """
-        where = [QUESTIONS.c.kind == kind]
-        where += [] if length is None else [QUESTIONS.c.length == length]
+        where = [QUESTIONS.c.kind == kind, *([] if length is None else [QUESTIONS.c.length == length])]
         where += [] if run is None else [QUESTIONS.c.run == run]
         where += [] if up_to_round is None else [QUESTIONS.c.round <= up_to_round]
         found = self._questions(self.run, *where)
-        return self._labels(found, kind, length).to(device)
+        return self._labels(found.apart(self.said(found.each.tolist())), kind, length).to(device)
 
     def notes(self, run: str) -> dict[int, dict[str, Any]]:
         """Return what a run's strategy has noted for later rounds, by round: with the newest question of each."""
@@ -321,7 +320,7 @@ class LabelStore(Outcomes):
             UserError: for a pair of one segment with itself.
         """
         with self._reading() as db:
-            rows = db.execute(_ordered(sa.select(*LEARNT).where(*where))).all()
+            rows, counted = db.execute(_ordered(sa.select(*LEARNT).where(*where))).all(), self._counted(db)
         columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(LEARNT)
         run, round_, number, kind, length, first, second, value, status = columns
         pair = torch.tensor([each == "pair" for each in kind], dtype=torch.bool)
@@ -336,7 +335,8 @@ class LabelStore(Outcomes):
         rounds, numbers, lengths, statuses = (torch.tensor(each, dtype=torch.int64) for each in (round_, number, length, status))
         values = torch.tensor([math.nan if each is None else each for each in value], dtype=torch.float32)
         mine = torch.tensor([each == own for each in run], dtype=torch.bool)
-        return Questions(mine, rounds, numbers, pair, lengths, start, values, statuses)
+        apart = torch.tensor([counted.get(each, 0) for each in zip(run, round_, number, strict=True)], dtype=torch.int64)
+        return Questions(mine, rounds, numbers, pair, lengths, start, values, statuses, apart)
 
     def _labels(self, found: Questions, kind: Kind, length: int | None) -> Labels:
         """Return questions of one kind as labels.

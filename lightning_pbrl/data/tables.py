@@ -13,8 +13,11 @@ from lightning_pbrl.errors import UserError
 
 RESTORE = "restore a copy, or import what was exported into a new store"
 
-SCHEMA_VERSION = 2
-"""Version of the schema, raised whenever an older library could misread a store. 2: several people answer, rounds are marked."""
+SCHEMA_VERSION = 3
+"""Version of the schema, raised whenever an older library could misread a store.
+
+2: several people answer, rounds are marked. 3: answers may count each on its own, runs end.
+"""
 
 METADATA = sa.MetaData()
 
@@ -107,6 +110,14 @@ OUTCOMES = sa.Table(
 )
 """Table of every change of a question's label after it was asked, in order; only added to."""
 
+COUNTED = sa.Table(
+    "pbrl_counted",
+    METADATA,
+    sa.Column("outcome", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("answer", sa.BigInteger, primary_key=True, autoincrement=False),
+)
+"""Table of the answers that count each on its own since an outcome, where a rule says so; the outcome's label sums them up."""
+
 MARKS = sa.Table(
     "pbrl_marks",
     METADATA,
@@ -130,7 +141,16 @@ PERSONS = sa.Table(
 CLOSED = sa.Table("pbrl_closed", METADATA, *_named(keys=True))
 """Table of questions that nobody is asked any more; round and number -1 stand for all of a run."""
 
-SINCE = {1: {ANSWERS.name, OUTCOMES.name, MARKS.name, PERSONS.name, CLOSED.name}}
+ENDED = sa.Table(
+    "pbrl_ended",
+    METADATA,
+    sa.Column("run", sa.String(256), primary_key=True),
+    sa.Column("how", sa.String(16), nullable=False),  # asked, ended
+    sa.Column("time", sa.String(40), nullable=False),
+)
+"""Table of the runs that ask nothing more: all is asked, or the fit has ended. A run that asks again has no row."""
+
+SINCE = {1: {ANSWERS.name, OUTCOMES.name, MARKS.name, PERSONS.name, CLOSED.name}, 2: {COUNTED.name, ENDED.name}}
 """Tables that a store of an older version lacks."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from lightning_pbrl.data import jsonl
 from lightning_pbrl.data.feedback import Status
-from lightning_pbrl.data.outcomes import now
-from lightning_pbrl.data.tables import ANSWERS, CLOSED, QUESTIONS
+from lightning_pbrl.data.outcomes import Ended, now
+from lightning_pbrl.data.tables import ANSWERS, CLOSED, ENDED, QUESTIONS
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling import statements
 from lightning_pbrl.labelling.interface import Kept, Key, OpenQuestion, Overview, Progress, Purpose, Reviewed
@@ -27,11 +27,15 @@ from lightning_pbrl.labelling.statements import GIVEN, QUESTION, named
 from lightning_pbrl.labelling.summary import agreed, summaries
 
 JUST_READ = 5.0
-"""Seconds for which an answered question is still held back: longer than it takes to hand out what was read."""
+"""Seconds for which an answered question is still held back: longer than questions and counts that were read are used."""
 FRESH = 0.5
 """Seconds for which counts of large stores are remembered."""
 LARGE = 1000
 """Questions from which on counts are remembered."""
+MORE = 16
+"""Open questions that are read beyond those wanted, since others may take some of them at the same time."""
+FIRST = Key("", ALL, ALL)
+"""Name before those of all questions."""
 
 
 class Desk(People):
@@ -78,11 +82,13 @@ class Desk(People):
         self.run, self.overlap, self.timeout, self.levels = run, overlap, timeout, bins
         self.rule = Rule(overlap, gold, combine)
         self._handed: dict[Key, dict[str, float]] = {}
+        self._free = (-math.inf, FIRST)
         self._handing = threading.Lock()
         open_ = statements.open_questions(overlap, run, [] if gold is None else [~self.quality.is_gold()])
         self._first, self._answered = statements.first(open_), statements.answered(run)
         self._counts = statements.counts(open_, run)
         self._counted: tuple[float, tuple[int, int, int]] = (-math.inf, (0, 0, 0))
+        self._answers_of: dict[str, tuple[float, int]] = {}
         if gold is not None:
             with self._writing() as db:
                 self.rule.adopt(db)
@@ -94,6 +100,14 @@ class Desk(People):
             found = list(db.scalars(sa.select(QUESTIONS.c.run).distinct().order_by(QUESTIONS.c.run)))
         return [run for run in found if self.run in (None, run)]
 
+    def ended(self) -> Ended | None:
+        """Return "asked" if the runs ask nothing more, "ended" if their fits have come to an end, None if one may ask."""
+        with self._reading() as db:
+            asked = sa.select(QUESTIONS.c.run).distinct().where(*([] if self.run is None else [QUESTIONS.c.run == self.run]))
+            runs, how = set(db.scalars(asked)), {row.run: row.how for row in db.execute(sa.select(ENDED.c.run, ENDED.c.how))}
+        found: set[Ended | None] = {how.get(run) for run in runs}
+        return None if None in found or not found else "asked" if "asked" in found else "ended"
+
     def bins(self, run: str) -> int:
         """Return the number of levels of a run's ratings."""
         return self.levels
@@ -102,31 +116,58 @@ class Desk(People):
 
     def next(self, person: str, count: int = 2, without: Collection[Key] = ()) -> list[OpenQuestion]:
         """Return open questions for a person, the oldest first, and hold them back from others for ``timeout`` seconds."""
-        moment, found = time.monotonic(), []
-        with self._handing:
-            self._handed = {key: held for key, held in self._handed.items() if max(held.values()) > moment}
-            most = count + len(without) + len(self._handed)
-        with self._reading() as db:
-            rows = db.execute(self._first, {"person": person, "most": most}).mappings().all()
-        with self._handing:
-            for row in rows:
-                key = key_of(row)
-                others = sum(until > moment for who, until in self._handed.get(key, {}).items() if who != person)
-                if key in without or others >= max(self.overlap - row["given"], 1):
-                    continue
-                self._handed.setdefault(key, {})[person] = moment + self.timeout
-                found.append(question_for(row, person, None))
-                if len(found) == count:
-                    break
+        found = self._hand_out(person, count, without, self._where_to_look(person, count, without))
         if not self.quality.asks(person):
             return found
         with self._reading() as db:
             return self.quality.among(db, person, found, count, without)
 
+    def _where_to_look(self, person: str, count: int, without: Collection[Key]) -> list[tuple[Key, int]]:
+        """Return names of questions, and how many are to be read from each on, until a person has enough.
+
+        The oldest open questions are those that people hold. They are read once in half a second; in between a person's own ones
+        are, and those after the last that was handed out. The whole list comes last, in case that those were too few.
+        """
+        moment, most = time.monotonic(), count + len(without) + MORE
+        with self._handing:
+            read, free = self._free
+            own = sorted(key for key, held in self._handed.items() if person in held and key not in without)
+            if recent := moment - read < FRESH and self.overlap == 1 and all(key.run == free.run for key in own):
+                own = [key for key in own if key < free]
+            else:
+                self._free = moment, free  # others need not read them as well
+                self._handed = {key: held for key, held in self._handed.items() if max(held.values()) > moment}
+            every = FIRST, most + len(self._handed)
+        return [*((key, 1) for key in own), (free, most), every] if recent else [every]
+
+    def _hand_out(
+        self, person: str, count: int, without: Collection[Key], places: Sequence[tuple[Key, int]]
+    ) -> list[OpenQuestion]:
+        """Return the first questions at some places that nobody else holds, and hold them."""
+        found: dict[Key, OpenQuestion] = {}
+        for since, most in places:
+            with self._reading() as db:
+                rows = db.execute(self._first, {"person": person, "most": most, **named(since)}).mappings().all()
+            moment = time.monotonic()
+            with self._handing:
+                for row in rows:
+                    key = key_of(row)
+                    others = sum(until > moment for who, until in self._handed.get(key, {}).items() if who != person)
+                    if key in without or key in found or others >= max(self.overlap - row["given"], 1):
+                        continue
+                    self._handed.setdefault(key, {})[person] = moment + self.timeout
+                    found[key] = question_for(row, person, None)
+                    if len(found) == count:
+                        self._free = self._free[0], key if since == FIRST else max(self._free[1], key)
+                        break
+            if len(found) == count:
+                break
+        return [found[key] for key in sorted(found)]
+
     def waiting(self, count: int) -> list[OpenQuestion]:
         """Return the oldest open questions, whoever may answer them."""
         with self._reading() as db:
-            rows = db.execute(self._first, {"person": "", "most": count}).mappings().all()
+            rows = db.execute(self._first, {"person": "", "most": count, **named(FIRST)}).mappings().all()
         return [question_for(row, "", None) for row in rows]
 
     def question(self, key: Key, person: str, repeat: bool = False) -> OpenQuestion | None:
@@ -222,8 +263,10 @@ class Desk(People):
             if purpose == "label":
                 self.rule.settle(db, row, [*given, about])
         with self._handing:
-            if person in self._handed.get(key, {}):  # held on, for somebody may just have read that it is open
-                self._handed[key][person] = time.monotonic() + JUST_READ
+            if self._handed.get(key, {}).pop(person, None):  # held on, for somebody may just have read that it is open
+                self._handed[key][f"answered by {person}"] = time.monotonic() + JUST_READ
+            read, already = self._answers_of.get(person, (-math.inf, 0))
+            self._answers_of[person] = read, already + (revision == 0 and purpose == "label")
         return Kept("kept", revision)
 
     def _check(self, row: dict[str, Any], value: float | None, status: Status, strength: float | None) -> None:
@@ -242,12 +285,18 @@ class Desk(People):
 
     def progress(self, person: str) -> Progress:
         """Return the counts that a person sees."""
-        with self._reading() as db:
-            answered = db.scalar(self._answered, {"person": person}) or 0
-            read, counts = self._counted
-            if time.monotonic() - read > FRESH or counts[0] < LARGE:
-                self._counted = time.monotonic(), counts  # other threads need not count as well
-                self._counted = _, counts = time.monotonic(), tuple(db.execute(self._counts, {"person": person}).one())
+        moment = time.monotonic()
+        (read, counts), (read_own, answered) = self._counted, self._answers_of.get(person, (-math.inf, 0))
+        recent = counts[0] >= LARGE
+        if not (recent and moment - read_own < FRESH):
+            with self._reading() as db:
+                answered = db.scalar(self._answered, {"person": person}) or 0
+            self._answers_of[person] = moment, answered
+        if not (recent and moment - read < FRESH):
+            self._counted = moment, counts  # other threads need not count as well
+            with self._reading() as db:
+                counts = tuple(db.execute(self._counts, {"person": person}).one())
+            self._counted = moment, counts
         return Progress(answered, *counts)
 
     def answers(self) -> list[dict[str, Any]]:
@@ -268,4 +317,4 @@ class Desk(People):
             golden = sa.select(QUESTIONS).where(self.quality.is_gold(), QUESTIONS.c.status != int(Status.SKIPPED), *runs)
             expected = {key_of(row): (row["value"], row["status"]) for row in db.execute(golden).mappings()}
         every = self.answers()
-        return Overview(summaries(every, expected), *agreed(every), left, total - left, total, paused)
+        return Overview(summaries(every, expected), *agreed(every), left, total - left, total, paused, self.ended())

@@ -112,8 +112,8 @@ def _by_question(store: LabelStore) -> dict[Key, list[Record]]:
 def keep(store: LabelStore, records: Sequence[Record], rule: Rule = MAJORITY) -> tuple[int, int]:
     """Store answers with the content of their questions, all of them or, on any error, none.
 
-    The one answer to a question becomes its label. Answers of several persons, and answers with a revision, are kept each; the
-    label is settled from them as on the page.
+    The one answer to a question becomes its label. Answers of several persons, answers with a revision, and those of the
+    rule's expert are kept each; the label is settled from them as on the page.
 
     Args:
         store: the label store.
@@ -135,7 +135,8 @@ def keep(store: LabelStore, records: Sequence[Record], rule: Rule = MAJORITY) ->
         key = key_of(question)
         one = given[0] if given else pending[key]
         row = {name: one[name] for name in FIELDS}
-        if len({row["answered_by"] for row in given}) > 1 or any(row["revision"] is not None for row in given):
+        personal = any(row["revision"] is not None or row["answered_by"] == rule.gold for row in given)
+        if personal or len({row["answered_by"] for row in given}) > 1:
             several[key] = given
             row |= {"value": None, "status": int(Status.PENDING)}
         rows.append(row)
@@ -146,6 +147,21 @@ def keep(store: LabelStore, records: Sequence[Record], rule: Rule = MAJORITY) ->
 
     new = store.merge(rows, [packed(contents.get(key_of(row))) for row in rows], settle)
     return new, sum(row["status"] != Status.PENDING for row in records)
+
+
+def of_expert(records: Sequence[Record], expert: str) -> list[Record]:
+    """Return the answers as those of an expert.
+
+    Raises:
+        UserError: for a question that several persons have answered, or one person more than once.
+    """
+    for question, given in questions_of(records):
+        if len(given) > 1:
+            raise UserError(
+                f"Question {told(key_of(question))} has {len(given)} answers, and an expert gives one: leave the others out of "
+                "the file, or import it without --gold."
+            )
+    return [row if row["status"] == Status.PENDING else {**row, "answered_by": expert} for row in records]
 
 
 def _add(db: sa.Connection, store: str, key: Key, given: Sequence[Record]) -> Record:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.contents import Contents, KeptSegments
 from lightning_pbrl.labelling.desk import Desk
-from lightning_pbrl.labelling.interface import Codec, Key
+from lightning_pbrl.labelling.interface import Codec, OpenQuestion
 from lightning_pbrl.teachers.base import Teacher
 
 RECORDINGS = "recordings"
@@ -42,9 +42,12 @@ class QuestionFilms:
     def __init__(self, desk: Desk, cache: ClipCache | None, why: str = "", recorded: bool = False) -> None:
         self.desk, self.cache, self.why, self.recorded = desk, cache, why, recorded
         self._asked: list[tuple[int, int]] = []
-        self._segments = lru_cache(4096)(self._segments_of)  # a question's segments never change
 
-    def path(self, key: Key, which: int, codec: Codec) -> Path | None:
+    def made(self, question: OpenQuestion, which: int, codec: Codec) -> Path | None:
+        """Return the file of segment ``which`` of a question, in the stored order, if it is made."""
+        return None if self.cache is None else self.cache.path(*self._segment(question, which), codec)
+
+    def path(self, question: OpenQuestion, which: int, codec: Codec) -> Path | None:
         """Return the file of segment ``which`` of a question, in the stored order; None while it is being made.
 
         Raises:
@@ -52,10 +55,9 @@ class QuestionFilms:
         """
         if self.cache is None:
             raise UserError(self.why)
-        segments = self._segments(key)
-        if which >= len(segments):
-            raise UserError(f"There is no segment {which} of question {key}.")
-        segment = segments[which]
+        if which >= len(question.start):
+            raise UserError(f"There is no segment {which} of question {question.key}.")
+        segment = self._segment(question, which)
         if problem := self.cache.problem(*segment):
             raise UserError(problem)
         found = self.cache.path(*segment, codec)
@@ -67,27 +69,12 @@ class QuestionFilms:
     def draw_ahead(self) -> None:
         """Let the worker make what was asked for, and then the films of the next open questions."""
         if self.cache is not None:
-            ahead = [
-                self._segment(each.key, place, each.start, each.length)
-                for each in self.desk.waiting(AHEAD)
-                for place in range(len(each.start))
-            ]
+            ahead = [self._segment(each, place) for each in self.desk.waiting(AHEAD) for place in range(len(each.start))]
             self.cache.want([*reversed(self._asked), *ahead])
 
-    def _segments_of(self, key: Key) -> list[tuple[int, int]]:
-        """Return the names of a question's segments in the cache.
-
-        Raises:
-            UserError: if there is no such question.
-        """
-        question = self.desk.question(key, "")
-        if question is None:
-            raise UserError(f"There is no question {key}.")
-        return [self._segment(key, which, question.start, question.length) for which in range(len(question.start))]
-
-    def _segment(self, key: Key, which: int, start: tuple[int, ...], length: int) -> tuple[int, int]:
+    def _segment(self, question: OpenQuestion, which: int) -> tuple[int, int]:
         """Return the name of a segment in the cache: its first row or its recording, and its length."""
-        return (recording_of(key.number, which) if self.recorded else start[which]), length
+        return (recording_of(question.key.number, which) if self.recorded else question.start[which]), question.length
 
 
 def films_of(desk: Desk, run: Path | None, load: LoadData | None, fingerprint: str) -> QuestionFilms:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from lightning_pbrl.data.feedback import Kind, Status
+from lightning_pbrl.data.outcomes import Ended
 
 Role = Literal["labeller", "researcher"]
 Codec = Literal["webm", "mp4"]
@@ -147,6 +149,7 @@ class Overview(NamedTuple):
         closed: number of the others.
         total: number of questions.
         paused: whether nothing is asked until the researcher says so.
+        ended: "asked" if the runs ask nothing more, "ended" if they have come to their end; None if one may ask.
     """
 
     people: Sequence[PersonSummary]
@@ -156,6 +159,7 @@ class Overview(NamedTuple):
     closed: int
     total: int
     paused: bool = False
+    ended: Ended | None = None
 
 
 class AnyDesk(Protocol):
@@ -168,7 +172,7 @@ class AnyDesk(Protocol):
         """Return everyone who was invited."""
 
     def person(self, token: str) -> Person | None:
-        """Return whose token it is, compared in constant time."""
+        """Return whose token it is; the time that this takes tells nothing about other tokens."""
 
     def next(self, person: str, count: int = 2, without: Collection[Key] = ()) -> list[OpenQuestion]:
         """Return open questions for a person, oldest first."""
@@ -190,11 +194,17 @@ class AnyDesk(Protocol):
     ) -> Kept:
         """Keep an answer in the stored order of the segments; it is on disk when this returns."""
 
+    def together(self) -> AbstractContextManager[None]:
+        """Let the answers that a thread gives in a block share a flush to the disk; all fail where that fails."""
+
     def last(self, person: str) -> OpenQuestion | None:
         """Return the newest question that a person has answered."""
 
     def progress(self, person: str) -> Progress:
         """Return the counts of a person."""
+
+    def ended(self) -> Ended | None:
+        """Return "asked" if the runs ask nothing more, "ended" if they have come to their end; None if one may ask."""
 
     def bins(self, run: str) -> int:
         """Return the number of levels of a run's ratings."""
@@ -212,8 +222,11 @@ class AnyDesk(Protocol):
 class Films(Protocol):
     """Films of the questions' segments."""
 
-    def path(self, key: Key, which: int, codec: Codec) -> Path | None:
-        """Return the file of segment ``which`` (0 or 1, in the stored order); None while it is being made.
+    def made(self, question: OpenQuestion, which: int, codec: Codec) -> Path | None:
+        """Return the file of a question's segment ``which`` if it is made; waits for nothing, and asks for nothing."""
+
+    def path(self, question: OpenQuestion, which: int, codec: Codec) -> Path | None:
+        """Return the file of a question's segment ``which`` (0 or 1, in the stored order); None while it is being made.
 
         Raises:
             UserError: one sentence for the person on the page, when it cannot be drawn.

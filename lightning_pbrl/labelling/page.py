@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
@@ -21,15 +21,19 @@ from starlette.exceptions import HTTPException
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling import security, wording
-from lightning_pbrl.labelling.interface import AnyDesk, Codec, Films, OpenQuestion, Person
+from lightning_pbrl.labelling.filmed import filmed
+from lightning_pbrl.labelling.interface import AnyDesk, Codec, Films, Key, OpenQuestion, Person
 from lightning_pbrl.labelling.overview import overview_routes
 from lightning_pbrl.labelling.review import review_routes
 from lightning_pbrl.labelling.security import Access, Form, Guard, Refusal, access_of, asker
+from lightning_pbrl.labelling.turns import Told, Turns
 
 HERE = Path(__file__).parent
 LOG = logging.getLogger(__name__)
-THREADS = 6
-"""Threads in which requests are answered."""
+THREADS = 2
+"""Threads for films and for the researcher's pages, beside the one that serves the desk."""
+SEEN = 10_000
+"""Questions that are remembered for the requests about them that follow."""
 
 NOT_STORED = "The answers cannot be stored at the moment: the page tries again by itself; leave it open and nothing is lost."
 """Sentence for a desk that fails (locked, disk full); its own sentence names files and goes to the log."""
@@ -128,8 +132,13 @@ def _add_links(page: FastAPI, templates: Jinja2Templates) -> None:
 
 def _add_questions(page: FastAPI, desk: AnyDesk, clips: Films) -> None:
     """Add what the script on the page asks for."""
+    seen: dict[tuple[Key, str, bool], OpenQuestion] = {}  # their kind, sides and expected answers do not change
+    turns = Turns(desk)
 
-    def described(question: OpenQuestion) -> dict[str, Any]:
+    def described(question: OpenQuestion, person: Person) -> dict[str, Any]:
+        if len(seen) >= SEEN:
+            seen.clear()
+        seen[question.key, person.name, question.repeat] = question
         return wording.described(question, clips, desk.bins(question.key.run) if question.kind == "rating" else 0)
 
     def known(key: str, person: Person, repeat: bool) -> OpenQuestion:
@@ -137,29 +146,30 @@ def _add_questions(page: FastAPI, desk: AnyDesk, clips: Films) -> None:
             raise Refusal(404, wording.OUTCOMES["unknown"])
         return question
 
-    sides = lru_cache(4096)(known)  # kind and sides of a question never change
+    def shown(key: str, person: Person, repeat: bool) -> OpenQuestion:
+        return seen.get((wording.parsed(key), person.name, repeat)) or known(key, person, repeat)
 
-    @page.get("/questions")
-    def questions(request: Request, without: Annotated[list[str] | None, Query(max_length=8)] = None) -> Response:
-        name = asker(request).name
-        found = [described(each) for each in desk.next(name, 2, [wording.parsed(key) for key in without or ()])]
-        return JSONResponse({"questions": found, "progress": wording.counted(desk.progress(name))})
+    def questions(request: Request, without: list[str]) -> Response:
+        person = asker(request)
+        found = [described(each, person) for each in desk.next(person.name, 2, [wording.parsed(key) for key in without])]
+        progress = desk.progress(person.name)
+        ended = None if found or progress.open else desk.ended()
+        return JSONResponse({"questions": found, "progress": wording.counted(progress, ended), "over": wording.OVER[ended]})
 
-    @page.get("/questions/{key:path}")
-    def question(request: Request, key: str, repeat: bool = False) -> Response:
-        return JSONResponse(described(known(key, asker(request), repeat)))
+    def question(request: Request, key: str, repeat: bool) -> Response:
+        person = asker(request)
+        return JSONResponse(described(known(key, person, repeat), person))
 
-    @page.get("/last")
     def last(request: Request) -> Response:
-        found = desk.last(asker(request).name)
+        person = asker(request)
+        found = desk.last(person.name)
         nothing = {"key": None, "sentence": "There is no answer of yours to undo yet."}
-        return JSONResponse(nothing if found is None else described(found))
+        return JSONResponse(nothing if found is None else described(found, person))
 
-    @page.post("/answers")
-    def answer(request: Request, given: Given) -> Response:
+    def answer(request: Request, given: Given) -> Told:
         person = asker(request)
         access_of(request).check_csrf(request, request.headers.get("x-csrf-token", ""))
-        question = known(given.key, person, given.repeat)
+        question = shown(given.key, person, given.repeat)
         levels = desk.bins(question.key.run) if question.kind == "rating" else 0
         value, status = wording.stored(question, given.choice, levels)
         kept = desk.answer(
@@ -172,25 +182,49 @@ def _add_questions(page: FastAPI, desk: AnyDesk, clips: Films) -> None:
             strength=given.strength if question.kind == "pair" and status == Status.ANSWERED else None,
             repeat=given.repeat,
         )
-        content = wording.outcome(question, kept, given.choice, desk.progress(person.name))
-        return JSONResponse(content, {"kept": 200, "again": 200, "unknown": 404}.get(kept.how, 409))
+
+        def told() -> Response:
+            content = wording.outcome(question, kept, given.choice, desk.progress(person.name))
+            return JSONResponse(content, {"kept": 200, "again": 200, "unknown": 404}.get(kept.how, 409))
+
+        return told
+
+    @page.get("/questions")
+    async def get_questions(request: Request, without: Annotated[list[str] | None, Query(max_length=8)] = None) -> Response:
+        return await turns.take(questions, request, without or [])
+
+    @page.get("/questions/{key:path}")
+    async def get_question(request: Request, key: str, repeat: bool = False) -> Response:
+        return await turns.take(question, request, key, repeat)
+
+    @page.get("/last")
+    async def get_last(request: Request) -> Response:
+        return await turns.take(last, request)
+
+    @page.post("/answers")
+    async def post_answer(request: Request, given: Given) -> Response:
+        return await turns.keep(partial(answer, request, given))
 
     @page.get("/clips/{key:path}/{place:int}.{codec}")
-    def clip(request: Request, key: str, place: int, codec: Codec, repeat: bool = False) -> Response:
-        question = sides(key, asker(request), repeat)
-        if place >= (2 if question.kind == "pair" else 1):
+    async def get_clip(request: Request, key: str, place: int, codec: Codec, repeat: bool = False) -> Response:
+        person = access_of(request).recent(request)
+        question = None if person is None else seen.get((wording.parsed(key), person.name, repeat))
+        made = None
+        if question is not None and place < wording.places(question):
+            made = filmed(request, clips.made(question, wording.which(question, place), codec), f"video/{codec}")
+        return made or await turns.take(clip, request, key, place, codec, repeat)
+
+    def clip(request: Request, key: str, place: int, codec: Codec, repeat: bool) -> Response:
+        question = shown(key, asker(request), repeat)
+        if place >= wording.places(question):
             raise Refusal(404, "There is no such clip.")
         try:
-            path = clips.path(question.key, wording.which(question, place), codec)
-            about = path.stat() if path is not None else None
+            response = filmed(request, clips.path(question, wording.which(question, place), codec), f"video/{codec}")
         except UserError as error:
             raise Refusal(404, security.without_paths(str(error))) from error
-        except FileNotFoundError:
-            about = None
-        if path is None or about is None:
+        if response is None:
             raise Refusal(404, "This clip is still being made: the page shows it as soon as it is there.")
-        keep = {"Cache-Control": "private, max-age=600"}
-        return FileResponse(path, media_type=f"video/{codec}", headers=keep, stat_result=about)
+        return response
 
 
 def _add_refusals(page: FastAPI, templates: Jinja2Templates) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
 import threading
 import time
@@ -16,7 +17,6 @@ from typing import Annotated
 from urllib.parse import parse_qs, urlsplit
 
 from fastapi import Depends, HTTPException, Request
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -38,6 +38,10 @@ NOTEBOOKS = "'self' http://localhost:* http://127.0.0.1:*"
 """Pages that may show this one in a frame, when a notebook asked for it."""
 
 
+RECENT, PEOPLE = 5.0, 4096
+"""Seconds for which films are sent to somebody whose link may have been renewed since, and people who are remembered."""
+
+
 class Refusal(HTTPException):
     """A request that is refused, with one sentence for the person."""
 
@@ -55,7 +59,8 @@ def csrf(token: str) -> str:
 
 def cookie_name(request: Request) -> str:
     """Return the cookie's name; it has the port, because browsers share cookies between the ports of a machine."""
-    return f"lightning_pbrl_{request.url.port or 'page'}"
+    port = request.headers.get("host", "").rpartition(":")[2]
+    return f"lightning_pbrl_{port if port.isdecimal() else 'page'}"
 
 
 def without_paths(text: str) -> str:
@@ -111,6 +116,7 @@ class Access:
     def __init__(self, desk: AnyDesk, rate: float) -> None:
         self._desk = desk
         self._known, self._unknown = Rates(rate), Rates(rate)
+        self._recent: dict[str, tuple[float, Person]] = {}
 
     def owner(self, token: str, request: Request) -> Person:
         """Return whose token it is.
@@ -122,6 +128,21 @@ class Access:
         if found is None:
             self._unknown.check(request.client.host if request.client else "")
             raise Refusal(403, NO_LINK)
+        self._known.check(found.name)
+        if len(self._recent) >= PEOPLE:
+            self._recent.clear()
+        self._recent[token] = time.monotonic(), found
+        return found
+
+    def recent(self, request: Request) -> Person | None:
+        """Return who asks if that was looked up a few seconds ago, None otherwise; does not wait for the store.
+
+        Raises:
+            Refusal: when there were too many requests.
+        """
+        moment, found = self._recent.get(request.cookies.get(cookie_name(request), ""), (-math.inf, None))
+        if found is None or time.monotonic() - moment > RECENT:
+            return None
         self._known.check(found.name)
         return found
 
@@ -163,13 +184,17 @@ Form = Annotated[dict[str, str], Depends(read_form)]
 """Argument of a route: the fields of the posted form."""
 
 
+NOT_KEPT = [(b"cache-control", b"no-store")]
+"""Header of responses that browsers must not keep."""
+
+
 class Guard:
     """Middleware around everything: checks Host and size of the body, adds the headers."""
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] = (), framed: bool = False) -> None:
         self.app = app
         self.hosts = LOOPBACK | {host.lower() for host in hosts}
-        self.headers = {
+        always = {
             "Content-Security-Policy": POLICY + (NOTEBOOKS if framed else "'none'"),
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "same-origin",  # "no-referrer" would make a form's Origin null
@@ -177,6 +202,7 @@ class Guard:
             "Cross-Origin-Resource-Policy": "same-origin",
             "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
         }
+        self.headers = [(name.lower().encode(), value.encode()) for name, value in always.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -185,14 +211,12 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(self.headers)
-                headers.setdefault("Cache-Control", "no-store")
+                kept = any(name == b"cache-control" for name, _ in message["headers"])
+                message["headers"] = [*message["headers"], *self.headers, *([] if kept else NOT_KEPT)]
             await send(message)
 
-        asked = Headers(scope=scope)
-        host = re.sub(r":\d*$", "", asked.get("host", "")).lower()
-        if host not in self.hosts or len(asked.getlist("host")) != 1:
+        named = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"]
+        if len(named) != 1 or re.sub(r":\d*$", "", named[0]) not in self.hosts:
             sentence = "This page is not known under that name: use the address that was printed when it was started."
             await PlainTextResponse(sentence, 421)(scope, receive, send_with_headers)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import socket
 import threading
@@ -168,6 +169,7 @@ def label(
     server = _server(application)
     if beside:
         threading.Thread(target=_end_with_input, args=(server,), name="end with the trainer", daemon=True).start()
+    gc.freeze()  # a full search for garbage among all that was imported would let everybody wait for half a second
     server.run([listening])
 
 

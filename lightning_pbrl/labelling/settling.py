@@ -11,7 +11,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from lightning_pbrl.data.feedback import Kind, Status
-from lightning_pbrl.data.outcomes import now, record
+from lightning_pbrl.data.outcomes import count_each, now, record
 from lightning_pbrl.data.tables import ANSWERS, QUESTIONS
 from lightning_pbrl.labelling.dawid_skene import dawid_skene
 from lightning_pbrl.labelling.interface import Key
@@ -20,7 +20,7 @@ from lightning_pbrl.labelling.statements import GIVEN, LABEL, LABEL_PENDING, SAM
 
 SAME = 1e-9
 """Difference of probabilities below which two answers are equally probable."""
-Combine = Literal["majority", "dawid-skene"]
+Combine = Literal["majority", "dawid-skene", "each"]
 Said = dict[str, tuple[float | None, Status]]
 """Newest answer of each person to a question, value and status."""
 
@@ -34,6 +34,7 @@ class Rule(NamedTuple):
         combine: "majority", or "dawid-skene" for the most probable answer by the error rates of each person
             (:mod:`~lightning_pbrl.labelling.dawid_skene`). Those are estimated anew, from all questions of the run and kind
             that enough people have answered, with each of them; a later answer may change the labels of earlier questions.
+            With "each", learners get the answer of each person as a label of its own, and the majority's is shown.
     """
 
     overlap: int = 1
@@ -49,19 +50,25 @@ class Rule(NamedTuple):
             given: rows of all answers to it, in their order; read when None.
         """
         key = key_of(question)
-        rows = db.execute(GIVEN, named(key)).mappings() if given is None else given
-        newest = {row["person"]: (row["value"], Status(row["status"])) for row in rows if row["purpose"] == "label"}
+        rows = db.execute(GIVEN, named(key)).mappings() if given is None or self.combine == "each" else given
+        last = {row["person"]: row for row in rows if row["purpose"] == "label"}
+        newest = {person: (row["value"], Status(row["status"])) for person, row in last.items()}
+        said = {key: newest}
         if self.gold in newest:
-            set_label(db, key, *newest[self.gold], str(self.gold))
-        elif len(newest) >= self.overlap and not self.stands(question["answered_by"], question["status"]):
-            said = {key: newest}
-            if self.combine == "dawid-skene":
-                said |= self._complete(db, key.run, question["kind"])
-                labels = likeliest(question["kind"], said)
-            else:
-                labels = {key: majority(question["kind"], list(newest.values()))}
-            for each, label in labels.items():
-                set_label(db, each, *label, ", ".join(said[each]))
+            said, labels = {key: {str(self.gold): newest[self.gold]}}, {key: newest[self.gold]}
+        elif len(newest) < self.overlap or self.stands(question["answered_by"], question["status"]):
+            return
+        elif self.combine == "dawid-skene":
+            said |= self._complete(db, key.run, question["kind"])
+            labels = likeliest(question["kind"], said)
+        else:
+            labels = {key: majority(question["kind"], list(newest.values()))}
+        for each, label in labels.items():
+            set_label(db, each, *label, ", ".join(said[each]))
+        if self.combine == "each":
+            value, status = labels[key]
+            apart = [] if self.gold in newest else [row["id"] for row in last.values()]
+            count_each(db, {**key._asdict(), "value": value, "status": int(status)}, apart)
 
     def _complete(self, db: sa.Connection, run: str, kind: Kind) -> dict[Key, Said]:
         """Return the answers to the questions of a run and kind that enough people have answered, and the expert has not."""

@@ -63,8 +63,10 @@ def open_questions(overlap: int, run: str | None, further: Sequence[Any] = ()) -
 
 
 def first(questions: Any) -> Any:
-    """Return the selection of the first ``most`` of some questions, the oldest first."""
-    return questions.order_by(QUESTIONS.c.run, QUESTIONS.c.round, QUESTIONS.c.number).limit(sa.bindparam("most"))
+    """Return the selection of the first ``most`` of some questions from the named one on, the oldest first."""
+    order = [QUESTIONS.c[part] for part in Key._fields]
+    named_or_later = sa.tuple_(*order) >= sa.tuple_(*(sa.bindparam(name) for name in NAME.values()))
+    return questions.where(named_or_later).order_by(*order).limit(sa.bindparam("most"))
 
 
 def answered(run: str | None) -> Any:

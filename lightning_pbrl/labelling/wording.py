@@ -6,6 +6,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from lightning_pbrl.data.feedback import Status
+from lightning_pbrl.data.outcomes import Ended
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.interface import Codec, Films, Kept, Key, OpenQuestion, Progress
 from lightning_pbrl.labelling.security import Refusal, without_paths
@@ -22,6 +23,13 @@ OUTCOMES = {
     "closed": "This question was closed meanwhile: no answer is needed, and your other answers stand.",
     "unknown": "This question no longer exists: the page goes on with the next one.",
 }
+
+OVER: dict[Ended | None, str] = {
+    None: "",
+    "asked": "You have answered everything, and the run asks nothing more. Thank you: you can close this page.",
+    "ended": "The run has ended, and asks nothing more. Thank you: you can close this page.",
+}
+"""Sentence for a person who has no question left, by the state of the run."""
 
 
 def stored(question: OpenQuestion, choice: Choice, levels: int) -> tuple[float | None, Status]:
@@ -103,15 +111,20 @@ def which(question: OpenQuestion, place: int) -> int:
     return 1 - place if question.swapped and question.kind == "pair" else place
 
 
+def places(question: OpenQuestion) -> int:
+    """Return the number of clips of a question."""
+    return 2 if question.kind == "pair" else 1
+
+
 def _clips(question: OpenQuestion, clips: Films) -> tuple[list[dict[str, str]], bool, str]:
     """Return addresses by codec for each place, whether they are still being made, and a sentence when they cannot be."""
-    places = range(2 if question.kind == "pair" else 1)
+    each = range(places(question))
     try:
-        paths = [clips.path(question.key, which(question, place), codec) for place in places for codec in CODECS]
+        paths = [clips.path(question, which(question, place), codec) for place in each for codec in CODECS]
     except UserError as error:
         return [], False, without_paths(str(error))
     name, again = quote(str(question.key)), "?repeat=true" if question.repeat else ""
-    return [{codec: f"/clips/{name}/{place}.{codec}{again}" for codec in CODECS} for place in places], None in paths, ""
+    return [{codec: f"/clips/{name}/{place}.{codec}{again}" for codec in CODECS} for place in each], None in paths, ""
 
 
 def outcome(question: OpenQuestion, kept: Kept, choice: Choice, progress: Progress) -> dict[str, Any]:
@@ -125,9 +138,10 @@ def outcome(question: OpenQuestion, kept: Kept, choice: Choice, progress: Progre
     return {**said, "feedback": feedback, "progress": counted(progress)}
 
 
-def counted(progress: Progress) -> dict[str, Any]:
+def counted(progress: Progress, ended: Ended | None = None) -> dict[str, Any]:
     """Return progress as JSON, with its words."""
     model = f"the model waits for {progress.waits_for}" if progress.waits_for else "the model goes on without waiting"
+    model = model if ended is None else "the run has ended" if ended == "ended" else "nothing more is asked"
     text = f"{progress.answered} of {progress.asked}, {model}" if progress.asked else "no question so far"
     return {"answered": progress.answered, "asked": progress.asked, "text": text}
 

@@ -46,6 +46,10 @@ class RoundStats(NamedTuple):
     progress: float = 0.0
 
 
+UNLEARNED = frozenset({"serve"})
+"""Settings of teachers on which nothing depends that is learned; they may differ when a run goes on."""
+
+
 class Teacher(Described, ABC):
     """Base class of teachers, which answer questions about segments; usable without a Trainer.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_pbrl.data.feedback import Answer, Clips, Kind, Query, Status
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.ranges import COUNT, COUNT_OR_NONE, POSITIVE, Range
-from lightning_pbrl.teachers.base import Teacher
+from lightning_pbrl.teachers.base import UNLEARNED, Teacher
 
 
 class HumanTeacher(
@@ -34,8 +34,9 @@ class HumanTeacher(
         wait: answers of a round's questions that the round waits for: all of them; a number from 1 on; a share below 1; or none,
             so that training goes on with what is there. The run's first answer that can be learned from is always waited for.
         overlap: different people who answer each question.
-        combine: rule by which their answers become a label: the majority, or the most probable answer by each person's error
-            rates, which are estimated from all questions so far (Dawid and Skene 1979).
+        combine: rule by which their answers become a label: the majority; dawid-skene, the most probable answer by each person's
+            error rates, which are estimated from all questions so far (Dawid and Skene 1979); or each, with which every answer
+            is a label of its own in what is learned from.
         target: usable answers (preferences, equal ones and ratings) after which nothing more is asked, below the budget; 0 for
             none. People cannot tell in a tenth to a third of the cases.
         timeout: seconds after which a question that nobody has answered is shown to somebody else.
@@ -54,7 +55,7 @@ class HumanTeacher(
         self,
         wait: Literal["all", "none"] | float = "all",
         overlap: int = 1,
-        combine: Literal["majority", "dawid-skene"] = "majority",
+        combine: Literal["majority", "dawid-skene", "each"] = "majority",
         target: int = 0,
         timeout: float = 120.0,
         bins: int = 10,
@@ -70,7 +71,7 @@ class HumanTeacher(
 
     def describe(self) -> dict[str, Any]:
         """Return class name and settings, without those of the page, on which no answer depends."""
-        return {name: value for name, value in super().describe().items() if name != "serve"}
+        return {name: value for name, value in super().describe().items() if name not in UNLEARNED}
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:
         """Postpone every question."""

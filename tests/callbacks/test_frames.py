@@ -9,12 +9,13 @@ from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
+import pebble_toys
 import pytest
 import torch
 from clip_toys import apart
 from online_toys import _Actor
-from toys import ToyData, make_trainer
-from vision_server import said, serving
+from toys import ToyData, assert_same, make_trainer
+from vision_server import refusal, said, serving
 
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.clips.choose import renderer_of
@@ -29,6 +30,7 @@ from lightning_pbrl.envs.render import Camera
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.films import drawn_by, recorder
 from lightning_pbrl.methods.learn_reward import RewardEnsemble
+from lightning_pbrl.methods.pebble import PEBBLE
 from lightning_pbrl.teachers.function import Clip, FunctionTeacher
 from lightning_pbrl.teachers.vision import VisionTeacher
 
@@ -80,6 +82,12 @@ def test_frames_of_logged_data(tmp_path: Path) -> None:
                 assert np.array_equal(clip.obs, data.source.column("obs")[start : start + STEPS].numpy())
 
 
+def shown_in(request: dict[str, Any]) -> np.ndarray:
+    """The pictures of a request, those of A first, (2 x images, H, W, 3)."""
+    urls = [part["image_url"]["url"] for part in request["messages"][1]["content"] if part["type"] == "image_url"]
+    return np.stack([imageio.imread(base64.b64decode(url.partition(",")[2]), extension=".png") for url in urls])
+
+
 def test_a_vision_model_sees_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(monkeypatch) as server:
         server.reply = lambda body: said('{"answer": "B", "confidence": 0.9}')
@@ -89,11 +97,9 @@ def test_a_vision_model_sees_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(server.requests) == len(method.labels.preferences()) == 6
     with renderer_of(data) as renderer:
         for asked, starts, value in zip(server.requests, method.labels.start.tolist(), method.labels.value.tolist(), strict=True):
-            urls = [part["image_url"]["url"] for part in asked["messages"][1]["content"] if part["type"] == "image_url"]
-            shown = [imageio.imread(base64.b64decode(url.partition(",")[2]), extension=".png") for url in urls]
             drawn = [renderer.frames(start, STEPS)[[0, -1]] for start in starts]
             expected = np.concatenate(drawn if value == 1 else drawn[::-1])  # B is better, whichever was shown as B
-            assert np.array_equal(np.stack(shown), expected)
+            assert np.array_equal(shown_in(asked), expected)
 
 
 def test_nothing_is_drawn_for_a_teacher_that_does_not_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,3 +175,50 @@ def test_frames_come_in_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     offline(tmp_path, Counting(lambda first, second: 0, frames=True), budget=3, per_round=3)
     assert sizes == [2, 1]
+
+
+def test_a_vision_model_teaches_while_a_policy_acts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server fails in the second round: the run says so and goes on, and ends as one whose server never failed."""
+    monkeypatch.setattr("lightning_pbrl.asking.session.LOOKED_AT", 1)
+    out_of_order: list[int] = []
+
+    def taught(folder: Path, url: str, resume: bool = False) -> tuple[PEBBLE, OnlineDataModule]:
+        data = OnlineDataModule(GymMuJoCo("Reacher-v5", horizon=10), segment_length=STEPS, eval_episodes=0, test_episodes=0)
+        small = {**pebble_toys.SMALL, "env_steps": 60, "seed_steps": 10, "round_steps": 20}
+        method = PEBBLE(data.spec, reward_model=pebble_toys.SMALL_REWARD, **small)
+        settings: dict[str, Any] = {"images": 2, "image_format": "png", "workers": 1, "retries": 0, "unavailable": "stop"}
+        ask = AskTeacher(VisionTeacher(url, "m", "Reach.", **settings), budget=6, per_round=3, first_round=1)
+        last = folder / "checkpoints" / "last.ckpt" if resume else None
+        make_trainer(folder, [ask], limit_val_batches=0).fit(method, data, ckpt_path=last)
+        return method, data
+
+    def reply(body: Any) -> Any:
+        broken = len(server.requests) > 4 and out_of_order
+        return refusal(503, "out of order") if broken else said('{"answer": "B", "confidence": 0.9}')
+
+    with serving(monkeypatch) as server:
+        server.reply = reply
+        out_of_order.append(1)
+        with pytest.raises(UserError, match=r"HTTP 503: out of order.*start the server, then run the same command with --resume"):
+            taught(tmp_path / "run", server.url)
+        assert len(server.requests) == 5  # of which the last has no answer
+        out_of_order.clear()
+        method, data = taught(tmp_path / "run", server.url, resume=True)
+        requests = [*server.requests[:4], *server.requests[5:]]
+        server.requests.clear()
+        straight, _ = taught(tmp_path / "straight", server.url)
+        assert server.requests == requests and len(requests) == 6  # the same pictures, each asked about once
+    assert_same(method.state_dict(), straight.state_dict())
+    store = LabelStore(tmp_path / "run" / "labels.sqlite", data.source.fingerprint, "seed0")
+    labels, content = store.labels("pair"), store.clips(range(6))
+    assert labels.status.tolist() == [int(Status.ANSWERED)] * 6 and torch.equal(labels.value, method.labels.value.cpu())
+    assert data.simulator is not None
+    own, swapped = [], []
+    with RebuiltStates(None, data.simulator) as rebuilt:
+        for number, asked in enumerate(requests):
+            shown = shown_in(asked)
+            drawn = [rebuilt.draw(content.obs[number, c].numpy(), content.action[number, c].numpy())[[0, -1]] for c in (0, 1)]
+            expected = np.concatenate(drawn if labels.value[number] == 1 else drawn[::-1])  # B is better, whichever that was
+            own.append(apart(shown, expected, 30))
+            swapped.append(apart(shown, expected[[2, 3, 0, 1]], 30))
+    assert max(own) < 1e-4 < 5e-4 < min(swapped)

@@ -253,9 +253,9 @@ def test_commits_survive_power_loss(store: LabelStore):
 def test_newer_schema(store: LabelStore, tmp_path: Path):
     db = sqlite3.connect(tmp_path / "labels.db")
     with db:
-        db.execute("UPDATE pbrl_info SET value = '3' WHERE key = 'schema_version'")
+        db.execute("UPDATE pbrl_info SET value = '4' WHERE key = 'schema_version'")
     db.close()
-    with pytest.raises(UserError, match="schema version 3 and this library reads up to 2: upgrade lightning-pbrl"):
+    with pytest.raises(UserError, match="schema version 4 and this library reads up to 3: upgrade lightning-pbrl"):
         LabelStore(tmp_path / "labels.db", "data-a")
 
 

@@ -1,10 +1,8 @@
-"""Transactions that threads share: one commit for many, and a failure undoes its own block alone."""
+"""Answers that share a transaction: one commit for many, and a failure undoes its own block alone."""
 
 from __future__ import annotations
 
 import sqlite3
-import threading
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +11,6 @@ import sqlalchemy as sa
 
 from lightning_pbrl.data.database import SharedDatabase
 from lightning_pbrl.data.tables import CLOSED
-from lightning_pbrl.data.together import Gate
 from lightning_pbrl.errors import UserError
 
 
@@ -26,94 +23,63 @@ def noted(path: Path) -> list[int]:
         return [number for (number,) in db.execute("SELECT number FROM pbrl_closed ORDER BY number")]
 
 
-def test_many_threads_share_a_commit(tmp_path: Path) -> None:
-    store, ready, seen = SharedDatabase(tmp_path / "labels.sqlite"), threading.Event(), []
+def test_a_thread_shares_a_commit(tmp_path: Path) -> None:
+    store = SharedDatabase(tmp_path / "labels.sqlite")
     commits: list[int] = []
     sa.event.listen(store._engine, "commit", lambda _: commits.append(1))
-
-    def work(number: int) -> None:
-        try:
-            with store._answering() as db:
-                ready.wait(30)
-                note(db, number)
-                if number == 3:
-                    raise ValueError("of this block alone")
-            seen.append((number, number in noted(tmp_path / "labels.sqlite")))  # on disk when the block has ended
-        except ValueError:
-            seen.append((number, number in noted(tmp_path / "labels.sqlite")))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    while store._together._waiting < 5:
-        time.sleep(0.001)
-    ready.set()
-    for thread in threads:
-        thread.join(30)
-    assert sorted(seen) == [(number, number != 3) for number in range(6)]
-    assert noted(tmp_path / "labels.sqlite") == [0, 1, 2, 4, 5] and len(commits) == 1
+    with store.together():
+        for number in range(6):
+            try:
+                with store._answering() as db:
+                    note(db, number)
+                    if number == 3:
+                        raise ValueError("of this block alone")
+            except ValueError:
+                assert number == 3
+        assert noted(tmp_path / "labels.sqlite") == [] and not commits
+    assert noted(tmp_path / "labels.sqlite") == [0, 1, 2, 4, 5] and commits == [1]
+    with store._answering() as db:
+        note(db, 6)
+    assert noted(tmp_path / "labels.sqlite")[-1] == 6 and commits == [1, 1]
 
 
-def test_a_commit_that_fails_is_told_to_everybody(tmp_path: Path) -> None:
+def test_a_commit_that_fails_is_told(tmp_path: Path) -> None:
     store = SharedDatabase(tmp_path / "labels.sqlite")
 
     def fail(_: object) -> None:
         raise sa.exc.OperationalError("COMMIT", None, Exception("database or disk is full"))
 
     sa.event.listen(store._engine, "commit", fail)
-    with pytest.raises(UserError, match="its disk is full"), store._answering() as db:
+    with pytest.raises(UserError, match="its disk is full"), store.together(), store._answering() as db:
         note(db, 0)
     sa.event.remove(store._engine, "commit", fail)
     assert noted(tmp_path / "labels.sqlite") == []
-    with store._answering() as db:
+    with store.together(), store._answering() as db:
         note(db, 1)
     assert noted(tmp_path / "labels.sqlite") == [1]
 
 
-def test_a_transaction_that_the_database_has_undone_is_told_to_everybody(tmp_path: Path) -> None:
+def test_a_transaction_that_the_database_has_undone_is_told(tmp_path: Path) -> None:
     """SQLite undoes the whole transaction on a full disk: nobody may hear that an answer of it is stored."""
     store, told = SharedDatabase(tmp_path / "labels.sqlite"), []
 
-    def work(number: int) -> None:
-        try:
-            with store._answering() as db:
-                while store._together._waiting < 1 - number:  # the first one waits until the second is there
-                    time.sleep(0.001)
-                note(db, number)
-                if number == 1:
-                    db.exec_driver_sql("ROLLBACK")
-                    raise sa.exc.OperationalError("INSERT", None, Exception("database or disk is full"))
-        except UserError as error:
-            told.append((number, "its disk is full" in str(error)))
+    def answer(*numbers: int) -> None:
+        for number in numbers:
+            try:
+                with store._answering() as db:
+                    note(db, number)
+                    if number == 1:
+                        db.exec_driver_sql("ROLLBACK")
+                        raise sa.exc.OperationalError("INSERT", None, Exception("database or disk is full"))
+            except UserError as error:
+                told.append((number, "its disk is full" in str(error)))
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
-    threads[0].start()
-    while store._together._batch is None:
-        time.sleep(0.001)
-    threads[1].start()
-    for thread in threads:
-        thread.join(30)
-    work(2)
-    assert sorted(told) == [(0, True), (1, True)] and noted(tmp_path / "labels.sqlite") == [2]
-
-
-def test_nobody_reads_while_somebody_is_alone() -> None:
-    gate, order, inside = Gate(), [], threading.Event()
-
-    def write() -> None:
-        inside.set()
-        with gate.alone():
-            order.append("write")
-
-    with gate.shared():
-        thread = threading.Thread(target=write)
-        thread.start()
-        inside.wait(30)
-        order.append("read")
-    thread.join(30)
-    with gate.shared(), gate.shared():
-        order.append("read again")
-    assert order == ["read", "write", "read again"]
+    with pytest.raises(UserError, match="its disk is full"), store.together():
+        answer(0, 1, 2)
+    assert told == [(1, True), (2, True)] and noted(tmp_path / "labels.sqlite") == []  # and the first is told by the block
+    with store.together():
+        answer(3)
+    assert noted(tmp_path / "labels.sqlite") == [3]
 
 
 def test_an_older_store_gets_the_indexes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import statistics
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ class FakeDesk:
         self.order: dict[str, list[Key]] = {}
         self.tokens: dict[str, Person] = {}
         self.failing: str | None = None
-        self.paused = False
+        self.paused, self.over = False, None
         self._bins, self._lock = bins, threading.Lock()
 
     def invite(self, name, role="labeller"):
@@ -96,6 +97,9 @@ class FakeDesk:
                 order.append(key)
             return Kept("kept", revision)
 
+    def together(self):
+        return nullcontext()
+
     def last(self, person):
         order = self.order.get(person)
         return self.question(order[-1], person) if order else None
@@ -104,6 +108,9 @@ class FakeDesk:
         done = len(self.order.get(person, []))
         left = len(self.next(person, 10**6))
         return Progress(done, len(self.questions), left, left)
+
+    def ended(self):
+        return self.over
 
     def bins(self, run):
         return self._bins
@@ -119,7 +126,7 @@ class FakeDesk:
             seconds = statistics.median(each[2] for each in given)
             people.append(PersonSummary(name, len(given), seconds, skipped, sum(left) / len(left) if left else None, None))
         closed = len(self.closed)
-        return Overview(people, 0.62, None, len(self.questions) - closed, closed, len(self.questions), self.paused)
+        return Overview(people, 0.62, None, len(self.questions) - closed, closed, len(self.questions), self.paused, self.over)
 
     def close(self, key, closed=True):
         if key is None:
@@ -146,7 +153,12 @@ class FakeClips:
             for codec in ("webm", "mp4"):
                 (folder / f"{which}.{codec}").write_bytes(bytes(range(256)) * 8)
 
-    def path(self, key, which, codec):
+    def made(self, question, which, codec):
+        hidden = self.making | self.impossible
+        return None if question.key.number in hidden else self.folder / f"{which}.{codec}"
+
+    def path(self, question, which, codec):
+        key = question.key
         if key.number in self.impossible:
             raise UserError("The data of /home/someone/data/run.npz have no simulator states, so no clip can be drawn.")
         return None if key.number in self.making else self.folder / f"{which}.{codec}"

@@ -24,6 +24,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
 ]
+from lightning_pbrl.labelling import wording  # noqa: E402
 from lightning_pbrl.labelling.serve import Served, make_app  # noqa: E402
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
@@ -333,6 +334,28 @@ def test_a_page_without_a_trainer_goes_on_when_questions_come(site) -> None:
     page.wait_for_selector("#choices:not([hidden])")
     answer(page, "a")
     assert desk.given() == {0: [0.0]}
+
+
+def test_a_run_that_asks_nothing_more_says_so_and_is_quiet_when_its_page_ends(site) -> None:
+    desk = FakeDesk(count=2)
+    later = {key: desk.questions.pop(key) for key in list(desk.questions)[1:]}
+    opened = site(desk)
+    page = opened.visit("anna")
+    desk.over = "asked"
+    answer(page, "a")
+    page.wait_for_selector("h1:text('No more questions')")
+    page.wait_for_selector("text=the run asks nothing more. Thank you")
+    assert page.text_content("#count") == "1 of 1, nothing more is asked"
+    desk.questions |= later  # the run goes on
+    until_question(page, "run-1/0/1")
+    desk.over = "ended"
+    answer(page, "d")
+    page.wait_for_selector("text=The run has ended, and asks nothing more. Thank you")
+    opened.served.stop()
+    page.wait_for_timeout(4000)
+    assert page.text_content("#trouble") == wording.OVER["ended"]
+    assert all("ERR_CONNECTION" in fault for fault in opened.faults)
+    opened.faults.clear()
 
 
 def test_a_question_by_its_address_shows_what_was_answered(site) -> None:

@@ -118,6 +118,29 @@ def test_a_question_is_not_handed_to_two_people_at_a_time(tmp_path: Path) -> Non
     assert [each.key.number for each in late.next("Ada", 4)] == [each.key.number for each in late.next("Bob", 4)] == [0, 1, 2, 3]
 
 
+def test_questions_that_many_people_hold_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those before the last that was handed out are read again after half a second only, and nobody misses one."""
+    asked(tmp_path, 60)
+    here, shown, moment = desk(tmp_path), {}, [0.0]
+    monkeypatch.setattr("lightning_pbrl.labelling.desk.time.monotonic", lambda: moment[0])
+    people = [f"P{n}" for n in range(10)]
+    for place, person in enumerate(people):
+        shown[person] = here.next(person, 2)
+        assert [each.key.number for each in shown[person]] == [2 * place, 2 * place + 1]
+    for person in people:  # the page asks for what follows the question on the screen; a reload asks for the same again
+        first, second = (each.key for each in shown[person])
+        ahead = here.next(person, 2, without=[first])
+        assert ahead[0].key == second and ahead[1].key.number >= 20
+        assert [each.key for each in here.next(person, 2)] == [first, second]
+        assert here.answer(person, first, 1.0, A) == ("kept", 0)
+        assert here.next(person, 1)[0].key == second
+    assert sorted({each.key.number for person in people for each in here.next(person, 60)}) == list(range(1, 60)[:1]) + [
+        number for number in range(2, 60) if number % 2 or number >= 20
+    ]
+    moment[0] += here.timeout + 1.0
+    assert [each.key.number for each in here.next("late", 3)] == [1, 3, 5]  # nobody took them: somebody else gets them
+
+
 def test_sides_are_shuffled_and_stay(tmp_path: Path) -> None:
     asked(tmp_path, 60)
     here = desk(tmp_path)
@@ -191,18 +214,19 @@ def test_people_at_the_same_time(tmp_path: Path) -> None:
     assert labels(store) == [(float(n % 2), A) for n in range(15)] and store.newest("ada") == 15
 
 
-def test_an_old_store_is_upgraded_and_kept(tmp_path: Path) -> None:
-    """Version 1 had questions alone."""
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_old_store_is_upgraded_and_kept(version: int, tmp_path: Path) -> None:
+    """Version 1 had questions alone, version 2 no answers that count each on its own, and no end of a run."""
     import sqlite3
 
     store = asked(tmp_path, 2)
     here = desk(tmp_path)
     here.answer("Ada", key(0), 1.0, A)
     with sqlite3.connect(tmp_path / "labels.sqlite") as db:
-        for table in ("answers", "outcomes", "marks", "persons", "closed"):
+        for table in ("counted", "ended", "answers", "outcomes", "marks", "persons", "closed")[: 2 if version == 2 else None]:
             db.execute(f"DROP TABLE pbrl_{table}")
-        db.execute("UPDATE pbrl_info SET value = '1' WHERE key = 'schema_version'")
+        db.execute(f"UPDATE pbrl_info SET value = '{version}' WHERE key = 'schema_version'")
     db.close()
     again = desk(tmp_path)
-    assert labels(store) == [(1.0, A), (None, ASKED)] and again.answers() == []
+    assert labels(store) == [(1.0, A), (None, ASKED)] and len(again.answers()) == version - 1 and again.ended() is None
     assert again.answer("Ada", key(1), 0.0, A).how == "kept" and labels(store)[1] == (0.0, A)

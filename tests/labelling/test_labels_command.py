@@ -172,6 +172,33 @@ def test_as_many_as_the_run_asks_for(store: Path, tmp_path: Path, capsys: pytest
         assert LabelStore(store, line["fingerprint"]).records()[5]["value"] == expected
 
 
+def test_answers_of_an_expert(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Whoever is named in the file: they are Gina's, stand against what Ada and Bob say, and serve as practice and checks."""
+    file, copy, gold = tmp_path / "x.jsonl", tmp_path / "copy.sqlite", {"gold": "Gina", "practice": 2}
+    labels(capsys, "export", store, file)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    nothing = {"value": None, "status": "pending", "answered_by": "HumanTeacher"}
+    file.write_text("\n".join(json.dumps(line | nothing) for line in lines))
+    labels(capsys, "import", copy, file)
+    for name in ("Ada", "Bob"):
+        Desk(copy).answer(name, Key("a", 0, 0), 0.0, Status.ANSWERED)
+    file.write_text("\n".join(map(json.dumps, lines)))
+    assert "has the answer 0 of Ada, Bob and is now answered 1 by Ada" in refused(capsys, "import", copy, file)
+    for _ in range(2):  # reading it again changes nothing
+        assert "read 6 answers to 7 questions, 0 of them new" in labels(capsys, "import", copy, file, "--gold", "Gina")
+        records = LabelStore(copy, lines[0]["fingerprint"]).records()
+        assert [row["value"] for row in records] == [1.0, 0.0, 0.5, None, 1.0, None, 7.0]
+        assert [row["answered_by"] for row in records] == ["Gina"] * 5 + ["HumanTeacher", "Gina"]
+        assert [row["person"] for row in Desk(copy).answers()] == ["Ada", "Bob", *["Gina"] * 6]
+    first = Desk(copy, **gold).next("Cy", 3)
+    assert [(each.key.number, each.purpose) for each in first[:2]] == [(0, "practice"), (1, "practice")]
+    assert first[0].expected == (1.0, Status.ANSWERED)
+    said = [line | {"answered_by": who} for line in lines[:1] for who in ("Ada", "Bob")]
+    file.write_text("\n".join(map(json.dumps, said)))
+    assert "Question a/0/0 has 2 answers, and an expert gives one" in refused(capsys, "import", copy, file, "--gold", "Gina")
+    assert "The gold person has no name" in refused(capsys, "import", copy, file, "--gold", " ")
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "potato.jsonl"])
 def test_several_persons_with_revisions_out_and_in(
     store: Path, tmp_path: Path, ending: str, capsys: pytest.CaptureFixture

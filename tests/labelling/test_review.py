@@ -15,7 +15,7 @@ from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.label_cli import opened, place_of
 from lightning_pbrl.labelling.desk import Desk
-from lightning_pbrl.labelling.interface import Key
+from lightning_pbrl.labelling.interface import Key, OpenQuestion
 from lightning_pbrl.testing.toys import ToyData
 
 pytest.importorskip("fastapi", reason="the page is in the web extra")
@@ -116,7 +116,7 @@ def test_data_of_a_store_that_no_run_belongs_to(tmp_path: Path) -> None:
     stored(tmp_path / "x.sqlite", toy.source.fingerprint)
     assert place_of(path).load is None and opened(path)[1].cache is None
     with pytest.raises(UserError, match=r"No film can be drawn without the data: name the run folder, or give the config"):
-        opened(path)[1].path(Key("b", 0, 0), 0, "webm")
+        opened(path)[1].path(OpenQuestion(Key("b", 0, 0), "pair", 1, (0, 0), False), 0, "webm")
     place = place_of(path, (config,))
     assert place.folder == tmp_path and place.load is not None
     assert place.load().source.fingerprint == toy.source.fingerprint and opened(path, config)[1].cache is not None

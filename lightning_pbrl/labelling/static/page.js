@@ -199,19 +199,20 @@
   }
 
   // Questions ----------------------------------------------------------------------------------------------------
-  async function fetchQuestions(without) {
+  async function fetchQuestions(without, over = "") {
     const query = without.map((key) => `without=${encodeURIComponent(key)}`).join("&");
-    const said = await insist(`/questions?${query}`);
+    const said = over ? await ask(`/questions?${query}`).catch(() => ({})) : await insist(`/questions?${query}`);
+    if (over && said.status !== 200) return { questions: [], over }; // a page beside a run ends with it
     if (said.status !== 200) { rest(said.sentence); return null; }
     count(said.progress);
-    return said.questions;
+    return said;
   }
 
-  function rest(sentence) {
+  function rest(sentence, heading = "No question at the moment") {
     if (shown) for (const video of shown.videos) video.pause();
     shown = null;
     for (const id of ["stage", "choices", "playback", "practice", "feedback"]) $(id).hidden = true;
-    $("ask").textContent = document.title = "No question at the moment";
+    $("ask").textContent = document.title = heading;
     trouble(sentence);
   }
 
@@ -220,11 +221,14 @@
     const mine = waiting += 1;
     if (following) { const next = following; following = null; show(next); }
     else {
-      for (let pause = 1; ; pause = Math.min(pause + 1, 5)) {
-        const questions = await fetchQuestions([]);
-        if (mine !== waiting || questions === null) return;
+      for (let pause = 1, over = ""; ; pause = Math.min(pause + 1, 5)) {
+        const said = await fetchQuestions([], over);
+        if (mine !== waiting || said === null) return;
+        const { questions } = said;
+        over = said.over;
         if (questions.length) { trouble(""); show(load(questions[0])); if (questions[1]) following = load(questions[1]); return; }
-        rest("Everything that was asked so far is answered. New questions appear here by themselves when the training asks; if none come, ask the researcher whether it is running.");
+        if (over) rest(over, "No more questions");
+        else rest("Everything that was asked so far is answered. New questions appear here by themselves when the training asks; if none come, ask the researcher whether it is running.");
         await sleep(1000 * pause);
         if (mine !== waiting) return;
       }
@@ -234,8 +238,8 @@
 
   async function prefetch() {
     const asked = shown;
-    const questions = await fetchQuestions([shown.question.key]);
-    if (shown === asked && questions && questions.length && !following) following = load(questions[0]);
+    const said = await fetchQuestions([shown.question.key]);
+    if (shown === asked && said && said.questions.length && !following) following = load(said.questions[0]);
   }
 
   async function answer(choice, strength = null) {
