@@ -8,12 +8,17 @@ from __future__ import annotations
 import torch
 
 
+def is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    """Return True if the optimiser is PyTorch's own Adam or AdamW with the fused kernel."""
+    return type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and bool(optimizer.param_groups[0]["fused"])
+
+
 def step(optimizer: torch.optim.Optimizer) -> None:
     """Make the step that ``optimizer.step()`` makes, bit for bit; hooks of a fused Adam or AdamW do not run."""
     (group,) = optimizer.param_groups
     moved = [p for p in group["params"] if p.grad is not None]
     states = [optimizer.state.get(p) for p in moved]
-    if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW) or not group["fused"] or not all(states):
+    if not is_fused(optimizer) or not all(states):
         optimizer.step()  # the first step makes the moments
         return
     steps, mean, square = ([state[key] for state in states if state] for key in ("step", "exp_avg", "exp_avg_sq"))

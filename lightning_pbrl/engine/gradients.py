@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from types import CodeType
 from typing import Any
 
 import torch
@@ -126,7 +127,13 @@ class Compiler:
                     warnings.warn(f"torch.compile failed, running eagerly: {reason}", stacklevel=2)
             return function(rows, handed)
 
+        call.code = function.__code__  # type: ignore[attr-defined]
         return call
+
+    @staticmethod
+    def latest(code: CodeType) -> Hashable:
+        """Return the identity of what Dynamo has compiled for ``code`` and run last; it keeps these in the order of their use."""
+        return id(torch._C._dynamo.eval_frame._debug_get_cache_entry_list(code)[0].code)
 
 
 def in_tiles(gradients: Gradients, tiles: Iterable[tuple[float, Any]]) -> Found:

@@ -66,23 +66,28 @@ class FlatState:
     def attach(self) -> None:
         """Move the modules' present values into the flat storage and make the parameters views of it.
 
-        Call it after anything that re-binds ``param.data`` (a device or dtype change), as :meth:`attached` detects.
+        Call it after anything that re-binds ``param.data`` (a device or dtype change), as :meth:`attached` detects. Buffers stay in
+        place unless device or dtype differ; :attr:`leaves` stays the same mapping unless a buffer or a Parameter object differs.
         """
         kept = getattr(self, "storage", None)
         self.names = self._present()
         for name, target in self.targets.items():
             if [p.shape for p in self.names[name].values()] != [p.shape for p in self.names[target.source].values()]:
                 raise ValueError(f"target {name!r} and its source {target.source!r} differ in shape")
-        self.leaves = {g: list(self.names[g].values()) for g in self.groups}
+        leaves = {g: list(self.names[g].values()) for g in self.groups}
         self.storage: dict[str, Tensor] = {}
         for key, named in self.names.items():
             flat = torch.cat([p.detach().reshape(-1) for p in named.values()])
-            rows = flat.expand(self.replicas, -1).clone()
-            if kept is not None:
-                current = rows[0].clone()
-                rows.copy_(kept[key])
-                rows[self.bound] = current
+            held = None if kept is None else kept[key]
+            if held is not None and (held.device, held.dtype) == (flat.device, flat.dtype):
+                rows = held  # the same buffer: whatever holds its address stays valid
+            else:
+                rows = (flat.expand(self.replicas, -1) if held is None else held).to(flat, copy=True)
+            rows[self.bound] = flat
             self.storage[key] = rows
+        same = kept is not None and all(self.storage[key] is kept[key] for key in kept)
+        if not same or any(a is not b for g in leaves for a, b in zip(leaves[g], self.leaves[g], strict=True)):
+            self.leaves = leaves
         if kept is None:
             self.optimizers = [{name: self._optimizer(name, rows) for name in self.groups} for rows in self.rows]
         self._rebind_optimizers()
@@ -136,6 +141,8 @@ class FlatState:
                     for key, value in state.items():
                         if _per_parameter(key, value, p):
                             state[key] = value.to(p)
+                        elif torch.is_tensor(value) and fused_adam.is_fused(optimizer):
+                            state[key] = value.to(p.device)  # a fused step counts where its weights are
 
     def bind(self, replica: int) -> None:
         """Point the modules' parameters at one replica's weights; the Parameter objects stay the same."""
@@ -157,7 +164,7 @@ class FlatState:
         return True
 
     def reattach(self) -> None:
-        """Attach again if something has re-bound a parameter; :attr:`leaves` is another mapping then."""
+        """Attach again if something has re-bound a parameter."""
         if not self.attached():
             self.attach()
 
@@ -175,6 +182,28 @@ class FlatState:
                 grads[group] = grad * (clip / grad.norm(dim=-1, keepdim=True).clamp(min=clip))
         return grads
 
+    def keep_rates_on_device(self) -> None:
+        """Keep learning rates in tensors, which a recorded step reads anew each time, where the optimiser allows it."""
+        for optimizers in self.optimizers:
+            for group, optimizer in optimizers.items():
+                if fused_adam.is_fused(optimizer):
+                    device = self.storage[group].device
+                    dtype = torch.float32 if device.type == "cuda" else torch.float64  # as the kernels read it
+                    (param_group,) = optimizer.param_groups
+                    param_group["lr"] = torch.tensor(float(param_group["lr"]), dtype=dtype, device=device)
+
+    def counts_on_device(self, group: str, block: int = 0) -> bool:
+        """Return True if nothing of a group's step is done by Python, so that it may be recorded and replayed."""
+        optimizer = self.optimizers[block][group]
+        return fused_adam.is_fused(optimizer) and torch.is_tensor(optimizer.param_groups[0]["lr"])
+
+    def schedule(self, moved: Sequence[str], number: int, block: int = 0) -> None:
+        """Set the learning rates that are kept in tensors, as :meth:`step` sets the others."""
+        for group in moved:
+            settings, (param_group,) = self.groups[group], self.optimizers[block][group].param_groups
+            if settings.schedule is not None and torch.is_tensor(param_group["lr"]):
+                param_group["lr"].fill_(settings.lr * settings.schedule(self.updates[group] + number))
+
     def step(self, group: str, grad: Tensor, number: int = 0, block: int = 0, reached: Reached | None = None) -> None:
         """Make one optimiser step of a group for the replicas of one ``block`` of :attr:`rows`, with flat gradients, (n, P).
 
@@ -183,7 +212,7 @@ class FlatState:
         """
         settings, optimizer = self.groups[group], self.optimizers[block][group]
         (param_group,) = optimizer.param_groups
-        if settings.schedule is not None:
+        if settings.schedule is not None and not torch.is_tensor(param_group["lr"]):
             param_group["lr"] = settings.lr * settings.schedule(self.updates[group] + number)
         if reached is not None:
             cuts = tuple(sorted({*self.cuts[group], *(k for k in range(1, len(reached)) if reached[k] != reached[k - 1])}))
@@ -287,7 +316,7 @@ class FlatState:
                     optimizer.state[p] = {
                         key: torch.stack([self._join(group, each[key], cut) for each in found]).to(p)
                         if isinstance(value, Mapping)
-                        else _copy(value)
+                        else _copy(value, p.device if fused_adam.is_fused(optimizer) else None)
                         for key, value in found[0].items()
                     }
         self.bind(self.bound)
@@ -298,6 +327,6 @@ def _per_parameter(key: str, value: Any, flat: Tensor) -> bool:
     return key != "step" and torch.is_tensor(value) and value.numel() == flat.numel()
 
 
-def _copy(value: Any) -> Any:
-    """Return the value, copied if it is a tensor (optimisers count steps in place)."""
-    return value.clone() if torch.is_tensor(value) else value
+def _copy(value: Any, device: torch.device | None = None) -> Any:
+    """Return the value, copied if it is a tensor (optimisers count steps in place), to a device if one is given."""
+    return value.to(device, copy=True) if torch.is_tensor(value) else value

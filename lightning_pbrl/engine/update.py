@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,15 +18,20 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from lightning_pbrl.engine.draws import Drawn, Streams, updates_of, updates_of_all
-from lightning_pbrl.engine.gradients import Compiler, Gradients, Handed, accumulate, batched_gradients, in_tiles, own_gradients
+from lightning_pbrl.engine.gradients import Compiler, Gradients, batched_gradients, in_tiles, own_gradients
+from lightning_pbrl.engine.graphs import Board, CudaRecorder, Graphs, Piece, Recorder, settings
 from lightning_pbrl.engine.program import Part, Program
 from lightning_pbrl.engine.state import FlatState
 from lightning_pbrl.errors import UserError
 
-Compile = bool | Literal["auto"]
+Compile = bool | Literal["auto", "graph"]
 Layout = Literal["auto", "loop", "batched"]
 COMPILE_PAYS_AFTER = 12_000
 """Updates after which compiling has saved its own time on a CPU with a cold cache (``benchmarks/README.md``)."""
+
+
+class Tiles(list[tuple[float, Drawn]]):
+    """Parts of a wide update, each with its fraction of it; empty for an update that is evaluated whole."""
 
 
 class UpdateEngine:
@@ -37,11 +43,15 @@ class UpdateEngine:
         programs: kinds of update, by name.
         seeds: one per replica; used until :meth:`begin` gives others.
         compile: True, False, or "auto": on CUDA always, on CPU when ``planned`` is large enough and a C++ compiler exists.
-            A failing compiler costs one warning, never a run.
+            A failing compiler costs one warning, never a run. "graph" compiles and replays updates as CUDA graphs.
         layout: "loop" runs replicas one after another, bit for bit as alone; "batched" runs them as one leading axis
             (``vmap``), equal to rounding; "auto" loops on CPU and batches on CUDA.
         planned: updates expected in total.
         reduce: averages a flat gradient over ranks in place; None on one device.
+        recorder: records graphs; None for the device's own with "graph", and for no graphs without.
+
+    Raises:
+        UserError: if graphs are wanted on another device than CUDA.
 
     Attributes:
         state: weights, targets and optimisers.
@@ -58,14 +68,21 @@ class UpdateEngine:
         layout: Layout = "auto",
         planned: int = 0,
         reduce: Callable[[Tensor], None] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         device = next(owner.parameters(), torch.empty(0)).device
         self.batched = len(seeds) > 1 and (layout == "batched" or (layout == "auto" and device.type == "cuda"))
         self.owner, self.programs, self.reduce = owner, dict(programs), reduce
         self.state = FlatState(owner, parts, len(seeds), self.batched)
         pays = device.type == "cuda" or (planned > COMPILE_PAYS_AFTER and shutil.which("g++") is not None)
-        self._auto = compile == "auto"
+        self._auto = compile in ("auto", "graph")
         self._compiler = Compiler(pays if compile == "auto" else bool(compile))
+        if compile == "graph" and recorder is None:
+            recorder = _recorder(owner, device)
+        self._graphs = None if recorder is None else Graphs(recorder, self._compiler.latest)
+        if recorder is not None:
+            self.state.keep_rates_on_device()
+        self._meters: dict[tuple[str, int], dict[str, Tensor]] = {}
         self.updates = dict.fromkeys(programs, 0)
         self._steps: dict[Any, Gradients] = {}
         self._attached = self.state.leaves
@@ -94,6 +111,8 @@ class UpdateEngine:
         if self._attached is not self.state.leaves:
             self._attached = self.state.leaves
             self._steps.clear()
+            if self._graphs is not None:
+                self._graphs.clear()
 
     def _gradients(self, name: str) -> list[Gradients]:
         """One function per step; programs that share a step, a view and what they move share it."""
@@ -161,41 +180,81 @@ class UpdateEngine:
         self, name: str, updates: int, drawn: list[Drawn], block: int, before: Callable[[int], None] | None
     ) -> dict[str, Tensor]:
         """Run a block of updates of the replicas that step together."""
-        program, state, done, moved = self.programs[name], self.state, self.updates[name], self.moved(name)
-        steps = self._gradients(name)
+        program, done, moved = self.programs[name], self.updates[name], self.moved(name)
+        steps, graphs = self._gradients(name), self._graphs
         self._compiler.begin()
+        if graphs is not None:
+            graphs.begin()
         every = program.every or (1,) * len(steps)
-        total: dict[str, Tensor] = {}
+        meter = self._meters.setdefault((name, block), {})
+        for value in meter.values():
+            value.zero_()
         ran: dict[str, int] = {}
+        before_it = None if before is None or graphs is None else settings(self.owner)
         for number, ids in enumerate(drawn):
             if before is not None:
                 before(number)
                 self._compiler.begin()  # a method may change its settings while it acts
-            tiles = self._tiles(program, ids)
-            rows = None if tiles else self._gathered(name, ids)
-            counted: set[str] = set()
-            handed: Handed = {}
-            for place, (gradients, interval) in enumerate(zip(steps, every, strict=True)):
-                if (done + number) % interval:
-                    continue
-                if tiles:
-                    found = in_tiles(gradients, ((share, self._gathered(name, part)) for share, part in tiles))
-                else:
-                    found = gradients(rows, handed)
-                grads, reached, losses, further = found
-                handed |= further
-                if self.reduce is not None:
-                    grads = self._reduced(grads)
-                grads = state.clipped(grads)
-                counted |= losses.keys()
-                accumulate(total, losses)  # before anything moves: a metric may be a view of a parameter
-                for group, grad in grads.items():
-                    state.step(group, grad, number, block, reached.get(group))
-                if place == len(steps) - 1 and (done + number) % program.follow_every == 0:
-                    state.follow(moved, block)
+                if graphs is not None and before_it != (before_it := settings(self.owner)):
+                    graphs.begin()
+            due = tuple(place for place, interval in enumerate(every) if (done + number) % interval == 0)
+            follows = (done + number) % program.follow_every == 0
+            board = Board(ids, number)
+            pieces = self._pieces(name, block, due, follows, meter, acting=before is not None)
+            if graphs is None:
+                for piece in pieces:
+                    piece.run(board)
+                counted = board.counted
+            else:
+                self.state.schedule(moved, number, block)
+                counted = graphs.update((name, block, due, follows), board, pieces)
             for key in counted:
                 ran[key] = ran.get(key, 0) + 1
-        return {key: value / ran[key] for key, value in total.items()}
+        return {key: meter[key] / ran[key] for key in meter if key in ran}
+
+    def _pieces(
+        self, name: str, block: int, due: Sequence[int], follows: bool, meter: dict[str, Tensor], acting: bool
+    ) -> list[Piece]:
+        """Return one update as pieces: the gather, then gradients and move of every step that is due.
+
+        A graph may hold a gather unless the method acts in between, which changes what may be drawn. It may hold a move if the
+        optimisers count their steps on the device and nothing is averaged over ranks.
+        """
+        program, state, moved, steps = self.programs[name], self.state, self.moved(name), self._gradients(name)
+        compiled = self._compiler.on and not (program.ragged and self._auto)
+
+        def gather(board: Board) -> None:
+            tiles = self._tiles(program, board.drawn)
+            board.rows = tiles or self._gathered(name, board.drawn)
+            board.handed = {}
+
+        def losses(place: int, board: Board) -> None:
+            gradients = steps[place]
+            if isinstance(board.rows, Tiles):
+                board.found = in_tiles(gradients, ((share, self._gathered(name, part)) for share, part in board.rows))
+            else:
+                board.found = gradients(board.rows, board.handed)
+            board.handed = board.handed | board.found[3]
+            _count(meter, board.found[2])  # before anything moves: a metric may be a view of a parameter
+            board.counted |= board.found[2].keys()
+
+        def move(place: int, board: Board) -> None:
+            grads, reached, *_ = board.found
+            if self.reduce is not None:
+                grads = self._reduced(grads)
+            for group, grad in state.clipped(grads).items():
+                state.step(group, grad, board.number, block, reached.get(group))
+            if place == len(steps) - 1 and follows:
+                state.follow(moved, block)
+
+        inside = self.reduce is None and all(state.counts_on_device(group, block) for group in moved)
+        pieces = [Piece(gather, not acting)]
+        for place in due:
+            pieces += [
+                Piece(partial(losses, place), code=getattr(steps[place], "code", None) if compiled else None),
+                Piece(partial(move, place), inside),
+            ]
+        return pieces
 
     def _gathered(self, name: str, drawn: Drawn) -> Any:
         """Gather the tensors of one update, of all replicas at once if these are batched."""
@@ -211,16 +270,16 @@ class UpdateEngine:
         return tree_map(_stacked, *each)
 
     @staticmethod
-    def _tiles(program: Program, drawn: Drawn) -> list[tuple[float, Drawn]]:
+    def _tiles(program: Program, drawn: Drawn) -> Tiles:
         """Cut a wide update into tiles along the last axis of its draws; return fractions and parts."""
         if program.tile is None:
-            return []
+            return Tiles()
         leaves, structure = tree_flatten(drawn)
         size = min(leaf.shape[-1] for leaf in leaves)
         if size <= program.tile:
-            return []
+            return Tiles()
         parts = list(zip(*(leaf[..., :size].split(program.tile, dim=-1) for leaf in leaves), strict=True))
-        return [(part[0].shape[-1] / size, tree_unflatten(list(part), structure)) for part in parts]
+        return Tiles((part[0].shape[-1] / size, tree_unflatten(list(part), structure)) for part in parts)
 
     def _reduced(self, grads: dict[str, Tensor]) -> dict[str, Tensor]:
         bucket = torch.cat(list(grads.values()), dim=-1)  # one message per step
@@ -236,6 +295,24 @@ class UpdateEngine:
         """Restore what :meth:`state_dict` returned."""
         self.state.load_state_dict(saved["state"])
         self.updates.update(saved["updates"])
+
+
+def _recorder(owner: nn.Module, device: torch.device) -> Recorder:
+    if device.type != "cuda":
+        raise UserError(
+            f"compile=graph records CUDA graphs and {type(owner).__name__} is on the {device.type} device: set compile to auto, or "
+            "use conf/trainer/gpu.yaml."
+        )
+    return CudaRecorder(device)
+
+
+def _count(meter: dict[str, Tensor], losses: Mapping[str, Tensor]) -> None:
+    """Add losses and metrics of an update to their sums."""
+    for key, value in losses.items():
+        if key not in meter:
+            meter[key] = torch.zeros_like(value, dtype=torch.promote_types(value.dtype, torch.float32))
+    if losses:
+        torch._foreach_add_([meter[key] for key in losses], list(losses.values()))
 
 
 def _stacked(*parts: Tensor) -> Tensor:
