@@ -28,7 +28,7 @@ ROW_COLUMNS = ("obs", "action", "next_obs", "learned_reward", "terminated", "tru
 """Columns of a packed row, in order."""
 
 FRAMES_ON_DEVICE = 4 << 30
-"""Bytes of images that may lie on a CUDA device; more stay on the CPU, mapped from their file, and batches are moved."""
+"""Bytes of images that may lie on a GPU; more stay on the CPU, mapped from their file, and batches are moved."""
 
 PER_EPISODE = ("behaviours", "reset_seeds")
 """Entries of ``about`` that have one value per episode of collected data."""
@@ -149,14 +149,14 @@ class Transitions:
     def to(self, device: torch.device | str) -> Transitions:
         """Move rows, rewards, success and drawable to ``device`` (in place); episodes stay on the CPU.
 
-        Images move to a CUDA device when they are at most :data:`FRAMES_ON_DEVICE` bytes.
+        Images stay bytes, and move to another device than the CPU when they are at most :data:`FRAMES_ON_DEVICE` bytes.
         """
         self.packed, self.reward = self.packed.to(device), self.reward.to(device)
         self.success = None if self.success is None else self.success.to(device)
         self.success_unknown = None if self.success_unknown is None else self.success_unknown.to(device)
         self.drawable = None if self.drawable is None else self.drawable.to(device)
         stored = self._stored
-        if stored is not None and torch.device(device).type == "cuda" and stored.nbytes <= FRAMES_ON_DEVICE:
+        if stored is not None and torch.device(device).type != "cpu" and stored.nbytes <= FRAMES_ON_DEVICE:
             self._store[0] = stored.to(device)
         return self
 

@@ -110,6 +110,7 @@ class Compiler:
         torch._dynamo.config.trace_autograd_ops = True  # lets autograd.grad be part of the graph
         # All steps of a process share the code of `gradients`, and with it one limit (8 by default).
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # products are float32 because that was asked for
         fast = torch.compile(function, fullgraph=True, dynamic=False)
 
         def call(rows: Any, handed: Handed) -> Found:

@@ -1,11 +1,12 @@
 """Updates replayed as CUDA graphs: one launch in place of hundreds.
 
 An update is a list of pieces: the gather, and for every step its gradients and its move. The first updates of a kind run as
-always and are watched. Then those pieces that a graph may hold are recorded, and later updates replay them. Replays run no
-Python. So the first update of every block runs as always again, and whatever differs from what was recorded (an operator, a size, a
-constant, an address, compiled code) is recorded anew.
+always and are watched. Then those pieces that a graph may hold are recorded, and later updates replay them.
 
-CUDA is behind :class:`Recorder`, so that a test can record on a CPU. Recording has been tested in this way alone, not yet on a GPU.
+Replays run no Python. So the first update of every block runs as always again. If it differs from what was recorded, in an
+operator, a size, a constant, an address or compiled code, the update is recorded anew.
+
+CUDA is behind :class:`Recorder`, so that a test can record on a CPU. It has been tested in this way alone, not yet on a GPU.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Board:
         number: number of the update in its block.
         rows: what was gathered.
         handed: what earlier steps hand to later ones.
-        found: gradients of the present step.
+        found: gradients and losses by the place of their step.
         counted: names of losses and metrics that the update has added to the meter.
     """
 
@@ -49,7 +50,7 @@ class Board:
     number: int = 0
     rows: Any = None
     handed: dict[str, Tensor] = field(default_factory=dict)
-    found: Any = None
+    found: dict[int, Any] = field(default_factory=dict)
     counted: set[str] = field(default_factory=set)
 
 
@@ -166,7 +167,7 @@ class Kind:
         generators: what it drew from.
         watched: True once an update of the present block has been watched.
         warm: number of watched updates in a row that did the same.
-        tries: number of watched updates since the last recording.
+        tries: number of watched updates since there were as many in a row as recording needs.
         apart: True if the gather stays outside.
         off: True if the whole update does.
         replays: what a replayed update calls, in order; empty before it is recorded.
@@ -187,8 +188,8 @@ class Graphs:
 
     Args:
         recorder: the device's.
-        latest: identity of the compiled code that ran last for a function's own code: another one has run when a setting or a size
-            has changed.
+        latest: identity of the compiled code that ran last for a function's own code: another one if a setting or a size has
+            changed.
 
     Attributes:
         recorded: number of graphs recorded so far.
@@ -282,7 +283,8 @@ class Graphs:
         if seen != kind.seen:
             kind.warm, kind.replays = 0, []
         kind.seen, kind.watched, kind.generators = seen, True, watch.generators
-        kind.warm, kind.tries = kind.warm + 1, kind.tries + 1
+        kind.warm += 1
+        kind.tries = 0 if kind.warm >= WARM_UP else kind.tries + 1
         if watch.waits is not None:
             self._leave(kind, f"{watch.waits} waits for the device")
         elif kind.tries == MOST_TRIES:
@@ -301,7 +303,7 @@ class Graphs:
         except Exception as error:  # noqa: BLE001 - whatever recording stumbles over, the same updates run without it
             self._leave(kind, " ".join(str(error).split()) or repr(error))
             return False
-        kind.replays, kind.tries = replays, 0
+        kind.replays = replays
         return True
 
     def _leave(self, kind: Kind, reason: str) -> None:

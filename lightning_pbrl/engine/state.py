@@ -66,8 +66,8 @@ class FlatState:
     def attach(self) -> None:
         """Move the modules' present values into the flat storage and make the parameters views of it.
 
-        Call it after anything that re-binds ``param.data`` (a device or dtype change), as :meth:`attached` detects. Buffers stay in
-        place unless device or dtype differ; :attr:`leaves` stays the same mapping unless a buffer or a Parameter object differs.
+        Call it after anything that re-binds ``param.data`` (a device or dtype change), as :meth:`attached` detects. Buffers stay
+        in place unless device or dtype differ. :attr:`leaves` stays the same mapping unless a buffer or a Parameter does not.
         """
         kept = getattr(self, "storage", None)
         self.names = self._present()
@@ -186,10 +186,10 @@ class FlatState:
         """Keep learning rates in tensors, which a recorded step reads anew each time, where the optimiser allows it."""
         for optimizers in self.optimizers:
             for group, optimizer in optimizers.items():
-                if fused_adam.is_fused(optimizer):
+                (param_group,) = optimizer.param_groups
+                if fused_adam.is_fused(optimizer) and not torch.is_tensor(param_group["lr"]):
                     device = self.storage[group].device
                     dtype = torch.float32 if device.type == "cuda" else torch.float64  # as the kernels read it
-                    (param_group,) = optimizer.param_groups
                     param_group["lr"] = torch.tensor(float(param_group["lr"]), dtype=dtype, device=device)
 
     def counts_on_device(self, group: str, block: int = 0) -> bool:

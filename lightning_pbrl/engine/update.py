@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from lightning_pbrl.engine.draws import Drawn, Streams, updates_of, updates_of_all
 from lightning_pbrl.engine.gradients import Compiler, Gradients, batched_gradients, in_tiles, own_gradients
 from lightning_pbrl.engine.graphs import Board, CudaRecorder, Graphs, Piece, Recorder, settings
+from lightning_pbrl.engine.precision import Precision, check_precision, products, step_in
 from lightning_pbrl.engine.program import Part, Program
 from lightning_pbrl.engine.state import FlatState
 from lightning_pbrl.errors import UserError
@@ -48,10 +49,11 @@ class UpdateEngine:
             (``vmap``), equal to rounding; "auto" loops on CPU and batches on CUDA.
         planned: updates expected in total.
         reduce: averages a flat gradient over ranks in place; None on one device.
+        precision: of matrix products and convolutions.
         recorder: records graphs; None for the device's own with "graph", and for no graphs without.
 
     Raises:
-        UserError: if graphs are wanted on another device than CUDA.
+        UserError: if graphs or TF32 are wanted on another device than CUDA.
 
     Attributes:
         state: weights, targets and optimisers.
@@ -68,11 +70,13 @@ class UpdateEngine:
         layout: Layout = "auto",
         planned: int = 0,
         reduce: Callable[[Tensor], None] | None = None,
+        precision: Precision = "float32",
         recorder: Recorder | None = None,
     ) -> None:
         device = next(owner.parameters(), torch.empty(0)).device
         self.batched = len(seeds) > 1 and (layout == "batched" or (layout == "auto" and device.type == "cuda"))
-        self.owner, self.programs, self.reduce = owner, dict(programs), reduce
+        self.owner, self.programs, self.reduce, self.precision = owner, dict(programs), reduce, precision
+        check_precision(precision, device)
         self.state = FlatState(owner, parts, len(seeds), self.batched)
         pays = device.type == "cuda" or (planned > COMPILE_PAYS_AFTER and shutil.which("g++") is not None)
         self._auto = compile in ("auto", "graph")
@@ -80,8 +84,6 @@ class UpdateEngine:
         if compile == "graph" and recorder is None:
             recorder = _recorder(owner, device)
         self._graphs = None if recorder is None else Graphs(recorder, self._compiler.latest)
-        if recorder is not None:
-            self.state.keep_rates_on_device()
         self._meters: dict[tuple[str, int], dict[str, Tensor]] = {}
         self.updates = dict.fromkeys(programs, 0)
         self._steps: dict[Any, Gradients] = {}
@@ -90,6 +92,10 @@ class UpdateEngine:
         self.begin(seeds)
         if device.type == "cpu":
             torch.set_flush_denormal(True)  # underflowing moments would slow the fused optimiser threefold
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.owner.parameters(), torch.empty(0)).device
 
     @property
     def compile(self) -> bool:
@@ -120,10 +126,11 @@ class UpdateEngine:
         for step in program.steps:
             key = step, program.view, moved
             if key not in self._steps:
+                computed = step_in(self.precision, step, self._device)
                 if self.batched:
-                    function = batched_gradients(self.owner, self.state, step, program.view, moved)
+                    function = batched_gradients(self.owner, self.state, computed, program.view, moved)
                 else:
-                    function = own_gradients(self.state, step, program.view, moved)
+                    function = own_gradients(self.state, computed, program.view, moved)
                 ragged = program.ragged and self._auto
                 self._steps[key] = function if ragged else self._compiler(function)
             found.append(self._steps[key])
@@ -132,8 +139,8 @@ class UpdateEngine:
     def drawn(self, program: str, updates: int, replica: int | None = None) -> list[Drawn]:
         """Draw the next block for one replica, or for all on a leading axis; return one mapping by name per update."""
         which = range(self.state.replicas) if replica is None else [replica]
-        draws, device = self.programs[program].draws, next(self.owner.parameters(), torch.empty(0)).device
-        blocks = [self._streams[k].block(draws, updates, self._done, device) for k in which]
+        draws = self.programs[program].draws
+        blocks = [self._streams[k].block(draws, updates, self._done, self._device) for k in which]
         return updates_of(blocks[0], updates) if replica is not None else updates_of_all(blocks, updates)
 
     def run(self, program: str, updates: int, before: Callable[[int], None] | None = None) -> dict[str, Tensor]:
@@ -149,7 +156,7 @@ class UpdateEngine:
             UserError: if there is a loss of a group that the program does not move.
         """
         self._attach()
-        with self._one_graph():
+        with self._one_graph(), products(self.precision, self._device):
             if self.batched:
                 meters = self._run(program, updates, self.drawn(program, updates), 0, before)
                 self.state.bind(0)
@@ -185,6 +192,7 @@ class UpdateEngine:
         self._compiler.begin()
         if graphs is not None:
             graphs.begin()
+            self.state.keep_rates_on_device()
         every = program.every or (1,) * len(steps)
         meter = self._meters.setdefault((name, block), {})
         for value in meter.values():
@@ -231,15 +239,15 @@ class UpdateEngine:
         def losses(place: int, board: Board) -> None:
             gradients = steps[place]
             if isinstance(board.rows, Tiles):
-                board.found = in_tiles(gradients, ((share, self._gathered(name, part)) for share, part in board.rows))
+                found = in_tiles(gradients, ((share, self._gathered(name, part)) for share, part in board.rows))
             else:
-                board.found = gradients(board.rows, board.handed)
-            board.handed = board.handed | board.found[3]
-            _count(meter, board.found[2])  # before anything moves: a metric may be a view of a parameter
-            board.counted |= board.found[2].keys()
+                found = gradients(board.rows, board.handed)
+            board.found[place], board.handed = found, board.handed | found[3]
+            _count(meter, found[2])  # before anything moves: a metric may be a view of a parameter
+            board.counted |= found[2].keys()
 
         def move(place: int, board: Board) -> None:
-            grads, reached, *_ = board.found
+            grads, reached, *_ = board.found[place]
             if self.reduce is not None:
                 grads = self._reduced(grads)
             for group, grad in state.clipped(grads).items():
@@ -300,8 +308,8 @@ class UpdateEngine:
 def _recorder(owner: nn.Module, device: torch.device) -> Recorder:
     if device.type != "cuda":
         raise UserError(
-            f"compile=graph records CUDA graphs and {type(owner).__name__} is on the {device.type} device: set compile to auto, or "
-            "use conf/trainer/gpu.yaml."
+            f"compile=graph records CUDA graphs and {type(owner).__name__} is on the {device.type} device: set compile to auto, "
+            "or use conf/trainer/gpu.yaml."
         )
     return CudaRecorder(device)
 

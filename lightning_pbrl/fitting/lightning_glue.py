@@ -106,7 +106,8 @@ def check_strategy(trainer: pl.Trainer, replicas: int) -> None:
     strategy = trainer.strategy
     if trainer.precision != "32-true":
         raise UserError(
-            f"trainer.precision is {trainer.precision}, and the update engine computes in float32: leave it at 32-true."
+            f"trainer.precision is {trainer.precision}, and the update engine has a switch of its own: leave it at 32-true and "
+            "set model.init_args.precision to bf16 or tf32."
         )
     if not isinstance(strategy, SingleDeviceStrategy) and type(strategy) is not DDPStrategy:  # DeepSpeed is a DDPStrategy
         raise UserError(

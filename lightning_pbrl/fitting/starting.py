@@ -62,7 +62,8 @@ def start_engine(method: Any) -> None:
     parts, seeds = method.groups(), [method.seed + k for k in range(method.replicas)]
     checks.check_parts(method, parts)
     reduce, planned = glue.gradient_reducer(method.trainer), getattr(method, "updates", 0)
-    engine = UpdateEngine(method, parts, method.programs(), seeds, method.compile_updates, method.layout, planned, reduce)
+    how = method.compile_updates, method.layout, planned, reduce, method.precision
+    engine = UpdateEngine(method, parts, method.programs(), seeds, *how)
     attach(method, engine, method.trainer.global_rank)
     stretched = [name for name, part in parts.items() if isinstance(part, Group) and isinstance(part.schedule, cosine)]
     if method.grown and stretched:

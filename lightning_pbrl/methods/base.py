@@ -20,6 +20,7 @@ from lightning_pbrl.data.feedback import Asked, Kind, Labels, Query
 from lightning_pbrl.data.relabel import predict_reward
 from lightning_pbrl.data.transitions import Transitions, fetch, unpack
 from lightning_pbrl.engine import Draw, Part, Program, Rows, UpdateEngine
+from lightning_pbrl.engine.precision import Precision
 from lightning_pbrl.engine.update import Compile, Layout
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting import answers, checkpoints, diverged, resuming, saving
@@ -44,9 +45,12 @@ class Method(Checked, pl.LightningModule):
         spec: sizes given by the data: ``obs_dim``, ``action_dim``, ``horizon``; linked from the data module.
         seed: seed of the run; every component derives its own stream from it.
         block: gradient updates per ``training_step`` (Lightning's "batch").
-        compile: compile loss and gradients: true, false, or auto (CUDA, or a CPU run long enough to repay it).
+        compile: compile loss and gradients: true, false, auto (CUDA, or a CPU run long enough to repay it), or graph (compile,
+            and replay updates as CUDA graphs).
         replicas: independent seeds (seed, seed + 1, ...) trained in this process.
         layout: execution of replicas: loop (bit for bit as alone), batched (one leading axis), or auto.
+        precision: precision of an update's matrix products and convolutions: float32, tf32 (CUDA) or bf16. Weights, optimisers
+            and losses stay float32, and so do acting and evaluation.
     """
 
     registry: ClassVar[dict[str, type[Method]]] = {}
@@ -99,13 +103,14 @@ class Method(Checked, pl.LightningModule):
         compile: Compile = "auto",  # noqa: A002 - the name users know from torch and Lightning
         replicas: int = 1,
         layout: Layout = "auto",
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore="reward_model")  # which may be an object
         self.automatic_optimization = False
         checks.check_population(self, replicas)
         self.spec, self.seed = dict(spec), int(seed)
-        self.block, self.compile_updates, self.replicas, self.layout = block, compile, replicas, layout
+        self.block, self.compile_updates, self.replicas, self.layout, self.precision = block, compile, replicas, layout, precision
         self.labels, self.ratings, self.asked = Labels.empty(), Labels.empty(clips=1), Asked()
         self.reward_model = None
         self.round_done, self.finished, self.waiting, self.grown, self.updates_loaded = False, False, False, False, 0

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_pbrl.data.feedback import Kind, Query
 from lightning_pbrl.engine import Part, Phase, Program
+from lightning_pbrl.engine.precision import Precision
 from lightning_pbrl.engine.update import Compile, Layout
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method, Spec
@@ -80,11 +81,12 @@ class RewardEnsemble(LearnReward):
 
     Args:
         spec: sizes, linked from the data module.
-        seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next four.
+        seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next five.
         block: updates per ``training_step``.
         compile: compile losses and gradients.
         replicas: number of seeds, always 1 here: run several as processes (`--seeds`).
         layout: execution of replicas.
+        precision: precision of matrix products.
         **reward: arguments of :class:`lightning_pbrl.rewards.ensemble.RewardEnsemble`.
     """
 
@@ -99,10 +101,12 @@ class RewardEnsemble(LearnReward):
         compile: Compile = "auto",  # noqa: A002
         replicas: int = 1,
         layout: Layout = "auto",
+        precision: Precision = "float32",
         **reward: Any,
     ) -> None:
         model = ensemble.RewardEnsemble(**reward)
-        super().__init__(spec, model, seed=seed, block=block, compile=compile, replicas=replicas, layout=layout)
+        how = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
+        super().__init__(spec, model, seed=seed, block=block, **how)
 
 
 class SemiSupervisedEnsemble(LearnReward):
@@ -110,11 +114,12 @@ class SemiSupervisedEnsemble(LearnReward):
 
     Args:
         spec: sizes, linked from the data module.
-        seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next four.
+        seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next five.
         block: updates per ``training_step``.
         compile: compile losses and gradients.
         replicas: number of seeds, always 1 here: run several as processes (`--seeds`).
         layout: execution of replicas.
+        precision: precision of matrix products.
         **reward: arguments of :class:`lightning_pbrl.rewards.semi_supervised.SemiSupervisedEnsemble`.
     """
 
@@ -129,10 +134,12 @@ class SemiSupervisedEnsemble(LearnReward):
         compile: Compile = "auto",  # noqa: A002
         replicas: int = 1,
         layout: Layout = "auto",
+        precision: Precision = "float32",
         **reward: Any,
     ) -> None:
         model = semi_supervised.SemiSupervisedEnsemble(**reward)
-        super().__init__(spec, model, seed=seed, block=block, compile=compile, replicas=replicas, layout=layout)
+        how = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
+        super().__init__(spec, model, seed=seed, block=block, **how)
 
 
 class UnifiedReward(LearnReward):
@@ -140,11 +147,12 @@ class UnifiedReward(LearnReward):
 
     Args:
         spec: sizes, linked from the data module.
-        seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next four.
+        seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next five.
         block: updates per ``training_step``.
         compile: compile losses and gradients.
         replicas: number of seeds, always 1 here: run several as processes (`--seeds`).
         layout: execution of replicas.
+        precision: precision of matrix products.
         **reward: arguments of :class:`lightning_pbrl.rewards.unified.UnifiedReward`.
     """
 
@@ -160,10 +168,12 @@ class UnifiedReward(LearnReward):
         compile: Compile = "auto",  # noqa: A002
         replicas: int = 1,
         layout: Layout = "auto",
+        precision: Precision = "float32",
         **reward: Any,
     ) -> None:
         model = unified.UnifiedReward(**reward)
-        super().__init__(spec, model, seed=seed, block=block, compile=compile, replicas=replicas, layout=layout)
+        how = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
+        super().__init__(spec, model, seed=seed, block=block, **how)
 
 
 class PreferenceTransformer(LearnReward):
@@ -171,11 +181,12 @@ class PreferenceTransformer(LearnReward):
 
     Args:
         spec: sizes, linked from the data module.
-        seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next four.
+        seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next five.
         block: updates per ``training_step``.
         compile: compile losses and gradients.
         replicas: number of seeds, always 1 here: run several as processes (`--seeds`).
         layout: execution of replicas.
+        precision: precision of matrix products.
         **reward: arguments of :class:`lightning_pbrl.rewards.preference_transformer.PreferenceTransformer`.
     """
 
@@ -190,10 +201,12 @@ class PreferenceTransformer(LearnReward):
         compile: Compile = "auto",  # noqa: A002
         replicas: int = 1,
         layout: Layout = "auto",
+        precision: Precision = "float32",
         **reward: Any,
     ) -> None:
         model = preference_transformer.PreferenceTransformer(**reward)
-        super().__init__(spec, model, seed=seed, block=block, compile=compile, replicas=replicas, layout=layout)
+        how = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
+        super().__init__(spec, model, seed=seed, block=block, **how)
 
 
 class NMR(LearnReward):
@@ -201,11 +214,12 @@ class NMR(LearnReward):
 
     Args:
         spec: sizes, linked from the data module.
-        seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next four.
+        seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next five.
         block: updates per ``training_step``.
         compile: compile losses and gradients.
         replicas: number of seeds, always 1 here: run several as processes (`--seeds`).
         layout: execution of replicas.
+        precision: precision of matrix products.
         **reward: arguments of :class:`lightning_pbrl.rewards.nmr.NMR`.
     """
 
@@ -220,7 +234,9 @@ class NMR(LearnReward):
         compile: Compile = "auto",  # noqa: A002
         replicas: int = 1,
         layout: Layout = "auto",
+        precision: Precision = "float32",
         **reward: Any,
     ) -> None:
         model = nmr.NMR(**reward)
-        super().__init__(spec, model, seed=seed, block=block, compile=compile, replicas=replicas, layout=layout)
+        how = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
+        super().__init__(spec, model, seed=seed, block=block, **how)

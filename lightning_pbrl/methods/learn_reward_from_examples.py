@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from lightning_pbrl.engine.precision import Precision
 from lightning_pbrl.engine.update import Compile, Layout
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.learn_reward import LearnReward
@@ -45,11 +46,12 @@ class ORIL(LearnRewardFromExamples):
 
     Args:
         spec: sizes, linked from the data module.
-        seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next four.
+        seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next five.
         block: updates per ``training_step``.
         compile: compile losses and gradients.
         replicas: number of seeds, always 1 here: run several as processes (`--seeds`).
         layout: execution of replicas.
+        precision: precision of matrix products.
         **reward: arguments of :class:`lightning_pbrl.rewards.oril.ORIL`.
     """
 
@@ -64,10 +66,12 @@ class ORIL(LearnRewardFromExamples):
         compile: Compile = "auto",  # noqa: A002
         replicas: int = 1,
         layout: Layout = "auto",
+        precision: Precision = "float32",
         **reward: Any,
     ) -> None:
         model = oril.ORIL(**reward)
-        super().__init__(spec, model, seed=seed, block=block, compile=compile, replicas=replicas, layout=layout)
+        how = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
+        super().__init__(spec, model, seed=seed, block=block, **how)
 
 
 class PURL(LearnRewardFromExamples):
@@ -75,11 +79,12 @@ class PURL(LearnRewardFromExamples):
 
     Args:
         spec: sizes, linked from the data module.
-        seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next four.
+        seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next five.
         block: updates per ``training_step``.
         compile: compile losses and gradients.
         replicas: number of seeds, always 1 here: run several as processes (`--seeds`).
         layout: execution of replicas.
+        precision: precision of matrix products.
         **reward: arguments of :class:`lightning_pbrl.rewards.purl.PURL`.
     """
 
@@ -94,10 +99,12 @@ class PURL(LearnRewardFromExamples):
         compile: Compile = "auto",  # noqa: A002
         replicas: int = 1,
         layout: Layout = "auto",
+        precision: Precision = "float32",
         **reward: Any,
     ) -> None:
         model = purl.PURL(**reward)
-        super().__init__(spec, model, seed=seed, block=block, compile=compile, replicas=replicas, layout=layout)
+        how = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
+        super().__init__(spec, model, seed=seed, block=block, **how)
 
 
 class VICE(LearnRewardFromExamples):
@@ -105,11 +112,12 @@ class VICE(LearnRewardFromExamples):
 
     Args:
         spec: sizes, linked from the data module.
-        seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next four.
+        seed: as for :class:`~lightning_pbrl.methods.base.Method`, as are the next five.
         block: updates per ``training_step``.
         compile: compile losses and gradients.
         replicas: number of seeds, always 1 here: run several as processes (`--seeds`).
         layout: execution of replicas.
+        precision: precision of matrix products.
         **reward: arguments of :class:`lightning_pbrl.rewards.vice.VICE`.
     """
 
@@ -124,7 +132,9 @@ class VICE(LearnRewardFromExamples):
         compile: Compile = "auto",  # noqa: A002
         replicas: int = 1,
         layout: Layout = "auto",
+        precision: Precision = "float32",
         **reward: Any,
     ) -> None:
         model = vice.VICE(**reward)
-        super().__init__(spec, model, seed=seed, block=block, compile=compile, replicas=replicas, layout=layout)
+        how = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
+        super().__init__(spec, model, seed=seed, block=block, **how)

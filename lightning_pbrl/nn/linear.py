@@ -34,6 +34,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _is_large(x: Tensor, weight: Tensor) -> bool:
+    if torch.is_autocast_enabled("cpu"):
+        return False
     large = x.dim() == 2 and min(weight.shape) >= MIN_WIDTH and x.shape[0] * weight.numel() >= MIN_WORK
     return large and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
 

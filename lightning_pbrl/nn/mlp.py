@@ -109,7 +109,7 @@ class MLP(nn.Module):
             x = linear(x, weight, bias)
             if layer < last:
                 x = self._hidden(x, rate)
-        return self.output(x)
+        return self.output(x.to(weights[-1].dtype))  # of products in bf16
 
     def _batched(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], rate: float) -> Tensor:
         if x.dim() == 2:
@@ -119,7 +119,7 @@ class MLP(nn.Module):
             x = torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
             if layer < last:
                 x = self._hidden(x, rate)
-        return self.output(x)
+        return self.output(x.to(weights[-1].dtype))
 
     def _hidden(self, x: Tensor, rate: float) -> Tensor:
         x = self.activation(x)

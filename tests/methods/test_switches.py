@@ -19,8 +19,8 @@ from lightning_pbrl.rewards.posterior import RewardPosterior
 from lightning_pbrl.settings import constructors, kinds_of
 from lightning_pbrl.teachers.tie import TieTeacher
 
-HOW_IT_RUNS = {"compile", "layout"}
-"""Switches that must change nothing; tests/engine compares their choices."""
+HOW_IT_RUNS = {"compile", "layout", "precision"}
+"""Switches that change nothing, or rounding alone; tests/engine compares their choices."""
 ACTS_WITH: dict[tuple[str, str], dict[str, Any]] = {
     ("CPL", "bc_data"): {"bc_coeff": 1.0, "bc_updates": 10},
     ("CPL", "compare"): {"bc_updates": 10},
