@@ -18,7 +18,7 @@ def step(optimizer: torch.optim.Optimizer) -> None:
     (group,) = optimizer.param_groups
     moved = [p for p in group["params"] if p.grad is not None]
     states = [optimizer.state.get(p) for p in moved]
-    if not is_fused(optimizer) or not all(states):
+    if not is_fused(optimizer) or not moved or not all(states):
         optimizer.step()  # the first step makes the moments
         return
     steps, mean, square = ([state[key] for state in states if state] for key in ("step", "exp_avg", "exp_avg_sq"))

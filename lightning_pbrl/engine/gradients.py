@@ -134,7 +134,8 @@ class Compiler:
     @staticmethod
     def latest(code: CodeType) -> Hashable:
         """Return the identity of what Dynamo has compiled for ``code`` and run last; it keeps these in the order of their use."""
-        return id(torch._C._dynamo.eval_frame._debug_get_cache_entry_list(code)[0].code)
+        entries = torch._C._dynamo.eval_frame._debug_get_cache_entry_list(code)
+        return id(entries[0].code) if entries else None
 
 
 def in_tiles(gradients: Gradients, tiles: Iterable[tuple[float, Any]]) -> Found:

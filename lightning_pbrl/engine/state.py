@@ -186,9 +186,9 @@ class FlatState:
         """Keep learning rates in tensors, which a recorded step reads anew each time, where the optimiser allows it."""
         for optimizers in self.optimizers:
             for group, optimizer in optimizers.items():
-                (param_group,) = optimizer.param_groups
-                if fused_adam.is_fused(optimizer) and not torch.is_tensor(param_group["lr"]):
-                    device = self.storage[group].device
+                (param_group,), device = optimizer.param_groups, self.storage[group].device
+                kept = torch.is_tensor(param_group["lr"]) and param_group["lr"].device == device
+                if fused_adam.is_fused(optimizer) and not kept:
                     dtype = torch.float32 if device.type == "cuda" else torch.float64  # as the kernels read it
                     param_group["lr"] = torch.tensor(float(param_group["lr"]), dtype=dtype, device=device)
 

@@ -198,6 +198,7 @@ class UpdateEngine:
         for value in meter.values():
             value.zero_()
         ran: dict[str, int] = {}
+        made: dict[tuple[tuple[int, ...], bool], list[Piece]] = {}
         before_it = None if before is None or graphs is None else settings(self.owner)
         for number, ids in enumerate(drawn):
             if before is not None:
@@ -208,7 +209,9 @@ class UpdateEngine:
             due = tuple(place for place, interval in enumerate(every) if (done + number) % interval == 0)
             follows = (done + number) % program.follow_every == 0
             board = Board(ids, number)
-            pieces = self._pieces(name, block, due, follows, meter, acting=before is not None)
+            if (due, follows) not in made:
+                made[due, follows] = self._pieces(name, block, due, follows, meter, acting=before is not None)
+            pieces = made[due, follows]
             if graphs is None:
                 for piece in pieces:
                     piece.run(board)

@@ -15,9 +15,9 @@ from tests.engine.recorders import counted
 from tests.engine.test_update import Learner
 
 
-def engine(precision: Any, **how: Any) -> UpdateEngine:
-    owner = Learner()
-    return UpdateEngine(owner, owner.parts(), {"main": owner.program()}, [0], False, precision=precision, **how)
+def engine(precision: Any, replicas: int = 1) -> UpdateEngine:
+    owner, seeds = Learner(), range(replicas)
+    return UpdateEngine(owner, owner.parts(), {"main": owner.program()}, seeds, False, "batched", precision=precision)
 
 
 def test_bf16_computes_products_only() -> None:
@@ -41,10 +41,7 @@ def test_bf16_reads_the_weights_of_every_update() -> None:
 
 
 def test_bf16_replicas_in_one_call() -> None:
-    owner = Learner()
-    batched = UpdateEngine(owner, owner.parts(), {"main": owner.program()}, [0, 1], False, "batched", precision="bf16")
-    exact = UpdateEngine(Learner(), owner.parts(), {"main": owner.program()}, [0, 1], False, "batched")
-    a, b = batched.run("main", 10), exact.run("main", 10)
+    a, b = (engine(precision, replicas=2).run("main", 10) for precision in ("bf16", "float32"))
     assert not torch.equal(a["f"], b["f"]) and torch.allclose(a["f"], b["f"], rtol=0.05)
 
 
