@@ -120,6 +120,10 @@ class Watch(TorchDispatchMode):
         self.generators: list[torch.Generator] = []
         self._made: set[int] = set()
 
+    def made(self, tree: Any) -> None:
+        """Take these tensors, which compiled code has made, for made inside: their addresses differ from update to update."""
+        self._made |= {_storage(leaf) for leaf in tree_leaves(tree) if torch.is_tensor(leaf)}
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = tree_leaves((args, kwargs))
         call = func, *map(self._key, given)
@@ -277,6 +281,7 @@ class Graphs:
                     piece.run(board)
                 if piece.code is not None:
                     watch.calls.append(self.latest(piece.code))
+                    watch.made(board.found)
 
         self.recorder.warm_up(run)
         seen = tuple(watch.calls)

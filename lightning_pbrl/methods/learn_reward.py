@@ -105,7 +105,7 @@ class RewardEnsemble(LearnReward):
         **reward: Any,
     ) -> None:
         model = ensemble.RewardEnsemble(**reward)
-        how = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
+        how: dict[str, Any] = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
         super().__init__(spec, model, seed=seed, block=block, **how)
 
 
@@ -138,7 +138,7 @@ class SemiSupervisedEnsemble(LearnReward):
         **reward: Any,
     ) -> None:
         model = semi_supervised.SemiSupervisedEnsemble(**reward)
-        how = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
+        how: dict[str, Any] = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
         super().__init__(spec, model, seed=seed, block=block, **how)
 
 
@@ -172,7 +172,7 @@ class UnifiedReward(LearnReward):
         **reward: Any,
     ) -> None:
         model = unified.UnifiedReward(**reward)
-        how = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
+        how: dict[str, Any] = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
         super().__init__(spec, model, seed=seed, block=block, **how)
 
 
@@ -205,7 +205,7 @@ class PreferenceTransformer(LearnReward):
         **reward: Any,
     ) -> None:
         model = preference_transformer.PreferenceTransformer(**reward)
-        how = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
+        how: dict[str, Any] = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
         super().__init__(spec, model, seed=seed, block=block, **how)
 
 
@@ -238,5 +238,5 @@ class NMR(LearnReward):
         **reward: Any,
     ) -> None:
         model = nmr.NMR(**reward)
-        how = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
+        how: dict[str, Any] = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
         super().__init__(spec, model, seed=seed, block=block, **how)

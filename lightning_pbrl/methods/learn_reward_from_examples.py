@@ -70,7 +70,7 @@ class ORIL(LearnRewardFromExamples):
         **reward: Any,
     ) -> None:
         model = oril.ORIL(**reward)
-        how = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
+        how: dict[str, Any] = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
         super().__init__(spec, model, seed=seed, block=block, **how)
 
 
@@ -103,7 +103,7 @@ class PURL(LearnRewardFromExamples):
         **reward: Any,
     ) -> None:
         model = purl.PURL(**reward)
-        how = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
+        how: dict[str, Any] = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
         super().__init__(spec, model, seed=seed, block=block, **how)
 
 
@@ -136,5 +136,5 @@ class VICE(LearnRewardFromExamples):
         **reward: Any,
     ) -> None:
         model = vice.VICE(**reward)
-        how = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
+        how: dict[str, Any] = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
         super().__init__(spec, model, seed=seed, block=block, **how)
