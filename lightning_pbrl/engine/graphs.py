@@ -1,7 +1,7 @@
 """Updates replayed as CUDA graphs: one launch in place of hundreds.
 
-An update is a list of pieces: the gather, and for every step its gradients and its move. The first updates of a kind run as
-always and are watched. Then those pieces that a graph may hold are recorded, and later updates replay them.
+An update is a list of sections: the gather, and for every step its gradients and its move. The first updates of a kind run as
+always and are watched. Then those sections that a graph may hold are recorded, and later updates replay them.
 
 Replays run no Python. So the first update of every block runs as always again. If it differs from what was recorded, in an
 operator, a size, a constant, an address or compiled code, the update is recorded anew.
@@ -35,7 +35,7 @@ INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch
 
 @dataclass
 class Board:
-    """Tensors that the pieces of one update hand to each other.
+    """Tensors that the sections of one update hand to each other.
 
     Attributes:
         drawn: random input of the update.
@@ -54,7 +54,7 @@ class Board:
     counted: set[str] = field(default_factory=set)
 
 
-class Piece(NamedTuple):
+class Section(NamedTuple):
     """Part of an update.
 
     Attributes:
@@ -105,7 +105,7 @@ class CudaRecorder:
 
 
 class Watch(TorchDispatchMode):
-    """Note what uncompiled pieces do.
+    """Note what uncompiled sections do.
 
     Attributes:
         calls: operators in order, each with sizes, constants, and the addresses of tensors made outside.
@@ -166,7 +166,7 @@ class Kind:
     Attributes:
         drawn: the input that every such update reads; it stays in place.
         rows: the same of a gather that no graph holds; None if one does.
-        board: what the recorded pieces hand to each other.
+        board: what the recorded sections hand to each other.
         seen: what the last watched update did.
         generators: what it drew from.
         watched: True once an update of the present block has been watched.
@@ -213,29 +213,29 @@ class Graphs:
         """Forget all graphs."""
         self._kinds.clear()
 
-    def update(self, key: Hashable, board: Board, pieces: Sequence[Piece]) -> set[str]:
+    def update(self, key: Hashable, board: Board, sections: Sequence[Section]) -> set[str]:
         """Do one update on ``board.drawn``; return the names that it has counted.
 
         Args:
             key: kind of update, apart from the sizes of its input.
             board: input and number of the update.
-            pieces: the update; the first gathers.
+            sections: the update; the first gathers.
         """
-        kind = self._kind(key, board.drawn, not pieces[0].inside)
+        kind = self._kind(key, board.drawn, not sections[0].inside)
         if kind.off:
-            _all(pieces, board)()
+            _all(sections, board)()
             return board.counted
         _copy(kind.drawn, board.drawn)
         if not kind.watched or kind.warm < WARM_UP:
-            return self._watch(kind, board.number, pieces)
+            return self._watch(kind, board.number, sections)
         kind.board.number = board.number
-        if kind.apart and not self._gather(kind, kind.board, pieces[0]):
-            _all(pieces[1:], kind.board)()
-        elif kind.replays or self._record(kind, pieces[kind.apart :]):
+        if kind.apart and not self._gather(kind, kind.board, sections[0]):
+            _all(sections[1:], kind.board)()
+        elif kind.replays or self._record(kind, sections[kind.apart :]):
             for replay in kind.replays:
                 replay()
         else:
-            _all(pieces[kind.apart :], kind.board)()
+            _all(sections[kind.apart :], kind.board)()
         return kind.board.counted
 
     def _kind(self, key: Hashable, drawn: Any, apart: bool) -> Kind:
@@ -246,9 +246,9 @@ class Graphs:
             self._kinds[key] = Kind(drawn, apart)
         return self._kinds[key]
 
-    def _gather(self, kind: Kind, board: Board, piece: Piece) -> bool:
+    def _gather(self, kind: Kind, board: Board, section: Section) -> bool:
         """Gather as always, into the tensors that the graph reads; return False if they have other sizes."""
-        piece.run(board)
+        section.run(board)
         if kind.rows is None:
             kind.rows = tree_map(_copied, board.rows)
         elif _sizes(kind.rows) != _sizes(board.rows):
@@ -259,28 +259,28 @@ class Graphs:
         board.rows = kind.rows
         return True
 
-    def _watch(self, kind: Kind, number: int, pieces: Sequence[Piece]) -> set[str]:
+    def _watch(self, kind: Kind, number: int, sections: Sequence[Section]) -> set[str]:
         """Do an update as always and compare it with the one before."""
         watch, board = Watch(), Board(kind.drawn, number)
 
         def run() -> None:
             if not kind.apart:
                 with watch:
-                    pieces[0].run(board)
+                    sections[0].run(board)
                 if watch.waits is not None:
                     kind.apart, kind.warm = True, 0
                     watch.waits = None
                     watch.calls.clear()
             if kind.apart:
-                self._gather(kind, board, pieces[0])
-            for piece in pieces[1:]:
-                if piece.code is None and piece.inside:
+                self._gather(kind, board, sections[0])
+            for section in sections[1:]:
+                if section.code is None and section.inside:
                     with watch:
-                        piece.run(board)
+                        section.run(board)
                 else:
-                    piece.run(board)
-                if piece.code is not None:
-                    watch.calls.append(self.latest(piece.code))
+                    section.run(board)
+                if section.code is not None:
+                    watch.calls.append(self.latest(section.code))
                     watch.made(board.found)
 
         self.recorder.warm_up(run)
@@ -297,11 +297,11 @@ class Graphs:
         kind.board.counted = board.counted
         return board.counted
 
-    def _record(self, kind: Kind, pieces: Sequence[Piece]) -> bool:
-        """Record the pieces, those that lie side by side in one graph; return True if that worked."""
+    def _record(self, kind: Kind, sections: Sequence[Section]) -> bool:
+        """Record the sections, those that lie side by side in one graph; return True if that worked."""
         replays: list[Callable[[], None]] = []
         try:
-            for inside, together in groupby(pieces, key=lambda piece: piece.inside):
+            for inside, together in groupby(sections, key=lambda section: section.inside):
                 run = _all(list(together), kind.board)
                 replays.append(self.recorder.record(run, kind.generators) if inside else run)
                 self.recorded += inside
@@ -319,10 +319,10 @@ class Graphs:
             warnings.warn(f"Updates could not be recorded as a CUDA graph, running them without: {reason}", stacklevel=2)
 
 
-def _all(pieces: Sequence[Piece], board: Board) -> Callable[[], None]:
+def _all(sections: Sequence[Section], board: Board) -> Callable[[], None]:
     def run() -> None:
-        for piece in pieces:
-            piece.run(board)
+        for section in sections:
+            section.run(board)
 
     return run
 

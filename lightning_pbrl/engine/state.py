@@ -46,6 +46,8 @@ class FlatState:
         """Updates done by programs that move a group, the argument of its schedule."""
         self.cuts: dict[str, tuple[int, ...]] = {}
         """Numbers of the parameters at which a slice of a group's optimiser begins, then the number of parameters."""
+        self.leaves: dict[str, list[nn.Parameter]] = {}
+        """Parameters of each group."""
         self.attach()
 
     def _named(self, attributes: tuple[str, ...]) -> dict[str, nn.Parameter]:

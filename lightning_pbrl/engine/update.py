@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from lightning_pbrl.engine.draws import Drawn, Streams, updates_of, updates_of_all
 from lightning_pbrl.engine.gradients import Compiler, Gradients, batched_gradients, in_tiles, own_gradients
-from lightning_pbrl.engine.graphs import Board, CudaRecorder, Graphs, Piece, Recorder, settings
+from lightning_pbrl.engine.graphs import Board, CudaRecorder, Graphs, Recorder, Section, settings
 from lightning_pbrl.engine.precision import Precision, check_precision, products, step_in
 from lightning_pbrl.engine.program import Part, Program
 from lightning_pbrl.engine.state import FlatState
@@ -198,7 +198,7 @@ class UpdateEngine:
         for value in meter.values():
             value.zero_()
         ran: dict[str, int] = {}
-        made: dict[tuple[tuple[int, ...], bool], list[Piece]] = {}
+        made: dict[tuple[tuple[int, ...], bool], list[Section]] = {}
         before_it = None if before is None or graphs is None else settings(self.owner)
         for number, ids in enumerate(drawn):
             if before is not None:
@@ -210,23 +210,23 @@ class UpdateEngine:
             follows = (done + number) % program.follow_every == 0
             board = Board(ids, number)
             if (due, follows) not in made:
-                made[due, follows] = self._pieces(name, block, due, follows, meter, acting=before is not None)
-            pieces = made[due, follows]
+                made[due, follows] = self._sections(name, block, due, follows, meter, acting=before is not None)
+            sections = made[due, follows]
             if graphs is None:
-                for piece in pieces:
-                    piece.run(board)
+                for section in sections:
+                    section.run(board)
                 counted = board.counted
             else:
                 self.state.schedule(moved, number, block)
-                counted = graphs.update((name, block, due, follows), board, pieces)
+                counted = graphs.update((name, block, due, follows), board, sections)
             for key in counted:
                 ran[key] = ran.get(key, 0) + 1
         return {key: meter[key] / ran[key] for key in meter if key in ran}
 
-    def _pieces(
+    def _sections(
         self, name: str, block: int, due: Sequence[int], follows: bool, meter: dict[str, Tensor], acting: bool
-    ) -> list[Piece]:
-        """Return one update as pieces: the gather, then gradients and move of every step that is due.
+    ) -> list[Section]:
+        """Return one update as sections: the gather, then gradients and move of every step that is due.
 
         A graph may hold a gather unless the method acts in between, which changes what may be drawn. It may hold a move if the
         optimisers count their steps on the device and nothing is averaged over ranks.
@@ -259,13 +259,13 @@ class UpdateEngine:
                 state.follow(moved, block)
 
         inside = self.reduce is None and all(state.counts_on_device(group, block) for group in moved)
-        pieces = [Piece(gather, not acting)]
+        sections = [Section(gather, not acting)]
         for place in due:
-            pieces += [
-                Piece(partial(losses, place), code=getattr(steps[place], "code", None) if compiled else None),
-                Piece(partial(move, place), inside),
+            sections += [
+                Section(partial(losses, place), code=getattr(steps[place], "code", None) if compiled else None),
+                Section(partial(move, place), inside),
             ]
-        return pieces
+        return sections
 
     def _gathered(self, name: str, drawn: Drawn) -> Any:
         """Gather the tensors of one update, of all replicas at once if these are batched."""

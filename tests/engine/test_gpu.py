@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from recorders import addresses, counted
+from test_graphs import DATA, Learner
 from torch import Tensor, nn
 
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import Follows, Group, Program, UpdateEngine
 from lightning_pbrl.engine.graphs import CudaRecorder
 from lightning_pbrl.nn import MLP
-from tests.engine.recorders import addresses, counted
-from tests.engine.test_graphs import DATA, Learner
 
 pytestmark = pytest.mark.gpu
 CLOSE = {"rtol": 1e-3, "atol": 2e-4}

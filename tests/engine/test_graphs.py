@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from recorders import Caller, Failing, Tape, addresses, counted
 from torch import Tensor, nn
 
 from lightning_pbrl.engine import Below, Follows, Group, Normal, Part, Program, UpdateEngine
@@ -16,7 +17,6 @@ from lightning_pbrl.engine.graphs import WARM_UP, Recorder, Watch
 from lightning_pbrl.engine.program import cosine
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.nn import MLP
-from tests.engine.recorders import Caller, Failing, Tape, addresses, counted
 
 DATA = torch.randn(64, 4, generator=torch.Generator().manual_seed(9))
 COLD = WARM_UP + 1

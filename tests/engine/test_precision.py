@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from recorders import counted
+from test_update import Learner
 from torch import Tensor
 
 from lightning_pbrl.engine import UpdateEngine
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.nn import MLP
-from tests.engine.recorders import counted
-from tests.engine.test_update import Learner
 
 
 def engine(precision: Any, replicas: int = 1) -> UpdateEngine:
