@@ -17,6 +17,7 @@ import math
 import os
 import signal
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -54,6 +55,7 @@ class Reader:
         self.file = h5py.File(path, "r")
         self.spans: list[tuple[int, int, int]] = []  # (first byte, last byte, object) of the data read so far
         self.seen: set[int] = set()
+        self.checked: dict[str, int] = {}  # bytes of a chunk of each data set that is read by rows
 
     def look(self, key: str, name: str | None) -> dict[str, Any]:
         """List the content of a group by name.
@@ -79,7 +81,8 @@ class Reader:
             if isinstance(found, self.h5py.Group):
                 return {}
             if isinstance(found, self.h5py.Dataset):
-                return {"shape": found.shape, "dtype": self._dtype(found), "away": self._away(found)}
+                about = {"shape": found.shape, "dtype": self._dtype(found), "away": self._away(found)}
+                return {**about, "step": found.chunks[0] if found.chunks else 1}
         except Exception as error:  # noqa: BLE001 - reported when the item is requested
             return {"closed": str(error)}
         return {"closed": "it is neither a group nor an array"}
@@ -133,6 +136,43 @@ class Reader:
             if data.dtype == bool and numbers.max(initial=0) > 1:
                 raise DamageError("a flag in it is neither 0 nor 1")
             yield numbers
+
+    def rows(self, request: dict[str, Any]) -> Iterator[Any]:
+        """Write the rows ``first`` to ``last - 1`` of matrices side by side into a file, as float32, and yield an empty answer.
+
+        The request has ``columns``, the first entry in a row of each data set by its path, and ``shape`` and ``at``, the shape of
+        the file's array (2, n, width) and the part to fill.
+        """
+        first, last = request["first"], request["last"]
+        out = np.memmap(request["into"], np.float32, "r+", shape=tuple(request["shape"]))[request["at"]]
+        for key, at in request["columns"].items():
+            request["key"], data = key, self.file[key]
+            if key not in self.checked:
+                self.checked[key] = self._check(data)
+            self._limit(self.checked[key])
+            self._fill(out[: last - first, at : at + data.shape[1]], data, first, last)
+        yield {}
+
+    def _fill(self, out: Any, data: Any, first: int, last: int) -> None:
+        """Copy the rows ``first`` to ``last - 1`` of a matrix to ``out``.
+
+        Chunks that gzip alone has compressed are decompressed here: HDF5 takes longer to bring their numbers into rows.
+        """
+        plist = data.id.get_create_plist()
+        gzip = data.chunks is not None and plist.get_nfilters() == 1 and plist.get_filter(0)[0] == self.h5py.h5z.FILTER_DEFLATE
+        if not gzip or data.dtype.kind not in "iuf":
+            out[:] = data[first:last]
+            return
+        (step, wide), size = data.chunks, math.prod(data.chunks) * data.dtype.itemsize
+        for above in range(first // step * step, last, step):
+            begin, end = max(above, first), min(above + step, last)
+            for left in range(0, data.shape[1], wide):
+                skipped, stored = data.id.read_direct_chunk((above, left))
+                stored = stored if skipped else zlib.decompress(stored, bufsize=size)
+                if len(stored) != size:
+                    raise DamageError(f"a chunk of it holds {len(stored):,} bytes instead of {size:,}")
+                part = np.frombuffer(stored, data.dtype).reshape(data.chunks)[begin - above : end - above]
+                out[begin - first : end - first, left : left + wide] = part[:, : data.shape[1] - left]
 
     def check(self) -> Iterator[Any]:
         """Read everything and yield one empty answer at the end."""
@@ -287,6 +327,8 @@ def answers(reader: Reader | None, request: dict[str, Any]) -> Iterator[Any]:
         yield {"found": reader.attribute(key, request["name"])}
     elif what == "read":
         yield from reader.read(key)
+    elif what == "rows":
+        yield from reader.rows(request)
     else:
         yield from reader.check()
 
@@ -312,7 +354,7 @@ def serve(requests: BinaryIO, out: BinaryIO) -> None:
                         out.write(json.dumps(answer).encode() + b"\n")
         except Exception as error:  # noqa: BLE001 - whatever the library says goes to the other side
             kind = "" if isinstance(error, DamageError) else type(error).__name__
-            out.write(json.dumps({"error": str(error), "kind": kind}).encode() + b"\n")
+            out.write(json.dumps({"error": str(error), "kind": kind, "key": request.get("key", "")}).encode() + b"\n")
         limit(0)
         out.flush()
 
