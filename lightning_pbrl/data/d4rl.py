@@ -227,38 +227,36 @@ def _scan(draft: Draft, path: Path, terminals: Terminals) -> _Record:
         if terminals == "end":
             ends |= terminated
         tolerance = None if after is None else continuity.rounding(obs.dtype, after.dtype)
-        resets = _stream(draft, file, rows, ends, tolerance)
+        resets = _stream(draft, file, ends, tolerance)
     return _Record(torch.from_numpy(reward), terminated, timeout, after is not None, resets, unread)
 
 
-def _stream(draft: Draft, file: Any, rows: int, ends: Tensor, tolerance: float | None) -> Tensor:
+def _stream(draft: Draft, file: Any, ends: Tensor, tolerance: float | None) -> Tensor:
     """Read observations and actions into the draft, check them, and return the rows that are followed by an unmarked reset.
 
     Args:
         draft: the draft, begun.
         file: the open file.
-        rows: number of rows N.
         ends: rows that the file marks as the last of an episode, (N,), bool.
         tolerance: see :func:`lightning_pbrl.data.continuity.jumps`; None without next observations, where no reset is found.
     """
     keys = _MATRICES if tolerance is not None else _MATRICES[:2]
     places = {key: draft.layout[name] for key, name in zip(keys, ("obs", "action", "next_obs"), strict=False)}
     checks, gaps = {key: Finite(f"{file.filename}: key {key!r}") for key in keys}, continuity.Gaps()
-    largest = torch.zeros(draft.obs_dim)
     for window in file.rows({key: at for key, (at, _) in places.items()}, draft.width, WINDOW):
-        parts = [window[:, at : at + size] for at, size in places.values()]
-        for check, values in zip(checks.values(), parts, strict=True):
-            check.see(values)
+        for check, (at, size) in zip(checks.values(), places.values(), strict=True):
+            check.see(window[:, at : at + size])
         if tolerance is not None:
-            largest = torch.maximum(largest, torch.from_numpy(np.maximum(parts[0].max(axis=0), -parts[0].min(axis=0))))
-            _compare(gaps, draft, window, tolerance * largest)  # the largest so far: finds too much, never too little
+            _compare(gaps, draft, window, torch.zeros(draft.obs_dim))
         draft.append(window)
     for check in checks.values():
         check.check()
     if tolerance is None:
         return torch.empty(0, dtype=torch.int64)
-    if bool((gaps.rows() & ~ends).any()):
-        gaps = continuity.Gaps()
+    if bool((gaps.rows() & ~ends).any()):  # not equal bit for bit: within the tolerance?
+        gaps, largest = continuity.Gaps(), torch.zeros(draft.obs_dim)
+        for _, window in draft.windows():
+            largest = torch.maximum(largest, torch.from_numpy(window[:, : draft.obs_dim]).abs().amax(dim=0))
         for _, window in draft.windows():
             _compare(gaps, draft, window, tolerance * largest)
     return continuity.inside_episodes(gaps.rows(), ends, f"{file.filename}: key 'next_observations'")

@@ -33,8 +33,7 @@ SLAB = 16 * 2**20
 MEMORY = 2 * 2**30
 """Address space of this process, bytes; a data set with large chunks has more."""
 FREE, RATIO = 256 * 2**20, 100
-"""Limits of the size that a compressed data set may declare, in bytes and as a multiple of the stored size, as in ``guard.py``.
-"""
+"""Limits of the size that a compressed data set may declare: bytes, and multiples of the stored size (see ``guard.py``)."""
 
 
 class DamageError(Exception):
@@ -81,8 +80,8 @@ class Reader:
             if isinstance(found, self.h5py.Group):
                 return {}
             if isinstance(found, self.h5py.Dataset):
-                about = {"shape": found.shape, "dtype": self._dtype(found), "away": self._away(found)}
-                return {**about, "step": found.chunks[0] if found.chunks else 1}
+                step = (found.chunks or (1,))[0]
+                return {"shape": found.shape, "dtype": self._dtype(found), "away": self._away(found), "step": step}
         except Exception as error:  # noqa: BLE001 - reported when the item is requested
             return {"closed": str(error)}
         return {"closed": "it is neither a group nor an array"}
@@ -137,42 +136,34 @@ class Reader:
                 raise DamageError("a flag in it is neither 0 nor 1")
             yield numbers
 
-    def rows(self, request: dict[str, Any]) -> Iterator[Any]:
-        """Write the rows ``first`` to ``last - 1`` of matrices side by side into a file, as float32, and yield an empty answer.
-
-        The request has ``columns``, the first entry in a row of each data set by its path, and ``shape`` and ``at``, the shape of
-        the file's array (2, n, width) and the part to fill.
-        """
+    def rows(self, request: dict[str, Any]) -> None:
+        """Copy the rows ``first`` to ``last - 1`` of matrices side by side into part ``at`` of a file's array (2, n, width)."""
         first, last = request["first"], request["last"]
-        out = np.memmap(request["into"], np.float32, "r+", shape=tuple(request["shape"]))[request["at"]]
-        for key, at in request["columns"].items():
+        out = np.asarray(np.memmap(request["into"], np.float32, "r+", shape=tuple(request["shape"])))[request["at"]]
+        for key, place in request["columns"].items():
             request["key"], data = key, self.file[key]
             if key not in self.checked:
                 self.checked[key] = self._check(data)
             self._limit(self.checked[key])
-            self._fill(out[: last - first, at : at + data.shape[1]], data, first, last)
-        yield {}
+            self._fill(out[: last - first, place : place + data.shape[1]], data, first, last)
 
     def _fill(self, out: Any, data: Any, first: int, last: int) -> None:
-        """Copy the rows ``first`` to ``last - 1`` of a matrix to ``out``.
-
-        Chunks that gzip alone has compressed are decompressed here: HDF5 takes longer to bring their numbers into rows.
-        """
-        plist = data.id.get_create_plist()
-        gzip = data.chunks is not None and plist.get_nfilters() == 1 and plist.get_filter(0)[0] == self.h5py.h5z.FILTER_DEFLATE
-        if not gzip or data.dtype.kind not in "iuf":
+        """Copy rows of a matrix. Chunks of gzip are decompressed here: HDF5 takes longer to bring their numbers into rows."""
+        plist, chunks, dtype, width = data.id.get_create_plist(), data.chunks, data.dtype, data.shape[1]
+        deflated = plist.get_nfilters() == 1 and plist.get_filter(0)[0] == self.h5py.h5z.FILTER_DEFLATE
+        if chunks is None or not deflated or dtype.kind not in "iuf":
             out[:] = data[first:last]
             return
-        (step, wide), size = data.chunks, math.prod(data.chunks) * data.dtype.itemsize
+        (step, wide), size = chunks, math.prod(chunks) * dtype.itemsize
         for above in range(first // step * step, last, step):
             begin, end = max(above, first), min(above + step, last)
-            for left in range(0, data.shape[1], wide):
+            for left in range(0, width, wide):
                 skipped, stored = data.id.read_direct_chunk((above, left))
                 stored = stored if skipped else zlib.decompress(stored, bufsize=size)
                 if len(stored) != size:
                     raise DamageError(f"a chunk of it holds {len(stored):,} bytes instead of {size:,}")
-                part = np.frombuffer(stored, data.dtype).reshape(data.chunks)[begin - above : end - above]
-                out[begin - first : end - first, left : left + wide] = part[:, : data.shape[1] - left]
+                part = np.frombuffer(stored, dtype).reshape(chunks)[begin - above : end - above]
+                out[begin - first : end - first, left : left + wide] = part[:, : width - left]
 
     def check(self) -> Iterator[Any]:
         """Read everything and yield one empty answer at the end."""
@@ -328,7 +319,8 @@ def answers(reader: Reader | None, request: dict[str, Any]) -> Iterator[Any]:
     elif what == "read":
         yield from reader.read(key)
     elif what == "rows":
-        yield from reader.rows(request)
+        reader.rows(request)
+        yield {}
     else:
         yield from reader.check()
 

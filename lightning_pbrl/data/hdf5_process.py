@@ -243,7 +243,7 @@ class File(Group):
             request["into"] = str(Path(folder) / "rows")
             with reading(folder, "cannot be written", "make room there, or set TMPDIR to another folder"):
                 np.zeros((2, step, width), dtype=np.float32).tofile(request["into"])  # written, because a hole may find no room
-                windows = np.memmap(request["into"], np.float32, "r+", shape=(2, step, width))
+                windows = np.asarray(np.memmap(request["into"], np.float32, "r+", shape=(2, step, width)))
             for number, first in enumerate(range(0, count + step, step)):
                 if number:
                     self._child.answer(self.filename, request)

@@ -141,13 +141,13 @@ def _write(
     if (last == "drop" or not stored) and int(lengths.max()) == 1:
         raise UserError(f"{path} has demonstrations of one step only: give it next_obs and choose last: terminated.")
     check_scale(env_args, low, high, bounds, path)
-    clipped, reward = scaling.check(), torch.cat(rewards)
+    clipped, earned = scaling.check(), torch.cat(rewards)
     inner = torch.ones(len(draft), dtype=torch.bool)
     inner[final] = False
     if last == "drop":
         draft.revise(lambda at, rows: rows[inner[at : at + len(rows)].numpy()], draft.obs_dim, draft.action_dim)
         demos = [demo for demo, length in zip(demos, lengths.tolist(), strict=True) if length > 1]
-        reward, lengths = reward[inner], lengths[lengths > 1] - 1
+        earned, lengths = earned[inner], lengths[lengths > 1] - 1
     with path.open("rb") as raw:
         digest = hashlib.file_digest(raw, "sha256").hexdigest()
     about: dict[str, Any] = {
@@ -164,7 +164,7 @@ def _write(
     }
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     drawable = None if stored or last == "drop" else inner.nonzero()[:, 0]
-    draft.finish(offsets, reward, about, success=reward >= 1.0, drawable=drawable)
+    draft.finish(offsets, earned, about, success=earned >= 1.0, drawable=drawable)
 
 
 def _env_args(file: Any, path: Path) -> dict[str, Any] | None:
