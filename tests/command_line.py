@@ -16,6 +16,7 @@ from lightning_pbrl import jobs, registry
 from lightning_pbrl.cli import main
 from lightning_pbrl.methods.base import Method
 
+NO_INK = pytest.mark.usefixtures("no_ink")
 QUIET = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 """pytorch-lightning 2.6.6 calls jsonargparse the old way; hidden from users, because it is a DeprecationWarning."""
 
