@@ -21,7 +21,7 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from lightning_pbrl import signals
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError
 
 

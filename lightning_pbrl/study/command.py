@@ -14,7 +14,7 @@ import yaml
 
 from lightning_pbrl.arguments import Arguments
 from lightning_pbrl.configs import read_yaml
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.job import check
 from lightning_pbrl.jobs import Failure
