@@ -238,6 +238,7 @@ def _load() -> str:
         from lightning_pbrl.trainer import prepare
 
         prepare()  # before a plugin may import a simulator
+        import omegaconf  # noqa: F401
         import torch.utils.tensorboard
 
         import lightning_pbrl.train_cli  # noqa: F401
@@ -257,6 +258,7 @@ def _load() -> str:
 def _become(request: Mapping[str, Any], log: int, control: socket.socket) -> None:
     """Make this child what a new interpreter would be."""
     import numpy
+    import torch
 
     os.setsid()
     control.send(json.dumps({"started": os.getpid()}).encode())
@@ -268,4 +270,5 @@ def _become(request: Mapping[str, Any], log: int, control: socket.socket) -> Non
         os.environ.pop(name, None)
     os.environ.update(request["variables"])
     sys.argv[1:] = request["arguments"]
-    numpy.random.seed()  # the global state, which would be the same in all children
+    for seed in (numpy.random.seed, torch.default_generator.seed):  # as in a new interpreter, no two children draw alike
+        seed()
