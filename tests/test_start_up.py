@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 import yaml
 from run_folders import write_policy_run
+
+from lightning_pbrl import help_text
+from lightning_pbrl.cli import main
 
 POOL = """
 from types import SimpleNamespace
@@ -61,6 +66,40 @@ def test_a_pool_imports_nothing_of_what_its_stages_need(tmp_path: Path, verb: st
     assert heavy(tmp_path, [verb, "study.yaml", "--jobs", "1"], POOL) == set()
     assert (tmp_path / "runs/study/second/seed0/done.json").is_file()
     assert heavy(tmp_path, [verb, "study.yaml"]) <= {"matplotlib"}  # nothing is left to do
+
+
+def test_help_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def make(verb: str) -> str:
+        made.append(verb)
+        return f"help of {verb}\n"
+
+    monkeypatch.setattr(help_text, "_made", make)
+    monkeypatch.setattr(help_text, "entry_points", lambda group: [])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for columns in ("80", "80", "100"):
+        monkeypatch.setenv("COLUMNS", columns)
+        with redirect_stdout(io.StringIO()) as printed:
+            main(["fit", "--help"])
+        assert printed.getvalue() == "help of fit\n"
+    assert made == ["fit", "fit"]  # another width is another text
+    (kept,) = (tmp_path / "lightning-pbrl").iterdir()
+    assert kept.read_text() == "help of fit\n"
+    main(["test", "-h"])
+    assert made == ["fit", "fit", "test"]
+    monkeypatch.setattr(help_text, "entry_points", lambda group: ["a plugin"])
+    main(["test", "--help"])
+    assert len(made) == 4
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    texts = []
+    for _ in range(2):
+        with redirect_stdout(io.StringIO()) as printed:
+            main(["fit", "--help"])
+        texts.append(printed.getvalue())
+    assert texts[0] == texts[1] and "--ask.budget" in texts[0] and "--run_dir" in texts[0]
+    assert heavy(tmp_path, ["fit", "--help"]) == set()
 
 
 def test_the_label_page_imports_no_lightning() -> None:
