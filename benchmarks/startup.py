@@ -58,16 +58,19 @@ class Command(NamedTuple):
         text: what it is.
         args: command line, with ``{out}`` for a folder that is not there yet; empty for the difference of others.
         often: in every round, not in the first ones alone.
+        cache: whether texts of help are kept from the round before.
     """
 
     text: str
     args: list[str]
     often: bool = True
+    cache: bool = True
 
 
 COMMANDS = {
     "list": Command("`list`", ["list"]),
-    "help": Command("`fit --help`", ["fit", "--help"]),
+    "help": Command("`fit --help`, first", ["fit", "--help"], cache=False),
+    "again": Command("`fit --help`, again", ["fit", "--help"]),
     "plot": Command("`plot` of 5 runs", ["plot", "drawn", "--out", "{out}.png"]),
     "label": Command("`label --help`", ["label", "--help"]),
     "fit": Command("a tiny `fit` by itself", FIT),
@@ -78,21 +81,21 @@ COMMANDS = {
 Seconds = dict[str, list[float]]
 
 
-def cpu_s(tree: Path, folder: Path, args: list[str]) -> float:
+def cpu_s(tree: Path, folder: Path, command: Command) -> float:
     """Return the CPU seconds of one command by the package of a tree, processes that it has started included.
 
     Raises:
         RuntimeError: when it fails.
     """
     with tempfile.TemporaryDirectory() as out:
-        filled = [arg.format(out=f"{out}/out") for arg in args]
-        environment = {**os.environ, "PYTHONPATH": str(tree.resolve()), "OMP_NUM_THREADS": "1"}
+        args = [sys.executable, "-P", "-m", "lightning_pbrl", *(arg.format(out=f"{out}/out") for arg in command.args)]
+        own = {"PYTHONPATH": str(tree.resolve()), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": f"{folder if command.cache else out}"}
+        settings = {"cwd": folder, "env": {**os.environ, **own}, "stdin": subprocess.DEVNULL}
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, "-P", "-m", "lightning_pbrl", *filled]
-        done = subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        done = subprocess.run(args, **settings, capture_output=True, text=True, check=False)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stdout[-1000:]}{done.stderr[-1000:]}")
+        raise RuntimeError(f"{' '.join(args)}: {done.stdout[-1000:]}{done.stderr[-1000:]}")
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
@@ -110,12 +113,13 @@ def measure(before: Path, after: Path, rounds: int, runs: int) -> tuple[Seconds,
         folder = Path(name)
         write_inputs(folder)
         (folder / "tiny.yaml").write_text(STUDY)
-        cpu_s(after, folder, ["run", "tiny.yaml", "--out", "drawn"])  # for plot, and to warm up the disk
+        cpu_s(after, folder, Command("", ["run", "tiny.yaml", "--out", "drawn"]))  # for plot, and to warm up the disk
+        cpu_s(after, folder, COMMANDS["again"])
         for turn in range(rounds):
             for key, command in COMMANDS.items():
                 if command.args and (command.often or turn < runs):
                     for which in (turn % 2, 1 - turn % 2):
-                        seconds = cpu_s(trees[which], folder, command.args)
+                        seconds = cpu_s(trees[which], folder, command)
                         seen[which].setdefault(key, []).append(seconds)
                         print(f"{key} {('before', 'after')[which]} {seconds:.2f} s", flush=True)
     for each in seen:
