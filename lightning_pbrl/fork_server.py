@@ -99,6 +99,7 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._environment: dict[str, str] = {}
         self._control: socket.socket | None = None
+        self._loaded = False
         self.codes: dict[int, int | None] = {}
         self.gone = not possible()
 
@@ -110,16 +111,13 @@ class ForkServer:
             environment: its variables.
             log: open file that takes its output.
         """
-        if self.gone or list(command[: len(LIBRARY)]) != LIBRARY:
-            return None
-        if self._control is None:
-            self._start(environment)
-        if self.gone or self._control is None or self._environment != _shared(environment):
+        control = self._socket(environment) if list(command[: len(LIBRARY)]) == LIBRARY else None
+        if control is None:
             return None
         own = {name: environment[name] for name in OWN if name in environment}
         request = json.dumps({"arguments": command[len(LIBRARY) :], "variables": own}).encode()
         try:
-            socket.send_fds(self._control, [request], [log.fileno()])
+            socket.send_fds(control, [request], [log.fileno()])
             while (started := self._receive()) is not None:
                 if "started" in started:
                     return Forked(self, started["started"])
@@ -140,11 +138,19 @@ class ForkServer:
         with suppress(OSError):
             self._control.send(b"null")
         self._control.close()
+        if not self._loaded:  # interrupted: it has no job
+            self._process.kill()
         try:
             self._process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def _socket(self, environment: Mapping[str, str]) -> socket.socket | None:
+        """Return the connection to the server, which is started with the first job; None where it does not suit this one."""
+        if self._control is None and not self.gone:
+            self._start(environment)
+        return None if self.gone or self._environment != _shared(environment) else self._control
 
     def _start(self, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -158,10 +164,11 @@ class ForkServer:
                 start_new_session=True,  # Ctrl-C is for the pool
             )
         self._control, self._environment = ours, _shared(environment)
-        loaded = self._receive()
-        if loaded is not None and loaded["unfit"]:
+        told = self._receive()
+        self._loaded = True
+        if told is not None and told["unfit"]:
             self.gone = True
-            self._say(f"Each stage imports the library anew, because {loaded['unfit']}.")
+            self._say(f"Each stage imports the library anew, because {told['unfit']}.")
 
     def _receive(self, flags: int = 0) -> dict[str, Any] | None:
         """Return the server's next message, exit codes put aside; None without one."""

@@ -195,8 +195,8 @@ class _Process:
         overlay = self.job.folder / "stage.yaml"
         overlay.write_text(yaml.safe_dump(self.job.overlay, sort_keys=False))
         command, environment = self.job.process_arguments(overlay), _environment(self.job, self.slot)
-        process = self.server and self.server.fork(command, environment, self.log)
-        process = process or subprocess.Popen(
+        forked = None if self.server is None else self.server.fork(command, environment, self.log)
+        process = forked or subprocess.Popen(
             command, stdout=self.log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
         _pin(process.pid, self.slot.cores)

@@ -37,9 +37,9 @@ from lightning_pbrl.trainer import DEFAULTS, Trainer, prepare
 class TrainCLI(LightningCLI):
     """Stock LightningCLI plus the keys named in the module's first line."""
 
-    def __init__(self, *settings: Any, args: list[str], **more: Any) -> None:
+    def __init__(self, *, args: list[str], **settings: Any) -> None:
         self._args = args
-        super().__init__(*settings, args=args, **more)
+        super().__init__(args=args, **settings)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Return the verb that is asked for alone: a parser takes a while to build."""
