@@ -14,10 +14,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.kills import outcome, stages, write_inputs
-from lightning_pbrl import fork_server
-from lightning_pbrl.fork_server import LIBRARY, LOST, Forked, ForkServer
-from lightning_pbrl.jobs import Job, Slot, run_jobs
+ROOT = Path(__file__).parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+from benchmarks.kills import outcome, stages, write_inputs  # noqa: E402
+from lightning_pbrl import fork_server  # noqa: E402
+from lightning_pbrl.fork_server import LIBRARY, LOST, Forked, ForkServer  # noqa: E402
+from lightning_pbrl.jobs import Job, Slot, run_jobs  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not fork_server.possible(), reason="jobs are forked on Linux only")
 
@@ -253,7 +257,7 @@ except KeyboardInterrupt as error:
     sys.exit(128 + told(error))
 """
     environment = {**os.environ, "PBRL_TEST_MARKER": str(tmp_path)}
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
     command = [sys.executable, "-c", script, str(tmp_path)]
     pool = subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.DEVNULL)
 

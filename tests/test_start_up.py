@@ -13,8 +13,13 @@ import pytest
 import yaml
 from run_folders import write_policy_run
 
-from lightning_pbrl import help_text
-from lightning_pbrl.cli import main
+ROOT = Path(__file__).parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+from benchmarks import startup  # noqa: E402
+from lightning_pbrl import help_text  # noqa: E402
+from lightning_pbrl.cli import main  # noqa: E402
 
 POOL = """
 from types import SimpleNamespace
@@ -105,3 +110,11 @@ def test_help_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_label_page_imports_no_lightning() -> None:
     code = "import sys, lightning_pbrl.label_cli; print({'pytorch_lightning', 'lightning_fabric'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_the_benchmark_by_hand() -> None:
+    before, after = ({key: [factor * 2.0, factor * 4.0] for key in startup.COMMANDS} for factor in (1, 0.5))
+    after["list"] = [1.0, 1.0]
+    rows = {row["key"]: startup.cells(row) for row in startup.rows(before, after)}
+    assert rows["fit"] == ["a tiny `fit` by itself", "3.00", "1.50", "0.50", "0.50 .. 0.50", "2"]
+    assert rows["list"] == ["`list`", "3.00", "1.00", "0.38", "0.25 .. 0.50", "2"]
