@@ -199,8 +199,14 @@ class _Process:
         process = forked or subprocess.Popen(
             command, stdout=self.log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
-        _pin(process.pid, self.slot.cores)
-        _write(self.job.folder / "started.json", {**self.made, **run_folder.this_process(), "pid": process.pid})
+        try:
+            _pin(process.pid, self.slot.cores)
+            _write(self.job.folder / "started.json", {**self.made, **run_folder.this_process(), "pid": process.pid})
+        except BaseException:  # interrupted: nobody else knows of it yet
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(STOP_S)
+            raise
         return process
 
     def poll(self) -> bool:
