@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -100,7 +102,7 @@ def cpu_s(tree: Path, folder: Path, command: Command) -> float:
 
 
 def measure(before: Path, after: Path, rounds: int, runs: int) -> tuple[Seconds, Seconds]:
-    """Return CPU seconds by command of both trees, whose turns alternate.
+    """Return CPU seconds by command of both trees, whose turns alternate; Ctrl-C ends it with what there is.
 
     Args:
         before: root of a checkout.
@@ -109,7 +111,7 @@ def measure(before: Path, after: Path, rounds: int, runs: int) -> tuple[Seconds,
         runs: rounds that have the studies, too.
     """
     trees, seen = (before, after), (Seconds(), Seconds())
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, suppress(KeyboardInterrupt):
         folder = Path(name)
         write_inputs(folder)
         (folder / "tiny.yaml").write_text(STUDY)
@@ -122,8 +124,6 @@ def measure(before: Path, after: Path, rounds: int, runs: int) -> tuple[Seconds,
                         seconds = cpu_s(trees[which], folder, command)
                         seen[which].setdefault(key, []).append(seconds)
                         print(f"{key} {('before', 'after')[which]} {seconds:.2f} s", flush=True)
-    for each in seen:
-        each["stage"] = [(many - few) / 10 for many, few in zip(each["run15"], each["run5"], strict=True)]
     return seen
 
 
@@ -131,10 +131,21 @@ def rows(before: Seconds, after: Seconds) -> list[dict[str, Any]]:
     """Return the table: seconds of both trees, median, and the median and range of the rounds' own ratios after / before."""
     table = []
     for key, command in COMMANDS.items():
-        ratios = [now / then for then, now in zip(before[key], after[key], strict=True)]
+        pairs = list(zip(*map(partial(_seconds, key=key), (before, after)), strict=False))  # the last round may be half
+        if not pairs:
+            continue
+        then, now = (median(each) for each in zip(*pairs, strict=True))
+        ratios = [pair[1] / pair[0] for pair in pairs]
         spread = {"ratio": median(ratios), "min": min(ratios), "max": max(ratios), "rounds": len(ratios)}
-        table.append({"key": key, "text": command.text, "before": median(before[key]), "after": median(after[key]), **spread})
+        table.append({"key": key, "text": command.text, "before": then, "after": now, **spread})
     return table
+
+
+def _seconds(seen: Seconds, key: str) -> list[float]:
+    """Return the seconds of a command, one per round."""
+    if key != "stage":
+        return seen.get(key, [])
+    return [(many - few) / 10 for many, few in zip(seen.get("run15", []), seen.get("run5", []), strict=False)]
 
 
 COLUMNS = ("command", "before, CPU-s", "after, CPU-s", "after / before", "range", "rounds")

@@ -35,8 +35,14 @@ PATIENCE_S = 10.0
 
 
 def possible() -> bool:
-    """Return True where a fork is safe: on Linux, unless :data:`SWITCH` forbids it."""
-    return sys.platform == "linux" and os.environ.get(SWITCH) != "0"
+    """Return True where a fork is safe and can be watched: on Linux, unless :data:`SWITCH` forbids it."""
+    if sys.platform != "linux" or os.environ.get(SWITCH) == "0":
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:  # an old kernel, or a sandbox
+        return False
+    return True
 
 
 class Forked:

@@ -175,7 +175,10 @@ def test_what_needs_a_new_interpreter(server: Server, folder: Path, monkeypatch:
         monkeypatch.setenv(fork_server.SWITCH, "0")
         assert ForkServer(print).fork(listing("quick"), server.variables, file) is None
         monkeypatch.delenv(fork_server.SWITCH)
-        monkeypatch.setattr(sys, "platform", "darwin")
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "platform", "darwin")
+            assert ForkServer(print).fork(listing("quick"), server.variables, file) is None
+        monkeypatch.setattr(os, "pidfd_open", lambda pid: os.open(f"/nowhere/{pid}", os.O_RDONLY))
         assert ForkServer(print).fork(listing("quick"), server.variables, file) is None
 
 

@@ -113,8 +113,10 @@ def test_the_label_page_imports_no_lightning() -> None:
 
 
 def test_the_benchmark_by_hand() -> None:
-    before, after = ({key: [factor * 2.0, factor * 4.0] for key in startup.COMMANDS} for factor in (1, 0.5))
-    after["list"] = [1.0, 1.0]
+    before, after = ({key: [factor * 2.0, factor * 4.0] for key in ("list", "fit", "run5")} for factor in (1, 0.5))
+    before["run15"], after["run15"], after["list"] = [102.0], [11.0], [1.0, 1.0]
     rows = {row["key"]: startup.cells(row) for row in startup.rows(before, after)}
+    assert list(rows) == ["list", "fit", "run5", "run15", "stage"]
     assert rows["fit"] == ["a tiny `fit` by itself", "3.00", "1.50", "0.50", "0.50 .. 0.50", "2"]
     assert rows["list"] == ["`list`", "3.00", "1.00", "0.38", "0.25 .. 0.50", "2"]
+    assert rows["stage"] == ["a further tiny stage of a `run`", "10.00", "1.00", "0.10", "0.10 .. 0.10", "1"]
