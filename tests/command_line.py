@@ -85,6 +85,7 @@ def jobs_in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     InProcess.started = []
     monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=InProcess, STDOUT=None))
     monkeypatch.setattr(jobs, "_pin", lambda *_: None)
+    monkeypatch.setenv("LIGHTNING_PBRL_FORK", "0")
     return InProcess.started
 
 

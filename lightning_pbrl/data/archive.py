@@ -13,8 +13,6 @@ private (copy on write), so the file never changes.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +23,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from lightning_pbrl.data.atomic import replacing as replacing
 from lightning_pbrl.data.draft import KEY, SCHEMA_VERSION, UNKNOWN, WINDOW, Draft
 from lightning_pbrl.data.guard import parse_json, reading
 from lightning_pbrl.data.transitions import Transitions, row_layout
@@ -32,38 +31,6 @@ from lightning_pbrl.errors import UserError
 
 _RECORD = {"schema_version": int, "obs_dim": int, "action_dim": int, "layout": dict, "about": dict, "fingerprint": str}
 _TENSORS = {"rows", "offsets", "reward", "success", "drawable", "frames"}
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary file beside ``path`` that replaces it atomically, synced to disk, if the block succeeds.
-
-    A crash or an error at any point leaves the previous file at ``path`` unchanged.
-
-    Raises:
-        UserError: if the folder cannot be written or the disk is full.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())  # last, because a writer may put a file of its own in the place
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"{path} cannot be written ({reason}): make room in its folder, or choose one that may be written to."
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def save(transitions: Transitions, path: str | Path) -> Path:
@@ -182,20 +149,3 @@ def _ids(found: Tensor, rows: int) -> bool:
 def _pictures(found: Tensor, steps: int) -> bool:
     """Return True if these are square images, one per time step."""
     return found.dtype == torch.uint8 and found.dim() == 4 and found.shape == (steps, found.shape[1], found.shape[1], 3)
-
-
-def _umask() -> int:
-    """Return the permission bits that new files must not have."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush a rename to disk (POSIX; on other systems the rename itself has to suffice)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

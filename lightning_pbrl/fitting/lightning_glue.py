@@ -22,7 +22,7 @@ from pytorch_lightning.trainer.connectors.logger_connector.result import _Result
 from torch import Tensor
 
 from lightning_pbrl import signals
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from lightning_pbrl.arguments import Arguments
 from lightning_pbrl.configs import read_yaml
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.job import check
 from lightning_pbrl.jobs import Failure
@@ -55,7 +55,11 @@ def _plans(options: argparse.Namespace) -> list[Planned]:
         out = Path(options.out or f"runs/{study.name}")
         out = out / study.row if options.out and len(studies) > 1 else out
         study = dataclasses.replace(study, seeds=seeds)
-        plans.append(Planned(study, out, plan(study, out, f"{study.row}/" if len(studies) > 1 else "")))
+        trials = plan(study, out, f"{study.row}/" if len(studies) > 1 else "")
+        for trial in trials:
+            for job in trial.jobs:
+                job.films = options.films == "all" or job.seed == seeds[0]
+        plans.append(Planned(study, out, trials))
     if options.replicas:
         in_process([trial for each in plans for trial in each.trials], options.replicas)
         plans = [each._replace(trials=[trial for trial in each.trials if trial.jobs]) for each in plans]
@@ -75,6 +79,8 @@ def _options(args: list[str], verb: str) -> tuple[argparse.Namespace, type[Launc
     how = "KEY's values in place of the file's, such as model.init_args.lr=[1e-3,1e-4]; may be given again"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUES", help=how)
     parser.add_argument("--replicas", type=int, default=0, help="this many seeds inside one process where the method allows it")
+    films = "which seeds are filmed where a stage asks for films (default: the first)"
+    parser.add_argument("--films", choices=("first", "all"), default="first", help=films)
     parser.add_argument("--out", help="folder of the run folders (default runs/<name>); of several tasks, one each below it")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="print the plan as a table, check every value, train nothing")

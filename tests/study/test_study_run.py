@@ -20,6 +20,7 @@ from lightning_pbrl.cli import main
 from lightning_pbrl.configs import names, packaged_config, read_config, rows_of, split_row
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.loading import read_checkpoint
+from lightning_pbrl.study import command
 from lightning_pbrl.study.file import parse_seeds, read_studies, read_study
 from lightning_pbrl.study.plan import plan, plan_jobs
 
@@ -199,6 +200,20 @@ def test_interrupting_leaves_no_process(tmp_path: Path) -> None:
     assert parent.returncode == 130
     assert "Traceback" not in err
     assert family() == []
+
+
+@pytest.mark.parametrize(("flags", "filmed"), [([], [3]), (["--films", "all"], [3, 4, 5])])
+def test_films_are_made_of_the_first_seed(tmp_path: Path, flags: list[str], filmed: list[int]) -> None:
+    stage = {"config": ["model/bc.yaml"], "with": {"video": {"every": 0, "size": 64}}}
+    args = [write(tmp_path, {"name": "tiny", "stages": {"bc": stage}}), "--seeds", "3-5"]
+    (planned,), (all_filmed,) = (
+        command._plans(command._options([*args, *more], "run")[0]) for more in (flags, ["--films", "all"])
+    )
+    videos = {trial.point.seed: trial.jobs[0].overlay["video"] for trial in planned.trials}
+    assert [seed for seed, video in videos.items() if video == {"every": 0, "size": 64}] == filmed
+    assert all(video["every"] is None for seed, video in videos.items() if seed not in filmed)
+    digests = [[trial.jobs[0].digest for trial in each.trials] for each in (planned, all_filmed)]
+    assert digests[0] == digests[1]  # a film is no part of a result
 
 
 # Dry runs --------------------------------------------------------------------------------------------------------------
