@@ -163,7 +163,7 @@ def file_rows(path: str | Path, about: Mapping[str, Any]) -> Tensor:
 
 
 class _Record(NamedTuple):
-    """What is read of a file beside the rows of its draft.
+    """Arrays and facts that are read of a file beside the rows of its draft.
 
     Attributes:
         reward: (N,), float32.
