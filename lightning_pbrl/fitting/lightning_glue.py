@@ -112,7 +112,7 @@ class _Results(_ResultCollection):
 
         super().__setitem__(key, metric)
         if metric.is_tensor:
-            metric.to = to  # type: ignore[method-assign, assignment]
+            metric.to = to  # type: ignore[method-assign]
 
 
 def check_strategy(trainer: pl.Trainer, replicas: int) -> None:
