@@ -170,7 +170,6 @@ class UpdateEngine:
         for number, ids in enumerate(drawn):
             if before is not None:
                 before(number)
-                self._compiler.begin()  # a method may change its settings while it acts
             tiles = self._tiles(program, ids)
             rows = None if tiles else self._gathered(name, ids)
             counted: set[str] = set()
