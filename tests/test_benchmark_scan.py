@@ -35,18 +35,22 @@ def test_jax_scan_has_the_losses_of_the_plain_loop():
         return [(layer.weight.detach().T.numpy(), layer.bias.detach().numpy()) for layer in linears]
 
     def twins(critic):
-        return [tuple(jax.numpy.stack(both) for both in zip(*pair, strict=True)) for pair in zip(layers(critic.q1), layers(critic.q2))]
+        pairs = zip(layers(critic.q1), layers(critic.q2), strict=True)
+        return [tuple(jax.numpy.stack(both) for both in zip(*pair, strict=True)) for pair in pairs]
 
-    nets = {"v": layers(plain.v), "q": twins(plain.q), "actor": layers(plain.policy), "log_std": plain.policy.log_std.detach().numpy()}
+    nets = {"v": layers(plain.value), "q": twins(plain.critic), "actor": layers(plain.policy)}
+    nets["log_std"] = plain.policy.log_std.detach().numpy()
     obs, action, reward, next_obs, terminated = columns
     with torch.no_grad():
-        advantage = plain.target(obs, action) - plain.v(obs).squeeze(-1)
-        wanted = reward + DISCOUNT * (1 - terminated) * plain.v(next_obs).squeeze(-1)
+        advantage = plain.target(obs, action) - plain.value(obs).squeeze(-1)
+        wanted = reward + DISCOUNT * (1 - terminated) * plain.value(next_obs).squeeze(-1)
         weight = (TEMPERATURE * advantage).exp().clamp(max=100.0)
         expected = {
             "v": value_loss(advantage),
-            "q": sum((q - wanted).square().mean() for q in plain.q.both(obs, action)) / 2,
+            "q": sum((q - wanted).square().mean() for q in plain.critic.both(obs, action)) / 2,
             "actor": -(weight * plain.policy(obs).log_prob(action).sum(-1)).mean(),
         }
     found = losses(nets, twins(plain.target), [column.numpy() for column in columns])[1]
-    assert {name: float(value) for name, value in found.items()} == pytest.approx({k: v.item() for k, v in expected.items()}, rel=1e-4)
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(
+        {name: value.item() for name, value in expected.items()}, rel=1e-4
+    )
