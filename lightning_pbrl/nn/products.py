@@ -83,8 +83,8 @@ def measure(size: Size, clock: Callable[[], float] | None = None) -> tuple[float
     best = [float("inf"), float("inf")]
     libraries: tuple[Callable[..., Tensor], ...] = (F.linear, onednn)
     with torch.no_grad():
-        x, weight, bias = torch.ones(size.rows, size.fan_in), torch.ones(size.fan_out, size.fan_in), torch.ones(size.fan_out)
-        grad = torch.ones(size.rows, size.fan_out)
+        shapes = (size.rows, size.fan_in), (size.fan_out, size.fan_in), (size.fan_out,), (size.rows, size.fan_out)
+        x, weight, bias, grad = (torch.ones(shape, dtype=torch.float32, device="cpu") for shape in shapes)
         for _ in range(1 + ROUNDS):  # the first warms up
             for which, product in enumerate(libraries):
                 began = clock()
