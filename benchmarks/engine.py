@@ -17,7 +17,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.measure import Claim, Contestant, Rounds, interleave, judge, per_unit, summary, without_onednn
+from benchmarks.measure import Claim, Contestant, Rounds, interleave, judge, per_unit, summary, with_library, without_onednn
 from benchmarks.plain_iql import PlainIQL, TextbookIQL
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.base import FeedbackDataModule
@@ -212,7 +212,7 @@ def main(size: Size) -> dict[str, Any]:
             "compiled": bare_compiled,
             "eager, default library": without_onednn(bare_eager),
             "compiled, default library": without_onednn(bare_compiled),
-            "product, oneDNN": product(size.products),
+            "product, oneDNN": with_library(product(size.products), onednn=True),
             "product, default library": without_onednn(product(size.products)),
         }
         seen = interleave(contestants, size.rounds)
