@@ -29,13 +29,11 @@ from torch.nn import functional as F
 AVAILABLE = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """True if this build of PyTorch has oneDNN."""
 MARGIN = 1.05
-"""Smallest lead that makes oneDNN worth its caches."""
+"""Smallest lead at which oneDNN is taken, because of the memory that it keeps."""
 MOST_ROWS = 1024
 """Number of rows from which the choice no longer depends on it."""
 ROUNDS = 7
-
-Choices = dict[str, bool]
-"""Size -> True if oneDNN computes it."""
+"""Rounds of a measurement."""
 
 
 class Size(NamedTuple):
@@ -52,6 +50,7 @@ class Size(NamedTuple):
 
 
 _choices: dict[str, bool] = {}
+"""Name of a size -> True if oneDNN computes it."""
 
 
 def by_onednn(rows: int, fan_in: int, fan_out: int) -> bool:
