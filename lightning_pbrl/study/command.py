@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from lightning_pbrl import run_folder
 from lightning_pbrl.arguments import Arguments
 from lightning_pbrl.configs import read_yaml
 from lightning_pbrl.data.archive import replacing
@@ -55,8 +56,14 @@ def _plans(options: argparse.Namespace) -> list[Planned]:
         out = Path(options.out or f"runs/{study.name}")
         out = out / study.row if options.out and len(studies) > 1 else out
         study = dataclasses.replace(study, seeds=seeds)
+        if study.search:
+            from lightning_pbrl.study.ask_tell import asked, with_draws
+
+            study = with_draws(study, asked(study, study.search, out) or study.search.corners())
         plans.append(Planned(study, out, plan(study, out, f"{study.row}/" if len(studies) > 1 else "")))
     if options.replicas:
+        if any(study.search for study in studies):
+            raise UserError("--replicas: optuna ends the runs of a draw one by one; leave --replicas out.")
         in_process([trial for each in plans for trial in each.trials], options.replicas)
         plans = [each._replace(trials=[trial for trial in each.trials if trial.jobs]) for each in plans]
     return plans
@@ -102,6 +109,9 @@ def _changes(written: Sequence[str]) -> dict[str, Any]:
 
 
 def _run(plans: Sequence[Planned], launcher: Launcher, command: str) -> None:
+    if any(each.study.search for each in plans):
+        _search(plans, launcher, command)
+        return
     trials = [trial for each in plans for trial in each.trials]
     todo = [trial for trial in trials if trial.state != "finished"]
     if len(todo) < len(trials):
@@ -118,13 +128,43 @@ def _run(plans: Sequence[Planned], launcher: Launcher, command: str) -> None:
             return
     else:
         print("Nothing is left to do; with --report this command shows the mean for each value.")
+    _report(plans, failed, sum(len(trial.jobs) for trial in todo), command)
+
+
+def _search(plans: Sequence[Planned], launcher: Launcher, command: str) -> None:
+    """Run one search after another: those of a table of tasks are searches of their own."""
+    from lightning_pbrl.study.ask_tell import OptunaSearch
+
+    done, failed = [], []
+    for each in plans:
+        check_keys(each.study)
+        with run_folder.held(run_folder.opened(each.out), "search"):
+            within = f"{each.study.row}/" if len(plans) > 1 else ""
+            search = OptunaSearch(each, within, lambda planned: _record(planned, command))
+            failed += launcher.search(search.more, each.out, each.study.name)
+        print(search.best(), flush=True)
+        done.append(search.planned())
+    _report(done, failed, sum(len(trial.jobs) for each in done for trial in each.trials), command)
+
+
+def _report(plans: Sequence[Planned], failed: Sequence[Failure], jobs: int, command: str) -> None:
+    """Print the tables of what has come out.
+
+    Args:
+        plans: the studies.
+        failed: jobs that failed.
+        jobs: how many there were.
+        command: the command line, for the record.
+
+    Raises:
+        UserError: names the jobs that failed.
+    """
     from lightning_pbrl.reports.experiment import report
 
     for each in plans:
         report(each.out, each.study.report, command)
     if failed:
         _list(failed)
-        jobs = sum(len(trial.jobs) for trial in todo)
         labels = ", ".join(failure.job.label for failure in failed[:10]) + (" ..." if len(failed) > 10 else "")
         raise UserError(
             f"{len(failed)} of {jobs} jobs failed: {labels}; mend what their log.txt says, then give the same command again: it "
