@@ -116,7 +116,7 @@ def _run(plans: Sequence[Planned], launcher: Launcher, command: str) -> None:
     todo = [trial for trial in trials if trial.state != "finished"]
     if len(todo) < len(trials):
         print(f"{len(trials) - len(todo)} of {len(trials)} trials have finished before")
-    failed: list[Failure] | None = []
+    failed: Sequence[Failure] | None = []
     if todo:
         for each in plans:
             check_keys(each.study)
@@ -128,7 +128,7 @@ def _run(plans: Sequence[Planned], launcher: Launcher, command: str) -> None:
             return
     else:
         print("Nothing is left to do; with --report this command shows the mean for each value.")
-    _report(plans, failed, sum(len(trial.jobs) for trial in todo), command)
+    _report(plans, failed or [], sum(len(trial.jobs) for trial in todo), command)
 
 
 def _search(plans: Sequence[Planned], launcher: Launcher, command: str) -> None:

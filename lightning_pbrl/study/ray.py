@@ -193,7 +193,7 @@ class Ray(Launcher):
 def _reason(ray: Any, ref: Any) -> str | None:
     """Return why a task failed; None when it ended well."""
     try:
-        return ray.get(ref)  # type: ignore[no-any-return]
+        return ray.get(ref)
     except CutOffError as error:  # Ray's error is one of ours, too
         return f"{str(error).strip().splitlines()[-1].removeprefix('lightning_pbrl.study.ray.CutOffError: ')}, and so each time"
     except ray.exceptions.RayError as error:
