@@ -169,7 +169,7 @@ class Ray(Launcher):
                     for job in [job for job in waiting if unfinished.isdisjoint(job.after)][: most - len(running)]:
                         waiting.remove(job)
                         running[task.remote(job, os.getcwd(), _variables(job), o.cpus, title)] = job
-                    for ref in self._ended(ray, running):
+                    for ref in _ended(ray, running, POLL_S / 10 if found else POLL_S):  # there may be more of a search to place
                         job = running.pop(ref)
                         reason = _reason(ray, ref)
                         print(f"{job.label}: {reason or ('pruned' if job.pruned() else 'finished')}", flush=True)
@@ -182,12 +182,13 @@ class Ray(Launcher):
                     with suppress(ray.exceptions.RayError):
                         ray.wait(list(running), num_returns=len(running), timeout=signals.PATIENCE_S)
 
-    @staticmethod
-    def _ended(ray: Any, running: Mapping[Any, Job]) -> list[Any]:
-        if not running:
-            time.sleep(POLL_S / 10)
-            return []
-        return list(ray.wait(list(running), num_returns=1, timeout=POLL_S)[0])
+
+def _ended(ray: Any, running: Mapping[Any, Job], seconds: float) -> list[Any]:
+    """Return a task that has ended, or none after a while."""
+    if running:
+        return list(ray.wait(list(running), num_returns=1, timeout=seconds)[0])
+    time.sleep(seconds / 10)
+    return []
 
 
 def _reason(ray: Any, ref: Any) -> str | None:
