@@ -49,17 +49,22 @@ def per_unit(work: Callable[[], object], units: int) -> Contestant:
     return run
 
 
-def without_onednn(contestant: Contestant) -> Contestant:
-    """The contestant with all matrix products by PyTorch's default library, to tell what oneDNN brings."""
+def with_library(contestant: Contestant, onednn: bool) -> Contestant:
+    """The contestant with all large matrix products by oneDNN, or by PyTorch's default library."""
 
     def run() -> float:
-        used, linear.ONEDNN = linear.ONEDNN, False
+        used, linear.ONEDNN = linear.ONEDNN, onednn
         try:
             return contestant()
         finally:
             linear.ONEDNN = used
 
     return run
+
+
+def without_onednn(contestant: Contestant) -> Contestant:
+    """The contestant with all matrix products by PyTorch's default library, to tell what oneDNN brings."""
+    return with_library(contestant, onednn=False)
 
 
 def interleave(contestants: Mapping[str, Contestant], rounds: int) -> Rounds:

@@ -92,7 +92,11 @@ def _dispatch(args: list[str]) -> None:
         print(USAGE)
         return
     verb, rest = args[0], args[1:]
-    if verb in TRAINER_VERBS:
+    if verb in TRAINER_VERBS and rest in (["--help"], ["-h"]):
+        from lightning_pbrl.help_text import show_help
+
+        show_help(verb)
+    elif verb in TRAINER_VERBS:
         from lightning_pbrl.train_cli import train_cli
 
         train_cli([verb, *rest])

@@ -34,6 +34,7 @@ class Job:
         files: config files, later ones win.
         own: the stage's own keys, references resolved.
         after: jobs that must have finished before.
+        films: whether it may film its policy; no part of its result.
     """
 
     stage: str
@@ -43,6 +44,7 @@ class Job:
     files: list[str]
     own: dict[str, Any]
     after: list[Job] = field(default_factory=list)
+    films: bool = True
 
     @property
     def label(self) -> str:
@@ -51,8 +53,9 @@ class Job:
     @property
     def overlay(self) -> dict[str, Any]:
         """The last config of the command line: the stage's own keys, the seed and the run folder."""
-        progress = {"heartbeat": True, "name": self.label}
-        return {**self.own, "run_dir": str(self.folder), "seed_everything": self.seed, "progress": progress}
+        given = {"run_dir": str(self.folder), "seed_everything": self.seed, "progress": {"heartbeat": True, "name": self.label}}
+        own = self.own if self.films else merged([self.own, {"video": {"every": None}}])
+        return {**own, **given}
 
     @property
     def settings(self) -> dict[str, Any]:

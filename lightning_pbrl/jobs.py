@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from lightning_pbrl import run_folder, signals
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
+from lightning_pbrl.fork_server import LOST, Forked, ForkServer
 from lightning_pbrl.job import Job as Job
 from lightning_pbrl.job import check as check
 
@@ -109,6 +110,8 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str, more: More 
     elsewhere: set[Job] = set()
     failed: list[Failure] = []
     began, used = time.monotonic(), _children_cpu_s()
+    several = len(waiting) > 1 or more is not None
+    server = ForkServer(lambda text: console.print(text, markup=False, highlight=False)) if several else None
     with _progress(console) as bars, signals.listening():
         overall = bars.add_task(f"[bold]{title}", total=len(jobs), completed=len(jobs) - len(waiting), what="")
 
@@ -133,7 +136,7 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str, more: More 
                 bars.advance(overall)
                 console.print(f"{job.label}: finished elsewhere", highlight=False)
             else:
-                running.append(_Process(job, free.pop(0), bars, log))
+                running.append(_Process(job, free.pop(0), bars, log, server))
 
         def ask() -> None:
             found = more(len(free)) if more is not None else []
@@ -167,6 +170,8 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str, more: More 
                     time.sleep(POLL_S)
         finally:
             _stop(running)
+            if server is not None:
+                server.close()
     return Outcome(failed, _children_cpu_s() - used, time.monotonic() - began)
 
 
@@ -200,26 +205,35 @@ def _write(path: Path, content: Any) -> None:
 class _Process:
     """One job as a process group, its locked log and its progress bar."""
 
-    def __init__(self, job: Job, slot: Slot, bars: Progress, log: IO[str]) -> None:
-        self.job, self.slot, self.bars, self.log = job, slot, bars, log
+    def __init__(self, job: Job, slot: Slot, bars: Progress, log: IO[str], server: ForkServer | None) -> None:
+        self.job, self.slot, self.bars, self.log, self.server = job, slot, bars, log, server
         self.reason: str | None = None
         self.given_up: float | None = None
         """Time at which a pruned job was told to end, seconds."""
         self.made = job.made_from()
-        overlay = job.folder / "stage.yaml"
-        overlay.write_text(yaml.safe_dump(job.overlay, sort_keys=False))
         for left in ("progress.json", "failed.json"):
             (job.folder / left).unlink(missing_ok=True)
-        self.process = subprocess.Popen(
-            job.process_arguments(overlay),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=_environment(job, slot),
-            start_new_session=True,  # a group of its own: ended whole, and Ctrl-C reaches this process alone
-        )
-        _pin(self.process.pid, slot.cores)
-        _write(job.folder / "started.json", {**self.made, **run_folder.this_process(), "pid": self.process.pid})
+        self.process = self._start()
         self.bar: TaskID = bars.add_task(job.label, total=None, what="starting")
+
+    def _start(self) -> subprocess.Popen[bytes] | Forked:
+        """Start the process as a group of its own: ended whole, and Ctrl-C reaches the pool alone."""
+        overlay = self.job.folder / "stage.yaml"
+        overlay.write_text(yaml.safe_dump(self.job.overlay, sort_keys=False))
+        command, environment = self.job.process_arguments(overlay), _environment(self.job, self.slot)
+        forked = None if self.server is None else self.server.fork(command, environment, self.log)
+        process = forked or subprocess.Popen(
+            command, stdout=self.log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        try:
+            _pin(process.pid, self.slot.cores)
+            _write(self.job.folder / "started.json", {**self.made, **run_folder.this_process(), "pid": process.pid})
+        except BaseException:  # interrupted: nobody else knows of it yet
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(STOP_S)
+            raise
+        return process
 
     def poll(self) -> bool:
         """Refresh the bar; True when the process has ended."""
@@ -228,7 +242,9 @@ class _Process:
             with suppress(AttributeError, TypeError, ValueError):  # a damaged one: the bar stays as it is
                 self._draw(beat)
         code = self.process.poll()
-        if code is None:
+        if code == LOST:
+            self.process = self._start()  # goes on where it was
+        if code in (None, LOST):
             return False
         self.send(signal.SIGKILL)  # to what it has left behind
         if code == 0:

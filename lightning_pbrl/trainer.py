@@ -26,7 +26,7 @@ from lightning_pbrl.callbacks.progress import RoundProgress
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
 from lightning_pbrl.callbacks.write_predictions import WritePredictions
 from lightning_pbrl.callbacks.write_results import WriteResults
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.describe import settings_of
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting.trainer_arguments import check_given

@@ -18,6 +18,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 NOT_ON_THE_PAGE = {
     "arguments": "the shell's side of the command line; docs/cli.md says what it does",
     "catalogue": "what `list` prints",
+    "fork_server": "processes of the command line",
     "jobs": "processes of the command line",
     "label_cli": "the command `label`",
     "train_cli": "the subclass of LightningCLI",

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from lightning_pbrl.engine.program import Losses, LossStep
 from lightning_pbrl.engine.state import FlatState, Reached
@@ -85,12 +86,20 @@ def batched_gradients(owner: nn.Module, state: FlatState, step: LossStep, view: 
 class Compiler:
     """Apply ``torch.compile`` with gradients inside the graph; after a failure run eagerly for good, with one warning.
 
+    Guards notice that a setting of the method, or the size of a tensor, has changed since the function was compiled. They cost
+    as much as a small product, and so are evaluated in the first update of a block and in later ones of another size only.
+
     Attributes:
         on: False once it has failed.
     """
 
     def __init__(self, on: bool) -> None:
         self.on = on
+        self._checked: set[Any] = set()
+
+    def begin(self) -> None:
+        """Begin a block: whatever is called next evaluates its guards."""
+        self._checked.clear()
 
     def __call__(self, function: Gradients) -> Gradients:
         """Return the function compiled, or itself if compiling is off."""
@@ -103,8 +112,13 @@ class Compiler:
 
         def call(rows: Any, handed: Handed) -> Found:
             if self.on:
+                key = fast, *((leaf.shape, leaf.dtype) for leaf in tree_leaves((rows, handed)) if torch.is_tensor(leaf))
                 try:
-                    return fast(rows, handed)
+                    if key not in self._checked:
+                        self._checked.add(key)
+                        return fast(rows, handed)
+                    with torch.compiler.set_stance("default", skip_guard_eval_unsafe=True):
+                        return fast(rows, handed)
                 except Exception as error:  # noqa: BLE001 - whatever the compiler stumbles over, eager gives the same numbers
                     self.on = False
                     reason = " ".join(str(error).split()) or repr(error)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_pbrl.engine import fused_adam
 from lightning_pbrl.engine.program import Follows, Group, Part
 
 Reached = tuple[bool, ...]
@@ -193,7 +194,7 @@ class FlatState:
         else:
             for first, part, p in zip(self.cuts[group], self._slices(group), param_group["params"], strict=False):
                 p.grad = grad[:, part] if reached is None or reached[first] else None
-        optimizer.step()
+        fused_adam.step(optimizer)
 
     def follow(self, moved: Sequence[str], block: int = 0) -> None:
         """Move the targets of the ``moved`` groups towards them, in one block of rows."""

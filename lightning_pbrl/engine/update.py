@@ -163,6 +163,7 @@ class UpdateEngine:
         """Run a block of updates of the replicas that step together."""
         program, state, done, moved = self.programs[name], self.state, self.updates[name], self.moved(name)
         steps = self._gradients(name)
+        self._compiler.begin()
         every = program.every or (1,) * len(steps)
         total: dict[str, Tensor] = {}
         ran: dict[str, int] = {}

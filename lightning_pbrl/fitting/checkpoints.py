@@ -9,6 +9,7 @@ import torch
 
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting.lightning_glue import plain
+from lightning_pbrl.nn import products
 from lightning_pbrl.rewards.base import HELD
 
 SCHEMA = 3
@@ -27,6 +28,7 @@ def saved(method: Any) -> dict[str, Any]:
             "schema": SCHEMA,
             "engine": method.running.state_dict(),
             "torch_rng": torch.get_rng_state(),
+            "products": products.kept(),
             "finished": method.finished,
             "updates": method.trainer.global_step,
             "asked": list(method.asked),

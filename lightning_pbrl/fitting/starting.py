@@ -12,6 +12,7 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting import author_checks as checks
 from lightning_pbrl.fitting import lightning_glue as glue
 from lightning_pbrl.fitting.lightning_glue import plain
+from lightning_pbrl.nn import products
 
 
 def check_data(method: Any) -> None:
@@ -74,6 +75,7 @@ def start_engine(method: Any) -> None:
         init_replicas(method)
         return
     engine.load_state_dict(method._restored["engine"])
+    products.restore(method._restored.get("products"))
     torch.set_rng_state(method._restored["torch_rng"].cpu())
     method.finished = method._restored["finished"] and not method.grown
     method.__dict__["_restored"] = None

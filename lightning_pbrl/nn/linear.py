@@ -1,9 +1,6 @@
-"""The linear map of every network: ``F.linear``, computed by oneDNN where that is faster.
+"""The linear map of every network: ``F.linear``, computed by oneDNN where that is faster (``nn/products.py``).
 
-PyTorch's CPU build multiplies float32 matrices with MKL. On an AMD EPYC (family 26) a layer of 256 x 256 on 256 rows takes 313 us
-with MKL. It takes 182 us with oneDNN, which PyTorch ships as well; both round as float32 does (``benchmarks/``). On an Intel Xeon
-(family 6, model 167) it takes 200 us with MKL and 272 us with oneDNN. Intel processors therefore use MKL throughout. On one
-processor the choice depends on shapes alone, so a resumed run repeats it bit for bit.
+Both libraries round as float32 does. Small layers and other types stay with PyTorch's default library.
 
 For every new shape oneDNN generates code, which takes a fifth of a millisecond and half a megabyte, and caches it. By default it
 keeps a thousand of them in two caches. Batch sizes that change from round to round would fill both, so both are kept small here.
@@ -12,32 +9,31 @@ keeps a thousand of them in two caches. Batch sizes that change from round to ro
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_pbrl.nn.products import by_onednn, onednn
+
 for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneDNN's own, PyTorch's; read at first use
     os.environ.setdefault(_cache, "128")
 
-_CPU = Path("/proc/cpuinfo")
-INTEL = _CPU.exists() and "GenuineIntel" in _CPU.read_text()[:4096]
-ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise") and not INTEL
-"""True if oneDNN is used; ``benchmarks/`` switches it off to measure its effect."""
+ONEDNN: bool | None = None
+"""True or False computes every large layer by oneDNN or by the default library (``benchmarks/``); None by the faster one."""
 MIN_WIDTH, MIN_WORK = 32, 2_500_000
 """Smallest side of a weight, and number of multiplications (rows x in x out), from which oneDNN repays its overhead (20 us)."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x W^T + b: (..., in), (out, in), (out,) -> (..., out)."""
-    if ONEDNN and _suits_onednn(x, weight):
+    if ONEDNN is not False and _is_large(x, weight) and (ONEDNN or by_onednn(x.shape[0], weight.shape[1], weight.shape[0])):
         return _Product.apply(x.contiguous(), weight, bias)  # oneDNN's gradient of a strided view takes hundreds of times as long
     return F.linear(x, weight, bias)
 
 
-def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
+def _is_large(x: Tensor, weight: Tensor) -> bool:
     large = x.dim() == 2 and min(weight.shape) >= MIN_WIDTH and x.shape[0] * weight.numel() >= MIN_WORK
     return large and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
 
@@ -75,18 +71,14 @@ class _Product(torch.autograd.Function):
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if torch.compiler.is_compiling():
         return torch.ops.lightning_pbrl.product(x, weight, bias)
-    return _onednn(x, weight, bias)
-
-
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return onednn(x, weight, bias)
 
 
 # torch.compile replaces oneDNN's operator by one that accepts constant weights only. Registered under a name that torch.compile
 # does not know, the operator is called unchanged.
 _library = torch.library.Library("lightning_pbrl", "DEF")
 _library.define("product(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
-_library.impl("product", _onednn, "CPU")
+_library.impl("product", onednn, "CPU")
 
 
 @torch.library.register_fake("lightning_pbrl::product", lib=_library)

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.job import PRUNED, Job
 from lightning_pbrl.reports.metrics import read_metrics
 from lightning_pbrl.study.file import Study
-from lightning_pbrl.study.plan import Planned, Trial, plan
+from lightning_pbrl.study.plan import Planned, Trial
 from lightning_pbrl.study.search import Search
 from lightning_pbrl.study.values import Distribution
 
@@ -111,13 +111,13 @@ class OptunaSearch:
 
     Args:
         each: the study and its folder; its trials do not matter.
-        within: put in front of all labels.
+        trials: plans the trials of a study with draws.
         record: called with all trials so far, whenever there is a new draw.
     """
 
-    def __init__(self, each: Planned, within: str, record: Callable[[Planned], None]) -> None:
+    def __init__(self, each: Planned, trials: Callable[[Study], list[Trial]], record: Callable[[Planned], None]) -> None:
         assert each.study.search is not None  # noqa: S101
-        self.search, self.each, self.within, self.record = each.study.search, each, within, record
+        self.search, self.each, self.trials, self.record = each.study.search, each, trials, record
         self.optuna = open_study(each.study, self.search, each.out)
         stored = self.optuna.trials
         self.draws = _draws(self.search, stored)
@@ -133,7 +133,7 @@ class OptunaSearch:
 
     def _plan(self, draws: Mapping[str, Sequence[Any]]) -> Planned:
         study = with_draws(self.each.study, draws)
-        return Planned(study, self.each.out, plan(study, self.each.out, self.within) if draws else [])
+        return Planned(study, self.each.out, self.trials(study) if draws else [])
 
     def more(self, idle: int) -> list[Job]:
         """Look at what runs, and return the jobs of a further draw if ``idle`` is above 0 and there is one."""

@@ -1,0 +1,144 @@
+"""Choice of the library that multiplies matrices on a CPU, measured once per machine and size.
+
+PyTorch's CPU build ships MKL, its default, and oneDNN. Which is faster depends on processor and size: products of 256 x 256
+matrices take an AMD EPYC of family 26 0.56 times as long with oneDNN, one of family 25 1.3 times as long (``benchmarks/``).
+
+A choice is measured when a process first meets a size. It is kept in the user's cache folder, so that every process of a
+machine makes the same one. A run keeps its choices in its checkpoints, so that it ends with the same bits if the folder is gone.
+``XDG_CACHE_HOME`` moves the folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+AVAILABLE = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""True if this build of PyTorch has oneDNN."""
+MARGIN = 1.05
+"""Smallest lead at which oneDNN is taken, because of the memory that it keeps."""
+MOST_ROWS = 1024
+"""Number of rows from which the choice no longer depends on it."""
+ROUNDS = 7
+"""Rounds of a measurement."""
+
+
+class Size(NamedTuple):
+    """Size of a layer and of its input."""
+
+    rows: int
+    fan_in: int
+    fan_out: int
+
+    @property
+    def name(self) -> str:
+        """Name under which a choice is kept; it includes the number of threads."""
+        return f"{self.rows} x {self.fan_in} x {self.fan_out}, {torch.get_num_threads()} threads"
+
+
+_choices: dict[str, bool] = {}
+"""Name of a size -> True if oneDNN computes it."""
+
+
+def by_onednn(rows: int, fan_in: int, fan_out: int) -> bool:
+    """Return True if oneDNN is to multiply ``rows`` rows by a layer's weight; sizes between powers of two share a choice."""
+    size = Size(min(1 << (rows.bit_length() - 1), MOST_ROWS), fan_in, fan_out)
+    if size.name not in _choices:
+        _choices[size.name] = AVAILABLE and _cached(size)
+    return _choices[size.name]
+
+
+by_onednn._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compile calls it while it traces (assume_constant_result)
+
+
+def kept() -> dict[str, Any]:
+    """Return the choices of this process for a checkpoint, and the machine that they hold for."""
+    return {"machine": machine(), "onednn": dict(_choices)}
+
+
+def restore(kept: Mapping[str, Any] | None) -> None:
+    """Make a run's choices those of this process; those of another machine are measured anew."""
+    if kept is not None and kept["machine"] == machine():
+        _choices.update(kept["onednn"])
+
+
+def measure(size: Size, clock: Callable[[], float] | None = None) -> tuple[float, float]:
+    """Return seconds of one layer, forward and backward, by the default library and by oneDNN: the least of :data:`ROUNDS`."""
+    if clock is None:  # seconds of waiting are no part of a thread's own
+        clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    best = [float("inf"), float("inf")]
+    libraries: tuple[Callable[..., Tensor], ...] = (F.linear, onednn)
+    with torch.no_grad():
+        shapes = (size.rows, size.fan_in), (size.fan_out, size.fan_in), (size.fan_out,), (size.rows, size.fan_out)
+        x, weight, bias, grad = (torch.ones(shape, dtype=torch.float32, device="cpu") for shape in shapes)
+        for _ in range(1 + ROUNDS):  # the first warms up
+            for which, product in enumerate(libraries):
+                began = clock()
+                product(x, weight, bias), product(grad, weight.T, None), product(grad.T, x.T, None)
+                best[which] = min(best[which], clock() - began)
+    return best[0], best[1]
+
+
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x W^T + b of two matrices, computed by oneDNN."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+@functools.cache
+def machine() -> str:
+    """Return a fingerprint of what the choices depend on: processor and PyTorch."""
+    described, wanted = [platform.machine(), torch.__version__], ("vendor_id", "cpu family", "model", "stepping", "flags")
+    with suppress(OSError):
+        first = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
+        described += [line for line in first if line.split("\t")[0] in wanted or line.startswith("model name")]
+    return hashlib.blake2b("\n".join(described).encode(), digest_size=8).hexdigest()
+
+
+def cache() -> Path:
+    """Return the file of this machine's choices."""
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "lightning-pbrl" / f"products-{machine()}.json"
+
+
+def _cached(size: Size) -> bool:
+    """Return the choice that the file has, or measure it and write it there; of several processes the first decides."""
+    try:
+        cache().parent.mkdir(parents=True, exist_ok=True)
+        with cache().open("a+") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            found = _read(cache())
+            if size.name not in found:
+                found[size.name] = _measured(size)
+                file.truncate(0)
+                file.write(json.dumps(found, indent=1))
+            return bool(found[size.name]["onednn"])
+    except (OSError, RuntimeError):  # a home that is read-only, or none
+        return bool(_measured(size)["onednn"])
+
+
+def _measured(size: Size) -> dict[str, Any]:
+    default, ours = measure(size)
+    return {"onednn": default > MARGIN * ours, "seconds": {"default": default, "oneDNN": ours}}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the file's choices; none of a damaged file."""
+    with suppress(ValueError):
+        found = json.loads(path.read_text())
+        if isinstance(found, dict) and all(isinstance(entry, dict) and "onednn" in entry for entry in found.values()):
+            return found
+    return {}
