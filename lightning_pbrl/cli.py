@@ -20,7 +20,7 @@ lightning-pbrl: teach a policy from feedback.
 
   fit | validate | test | predict   one stage: -c CONFIG.yaml (later files win) and --key value; --print_config, --help
   run STUDY.yaml                    stages for tasks, values and seeds: --task ROWS, --seeds 0-4, --jobs 2, --dry-run, --report
-  sweep STUDY.yaml                  the same with a process on every core, or on SLURM: --launcher slurm
+  sweep STUDY.yaml                  the same with a process on every core, on SLURM or on Ray: --launcher ray
   collect -c DATA.yaml              make a data set
   list                              methods, teachers, queries, data, envs, studies
   label RUN|STORE                   the page on which people answer: --people Ada Bob, --researcher Cy

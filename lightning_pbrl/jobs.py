@@ -11,7 +11,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -29,6 +29,9 @@ from lightning_pbrl.job import check as check
 POLL_S = 0.25
 STOP_S = 10.0
 """Seconds in which an interrupted job may end by itself."""
+
+More = Callable[[int], list[Job]]
+"""Number of free slots -> further jobs, which may be none; asked again and again while jobs run."""
 
 
 class Slot(NamedTuple):
@@ -82,8 +85,16 @@ class Outcome(NamedTuple):
     wall_s: float
 
 
-def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
+def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str, more: More | None = None) -> Outcome:
     """Run what is not finished yet, one job per slot at a time; what another process is running is waited for.
+
+    A job whose folder gets a ``pruned.json`` is ended, and is no failure.
+
+    Args:
+        jobs: in order of preference.
+        slots: where jobs run.
+        title: of the bar.
+        more: gives further jobs; the pool ends when it gives none and all have ended.
 
     Raises:
         UserError: as :func:`check`.
@@ -99,7 +110,8 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
     elsewhere: set[Job] = set()
     failed: list[Failure] = []
     began, used = time.monotonic(), _children_cpu_s()
-    server = ForkServer(lambda text: console.print(text, markup=False, highlight=False)) if len(waiting) > 1 else None
+    several = len(waiting) > 1 or more is not None
+    server = ForkServer(lambda text: console.print(text, markup=False, highlight=False)) if several else None
     with _progress(console) as bars, signals.listening():
         overall = bars.add_task(f"[bold]{title}", total=len(jobs), completed=len(jobs) - len(waiting), what="")
 
@@ -126,7 +138,15 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
             else:
                 running.append(_Process(job, free.pop(0), bars, log, server))
 
+        def ask() -> None:
+            found = more(len(free)) if more is not None else []
+            check(found)
+            waiting.extend(found)
+            if found:
+                bars.update(overall, total=(bars.tasks[0].total or 0) + len(found))
+
         try:
+            ask()
             while waiting or running:
                 for process in [process for process in running if process.poll()]:
                     running.remove(process)
@@ -134,6 +154,9 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
                     bars.advance(overall)
                     if process.reason is not None:
                         fail(process.job, process.reason, process.job.tail())
+                for job in [job for job in waiting if more is not None and job.pruned()]:
+                    waiting.remove(job)
+                    bars.advance(overall)
                 lost = {failure.job for failure in failed}
                 for job in [job for job in waiting if not lost.isdisjoint(job.after)]:
                     waiting.remove(job)
@@ -142,6 +165,7 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
                 for job in [job for job in waiting if unfinished.isdisjoint(job.after)]:
                     if free:
                         start(job)
+                ask()
                 if running or waiting:
                     time.sleep(POLL_S)
         finally:
@@ -184,6 +208,8 @@ class _Process:
     def __init__(self, job: Job, slot: Slot, bars: Progress, log: IO[str], server: ForkServer | None) -> None:
         self.job, self.slot, self.bars, self.log, self.server = job, slot, bars, log, server
         self.reason: str | None = None
+        self.given_up: float | None = None
+        """Time at which a pruned job was told to end, seconds."""
         self.made = job.made_from()
         for left in ("progress.json", "failed.json"):
             (job.folder / left).unlink(missing_ok=True)
@@ -211,6 +237,7 @@ class _Process:
 
     def poll(self) -> bool:
         """Refresh the bar; True when the process has ended."""
+        self._end_if_pruned()
         if beat := run_folder.read_json(self.job.folder / "progress.json"):
             with suppress(AttributeError, TypeError, ValueError):  # a damaged one: the bar stays as it is
                 self._draw(beat)
@@ -222,12 +249,20 @@ class _Process:
         self.send(signal.SIGKILL)  # to what it has left behind
         if code == 0:
             _write(self.job.folder / "done.json", self.made)
-        else:
+        elif self.given_up is None:
             self.reason = signals.reason(code)
             _write(self.job.folder / "failed.json", {"exit_code": code, "reason": self.reason})
         self.log.close()
         self.bars.remove_task(self.bar)
         return True
+
+    def _end_if_pruned(self) -> None:
+        """End a job that a search has given up, as an interrupted one is ended."""
+        if self.given_up is None and self.job.pruned():
+            self.given_up = time.monotonic()
+            self.send(signal.SIGTERM)
+        elif self.given_up is not None and time.monotonic() > self.given_up + STOP_S:
+            self.send(signal.SIGKILL)
 
     def _draw(self, beat: dict[str, Any]) -> None:
         shown = {key: value for key, value in beat.get("metrics", {}).items() if key.split("/")[0] in ("eval", "pref")}
@@ -257,6 +292,7 @@ def _stop(processes: Sequence[_Process]) -> None:
             process.send(signal.SIGKILL)
             with suppress(subprocess.TimeoutExpired):
                 process.process.wait(STOP_S)
+            process.log.close()
 
 
 def _environment(job: Job, slot: Slot) -> dict[str, str]:

@@ -244,7 +244,7 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest
     monkeypatch.chdir(tmp_path)
     path = small(tmp_path, base={"bc": ["data/metaworld.yaml", "model/bc.yaml"]})
     assert "no config file sweep/dem.yaml: did you mean sweep/demo.yaml" in mistake(capfd, "sweep", "sweep/dem.yaml")
-    assert "There is no launcher 'ray'" in mistake(capfd, "sweep", path, "--launcher", "ray")
+    assert "There is no launcher 'torque'" in mistake(capfd, "sweep", path, "--launcher", "torque")
     assert "--valid-cpus names the cores [4096]" in mistake(capfd, "sweep", path, "--valid-cpus", "4096")
     assert "--partition" in mistake(capfd, "sweep", path, "--partition", "debug")  # an option of another launcher
     assert "No run below runs/small has a value of success_rate" in mistake(capfd, "sweep", path, "--report")
