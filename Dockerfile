@@ -23,7 +23,7 @@ ARG TORCH_INDEX=""
 COPY constraints.txt /src/constraints.txt
 RUN pip install -c /src/constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 
-ARG EXTRAS="dmc"
+ARG EXTRAS="dmc,web"
 COPY . /src
 RUN pip install -c /src/constraints.txt "/src${EXTRAS:+[$EXTRAS]}"
 

@@ -31,10 +31,10 @@ apt = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(1) >/dev/null; \
 	else false; fi || echo "$(2) missing: run 'sudo apt-get install -y $(1)', then repeat this command." >&2
 
-.PHONY: help install system demo test lint types tests bench gpu-check docs clean
+.PHONY: help install system demo test lint types tests bench gpu-check image-check docs clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 install: system $(STAMP) ## make .venv with the pinned versions (does nothing when it is up to date)
 
@@ -75,6 +75,9 @@ bench: install ## measure the claimed ratios; prints a table, writes JSON
 
 gpu-check: install ## the tests and a table that need a GPU, in less than 8 minutes; writes JSON
 	$(BIN)/python -m benchmarks.gpu_check
+
+image-check: ## take the Dockerfile's steps in a clean Debian root, without a container engine (as root, needs debootstrap)
+	python3 docker/prove.py --root $${ROOT:-build/image-root} $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX))
 
 docs: install ## build the pages into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html

@@ -49,9 +49,10 @@ class Size(NamedTuple):
     updates: int = 192
     rounds: int = 11
     compile: bool = True
+    products: int = 500
 
 
-QUICK = Size(rows=2_000, hidden=(32, 32), updates=BLOCK // 2, rounds=2, compile=False)
+QUICK = Size(rows=2_000, hidden=(32, 32), updates=BLOCK // 2, rounds=2, compile=False, products=20)
 
 
 def transitions(rows: int, obs_dim: int, action_dim: int, length: int = 500) -> Transitions:
@@ -174,15 +175,15 @@ def inside(source: Transitions, size: Size, folder: str) -> Rounds:
     return watch.seen
 
 
-def product() -> Contestant:
+def product(count: int) -> Contestant:
     """One layer's forward product, 2 x 256^3 operations, by the library that ``linear`` chooses."""
     x, weight, bias = torch.ones(256, 256), torch.ones(256, 256), torch.ones(256)
 
     def multiply() -> None:
-        for _ in range(500):  # nothing is kept: fresh memory for each result would cost as much as the product
+        for _ in range(count):  # nothing is kept: fresh memory for each result would cost as much as the product
             linear(x, weight, bias)
 
-    return per_unit(multiply, 500)
+    return per_unit(multiply, count)
 
 
 def columns(source: Transitions) -> list[torch.Tensor]:
@@ -211,8 +212,8 @@ def main(size: Size) -> dict[str, Any]:
             "compiled": bare_compiled,
             "eager, default library": without_onednn(bare_eager),
             "compiled, default library": without_onednn(bare_compiled),
-            "product, oneDNN": with_library(product(), onednn=True),
-            "product, default library": without_onednn(product()),
+            "product, oneDNN": with_library(product(size.products), onednn=True),
+            "product, default library": without_onednn(product(size.products)),
         }
         seen = interleave(contestants, size.rounds)
         within = inside(source, size, folder)

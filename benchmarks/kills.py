@@ -177,6 +177,7 @@ def preload() -> None:
 
     registry.import_all()
     torch.set_num_threads(1)
+    os.environ["LIGHTNING_PBRL_FORK"] = "0"  # this process forks the stages itself
     LearningCurve._draw = lambda *_: None  # type: ignore[method-assign]
     report.plot = lambda *_: None  # type: ignore[attr-defined, assignment]
     stand_in = SimpleNamespace(Popen=Forked, STDOUT=subprocess.STDOUT, TimeoutExpired=subprocess.TimeoutExpired)

@@ -1,6 +1,6 @@
 """``python -m benchmarks.scan``: the compiled IQL update beside a JAX scan, and with either library for matrix products.
 
-One thread; short turns of every contestant in a rotating order, because its turns on a busy machine differ more than the contestants do.
+One thread; short turns in a rotating order, because on a busy machine turns differ more than contestants do.
 JAX is no dependency of this project: ``pip install jax`` first.
 """
 

@@ -23,14 +23,17 @@ class LearningCurve(Checked, pl.Callback):
     nothing is drawn.
 
     Args:
-        every_seconds: shortest time between two drawings, so that short rounds do not wait for figures; the
-            end of a fit always draws.
+        every_seconds: shortest time between two drawings, and from the start to the first, so that short rounds do not wait for
+            figures; the end of a fit always draws.
     """
 
     def __init__(self, every_seconds: float = 10.0) -> None:
         self.every_seconds = every_seconds
         self._evaluated = False
         self._drawn = float("-inf")
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._drawn = time.monotonic()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._evaluated = True

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.envs.render import record_video
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method

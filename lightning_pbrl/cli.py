@@ -20,7 +20,7 @@ lightning-pbrl: teach a policy from feedback.
 
   fit | validate | test | predict   one stage: -c CONFIG.yaml (later files win) and --key value; --print_config, --help
   run STUDY.yaml                    stages for tasks, values and seeds: --task ROWS, --seeds 0-4, --jobs 2, --dry-run, --report
-  sweep STUDY.yaml                  the same with a process on every core, or on SLURM: --launcher slurm
+  sweep STUDY.yaml                  the same with a process on every core, on SLURM or on Ray: --launcher ray
   collect -c DATA.yaml              make a data set
   list                              methods, teachers, queries, data, envs, studies
   label RUN|STORE                   the page on which people answer: --people Ada Bob, --researcher Cy
@@ -92,7 +92,11 @@ def _dispatch(args: list[str]) -> None:
         print(USAGE)
         return
     verb, rest = args[0], args[1:]
-    if verb in TRAINER_VERBS:
+    if verb in TRAINER_VERBS and rest in (["--help"], ["-h"]):
+        from lightning_pbrl.help_text import show_help
+
+        show_help(verb)
+    elif verb in TRAINER_VERBS:
         from lightning_pbrl.train_cli import train_cli
 
         train_cli([verb, *rest])

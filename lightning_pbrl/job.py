@@ -18,6 +18,9 @@ from lightning_pbrl.errors import UserError
 
 TAIL_LINES = 15
 
+PRUNED = "pruned.json"
+"""File of a run folder whose job a search has given up; whoever runs it ends it."""
+
 
 @dataclass(eq=False)
 class Job:
@@ -31,6 +34,7 @@ class Job:
         files: config files, later ones win.
         own: the stage's own keys, references resolved.
         after: jobs that must have finished before.
+        films: whether it may film its policy; no part of its result.
     """
 
     stage: str
@@ -40,6 +44,7 @@ class Job:
     files: list[str]
     own: dict[str, Any]
     after: list[Job] = field(default_factory=list)
+    films: bool = True
 
     @property
     def label(self) -> str:
@@ -48,8 +53,9 @@ class Job:
     @property
     def overlay(self) -> dict[str, Any]:
         """The last config of the command line: the stage's own keys, the seed and the run folder."""
-        progress = {"heartbeat": True, "name": self.label}
-        return {**self.own, "run_dir": str(self.folder), "seed_everything": self.seed, "progress": progress}
+        given = {"run_dir": str(self.folder), "seed_everything": self.seed, "progress": {"heartbeat": True, "name": self.label}}
+        own = self.own if self.films else merged([self.own, {"video": {"every": None}}])
+        return {**own, **given}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -57,11 +63,15 @@ class Job:
         return merged([*map(read_config, self.files), self.own])
 
     @property
+    def variables(self) -> list[str]:
+        """Names of the environment variables that its settings refer to, in order."""
+        return _variables(json.dumps(self.settings, default=str))
+
+    @property
     def digest(self) -> str:
         """A hash of everything that defines the job: its settings, whichever files they are written in, verb and seed."""
         text = json.dumps([self.command, self.seed, self.settings], sort_keys=True, default=str)
-        variables = sorted(set(re.findall(r"\$\{oc\.env:(\w+)", text)))
-        text += "".join(f"\0{name}={os.environ.get(name)}" for name in variables)
+        text += "".join(f"\0{name}={os.environ.get(name)}" for name in _variables(text))
         return f"settings-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
     def arguments(self, overlay: Path) -> list[str]:
@@ -103,11 +113,17 @@ class Job:
             return bool(digest == self.digest)
         return run_folder.agrees(self.folder, self.settings)
 
+    def pruned(self) -> bool:
+        """Return True when a search has given the job up."""
+        return (self.folder / PRUNED).is_file()
+
     @property
     def state(self) -> str:
-        """One of finished, failed (why), started (cut off, or running now) and missing."""
+        """One of finished, pruned, failed (why), started (cut off, or running now) and missing."""
         if self.finished():
             return "finished"
+        if self.pruned():
+            return "pruned"
         return f"failed ({why})" if (why := self.failure()) else "started" if self.folder.is_dir() else "missing"
 
     def failure(self) -> str | None:
@@ -123,6 +139,11 @@ class Job:
                 return "\n".join(log.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
         except OSError:
             return "(it left no log)"
+
+
+def _variables(text: str) -> list[str]:
+    """Return the names in ``${oc.env:NAME}``."""
+    return sorted(set(re.findall(r"\$\{oc\.env:(\w+)", text)))
 
 
 def check(jobs: Iterable[Job]) -> None:

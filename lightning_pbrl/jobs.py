@@ -11,7 +11,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -21,13 +21,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from lightning_pbrl import run_folder, signals
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
+from lightning_pbrl.fork_server import LOST, Forked, ForkServer
 from lightning_pbrl.job import Job as Job
 from lightning_pbrl.job import check as check
 
 POLL_S = 0.25
 STOP_S = 10.0
 """Seconds in which an interrupted job may end by itself."""
+
+More = Callable[[int], list[Job]]
+"""Number of free slots -> further jobs, which may be none; asked again and again while jobs run."""
 
 
 class Slot(NamedTuple):
@@ -81,8 +85,16 @@ class Outcome(NamedTuple):
     wall_s: float
 
 
-def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
+def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str, more: More | None = None) -> Outcome:
     """Run what is not finished yet, one job per slot at a time; what another process is running is waited for.
+
+    A job whose folder gets a ``pruned.json`` is ended, and is no failure.
+
+    Args:
+        jobs: in order of preference.
+        slots: where jobs run.
+        title: of the bar.
+        more: gives further jobs; the pool ends when it gives none and all have ended.
 
     Raises:
         UserError: as :func:`check`.
@@ -98,6 +110,8 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
     elsewhere: set[Job] = set()
     failed: list[Failure] = []
     began, used = time.monotonic(), _children_cpu_s()
+    several = len(waiting) > 1 or more is not None
+    server = ForkServer(lambda text: console.print(text, markup=False, highlight=False)) if several else None
     with _progress(console) as bars, signals.listening():
         overall = bars.add_task(f"[bold]{title}", total=len(jobs), completed=len(jobs) - len(waiting), what="")
 
@@ -122,9 +136,17 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
                 bars.advance(overall)
                 console.print(f"{job.label}: finished elsewhere", highlight=False)
             else:
-                running.append(_Process(job, free.pop(0), bars, log))
+                running.append(_Process(job, free.pop(0), bars, log, server))
+
+        def ask() -> None:
+            found = more(len(free)) if more is not None else []
+            check(found)
+            waiting.extend(found)
+            if found:
+                bars.update(overall, total=(bars.tasks[0].total or 0) + len(found))
 
         try:
+            ask()
             while waiting or running:
                 for process in [process for process in running if process.poll()]:
                     running.remove(process)
@@ -132,6 +154,9 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
                     bars.advance(overall)
                     if process.reason is not None:
                         fail(process.job, process.reason, process.job.tail())
+                for job in [job for job in waiting if more is not None and job.pruned()]:
+                    waiting.remove(job)
+                    bars.advance(overall)
                 lost = {failure.job for failure in failed}
                 for job in [job for job in waiting if not lost.isdisjoint(job.after)]:
                     waiting.remove(job)
@@ -140,10 +165,13 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], title: str) -> Outcome:
                 for job in [job for job in waiting if unfinished.isdisjoint(job.after)]:
                     if free:
                         start(job)
+                ask()
                 if running or waiting:
                     time.sleep(POLL_S)
         finally:
             _stop(running)
+            if server is not None:
+                server.close()
     return Outcome(failed, _children_cpu_s() - used, time.monotonic() - began)
 
 
@@ -177,42 +205,64 @@ def _write(path: Path, content: Any) -> None:
 class _Process:
     """One job as a process group, its locked log and its progress bar."""
 
-    def __init__(self, job: Job, slot: Slot, bars: Progress, log: IO[str]) -> None:
-        self.job, self.slot, self.bars, self.log = job, slot, bars, log
+    def __init__(self, job: Job, slot: Slot, bars: Progress, log: IO[str], server: ForkServer | None) -> None:
+        self.job, self.slot, self.bars, self.log, self.server = job, slot, bars, log, server
         self.reason: str | None = None
+        self.given_up: float | None = None
+        """Time at which a pruned job was told to end, seconds."""
         self.made = job.made_from()
-        overlay = job.folder / "stage.yaml"
-        overlay.write_text(yaml.safe_dump(job.overlay, sort_keys=False))
         for left in ("progress.json", "failed.json"):
             (job.folder / left).unlink(missing_ok=True)
-        self.process = subprocess.Popen(
-            job.process_arguments(overlay),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=_environment(job, slot),
-            start_new_session=True,  # a group of its own: ended whole, and Ctrl-C reaches this process alone
-        )
-        _pin(self.process.pid, slot.cores)
-        _write(job.folder / "started.json", {**self.made, **run_folder.this_process(), "pid": self.process.pid})
+        self.process = self._start()
         self.bar: TaskID = bars.add_task(job.label, total=None, what="starting")
+
+    def _start(self) -> subprocess.Popen[bytes] | Forked:
+        """Start the process as a group of its own: ended whole, and Ctrl-C reaches the pool alone."""
+        overlay = self.job.folder / "stage.yaml"
+        overlay.write_text(yaml.safe_dump(self.job.overlay, sort_keys=False))
+        command, environment = self.job.process_arguments(overlay), _environment(self.job, self.slot)
+        forked = None if self.server is None else self.server.fork(command, environment, self.log)
+        process = forked or subprocess.Popen(
+            command, stdout=self.log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        try:
+            _pin(process.pid, self.slot.cores)
+            _write(self.job.folder / "started.json", {**self.made, **run_folder.this_process(), "pid": process.pid})
+        except BaseException:  # interrupted: nobody else knows of it yet
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(STOP_S)
+            raise
+        return process
 
     def poll(self) -> bool:
         """Refresh the bar; True when the process has ended."""
+        self._end_if_pruned()
         if beat := run_folder.read_json(self.job.folder / "progress.json"):
             with suppress(AttributeError, TypeError, ValueError):  # a damaged one: the bar stays as it is
                 self._draw(beat)
         code = self.process.poll()
-        if code is None:
+        if code == LOST:
+            self.process = self._start()  # goes on where it was
+        if code in (None, LOST):
             return False
         self.send(signal.SIGKILL)  # to what it has left behind
         if code == 0:
             _write(self.job.folder / "done.json", self.made)
-        else:
+        elif self.given_up is None:
             self.reason = signals.reason(code)
             _write(self.job.folder / "failed.json", {"exit_code": code, "reason": self.reason})
         self.log.close()
         self.bars.remove_task(self.bar)
         return True
+
+    def _end_if_pruned(self) -> None:
+        """End a job that a search has given up, as an interrupted one is ended."""
+        if self.given_up is None and self.job.pruned():
+            self.given_up = time.monotonic()
+            self.send(signal.SIGTERM)
+        elif self.given_up is not None and time.monotonic() > self.given_up + STOP_S:
+            self.send(signal.SIGKILL)
 
     def _draw(self, beat: dict[str, Any]) -> None:
         shown = {key: value for key, value in beat.get("metrics", {}).items() if key.split("/")[0] in ("eval", "pref")}
@@ -242,6 +292,7 @@ def _stop(processes: Sequence[_Process]) -> None:
             process.send(signal.SIGKILL)
             with suppress(subprocess.TimeoutExpired):
                 process.process.wait(STOP_S)
+            process.log.close()
 
 
 def _environment(job: Job, slot: Slot) -> dict[str, str]:

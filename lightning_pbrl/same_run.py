@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lightning_pbrl import run_folder
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting.resuming import FREE, grown
 from lightning_pbrl.fitting.saving import read_checkpoint

@@ -109,3 +109,8 @@ def reason(code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     with_signal = {128 + number: number.name for number in (*TOLD, signal.SIGINT)}
     return f"ended by {with_signal[code]}" if code in with_signal else f"exit code {code}"
+
+
+def cut_off(reason: str) -> bool:
+    """Return True for a reason that names a signal: the process did not end by itself, and may go on."""
+    return reason.startswith(("killed by ", "ended by "))

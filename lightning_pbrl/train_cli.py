@@ -37,6 +37,14 @@ from lightning_pbrl.trainer import DEFAULTS, Trainer, prepare
 class TrainCLI(LightningCLI):
     """Stock LightningCLI plus the keys named in the module's first line."""
 
+    def __init__(self, *, args: list[str], **settings: Any) -> None:
+        self._args = args
+        super().__init__(args=args, **settings)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the verb that is asked for alone: a parser takes a while to build."""
+        return {verb: skipped for verb, skipped in LightningCLI.subcommands().items() if verb in self._args[:1]}
+
     @classmethod
     def start(cls, args: list[str], run: bool) -> TrainCLI:
         """Parse ``args`` and, if ``run``, do what the verb says."""

@@ -26,7 +26,7 @@ from lightning_pbrl.callbacks.progress import RoundProgress
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
 from lightning_pbrl.callbacks.write_predictions import WritePredictions
 from lightning_pbrl.callbacks.write_results import WriteResults
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.describe import settings_of
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting.trainer_arguments import check_given
@@ -203,7 +203,8 @@ def _folder(run_dir: str | Path | None, root: str | Path | None, kwargs: Mapping
 def _completed(kwargs: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Lightning's arguments from ours: defaults, callbacks and loggers."""
     kwargs = {**DEFAULTS, **kwargs, "default_root_dir": folder}
-    if kwargs.get("strategy", "auto") in ("auto", "ddp") and kwargs["devices"] not in (1, "1", "auto"):
+    several = kwargs["devices"] not in (1, "1", "auto") or kwargs.get("num_nodes", 1) not in (1, "1")
+    if several and kwargs.get("strategy", "auto") in ("auto", "ddp"):
         kwargs["strategy"] = DDPStrategy(broadcast_buffers=False)  # they are equal on all ranks: nothing to send
     given = kwargs.get("callbacks") or []
     callbacks = list(given) if isinstance(given, list | tuple) else [given]

@@ -61,7 +61,7 @@ torch.set_num_threads(1)
 tiny = SIZE == "tiny"
 FOLDER = Path(f"runs/notebook_01_{SIZE}")
 shutil.rmtree(FOLDER, ignore_errors=True)  # every execution starts anew; collected data are kept
-UPDATES = 300 if tiny else 4_000
+UPDATES = 150 if tiny else 4_000
 BUDGET, PER_ROUND = (60, 20) if tiny else (200, 40)
 
 # %% [markdown]
@@ -89,7 +89,7 @@ print(f"{len(data.source):,} steps of {data.simulator.name}; sizes {data.spec}")
 # that of the command line: it keeps everything of a run in one folder.
 
 # %%
-reward = RewardEnsemble(data.spec, hidden=(128, 128, 128), epochs=20 if tiny else 50)
+reward = RewardEnsemble(data.spec, hidden=(128, 128, 128), epochs=10 if tiny else 50)
 ask = AskTeacher(SimulatedTeacher(), DisagreementQuery(), budget=BUDGET, per_round=PER_ROUND)
 Trainer(FOLDER / "reward", callbacks=ask).fit(reward, data)
 

@@ -61,7 +61,7 @@ tiny = SIZE == "tiny"
 FOLDER = Path(f"runs/notebook_02_{SIZE}")
 shutil.rmtree(FOLDER, ignore_errors=True)  # every execution starts anew; collected data are kept
 BUDGET, PER_ROUND = (60, 20) if tiny else (500, 50)
-ENCODER = {"width": 32, "n_init": 120, "n_emb": 20} if tiny else {"width": 64, "n_init": 1_000, "n_emb": 50}
+ENCODER = {"width": 32, "n_init": 60, "n_emb": 20} if tiny else {"width": 64, "n_init": 1_000, "n_emb": 50}
 
 # %% [markdown]
 # ## Which pairs can be compared?
@@ -108,7 +108,7 @@ def asked(name: str, method: RewardEnsemble, strategy: object) -> RewardEnsemble
     return method
 
 
-members = {"hidden": (128, 128, 128), "epochs": 20 if tiny else 50}
+members = {"hidden": (128, 128, 128), "epochs": 10 if tiny else 50}
 encoder = {"layers": 1, "heads": 2, "encoder_batch_size": 16 if tiny else 32, "encoder_lr": 1e-3, "warmup": 50 if tiny else 300}
 asked("uniform", RewardEnsemble(data.spec, **members), UniformQuery())
 asked("disagreement", RewardEnsemble(data.spec, **members), DisagreementQuery())

@@ -43,7 +43,7 @@ from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.reports.metrics import read_metrics
 
-UPDATES = 200  # of IPL; 5,000 take two minutes
+UPDATES = 100  # of IPL; 5,000 take two minutes
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # small networks are fastest on one core
 torch.set_num_threads(1)
@@ -211,7 +211,7 @@ def fitted(name: str, method: Method, data: PreferenceNPZDataModule) -> Method:
     return method
 
 
-settings = {"hidden": (64, 64), "batch_size": 32, "epochs": 100}
+settings = {"hidden": (64, 64), "batch_size": 32, "epochs": 50}
 models = {"people": fitted("people", RewardEnsemble(people.spec, **settings), people)}
 models["script"] = fitted("script", RewardEnsemble(script.spec, **settings), script)
 print("held-out answers foretold")

@@ -51,7 +51,7 @@ shutil.rmtree(FOLDER, ignore_errors=True)  # every execution starts anew
 HORIZON, LENGTH = (100, 20) if tiny else (500, 50)
 BUDGET, PER_ROUND = (20, 5) if tiny else (100, 10)
 STEPS = (
-    {"env_steps": 2_500, "seed_steps": 300, "explore_steps": 300, "round_steps": 400}
+    {"env_steps": 1_300, "seed_steps": 150, "explore_steps": 150, "round_steps": 200}
     if tiny
     else {"env_steps": 80_000, "seed_steps": 1_000, "explore_steps": 4_000, "round_steps": 5_000}
 )
@@ -74,7 +74,7 @@ def train(name: str, method: type[PEBBLE], strategy: QueryStrategy, **settings: 
 
 
 sizes = {**STEPS, "hidden": (64, 64) if tiny else (256, 256), "batch_size": 64 if tiny else 256, "lr": 1e-3}
-members = {"hidden": (64, 64) if tiny else (256, 256, 256), "epochs": 20 if tiny else 200}
+members = {"hidden": (64, 64) if tiny else (256, 256, 256), "epochs": 10 if tiny else 200}
 crops = {"crop": [LENGTH * 7 // 10, LENGTH * 9 // 10], "crop_copies": 5 if tiny else 20}
 
 # %%

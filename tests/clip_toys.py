@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightning_pbrl.clips.base import ClipRenderer, Frames
+from lightning_pbrl.clips.base import Frames
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.envs.render import Camera
@@ -81,37 +81,3 @@ def table(episodes: list[Episode], **about: Any) -> Transitions:
 def apart(one: Frames, other: Frames, levels: int = 8) -> float:
     """Share of the pixels that differ by more than ``levels`` of 255."""
     return float((np.abs(one.astype(int) - other.astype(int)).max(-1) > levels).mean())
-
-
-class Ramp(ClipRenderer):
-    """Renderer without a simulator: frame t of a clip is grey of level (start + t) mod 200; some rows misbehave."""
-
-    how = "grey levels"
-
-    def __init__(self, size: int = 32) -> None:
-        self.size = size
-
-    def frames(self, start: int, length: int) -> Frames:
-        import os
-        import signal
-        import time
-
-        from lightning_pbrl.errors import UserError
-
-        if start == 666:
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if start == 777:
-            raise UserError("Row 777 cannot be drawn: ask about another.")
-        if start == 888:
-            time.sleep(60)
-        if start == 999:
-            print("a library that prints", flush=True)
-        level = (start + np.arange(length)) % 200
-        return np.broadcast_to(level[:, None, None, None], (length, self.size, self.size, 3)).astype(np.uint8)
-
-
-def broken() -> ClipRenderer:
-    """A renderer that cannot be made."""
-    from lightning_pbrl.errors import UserError
-
-    raise UserError("There is no simulator: set data.simulator.")

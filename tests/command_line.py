@@ -16,6 +16,7 @@ from lightning_pbrl import jobs, registry
 from lightning_pbrl.cli import main
 from lightning_pbrl.methods.base import Method
 
+NO_INK = pytest.mark.usefixtures("no_ink")
 QUIET = pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 """pytorch-lightning 2.6.6 calls jsonargparse the old way; hidden from users, because it is a DeprecationWarning."""
 
@@ -84,6 +85,7 @@ def jobs_in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     InProcess.started = []
     monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=InProcess, STDOUT=None))
     monkeypatch.setattr(jobs, "_pin", lambda *_: None)
+    monkeypatch.setenv("LIGHTNING_PBRL_FORK", "0")
     return InProcess.started
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 # Before the first import of mujoco: without a display only EGL (or osmesa) renders.
 os.environ.setdefault("MUJOCO_GL", "egl")
 # Tests run side by side, one thread each; set before torch, inherited by the processes that tests start.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
+# Processes that tests start import the package: compiled once, not in each of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Figures are files here, never windows.
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -24,6 +32,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+@pytest.fixture(scope="module")
+def no_ink() -> Iterator[Callable[..., Any]]:
+    """Pictures of runs are files that nothing is painted into, which takes longer than a fit here; gives what paints them."""
+    from matplotlib.figure import Figure
+
+    paint = Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda self, path, **_: Path(path).write_bytes(b"not painted"))
+        yield paint
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked ``gpu`` are skipped where there is no CUDA device."""
     if torch.cuda.is_available():
@@ -31,3 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over the modules and the thousands of tests, which stay to the end."""
+    gc.collect()
+    gc.freeze()

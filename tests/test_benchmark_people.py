@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -141,8 +142,9 @@ def test_times_to_a_level() -> None:
 
 
 @pytest.mark.slow
-def test_both_arms_run(tmp_path: Path, capsys: Any) -> None:
+def test_both_arms_run(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     wait = pytest.importorskip("benchmarks.people_wait")
+    monkeypatch.setattr(wait, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))  # --jobs changes no number
     out = tmp_path / "wait.json"
     assert wait.main(["--quick", "--seeds", "1", "--data", str(tmp_path), "--folder", str(tmp_path), "--out", str(out)]) == 0
     result = json.loads(out.read_text())

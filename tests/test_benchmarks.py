@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from benchmarks import encoder, engine, measure, memory, people_first_question, readme, scoring  # noqa: E402
+from benchmarks import encoder, engine, growth, measure, memory, people_first_question, readme, scoring  # noqa: E402
 from benchmarks.__main__ import MARKER, main  # noqa: E402
 from benchmarks.plain_iql import PlainIQL  # noqa: E402
 from benchmarks.plain_scoring import PlainEnsemble, k_center_by_full_distances  # noqa: E402
@@ -25,7 +25,8 @@ from lightning_pbrl.queries.kcenter import k_center  # noqa: E402
 
 
 def test_quick_run_writes_every_claim(tmp_path, capsys):
-    assert main(["--quick", "--out", str(tmp_path)]) == 0
+    """Three of the suites, written as files; each of the others has a test of its own (test_benchmark_*.py)."""
+    assert main(["--quick", "--out", str(tmp_path), "engine", "scoring", "encoder"]) == 0
     assert "k-center, 20 picks" in capsys.readouterr().out
     suites = {
         "engine": [*engine.CLAIMS, engine.TRAINER_CLAIM],
@@ -185,3 +186,20 @@ def test_the_first_question_is_measured_with_the_commands_of_the_readme() -> Non
     *first, last = people_first_question.commands()
     assert [command[3] for command in first] == ["collect"] and last[3] == "fit"
     assert "--ask.teacher.init_args.serve=true" in last  # the one that prints the link
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
+def test_growth_measures_how_far_the_peak_rises():
+    for megabytes in (40, 80):
+        seen = growth.measured(lambda size=megabytes: np.ones(size * 125_000))
+        assert 0.9 < seen["peak"] / (megabytes * 1e6) < 1.3 and seen["beside_peak"] == 0
+
+
+def test_growth_compares_the_seconds_of_all_processes(monkeypatch):
+    seen = {"ours": {"seconds": 2.0, "beside_seconds": 4.0}, "theirs": {"seconds": 3.0, "beside_seconds": 0.0}}
+    sizes = {"peak": 3 << 20, "beside_peak": 1 << 20}
+    monkeypatch.setattr(growth, "alone", lambda what, path: {**seen[what], **sizes})
+    row = growth.compare("ours", "theirs", Path("a"), 3)
+    assert row["ratio"] == [2.0, 2.0, 2.0] and row["longest_ratio"][1] == pytest.approx(4 / 3)
+    line = growth.line({**row, "title": "x"})
+    assert line == "| x | 2.00 + 4.00 | 3.00 + 0.00 | 2.00 (2.00 .. 2.00) | 1.33 | 3 (3) | 1 | 3 (3) |"

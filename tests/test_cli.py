@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from command_line import ASK, BC, CPU, DATA, DATA_ARGS, IQL, QUIET, REWARD, ROWS, SHORT, labels, mistake
+from command_line import ASK, BC, CPU, DATA, DATA_ARGS, IQL, NO_INK, QUIET, REWARD, ROWS, SHORT, labels, mistake
 from lightning_utilities.core.imports import RequirementCache
 from preference_files import write_pairs
 from safetensors import safe_open
@@ -26,7 +26,7 @@ from lightning_pbrl.envs.metaworld import MetaWorld
 from lightning_pbrl.methods.loading import load_method, read_checkpoint
 from lightning_pbrl.train_cli import train_cli
 
-pytestmark = QUIET
+pytestmark = [QUIET, NO_INK]
 NAMES = names()
 
 
@@ -523,7 +523,10 @@ def test_collect_describes_and_reuses(capfd: pytest.CaptureFixture[str]) -> None
     assert "fingerprint" in capfd.readouterr().out
 
 
-def test_plot(policy: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_plot(
+    policy: Path, no_ink: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", no_ink)
     main(["plot", str(policy), "--metric=eval/return_mean", f"--out={tmp_path}/curve.png"])
     assert (tmp_path / "curve.png").read_bytes()[1:4] == b"PNG"
     assert "curve.png" in capfd.readouterr().out

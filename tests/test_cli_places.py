@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command_line import ASK, QUIET, REWARD, labels, mistake
+from command_line import ASK, NO_INK, QUIET, REWARD, labels, mistake
 
 from lightning_pbrl.cli import main
 from lightning_pbrl.data.store import LabelStore
@@ -21,6 +21,7 @@ from lightning_pbrl.train_cli import run_seed
 ODD = ["q?mark", "my%20run", "a#b", "Zürich ☃", "x:y", "file:memory", "?mode=memory", "[a]*", "~", "100%"]
 
 
+@NO_INK
 @QUIET
 def test_a_chosen_seed_is_told_and_repeats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -120,7 +120,7 @@ def test_the_front_page_names_experiments_that_exist() -> None:
 
 
 @pytest.mark.slow
-def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quickstart(no_ink: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block of Python of the page, one after the other, with smaller numbers."""
     from lightning_pbrl import IQL, AskTeacher, MetaWorldDataModule, RewardEnsemble
 

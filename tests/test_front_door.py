@@ -14,7 +14,7 @@ import pytest
 import pytorch_lightning as pl
 import yaml
 from command_line import BC as BC_ARGS
-from command_line import QUIET
+from command_line import NO_INK, QUIET
 from toys import SPEC, ToyData, assert_same, callbacks_for, data_for, make_trainer, read_csv
 
 import lightning_pbrl
@@ -25,6 +25,7 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.loading import read_checkpoint
 from lightning_pbrl.methods.pebble import PEBBLE
 
+pytestmark = NO_INK
 LAST = "checkpoints/last.ckpt"
 SMALL: dict[str, Any] = {"updates": 20, "eval_interval": 10, "hidden": (8, 8)}
 

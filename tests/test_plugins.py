@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import ASK, CPU, DATA, QUIET, REWARD, SMALL_REWARD, labels, mistake, package
+from command_line import ASK, CPU, DATA, NO_INK, QUIET, REWARD, SMALL_REWARD, labels, mistake, package
 from safetensors.torch import load_file
 from synthetic import synthetic_transitions
 
@@ -22,7 +22,7 @@ from lightning_pbrl.cli import main
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
 
-pytestmark = QUIET
+pytestmark = [QUIET, NO_INK]
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
 UPDATES = ["--model.init_args.updates=20"]
 

@@ -22,14 +22,15 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.S)
 
 
-def test_the_five_lines_teach_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_five_lines_teach_a_policy(no_ink: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = blocks("python")
     lines = [line for line in code.splitlines() if line.strip() and not re.match(r"import |from ", line)]
     assert len(lines) <= 5
     small = code
     for printed, tiny in (
         ("budget=200)", "budget=20, per_round=10)"),
-        ("updates=20_000", "updates=20, eval_interval=10"),
+        ("RewardEnsemble(data.spec)", "RewardEnsemble(data.spec, hidden=(8, 8), epochs=3)"),
+        ("updates=20_000", "hidden=(8, 8), updates=20, eval_interval=10"),
     ):
         assert printed in small
         small = small.replace(printed, tiny)

@@ -30,14 +30,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists a
 
 @pytest.mark.parametrize("cls", [outside.ReBRAC, outside.DPO])
 def test_a_right_method_from_outside_passes(cls: type[Method]) -> None:
-    """Replicas, draws in tuples, any size of block."""
+    """Replicas, draws in tuples, any size of block; tests/methods/test_contract.py has those of the library."""
     check_method(cls)
-
-
-@pytest.mark.parametrize("name", ["IQL", "IPL", "RewardEnsemble", "SAC"])
-def test_the_librarys_methods_pass(name: str) -> None:
-    """One of each sort, whole; tests/methods/test_contract.py has them all."""
-    check_method(classes("methods")[name])
 
 
 @pytest.mark.parametrize(

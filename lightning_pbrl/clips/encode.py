@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from lightning_pbrl.clips.base import Frames
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError
 
 Codec = Literal["webm", "mp4"]

@@ -18,7 +18,7 @@ from lightning_pbrl.clips.base import ClipRenderer, Frames
 from lightning_pbrl.clips.rebuilt import RebuiltStates, state_of
 from lightning_pbrl.clips.replayed import check_repeated
 from lightning_pbrl.clips.stage import Stage
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.guard import reading
 from lightning_pbrl.data.npz import read_npz
 from lightning_pbrl.data.segments import segment_rows

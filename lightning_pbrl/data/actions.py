@@ -27,6 +27,66 @@ Bounds = list[float] | list[list[float]]
 """Low and high: a number each, or a list each with one number per action entry."""
 
 
+class Scaling:
+    """Scaling of actions to [-1, 1], window by window.
+
+    Args:
+        where: file and key, for the messages.
+        bounds: low and high in the file's units, each a number or (A,), that become -1 and 1; None if actions are on that
+            scale already.
+        clip: whether any excess is clipped.
+        limit: magnitude at which actions are clipped.
+        place: function that describes the location of row n.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        bounds: Sequence[ArrayLike] | None = None,
+        clip: bool = False,
+        limit: float = ACTION_BOUND,
+        place: Callable[[int], str] = "row {}".format,
+    ) -> None:
+        self.where, self.bounds, self.clip, self.limit, self.place = where, bounds, clip, limit, place
+        self.rows = self.clipped = self.beyond = 0
+        self.worst, self.first = -1.0, (0, 0.0)  # the largest excess; the first row that is beyond, and its magnitude
+
+    def scale(self, action: NDArray) -> NDArray[np.float32]:
+        """Scale the next actions, (n, A), finite numbers in the file's units, and clip them at ``limit``.
+
+        Raises:
+            UserError: for impossible bounds.
+        """
+        scaled = action if self.bounds is None else _rescale(action, *_finite(self.bounds, action.shape[1], self.where))
+        excess = np.abs(scaled).max(axis=1) - 1.0
+        beyond = excess > ROUNDING
+        if count := int(beyond.sum()):
+            row = int(beyond.argmax())
+            if not self.beyond:
+                self.first = self.rows + row, float(np.abs(scaled[row]).max())
+            self.beyond, self.worst = self.beyond + count, max(self.worst, float(excess.max()))
+        self.rows, self.clipped = self.rows + len(action), self.clipped + int((excess > 0.0).sum())
+        return np.clip(scaled, -self.limit, self.limit).astype(np.float32, copy=False)
+
+    def check(self) -> int:
+        """Return the number of rows that were beyond [-1, 1].
+
+        Raises:
+            UserError: if actions leave [-1, 1] by more than rounding and ``clip`` is false.
+        """
+        if self.beyond and not self.clip:
+            row, size = self.first
+            cure = "rescale actions to [-1, 1] before storing them, or set action_bounds to [low, high] of their units"
+            if self.bounds is not None:
+                cure = "set action_bounds to the right [low, high] of their units"
+            scaled = "" if self.bounds is None else " after rescaling"
+            raise UserError(
+                f"{self.where} leaves [-1, 1]{scaled} in {self.beyond} row(s) by up to {self.worst:.4g}, the first is "
+                f"{self.place(row)} with {size:.4g}: {cure}, or set clip_actions: true where the environment itself clips them."
+            )
+        return self.clipped
+
+
 def into_range(
     action: NDArray,
     where: str,
@@ -35,16 +95,7 @@ def into_range(
     limit: float = ACTION_BOUND,
     place: Callable[[int], str] = "row {}".format,
 ) -> tuple[NDArray[np.float32], int]:
-    """Scale actions to [-1, 1].
-
-    Args:
-        action: (N, A), finite numbers in the file's units.
-        where: file and key, for the messages.
-        bounds: low and high in the file's units, each a number or (A,), that become -1 and 1; None if actions are on that
-            scale already.
-        clip: whether any excess is clipped.
-        limit: magnitude at which actions are clipped.
-        place: function that describes the location of row n.
+    """Scale all actions of a recording at once, (N, A): see :class:`Scaling`.
 
     Returns:
         Actions (N, A) within ``limit``, and the number of rows that were beyond [-1, 1].
@@ -52,20 +103,8 @@ def into_range(
     Raises:
         UserError: for impossible bounds, and for actions that leave [-1, 1] by more than rounding where ``clip`` is false.
     """
-    scaled = action if bounds is None else _rescale(action, *_finite(bounds, action.shape[1], where))
-    excess = np.abs(scaled).max(axis=1) - 1.0
-    beyond = excess > ROUNDING
-    if beyond.any() and not clip:
-        row, count = int(beyond.argmax()), int(beyond.sum())
-        cure = "rescale actions to [-1, 1] before storing them, or set action_bounds to [low, high] of their units"
-        if bounds is not None:
-            cure = "set action_bounds to the right [low, high] of their units"
-        raise UserError(
-            f"{where} leaves [-1, 1]{'' if bounds is None else ' after rescaling'} in {count} row(s) by up to "
-            f"{float(excess.max()):.4g}, the first is {place(row)} with {float(np.abs(scaled[row]).max()):.4g}: {cure}, or set "
-            "clip_actions: true where the environment itself clips them."
-        )
-    return np.clip(scaled, -limit, limit).astype(np.float32, copy=False), int((excess > 0.0).sum())
+    scaling = Scaling(where, bounds, clip, limit, place)
+    return scaling.scale(action), scaling.check()
 
 
 def known(low: ArrayLike, high: ArrayLike) -> NDArray[np.bool_]:

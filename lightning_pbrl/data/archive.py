@@ -13,67 +13,24 @@ private (copy on write), so the file never changes.
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
+from lightning_pbrl.data.atomic import replacing as replacing
+from lightning_pbrl.data.draft import KEY, SCHEMA_VERSION, UNKNOWN, WINDOW, Draft
 from lightning_pbrl.data.guard import parse_json, reading
 from lightning_pbrl.data.transitions import Transitions, row_layout
 from lightning_pbrl.errors import UserError
 
-SCHEMA_VERSION = 4
-"""Version of the format, raised whenever an older library could misread a file.
-
-2 added ``drawable``, 3 ``frames``, 4 a success that is unknown in some rows. Files without these are written as 1.
-"""
-
-UNKNOWN = 2
-"""Value of ``success`` where it is unknown."""
-
-_KEY = "lightning_pbrl"
 _RECORD = {"schema_version": int, "obs_dim": int, "action_dim": int, "layout": dict, "about": dict, "fingerprint": str}
 _TENSORS = {"rows", "offsets", "reward", "success", "drawable", "frames"}
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary file beside ``path`` that replaces it atomically, synced to disk, if the block succeeds.
-
-    A crash or an error at any point leaves the previous file at ``path`` unchanged.
-
-    Raises:
-        UserError: if the folder cannot be written or the disk is full.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())  # last, because safetensors puts a file of its own in the place
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"{path} cannot be written ({reason}): make room in its folder, or choose one that may be written to."
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def save(transitions: Transitions, path: str | Path) -> Path:
@@ -84,35 +41,18 @@ def save(transitions: Transitions, path: str | Path) -> Path:
     Raises:
         UserError: if the folder cannot be written or the disk is full.
     """
-    rows = transitions.packed.detach().cpu().clone(memory_format=torch.contiguous_format)
-    rows[:, transitions.layout["learned_reward"][0]] = float("nan")
-    tensors = {
-        "rows": rows,
-        "offsets": transitions.episodes.offsets.contiguous(),
-        "reward": transitions.reward.detach().cpu().contiguous(),
-    }
-    if transitions.success is not None:
-        success = transitions.success.cpu().to(torch.uint8)
-        if (unknown := transitions.success_unknown) is not None:
-            success = success.masked_fill(unknown.cpu(), UNKNOWN)
-        tensors["success"] = success.contiguous()
-    if transitions.drawable is not None:
-        tensors["drawable"] = transitions.drawable.cpu().contiguous()
-    if transitions.frames is not None:
-        tensors["frames"] = transitions.frames.cpu().contiguous()
-    record = {
-        "schema_version": _version(transitions),
-        "obs_dim": transitions.obs_dim,
-        "action_dim": transitions.action_dim,
-        "layout": {name: list(place) for name, place in transitions.layout.items()},
-        "about": transitions.about,
-        "fingerprint": transitions.fingerprint,
-    }
-    with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={_KEY: json.dumps(record)})
-        except SafetensorError as error:  # its name for an error of the file system
-            raise OSError(str(error)) from error
+    names = ("success", "success_unknown", "drawable", "frames")
+    found = {name: getattr(transitions, name) for name in names}
+    rest = {name: None if tensor is None else tensor.detach().cpu() for name, tensor in found.items()}
+    with replacing(path) as temporary, temporary.open("wb+") as file:
+        draft = Draft(file)
+        draft.begin(transitions.obs_dim, transitions.action_dim, transitions.about)
+        for part in transitions.packed.detach().split(max(WINDOW // (4 * draft.width), 1)):
+            rows = part.cpu().numpy().astype(np.float32)
+            rows[:, transitions.layout["learned_reward"][0]] = np.nan
+            draft.append(rows)
+        offsets, reward = transitions.episodes.offsets, transitions.reward.detach().cpu()
+        draft.finish(offsets, reward, transitions.about, fingerprint=transitions.fingerprint, **rest)
     return Path(path)
 
 
@@ -181,9 +121,9 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     damaged = reading(path, "is truncated or not a lightning-pbrl data file", "copy it again or make it anew")
     with damaged, safe_open(path, framework="pt", device="cpu") as file:
         metadata = file.metadata() or {}
-        if _KEY not in metadata:
+        if KEY not in metadata:
             raise UserError(f"{path} is a safetensors file of another program: give one written by lightning-pbrl.")
-        record = parse_json(metadata[_KEY])
+        record = parse_json(metadata[KEY])
         if record["schema_version"] > SCHEMA_VERSION:
             raise UserError(
                 f"{path} has schema version {record['schema_version']} and this library reads up to "
@@ -193,13 +133,6 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, dict[str, Any]]]:
         if wrong:
             raise UserError(f"{path} has {wrong[0]} = {record[wrong[0]]!r}: copy it again or make it anew.")
         yield file, record
-
-
-def _version(transitions: Transitions) -> int:
-    """Return the oldest schema version that can represent these data."""
-    if transitions.success_unknown is not None:
-        return 4
-    return 3 if transitions.frames is not None else 2 if transitions.drawable is not None else 1
 
 
 def _flags(found: Tensor, rows: int) -> bool:
@@ -216,20 +149,3 @@ def _ids(found: Tensor, rows: int) -> bool:
 def _pictures(found: Tensor, steps: int) -> bool:
     """Return True if these are square images, one per time step."""
     return found.dtype == torch.uint8 and found.dim() == 4 and found.shape == (steps, found.shape[1], found.shape[1], 3)
-
-
-def _umask() -> int:
-    """Return the permission bits that new files must not have."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush a rename to disk (POSIX; on other systems the rename itself has to suffice)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

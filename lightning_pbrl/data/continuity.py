@@ -45,12 +45,42 @@ def jumps(obs: Tensor, next_obs: Tensor, ends: Tensor, tolerance: float | Tensor
     """
     if not isinstance(tolerance, Tensor):
         tolerance = tolerance * obs.abs().amax(dim=0)
-    apart = torch.zeros(len(obs), dtype=torch.bool)
-    for first in range(0, len(obs) - 1, _ROWS):
-        after = obs[first + 1 : first + 1 + _ROWS]
-        apart[first : first + len(after)] = ((next_obs[first : first + len(after)] - after).abs() > tolerance).any(dim=1)
+    gaps = Gaps()
+    for part, after in zip(obs.split(_ROWS), next_obs.split(_ROWS), strict=True):
+        gaps.see(part, after, tolerance)
+    return inside_episodes(gaps.rows(), ends, where)
+
+
+class Gaps:
+    """Search for rows whose next observation differs from the observation of the next row, window by window."""
+
+    def __init__(self) -> None:
+        self.parts: list[Tensor] = []
+        self.after: Tensor | None = None  # the next observation of the last row
+
+    def see(self, obs: Tensor, next_obs: Tensor, tolerance: Tensor) -> None:
+        """Compare the next rows, (n, O) each; the largest difference may be ``tolerance``, (O,)."""
+        if self.after is not None:
+            self.parts.append(((self.after - obs[:1]).abs() > tolerance).any(dim=1))
+        apart = torch.from_numpy((next_obs[:-1].numpy() != obs[1:].numpy()).any(axis=1))  # most are equal bit for bit
+        differ = apart.nonzero()[:, 0]
+        apart[differ] = ((next_obs[differ] - obs[1 + differ]).abs() > tolerance).any(dim=1)
+        self.parts.append(apart)
+        self.after = next_obs[-1:].clone()
+
+    def rows(self) -> Tensor:
+        """Return True for rows that the next row does not follow, (N,), bool; false for the last row."""
+        return torch.cat([*self.parts, torch.zeros(1, dtype=torch.bool)])
+
+
+def inside_episodes(gaps: Tensor, ends: Tensor, where: str) -> Tensor:
+    """Return the numbers of those rows of ``gaps``, (N,), bool, that are no ``ends``: see :func:`jumps`.
+
+    Raises:
+        UserError: if most rows inside episodes are among them.
+    """
     inside = int((~ends[:-1]).sum())
-    found = (apart & ~ends).nonzero()[:, 0]
+    found = (gaps & ~ends).nonzero()[:, 0]
     if 2 * len(found) > inside > 1:
         raise UserError(
             f"{where} is not the observation of the next row in {len(found)} of the {inside} rows inside episodes, the first is "

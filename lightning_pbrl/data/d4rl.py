@@ -30,24 +30,26 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_pbrl.data import continuity
-from lightning_pbrl.data.actions import Bounds, into_range
-from lightning_pbrl.data.hdf5 import cached, finite, has, open_hdf5, read
+from lightning_pbrl.data.actions import Bounds, Scaling
+from lightning_pbrl.data.draft import WINDOW, Draft, Rows
+from lightning_pbrl.data.hdf5 import cached, find, finite, has, open_hdf5, read
 from lightning_pbrl.data.lire import split_episodes
 from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.data.validate import Finite
 from lightning_pbrl.errors import UserError
 
 Terminals = Literal["end", "goal"]
 """Meaning of ``terminals``: the end of an episode, or (AntMaze) that the goal is reached."""
 
-_KEYS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
+_MATRICES = ("observations", "actions", "next_observations")
+_KEYS = (*_MATRICES, "rewards", "terminals", "timeouts")
 
 _READER = 2
 """Version of the reader, raised whenever it reads the same file differently; cached copies are then made anew."""
@@ -90,55 +92,59 @@ def read_d4rl(
     settings: dict[str, Any] = {"reader": ["d4rl", _READER], "terminals": terminals, "steps": max_episode_steps}
     settings |= {"obs_dim": obs_dim, "bounds": action_bounds, "clip": clip_actions}
 
-    def table() -> Transitions:
-        return _table(Path(path), terminals, max_episode_steps, obs_dim, action_bounds, clip_actions)
+    def write(draft: Draft) -> None:
+        _write(draft, Path(path), terminals, max_episode_steps, obs_dim, action_bounds, clip_actions)
 
-    found = cached(path, settings, table, cache_dir)
+    found = cached(path, settings, write, cache_dir)
     if resets := found.about["unmarked_resets"]:
         warnings.warn(continuity.tell(str(path), resets, found.about["first_reset_after_row"]), stacklevel=2)
     return found
 
 
-def _table(
-    path: Path, terminals: Terminals, limit: int | None, obs_dim: int | None, bounds: Bounds | None, clip: bool
-) -> Transitions:
-    """Read the file as a table, without a cached copy."""
-    table, resets, unread = _columns(path, terminals)
-    action, clipped = into_range(table["action"].numpy(), f"{path}: key 'actions'", bounds, clip)
-    table["action"] = torch.from_numpy(action)
-    stored, timeouts = "next_obs" in table, "timeout" in table
-    rows, width = table["obs"].shape
+def _write(
+    draft: Draft, path: Path, terminals: Terminals, limit: int | None, obs_dim: int | None, bounds: Bounds | None, clip: bool
+) -> None:
+    """Convert the file to a draft of the library's own."""
+    record = _scan(draft, path, terminals)
+    rows, width, size = len(draft), draft.obs_dim, draft.action_dim
     if obs_dim is not None and not 1 <= obs_dim <= width:
         raise UserError(f"{path}: key 'observations' has {width} entries per row and obs_dim is {obs_dim}: give 1 to {width}.")
-    table, offsets, resets, complete = _cut(path, table, resets, terminals, limit)
-    terminated = table["terminated"]
-    last = torch.zeros(len(terminated), dtype=torch.bool)
-    last[offsets[1:] - 1] = True
+    keep, offsets, resets, final = _cut(path, record, terminals, limit)
+    last = torch.zeros(rows, dtype=torch.bool)
+    last[keep.nonzero()[:, 0][offsets[1:] - 1]] = True
+    terminated, truncated = record.terminated, last & ~record.terminated
+    scaling, shown = Scaling(f"{path}: key 'actions'", bounds, clip), obs_dim or width
+
+    def change(first: int, window: Rows) -> Rows:
+        until = first + len(window)
+        obs, action, next_obs = (window[:, at : at + size] for at, size in list(draft.layout.values())[:3])
+        if not record.stored:  # the observation of the next row; a terminal's is never used: there is no future value
+            next_obs[:-1] = obs[1:]
+            next_obs[-1:] = draft.read(until, until + 1)[:, :width] if until < rows else obs[-1:]
+            np.copyto(next_obs, obs, where=final[first:until, None].numpy())
+        action[:] = scaling.scale(action)
+        window[:, -3], window[:, -2], window[:, -1] = np.nan, terminated[first:until], truncated[first:until]
+        if shown < width:
+            window = np.delete(window, [*range(shown, width), *range(width + size + shown, 2 * width + size)], axis=1)
+        return window if keep[first:until].all() else window[keep[first:until].numpy()]
+
+    draft.revise(change, shown, size)
+    clipped, complete = scaling.check(), int(final.nonzero()[-1]) + 1
     with path.open("rb") as raw:
         digest = hashlib.file_digest(raw, "sha256").hexdigest()
     about: dict[str, Any] = {
         "format": "d4rl",
         "file": {"name": path.name, "bytes": path.stat().st_size, "sha256": digest},
         "terminals": terminals,
-        "timeouts": "stored" if timeouts else f"every {limit} steps",
-        "next_obs": "stored" if stored else "shifted",
-        "keys_not_read": unread,
+        "timeouts": f"every {limit} steps" if record.timeout is None else "stored",
+        "next_obs": "stored" if record.stored else "shifted",
+        "keys_not_read": record.unread,
         "unmarked_resets": len(resets),
         "first_reset_after_row": int(resets[0]) if len(resets) else None,
         "actions_clipped": clipped,
-        "rows_left_out": {"incomplete_episode": rows - complete, "no_next_obs": complete - len(terminated)},
+        "rows_left_out": {"incomplete_episode": rows - complete, "no_next_obs": complete - len(draft)},
     }
-    return Transitions.from_columns(
-        table["obs"][:, :obs_dim],
-        table["action"],
-        table["next_obs"][:, :obs_dim],
-        offsets,
-        reward=table["reward"],
-        terminated=terminated,
-        truncated=last & ~terminated,
-        success=terminated if terminals == "goal" else None,
-        about=about,
-    )
+    draft.finish(offsets, record.reward[keep], about, success=terminated[keep] if terminals == "goal" else None)
 
 
 def file_rows(path: str | Path, about: Mapping[str, Any]) -> Tensor:
@@ -151,64 +157,115 @@ def file_rows(path: str | Path, about: Mapping[str, Any]) -> Tensor:
     Raises:
         UserError: as :func:`read_d4rl`.
     """
-    stored = about["timeouts"] == "stored"
-    table, resets, _ = _columns(Path(path), about["terminals"])
-    table["row"] = torch.arange(len(table["obs"]))
-    limit = None if stored else int(about["timeouts"].split()[1])
-    return _cut(Path(path), table, resets, about["terminals"], limit)[0]["row"]
+    limit = None if about["timeouts"] == "stored" else int(about["timeouts"].split()[1])
+    record = _scan(Draft(), Path(path), about["terminals"])
+    return _cut(Path(path), record, about["terminals"], limit)[0].nonzero()[:, 0]
 
 
-def _cut(
-    path: Path, table: dict[str, Tensor], resets: Tensor, terminals: Terminals, limit: int | None
-) -> tuple[dict[str, Tensor], Tensor, Tensor, int]:
-    """Cut a file's columns to complete episodes and give each row its next observation.
+class _Record(NamedTuple):
+    """Arrays and facts that are read of a file beside the rows of its draft.
+
+    Attributes:
+        reward: (N,), float32.
+        terminated: ``terminals``, (N,), bool.
+        timeout: ``timeouts``, (N,), bool; None if the file has none.
+        stored: whether the file has ``next_observations``.
+        resets: rows after which the recording was reset without a mark; none can be found without ``next_observations``.
+        unread: keys that are not read.
+    """
+
+    reward: Tensor
+    terminated: Tensor
+    timeout: Tensor | None
+    stored: bool
+    resets: Tensor
+    unread: list[str]
+
+
+def _cut(path: Path, record: _Record, terminals: Terminals, limit: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cut a file to complete episodes whose next observations are known.
 
     Returns:
-        The columns, the offsets of the episodes, the rows that are followed by an unmarked reset, and the number of rows in
-        complete episodes, from 0 to N.
+        True for rows to keep, (N,), bool; the offsets of their episodes; the rows that are followed by an unmarked reset; True
+        for rows that are the last of a complete episode of the file, (N,), bool.
     """
-    rows = len(table["obs"])
-    offsets = _episodes(path, table["terminated"] if terminals == "end" else None, table.get("timeout"), resets, rows, limit)
-    resets = continuity.unmarked(resets, offsets, None if "timeout" in table else limit)
-    complete = int(offsets[-1])
-    table = {name: values[:complete] for name, values in table.items()}
-    if "next_obs" not in table:
-        table, offsets = _shifted(table, offsets)
+    rows, ended = len(record.reward), record.terminated if terminals == "end" else None
+    offsets = _episodes(path, ended, record.timeout, record.resets, rows, limit)
+    resets = continuity.unmarked(record.resets, offsets, None if record.timeout is not None else limit)
+    final = torch.zeros(rows, dtype=torch.bool)
+    final[offsets[1:] - 1] = True
+    keep = torch.arange(rows) < offsets[-1]
+    if not record.stored:
+        keep &= ~final | record.terminated
+        before = torch.cat([torch.zeros(1, dtype=torch.int64), keep.cumsum(0)])
+        offsets = before[offsets].unique()
         if len(offsets) < 2:
             raise UserError(f"{path} has episodes of one step only and no 'next_observations': give a file that has them.")
-    return table, offsets, resets, complete
+    return keep, offsets, resets, final
 
 
-def _columns(path: Path, terminals: Terminals) -> tuple[dict[str, Tensor], Tensor, list[str]]:
-    """Read the file's checked arrays, the rows after which it is reset without a mark, and the unread keys.
-
-    ``timeout`` and ``next_obs`` are present only if the file has them; without the latter no reset can be detected.
-    """
+def _scan(draft: Draft, path: Path, terminals: Terminals) -> _Record:
+    """Read the file's checked arrays, those of observations and actions into a draft, actions as they are stored."""
     with open_hdf5(path) as file:
-        obs = _numbers(file, "observations", 2, None)
-        rows = len(obs)
-        columns = {"obs": obs, "action": _numbers(file, "actions", 2, rows), "reward": _numbers(file, "rewards", 1, rows)}
-        columns["terminated"] = read(file, "terminals", ndim=1, dtype=bool, rows=rows)
-        if has(file, "timeouts"):
-            columns["timeout"] = read(file, "timeouts", ndim=1, dtype=bool, rows=rows)
-        if has(file, "next_observations"):
-            columns["next_obs"] = _numbers(file, "next_observations", 2, rows)
-            tolerance = continuity.rounding(file["observations"].dtype, file["next_observations"].dtype)
+        obs = find(file, "observations", ndim=2, dtype=np.float32)
+        rows, width = obs.shape
+        action = find(file, "actions", ndim=2, dtype=np.float32, rows=rows)
+        reward = read(file, "rewards", ndim=1, dtype=np.float32, rows=rows)
+        finite(reward, file, "rewards")
+        terminated = torch.from_numpy(read(file, "terminals", ndim=1, dtype=bool, rows=rows))
+        timeout = torch.from_numpy(read(file, "timeouts", ndim=1, dtype=bool, rows=rows)) if has(file, "timeouts") else None
+        after = find(file, "next_observations", ndim=2, dtype=np.float32, rows=rows) if has(file, "next_observations") else None
         unread = sorted(set(file) - set(_KEYS))
         _misspelt(path, sorted(set(_KEYS) - set(file)), unread)
-    if "next_obs" in columns and columns["next_obs"].shape != obs.shape:
-        raise UserError(
-            f"{path}: key 'next_observations' has shape {columns['next_obs'].shape} and 'observations' has {obs.shape}: "
-            "store one next observation of the same size per row."
-        )
-    table = {name: torch.from_numpy(values) for name, values in columns.items()}
-    if "next_obs" not in table:
-        return table, torch.empty(0, dtype=torch.int64), unread
-    ends = table["timeout"].clone() if "timeout" in table else torch.zeros(rows, dtype=torch.bool)
-    if terminals == "end":
-        ends |= table["terminated"]
-    where = f"{path}: key 'next_observations'"
-    return table, continuity.jumps(table["obs"], table["next_obs"], ends, tolerance, where), unread
+        if after is not None and after.shape != obs.shape:
+            raise UserError(
+                f"{path}: key 'next_observations' has shape {after.shape} and 'observations' has {obs.shape}: store one next "
+                "observation of the same size per row."
+            )
+        draft.begin(width, action.shape[1], {"name": path.name, "keys_not_read": unread})
+        ends = torch.zeros(rows, dtype=torch.bool) if timeout is None else timeout.clone()
+        if terminals == "end":
+            ends |= terminated
+        tolerance = None if after is None else continuity.rounding(obs.dtype, after.dtype)
+        resets = _stream(draft, file, ends, tolerance)
+    return _Record(torch.from_numpy(reward), terminated, timeout, after is not None, resets, unread)
+
+
+def _stream(draft: Draft, file: Any, ends: Tensor, tolerance: float | None) -> Tensor:
+    """Read observations and actions into the draft, check them, and return the rows that are followed by an unmarked reset.
+
+    Args:
+        draft: the draft, begun.
+        file: the open file.
+        ends: rows that the file marks as the last of an episode, (N,), bool.
+        tolerance: see :func:`lightning_pbrl.data.continuity.jumps`; None without next observations, where no reset is found.
+    """
+    keys = _MATRICES if tolerance is not None else _MATRICES[:2]
+    places = {key: draft.layout[name] for key, name in zip(keys, ("obs", "action", "next_obs"), strict=False)}
+    checks, gaps = {key: Finite(f"{file.filename}: key {key!r}") for key in keys}, continuity.Gaps()
+    for window in file.rows({key: at for key, (at, _) in places.items()}, draft.width, WINDOW):
+        for check, (at, size) in zip(checks.values(), places.values(), strict=True):
+            check.see(window[:, at : at + size])
+        if tolerance is not None:
+            _compare(gaps, draft, window, torch.zeros(draft.obs_dim))
+        draft.append(window)
+    for check in checks.values():
+        check.check()
+    if tolerance is None:
+        return torch.empty(0, dtype=torch.int64)
+    if bool((gaps.rows() & ~ends).any()):  # not equal bit for bit: within the tolerance?
+        gaps, largest = continuity.Gaps(), torch.zeros(draft.obs_dim)
+        for _, window in draft.windows():
+            largest = torch.maximum(largest, torch.from_numpy(window[:, : draft.obs_dim]).abs().amax(dim=0))
+        for _, window in draft.windows():
+            _compare(gaps, draft, window, tolerance * largest)
+    return continuity.inside_episodes(gaps.rows(), ends, f"{file.filename}: key 'next_observations'")
+
+
+def _compare(gaps: continuity.Gaps, draft: Draft, window: Rows, tolerance: Tensor) -> None:
+    """Show observations and next observations of a draft's rows to ``gaps``."""
+    rows, width = torch.from_numpy(window), draft.obs_dim
+    gaps.see(rows[:, :width], rows[:, width + draft.action_dim :][:, :width], tolerance)
 
 
 def _misspelt(path: Path, missing: list[str], unread: list[str]) -> None:
@@ -216,13 +273,6 @@ def _misspelt(path: Path, missing: list[str], unread: list[str]) -> None:
     for key in missing:
         for near in difflib.get_close_matches(key, unread, n=1, cutoff=0.5):
             raise UserError(f"{path} has no key {key!r} and one called {near!a}: rename it, or download the file again.")
-
-
-def _numbers(file: Any, key: str, ndim: int, rows: int | None) -> NDArray[np.float32]:
-    """Read one finite float32 array."""
-    values = read(file, key, ndim=ndim, dtype=np.float32, rows=rows)
-    finite(values, file, key)
-    return values
 
 
 def _episodes(path: Path, ended: Tensor | None, timeout: Tensor | None, resets: Tensor, rows: int, limit: int | None) -> Tensor:
@@ -254,18 +304,3 @@ def _episodes(path: Path, ended: Tensor | None, timeout: Tensor | None, resets: 
             + ": give the whole file, or delete 'timeouts' and set max_episode_steps."
         )
     return offsets
-
-
-def _shifted(table: dict[str, Tensor], offsets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """Shift the observations to get ``next_obs``, and return the table with its offsets.
-
-    An episode's last row has no next row. A terminal keeps its own observation, which is never used because there is no future
-    value. Any other last row is left out, and with it an episode of one step.
-    """
-    obs, last = table["obs"], offsets[1:] - 1
-    next_obs = torch.cat([obs[1:], obs[-1:]])
-    next_obs[last] = obs[last]
-    keep = torch.ones(len(obs), dtype=torch.bool)
-    keep[last] = table["terminated"][last]
-    kept_before = torch.cat([torch.zeros(1, dtype=torch.int64), keep.cumsum(0)])
-    return {name: values[keep] for name, values in {**table, "next_obs": next_obs}.items()}, kept_before[offsets].unique()

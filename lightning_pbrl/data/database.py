@@ -48,6 +48,9 @@ class Database:
             self._engine = sa.create_engine(url, **(kept if connections else {"poolclass": NullPool}))
             if self._engine.dialect.name == "sqlite":
                 tune_sqlite(self._engine, {"synchronous": "EXTRA", "busy_timeout": 30_000, **SAFE, **(pragmas or {})})
+            self._readers = self._engine
+            if self._engine.dialect.name != "sqlite":  # a statement by itself, without two messages more for its transaction
+                self._readers = self._engine.execution_options(isolation_level="AUTOCOMMIT")
             with self._reading() as db:
                 check_sound(db, self.name)
             with self._writing() as db:
@@ -55,9 +58,9 @@ class Database:
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
-        """Connect for one statement that only reads."""
+        """Connect for statements that only read; each sees what is committed."""
         damaged = reading(f"The label store {self.name}", "is damaged", RESTORE)
-        with damaged, self._explained(), self._engine.connect() as db:
+        with damaged, self._explained(), self._readers.connect() as db:
             yield db
 
     @contextmanager

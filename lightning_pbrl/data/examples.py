@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.guard import parse_json, reading
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError

@@ -6,26 +6,13 @@ One convention in the whole library: a pair's label is P(second segment preferre
 
 from __future__ import annotations
 
-from enum import IntEnum
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Kind = Literal["pair", "rating"]
-
-
-class Status(IntEnum):
-    """Status of a question."""
-
-    PENDING = 0
-    """Asked, not answered yet (a person has it on the labelling page)."""
-    ANSWERED = 1
-    """A strict preference or a rating."""
-    EQUAL = 2
-    """"Both are as good"; trained on, with label 0.5."""
-    SKIPPED = 3
-    """"Cannot compare"; costs budget, is never trained on as a preference."""
+from lightning_pbrl.data.status import Kind as Kind
+from lightning_pbrl.data.status import Status as Status
 
 
 class Query(NamedTuple):

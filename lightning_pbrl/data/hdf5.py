@@ -20,9 +20,11 @@ from filelock import FileLock
 from numpy.typing import DTypeLike, NDArray
 
 from lightning_pbrl.data import archive
+from lightning_pbrl.data.draft import Draft
 from lightning_pbrl.data.guard import listed, reading
-from lightning_pbrl.data.hdf5_process import AGAIN, File, Group, opened
+from lightning_pbrl.data.hdf5_process import AGAIN, Dataset, File, Group, opened
 from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.data.validate import check_finite
 from lightning_pbrl.errors import UserError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -68,10 +70,28 @@ def read_texts(file: Any, key: str) -> list[str]:
     Raises:
         UserError: if the key is missing, or holds anything but texts in UTF-8.
     """
-    found = _dataset(file, key)
-    if found.dtype.kind not in "OSU":
-        raise UserError(f"{_where(file, key)} holds {found.dtype}: store names, such as demo_0, as texts.")
-    return [str(text) for text in np.ravel(found[()])]
+    data = _dataset(file, key)
+    if data.dtype.kind not in "OSU":
+        raise UserError(f"{_where(file, key)} holds {data.dtype}: store names, such as demo_0, as texts.")
+    return [str(text) for text in np.ravel(data[()])]
+
+
+def find(file: Any, key: str, *, ndim: int, dtype: DTypeLike, rows: int | None = None) -> Dataset:
+    """Find one data set that can be read as an array of ``dtype``: arguments and errors as those of :func:`read`."""
+    data, wanted = _dataset(file, key), np.dtype(dtype)
+    shape, stored = data.shape, data.dtype
+    if stored.kind not in "biuf":
+        raise UserError(f"{_where(file, key)} holds {stored} instead of numbers: store it as {wanted}.")
+    if len(shape) != ndim and not (ndim == 1 and shape[1:] == (1,)):
+        axes = "(rows,)" if ndim == 1 else f"(rows, {', '.join(['size'] * (ndim - 1))})"
+        raise UserError(f"{_where(file, key)} has shape {shape}: store it with shape {axes}.")
+    if 0 in shape:
+        raise UserError(f"{_where(file, key)} is empty, shape {shape}: {AGAIN}, or leave it out.")
+    if rows is not None and shape[0] != rows:
+        raise UserError(
+            f"{_where(file, key)} has {shape[0]} rows where {rows} belong: cut all keys to the same rows, or {AGAIN}."
+        )
+    return data
 
 
 def read(file: Any, key: str, *, ndim: int, dtype: DTypeLike, rows: int | None = None) -> NDArray[Any]:
@@ -91,23 +111,11 @@ def read(file: Any, key: str, *, ndim: int, dtype: DTypeLike, rows: int | None =
         UserError: if the key is missing or not a data set, its values are not numbers (or not 0 and 1 for ``bool``, or
             not integers for an integer type), or its shape does not fit.
     """
-    found, wanted = _dataset(file, key), np.dtype(dtype)
-    shape, stored = found.shape, found.dtype
-    if stored.kind not in "biuf":
-        raise UserError(f"{_where(file, key)} holds {stored} instead of numbers: store it as {wanted}.")
-    if len(shape) != ndim and not (ndim == 1 and shape[1:] == (1,)):
-        axes = "(rows,)" if ndim == 1 else f"(rows, {', '.join(['size'] * (ndim - 1))})"
-        raise UserError(f"{_where(file, key)} has shape {shape}: store it with shape {axes}.")
-    if 0 in shape:
-        raise UserError(f"{_where(file, key)} is empty, shape {shape}: {AGAIN}, or leave it out.")
-    if rows is not None and shape[0] != rows:
-        raise UserError(
-            f"{_where(file, key)} has {shape[0]} rows where {rows} belong: cut all keys to the same rows, or {AGAIN}."
-        )
-    values = found[()] if len(shape) == ndim else found[:, 0]
-    if wanted.kind == "b" and stored.kind != "b":
+    data, wanted = find(file, key, ndim=ndim, dtype=dtype, rows=rows), np.dtype(dtype)
+    values = data[()] if len(data.shape) == ndim else data[:, 0]
+    if wanted.kind == "b" and data.dtype.kind != "b":
         _every(np.isin(values, (0, 1)), values, _where(file, key), "store 0 and 1, or booleans")
-    elif wanted.kind in "iu" and stored.kind == "f":
+    elif wanted.kind in "iu" and data.dtype.kind == "f":
         _every(values == np.floor(values), values, _where(file, key), f"store it as {wanted}")
     with np.errstate(over="ignore"):
         return values.astype(wanted, copy=False)
@@ -119,27 +127,22 @@ def finite(array: NDArray[Any], file: Any, key: str) -> None:
     Raises:
         UserError: naming file, key, the number of bad rows and the first.
     """
-    good = np.isfinite(array)
-    if not good.all():
-        bad = ~good.reshape(len(array), -1).all(axis=1)
-        raise UserError(
-            f"{_where(file, key)} is NaN or infinite in {int(bad.sum())} row(s), the first is row {int(bad.argmax())}: "
-            "drop those episodes or repair them."
-        )
+    check_finite(array, _where(file, key))
 
 
 def cached(
-    path: str | Path, settings: Mapping[str, Any], read_file: Callable[[], Transitions], cache_dir: str | Path | None
+    path: str | Path, settings: Mapping[str, Any], read_file: Callable[[Draft], None], cache_dir: str | Path | None
 ) -> Transitions:
     """Return the result of ``read_file``, from a memory-mapped copy if one exists for this very file and these settings.
 
     The copy's name holds a hash of the file's path, size and modification time and of ``settings``. A changed file or setting
-    makes another copy. Two processes that need the same copy make it once.
+    makes another copy. Two processes that need the same copy make it once. Rows go to the copy as they are read; it has its
+    name when it is whole.
 
     Args:
         path: the HDF5 file.
         settings: everything else that determines the result, as plain JSON types, the reader's version included.
-        read_file: function that reads and converts ``path``.
+        read_file: function that reads and converts ``path`` into a draft.
         cache_dir: folder of the copies; None reads the file anew each time.
 
     Raises:
@@ -147,7 +150,9 @@ def cached(
     """
     path = Path(path)
     if cache_dir is None:
-        return read_file()
+        draft = Draft()
+        read_file(draft)
+        return draft.table()
     if not path.is_file():
         raise UserError(f"There is no file {path}: check the path, or download the file from the data set's origin.")
     state = path.stat()
@@ -159,7 +164,10 @@ def cached(
             copy.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(copy.with_name(f"{copy.name}.lock")):
                 if not copy.exists():  # another process may have made it meanwhile
-                    archive.save(read_file(), copy)
+                    for part in copy.parent.glob(f".{copy.name}.*.part"):  # of a process that was killed
+                        part.unlink()
+                    with archive.replacing(copy) as temporary, temporary.open("wb+") as raw:
+                        read_file(Draft(raw))
         except OSError as error:
             raise UserError(
                 f"{cache_dir} cannot be written ({error.strerror or error}): choose a folder that may be written to, "

@@ -17,6 +17,7 @@ import math
 import os
 import signal
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -32,8 +33,7 @@ SLAB = 16 * 2**20
 MEMORY = 2 * 2**30
 """Address space of this process, bytes; a data set with large chunks has more."""
 FREE, RATIO = 256 * 2**20, 100
-"""Limits of the size that a compressed data set may declare, in bytes and as a multiple of the stored size, as in ``guard.py``.
-"""
+"""Limits of the size that a compressed data set may declare: bytes, and multiples of the stored size (see ``guard.py``)."""
 
 
 class DamageError(Exception):
@@ -54,6 +54,7 @@ class Reader:
         self.file = h5py.File(path, "r")
         self.spans: list[tuple[int, int, int]] = []  # (first byte, last byte, object) of the data read so far
         self.seen: set[int] = set()
+        self.checked: dict[str, int] = {}  # bytes of a chunk of each data set that is read by rows
 
     def look(self, key: str, name: str | None) -> dict[str, Any]:
         """List the content of a group by name.
@@ -79,7 +80,8 @@ class Reader:
             if isinstance(found, self.h5py.Group):
                 return {}
             if isinstance(found, self.h5py.Dataset):
-                return {"shape": found.shape, "dtype": self._dtype(found), "away": self._away(found)}
+                step = (found.chunks or (1,))[0]
+                return {"shape": found.shape, "dtype": self._dtype(found), "away": self._away(found), "step": step}
         except Exception as error:  # noqa: BLE001 - reported when the item is requested
             return {"closed": str(error)}
         return {"closed": "it is neither a group nor an array"}
@@ -133,6 +135,35 @@ class Reader:
             if data.dtype == bool and numbers.max(initial=0) > 1:
                 raise DamageError("a flag in it is neither 0 nor 1")
             yield numbers
+
+    def rows(self, request: dict[str, Any]) -> None:
+        """Copy the rows ``first`` to ``last - 1`` of matrices side by side into part ``at`` of a file's array (2, n, width)."""
+        first, last = request["first"], request["last"]
+        out = np.asarray(np.memmap(request["into"], np.float32, "r+", shape=tuple(request["shape"])))[request["at"]]
+        for key, place in request["columns"].items():
+            request["key"], data = key, self.file[key]
+            if key not in self.checked:
+                self.checked[key] = self._check(data)
+            self._limit(self.checked[key])
+            self._fill(out[: last - first, place : place + data.shape[1]], data, first, last)
+
+    def _fill(self, out: Any, data: Any, first: int, last: int) -> None:
+        """Copy rows of a matrix. Chunks of gzip are decompressed here: HDF5 takes longer to bring their numbers into rows."""
+        plist, chunks, dtype, width = data.id.get_create_plist(), data.chunks, data.dtype, data.shape[1]
+        deflated = plist.get_nfilters() == 1 and plist.get_filter(0)[0] == self.h5py.h5z.FILTER_DEFLATE
+        if chunks is None or not deflated or dtype.kind not in "iuf":
+            out[:] = data[first:last]
+            return
+        (step, wide), size = chunks, math.prod(chunks) * dtype.itemsize
+        for above in range(first // step * step, last, step):
+            begin, end = max(above, first), min(above + step, last)
+            for left in range(0, width, wide):
+                skipped, stored = data.id.read_direct_chunk((above, left))
+                stored = stored if skipped else zlib.decompress(stored, bufsize=size)
+                if len(stored) != size:
+                    raise DamageError(f"a chunk of it holds {len(stored):,} bytes instead of {size:,}")
+                part = np.frombuffer(stored, dtype).reshape(chunks)[begin - above : end - above]
+                out[begin - first : end - first, left : left + wide] = part[:, : width - left]
 
     def check(self) -> Iterator[Any]:
         """Read everything and yield one empty answer at the end."""
@@ -287,6 +318,9 @@ def answers(reader: Reader | None, request: dict[str, Any]) -> Iterator[Any]:
         yield {"found": reader.attribute(key, request["name"])}
     elif what == "read":
         yield from reader.read(key)
+    elif what == "rows":
+        reader.rows(request)
+        yield {}
     else:
         yield from reader.check()
 
@@ -312,7 +346,7 @@ def serve(requests: BinaryIO, out: BinaryIO) -> None:
                         out.write(json.dumps(answer).encode() + b"\n")
         except Exception as error:  # noqa: BLE001 - whatever the library says goes to the other side
             kind = "" if isinstance(error, DamageError) else type(error).__name__
-            out.write(json.dumps({"error": str(error), "kind": kind}).encode() + b"\n")
+            out.write(json.dumps({"error": str(error), "kind": kind, "key": request.get("key", "")}).encode() + b"\n")
         limit(0)
         out.flush()
 

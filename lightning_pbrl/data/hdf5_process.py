@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,20 +49,25 @@ class Child:
         Raises:
             UserError: if the file is damaged.
         """
+        self.send(path, request)
+        return self.answer(path, request)
+
+    def send(self, path: str, request: Mapping[str, Any]) -> None:
+        """Send a request whose answer is read later."""
         self.pending = True
         with suppress(BrokenPipeError):  # it has ended: the answer tells why
             self.process.stdin.write(json.dumps({"path": path, **request}).encode() + b"\n")  # type: ignore[union-attr]
             self.process.stdin.flush()  # type: ignore[union-attr]
-        return self.answer(path, request)
 
     def answer(self, path: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """Read the next answer to a request."""
         line = self.process.stdout.readline()  # type: ignore[union-attr]
-        key = str(request.get("key", "")).strip("/")
+        whole = line.endswith(b"\n")
+        answer: dict[str, Any] = json.loads(line) if whole else {}
+        key = str(answer.get("key", request.get("key", ""))).strip("/")
         at = f"key {key!r}: " if key else ""
-        if not line.endswith(b"\n"):
+        if not whole:
             raise UserError(f"{path} is truncated or damaged ({at}{self._end()}): {AGAIN}.")
-        answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             self.pending = False
             said = reason(Exception(answer["error"] or answer["kind"]))
@@ -172,10 +178,11 @@ class Dataset:
         shape: its shape; () also for an empty one.
         dtype: its type as stored.
         away: reason why its numbers are unavailable, as the tail of a sentence; empty if they are available.
+        step: number of rows that are stored together.
     """
 
-    def __init__(self, file: File, name: str, shape: list[int] | None, dtype: DTypeLike, away: str) -> None:
-        self.file, self.name, self.away = file, name, away
+    def __init__(self, file: File, name: str, shape: list[int] | None, dtype: DTypeLike, away: str, step: int) -> None:
+        self.file, self.name, self.away, self.step = file, name, away, step
         self.shape, self.dtype = tuple(shape or ()), np.dtype(dtype)
 
     def __getitem__(self, index: Any) -> Any:
@@ -217,6 +224,36 @@ class File(Group):
             self._child.fill(self.filename, request, values)
         self._child.pending = False
         return values
+
+    def rows(self, columns: Mapping[str, int], width: int, size: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the rows of several matrices side by side, (n, width), window by window; a window's memory is used again.
+
+        The child process fills one window, in a file that both have mapped, while the caller works on the one before.
+
+        Args:
+            columns: the first entry in a row of each data set, (N, d) of numbers, by its path from the root.
+            width: number of entries of a row; those that no data set takes are undefined.
+            size: bytes of a window, at least one chunk.
+        """
+        sets = [self[key] for key in columns]
+        count, step = sets[0].shape[0], max(each.step for each in sets)
+        step = min(step * max(size // (4 * width * step), 1), count)
+        request: dict[str, Any] = {"what": "rows", "columns": dict(columns), "shape": [2, step, width]}
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            request["into"] = str(Path(folder) / "rows")
+            with reading(folder, "cannot be written", "make room there, or set TMPDIR to another folder"):
+                np.zeros((2, step, width), dtype=np.float32).tofile(request["into"])  # written, because a hole may find no room
+                windows = np.asarray(np.memmap(request["into"], np.float32, "r+", shape=(2, step, width)))
+            for number, first in enumerate(range(0, count + step, step)):
+                if number:
+                    self._child.answer(self.filename, request)
+                    self._child.pending = False
+                if first < count:
+                    self._child.send(
+                        self.filename, {**request, "first": first, "last": min(first + step, count), "at": number % 2}
+                    )
+                if number:
+                    yield windows[1 - number % 2, : min(step, count - first + step)]
 
 
 @contextmanager

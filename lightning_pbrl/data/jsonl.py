@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.feedback import Kind, Status
 from lightning_pbrl.data.guard import parse_json, reading, reason
 from lightning_pbrl.errors import UserError

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from lightning_pbrl.data import continuity
 from lightning_pbrl.data.actions import Bounds
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.guard import listed, reading
 from lightning_pbrl.data.npz import read_npz
 from lightning_pbrl.data.pickles import load_pickle

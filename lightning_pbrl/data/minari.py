@@ -22,13 +22,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from lightning_pbrl.data.actions import Bounds, into_range, known
+from lightning_pbrl.data.actions import Bounds, Scaling, known
+from lightning_pbrl.data.draft import Draft, pack
 from lightning_pbrl.data.guard import reading, reason
 from lightning_pbrl.data.hdf5 import cached
 from lightning_pbrl.data.hdf5_process import check_hdf5
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.data.validate import check_columns, check_flags
+from lightning_pbrl.data.validate import Finite, check_flags
 from lightning_pbrl.errors import UserError
 
 NAMES = {"obs": "observations", "action": "actions", "next_obs": "observations", "reward": "rewards"}
@@ -96,7 +98,7 @@ def read_minari(
     dataset = open_minari(dataset_id, download)
     state = Path(dataset.storage.data_path) / "metadata.json"  # rewritten with every change of the data
     settings = {"reader": ["minari", _READER], "bounds": action_bounds, "clip": clip_actions}
-    found = cached(state, settings, lambda: _table(dataset, action_bounds, clip_actions), cache_dir)
+    found = cached(state, settings, lambda draft: _write(draft, dataset, action_bounds, clip_actions), cache_dir)
     for sentence in _doubts(found.about):
         warnings.warn(sentence, stacklevel=2)
     return found
@@ -119,38 +121,53 @@ def parts(obs: Any, name: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
         yield name or "observation", np.asarray(obs)
 
 
-def _table(dataset: Any, bounds: Bounds | None = None, clip: bool = False) -> Transitions:
-    """Read the data set as a table, without a cached copy."""
+def _write(draft: Draft, dataset: Any, bounds: Bounds | None = None, clip: bool = False) -> None:
+    """Convert the data set to a draft of the library's own."""
     where = f"Minari data set {dataset.id}"
     with reading(f"{where}: its metadata", "cannot be read", "download or record it again"):
         storage = getattr(dataset, "storage", None)
         space, promised = dataset.action_space, getattr(dataset, "total_steps", None)
         env_id, version = getattr(dataset.env_spec, "id", None), str(dataset.minari_version)
     bounds, unbounded = (bounds, False) if bounds is not None else _bounds(space, where)
-    episodes, layout, seen, equal = [], {}, set(), 0
+    scaling = Scaling(f"{where}: key 'actions'{' (its action space names no bounds)' if unbounded else ''}", bounds, clip)
+    finite = {name: Finite(f"{where}: key {key!r}") for name, key in NAMES.items()}
+    small: dict[str, list[Tensor]] = {"reward": [], "terminated": [], "success": []}
+    layout, seen, equal, sizes = {}, set(), 0, set()
     for episode in _recorded(dataset, where):
-        if len(episode.rewards):
-            columns = _episode(episode, where)
-            digest = _digest(columns)
-            equal += digest in seen
-            seen.add(digest)
-            episodes.append(columns)
-            layout = {name: int(np.prod(part.shape[1:])) for name, part in parts(episode.observations)}
-    if not episodes:
+        if not len(episode.rewards):
+            continue
+        columns = _episode(episode, where)
+        digest = _digest(columns)
+        equal += digest in seen
+        seen.add(digest)
+        layout = {name: int(np.prod(part.shape[1:])) for name, part in parts(episode.observations)}
+        sizes.add((columns["obs"].shape[1], columns["action"].shape[1]))
+        for name, values in small.items():
+            values.append(torch.from_numpy(columns[name]))
+        if len(sizes) > 1:
+            continue  # refused below, once all steps are counted
+        if not len(draft):
+            draft.begin(*sizes.copy().pop(), {"dataset_id": dataset.id, "observation": layout, "action_bounds": bounds})
+        last = np.arange(len(columns["reward"])) == len(columns["reward"]) - 1
+        truncated = last & ~columns["terminated"]
+        with np.errstate(over="ignore"):
+            for name in ("obs", "action", "next_obs", "reward"):
+                columns[name] = columns[name].astype(np.float32)
+                finite[name].see(columns[name])
+        draft.append(
+            pack(columns["obs"], scaling.scale(columns["action"]), columns["next_obs"], columns["terminated"], truncated)
+        )
+    if not sizes:
         raise UserError(f"{where} has no steps: give a data set with episodes.")
-    _complete(promised, sum(len(columns["reward"]) for columns in episodes), getattr(storage, "FORMAT", None), where)
-    if len({(columns["obs"].shape[1], columns["action"].shape[1]) for columns in episodes}) > 1:
+    lengths = torch.tensor([len(reward) for reward in small["reward"]])
+    _complete(promised, int(lengths.sum()), getattr(storage, "FORMAT", None), where)
+    if len(sizes) > 1:
         raise UserError(f"{where} has episodes of different observation or action sizes: keep one environment in a data set.")
-    table = {name: np.concatenate([columns[name] for columns in episodes]) for name in episodes[0]}
-    unnamed = " (its action space names no bounds)" if unbounded else ""
-    table["action"], clipped = into_range(table["action"], f"{where}: key 'actions'{unnamed}", bounds, clip)
-    table |= check_columns({name: table[name] for name in NAMES}, where, NAMES)
-    success = torch.from_numpy(table.pop("success"))
+    for each in finite.values():
+        each.check()
+    clipped = scaling.check()
+    reward, success = torch.cat(small["reward"]).float(), torch.cat(small["success"])
     told = not bool(success.isnan().all())
-    tensors = {name: torch.from_numpy(values) for name, values in table.items()}
-    offsets = torch.tensor([0, *(len(columns["reward"]) for columns in episodes)]).cumsum(0)
-    last = torch.zeros(int(offsets[-1]), dtype=torch.bool)
-    last[offsets[1:] - 1] = True
     about: dict[str, Any] = {
         "format": "minari",
         "dataset_id": dataset.id,
@@ -163,13 +180,12 @@ def _table(dataset: Any, bounds: Bounds | None = None, clip: bool = False) -> Tr
         "equal_episodes": equal,
         "jpeg_pictures": _jpeg(dataset) if getattr(storage, "jpeg_encoding", False) else [],
     }
-    return Transitions.from_columns(
-        **tensors,
-        offsets=offsets,
-        truncated=last & ~tensors["terminated"],
+    draft.finish(
+        torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]),
+        reward,
+        about,
         success=success == 1 if told else None,
         success_unknown=success.isnan() if told and bool(success.isnan().any()) else None,
-        about=about,
     )
 
 

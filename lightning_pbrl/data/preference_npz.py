@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_pbrl.data.actions import Bounds, into_range
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.data.guard import listed
 from lightning_pbrl.data.npz import read_npz

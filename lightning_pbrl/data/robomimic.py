@@ -31,8 +31,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from lightning_pbrl.data.actions import Bounds, into_range
+from lightning_pbrl.data.actions import Bounds, Scaling
+from lightning_pbrl.data.draft import Draft, pack
 from lightning_pbrl.data.guard import reason
 from lightning_pbrl.data.hdf5 import cached, finite, has, names, open_hdf5, read, read_texts
 from lightning_pbrl.data.robomimic_control import check_scale
@@ -95,13 +97,17 @@ def read_robomimic(
     keys = None if obs_keys is None else list(obs_keys)
     settings: dict[str, Any] = {"reader": ["robomimic", _READER], "filter_key": filter_key, "obs_keys": keys, "last": last}
     settings |= {"bounds": action_bounds, "clip": clip_actions}
-    return cached(path, settings, lambda: _table(Path(path), filter_key, keys, last, action_bounds, clip_actions), cache_dir)
+
+    def write(draft: Draft) -> None:
+        _write(draft, Path(path), filter_key, keys, last, action_bounds, clip_actions)
+
+    return cached(path, settings, write, cache_dir)
 
 
-def _table(
-    path: Path, filter_key: str | None, keys: list[str] | None, last: str, bounds: Bounds | None, clip: bool
-) -> Transitions:
-    """Read the file as a table, without a cached copy."""
+def _write(
+    draft: Draft, path: Path, filter_key: str | None, keys: list[str] | None, last: str, bounds: Bounds | None, clip: bool
+) -> None:
+    """Convert the file to a draft of the library's own."""
     with open_hdf5(path) as file:
         env_args = _env_args(file, path)
         demos = _demos(file, path, filter_key)
@@ -114,21 +120,34 @@ def _table(
             parts = [f"/{key}" for key in keys or OBS_KEYS]
         stored = has(first, "next_obs")
         widths: dict[str, int] = {}
-        table = [_demo(file["data"][demo], parts, stored, widths) for demo in demos]
-        _all_there(file["data"], sum(len(columns[0]) for columns in table), filter_key is None, path)
+        rewards, largest = [], np.zeros(1, dtype=np.float32)
+        low, high = np.full((2, 1), [[np.inf], [-np.inf]])
+        scaling = Scaling(f"{path}: key 'actions' of the demonstrations together", bounds, clip)
+        for demo in demos:
+            obs, action, next_obs, reward = _demo(file["data"][demo], parts, stored, widths)
+            if not len(draft):
+                draft.begin(obs.shape[1], action.shape[1], {"env_args": env_args, "demos": demos, "obs_keys": keys})
+            low, high = np.minimum(low, action.min(axis=0)), np.maximum(high, action.max(axis=0))
+            end = np.arange(len(reward)) == len(reward) - (1 if last == "terminated" else 2)
+            flags = {"terminated" if last == "terminated" else "truncated": end}
+            draft.append(pack(obs, scaling.scale(action), next_obs, **flags))
+            largest = np.maximum(largest, np.abs(next_obs - obs).max(axis=0))
+            rewards.append(torch.from_numpy(reward))
+        _all_there(file["data"], len(draft), filter_key is None, path)
+    lengths = torch.tensor([len(reward) for reward in rewards])
+    final = lengths.cumsum(0) - 1
     if stored:
-        _leads_on(path, demos, table)
-    if (last == "drop" or not stored) and all(len(columns[0]) == 1 for columns in table):
+        _leads_on(path, demos, draft, final, largest)
+    if (last == "drop" or not stored) and int(lengths.max()) == 1:
         raise UserError(f"{path} has demonstrations of one step only: give it next_obs and choose last: terminated.")
+    check_scale(env_args, low, high, bounds, path)
+    clipped, earned = scaling.check(), torch.cat(rewards)
+    inner = torch.ones(len(draft), dtype=torch.bool)
+    inner[final] = False
     if last == "drop":
-        demos = [demo for demo, columns in zip(demos, table, strict=True) if len(columns[0]) > 1]
-        table = [tuple(column[:-1] for column in columns) for columns in table if len(columns[0]) > 1]
-    obs, action, next_obs, reward = (np.concatenate([columns[i] for columns in table]) for i in range(4))
-    check_scale(env_args, action, bounds, path)
-    action, clipped = into_range(action, f"{path}: key 'actions' of the demonstrations together", bounds, clip)
-    offsets = torch.tensor([0, *(len(columns[0]) for columns in table)]).cumsum(0)
-    ends = torch.zeros(len(obs))
-    ends[offsets[1:] - 1] = 1.0
+        draft.revise(lambda at, rows: rows[inner[at : at + len(rows)].numpy()], draft.obs_dim, draft.action_dim)
+        demos = [demo for demo, length in zip(demos, lengths.tolist(), strict=True) if length > 1]
+        earned, lengths = earned[inner], lengths[lengths > 1] - 1
     with path.open("rb") as raw:
         digest = hashlib.file_digest(raw, "sha256").hexdigest()
     about: dict[str, Any] = {
@@ -143,18 +162,9 @@ def _table(
         "action_bounds": bounds,
         "actions_clipped": clipped,
     }
-    return Transitions.from_columns(
-        torch.from_numpy(obs),
-        torch.from_numpy(action),
-        torch.from_numpy(next_obs),
-        offsets,
-        reward=torch.from_numpy(reward),
-        terminated=ends if last == "terminated" else None,
-        truncated=ends if last == "drop" else None,
-        success=torch.from_numpy(reward >= 1.0),
-        about=about,
-        drawable=None if stored or last == "drop" else (ends == 0).nonzero()[:, 0],
-    )
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    drawable = None if stored or last == "drop" else inner.nonzero()[:, 0]
+    draft.finish(offsets, earned, about, success=earned >= 1.0, drawable=drawable)
 
 
 def _env_args(file: Any, path: Path) -> dict[str, Any] | None:
@@ -245,19 +255,23 @@ def _all_there(data: Any, rows: int, everything: bool, path: Path) -> None:
         )
 
 
-def _leads_on(path: Path, demos: Sequence[str], table: Sequence[tuple[NDArray[np.float32], ...]]) -> None:
+def _leads_on(path: Path, demos: Sequence[str], draft: Draft, final: Tensor, largest: NDArray[np.float32]) -> None:
     """Refuse an interrupted demonstration, in which a row's next observation is far from the observation of the next row.
 
-    Far is more than half of the largest change of one step. Observations rebuilt from stored states may differ by millimetres.
+    Far is more than half of the ``largest`` change of one step, (O,). Observations rebuilt from stored states may differ by
+    millimetres.
     """
-    largest = np.max([np.abs(next_obs - obs).max(axis=0) for obs, _, next_obs, _ in table], axis=0)
-    for demo, (obs, _, next_obs, _) in zip(demos, table, strict=True):
-        apart = (np.abs(next_obs[:-1] - obs[1:]) > np.maximum(largest / 2, 1e-5)).any(axis=1)
+    tolerance, width, first = np.maximum(largest / 2, 1e-5), draft.obs_dim, 0
+    for demo, last in zip(demos, final.tolist(), strict=True):
+        rows = draft.read(first, last + 1)
+        obs, next_obs = rows[:, :width], rows[:, width + draft.action_dim :][:, :width]
+        apart = (np.abs(next_obs[:-1] - obs[1:]) > tolerance).any(axis=1)
         if apart.any():
             raise UserError(
                 f"{path}: key 'data/{demo}/next_obs' does not lead to the next row of 'obs' in {int(apart.sum())} row(s), the "
                 f"first is row {int(apart.argmax())}: write what was recorded without interruption as a demonstration of its own."
             )
+        first = last + 1
 
 
 def _matrix(demo: Any, key: str, rows: int | None, widths: dict[str, int]) -> NDArray[np.float32]:

@@ -32,23 +32,24 @@ def absolute(env_args: Mapping[str, Any] | None) -> str | None:
     return None
 
 
-def check_scale(env_args: Mapping[str, Any] | None, action: NDArray, bounds: Bounds | None, path: object) -> None:
+def check_scale(env_args: Mapping[str, Any] | None, low: NDArray, high: NDArray, bounds: Bounds | None, path: object) -> None:
     """Refuse absolute poses without bounds from the user: they are not displacements in [-1, 1].
 
     Args:
         env_args: description of the environment in the file.
-        action: all actions of the file, (N, A).
+        low: smallest actions of the file, (A,).
+        high: largest actions of the file, (A,).
         bounds: bounds that the user gave.
         path: the file.
     """
     setting = absolute(env_args)
     if setting is None or bounds is not None:
         return
-    low = (np.floor(action.min(axis=0).astype(np.float64) * 1e3 - 1.0) / 1e3).tolist()
-    high = (np.ceil(action.max(axis=0).astype(np.float64) * 1e3 + 1.0) / 1e3).tolist()
+    lowest = (np.floor(low.astype(np.float64) * 1e3 - 1.0) / 1e3).tolist()
+    highest = (np.ceil(high.astype(np.float64) * 1e3 + 1.0) / 1e3).tolist()
     raise UserError(
         f"{path}: attribute 'env_args' says {setting}, so actions are absolute poses, not displacements in [-1, 1]: set "
-        f"action_bounds to [low, high] of every entry, for instance those of this file, [{low}, {high}]."
+        f"action_bounds to [low, high] of every entry, for instance those of this file, [{lowest}, {highest}]."
     )
 
 

@@ -352,7 +352,7 @@ class Transitions:
             digest = hashlib.blake2b(digest_size=16)
             at = self.layout["learned_reward"][0]
             pictures = () if self._stored is None else self._stretches(self._stored)
-            for part in (self.packed[:, :at], self.reward, self.episodes.offsets, *pictures):
+            for part in (*self.packed[:, :at].split(16_384), self.reward, self.episodes.offsets, *pictures):
                 digest.update(part.cpu().contiguous().numpy().data)
             self._fingerprint = digest.hexdigest()
         return self._fingerprint

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lightning_pbrl.data.actions import ROUNDING, Bounds, into_range
-from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.data.transitions import Transitions, unpack
 from lightning_pbrl.errors import UserError
 
 _MATRICES = ("obs", "action", "next_obs")  # (N, d); all other columns have one number per row
 _REQUIRED = ("obs", "action", "next_obs")
 _FLAGS = ("done", "terminated", "truncated", "success")
+
+CHECKED_ROWS = 16_384
+"""Rows of a table that are checked at a time."""
 
 
 def check_columns(
@@ -67,6 +72,50 @@ def check_columns(
     return checked
 
 
+class Finite:
+    """Check, window by window, that numbers are neither NaN nor infinite.
+
+    Args:
+        where: file and key, for the message.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.rows = self.bad = self.first = 0
+
+    def see(self, values: NDArray[Any]) -> None:
+        """Look at the next rows, (n, d) or (n,)."""
+        good = np.isfinite(values)
+        if not good.all():
+            bad = ~good.reshape(len(good), -1).all(axis=1)
+            self.first = self.first if self.bad else self.rows + int(bad.argmax())
+            self.bad += int(bad.sum())
+        self.rows += len(values)
+
+    def check(self) -> None:
+        """Check all rows seen.
+
+        Raises:
+            UserError: with the number of bad rows and the first.
+        """
+        if self.bad:
+            raise UserError(
+                f"{self.where} is NaN or infinite in {self.bad} row(s), the first is row {self.first}: drop those episodes or "
+                "repair them."
+            )
+
+
+def check_finite(values: NDArray[Any], where: str) -> None:
+    """Check that all numbers, (N, ...), are finite.
+
+    Raises:
+        UserError: with the number of bad rows and the first.
+    """
+    finite = Finite(where)
+    finite.see(values)
+    finite.check()
+
+
 def check_table(table: Transitions, where: str) -> None:
     """Check the assumptions of every learner about a table; for a checked file this costs one extra pass.
 
@@ -76,20 +125,26 @@ def check_table(table: Transitions, where: str) -> None:
     """
     if table.forgets:
         return
-    for name in ("obs", "action", "next_obs", "terminated", "truncated"):
-        values = table.column(name).reshape(len(table), -1)
-        if name in ("terminated", "truncated"):
-            bad, what = (values != 0) & (values != 1), "neither 0 nor 1"
-        elif name == "action":
-            bad, what = ~(values.abs() <= 1.0 + ROUNDING), "beyond [-1, 1] or not finite"
-        else:
-            bad, what = ~torch.isfinite(values), "NaN or infinite"
-        rows = bad.any(dim=1)
-        if bool(rows.any()):
-            row = int(rows.int().argmax())
+    found: dict[str, list[Tensor]] = {}
+    for rows in table.packed.split(CHECKED_ROWS):
+        for name, values in unpack(rows, table.layout).items():
+            if name in ("terminated", "truncated"):
+                bad = (values != 0) & (values != 1)
+            elif name == "action":
+                bad = ~(values.abs() <= 1.0 + ROUNDING)
+            elif name == "learned_reward":
+                continue
+            else:
+                bad = ~torch.isfinite(values)
+            found.setdefault(name, []).append(bad.reshape(len(rows), -1).any(dim=1))
+    for name, parts in found.items():
+        bad = torch.cat(parts)
+        if bool(bad.any()):
+            kinds = {"action": "beyond [-1, 1] or not finite", "terminated": "neither 0 nor 1", "truncated": "neither 0 nor 1"}
+            what = kinds.get(name, "NaN or infinite")
             raise UserError(
-                f"The data of {where} have {name} {what} in {int(rows.sum())} row(s), the first is row {row}: correct what made "
-                "them."
+                f"The data of {where} have {name} {what} in {int(bad.sum())} row(s), the first is row {int(bad.int().argmax())}: "
+                "correct what made them."
             )
 
 
@@ -125,11 +180,5 @@ def _numbers(values: NDArray, matrix: bool, rows: int, where: str, obs: str) -> 
         raise UserError(f"{where} has {len(values)} rows and {obs!r} has {rows}: cut both to the same rows.")
     with np.errstate(over="ignore"):  # values beyond float32 become infinite and are refused below
         values = np.ascontiguousarray(values if matrix else values.reshape(-1), dtype=np.float32)
-    finite = np.isfinite(values)
-    if not finite.all():
-        bad = ~finite if finite.ndim == 1 else ~finite.all(axis=1)
-        raise UserError(
-            f"{where} is NaN or infinite in {int(bad.sum())} row(s), the first is row {int(bad.argmax())}: "
-            "drop those episodes or repair them."
-        )
+    check_finite(values, where)
     return values

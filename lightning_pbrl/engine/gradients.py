@@ -87,9 +87,8 @@ def batched_gradients(owner: nn.Module, state: FlatState, step: LossStep, view: 
 class Compiler:
     """Apply ``torch.compile`` with gradients inside the graph; after a failure run eagerly for good, with one warning.
 
-    Its guards notice that a setting of the method, or the size of a tensor, has changed since the function was compiled. They cost as
-    much as a small product. So they are evaluated in the first update of a block, and in later ones whose tensors have
-    another size.
+    Guards notice that a setting of the method, or the size of a tensor, has changed since the function was compiled. They cost
+    as much as a small product, and so are evaluated in the first update of a block and in later ones of another size only.
 
     Attributes:
         on: False once it has failed.

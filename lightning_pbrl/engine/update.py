@@ -203,7 +203,6 @@ class UpdateEngine:
         for number, ids in enumerate(drawn):
             if before is not None:
                 before(number)
-                self._compiler.begin()  # a method may change its settings while it acts
                 if graphs is not None and before_it != (before_it := settings(self.owner)):
                     graphs.begin()
             due = tuple(place for place, interval in enumerate(every) if (done + number) % interval == 0)

@@ -18,10 +18,11 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
+from pytorch_lightning.trainer.connectors.logger_connector.result import _ResultCollection, _ResultMetric
 from torch import Tensor
 
 from lightning_pbrl import signals
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError
 
 
@@ -83,6 +84,7 @@ def run_in_rounds(trainer: pl.Trainer, replicas: int) -> None:
     check_strategy(trainer, replicas)
     checkpoint_at_round_edges(trainer)
     write_checkpoints_in_place(trainer)
+    trainer.fit_loop.epoch_loop._results = _Results(training=True)
     trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
     trainer.num_sanity_val_steps = 0
 
@@ -99,6 +101,18 @@ def warn_of_default_end(trainer: pl.Trainer, finished: bool) -> None:
             "ends: use lightning_pbrl.Trainer, or max_epochs=-1.",
             stacklevel=2,
         )
+
+
+class _Results(_ResultCollection):
+    """Logged values that are moved only from another device: Lightning walks through all of a value's state to move it."""
+
+    def __setitem__(self, key: str, metric: _ResultMetric) -> None:
+        def to(device: torch.device) -> _ResultMetric:
+            return metric if metric.value.device == device else _ResultMetric.to(metric, device)
+
+        super().__setitem__(key, metric)
+        if metric.is_tensor:
+            metric.to = to  # type: ignore[method-assign]
 
 
 def check_strategy(trainer: pl.Trainer, replicas: int) -> None:

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.guard import reason
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError, nearest

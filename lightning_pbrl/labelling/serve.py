@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_pbrl.arguments import Arguments
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.labelling.demo import Returns, demo
 from lightning_pbrl.labelling.interface import AnyDesk, Films, Role
 
 if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
     from IPython.display import IFrame
+
+    from lightning_pbrl.labelling.demo import Returns
 
 PORT = 8017
 """Port of the page unless another is given."""
@@ -229,6 +230,8 @@ def label_command(
     settings = {name: value for name in DESK if (value := getattr(options, name)) is not None}
     desk, clips = opened(options.store, *options.config, **settings)
     if options.demo is not None and returns is not None:
+        from lightning_pbrl.labelling.demo import demo
+
         served = Served(make_app(desk, clips, task=options.task, strength=options.strength), options.host, options.port)
         links = {name: f"{served.address}/join/{desk.invite(name, role)}" for name, role in options.people.items()}
         print(f"{', '.join(links)} in a headless Chromium at {served.address}", flush=True)

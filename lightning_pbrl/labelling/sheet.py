@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from lightning_pbrl.clips.base import ClipRenderer, Frames
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.formats.records import Given, Key, Record, key_of, told

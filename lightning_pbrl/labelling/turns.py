@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
-
-from anyio import CapacityLimiter
-from anyio.to_thread import run_sync
 
 from lightning_pbrl.labelling.interface import AnyDesk
 
@@ -22,18 +20,17 @@ ANSWERS, OTHERS = 16, 4
 Told = Callable[[], Any]
 """Function that is called once an answer is on disk, and returns the response."""
 Outcome = tuple[Any, Exception | None]
-Waiting = deque[tuple[Callable[[], Any], asyncio.Future[Any]]]
+Line = deque[tuple[Callable[[], Any], "Future[Any]"]]
 
 
 class Turns:
-    """Turns at a desk; one object for an event loop."""
+    """Turns at a desk, for requests of any event loop."""
 
     def __init__(self, desk: AnyDesk) -> None:
         self._desk = desk
-        self._one = CapacityLimiter(1)
-        self._answers: Waiting = deque()
-        self._others: Waiting = deque()
-        self._worker: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, "desk")
+        self._answers: Line = deque()
+        self._others: Line = deque()
 
     async def take(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return what a function returns, called in turn."""
@@ -47,27 +44,26 @@ class Turns:
         """
         return await self._wait(self._answers, answer)
 
-    async def _wait(self, line: Waiting, function: Callable[[], Any]) -> Any:
-        """Return the result of a function that waits in a line."""
-        response = asyncio.get_running_loop().create_future()
+    async def _wait(self, line: Line, function: Callable[[], Any]) -> Any:
+        """Return the result of a function that waits in a line; every request brings a turn, so that nobody is left."""
+        response: Future[Any] = Future()
         line.append((function, response))
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
-        return await response
+        self._thread.submit(self._turn)
+        return await asyncio.wrap_future(response)
 
-    async def _work(self) -> None:
-        """Serve both lines in turns until nobody waits."""
-        while self._answers or self._others:
-            for line, serve, most in ((self._answers, self._keep, ANSWERS), (self._others, _call, OTHERS)):
-                some = [line.popleft() for _ in range(min(len(line), most))]
-                if some:
-                    outcomes = await run_sync(serve, [function for function, _ in some], limiter=self._one)
-                    for (_, response), (value, error) in zip(some, outcomes, strict=True):
-                        if error is not None and not response.cancelled():
-                            response.set_exception(error)
-                        elif not response.cancelled():
-                            response.set_result(value)
-        self._worker = None
+    def _turn(self) -> None:
+        """Serve some of both lines."""
+        for line, serve, most in ((self._answers, self._keep, ANSWERS), (self._others, _call, OTHERS)):
+            some = [line.popleft() for _ in range(min(len(line), most))]
+            if not some:
+                continue
+            for (_, response), (value, error) in zip(some, serve([function for function, _ in some]), strict=True):
+                if not response.set_running_or_notify_cancel():
+                    continue
+                if error is None:
+                    response.set_result(value)
+                else:
+                    response.set_exception(error)
 
     def _keep(self, answers: list[Callable[[], Told]]) -> list[Outcome]:
         """Keep answers together; return the response to each, or its error."""

@@ -29,13 +29,11 @@ from torch.nn import functional as F
 AVAILABLE = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """True if this build of PyTorch has oneDNN."""
 MARGIN = 1.05
-"""Smallest lead that makes oneDNN worth its caches."""
+"""Smallest lead at which oneDNN is taken, because of the memory that it keeps."""
 MOST_ROWS = 1024
 """Number of rows from which the choice no longer depends on it."""
 ROUNDS = 7
-
-Choices = dict[str, bool]
-"""Size -> True if oneDNN computes it."""
+"""Rounds of a measurement."""
 
 
 class Size(NamedTuple):
@@ -52,6 +50,7 @@ class Size(NamedTuple):
 
 
 _choices: dict[str, bool] = {}
+"""Name of a size -> True if oneDNN computes it."""
 
 
 def by_onednn(rows: int, fan_in: int, fan_out: int) -> bool:
@@ -83,8 +82,8 @@ def measure(size: Size, clock: Callable[[], float] | None = None) -> tuple[float
     best = [float("inf"), float("inf")]
     libraries: tuple[Callable[..., Tensor], ...] = (F.linear, onednn)
     with torch.no_grad():
-        x, weight, bias = torch.ones(size.rows, size.fan_in), torch.ones(size.fan_out, size.fan_in), torch.ones(size.fan_out)
-        grad = torch.ones(size.rows, size.fan_out)
+        shapes = (size.rows, size.fan_in), (size.fan_out, size.fan_in), (size.fan_out,), (size.rows, size.fan_out)
+        x, weight, bias, grad = (torch.ones(shape, dtype=torch.float32, device="cpu") for shape in shapes)
         for _ in range(1 + ROUNDS):  # the first warms up
             for which, product in enumerate(libraries):
                 began = clock()

@@ -57,7 +57,7 @@ def k_center(features: Features, count: int, centres: Iterable[Tensor], n: int) 
         centre = given - mean
         squares = centre.square().sum(1)
         for block in blocks:
-            _bring_nearer(nearest, block, features(block) - mean, centre, squares)
+            _bring_nearer(nearest, block, features(block).sub_(mean), centre, squares)
 
     chosen = torch.empty(n, len(mean), device=mean.device)
     squares = torch.empty(n, device=mean.device)
@@ -69,7 +69,7 @@ def k_center(features: Features, count: int, centres: Iterable[Tensor], n: int) 
             width = min(wider * max((done - since) // PER_POINT, 1), BLOCK, count)
             top = nearest.topk(width).indices
             top = torch.cat([top[(known[top] >= since) & (known[top] < done) & (top != pick)], torch.tensor([pick])])
-            _bring_nearer(nearest, top, features(top) - mean, chosen[since:done], squares[since:done])
+            _bring_nearer(nearest, top, features(top).sub_(mean), chosen[since:done], squares[since:done])
             known[top] = done
             pick, wider = int(nearest.argmax()), 2 * wider
         point = features(torch.tensor([pick]))[0] - mean

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.guard import reading
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports.embedding import pca, run_name

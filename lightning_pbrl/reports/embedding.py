@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lightning_pbrl.data.archive import replacing
-from lightning_pbrl.data.feedback import Status
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.guard import reading
+from lightning_pbrl.data.status import Status
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.queries.embedding import separation
 from lightning_pbrl.reports.metrics import Run, find_runs
 from lightning_pbrl.reports.plot import new_figure, save_figure
 from lightning_pbrl.reports.tables import number_text
@@ -70,6 +69,8 @@ class EmbeddedPairs(NamedTuple):
 
         NaN without both kinds of pair, or if a distance is not finite.
         """
+        from lightning_pbrl.queries.embedding import separation  # needs torch, which drawing does not
+
         distance = self.distance
         if not np.isfinite(distance).all():
             return float("nan")

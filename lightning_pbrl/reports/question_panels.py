@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_pbrl.data.feedback import Status
+from lightning_pbrl.data.status import Status
 from lightning_pbrl.reports.feedback_numbers import even_edges, pearson, reliability
 from lightning_pbrl.reports.feedback_record import NO_QUESTIONS, PAIR, RATING, Questions, Record, Sample
 from lightning_pbrl.reports.metrics import Array

@@ -64,9 +64,13 @@ def iqm(values: npt.ArrayLike, axis: int | None = None) -> Array:
 
     Up to three values nothing is cut, so it is the mean.
     """
-    from scipy.stats import trim_mean  # takes a second to import
-
-    return np.asarray(trim_mean(np.asarray(values, dtype=np.float64), 0.25, axis=axis))
+    array = np.asarray(values, dtype=np.float64)
+    if axis is None:
+        array, axis = array.ravel(), 0
+    cut = array.shape[axis] // 4
+    array = np.moveaxis(array, axis, 0)
+    middle = np.partition(array, (cut, len(array) - cut - 1), axis=0)[cut : len(array) - cut]
+    return np.asarray(middle.mean(axis=0))
 
 
 def bootstrap_interval(
@@ -95,22 +99,11 @@ def bootstrap_interval(
     if min(len(array) for array in arrays) < 2:
         nothing = np.full(arrays[0].shape[1:], np.nan)
         return nothing, nothing
-    from scipy.stats import bootstrap
-
-    def pooled(*samples: Array, axis: int) -> Array:
-        return statistic(np.concatenate(samples, axis=axis), axis=axis)
-
-    result = bootstrap(
-        arrays,
-        pooled,
-        axis=0,
-        confidence_level=level,
-        n_resamples=resamples,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(seed),
-    )
-    return np.asarray(result.confidence_interval.low), np.asarray(result.confidence_interval.high)
+    rng = np.random.default_rng(seed)
+    drawn = [np.moveaxis(array, 0, -1)[..., rng.integers(0, len(array), (resamples, len(array)))] for array in arrays]
+    found = statistic(np.concatenate(drawn, axis=-1), axis=-1)  # (..., resamples)
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=-1)
+    return np.asarray(low), np.asarray(high)
 
 
 def summarise(tasks: Sequence[npt.ArrayLike], seed: int = 0) -> Summary:

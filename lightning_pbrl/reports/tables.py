@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports.metrics import Run, find_runs, group, read_metrics, read_results, replicas
 from lightning_pbrl.reports.statistics import Summary, summarise

@@ -7,20 +7,22 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lightning_pbrl import run_folder
 from lightning_pbrl.arguments import Arguments
 from lightning_pbrl.configs import read_yaml
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.job import check
 from lightning_pbrl.jobs import Failure
-from lightning_pbrl.study.file import MOST_SEEDS, OWN_KEYS, parse_seeds, read_studies
+from lightning_pbrl.study.file import MOST_SEEDS, OWN_KEYS, Study, parse_seeds, read_studies
 from lightning_pbrl.study.launch import LAUNCHERS, Launcher, find_launcher
-from lightning_pbrl.study.plan import Planned, check_keys, plan
+from lightning_pbrl.study.plan import Planned, Trial, check_keys, plan
 from lightning_pbrl.study.replicas import in_process
 
 
@@ -42,7 +44,7 @@ def run_command(args: list[str], verb: str = "run") -> None:
 
         dry_run(plans)
     else:
-        _run(plans, launcher(options), command)
+        _run(plans, launcher(options), command, options.films)
 
 
 def _plans(options: argparse.Namespace) -> list[Planned]:
@@ -55,11 +57,33 @@ def _plans(options: argparse.Namespace) -> list[Planned]:
         out = Path(options.out or f"runs/{study.name}")
         out = out / study.row if options.out and len(studies) > 1 else out
         study = dataclasses.replace(study, seeds=seeds)
-        plans.append(Planned(study, out, plan(study, out, f"{study.row}/" if len(studies) > 1 else "")))
+        if study.search:
+            from lightning_pbrl.study.ask_tell import asked, with_draws
+
+            study = with_draws(study, asked(study, study.search, out) or study.search.corners())
+        plans.append(Planned(study, out, _trials(study, out, len(studies) > 1, options.films)))
     if options.replicas:
+        if any(study.search for study in studies):
+            raise UserError("--replicas: optuna ends the runs of a draw one by one; leave --replicas out.")
         in_process([trial for each in plans for trial in each.trials], options.replicas)
         plans = [each._replace(trials=[trial for trial in each.trials if trial.jobs]) for each in plans]
     return plans
+
+
+def _trials(study: Study, out: Path, beside: bool, films: str) -> list[Trial]:
+    """Return the trials of a study.
+
+    Args:
+        study: a row of a table of tasks, if ``beside`` others.
+        out: its folder.
+        beside: whether labels name the row.
+        films: seeds that are filmed, first or all.
+    """
+    trials = plan(study, out, f"{study.row}/" if beside else "")
+    for trial in trials:
+        for job in trial.jobs:
+            job.films = films == "all" or job.seed == study.seeds[0]
+    return trials
 
 
 def _options(args: list[str], verb: str) -> tuple[argparse.Namespace, type[Launcher]]:
@@ -75,6 +99,8 @@ def _options(args: list[str], verb: str) -> tuple[argparse.Namespace, type[Launc
     how = "KEY's values in place of the file's, such as model.init_args.lr=[1e-3,1e-4]; may be given again"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUES", help=how)
     parser.add_argument("--replicas", type=int, default=0, help="this many seeds inside one process where the method allows it")
+    films = "which seeds are filmed where a stage asks for films (default: the first)"
+    parser.add_argument("--films", choices=("first", "all"), default="first", help=films)
     parser.add_argument("--out", help="folder of the run folders (default runs/<name>); of several tasks, one each below it")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="print the plan as a table, check every value, train nothing")
@@ -101,12 +127,15 @@ def _changes(written: Sequence[str]) -> dict[str, Any]:
     return changes
 
 
-def _run(plans: Sequence[Planned], launcher: Launcher, command: str) -> None:
+def _run(plans: Sequence[Planned], launcher: Launcher, command: str, films: str) -> None:
+    if any(each.study.search for each in plans):
+        _search(plans, launcher, command, films)
+        return
     trials = [trial for each in plans for trial in each.trials]
     todo = [trial for trial in trials if trial.state != "finished"]
     if len(todo) < len(trials):
         print(f"{len(trials) - len(todo)} of {len(trials)} trials have finished before")
-    failed: list[Failure] | None = []
+    failed: Sequence[Failure] | None = []
     if todo:
         for each in plans:
             check_keys(each.study)
@@ -118,13 +147,43 @@ def _run(plans: Sequence[Planned], launcher: Launcher, command: str) -> None:
             return
     else:
         print("Nothing is left to do; with --report this command shows the mean for each value.")
+    _report(plans, failed or [], sum(len(trial.jobs) for trial in todo), command)
+
+
+def _search(plans: Sequence[Planned], launcher: Launcher, command: str, films: str) -> None:
+    """Run one search after another: those of a table of tasks are searches of their own."""
+    from lightning_pbrl.study.ask_tell import OptunaSearch
+
+    done, failed = [], []
+    for each in plans:
+        check_keys(each.study)
+        with run_folder.held(run_folder.opened(each.out), "search"):
+            trials = partial(_trials, out=each.out, beside=len(plans) > 1, films=films)
+            search = OptunaSearch(each, trials, lambda planned: _record(planned, command))
+            failed += launcher.search(search.more, each.out, each.study.name)
+        print(search.best(), flush=True)
+        done.append(search.planned())
+    _report(done, failed, sum(len(trial.jobs) for each in done for trial in each.trials), command)
+
+
+def _report(plans: Sequence[Planned], failed: Sequence[Failure], jobs: int, command: str) -> None:
+    """Print the tables of what has come out.
+
+    Args:
+        plans: the studies.
+        failed: jobs that failed.
+        jobs: how many there were.
+        command: the command line, for the record.
+
+    Raises:
+        UserError: names the jobs that failed.
+    """
     from lightning_pbrl.reports.experiment import report
 
     for each in plans:
         report(each.out, each.study.report, command)
     if failed:
         _list(failed)
-        jobs = sum(len(trial.jobs) for trial in todo)
         labels = ", ".join(failure.job.label for failure in failed[:10]) + (" ..." if len(failed) > 10 else "")
         raise UserError(
             f"{len(failed)} of {jobs} jobs failed: {labels}; mend what their log.txt says, then give the same command again: it "

@@ -12,7 +12,8 @@
     stages.reward.with.ask.budget: [100, 200]   # of one stage
     paired_keys: [[first, second]]              # lists that are walked through together
     model.init_args.lr: {log_uniform: [1e-4, 1e-2]}   # or uniform, choice: drawn, ...
-    random: {samples: 10, seed: 0}              # ... ten points in all, each combined with all the rest
+    random: {samples: 10, seed: 0}              # ... ten points in all, each combined with all the rest; or optuna: asks for
+                                                # one point after another (lightning_pbrl.study.search)
     include: [{ask.budget: 100}]                # keep trials that match one of these,
     exclude: [{ask.budget: 200}]                # drop those that match one of these
     seeds: 0-4
@@ -38,12 +39,13 @@ from lightning_pbrl.configs import packaged_config, read_config, rows_of, split_
 from lightning_pbrl.data.guard import parse_json, reading
 from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.ranges import SEED
+from lightning_pbrl.study.search import Search, read_search
 from lightning_pbrl.study.values import Axis, Filter, mistake, read_axes, read_filters, refuse_twice
 
 STAGE_KEYS = {"command", "config", "with"}
 OWN_KEYS = {
     *("name", "imports", "stages", "base", "tasks", "report"),
-    *("seeds", "seed", "paired_keys", "random", "include", "exclude"),
+    *("seeds", "seed", "paired_keys", "random", "optuna", "include", "exclude"),
 }
 """Keys of a study that are no keys of a config."""
 
@@ -95,6 +97,7 @@ class Study:
         exclude: no points that match one of these.
         report: what ``report`` says about the final table.
         row: name of the task's row; empty without a table.
+        search: what ``optuna`` says; None without it.
     """
 
     name: str
@@ -106,6 +109,7 @@ class Study:
     exclude: tuple[Filter, ...] = ()
     report: dict[str, Any] = field(default_factory=dict)
     row: str = ""
+    search: Search | None = None
 
     @property
     def keys(self) -> list[str]:
@@ -181,6 +185,10 @@ def read_study(path: str | Path, changes: Mapping[str, Any] | None = None) -> St
     if unknown := sorted(str(key) for key, value in content.items() if key not in OWN_KEYS and not _may_vary(str(key), value)):
         raise mistake(file, f"it has unknown keys {unknown}; it knows {sorted(OWN_KEYS)} and dotted keys with lists of values")
     keys = {str(key): value for key, value in content.items() if key not in OWN_KEYS}
+    search = None
+    if "optuna" in content:
+        drawn = {key: keys.pop(key) for key in [key for key, value in keys.items() if isinstance(value, dict)]}
+        search = read_search(content["optuna"], drawn, [stage for base in bases.values() for stage in base.stages], file)
     axes = read_axes(keys, content.get("paired_keys", []), content.get("random"), file)
     seeds = _seeds(content, file)
     known = {key: [point[at] for point in axis.values] for axis in axes for at, key in enumerate(axis.keys)}
@@ -191,7 +199,7 @@ def read_study(path: str | Path, changes: Mapping[str, Any] | None = None) -> St
     report = content.get("report") or {}
     if not isinstance(report, dict):
         raise mistake(file, f"report is {report!r}: give the stages of the table, {{show: [first, second]}}")
-    return Study(str(content["name"]), file, bases, tuple(axes), tuple(seeds), include, exclude, report, row or "")
+    return Study(str(content["name"]), file, bases, tuple(axes), tuple(seeds), include, exclude, report, row or "", search)
 
 
 def _may_vary(key: str, value: Any) -> bool:

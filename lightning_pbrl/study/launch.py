@@ -1,6 +1,6 @@
 """Launch trials: the interface of launchers, and the pool of processes on this machine.
 
-A further launcher (Ray, another scheduler) is one subclass of :class:`Launcher` in a file of its own and one line in
+A further launcher (another scheduler) is one subclass of :class:`Launcher` in a file of its own and one line in
 :data:`LAUNCHERS`; outside this package it is named in full, ``--launcher my_package.MyLauncher``.
 """
 
@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from lightning_pbrl.errors import UserError, nearest
-from lightning_pbrl.jobs import Failure, Slot, run_jobs, seed_slots, usable_cores
+from lightning_pbrl.jobs import Failure, Job, More, Slot, run_jobs, seed_slots, usable_cores
 from lightning_pbrl.study.plan import Trial
 
-LAUNCHERS = {"local": "lightning_pbrl.study.launch.LocalPool", "slurm": "lightning_pbrl.study.slurm.Slurm"}
+LAUNCHERS = {
+    "local": "lightning_pbrl.study.launch.LocalPool",
+    "slurm": "lightning_pbrl.study.slurm.Slurm",
+    "ray": "lightning_pbrl.study.ray.Ray",
+}
 """Short name -> class."""
 
 
@@ -57,6 +61,26 @@ class Launcher(ABC):
         Returns:
             Jobs that failed; None when the trials go on by themselves after this call.
         """
+
+    def search(self, more: More, out: Path, title: str) -> list[Failure]:
+        """Run the jobs of a search, which are asked for while others run.
+
+        A job whose folder gets a ``pruned.json`` is to be ended, and is no failure.
+
+        Args:
+            more: number of jobs that could start now -> jobs to run; asked every few seconds, until it has none and all have
+                ended.
+            out: folder of the study.
+            title: name of the study.
+
+        Returns:
+            Jobs that failed.
+
+        Raises:
+            UserError: for a launcher that cannot.
+        """
+        name = type(self).__name__
+        raise UserError(f"The launcher {name} cannot search: give --launcher local or ray, or `random` in place of `optuna`.")
 
 
 def find_launcher(name: str) -> type[Launcher]:
@@ -110,11 +134,17 @@ class LocalPool(Launcher):
     def launch(self, trials: Sequence[Trial], out: Path, title: str) -> list[Failure]:
         # All configurations with the first seed come first: a look at half of a sweep then shows all of it.
         jobs = [job for trial in sorted(trials, key=lambda trial: trial.point.seed) for job in trial.jobs]
-        outcome = run_jobs(jobs, self.slots, title)
+        return self._run(jobs, title, f"{len(trials)} trials")
+
+    def search(self, more: More, out: Path, title: str) -> list[Failure]:
+        return self._run([], title, "The search", more)
+
+    def _run(self, jobs: Sequence[Job], title: str, what: str, more: More | None = None) -> list[Failure]:
+        outcome = run_jobs(jobs, self.slots, title, more)
         cores = len({core for slot in self.slots for core in slot.cores or usable_cores()})
         used = outcome.cpu_s / (outcome.wall_s * cores) if outcome.wall_s > 0 else 0.0
         print(
-            f"{len(trials)} trials, {len(self.slots)} at a time, took {outcome.wall_s:.1f} s: "
+            f"{what}, {len(self.slots)} at a time, took {outcome.wall_s:.1f} s: "
             f"{outcome.cpu_s:.1f} CPU seconds on {cores} cores, {used:.0%} of them in use"
         )
         return outcome.failed

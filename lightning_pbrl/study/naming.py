@@ -48,6 +48,9 @@ def _shown(study: Study) -> tuple[list[tuple[int, list[str]]], list[tuple[int, s
     folders: list[tuple[int, str, list[str]]] = []
     rest: list[tuple[int, str, list[str]]] = []
     for number, axis in enumerate(study.axes):
+        if axis.folders:
+            folders.append((number, "", list(axis.folders)))
+            continue
         seen: list[list[str]] = []
         for key in sorted(axis.keys, key=lambda key: key.split(".")[-1] not in FOLDERS):  # a task speaks for its files
             names = value_names([point[axis.keys.index(key)] for point in axis.values])

@@ -46,10 +46,10 @@ class Trial:
 
     @property
     def state(self) -> str:
-        """One of finished, failed (why), started (cut off, or running now) and missing."""
+        """One of finished, pruned, failed (why), started (cut off, or running now) and missing."""
         states = [job.state for job in self.jobs]
-        if len(set(states)) == 1:
-            return states[0]
+        if len(set(states)) == 1 or "pruned" in states:
+            return "pruned" if "pruned" in states else states[0]
         return next((state for state in states if state.startswith("failed")), "started")
 
 

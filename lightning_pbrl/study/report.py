@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports.metrics import Run, is_run, read_metrics, read_results, run_at
 from lightning_pbrl.reports.statistics import mean, standard_deviation

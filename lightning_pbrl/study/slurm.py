@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.guard import parse_json, reading
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.jobs import Failure, Job, Slot, run_jobs, usable_cores

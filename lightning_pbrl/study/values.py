@@ -27,10 +27,37 @@ class Axis(NamedTuple):
     Attributes:
         keys: dotted keys.
         values: one tuple per point of the axis, in the order of ``keys``.
+        folders: name of each point's folder; empty: named by what the values are.
     """
 
     keys: tuple[str, ...]
     values: tuple[tuple[Any, ...], ...]
+    folders: tuple[str, ...] = ()
+
+
+class Distribution(NamedTuple):
+    """Values that a key is drawn from.
+
+    Attributes:
+        kind: ``uniform``, ``log_uniform`` (uniform in the logarithm) or ``choice``.
+        values: lower and upper bound, or the choices.
+    """
+
+    kind: str
+    values: tuple[Any, ...]
+
+    def draw(self, rng: random.Random) -> Any:
+        """Return one value."""
+        if self.kind == "choice":
+            return rng.choice(self.values)
+        low, high = self.values
+        return self.rounded(
+            rng.uniform(low, high) if self.kind == "uniform" else math.exp(rng.uniform(math.log(low), math.log(high)))
+        )
+
+    def rounded(self, value: float) -> float:
+        """Return a drawn number with :data:`DIGITS` digits, within the bounds."""
+        return min(max(float(f"{value:.{DIGITS}g}"), self.values[0]), self.values[1])
 
 
 def mistake(path: Path, what: str) -> UserError:
@@ -56,8 +83,7 @@ def read_axes(keys: Mapping[str, Any], paired: Any, settings: Any, path: Path) -
     lists: dict[str, list[Any]] = {}
     drawn: dict[str, dict[str, Any]] = {}
     for key, written in keys.items():
-        if str(key).split(".with.")[-1] in GIVEN:
-            raise mistake(path, f"{key} is set by the study itself; for seeds write `seed: [0, 1]`")
+        refuse_given(str(key), path)
         if isinstance(written, dict):
             drawn[str(key)] = written
         elif isinstance(written, list) and written:
@@ -73,6 +99,12 @@ def read_axes(keys: Mapping[str, Any], paired: Any, settings: Any, path: Path) -
             refuse_twice(values, " with ".join(group), path)
             axes.append(Axis(group, tuple(zip(*(lists[each] for each in group), strict=True))))
     return axes + _drawn(drawn, settings, path)
+
+
+def refuse_given(key: str, path: Path) -> None:
+    """Refuse a key that a study sets itself."""
+    if key.split(".with.")[-1] in GIVEN:
+        raise mistake(path, f"{key} is set by the study itself; for seeds write `seed: [0, 1]`")
 
 
 def refuse_twice(values: Sequence[Any], key: Any, path: Path) -> None:
@@ -110,26 +142,30 @@ def _drawn(written: Mapping[str, dict[str, Any]], settings: Any, path: Path) -> 
     columns = []
     for key, distribution in written.items():
         rng = random.Random(f"{settings.get('seed', 0)}/{key}")  # one stream per key: a further key changes no other
-        columns.append([_draw(distribution, rng, key, path) for _ in range(settings["samples"])])
+        found = read_distribution(distribution, key, path)
+        columns.append([found.draw(rng) for _ in range(settings["samples"])])
     points = {json.dumps(point): point for point in zip(*columns, strict=True)}
     return [Axis(tuple(written), tuple(points.values()))]
 
 
-def _draw(distribution: Mapping[str, Any], rng: random.Random, key: str, path: Path) -> Any:
-    """Draw from ``uniform: [low, high]``, ``log_uniform: [low, high]`` (uniform in the logarithm) or ``choice: [...]``."""
-    kind, written = next(iter(distribution.items())) if len(distribution) == 1 else ("", None)
-    values: list[Any] = written if isinstance(written, list) else []
+def read_distribution(written: Any, key: str, path: Path) -> Distribution:
+    """Return what ``uniform: [low, high]``, ``log_uniform: [low, high]`` or ``choice: [...]`` says.
+
+    Raises:
+        UserError: for anything else.
+    """
+    kind, found = next(iter(written.items())) if isinstance(written, dict) and len(written) == 1 else ("", None)
+    values: list[Any] = found if isinstance(found, list) else []
     if kind == "choice" and values:
-        return rng.choice(values)
+        return Distribution("choice", tuple(values))
     bounds = len(values) == 2 and all(type(value) in (int, float) for value in values)
     if kind not in ("uniform", "log_uniform") or not bounds or not values[0] < values[1]:
         shapes = "{uniform: [low, high]}, {log_uniform: [low, high]} or {choice: [...]}"
-        raise mistake(path, f"{key} is {dict(distribution)!r}: give a list of values, or {shapes} with low below high")
+        raise mistake(path, f"{key} is {written!r}: give a list of values, or {shapes} with low below high")
     low, high = map(float, values)
     if kind == "log_uniform" and low <= 0:
         raise mistake(path, f"{key} draws from log_uniform {values}: its lower bound must be above 0")
-    value = rng.uniform(low, high) if kind == "uniform" else math.exp(rng.uniform(math.log(low), math.log(high)))
-    return min(max(float(f"{value:.{DIGITS}g}"), low), high)
+    return Distribution(kind, (low, high))
 
 
 # Filters --------------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ TINY: dict[str, Any] = {
     "encoder_batch_size": 8,
     "warmup": 1,
 }
+TINY |= {"updates": 50, "eval_interval": 20}
 TINY |= {"n_init": 20, "n_emb": 5, "meta_every": 16, "n_steps": 10, "n_epochs": 2, "explore_epochs": 2}
 LEARNERS: dict[str, Any] = {
     name: cls
@@ -61,7 +62,7 @@ class Person:
 
     def work(self) -> None:
         try:
-            while not self.stop.wait(0.01):
+            while not self.stop.wait(0.05):  # each look reads the store
                 if self.path.exists():
                     self.answer(Desk(self.path, bins=BINS))
         except Exception as error:  # noqa: BLE001 - shown by the test

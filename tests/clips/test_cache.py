@@ -13,7 +13,7 @@ from pathlib import Path
 
 import imageio.v3 as imageio
 import pytest
-from clip_toys import Ramp, broken
+from clip_ramps import Ramp, broken
 
 from lightning_pbrl.clips import cache as module
 from lightning_pbrl.clips.cache import ClipCache
@@ -101,7 +101,7 @@ def test_renderers_that_cannot_be_made(tmp_path):
 def test_two_processes_share_a_folder(tmp_path):
     """Each file is made once, and either process sees all of them."""
     code = (
-        "import sys\nfrom functools import partial\nfrom clip_toys import Ramp\n"
+        "import sys\nfrom functools import partial\nfrom clip_ramps import Ramp\n"
         "from lightning_pbrl.clips.cache import ClipCache\n"
         "with ClipCache(sys.argv[1], partial(Ramp, 32), 'data', fps=20, size=32) as cache:\n"
         "    cache.want([(start, 5) for start in range(6)])\n    print(cache.wait(300), cache._problems)\n"

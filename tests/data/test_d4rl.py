@@ -220,7 +220,7 @@ def test_the_first_entries_of_an_observation(tmp_path):
 def test_the_second_opening_reads_a_copy(tmp_path, monkeypatch):
     path, cache = write_d4rl(tmp_path / "a.hdf5", episodes(*MIXED)), tmp_path / "cache"
     first = read_d4rl(path, cache_dir=cache)
-    monkeypatch.setattr("lightning_pbrl.data.d4rl._columns", None)  # reading the file again would fail
+    monkeypatch.setattr("lightning_pbrl.data.d4rl._scan", None)  # reading the file again would fail
     again = read_d4rl(path, cache_dir=cache)
     assert again.fingerprint == first.fingerprint
     assert again.about == first.about

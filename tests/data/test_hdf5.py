@@ -11,6 +11,7 @@ import pytest
 import torch
 from synthetic import synthetic_transitions
 
+from lightning_pbrl.data.draft import Draft
 from lightning_pbrl.data.hdf5 import cached, finite, has, open_hdf5, read
 from lightning_pbrl.errors import UserError
 
@@ -111,9 +112,12 @@ class Reader:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self):
+    def __call__(self, draft: Draft) -> None:
         self.calls += 1
-        return synthetic_transitions(episodes=2, length=4, seed=self.calls)
+        data = synthetic_transitions(episodes=2, length=4, seed=self.calls)
+        draft.begin(data.obs_dim, data.action_dim, data.about)
+        draft.append(data.packed.numpy())
+        draft.finish(data.episodes.offsets, data.reward, data.about)
 
 
 def test_a_copy_is_used_until_file_or_settings_change(path: Path, tmp_path: Path):

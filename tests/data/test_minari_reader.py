@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from lightning_pbrl.data import archive
-from lightning_pbrl.data.minari import _table, read_minari
+from lightning_pbrl.data.draft import Draft
+from lightning_pbrl.data.minari import _write, read_minari
+from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 
 LENGTHS = (4, 3, 2)
@@ -45,6 +47,13 @@ def made(episodes: list[SimpleNamespace], **changes) -> SimpleNamespace:
     space = Box(np.array([-2, -1, 0], np.float32), np.array([2, 1, 4], np.float32))
     about = {"id": "test/tiny-v0", "env_spec": SimpleNamespace(id="Tiny-v0"), "minari_version": "0.5.4", "action_space": space}
     return SimpleNamespace(iterate_episodes=lambda: iter(episodes), **{**about, **changes})
+
+
+def _table(dataset: SimpleNamespace, **settings) -> Transitions:
+    """What is read of a data set that is in memory."""
+    draft = Draft()
+    _write(draft, dataset, **settings)
+    return draft.table()
 
 
 def test_episodes_become_transitions():

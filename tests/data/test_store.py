@@ -8,12 +8,10 @@ import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
-import textwrap
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import sqlalchemy as sa
 import torch
 from safetensors.torch import save
 from synthetic import synthetic_transitions
+from warm import CONTEXT
 
 from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Query, Status
 from lightning_pbrl.data.store import LabelStore
@@ -294,43 +293,54 @@ def test_full_disk_while_labelling(tmp_path: Path):
 
 # -- crashes ----------------------------------------------------------------------------------------------------------
 
-WORKER = """
-    import os, signal, sys, torch, sqlalchemy as sa
-    from lightning_pbrl.data.feedback import Answer, AskKey, Query
-    from lightning_pbrl.data.store import LabelStore
-    path, first, size, mode = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-    who = dict(strategy={}, teacher={}, seed=0, answered_by="simulated")
+
+def putting(path: Path, first: int, size: int, mode: str, told: Connection) -> None:
+    """Put batches of ``size``, tell how many questions were acknowledged, until this process is killed."""
     store = LabelStore(path, "data-a", pragmas={"cache_size": 4})  # pages of an open transaction reach the file
     while True:
         query = Query("pair", torch.arange(2 * size).reshape(size, 2), 5)
         if mode == "inside" and first >= 2 * size:
             sa.event.listen(store._engine, "commit", lambda db: os.kill(os.getpid(), signal.SIGKILL))
-        key, given = AskKey("run", 0, first), Answer(torch.ones(size), torch.ones(size, dtype=torch.int64))
-        store.put(key, query, given, **who)
+        store.put(AskKey("run", 0, first), query, Answer(torch.ones(size), torch.ones(size, dtype=torch.int64)), **WHO)
         first += size
-        print(first, flush=True)
-"""
+        told.send(first)
 
 
-def worker(path: Path, first: int, size: int, mode: str) -> subprocess.Popen[str]:
-    """A process that puts batches of ``size`` and prints how many questions were acknowledged."""
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(WORKER), str(path), str(first), str(size), mode],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-    )
+class Worker:
+    """Another process that is ``putting``."""
+
+    def __init__(self, path: Path, first: int, size: int, mode: str) -> None:
+        self.told, there = CONTEXT.Pipe(duplex=False)
+        self.process = CONTEXT.Process(target=putting, args=(path, first, size, mode, there))
+        self.process.start()
+        there.close()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.join()
+        self.told.close()
+
+    def said(self) -> list[int]:
+        """All that it says until its end."""
+        numbers = []
+        with suppress(EOFError):
+            while True:
+                numbers.append(self.told.recv())
+        self.process.join()
+        return numbers
 
 
 def test_killed_while_putting(tmp_path: Path):
     path, kept = tmp_path / "labels.db", 0
     for delay in (0.0, 0.0137, 0.0411):
-        with worker(path, kept, 7, "outside") as process:
-            told = [process.stdout.readline()]  # it is at work
+        with Worker(path, kept, 7, "outside") as worker:
+            told = [worker.told.recv()]  # it is at work
             time.sleep(delay)
-            process.send_signal(signal.SIGKILL)
-            told += process.stdout.readlines()
-        acknowledged = int([line for line in told if line.endswith("\n")][-1])
+            worker.process.kill()
+            acknowledged = [*told, *worker.said()][-1]
         store = LabelStore(path, "data-a")
         kept = store.count
         assert kept >= acknowledged  # no acknowledged answer is lost
@@ -341,10 +351,9 @@ def test_killed_while_putting(tmp_path: Path):
 
 def test_killed_inside_a_commit(tmp_path: Path):
     path, size = tmp_path / "labels.db", 500
-    with worker(path, 0, size, "inside") as process:
-        told = process.stdout.readlines()
-    assert process.returncode == -signal.SIGKILL
-    assert [int(line) for line in told] == [size, 2 * size]
+    with Worker(path, 0, size, "inside") as worker:
+        assert worker.said() == [size, 2 * size]
+    assert worker.process.exitcode == -signal.SIGKILL
     assert (tmp_path / "labels.db-journal").stat().st_size > 0  # the half-written third batch is in the file
     store = LabelStore(path, "data-a")
     assert store.count == 2 * size
@@ -354,12 +363,11 @@ def test_killed_inside_a_commit(tmp_path: Path):
 
 def test_two_processes_share_a_store(tmp_path: Path):
     path = tmp_path / "labels.db"
-    with worker(path, 0, 7, "outside") as process:
-        process.stdout.readline()
+    with Worker(path, 0, 7, "outside") as worker:
+        worker.told.recv()
         store = LabelStore(path, "data-a")
         for number in range(10):
             store.put(AskKey("mine", 0, number), pairs((1, 2)), answer(1), **WHO)
-        process.kill()
     assert store.spent("mine") == 10
 
 

@@ -61,11 +61,13 @@ def test_a_setting_that_changes_between_blocks_is_noticed(compiled: None) -> Non
     assert engine.compile and slope.w.item() == -(2 + 2 + 10 * (3 + 2 + 2))
 
 
-def test_a_setting_that_acting_changes_is_noticed(compiled: None) -> None:
+def test_a_setting_that_acting_changes_is_noticed_with_the_next_block(compiled: None) -> None:
     slope = Slope()
     engine = slope.engine()
-    engine.run("main", 4, before=lambda number: setattr(slope, "factor", 10.0**number))
-    assert engine.compile and slope.w.item() == -(2 + 20 + 300 + 2000)
+    engine.run("main", 2, before=lambda number: setattr(slope, "factor", 10.0**number))
+    assert engine.compile and slope.w.item() == -(2 + 2)
+    engine.run("main", 2)
+    assert engine.compile and slope.w.item() == -(2 + 2 + 30 + 20)
 
 
 def test_two_learners_side_by_side_keep_their_settings(compiled: None) -> None:

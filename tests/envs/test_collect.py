@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
+from warm import CONTEXT, PATIENCE
 
 from lightning_pbrl.data import archive
 from lightning_pbrl.envs import collect as module
@@ -231,20 +229,25 @@ def test_random_behaviour_needs_no_expert(tmp_path):
         collect(GymMuJoCo("Hopper-v5"), [Behaviour()], 1, tmp_path / "x.safetensors")
 
 
+def collecting(path, told):
+    """Collect, and tell the fingerprint and how often progress was told."""
+    seen = []
+    data = collect(MetaWorld("reach", 20), [Behaviour()], 20, path, progress=lambda *n: seen.append(n))
+    told.put((len(seen), data.fingerprint))
+
+
 def test_two_processes_make_one_data_set(tmp_path):
-    code = (
-        "import sys\nfrom lightning_pbrl.envs.collect import collect, Behaviour\n"
-        "from lightning_pbrl.envs.metaworld import MetaWorld\n"
-        "seen = []\n"
-        "data = collect(MetaWorld('reach', 20), [Behaviour()], 20, sys.argv[1], progress=lambda *n: seen.append(n))\n"
-        "print(data.fingerprint, len(seen))"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "d.safetensors")]
-    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = sorted((run.communicate()[0].split() for run in runs), key=lambda words: int(words[1]))
-    assert [run.returncode for run in runs] == [0, 0]
-    assert said[0][0] == said[1][0]
-    assert [int(words[1]) for words in said] == [1, 21]  # one collected, one waited and loaded
+    told = CONTEXT.Queue()
+    runs = [CONTEXT.Process(target=collecting, args=(tmp_path / "d.safetensors", told)) for _ in range(2)]
+    for run in runs:
+        run.start()
+    said = sorted(told.get(timeout=PATIENCE) for _ in runs)
+    for run in runs:
+        run.join()
+    told.close()
+    assert [run.exitcode for run in runs] == [0, 0]
+    assert said[0][1] == said[1][1]
+    assert [count for count, _ in said] == [1, 21]  # one collected, one waited and loaded
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -55,7 +55,7 @@ def test_settings_of_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fastapi", reason="the page is in the web extra")
     taken: list[Any] = []
     desk = FakeDesk()
-    monkeypatch.setattr(serve, "demo", lambda desk, links, *settings: taken.append((links, settings)))
+    monkeypatch.setattr("lightning_pbrl.labelling.demo.demo", lambda desk, links, *settings: taken.append((links, settings)))
     args = ["run", "--people", "Ada", "Bob", "--port", "0", "--demo", "7", "--seconds-per-answer", "0.5"]
     serve.label_command(args, lambda store: (desk, None), lambda store: f"returns of {store}")
     ((links, settings),) = taken

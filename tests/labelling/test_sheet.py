@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clip_toys import Ramp
+from clip_ramps import Ramp
 from online_toys import _Actor
 from PIL import Image
 from toys import make_trainer

@@ -48,9 +48,13 @@ class Desk:
 
 def served(desk: Desk, answers: list[str], others: list[str]) -> list[object]:
     async def ask() -> list[object]:
-        turns = Turns(desk)
-        first = [turns.keep(lambda name=name: desk.answer(name)) for name in answers]
-        return await asyncio.gather(*first, *(turns.take(desk.other, name) for name in others), return_exceptions=True)
+        turns, all_wait = Turns(desk), threading.Event()
+        turns._thread.submit(all_wait.wait)
+        given = [turns.keep(lambda name=name: desk.answer(name)) for name in answers]
+        waiting = [asyncio.ensure_future(each) for each in [*given, *(turns.take(desk.other, name) for name in others)]]
+        await asyncio.sleep(0)
+        all_wait.set()
+        return await asyncio.gather(*waiting, return_exceptions=True)
 
     return asyncio.run(ask())
 

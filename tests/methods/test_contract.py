@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -73,7 +75,7 @@ CHASING = {"RCE"}
 """Methods whose losses need not fall, because targets rise with the values: these have tests of their own."""
 
 each = pytest.mark.parametrize("name", METHODS)
-each_policy = pytest.mark.parametrize("name", [n for n, cls in METHODS.items() if not cls.needs & {"labels", "env"}])
+POLICIES = [n for n, cls in METHODS.items() if not cls.needs & {"labels", "env"}]
 
 
 def small(name: str, **changes: Any) -> Method:
@@ -113,19 +115,40 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return get
 
 
+class Resumed(NamedTuple):
+    """A method whose fit stopped after two of three rounds and was continued by a new Trainer, and what it was at its end."""
+
+    method: Method
+    folder: Path
+    state: dict[str, Any]
+    engine: dict[str, Any]
+
+
 @pytest.fixture(scope="module")
-def spent(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Each method after the rounds in which all of it has moved, whose engines may be run further."""
-    done: dict[str, Method] = {}
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Each method's small fit in two parts, done once."""
+    done: dict[str, Resumed] = {}
+
+    def get(name: str) -> Resumed:
+        if name not in done:
+            folder = tmp_path_factory.mktemp(name)
+            fit(name, folder, max_epochs=2)
+            method = fit(name, folder, ckpt_path=folder / "checkpoints" / "last.ckpt")
+            done[name] = Resumed(method, folder, *copy.deepcopy((method.state_dict(), method.running.state_dict())))
+        return done[name]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def spent(resumed: Any) -> Any:
+    """Each method after a fit in which all of it has moved, whose engine may be run further."""
 
     def get(name: str) -> Method:
-        if name not in done:
-            rounds = -1 if METHODS[name].needs >= {"env", "labels"} else 1
-            done[name] = fit(name, tmp_path_factory.mktemp(name), max_epochs=rounds)
-            engine = done[name].running
-            for counts in (engine.updates, engine.state.updates):  # schedules that have ended would hold their groups still
-                counts.update(dict.fromkeys(counts, 10))
-        return done[name]
+        method: Method = resumed(name).method
+        for counts in (method.running.updates, method.running.state.updates):  # ended schedules would hold their groups still
+            counts.update(dict.fromkeys(counts, 10))
+        return method
 
     return get
 
@@ -234,26 +257,25 @@ def test_steps_rounds_and_validation(name: str, fitted: Any) -> None:
 
 
 @each
-def test_resume_is_an_uninterrupted_run(name: str, fitted: Any, tmp_path: Path) -> None:
+def test_resume_is_an_uninterrupted_run(name: str, fitted: Any, resumed: Any) -> None:
     """Stop after two of three rounds, continue with a new Trainer: weights, moments, generators and logs are equal."""
     straight, folder = fitted(name)
-    fit(name, tmp_path, max_epochs=2)
-    resumed = fit(name, tmp_path, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
-    assert_same(straight.state_dict(), resumed.state_dict())
-    assert_same(straight.running.state_dict(), resumed.running.state_dict())
-    assert resumed.trainer.global_step == straight.trainer.global_step
-    assert resumed.trainer.current_epoch == straight.trainer.current_epoch
-    assert read_csv(folder) == read_csv(tmp_path)
+    parts = resumed(name)
+    assert_same(straight.state_dict(), parts.state)
+    assert_same(straight.running.state_dict(), parts.engine)
+    assert parts.method.trainer.global_step == straight.trainer.global_step
+    assert parts.method.trainer.current_epoch == straight.trainer.current_epoch
+    assert read_csv(folder) == read_csv(parts.folder)
 
 
 @each
 def test_finished_run_resumed_does_nothing(name: str, fitted: Any, tmp_path: Path) -> None:
     straight, folder = fitted(name)
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    again = fit(name, copy, ckpt_path=copy / "checkpoints" / "last.ckpt")
+    twin = shutil.copytree(folder, tmp_path / "copy")
+    again = fit(name, twin, ckpt_path=twin / "checkpoints" / "last.ckpt")
     assert again.trainer.global_step == straight.trainer.global_step
     assert_same(straight.state_dict(), again.state_dict())
-    assert read_csv(copy) == read_csv(folder)
+    assert read_csv(twin) == read_csv(folder)
 
 
 @each
@@ -297,20 +319,22 @@ def test_no_loss_waits_for_the_device(name: str, spent: Any, monkeypatch: pytest
 
 @each
 def test_block_size_changes_nothing(name: str, fitted: Any, tmp_path: Path) -> None:
-    """Blocks of 1, 7 and 64: as many steps, the same weights."""
-    sevens, _ = fitted(name)
+    """Blocks of 1, 7 and 64: as many steps, the same weights, after as many rounds as it takes to run every program."""
+    whole, folder = fitted(name)
+    rounds = 2 if "env" in METHODS[name].needs else 1
+    sevens = torch.load(folder / "checkpoints" / f"epoch={rounds - 1}.ckpt", weights_only=True)
     for block in (1, 64):
-        method = fit(name, tmp_path / str(block), method={"block": block})
-        assert method.trainer.global_step == updates_of(method) == updates_of(sevens)
-        assert_same(sevens.state_dict(), method.state_dict())
+        method = fit(name, tmp_path / str(block), method={"block": block}, max_epochs=rounds)
+        assert method.trainer.global_step == updates_of(method) == sevens["global_step"] > 0
+        assert {program for program, count in whole.running.updates.items() if count} == set(+Counter(method.running.updates))
+        assert_same(sevens["state_dict"], method.state_dict())
 
 
 @each
 def test_max_steps_is_honoured_inside_a_block(name: str, tmp_path: Path) -> None:
-    method = fit(name, tmp_path, max_steps=5)
-    assert method.trainer.global_step == updates_of(method) == 5
-    longer = fit(name, tmp_path / "more", max_steps=11)
-    assert longer.trainer.global_step == updates_of(longer) == 11
+    """The first block is whole, the second is cut."""
+    method = fit(name, tmp_path, max_steps=11)
+    assert method.trainer.global_step == updates_of(method) == 11
 
 
 @each
@@ -324,8 +348,7 @@ def test_checkpoint_is_plain_and_small(name: str, fitted: Any) -> None:
     assert path.stat().st_size < 4 * 4 * floats + others + 1_200 * len(method.state_dict())  # a tensor's header: 300 B
 
 
-@each_policy
-@pytest.mark.parametrize("relabel", ["zero", "learned"])
+@pytest.mark.parametrize(("name", "relabel"), [*((name, "learned") for name in POLICIES), ("IQL", "zero")])  # one column
 def test_a_policy_learner_never_reads_the_true_reward(name: str, relabel: str, tmp_path: Path) -> None:
     """With NaN in place of every true reward, the same policy comes out."""
     learned = RewardEnsemble(SPEC, hidden=[8])
@@ -342,26 +365,42 @@ def unasked(name: str) -> dict[str, Any]:
     return {"data": AnsweredToy(), "around": [AskTeacher()]} if "labels" in METHODS[name].needs else {}
 
 
+TWO: dict[str, Any] = {"replicas": 2, "seed": 4, "dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Two replicas of each method in the looped layout after one round, done once: (method, folder)."""
+    done: dict[str, tuple[Method, Path]] = {}
+
+    def get(name: str) -> tuple[Method, Path]:
+        if name not in done:
+            folder = tmp_path_factory.mktemp(name)
+            done[name] = fit(name, folder, method={**TWO, "layout": "loop"}, max_epochs=1, **unasked(name)), folder
+        return done[name]
+
+    return get
+
+
 @each
-def test_replicas_are_their_seeds(name: str, tmp_path: Path) -> None:
+def test_replicas_are_their_seeds(name: str, loop: Any, tmp_path: Path) -> None:
     """Replica k of a population is seed + k alone, bit for bit in the looped layout, to rounding in the batched one."""
     if not METHODS[name].population:
         with pytest.raises(UserError, match=f"{name} asks or acts while it trains, so its seeds run as processes"):
             small(name, replicas=2)
         return
-    two: dict[str, Any] = {"replicas": 2, "seed": 4, "dropout": 0.0}
+    looped, folder = loop(name)
     once: dict[str, Any] = {"max_epochs": 1, **unasked(name)}
-    loop = fit(name, tmp_path / "loop", method={**two, "layout": "loop"}, **once)
-    batched = fit(name, tmp_path / "batched", method={**two, "layout": "batched"}, **once)
+    batched = fit(name, tmp_path / "batched", method={**TWO, "layout": "batched"}, **once)
     for k in range(2):
         alone = fit(name, tmp_path / f"alone{k}", method={"seed": 4 + k, "dropout": 0.0}, **once)
         expected = dict(alone.state_dict())
-        loaded = load_method(tmp_path / "loop" / "checkpoints" / "last.ckpt", replica=k)
+        loaded = load_method(folder / "checkpoints" / "last.ckpt", replica=k)
         assert_same(expected, dict(loaded.state_dict()))
-        assert_same(alone.running.state.weights(0), loop.running.state.weights(k))
+        assert_same(alone.running.state.weights(0), looped.running.state.weights(k))
         for parameter, value in batched.running.state.weights(k).items():
             torch.testing.assert_close(value, expected[parameter], rtol=0, atol=2e-4)
-    rows = read_csv(tmp_path / "loop")
+    rows = read_csv(folder)
     losses = [key for key in rows[0] if key.endswith("_loss")]
     assert losses
     for key in losses:
@@ -370,21 +409,22 @@ def test_replicas_are_their_seeds(name: str, tmp_path: Path) -> None:
     assert evaluated["eval/return_mean/replica_0"] == evaluated["eval/return_mean/replica_1"]
 
 
-@pytest.mark.parametrize("name", [n for n, cls in METHODS.items() if cls.population])
-def test_a_population_resumes_like_one_seed(name: str, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"replicas": 2, "layout": "loop", "dropout": 0.0}
-    last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
-    straight = fit(name, tmp_path / "straight", method=settings, max_epochs=2, **unasked(name))
-    fit(name, tmp_path / "stopped", method=settings, max_epochs=1, **unasked(name))
-    resumed = fit(name, tmp_path / "stopped", ckpt_path=last, method=settings, max_epochs=2, **unasked(name))
+@pytest.mark.parametrize("name", {cls.__base__: name for name, cls in METHODS.items() if cls.population}.values())
+def test_a_population_resumes_like_one_seed(name: str, loop: Any, tmp_path: Path) -> None:
+    """One method of each base; each method alone resumes above, and a population of each is compared with its seeds."""
+    stopped = shutil.copytree(loop(name)[1], tmp_path / "stopped")
+    settings: dict[str, Any] = {"method": {**TWO, "layout": "loop"}, "max_epochs": 2, **unasked(name)}
+    straight = fit(name, tmp_path / "straight", **settings)
+    resumed = fit(name, stopped, ckpt_path=stopped / "checkpoints" / "last.ckpt", **settings)
     assert_same(straight.running.state_dict(), resumed.running.state_dict())
-    assert read_csv(tmp_path / "straight") == read_csv(tmp_path / "stopped")
+    assert read_csv(tmp_path / "straight") == read_csv(stopped)
 
 
 @each
-def test_the_checks_for_authors_pass(name: str, tmp_path: Path) -> None:
+def test_the_checks_for_authors_pass(name: str, spent: Any, tmp_path: Path) -> None:
     """Those that need one fit; what the others check has a test of its own above."""
     check = testing.MethodCheck(METHODS[name], tmp_path, **small_settings(name))
+    check._straight = spent(name)
     for one in ("is_built_from_its_seed", "learns", "moves_what_it_says", "acts_or_rewards", "does_not_wait_for_the_device"):
         getattr(check, one)()
 

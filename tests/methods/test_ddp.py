@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -88,3 +89,27 @@ def test_steps_on_the_axis_are_updates(ranks: Any) -> None:
     _, folder = ranks
     steps = dict.fromkeys(row["step"] for row in read_csv(folder / "IQL") if "train/q_loss" in row)
     assert list(steps) == [7, 14, 15, 22, 29, 30]
+
+
+def test_two_nodes_of_one_device(tmp_path: Path) -> None:
+    """Two nodes on loopback, started by hand as the documentation says: equal weights, minibatches of their own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    clean = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")}
+    clean |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, str(SCRIPT.with_name("one_of_two_nodes.py")), str(tmp_path)]
+    nodes = [
+        subprocess.Popen(command, env={**clean, "NODE_RANK": str(rank)}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        for rank in (0, 1)
+    ]
+    for node in nodes:
+        err = node.communicate(timeout=300)[1].decode()
+        assert node.returncode == 0, err[-3000:]
+    one, two = (torch.load(tmp_path / f"node{rank}.pt", weights_only=True) for rank in (0, 1))
+    for name in ("IQL", "BC"):
+        assert_same(one[name]["weights"], two[name]["weights"])
+        assert (one[name]["world"], two[name]["world"]) == ((2, 0, 0), (2, 1, 0))
+        assert one[name]["step"] == two[name]["step"] == 12
+        pairs = zip(tree_leaves(one[name]["drawn"]), tree_leaves(two[name]["drawn"]), strict=True)
+        assert any(not torch.equal(mine, other) for mine, other in pairs)

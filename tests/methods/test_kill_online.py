@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from kill_while_acting import main
 from toys import assert_same
+from warm import CONTEXT, PATIENCE, say_to
 
 from lightning_pbrl.rng import question_keys
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "kill_while_acting.py"
 BUDGET, PER_ROUND, KILLS = 20, 4, 10
 KEYS = question_keys(1, 0, BUDGET).tolist()
 
@@ -23,12 +22,18 @@ def committed(folder: Path) -> list[int]:
         return [row[0] for row in db.execute("select number from pbrl_questions order by number")]
 
 
+def kill(method: str, folder: Path) -> None:
+    say_to(folder / "output.txt")
+    main(method, folder, KILLS)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["QPA", "ActiveRLHF"])
 def test_ten_kills(method: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), method, str(tmp_path), str(KILLS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = CONTEXT.Process(target=kill, args=(method, tmp_path))
+    process.start()
+    process.join(PATIENCE)
+    assert process.exitcode == 0, (tmp_path / "output.txt").read_text()[-3000:]
     end = torch.load(tmp_path / "straight" / "end.pt", weights_only=True)
     total, _, remaining, *_ = end["asked"]
     assert (total, remaining, end["env_steps"]) == (BUDGET, 0, 340)

@@ -149,6 +149,21 @@ def test_unsupported_strategies_are_refused() -> None:
     check(SingleDeviceStrategy(), replicas=3)
 
 
+def test_logged_values_are_moved_only_from_another_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning would walk through the state of every value that is logged, at every block."""
+    trainer = make_trainer(tmp_path, logger=False)
+    glue.run_in_rounds(trainer, replicas=1)
+    results = trainer.fit_loop.epoch_loop._results
+    results.log("training_step", "train/loss", torch.tensor(1.0), on_step=True, on_epoch=True, batch_size=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(glue._ResultMetric, "to", None)
+        results.log("training_step", "train/loss", torch.tensor(3.0), on_step=True, on_epoch=True, batch_size=1)
+    found = {key: float(value) for on_step in (True, False) for key, value in results.metrics(on_step)["log"].items()}
+    assert found == {"train/loss_step": 3.0, "train/loss_epoch": 2.0}
+    (metric,) = results.values()
+    assert metric.to(torch.device("meta")).value.device.type == "meta"
+
+
 def test_one_device_needs_no_reducer() -> None:
     assert glue.gradient_reducer(SimpleNamespace(world_size=1)) is None  # type: ignore[arg-type]
 

@@ -5,29 +5,27 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import killable_run
 import pytest
 import torch
 from toys import assert_same
+from warm import CONTEXT, PATIENCE
 
 from lightning_pbrl.rng import question_keys
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "killable_run.py"
 BUDGET, PER_ROUND, FEW = 48, 12, 4
-PATIENCE = 300.0
-"""Seconds after which a run counts as hung, far more than it takes on a busy machine."""
 KEYS = question_keys(1, 0, BUDGET).tolist()
 
 
 class Run:
-    """A run of the script, as another program sees it.
+    """A run in another process, as another program sees it.
 
     Args:
         method: name of the method that learns.
@@ -38,14 +36,15 @@ class Run:
         self.method, self.folder = method, folder
         folder.mkdir()
 
-    def start(self, *steps: int) -> subprocess.Popen[bytes]:
-        with open(self.folder / "output.txt", "ab") as output:
-            command = [sys.executable, str(SCRIPT), self.method, str(self.folder), *map(str, steps)]
-            return subprocess.Popen(command, stdout=output, stderr=output)
+    def start(self, *steps: int) -> BaseProcess:
+        process = CONTEXT.Process(target=killable_run.main, args=(self.method, self.folder, *steps))
+        process.start()
+        return process
 
-    def finish(self, process: subprocess.Popen[bytes]) -> Any:
+    def finish(self, process: BaseProcess) -> Any:
         """Wait for the end of the run; what it has learnt."""
-        assert process.wait(timeout=PATIENCE) == 0, self.output()
+        process.join(PATIENCE)
+        assert process.exitcode == 0, self.output()
         return torch.load(self.folder / "end.pt", weights_only=True)
 
     def kill_when(self, ready: Callable[[], bool], *steps: int) -> None:
@@ -58,13 +57,13 @@ class Run:
         process, until = self.start(*steps), time.monotonic() + PATIENCE
         try:
             while not ready():
-                assert process.poll() is None, self.output()
+                assert process.exitcode is None, self.output()
                 assert time.monotonic() < until
                 time.sleep(0.001)
         finally:
             process.kill()
-            status = process.wait()
-        assert status == -signal.SIGKILL
+            process.join()
+        assert process.exitcode == -signal.SIGKILL
 
     def lines(self, name: str) -> list[str]:
         path = self.folder / name
@@ -99,7 +98,7 @@ class Run:
 
 
 @contextmanager
-def two_runs(method: str, folder: Path) -> Iterator[tuple[Run, Run, subprocess.Popen[bytes]]]:
+def two_runs(method: str, folder: Path) -> Iterator[tuple[Run, Run, BaseProcess]]:
     """A run that is left alone, already started, and one to be killed."""
     straight, broken = Run(method, folder / "straight"), Run(method, folder / "broken")
     process = straight.start()
@@ -107,10 +106,10 @@ def two_runs(method: str, folder: Path) -> Iterator[tuple[Run, Run, subprocess.P
         yield straight, broken, process
     finally:
         process.kill()
-        process.wait()
+        process.join()
 
 
-def compare(straight: Run, reference: subprocess.Popen[bytes], broken: Run, kept: int, at_once: int) -> None:
+def compare(straight: Run, reference: BaseProcess, broken: Run, kept: int, at_once: int) -> None:
     """Let both runs finish: equal questions, answers, weights, moments, logged and tested numbers.
 
     Args:

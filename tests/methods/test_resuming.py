@@ -15,6 +15,7 @@ from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.methods.iql import IQL
 from lightning_pbrl.methods.learn_reward import RewardEnsemble
+from lightning_pbrl.nn import products
 from lightning_pbrl.trainer import RoundCheckpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
@@ -51,6 +52,29 @@ def test_more_updates_end_like_as_many_from_the_start(tmp_path: Path) -> None:
         "The run was made with lr=0.0003, and this asks for 0.01: a run goes on with the settings it has; set lr back, or "
         + OTHER
     )
+
+
+@pytest.mark.skipif(not products.AVAILABLE, reason="this build of PyTorch has no oneDNN")
+def test_a_run_goes_on_with_the_library_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a process that would measure otherwise, and where the cache folder is gone."""
+    wide = {"hidden": (128, 128), "batch_size": 256}
+    asked = []
+
+    def fresh_process(name: str, default: float) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        monkeypatch.setattr(products, "_choices", {})
+        monkeypatch.setattr(products, "measure", lambda size: (asked.append(name), (default, 1.0))[1])
+
+    fresh_process("first", 2.0)
+    fit(tmp_path / "parts", BC, updates=20, **wide)
+    chosen = products.kept()
+    assert asked == ["first"] and list(chosen["onednn"].values()) == [True]
+    fresh_process("second", 0.5)
+    parts = fit(tmp_path / "parts", BC, updates=50, **wide)
+    assert products.kept() == chosen and asked == ["first"]
+    fresh_process("third", 2.0)
+    whole = fit(tmp_path / "whole", BC, updates=50, **wide)
+    assert_same(whole.running.state_dict(), parts.running.state_dict())
 
 
 def test_a_larger_budget_ends_like_one_that_was_so_large(tmp_path: Path) -> None:

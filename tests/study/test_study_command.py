@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from command_line import DATA_ARGS, QUIET, jobs_in_this_process, mistake
+from command_line import DATA_ARGS, NO_INK, QUIET, jobs_in_this_process, mistake
 from run_folders import write_policy_run
 
 from lightning_pbrl.arguments import packaged_config
@@ -22,7 +22,7 @@ from lightning_pbrl.study.file import read_study
 from lightning_pbrl.study.plan import check_keys, distinct_values, plan
 from lightning_pbrl.study.report import marginals
 
-pytestmark = QUIET
+pytestmark = [QUIET, NO_INK]
 CONF = Path(packaged_config("model/iql.yaml")).parents[1]
 SWEEPS = sorted(str(path.relative_to(CONF)) for path in (CONF / "sweep").rglob("*.yaml"))
 SMALL = {f"data.init_args.{key}": [value] for key, value in {**DATA_ARGS, "cache_dir": "data"}.items()}
@@ -244,7 +244,7 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest
     monkeypatch.chdir(tmp_path)
     path = small(tmp_path, base={"bc": ["data/metaworld.yaml", "model/bc.yaml"]})
     assert "no config file sweep/dem.yaml: did you mean sweep/demo.yaml" in mistake(capfd, "sweep", "sweep/dem.yaml")
-    assert "There is no launcher 'ray'" in mistake(capfd, "sweep", path, "--launcher", "ray")
+    assert "There is no launcher 'torque'" in mistake(capfd, "sweep", path, "--launcher", "torque")
     assert "--valid-cpus names the cores [4096]" in mistake(capfd, "sweep", path, "--valid-cpus", "4096")
     assert "--partition" in mistake(capfd, "sweep", path, "--partition", "debug")  # an option of another launcher
     assert "No run below runs/small has a value of success_rate" in mistake(capfd, "sweep", path, "--report")

@@ -14,17 +14,21 @@ from typing import Any
 
 import pytest
 import yaml
-from command_line import DATA_ARGS, QUIET, jobs_in_this_process, mistake
+from command_line import DATA_ARGS, NO_INK, QUIET, jobs_in_this_process, mistake
 
 from lightning_pbrl.cli import main
-from lightning_pbrl.configs import names, packaged_config, read_config, split_row
+from lightning_pbrl.configs import names, packaged_config, read_config, rows_of, split_row
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.loading import read_checkpoint
-from lightning_pbrl.study.file import parse_seeds, read_study
+from lightning_pbrl.study import command
+from lightning_pbrl.study.file import parse_seeds, read_studies, read_study
 from lightning_pbrl.study.plan import plan, plan_jobs
 
-pytestmark = QUIET
-EXPERIMENTS = [name for name in names() if name.startswith("experiment/")]  # every row of every study
+pytestmark = [QUIET, NO_INK]
+EXPERIMENTS: dict[str, list[str]] = {}
+"""Every row of every study by its file."""
+for _name in (name for name in names() if name.startswith("experiment/")):
+    EXPERIMENTS.setdefault(str(split_row(Path(packaged_config(_name)))[0]), []).append(_name)
 
 
 def tiny(folder: Path) -> dict[str, Any]:
@@ -198,22 +202,60 @@ def test_interrupting_leaves_no_process(tmp_path: Path) -> None:
     assert family() == []
 
 
+@pytest.mark.parametrize(("flags", "filmed"), [([], [3]), (["--films", "all"], [3, 4, 5])])
+def test_films_are_made_of_the_first_seed(tmp_path: Path, flags: list[str], filmed: list[int]) -> None:
+    stage = {"config": ["model/bc.yaml"], "with": {"video": {"every": 0, "size": 64}}}
+    args = [write(tmp_path, {"name": "tiny", "stages": {"bc": stage}}), "--seeds", "3-5"]
+    (planned,), (all_filmed,) = (
+        command._plans(command._options([*args, *more], "run")[0]) for more in (flags, ["--films", "all"])
+    )
+    videos = {trial.point.seed: trial.jobs[0].overlay["video"] for trial in planned.trials}
+    assert [seed for seed, video in videos.items() if video == {"every": 0, "size": 64}] == filmed
+    assert all(video["every"] is None for seed, video in videos.items() if seed not in filmed)
+    digests = [[trial.jobs[0].digest for trial in each.trials] for each in (planned, all_filmed)]
+    assert digests[0] == digests[1]  # a film is no part of a result
+
+
 # Dry runs --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_shipped_experiment_is_valid(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LIRE_ROOT", str(tmp_path))
+def form(name: str) -> str:
+    """What a row sets, its own name and its task left out, and of the data only what they consist of: test_cli.py builds them."""
+
+    def parts(value: Any) -> Any:
+        return {key: told if key == "class_path" else parts(told) for key, told in value.items()} if type(value) is dict else None
+
     path = Path(packaged_config(name))
     file, row = split_row(path)
-    main(["run", str(file), *(["--task", row] if row else []), "--dry-run"])
     stages = read_config(path)["stages"]
-    printed = capfd.readouterr().out
-    assert f"{len(stages)} jobs in 1 trials of 1 configurations (1 missing); 1 were built" in printed
-    assert printed.count("${row}") == printed.count("${task}") == 0
+    said = json.dumps(stages)
+    if row:
+        said = said.replace(row, "a row").replace(rows_of(file)[row].get("task", row), "a task")
+    files = [each for stage in stages.values() for each in stage["config"] if each.startswith("data/")]
+    return said + json.dumps([parts(read_config(packaged_config(each))) for each in files])
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: Path(file).stem)
+def test_every_shipped_experiment_is_valid(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every row can be planned, and one of each form is built."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIRE_ROOT", str(tmp_path))
+    seen = set()
+    for name in EXPERIMENTS[file]:
+        path = Path(packaged_config(name))
+        row, stages = split_row(path)[1], read_config(path)["stages"]
+        (study,) = read_studies(name)
+        (trial,) = plan(dataclasses.replace(study, seeds=(0,)), Path("runs"))
+        assert [job.label.partition("/")[0] for job in trial.jobs] == list(stages)
+        if form(name) in seen:
+            continue
+        seen.add(form(name))
+        main(["run", file, *(["--task", row] if row else []), "--dry-run"])
+        printed = capfd.readouterr().out
+        assert f"{len(stages)} jobs in 1 trials of 1 configurations (1 missing); 1 were built" in printed
+        assert printed.count("${row}") == printed.count("${task}") == 0
     assert not (tmp_path / "runs").exists()
 
 

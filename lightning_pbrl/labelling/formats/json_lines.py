@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lightning_pbrl.data import jsonl
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.guard import reading
 from lightning_pbrl.labelling.formats.content import listed
 from lightning_pbrl.labelling.formats.records import Context, Record, gather, in_words, refused

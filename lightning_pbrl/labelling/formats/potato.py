@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_pbrl.data import jsonl
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.data.guard import reading
 from lightning_pbrl.labelling.formats.json_lines import lines

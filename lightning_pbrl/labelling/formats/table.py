@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_pbrl.data import jsonl
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.guard import listed, parse_json, reading, reason
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.formats.records import PERSONAL, Context, Record, gather, in_words, refused

@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_pbrl.data.archive import replacing
+from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.data.given_labels import check_labels
 from lightning_pbrl.data.guard import listed

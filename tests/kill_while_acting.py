@@ -1,8 +1,9 @@
-"""Online runs that are killed at random: ``kill_while_acting.py METHOD FOLDER KILLS``; every one is finished in the end.
+"""Online runs that are killed at random; every one is finished in the end.
 
-FOLDER/straight is left alone. FOLDER/broken0, broken1 ... are killed (SIGKILL) at random moments and started again; a run that
-ends before its kill makes room for the next, until there were KILLS kills. All runs are children of one process, so that
-nothing is imported anew. Each leaves calls.txt (what the teacher heard, written before it answered), labels.sqlite and end.pt.
+folder/straight is left alone. folder/broken0, broken1 ... are killed (SIGKILL) at random moments and started again; a run that
+ends before its kill makes room for the next, until there were as many kills as wanted. All runs are children of one process,
+so that nothing is imported anew. Each leaves calls.txt (what the teacher heard, written before it answered), labels.sqlite and
+end.pt.
 """
 
 from __future__ import annotations
@@ -10,18 +11,15 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from killable_run import Slow, SlowTeacher
 from online_toys import WalkSimulator
 from pebble_toys import SMALL_REWARD
 from toys import make_trainer
+from warm import say_to
 
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.datamodules.online import OnlineDataModule
@@ -88,7 +86,7 @@ def start(name: str, folder: Path) -> int:
     if child == 0:
         status = 1
         try:
-            sys.stdout = sys.stderr = open(folder / "output.txt", "a", buffering=1)  # noqa: SIM115 - closed by the end of the process
+            say_to(folder / "output.txt")
             run(name, folder)
             status = 0
         finally:
@@ -119,7 +117,3 @@ def main(name: str, folder: Path, kills: int) -> None:
     for broken in sorted(folder.glob("broken*")):
         if not (broken / "end.pt").exists() and os.waitpid(start(name, broken), 0)[1]:
             raise SystemExit((broken / "output.txt").read_text())
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,27 +1,24 @@
-"""A fit that a test kills: ``killable_run.py METHOD FOLDER [STEPS]``; it goes on from what FOLDER holds.
+"""A fit that a test kills, in a process of its own; it goes on from what its folder holds.
 
-The teacher writes every question to FOLDER/calls.txt before it answers, and the logger every row to FOLDER/rows.jsonl; both are
-on disk when the run goes on. FOLDER/end.pt holds what a finished run has learnt. With STEPS the run stands still after so many
-encoder steps, until it is killed.
+The teacher writes every question to folder/calls.txt before it answers, and the logger every row to folder/rows.jsonl; both are
+on disk when the run goes on. folder/end.pt holds what a finished run has learnt. With ``steps`` the run stands still after so
+many encoder steps, until it is killed.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from clarify_toys import SkippableData, tiny
 from pytorch_lightning.loggers import Logger
 from toys import SPEC, ToyData, make_trainer
+from warm import say_to
 
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.data.feedback import Answer, Clips, Query
@@ -117,6 +114,7 @@ def case(name: str) -> Case:
 
 def main(name: str, folder: Path, steps: int = 0) -> None:
     """One fit, resumed from ``last.ckpt`` when there is one, and one test."""
+    say_to(folder / "output.txt")
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     torch.set_num_threads(1)
     method, data, teacher, query, uniform_first = case(name)
@@ -133,7 +131,3 @@ def main(name: str, folder: Path, steps: int = 0) -> None:
     }
     torch.save(end, folder / "end.part")
     os.replace(folder / "end.part", folder / "end.pt")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:]))

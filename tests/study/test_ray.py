@@ -1,0 +1,323 @@
+"""The Ray launcher: against a stub of the calls that it makes, and on a real cluster of two nodes where Ray is installed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from command_line import DATA_ARGS, QUIET, mistake
+
+from lightning_pbrl import signals
+from lightning_pbrl.cli import main
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.jobs import Job
+from lightning_pbrl.study import ray as ray_launcher
+from lightning_pbrl.study.file import Point
+from lightning_pbrl.study.plan import Trial
+from lightning_pbrl.study.ray import Ray
+
+pytestmark = QUIET
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
+
+def launcher(*args: str) -> Ray:
+    parser = argparse.ArgumentParser()
+    Ray.add_arguments(parser)
+    return Ray(parser.parse_args(args))
+
+
+# A stub ---------------------------------------------------------------------------------------------------------------
+
+
+class RayError(Exception):
+    pass
+
+
+class Task:
+    def __init__(self, stub: Stub, function: Any, options: dict[str, Any]) -> None:
+        self.stub, self.function, self.given = stub, function, options
+
+    def options(self, **options: Any) -> Task:
+        return Task(self.stub, self.function, options)
+
+    def remote(self, *args: Any) -> Future[Any]:
+        self.stub.submitted.append((args, self.given))
+        return self.stub.threads.submit(self._tried, *args)
+
+    def _tried(self, *args: Any) -> Any:
+        for left in reversed(range(self.given["max_retries"] + 1)):
+            self.stub.tries += 1
+            try:
+                return self.function(*args)
+            except tuple(self.given["retry_exceptions"]):
+                if not left:
+                    raise
+        raise AssertionError
+
+
+class Stub(ModuleType):
+    """The calls of Ray that the launcher makes; tasks run in threads, as many as the cluster has cores."""
+
+    def __init__(self, cores: int = 2, gpus: int = 0) -> None:
+        super().__init__("ray")
+        self.threads = ThreadPoolExecutor(cores)
+        self.resources = {"CPU": float(cores), **({"GPU": float(gpus)} if gpus else {})}
+        self.submitted: list[tuple[Any, dict[str, Any]]] = []
+        self.addresses: list[str] = []
+        self.tries, self.down = 0, 0
+        self.cancelled: list[Any] = []
+        self.exceptions = SimpleNamespace(RayError=RayError)
+
+    def init(self, address: str, **_: Any) -> None:
+        if address == "nowhere:1":
+            raise ConnectionError("Could not find any\nrunning Ray instance.")
+        self.addresses.append(address)
+
+    def shutdown(self) -> None:
+        self.down += 1
+
+    def remote(self, function: Any) -> Task:
+        return Task(self, function, {})
+
+    def wait(self, refs: list[Future[Any]], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        done, left = wait(refs, timeout=timeout, return_when="FIRST_COMPLETED")
+        return list(done), list(left)
+
+    def get(self, ref: Future[Any]) -> Any:
+        return ref.result()
+
+    def cancel(self, ref: Future[Any]) -> None:
+        self.cancelled.append(ref)
+
+    def cluster_resources(self) -> dict[str, float]:
+        return self.resources
+
+    def get_gpu_ids(self) -> list[int]:
+        return [0] if self.resources.get("GPU") else []
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
+    found = Stub()
+    monkeypatch.setitem(sys.modules, "ray", found)
+    return found
+
+
+class Shell(Job):
+    """A job that runs its key ``script`` in a shell, in its own folder."""
+
+    def process_arguments(self, overlay: Path) -> list[str]:
+        return ["sh", "-c", f"cd {self.folder}; {self.own['script']}"]
+
+
+def trial(folder: Path, *scripts: str) -> Trial:
+    """One trial whose stages run these scripts, each after the one before."""
+    jobs: list[Job] = []
+    for k, script in enumerate(scripts):
+        jobs.append(Shell(f"stage{k}", 0, folder / f"stage{k}/seed0", "fit", [], {"script": script}, jobs[-1:]))
+    return Trial("trial", Point("", (), {}, 0), folder, jobs)
+
+
+def test_stages_wait_for_each_other_and_a_failure_stops_what_needs_it(
+    tmp_path: Path, stub: Stub, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fine = trial(tmp_path / "a", "echo one > out; env > env", "cat ../../stage0/seed0/out > out")
+    broken = trial(tmp_path / "b", "echo this is why >&2; exit 3", "true")
+    failed = launcher("--cpus", "2", "--resources", "a100=0.5").launch([fine, broken], tmp_path, "test")
+    assert [(failure.job, failure.reason) for failure in failed] == [
+        (broken.jobs[0], "exit code 3"),
+        (broken.jobs[1], "not run, because a stage it needs has failed"),
+    ]
+    assert (fine.jobs[1].folder / "out").read_text() == "one\n"
+    assert all(job.finished() for job in fine.jobs)
+    assert "OMP_NUM_THREADS=2" in (fine.jobs[0].folder / "env").read_text().splitlines()
+    assert "CUDA_VISIBLE_DEVICES=" in (fine.jobs[0].folder / "env").read_text().splitlines()
+    given = stub.submitted[0][1]
+    assert (given["num_cpus"], given["num_gpus"], given["resources"], given["max_retries"]) == (2, 0.0, {"a100": 0.5}, 3)
+    assert stub.addresses == ["auto"] and stub.down == 1
+    assert "stage0/seed0: exit code 3" in capfd.readouterr().out.splitlines()
+    assert launcher().launch([fine], tmp_path, "test") == []
+    assert len(stub.submitted) == 3  # what has finished is not submitted again
+
+
+def test_a_killed_job_is_resumed_and_one_that_fails_is_not(tmp_path: Path, stub: Stub) -> None:
+    killed = trial(tmp_path / "a", "echo try >> tries; [ $(wc -l < tries) -gt 2 ] || kill -9 $$")
+    assert launcher().launch([killed], tmp_path, "test") == []
+    assert stub.tries == 3 and killed.jobs[0].finished()
+    assert killed.jobs[0].failure() is None
+    always = trial(tmp_path / "b", "kill -9 $$")
+    (failure,) = launcher("--retries", "1").launch([always], tmp_path, "test")
+    assert failure.reason == "killed by SIGKILL, and so each time"
+    assert stub.tries == 5
+
+
+def test_parts_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Stub(cores=8, gpus=1)
+    monkeypatch.setitem(sys.modules, "ray", found)
+    asks = launcher("--gpus", "0.25")
+    job = trial(tmp_path, "echo $CUDA_VISIBLE_DEVICES > gpu")
+    assert asks.launch([job], tmp_path, "test") == []
+    assert (job.jobs[0].folder / "gpu").read_text() == "0\n"
+    assert found.submitted[0][1]["num_gpus"] == 0.25
+    assert asks._room(found) == 4  # the GPU allows four jobs, the cores eight
+    assert launcher("--cpus", "3")._room(found) == 2
+    assert launcher("--resources", "tpu=1")._room(found) == 0
+
+
+def test_a_lost_node_and_an_interrupt(tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: Any) -> None:
+        raise RayError("The node died\nunexpectedly.")
+
+    monkeypatch.setattr(ray_launcher, "run_job", lost)
+    (failure,) = launcher().launch([trial(tmp_path, "true")], tmp_path, "test")
+    assert failure.reason == "its task was lost (RayError: The node died unexpectedly.)"
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stub, "get", interrupted)
+    monkeypatch.setattr(ray_launcher, "run_job", lambda *_: time.sleep(0.5) if stub.tries > 2 else None)
+    with pytest.raises(KeyboardInterrupt):
+        launcher().launch([trial(tmp_path / "x", "true"), trial(tmp_path / "y", "true")], tmp_path, "test")
+    assert len(stub.cancelled) == 1  # the one that was still running
+    assert stub.down == 2
+
+
+def test_variables_of_the_settings_reach_the_node(tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PBRL_TEST_STORE", "postgresql+psycopg://user@host/labels")
+    one = trial(tmp_path, "true", "true")
+    one.jobs[0].own |= {"ask": {"store": "${oc.env:PBRL_TEST_STORE}", "other": "${oc.env:PBRL_TEST_ABSENT,none}"}}
+    assert launcher().launch([one], tmp_path, "test") == []
+    wanted = {"PBRL_TEST_STORE": "postgresql+psycopg://user@host/labels"}
+    assert [args[2] for args, _ in stub.submitted] == [wanted, wanted]  # the second stage's check looks at the first
+    assert ray_launcher.run_job(one.jobs[0], str(tmp_path / "none"), {}, 1, "test") == (
+        f"the node {os.uname().nodename} does not see the folder {tmp_path}/none: start in a folder that all nodes share"
+    )
+
+
+def test_a_search_on_ray(tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job without prospects, which would take an hour, is ended by the pool that runs it."""
+    pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
+    import optuna
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PBRL_TEST_EVERY", "0.02")
+    monkeypatch.setattr(
+        Job, "process_arguments", lambda _, overlay: [sys.executable, f"{SCRIPTS}/fit_by_formula.py", str(overlay)]
+    )
+    content = {
+        "base": [["data/metaworld.yaml", "model/bc.yaml"]],
+        "model.init_args.lr": {"choice": [1e-5]},
+        "model.init_args.updates": [180_000],
+        "optuna": {
+            "n_trials": 1,
+            "window": 1,
+            "pruner": {"class_path": "ThresholdPruner", "init_args": {"lower": 0.05}},
+        },
+    }
+    Path("small.yaml").write_text(yaml.safe_dump(content))
+    main(["sweep", "small.yaml", "--launcher", "ray"])
+    (trial,) = optuna.load_study(study_name="small", storage="sqlite:///runs/small/optuna.sqlite").trials
+    assert trial.state.name == "PRUNED"
+    assert not Path("/proc", Path("runs/small/trial0/seed0/starts").read_text().strip()).exists()
+
+
+def test_mistakes(tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    for flags, words in (
+        (["--gpus", "1.5"], "--gpus 1.5: give a part of one GPU, such as 0.25, or a whole number of them"),
+        (["--gpus", "-1"], "--gpus -1: give a part of one GPU"),
+        (["--retries", "-1"], "give at least 1 core, 0 retries, 1 job"),
+        (["--resources", "a100"], "--resources 'a100' is not understood: write NAME=AMOUNT, such as a100=1"),
+    ):
+        with pytest.raises(UserError, match=words):
+            launcher(*flags)
+    with pytest.raises(UserError, match=r"No Ray cluster answers at nowhere:1 \(Could not find any running Ray instance\.\)"):
+        launcher("--address", "nowhere:1").launch([], tmp_path, "test")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"The Ray launcher needs Ray: pip install 'lightning-pbrl\[ray\]'"):
+        launcher().launch([], tmp_path, "test")
+
+
+def test_what_a_signal_has_cut_off() -> None:
+    for code, cut in ((-9, True), (143, True), (130, True), (2, False), (1, False)):
+        assert signals.cut_off(signals.reason(code)) is cut
+
+
+# The real thing -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_nodes(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Two raylets with a core each, on this machine; yields the environment for commands that are to find them."""
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(SCRIPTS.parents[1])}
+    script = [sys.executable, str(SCRIPTS / "two_raylets.py"), str(tmp_path / "address")]
+    with (tmp_path / "cluster.log").open("w") as log:
+        cluster = subprocess.Popen(script, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log)
+    try:
+        until = time.monotonic() + 300
+        while not (tmp_path / "address").is_file():
+            assert time.monotonic() < until and cluster.poll() is None, (tmp_path / "cluster.log").read_text()
+            time.sleep(0.2)
+        yield {**environment, "RAY_ADDRESS": (tmp_path / "address").read_text()}
+    finally:
+        assert cluster.stdin is not None
+        cluster.stdin.close()
+        cluster.wait(120)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_sweep_on_two_nodes(tmp_path: Path, two_nodes: dict[str, str]) -> None:
+    """Two seeds, one on each node; the process of one is killed and resumes, a third trial fails."""
+    data = {f"data.init_args.{key}": [value] for key, value in {**DATA_ARGS, "cache_dir": "data"}.items()}
+    content = {
+        "name": "small",
+        "base": [["data/metaworld.yaml", "model/bc.yaml"]],
+        **data,
+        "data.init_args.task": ["drawer-close", "no-such-task"],
+        "model.init_args.hidden": [[16, 16]],
+        "model.init_args.updates": [4000],
+        "model.init_args.eval_interval": [500],
+        "trainer.accelerator": ["cpu"],
+        "exclude": [{"data.init_args.task": "no-such-task", "seed": 1}],
+        "seed": [0, 1],
+    }
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    command = [sys.executable, "-m", "lightning_pbrl", "sweep", "small.yaml", "--launcher", "ray"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    runs = [tmp_path / f"runs/small/drawer-close/seed{seed}" for seed in (0, 1)]
+    with subprocess.Popen(command, cwd=tmp_path, env=two_nodes, text=True, **pipes) as sweep:
+        until = time.monotonic() + 400
+        while not (runs[0] / "checkpoints/last.ckpt").is_file():
+            assert time.monotonic() < until and sweep.poll() is None
+            time.sleep(0.1)
+        os.kill(json.loads((runs[0] / "started.json").read_text())["pid"], signal.SIGKILL)
+        out, err = sweep.communicate(timeout=400)
+    assert sweep.returncode == 2, out + err
+    assert "Meta-World has no task 'no-such-task'" in err
+    assert "1 of 3 jobs failed: no-such-task/seed0" in err
+    for run in runs:
+        assert json.loads((run / "done.json").read_text())["digest"], out + err
+    assert (runs[0] / "csv/version_1").is_dir() and not (runs[1] / "csv/version_1").exists()  # one was started twice
+    assert json.loads((tmp_path / "runs/small/no-such-task/seed0/failed.json").read_text())["reason"] == "exit code 2"
+
+
+def test_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    Path("small.yaml").write_text(yaml.safe_dump({"base": [["data/metaworld.yaml", "model/bc.yaml"]], "seed": [0]}))
+    assert "No Ray cluster answers at auto" in mistake(capfd, "sweep", "small.yaml", "--launcher", "ray")
