@@ -57,7 +57,7 @@ class Search:
 
     @property
     def meaning(self) -> dict[str, Any]:
-        """What draws and values mean; those of another meaning cannot be compared with them."""
+        """Meaning of draws and values; those of another meaning cannot be compared with them."""
         keys = {key: list(each.values) if each.kind == "choice" else "a range" for key, each in self.distributions.items()}
         return {**{name: getattr(self, name) for name in ("metric", "direction", "stage", "window")}, "keys": keys}
 
