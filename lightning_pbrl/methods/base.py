@@ -45,18 +45,15 @@ class Method(Checked, pl.LightningModule):
         spec: sizes given by the data: ``obs_dim``, ``action_dim``, ``horizon``; linked from the data module.
         seed: seed of the run; every component derives its own stream from it.
         block: gradient updates per ``training_step`` (Lightning's "batch").
-        compile: compile loss and gradients: true, false, auto (CUDA, or a CPU run long enough to repay it), or graph (compile,
-            and replay updates as CUDA graphs).
+        compile: compile loss and gradients: true, false, auto (where it repays), or graph (replay updates as CUDA graphs, too).
         replicas: independent seeds (seed, seed + 1, ...) trained in this process.
         layout: execution of replicas: loop (bit for bit as alone), batched (one leading axis), or auto.
-        precision: precision of an update's matrix products and convolutions: float32, tf32 (CUDA) or bf16. Weights, optimisers
-            and losses stay float32, and so do acting and evaluation.
+        precision: of an update's products: float32, tf32 (CUDA) or bf16; weights, losses, optimisers and acting stay float32.
     """
 
     registry: ClassVar[dict[str, type[Method]]] = {}
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Requirements at the start: "labels" (answers of a teacher), "learned_reward" (something relabelled the data),
-    "env" (environments to act in while learning), "examples" (states that show success)."""
+    """Requirements at the start: "labels" (of a teacher), "learned_reward" (relabelled data), "env" (to act in), "examples"."""
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair"})
     """Kinds of answer that it learns from if it needs labels: ``labels`` are the pairs, ``ratings`` the ratings."""
     population: ClassVar[bool] = False
@@ -111,8 +108,7 @@ class Method(Checked, pl.LightningModule):
         checks.check_population(self, replicas)
         self.spec, self.seed = dict(spec), int(seed)
         self.block, self.compile_updates, self.replicas, self.layout, self.precision = block, compile, replicas, layout, precision
-        self.labels, self.ratings, self.asked = Labels.empty(), Labels.empty(clips=1), Asked()
-        self.reward_model = None
+        self.labels, self.ratings, self.asked, self.reward_model = Labels.empty(), Labels.empty(clips=1), Asked(), None
         self.round_done, self.finished, self.waiting, self.grown, self.updates_loaded = False, False, False, False, 0
         evaluation = PairEvaluation if self.validates_on == "pairs" else EpisodeEvaluation
         self.__dict__.update(engine=None, _restored=None, _built=False, rounds=Rounds(self), evaluation=evaluation(self))
@@ -194,8 +190,7 @@ class Method(Checked, pl.LightningModule):
     @property
     def env_steps(self) -> int:
         """Number of steps of all environments so far."""
-        collector = self.collector
-        return 0 if collector is None else int(collector.env_steps)
+        return int(getattr(self.collector, "env_steps", 0))
 
     @property
     def planned_env_steps(self) -> int | None:
