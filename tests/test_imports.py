@@ -29,6 +29,7 @@ class MyReward(RewardEnsemble):
 def test_the_working_folder_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pbrl_test_mine.py").write_text("value = 3\n")
+    sys.modules.pop("pbrl_test_mine", None)
     before = list(sys.path)
     with seeing_working_folder():
         assert sys.path == [*before, str(tmp_path)]

@@ -24,6 +24,10 @@ NAME = ("run", "round", "number")
 """Columns that name a question."""
 
 
+SEVERAL = sa.exists(sa.select(COUNTED.c.outcome)).label("several")
+"""Column that is true if any question has several answers that count each on its own."""
+
+
 def now() -> str:
     """Return the present time as stored: ISO 8601, UTC, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -99,8 +103,6 @@ class Outcomes(Database):
 
     def _counted(self, db: sa.Connection) -> dict[tuple[str, int, int], int]:
         """Return the newest outcome of each question whose answers count each on its own."""
-        if db.scalar(sa.select(COUNTED.c.outcome).limit(1)) is None:
-            return {}
         newest = newest_of().subquery()
         chosen = sa.select(newest).where(sa.exists().where(COUNTED.c.outcome == newest.c.id))
         return {(row.run, row.round, row.number): row.id for row in db.execute(chosen)}

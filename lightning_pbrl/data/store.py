@@ -19,7 +19,7 @@ from lightning_pbrl.data import jsonl
 from lightning_pbrl.data.clip_bytes import STORED, pack, unpack
 from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Kind, Labels, Query, Status
 from lightning_pbrl.data.guard import listed, reading
-from lightning_pbrl.data.outcomes import Outcomes, now, record
+from lightning_pbrl.data.outcomes import SEVERAL, Outcomes, now, record
 from lightning_pbrl.data.questions import Questions
 from lightning_pbrl.data.tables import CLIPS, QUESTIONS, RESTORE
 from lightning_pbrl.errors import UserError
@@ -314,14 +314,11 @@ class LabelStore(Outcomes):
         return clips
 
     def _questions(self, own: str, *where: sa.ColumnElement[bool]) -> Questions:
-        """Read questions; those of the run ``own`` are marked.
-
-        Raises:
-            UserError: for a pair of one segment with itself.
-        """
+        """Read questions; those of the run ``own`` are marked. Raise a UserError for a pair of one segment with itself."""
         with self._reading() as db:
-            rows, counted = db.execute(_ordered(sa.select(*LEARNT).where(*where))).all(), self._counted(db)
-        columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(LEARNT)
+            rows = db.execute(_ordered(sa.select(*LEARNT, SEVERAL).where(*where))).all()
+            counted = self._counted(db) if any(row[-1] for row in rows[:1]) else {}
+        columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True))[:-1] or [()] * len(LEARNT)
         run, round_, number, kind, length, first, second, value, status = columns
         pair = torch.tensor([each == "pair" for each in kind], dtype=torch.bool)
         start = torch.tensor([first, [-1 if each is None else each for each in second]], dtype=torch.int64).T.contiguous()

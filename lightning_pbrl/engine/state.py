@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_pbrl.engine import fused_adam
 from lightning_pbrl.engine.program import Follows, Group, Part
+from lightning_pbrl.nn import fused_adam
 
 Reached = tuple[bool, ...]
 """Per parameter of a group: True if a loss depends on it."""

@@ -20,10 +20,10 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from lightning_pbrl.engine.draws import Drawn, Streams, updates_of, updates_of_all
 from lightning_pbrl.engine.gradients import Compiler, Gradients, batched_gradients, in_tiles, own_gradients
 from lightning_pbrl.engine.graphs import Board, CudaRecorder, Graphs, Recorder, Section, settings
-from lightning_pbrl.engine.precision import Precision, check_precision, products, step_in
 from lightning_pbrl.engine.program import Part, Program
 from lightning_pbrl.engine.state import FlatState
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.nn.precision import Precision, check_precision, products, step_in
 
 Compile = bool | Literal["auto", "graph"]
 Layout = Literal["auto", "loop", "batched"]

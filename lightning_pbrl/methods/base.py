@@ -20,7 +20,6 @@ from lightning_pbrl.data.feedback import Asked, Kind, Labels, Query
 from lightning_pbrl.data.relabel import predict_reward
 from lightning_pbrl.data.transitions import Transitions, fetch, unpack
 from lightning_pbrl.engine import Draw, Part, Program, Rows, UpdateEngine
-from lightning_pbrl.engine.precision import Precision
 from lightning_pbrl.engine.update import Compile, Layout
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting import answers, checkpoints, diverged, resuming, saving
@@ -32,6 +31,7 @@ from lightning_pbrl.fitting.rounds import Phase as Phase
 from lightning_pbrl.fitting.rounds import Rounds
 from lightning_pbrl.fitting.starting import check_data, check_needs, start_engine
 from lightning_pbrl.fitting.trainer_arguments import check_trainer, end_with_rounds
+from lightning_pbrl.nn.precision import Precision
 from lightning_pbrl.rewards.base import RewardModel
 from lightning_pbrl.rewards.base import Spec as Spec
 from lightning_pbrl.rng import derive, stream

@@ -14,7 +14,7 @@ from pebble_toys import fit as fit_online
 from pytorch_lightning.callbacks import ModelCheckpoint
 from toys import SPEC, ToyData, make_trainer
 
-from lightning_pbrl.data import archive
+from lightning_pbrl.data import atomic
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting import lightning_glue as glue
 from lightning_pbrl.methods.bc import BC
@@ -69,7 +69,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, monkeypatch
         if len(written) > 2:  # the file of round 0 and its folder
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(archive.os, "fsync", fsync)
+    monkeypatch.setattr(atomic.os, "fsync", fsync)
     last = ModelCheckpoint(tmp_path / "c", filename="last", enable_version_counter=False)
     with pytest.raises(UserError) as full:
         make_trainer(tmp_path, [last]).fit(bc(), ToyData())
