@@ -19,7 +19,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -116,11 +116,11 @@ class Root:
             raise SystemExit(f"docker/prove.py does not know the step {word}: teach it.")
 
 
-def begin(place: Path, suite: str, mirror: str) -> None:
-    """Make the clean system, unless it is there."""
+def begin(place: Path, suite: str, mirror: Sequence[str]) -> None:
+    """Make the clean system from a mirror of Debian, debootstrap's own if none is named, unless it is there."""
     if not (place / "usr/bin/python3").exists():
         packages = ",".join(BASE)
-        subprocess.run(["debootstrap", "--variant=minbase", f"--include={packages}", suite, str(place), mirror], check=True)
+        subprocess.run(["debootstrap", "--variant=minbase", f"--include={packages}", suite, str(place), *mirror], check=True)
     shutil.copy2("/etc/resolv.conf", place / "etc/resolv.conf")
 
 
@@ -177,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder of the clean system; an existing one is used again")
     parser.add_argument("--suite", default="bookworm", help="Debian release (default: %(default)s)")
-    parser.add_argument("--mirror", default="http://deb.debian.org/debian", help="of Debian (default: %(default)s)")
+    parser.add_argument("--mirror", nargs=1, default=[], metavar="URL", help="of Debian (default: debootstrap's own)")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE", help="as of docker build")
     shown = "file or folder that the root sees, too"
     parser.add_argument("--with", dest="extra", action="append", default=[], type=Path, metavar="PATH", help=shown)
