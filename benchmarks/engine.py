@@ -96,7 +96,7 @@ def iql(source: Transitions, size: Size, compile: bool) -> IQL:  # noqa: A002 - 
     return IQL(spec, updates=1_000_000, eval_interval=1_000_000, **batch)
 
 
-def trainer(folder: str, steps: int, callback: pl.Callback) -> pl.Trainer:
+def trainer(folder: str, steps: int, *callbacks: pl.Callback) -> pl.Trainer:
     """A Trainer with a CSV logger and nothing else that costs time."""
     return pl.Trainer(
         accelerator="cpu",
@@ -104,7 +104,7 @@ def trainer(folder: str, steps: int, callback: pl.Callback) -> pl.Trainer:
         logger=CSVLogger(folder),
         max_steps=steps,
         max_epochs=-1,
-        callbacks=[callback],
+        callbacks=list(callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,

@@ -21,8 +21,8 @@ Pairs = Sequence[Tensor]
 """obs (B, 2, m, O), action (B, 2, m, A), label (B,)."""
 
 
-class PlainIPL:
-    """The plain loop.
+class PlainPairs:
+    """Windows of labelled pairs, indexed out of columns.
 
     Args:
         columns: the data set's columns, N rows each: obs, action, unused, next_obs, terminated.
@@ -30,37 +30,13 @@ class PlainIPL:
         label: P(second preferred), (n,).
         length: steps per segment.
         window: steps that an update reads.
-        hidden: hidden layers of every network.
         pairs: labelled pairs per update.
-        batch_size: transitions per update.
     """
 
-    def __init__(
-        self,
-        columns: Batch,
-        start: Tensor,
-        label: Tensor,
-        length: int,
-        window: int,
-        hidden: Sequence[int],
-        pairs: int = 8,
-        batch_size: int = 256,
-    ) -> None:
-        self.columns, self.start, self.label, self.length, self.window = columns, start, label, length, window
-        self.pairs, self.batch_size = pairs, batch_size
-        self.critic, self.value, self.policy = networks(columns[0].shape[1], columns[1].shape[1], hidden)
-        self.target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.v_opt = torch.optim.Adam(self.value.parameters(), lr=LR)
-        self.q_opt = torch.optim.Adam(self.critic.parameters(), lr=LR)
-        self.pi_opt = torch.optim.Adam(self.policy.parameters(), lr=LR)
+    def __init__(self, columns: Batch, start: Tensor, label: Tensor, length: int, window: int, pairs: int) -> None:
+        self.columns, self.start, self.label, self.length, self.window, self.pairs = columns, start, label, length, window, pairs
         self.order = torch.randperm(len(label))
         self.at = 0
-        self.log: dict[str, float] = {}
-
-    def run(self, updates: int) -> None:
-        for _ in range(updates):
-            index = torch.randint(len(self.columns[0]), (self.batch_size,))
-            self.log = self.update(self.next_pairs(), [column[index] for column in self.columns])
 
     def next_pairs(self) -> Pairs:
         """The next pairs of a pass over the labels, each segment cut at a random place."""
@@ -75,6 +51,35 @@ class PlainIPL:
         """The windows that begin at the rows ``first``, (B, 2)."""
         rows = first[..., None] + torch.arange(self.window)
         return self.columns[0][rows], self.columns[1][rows], label
+
+
+class PlainIPL(PlainPairs):
+    """The plain loop; ``hidden`` layers of every network, and ``batch_size`` transitions per update beside the pairs."""
+
+    def __init__(
+        self,
+        columns: Batch,
+        start: Tensor,
+        label: Tensor,
+        length: int,
+        window: int,
+        hidden: Sequence[int],
+        pairs: int = 8,
+        batch_size: int = 256,
+    ) -> None:
+        super().__init__(columns, start, label, length, window, pairs)
+        self.batch_size = batch_size
+        self.critic, self.value, self.policy = networks(columns[0].shape[1], columns[1].shape[1], hidden)
+        self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.v_opt = torch.optim.Adam(self.value.parameters(), lr=LR)
+        self.q_opt = torch.optim.Adam(self.critic.parameters(), lr=LR)
+        self.pi_opt = torch.optim.Adam(self.policy.parameters(), lr=LR)
+        self.log: dict[str, float] = {}
+
+    def run(self, updates: int) -> None:
+        for _ in range(updates):
+            index = torch.randint(len(self.columns[0]), (self.batch_size,))
+            self.log = self.update(self.next_pairs(), [column[index] for column in self.columns])
 
     def update(self, pairs: Pairs, replay: Batch) -> dict[str, float]:
         """One update of value, critics, policy and target, in this order."""

@@ -57,3 +57,29 @@ def test_plain_loop_and_engine_make_the_same_updates():
     for weight, bias, member, layer in layers:
         torch.testing.assert_close(weight if member is None else weight[member], layer.weight, rtol=0, atol=1e-9)
         torch.testing.assert_close(bias if member is None else bias[member], layer.bias, rtol=0, atol=1e-9)
+
+
+def test_plain_loop_and_engine_make_the_same_updates_of_cpl():
+    """As above, for CPL."""
+    size = ipl.QUICK
+    source = engine.transitions(size.rows, 7, 3)
+    source.packed = source.packed.double()
+    labels = ipl.answers(source, size)
+    method, plain = ipl.cpl(source, labels, size).double(), ipl.plain_cpl(source, labels, size)
+    linears = [layer for layer in plain.policy.double() if isinstance(layer, torch.nn.Linear)]
+    layers = list(zip(method.actor.mean.weights, method.actor.mean.biases, linears, strict=True))
+    with torch.no_grad():
+        for weight, bias, layer in layers:
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+    ours = ipl.engine(method, compile=False)
+    ours.begin([3])
+    for drawn in ours.drawn("policy", 6, 0):
+        plain.update(plain.cut(drawn["windows"]["start"], drawn["windows"]["label"]))
+    ours.begin([3])
+    before = method.actor.mean.weights[0].clone()
+    ours.run("policy", 6)
+    assert (method.actor.mean.weights[0] - before).abs().max() > 1e-4
+    for weight, bias, layer in layers:
+        torch.testing.assert_close(weight, layer.weight, rtol=0, atol=1e-9)
+        torch.testing.assert_close(bias, layer.bias, rtol=0, atol=1e-9)

@@ -172,20 +172,21 @@ class IPL(PreferencePolicy, ranges={"beta": POSITIVE}):
 
     # iql and xql: V, then critic and actor, which do not read each other -----------------------------------------------
 
-    def value_loss(self, batch: Batch) -> dict[str, Tensor]:
-        h = self.hparams
-        u = self.minimum(batch) - self.v(batch["s"]).squeeze(-1)
+    def value_loss(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        h, minimum = self.hparams, self.minimum(batch)
+        u = minimum - self.v(batch["s"]).squeeze(-1)
 
         def loss(u: Tensor) -> Tensor:
             return expectile_loss(u, h.expectile) if h.variant == "iql" else gumbel_loss(u, h.beta, h.gumbel_clip)
 
-        return {"v": mean_by_source(loss, u, self.of_segments(batch), h.value_replay_weight)}
+        value_loss = mean_by_source(loss, u, self.of_segments(batch), h.value_replay_weight)
+        return {"v": value_loss}, {"minimum": minimum}
 
     def critic_and_actor_loss(self, batch: Batch) -> dict[str, Tensor]:
         h = self.hparams
         with torch.no_grad():
             value, next_value = self.values(batch)  # V has moved
-            advantage = self.minimum(batch) - value
+            advantage = batch["minimum"] - value
         if h.target_clipping:
             next_value = clip_next_value(next_value, h.chi2_coeff, h.discount)
         return {**self.critic_losses(batch, next_value), **self.actor_losses(batch, advantage)}

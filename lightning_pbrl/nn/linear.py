@@ -1,6 +1,6 @@
-"""The linear map of every network: ``F.linear``, computed by oneDNN where that is faster (``nn/products.py``).
+"""The linear map of every network: ``F.linear``, on a CPU by the library and in the order that are faster (``nn/products.py``).
 
-Both libraries round as float32 does. Small layers and other types stay with PyTorch's default library.
+Both libraries round as float32 does. Small layers and other types stay with PyTorch's own.
 
 For every new shape oneDNN generates code, which takes a fifth of a millisecond and half a megabyte, and caches it. By default it
 keeps a thousand of them in two caches. Batch sizes that change from round to round would fill both, so both are kept small here.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_pbrl.nn.products import by_onednn, onednn
+from lightning_pbrl.nn.products import Product, by_onednn, is_narrow, of_input, of_weight, onednn
 
 for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneDNN's own, PyTorch's; read at first use
     os.environ.setdefault(_cache, "128")
@@ -24,50 +24,62 @@ ONEDNN: bool | None = None
 """True or False computes every large layer by oneDNN or by the default library (``benchmarks/``); None by the faster one."""
 MIN_WIDTH, MIN_WORK = 32, 2_500_000
 """Smallest side of a weight, and number of multiplications (rows x in x out), from which oneDNN repays its overhead (20 us)."""
+MIN_NARROW = 500_000
+"""Number of multiplications of a narrow layer from which the faster order of its gradients repays its overhead (40 us)."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x W^T + b: (..., in), (out, in), (out,) -> (..., out)."""
-    if ONEDNN is not False and _is_large(x, weight) and (ONEDNN or by_onednn(x.shape[0], weight.shape[1], weight.shape[0])):
-        return _Product.apply(x.contiguous(), weight, bias)  # oneDNN's gradient of a strided view takes hundreds of times as long
+    if x.dim() == 2 and x.device.type == "cpu" and x.dtype == weight.dtype and not torch.is_autocast_enabled("cpu"):
+        fan_out, fan_in = weight.shape
+        work = x.shape[0] * weight.numel()
+        large = min(fan_in, fan_out) >= MIN_WIDTH and work >= MIN_WORK and x.dtype == torch.float32
+        if large and ONEDNN is not False and (ONEDNN or by_onednn(x.shape[0], fan_in, fan_out)):
+            return _Product.apply(
+                x.contiguous(), weight, bias, True
+            )  # the gradient of a strided view takes a hundred times as long
+        if is_narrow(fan_in, fan_out) and work >= MIN_NARROW and torch.is_grad_enabled():
+            return _Product.apply(x, weight, bias, False)
     return F.linear(x, weight, bias)
 
 
-def _is_large(x: Tensor, weight: Tensor) -> bool:
-    if torch.is_autocast_enabled("cpu"):
-        return False
-    large = x.dim() == 2 and min(weight.shape) >= MIN_WIDTH and x.shape[0] * weight.numel() >= MIN_WORK
-    return large and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
-
-
 class _Product(torch.autograd.Function):
-    """Product x W^T + b of two matrices, whose gradients are such products again."""
+    """Product x W^T + b of two matrices, whose gradients are such products again; by oneDNN or by the default library."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _product(x, weight, bias)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, by_onednn: bool) -> Tensor:
+        return _product(x, weight, bias) if by_onednn else F.linear(x, weight, bias)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-        x, weight, _ = inputs
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, bool], output: Tensor) -> None:
+        x, weight, _, ctx.by_onednn = inputs
         ctx.save_for_backward(x, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        grad = grad.contiguous()
-        of_x, of_weight, of_bias = ctx.needs_input_grad
-        product = _Product.apply if torch.is_grad_enabled() else _product  # a graph when second derivatives are wanted
+        product: Product = F.linear
+        for_x, for_weight, for_bias, _ = ctx.needs_input_grad
+        if ctx.by_onednn:
+            grad, product = grad.contiguous(), _differentiable if torch.is_grad_enabled() else _product
         return (
-            product(grad, weight.T, None) if of_x else None,
-            product(grad.T, x.T, None) if of_weight else None,
-            grad.sum(0) if of_bias else None,
+            of_input(product, grad, weight) if for_x else None,
+            of_weight(product, grad, x) if for_weight else None,
+            grad.sum(0) if for_bias else None,
+            None,
         )
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, int]:
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor, bias: Tensor | None, _: bool
+    ) -> tuple[Tensor, int]:
         """Use PyTorch's own batched product under a leading axis (replicas in the batched layout)."""
-        return torch.vmap(F.linear, in_dims=in_dims)(x, weight, bias), 0
+        return torch.vmap(F.linear, in_dims=in_dims[:3])(x, weight, bias), 0
+
+
+def _differentiable(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return a product by oneDNN of which second derivatives may be taken."""
+    return _Product.apply(x, weight, bias, True)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,4 +1,7 @@
-"""Choice of the library that multiplies matrices on a CPU, measured once per machine and size.
+"""Matrix products of a layer on a CPU: the order of their factors, and the library, measured once per machine and size.
+
+A product whose result is narrow is slow: the gradient of a 256 x 11 weight takes 4 to 6 times as long as its transpose
+(MKL, AMD EPYC, ``benchmarks/``). So the gradients of such layers are computed transposed.
 
 PyTorch's CPU build ships MKL, its default, and oneDNN. Which is faster depends on processor and size: products of 256 x 256
 matrices take an AMD EPYC of family 26 0.56 times as long with oneDNN, one of family 25 1.3 times as long (``benchmarks/``).
@@ -34,6 +37,9 @@ MOST_ROWS = 1024
 """Number of rows from which the choice no longer depends on it."""
 ROUNDS = 7
 """Rounds of a measurement."""
+
+Product = Callable[..., Tensor]
+"""x (B, in), weight (out, in), bias (out,) or None -> x W^T + b, as ``F.linear``."""
 
 
 class Size(NamedTuple):
@@ -80,16 +86,31 @@ def measure(size: Size, clock: Callable[[], float] | None = None) -> tuple[float
     if clock is None:  # seconds of waiting are no part of a thread's own
         clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     best = [float("inf"), float("inf")]
-    libraries: tuple[Callable[..., Tensor], ...] = (F.linear, onednn)
+    libraries: tuple[Product, ...] = (F.linear, onednn)
     with torch.no_grad():
         shapes = (size.rows, size.fan_in), (size.fan_out, size.fan_in), (size.fan_out,), (size.rows, size.fan_out)
         x, weight, bias, grad = (torch.ones(shape, dtype=torch.float32, device="cpu") for shape in shapes)
         for _ in range(1 + ROUNDS):  # the first warms up
             for which, product in enumerate(libraries):
                 began = clock()
-                product(x, weight, bias), product(grad, weight.T, None), product(grad.T, x.T, None)
+                product(x, weight, bias), of_input(product, grad, weight), of_weight(product, grad, x)
                 best[which] = min(best[which], clock() - began)
     return best[0], best[1]
+
+
+def is_narrow(fan_in: int, fan_out: int) -> bool:
+    """Return True if a layer has at most half as many inputs as outputs."""
+    return 2 * fan_in <= fan_out
+
+
+def of_input(product: Product, grad: Tensor, weight: Tensor) -> Tensor:
+    """Return the gradient of a layer's input: (B, out), (out, in) -> (B, in)."""
+    return product(weight.T, grad, None).T if is_narrow(*weight.T.shape) else product(grad, weight.T, None)
+
+
+def of_weight(product: Product, grad: Tensor, x: Tensor) -> Tensor:
+    """Return the gradient of a layer's weight: (B, out), (B, in) -> (out, in)."""
+    return product(x.T, grad.T, None).T if is_narrow(x.shape[1], grad.shape[1]) else product(grad.T, x.T, None)
 
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

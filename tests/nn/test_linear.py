@@ -97,3 +97,43 @@ def test_memory_does_not_grow_with_the_number_of_shapes():
 
     before = after(range(100, 300))  # fills the caches
     assert after(range(300, 1_300)) - before < 300e6
+
+
+@pytest.mark.parametrize("onednn", [False, True])
+@pytest.mark.parametrize("wanted", [(0, 1, 2), (1, 2), (0,)])
+def test_gradients_of_a_narrow_layer_equal_float64(onednn, wanted, monkeypatch):
+    """A layer of 40 inputs and 256 outputs, whose gradients are computed transposed."""
+    monkeypatch.setattr(module, "ONEDNN", onednn and module.ONEDNN)
+    rng = torch.Generator().manual_seed(0)
+    narrow = [torch.randn(shape, generator=rng).requires_grad_() for shape in ((ROWS, 40), (256, 40), (256,))]
+    exact = [t.detach().double().requires_grad_() for t in narrow]
+    values = [linear(*narrow), F.linear(*exact)]
+    assert type(values[0].grad_fn).__name__ == "_ProductBackward"
+    grads, right = (
+        torch.autograd.grad(value.square().sum(), [t[i] for i in wanted])
+        for value, t in zip(values, (narrow, exact), strict=True)
+    )
+    for got, expected in zip(grads, right, strict=True):
+        assert got.shape == expected.shape
+        torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_second_derivative_of_a_narrow_layer(monkeypatch):
+    monkeypatch.setattr(module, "ONEDNN", False)
+    rng = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(shape, generator=rng, dtype=torch.float64).requires_grad_() for shape in ((ROWS, 11), (256, 11)))
+
+    def curvature(function):
+        (slope,) = torch.autograd.grad(function(x, weight, None).pow(3).sum(), weight, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), weight)[0]
+
+    torch.testing.assert_close(curvature(linear), curvature(F.linear))
+
+
+def test_small_and_gradient_free_narrow_layers_stay_with_torch(monkeypatch):
+    monkeypatch.setattr(module, "ONEDNN", False)
+    x, weight = torch.ones(ROWS, 11), torch.ones(256, 11, requires_grad=True)
+    assert type(linear(x, weight).grad_fn).__name__ == "_ProductBackward"
+    assert type(linear(x[:64], weight).grad_fn).__name__ != "_ProductBackward"
+    with torch.no_grad():
+        assert torch.equal(linear(x, weight), F.linear(x, weight))
