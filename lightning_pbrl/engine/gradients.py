@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -87,21 +87,23 @@ def batched_gradients(owner: nn.Module, state: FlatState, step: LossStep, view: 
 class Compiler:
     """Apply ``torch.compile`` with gradients inside the graph; after a failure run eagerly for good, with one warning.
 
-    Guards notice that a setting of the method, or the size of a tensor, has changed since the function was compiled. They cost
-    as much as a small product, and so are evaluated in the first update of a block and in later ones of another size only.
+    Guards notice that a setting of the method, or the size of a tensor, has changed since the function was compiled. They and
+    the search for what fits cost 3 to 7 % of an update of SAC (``benchmarks/``). So both are done in the first update of a block
+    and in later ones of another size only; all others call what was found then.
 
     Args:
         on: compile at all.
-        on_cpu: let C++ rather than Python call what is compiled, which saves 5 % of an update (``benchmarks/``).
+        on_cpu: let C++ rather than Python run what is compiled, which saves another 5 %.
+        direct: call what was found by itself; otherwise Dynamo does, which keeps it in the order of :meth:`latest`.
 
     Attributes:
         on: False once it has failed.
     """
 
-    def __init__(self, on: bool, on_cpu: bool = False) -> None:
-        self.on = on
+    def __init__(self, on: bool, on_cpu: bool = False, direct: bool = True) -> None:
+        self.on, self.direct = on, direct
         self._options: dict[str, Any] | None = {"cpp_wrapper": True} if on_cpu else None
-        self._checked: set[Any] = set()
+        self._checked: dict[Any, Gradients] = {}
 
     def begin(self) -> None:
         """Begin a block: whatever is called next evaluates its guards."""
@@ -121,11 +123,11 @@ class Compiler:
             if self.on:
                 key = fast, *((leaf.shape, leaf.dtype) for leaf in tree_leaves((rows, handed)) if torch.is_tensor(leaf))
                 try:
-                    if key not in self._checked:
-                        self._checked.add(key)
-                        return fast(rows, handed)
-                    with torch.compiler.set_stance("default", skip_guard_eval_unsafe=True):
-                        return fast(rows, handed)
+                    if key in self._checked:
+                        return self._checked[key](rows, handed)
+                    found = fast(rows, handed)
+                    self._checked[key] = (self.direct and _compiled_last(function)) or _without_guards(fast)
+                    return found
                 except Exception as error:  # noqa: BLE001 - whatever the compiler stumbles over, eager gives the same numbers
                     self.on = False
                     reason = " ".join(str(error).split()) or repr(error)
@@ -140,6 +142,21 @@ class Compiler:
         """Return the identity of what Dynamo has compiled for ``code`` and run last; it keeps these in the order of their use."""
         entries = torch._C._dynamo.eval_frame._debug_get_cache_entry_list(code)
         return id(entries[0].code) if entries else None
+
+
+def _compiled_last(function: Gradients) -> Gradients | None:
+    """Return the function with the code that Dynamo has compiled for it and run last, to be called by itself."""
+    own: Any = function
+    entries = torch._C._dynamo.eval_frame._debug_get_cache_entry_list(own.__code__)
+    return FunctionType(entries[0].code, own.__globals__, own.__name__, None, own.__closure__) if entries else None
+
+
+def _without_guards(fast: Gradients) -> Gradients:
+    def call(rows: Any, handed: Handed) -> Found:
+        with torch.compiler.set_stance("default", skip_guard_eval_unsafe=True):
+            return fast(rows, handed)
+
+    return call
 
 
 def in_tiles(gradients: Gradients, tiles: Iterable[tuple[float, Any]]) -> Found:

@@ -80,9 +80,9 @@ class UpdateEngine:
         self.state = FlatState(owner, parts, len(seeds), self.batched)
         pays = device.type == "cuda" or (planned > COMPILE_PAYS_AFTER and shutil.which("g++") is not None)
         self._auto = compile in ("auto", "graph")
-        self._compiler = Compiler(pays if compile == "auto" else bool(compile), on_cpu=device.type == "cpu")
         if compile == "graph" and recorder is None:
             recorder = _recorder(owner, device)
+        self._compiler = Compiler(pays if compile == "auto" else bool(compile), device.type == "cpu", direct=recorder is None)
         self._graphs = None if recorder is None else Graphs(recorder, self._compiler.latest)
         self._meters: dict[tuple[str, int], dict[str, Tensor]] = {}
         self.updates = dict.fromkeys(programs, 0)

@@ -80,19 +80,38 @@ def test_two_learners_side_by_side_keep_their_settings(compiled: None) -> None:
     assert (first.w.item(), second.w.item()) == (-14.0, -140.0)
 
 
-def test_guards_are_evaluated_once_a_block_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    skipped = []
+@pytest.mark.parametrize("direct", [True, False])
+def test_guards_are_evaluated_once_a_block_and_size(compiled: None, monkeypatch: pytest.MonkeyPatch, direct: bool) -> None:
+    """Other updates call what was found then: by itself, or by Dynamo, which does not evaluate them."""
+    real, calls = torch.compile, []
 
     def watching(function: Callable[..., Any], **options: object) -> Callable[..., Any]:
-        def call(*gathered: Any) -> Any:
-            skipped.append(torch._dynamo.eval_frame._stance.skip_guard_eval_unsafe)
-            return function(*gathered)
+        fast = real(function, **options)
+
+        def call(rows: Any, handed: Any) -> Any:
+            calls.append((len(rows["rows"]), torch._dynamo.eval_frame._stance.skip_guard_eval_unsafe))
+            return fast(rows, handed)
 
         return call
 
     monkeypatch.setattr(torch, "compile", watching)
-    engine = Slope().engine()
+    slope = Slope()
+    engine = slope.engine()
+    engine._compiler.direct = direct
     engine.run("main", 6)  # of 2, 2, 3, 2, 2, 3 rows
     engine.run("main", 2)
-    assert skipped == [False, True, False, True, True, True, False, True]
+    assert slope.w.item() == -(2 + 2 + 3 + 2 + 2 + 3 + 2 + 2)
+    guarded = [rows for rows, skipped in calls if not skipped]
+    assert guarded == [2, 3, 2] and len(calls) == (3 if direct else 8)
     assert not torch._dynamo.eval_frame._stance.skip_guard_eval_unsafe
+
+
+def test_what_is_called_by_itself_reads_the_replica_that_is_bound(compiled: None) -> None:
+    """Two replicas run the same code in turns; its weights are those of the moment."""
+    slope = Slope()
+    parts = {"w": Group(1.0, optimizer=torch.optim.SGD)}
+    program = Program([lambda batch: {"w": (slope.w + 1).square() * batch["rows"].sum()}], {"rows": Sizes()})
+    engine = UpdateEngine(slope, parts, {"main": program}, [0, 1], compile=True, layout="loop")
+    engine.state.set_weights(1, {"w": torch.tensor(-1.0)})  # already at the minimum
+    engine.run("main", 2)
+    assert [float(engine.state.weights(k)["w"]) for k in (0, 1)] == [-4.0 + 12.0, -1.0]
