@@ -1,8 +1,8 @@
 """Scoring of candidate questions by all ranks of a fit, for the one that asks.
 
-Rank 0 alone asks: it runs the strategy and holds the label store. When the strategy asks the model for something that takes passes
-through networks (:data:`SHARED`), rank 0 tells the others. Every rank then calls the same method of its own model, whose weights are
-equal, and passes its share of the tiles (:func:`tiled`). The tiles are those of one process, so the numbers are, too.
+Rank 0 alone asks: it runs the strategy and holds the label store. Where the strategy asks the model for what takes passes through
+networks (:data:`SHARED`), rank 0 tells the others. Every rank then calls the same method of its own model, whose weights are the
+same, and passes its share of the tiles (:func:`tiled`). Tiles are those of one process, so the numbers are its, bit for bit.
 """
 
 from __future__ import annotations
