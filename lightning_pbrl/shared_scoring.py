@@ -27,14 +27,14 @@ class Ranks(NamedTuple):
 
     Attributes:
         rank: number of this one.
-        count: number of all.
+        world: number of all.
         broadcast: returns rank 0's object on every rank.
-        gather: returns the equally large tensors of all ranks, (count, ...).
+        gather: returns the equally large tensors of all ranks, (world, ...).
         agree: returns True on every rank if the argument is true on all.
     """
 
     rank: int
-    count: int
+    world: int
     broadcast: Callable[[Any], Any]
     gather: Callable[[Tensor], Tensor]
     agree: Callable[[bool], bool]
@@ -68,7 +68,7 @@ def led(ranks: Ranks, session: Any, lead: Callable[[], Found]) -> Found:
         What ``lead`` returns on rank 0, on every rank.
     """
     model = session.model
-    if ranks.count == 1:
+    if ranks.world == 1:
         return lead()
     if ranks.rank == 0:
         session.model = _Led(model, ranks)
@@ -76,11 +76,11 @@ def led(ranks: Ranks, session: Any, lead: Callable[[], Found]) -> Found:
             found = lead()
         finally:
             session.model = model
-        return ranks.broadcast(_Over(found)).found  # type: ignore[no-any-return]
+        return ranks.broadcast(_Over(found)).found
     while not isinstance(told := ranks.broadcast(None), _Over):
         with _shared(ranks):
             getattr(model, told.name)(*told.args)
-    return told.found  # type: ignore[no-any-return]
+    return told.found
 
 
 class _Led:
@@ -128,7 +128,7 @@ def tiled(function: Callable[[Tensor], Tensor], tiles: Sequence[Tensor], dim: in
     ranks = _together.get()
     if ranks is None:
         return torch.cat([function(tile) for tile in tiles], dim)
-    share = -(-len(tiles) // ranks.count)
+    share = -(-len(tiles) // ranks.world)
     mine = tiles[ranks.rank * share :][:share] or tiles[:1]  # a rank without a share still needs its shape
     part = torch.cat([function(tile) for tile in mine], dim)
     missing = share * len(tiles[0]) - part.shape[dim]

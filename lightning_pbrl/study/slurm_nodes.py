@@ -1,7 +1,7 @@
 """One fit over several nodes of a SLURM cluster: ``srun`` starts a task for each rank, and every task runs the same command.
 
 The first task is a pool as everywhere: it holds the log, writes the marks of the run folder and decides what is run. The others
-start the same command beside it, and Lightning finds its ranks in SLURM's variables. The first task alone runs stages on one node.
+start the same command beside it, and Lightning finds its ranks in SLURM's variables. Stages on one node are the first's alone.
 """
 
 from __future__ import annotations
