@@ -53,7 +53,12 @@ class _Over(NamedTuple):
     found: Any
 
 
+class _Waiting(NamedTuple):
+    """Nothing to do yet."""
+
+
 _together: ContextVar[Ranks | None] = ContextVar("together", default=None)
+_leading: ContextVar[Ranks | None] = ContextVar("leading", default=None)
 
 
 def led(ranks: Ranks, session: Any, lead: Callable[[], Found]) -> Found:
@@ -73,14 +78,22 @@ def led(ranks: Ranks, session: Any, lead: Callable[[], Found]) -> Found:
     if ranks.rank == 0:
         session.model = _Led(model, ranks)
         try:
-            found = lead()
+            with _set(_leading, ranks):
+                found = lead()
         finally:
             session.model = model
         return ranks.broadcast(_Over(found)).found
     while not isinstance(told := ranks.broadcast(None), _Over):
-        with _shared(ranks):
-            getattr(model, told.name)(*told.args)
+        if isinstance(told, _Call):
+            with _set(_together, ranks):
+                getattr(model, told.name)(*told.args)
     return told.found
+
+
+def still_waiting() -> None:
+    """Tell the other ranks that the one that asks waits for people, who may take longer than a collective operation may."""
+    if (ranks := _leading.get()) is not None:
+        ranks.broadcast(_Waiting())
 
 
 class _Led:
@@ -96,19 +109,19 @@ class _Led:
 
         def everywhere(*args: Any) -> Any:
             self._ranks.broadcast(_Call(name, args))
-            with _shared(self._ranks):
+            with _set(_together, self._ranks):
                 return found(*args)
 
         return everywhere
 
 
 @contextmanager
-def _shared(ranks: Ranks) -> Iterator[None]:
-    token = _together.set(ranks)
+def _set(variable: ContextVar[Ranks | None], ranks: Ranks) -> Iterator[None]:
+    token = variable.set(ranks)
     try:
         yield
     finally:
-        _together.reset(token)
+        variable.reset(token)
 
 
 def known(here: bool) -> bool:

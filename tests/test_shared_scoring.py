@@ -14,6 +14,7 @@ from synthetic import synthetic_transitions
 from torch import Tensor
 
 from lightning_pbrl import shared_scoring
+from lightning_pbrl.asking import waiting
 from lightning_pbrl.rewards.scoring import ReturnScorer
 from lightning_pbrl.shared_scoring import Ranks, led, tiled
 
@@ -105,6 +106,29 @@ def test_a_rank_that_has_kept_what_others_have_not() -> None:
     assert torch.equal(one, two) and (mine, other) == (192, 108)
     expected = ReturnScorer(lambda features: features.sin()[:, :3].T, data, lambda: 0, tile=64).returns(query)
     assert torch.equal(one, expected)
+
+
+def test_ranks_are_told_that_people_take_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collective operation of theirs would end with an error after half an hour."""
+    monkeypatch.setattr(waiting, "POLL", 0.0)
+    monkeypatch.setattr(waiting, "STILL", -1.0)
+
+    def work(ranks: Ranks) -> tuple[int, int]:
+        looks, heard = iter(range(4)), list[Any]()
+
+        def broadcast(thing: Any) -> Any:
+            heard.append(ranks.broadcast(thing))
+            return heard[-1]
+
+        def lead() -> int:
+            waiting.wait(lambda: (3, next(looks)), lambda asked, answered: answered >= asked)
+            return 7
+
+        return led(ranks._replace(broadcast=broadcast), SimpleNamespace(model=None), lead), len(heard)
+
+    assert together(2, work) == [(7, 4), (7, 4)]
+    alone = iter(range(4))
+    waiting.wait(lambda: (3, next(alone)), lambda asked, answered: answered >= asked)  # of one rank, nobody is told
 
 
 def test_an_error_where_questions_are_asked() -> None:
