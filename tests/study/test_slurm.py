@@ -267,22 +267,11 @@ def test_a_fit_over_two_real_nodes(tmp_path: Path, tmp_path_factory: pytest.Temp
     if absent := missing():
         pytest.skip(f"SLURM is not installed here (no {', '.join(absent)}): apt-get install slurm-wlm munge")
     pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
-    command = [
-        sys.executable,
-        "-m",
-        "lightning_pbrl",
-        "sweep",
-        two_stages(tmp_path),
-        "--launcher",
-        "slurm",
-        "--wait",
-        "--time",
-        "30",
-    ]
+    command = [sys.executable, "-m", "lightning_pbrl", "sweep", two_stages(tmp_path), "--launcher", "slurm", "--wait"]
     with cluster(tmp_path_factory.mktemp("slurm"), cpus=1, nodes=2) as environment:
         own = {"PYTHONPATH": str(SCRIPTS.parents[1]), "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
         done = subprocess.run(command, cwd=tmp_path, env=environment | own, capture_output=True, text=True, timeout=900)
-    logs = "\n".join(f"{path.name}: {path.read_text()[-2000:]}" for path in (tmp_path / "runs/wide/slurm").glob("*.*"))
+    logs = "\n".join(f"{path.name}: {path.read_text()[-2000:]}" for path in (tmp_path / "runs/wide/slurm").glob("*_log.*"))
     assert done.returncode == 0, done.stdout + done.stderr + logs
     wide, narrow = (tmp_path / f"runs/wide/{stage}/seed0" for stage in ("wide", "narrow"))
     assert (wide / "done.json").is_file() and (narrow / "done.json").is_file()
