@@ -10,7 +10,7 @@ FROM python:3.12-slim
 
 # EGL renders without a display; g++ lets torch.compile work on CPU.
 RUN apt-get update -qq \
-    && apt-get install -qq -y --no-install-recommends g++ libegl1 libgl1 libgles2 libegl-mesa0 libgl1-mesa-dri \
+    && apt-get install -qq -y --no-install-recommends g++ wget libegl1 libgl1 libgles2 libegl-mesa0 libgl1-mesa-dri \
     && rm -rf /var/lib/apt/lists/*
 
 ENV MUJOCO_GL=egl \

@@ -16,6 +16,7 @@ from lightning_pbrl.asking.session import AskingSession
 from lightning_pbrl.asking.waiting import telling
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.fitting.lightning_glue import asked_together
 from lightning_pbrl.fitting.resuming import asks_for
 from lightning_pbrl.labelling.beside import PageBeside, page_beside
 from lightning_pbrl.labelling.films import pictures
@@ -115,21 +116,20 @@ class AskTeacher(Checked, pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
         """Give a finished run that is resumed, which has no round to get them in, the answers it has learned from."""
-        if self.session is None or not pl_module.finished:
+        if (session := self.session) is None or not pl_module.finished:
             return
-        found: Any = self.session.labels(trainer.current_epoch) if trainer.is_global_zero else None
-        labels = trainer.strategy.broadcast(found)
+        labels = asked_together(trainer, session, lambda: session.labels(trainer.current_epoch))
         pl_module.labels, pl_module.ratings = labels["pair"], labels["rating"]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
-        """Ask on rank 0, and give every rank the answers."""
-        if self.session is None:
+        """Ask on rank 0, where all ranks help to score candidates, and give every rank the answers."""
+        if (session := self.session) is None:
             return
         memory.give_back(pl_module.device)  # what evaluation and checkpoint have left
         if self.page is not None:
             self.page.open()
-        asked: Any = self.session.round(trainer.current_epoch, telling(trainer.print)) if trainer.is_global_zero else None
-        pl_module.labels, pl_module.ratings, pl_module.asked, pl_module.pending, metrics = trainer.strategy.broadcast(asked)
+        asked = asked_together(trainer, session, lambda: session.round(trainer.current_epoch, telling(trainer.print)))
+        pl_module.labels, pl_module.ratings, pl_module.asked, pl_module.pending, metrics = asked
         pl_module.answers_from = "" if self.store is None else self.store.name
         pl_module.log_dict({**metrics, "step": float(trainer.global_step)}, on_epoch=True, on_step=False, batch_size=1)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lightning_pbrl.registry import PACKAGES
 
@@ -27,6 +27,7 @@ class Entry(NamedTuple):
         about: first line of its docstring; empty without one.
         abstract: names that it declares abstract.
         defined: other names that its body defines.
+        constants: those of them that are set to a constant, with that.
     """
 
     folder: str
@@ -35,6 +36,7 @@ class Entry(NamedTuple):
     about: str
     abstract: frozenset[str]
     defined: frozenset[str]
+    constants: dict[str, object]
 
 
 def catalogue(kind: str) -> dict[str, str]:
@@ -43,10 +45,19 @@ def catalogue(kind: str) -> dict[str, str]:
     Args:
         kind: a key of :data:`lightning_pbrl.registry.PACKAGES`.
     """
+    return dict(sorted((line[0].name, next((each.about for each in line if each.about), "")) for line in _concrete(kind)))
+
+
+def constants(kind: str, attribute: str) -> dict[str, Any]:
+    """Return a class attribute of the concrete classes of one kind, which all set or inherit to a constant, by class name."""
+    return {line[0].name: next(e.constants[attribute] for e in line if attribute in e.constants) for line in _concrete(kind)}
+
+
+def _concrete(kind: str) -> list[list[Entry]]:
+    """Return the concrete classes of one kind, each followed by its ancestors."""
     base = PACKAGES[kind][2]
     ancestries = [_ancestry(entry) for folder in FOLDERS for entry in _entries(folder).values() if not entry.name.startswith("_")]
-    chosen = [line for line in ancestries if base in [each.name for each in line[1:]] and not _is_abstract(line)]
-    return dict(sorted((line[0].name, next((each.about for each in line if each.about), "")) for line in chosen))
+    return [line for line in ancestries if base in [each.name for each in line[1:]] and not _is_abstract(line)]
 
 
 @cache
@@ -62,7 +73,10 @@ def _entry(folder: str, node: ast.ClassDef) -> Entry:
     methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
     abstract = frozenset(each.name for each in methods if "abstractmethod" in map(ast.unparse, each.decorator_list))
     defined = frozenset({*(each.name for each in methods), *(target for each in node.body for target in _targets(each))})
-    return Entry(folder, node.name, names, (ast.get_docstring(node) or "").partition("\n")[0], abstract, defined - abstract)
+    fixed = [each for each in node.body if isinstance(getattr(each, "value", None), ast.Constant)]
+    constants = {target: each.value.value for each in fixed for target in _targets(each)}  # type: ignore[attr-defined]
+    about = (ast.get_docstring(node) or "").partition("\n")[0]
+    return Entry(folder, node.name, names, about, abstract, defined - abstract, constants)
 
 
 def _targets(node: ast.stmt) -> list[str]:

@@ -40,6 +40,7 @@ def main(args: list[str] | None = None) -> None:
     _print_anywhere()
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
+    signals.end_with_parent()
     try:
         with seeing_working_folder(), signals.listening():
             _dispatch(args)

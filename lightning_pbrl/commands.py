@@ -34,9 +34,13 @@ def list_command(args: list[str]) -> None:
         if kind == "studies":
             _list_studies(console)
             continue
-        table = Table(title=kind, title_justify="left", show_header=False, box=None, padding=(0, 2))
+        methods = kind == "methods"
+        table = Table(title=kind, title_justify="left", show_header=methods, box=None, padding=(0, 2))
+        for header in ("", "devices", "")[:: 1 if methods else 2]:
+            table.add_column(header)
+        devices = registry.devices() if methods else {}
         for name, about in registry.lines(kind).items():
-            table.add_row(f"[bold]{name}", escape(about))
+            table.add_row(f"[bold]{name}", *([devices[name]] if methods else []), escape(about))
         console.print(table, "")
 
 

@@ -18,9 +18,6 @@ from lightning_pbrl.errors import UserError
 
 TAIL_LINES = 15
 
-PRUNED = "pruned.json"
-"""File of a run folder whose job a search has given up; whoever runs it ends it."""
-
 
 @dataclass(eq=False)
 class Job:
@@ -115,7 +112,7 @@ class Job:
 
     def pruned(self) -> bool:
         """Return True when a search has given the job up."""
-        return (self.folder / PRUNED).is_file()
+        return (self.folder / run_folder.PRUNED).is_file()
 
     @property
     def state(self) -> str:

@@ -41,11 +41,13 @@ class Slot(NamedTuple):
         cores: it is pinned to them, where the system allows that; empty: it is not pinned.
         threads: of its numerical libraries; 0 leaves the number to them.
         gpus: its ``CUDA_VISIBLE_DEVICES``; empty hides every GPU, None leaves the variable alone.
+        bound: True if it ends when the pool's process is killed; else it goes on, and the next pool waits for its end.
     """
 
     cores: tuple[int, ...] = ()
     threads: int = 0
     gpus: tuple[str, ...] | None = None
+    bound: bool = False
 
 
 def usable_cores() -> list[int]:
@@ -300,6 +302,8 @@ def _environment(job: Job, slot: Slot) -> dict[str, str]:
     own = {"PYTHONUNBUFFERED": "1", "LIGHTNING_PBRL_STAGE": job.label}
     if slot.threads:
         own |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(slot.threads))
+    if slot.bound:
+        own[signals.ENDS_WITH] = str(os.getpid())
     if slot.gpus is not None:
         own["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
     return {**os.environ, **own}

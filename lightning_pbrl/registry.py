@@ -103,13 +103,26 @@ def lines(kind: str) -> dict[str, str]:
     The library's own are read from its source (:mod:`~lightning_pbrl.catalogue`); other packages' are there once something of
     them has been imported, or where there are plugins.
     """
-    base = PACKAGES[kind]
-    imported = sys.modules.get(f"{base[0]}.{base[1]}")
-    if imported is not None or entry_points(group=PLUGINS):
+    if _is_imported(kind):
         return {name: first_line(cls) for name, cls in classes(kind).items()}
     from lightning_pbrl.catalogue import catalogue
 
     return catalogue(kind)
+
+
+def devices() -> dict[str, str]:
+    """Return the devices that a fit of each method can use, "one" or "many", by name; read as :func:`lines` are."""
+    from lightning_pbrl.catalogue import constants
+
+    found = classes("methods") if _is_imported("methods") else None
+    several = constants("methods", "ddp") if found is None else {name: cls.ddp for name, cls in found.items()}  # type: ignore[attr-defined]
+    return {name: "many" if ddp else "one" for name, ddp in several.items()}
+
+
+def _is_imported(kind: str) -> bool:
+    """Return True if classes of a kind have been imported, or outside packages may have some."""
+    package, module, _ = PACKAGES[kind]
+    return f"{package}.{module}" in sys.modules or bool(entry_points(group=PLUGINS))
 
 
 def first_line(cls: type) -> str:

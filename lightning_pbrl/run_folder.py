@@ -29,6 +29,9 @@ LAST = "checkpoints/last.ckpt"
 RESULTS = (LAST, "results.json", "predictions.safetensors")
 """Products of a run: a folder that has one of these belongs to the run that made it."""
 
+PRUNED = "pruned.json"
+"""File of a run folder whose job a search has given up; whoever runs it ends it."""
+
 LOGS = ("csv", "tensorboard", "inputs.json", "config.yaml")
 """Files of a fit that has not finished a round."""
 

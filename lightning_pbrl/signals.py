@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,6 +18,9 @@ TOLD = (signal.SIGTERM, signal.SIGHUP)
 
 PATIENCE_S = 25.0
 """Longest time for a command to shut down, seconds: an interrupted operation may hold a lock. SLURM kills after 30 s."""
+
+ENDS_WITH = "LIGHTNING_PBRL_ENDS_WITH"
+"""Environment variable with the process id of a parent that a process may not outlive."""
 
 
 class Told(KeyboardInterrupt):
@@ -73,6 +77,22 @@ def listening() -> Iterator[None]:
         for number, handler in before.items():
             if handler is not None:  # one that C code has installed
                 signal.signal(number, handler)
+
+
+def end_with_parent() -> None:
+    """End this process and its group when the parent is gone, if the parent has asked for it by :data:`ENDS_WITH`."""
+    parent = os.environ.pop(ENDS_WITH, None)  # not for the processes that this one starts
+    if parent is None or os.getpgrp() != os.getpid():
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(1.0)
+        os.killpg(0, signal.SIGTERM)
+        time.sleep(PATIENCE_S)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A SLURM of one node on this machine, for tests: own ports, sockets and folders, nothing of the system's is touched."""
+"""A SLURM on this machine, for tests: own ports, sockets and folders, nothing of the system's is touched."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ CONFIG = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
@@ -34,12 +33,12 @@ MpiDefault=none
 ReturnToService=2
 JobAcctGatherType=jobacct_gather/none
 StateSaveLocation={folder}/ctld
-SlurmdSpoolDir={folder}/d
+SlurmdSpoolDir={folder}/%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=1000 State=UNKNOWN
-PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP
+SlurmdPidFile={folder}/%n.pid
+PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=1000 State=UNKNOWN\n"
 
 
 def missing() -> list[str]:
@@ -48,39 +47,42 @@ def missing() -> list[str]:
 
 
 @contextmanager
-def cluster(folder: Path, cpus: int = 2) -> Iterator[dict[str, str]]:
-    """Start the daemons in the foreground, wait for the node, and end them by their process ids.
+def cluster(folder: Path, cpus: int = 2, nodes: int = 1) -> Iterator[dict[str, str]]:
+    """Start the daemons in the foreground, wait for the nodes, and end them by their process ids.
 
     Yields:
         The environment that SLURM's commands need.
     """
     host = socket.gethostname().split(".")[0]
+    names = [f"n{k}" for k in range(nodes)]
     ports = []
-    for _ in range(2):
+    for _ in ["controller", *names]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             ports.append(free.getsockname()[1])
-    for name in ("ctld", "d"):
+    for name in ("ctld", *names):
         (folder / name).mkdir()
     config = folder / "slurm.conf"
     user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
-    config.write_text(CONFIG.format(host=host, ports=ports, user=user, folder=folder, cpus=cpus))
+    each = [NODE.format(name=name, host=host, port=port, cpus=cpus) for name, port in zip(names, ports[1:], strict=True)]
+    config.write_text(CONFIG.format(host=host, ports=ports, user=user, folder=folder) + "".join(each))
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(1024))
     key.chmod(0o600)
     own = ("munge.socket", "munge.pid", "munge.log", "munge.seed")
     munge = [f"--{flag}={folder / name}" for flag, name in zip(("socket", "pid-file", "log-file", "seed-file"), own, strict=True)]
     environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(config)}
-    commands = [["munged", "-F", "-f", f"--key-file={key}", *munge], ["slurmctld", "-D"], ["slurmd", "-D"]]
+    commands = [["munged", "-F", "-f", f"--key-file={key}", *munge], ["slurmctld", "-D"]]
+    commands += [["slurmd", "-D", "-N", name] for name in names]
     daemons: list[subprocess.Popen[bytes]] = []
     try:
         for command in commands:
-            log = (folder / f"{command[0]}.out").open("wb")
+            log = (folder / f"{command[0]}-{command[-1][:2]}.out").open("wb")
             with log:
                 daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
             if command[0] == "munged":
                 _until(lambda: (folder / "munge.socket").exists(), folder)
-        _until(lambda: "idle" in _answer(["sinfo", "--noheader", "--format=%T"], environment), folder)
+        _until(lambda: _answer(["sinfo", "--noheader", "--Node", "--format=%T"], environment).split() == ["idle"] * nodes, folder)
         yield environment
     finally:
         with suppress(OSError):

@@ -121,3 +121,37 @@ def test_the_development_container_makes_what_the_makefile_makes() -> None:
     assert word == "make" and f"\n{target}:" in (ROOT / "Makefile").read_text()
     published = {int(port.split(":")[1]) for service in SERVICES.values() for port in service.get("ports", [])}
     assert set(container["forwardPorts"]) == published == {int(port) for port in container["portsAttributes"]}
+
+
+FIELDS = {
+    "": {"apiVersion", "kind", "metadata", "spec"},
+    "spec": {"entrypoint", "shutdownAfterJobFinishes", "rayClusterSpec", "ttlSecondsAfterFinished", "runtimeEnvYAML"},
+    "rayClusterSpec": {"rayVersion", "headGroupSpec", "workerGroupSpecs", "enableInTreeAutoscaling"},
+    "headGroupSpec": {"rayStartParams", "template", "serviceType"},
+    "workerGroupSpecs": {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template", "numOfHosts"},
+}
+"""Fields of KubeRay's types (``ray-operator/apis/ray/v1/rayjob_types.go``, ``raycluster_types.go``), as far as we use them."""
+
+
+def test_the_rayjob_of_the_docs(prove: ModuleType) -> None:
+    """Its fields are KubeRay's, its versions and paths ours, and its pods can do what they are to do."""
+    text = (ROOT / "docs/clusters.md").read_text()
+    job = yaml.safe_load(text.partition("```yaml\napiVersion")[2].partition("```")[0].join(["apiVersion", ""]))
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    cluster = job["spec"]["rayClusterSpec"]
+    head, workers = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    for part, found in (("", job), ("spec", job["spec"]), ("rayClusterSpec", cluster), ("headGroupSpec", head)):
+        assert found.keys() <= FIELDS[part]
+    assert all(group.keys() <= FIELDS["workerGroupSpecs"] for group in workers)
+    assert f"ray=={cluster['rayVersion']}" in (ROOT / "constraints.txt").read_text().split()
+    for group in (head, *workers):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())  # a map of texts
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+        (mount,) = container["volumeMounts"]
+        assert f"cd {mount['mountPath']}/" in job["spec"]["entrypoint"]
+        assert pod["securityContext"]["fsGroup"] == 1000
+    dockerfile = dict(prove.steps((ROOT / "Dockerfile").read_text()))
+    assert "--uid 1000" in (ROOT / "Dockerfile").read_text() and dockerfile["USER"] == "pbrl"
+    assert " wget " in (ROOT / "Dockerfile").read_text()

@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from lightning_pbrl.shared_scoring import still_waiting
+
 POLL = 0.5
 """Seconds between two looks at the label store."""
+STILL = 60.0
+"""Seconds after which other ranks of a fit are told that this one still waits."""
 
 Told = Callable[[int, int], None]
 """Gets the numbers of questions and of answers."""
@@ -15,7 +19,11 @@ Told = Callable[[int, int], None]
 def wait(count: Callable[[], tuple[int, int]], enough: Callable[[int, int], bool], told: Told | None = None) -> None:
     """Wait until ``enough`` holds of the numbers of questions and answers that ``count`` returns; tell each change."""
     before: tuple[int, int] | None = None
+    since = time.monotonic()
     while not enough(*(now := count())):
+        if time.monotonic() - since > STILL:
+            still_waiting()
+            since = time.monotonic()
         if told is not None and now != before:
             told(*now)
         before = now

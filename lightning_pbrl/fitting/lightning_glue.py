@@ -21,9 +21,10 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from pytorch_lightning.trainer.connectors.logger_connector.result import _ResultCollection, _ResultMetric
 from torch import Tensor
 
-from lightning_pbrl import signals
+from lightning_pbrl import shared_scoring, signals
 from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.shared_scoring import Found
 
 
 def end_when_told(trainer: pl.Trainer) -> None:
@@ -135,6 +136,16 @@ def check_strategy(trainer: pl.Trainer, replicas: int) -> None:
         )
 
 
+def check_devices(trainer: pl.Trainer, method: Any) -> None:
+    """Raise a UserError if a fit has several devices and its method takes one, or as :func:`check_tasks`."""
+    check_tasks(trainer)
+    if trainer.state.fn == "fit" and trainer.world_size > 1 and not method.ddp:
+        raise UserError(
+            f"{type(method).__name__} acts while it learns, which takes one device, and the Trainer has {trainer.world_size}: "
+            "set trainer.devices and trainer.num_nodes to 1, and run seeds side by side (`lightning-pbrl sweep --gpus 1`)."
+        )
+
+
 def check_tasks(trainer: pl.Trainer) -> None:
     """Raise a UserError if a cluster job's tasks are not as many as the Trainer's devices: it would train on part of the data."""
     devices = trainer.num_devices * trainer.num_nodes
@@ -208,6 +219,13 @@ def gradient_reducer(trainer: pl.Trainer) -> Callable[[Tensor], None] | None:
 def on_all_ranks(trainer: pl.Trainer, fine: bool) -> bool:
     """Return on every rank whether ``fine`` holds on all of them."""
     return fine if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(fine)
+
+
+def asked_together(trainer: pl.Trainer, session: Any, ask: Callable[[], Found]) -> Found:
+    """Return on every rank what ``ask`` returns on rank 0, where all help the session to score (:func:`shared_scoring.led`)."""
+    strategy = trainer.strategy
+    ways = strategy.broadcast, strategy.all_gather, strategy.reduce_boolean_decision
+    return shared_scoring.led(shared_scoring.Ranks(trainer.global_rank, trainer.world_size, *ways), session, ask)
 
 
 def last_checkpoint(trainer: pl.Trainer) -> str | None:

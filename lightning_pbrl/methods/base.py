@@ -58,6 +58,8 @@ class Method(Checked, pl.LightningModule):
     """Kinds of answer that it learns from if it needs labels: ``labels`` are the pairs, ``ratings`` the ratings."""
     population: ClassVar[bool] = False
     """True if several replicas can share a process; only for methods that neither ask nor act while training."""
+    ddp: ClassVar[bool] = True
+    """True if a fit can run on several devices; a method that acts while it learns collects in one process."""
     pictures: ClassVar[bool] = False
     """True if it can learn from images of ``spec["pixels"]`` pixels a side in place of states."""
     waits: ClassVar[bool] = False
@@ -268,7 +270,7 @@ class Method(Checked, pl.LightningModule):
     def configure_callbacks(self) -> list[pl.Callback]:
         """Check the trainer, before Lightning checks the same arguments without a cure or joins processes; return no callback."""
         check_trainer(self.trainer)
-        glue.check_tasks(self.trainer)
+        glue.check_devices(self.trainer, self)
         return []
 
     def setup(self, stage: str) -> None:
@@ -291,8 +293,7 @@ class Method(Checked, pl.LightningModule):
         start_engine(self)
 
     def on_train_start(self) -> None:
-        if self.finished:  # a finished run that is resumed has nothing left to do
-            self.trainer.should_stop = True
+        self.trainer.should_stop |= self.finished  # one that is resumed has nothing left to do
 
     def on_train_epoch_start(self) -> None:
         number = self.trainer.current_epoch
@@ -325,8 +326,7 @@ class Method(Checked, pl.LightningModule):
         done = self.is_finished()
         self.waiting = answers.conclude(self, done)
         self.finished = done and not self.waiting  # a fit that waits goes on from its checkpoint
-        if done:
-            self.trainer.should_stop = True
+        self.trainer.should_stop |= done
 
     def on_train_end(self) -> None:
         glue.warn_of_default_end(self.trainer, self.finished or self.waiting)

@@ -30,7 +30,9 @@ from lightning_pbrl.methods.base import Phase, Spec
 from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.nn import Normalizer
 from lightning_pbrl.nn.trajectory_encoder import ActionDecoder, AntiCausalEncoder, Readout
+from lightning_pbrl.rewards.history import evaluating
 from lightning_pbrl.rng import derive, stream
+from lightning_pbrl.shared_scoring import tiled
 
 PADDED_ACTION = -10.0
 """Placeholder for an action before a window begins (released code)."""
@@ -265,17 +267,16 @@ class CLARIFY(RewardEnsemble):
         if self.hparams.start_times == "random":
             steps = max(self.hparams.max_episode_steps - query.length - 1, 1)
             time = torch.randint(steps, start.shape, generator=stream(self.seed, "embed", self.encoder_steps()))
-        training = self.encoder.training
-        self.encoder.eval()
-        parts, filled = [], -len(start) % EMBED_TILE
-        tiles = (F.pad(part, (0, filled)).to(device).split(EMBED_TILE) for part in (start, time))
-        for rows, begin in zip(*tiles, strict=True):
+
+        def embed(tile: Tensor) -> Tensor:
+            rows, begin = tile.unbind(1)
             obs = self.source.segments(rows, query.length)[..., : self.spec["obs_dim"]]
             obs = self.encoder_normalizer(obs) if self.hparams.standardize else obs
-            z = self.encoder.segment(obs, segment_rows(begin, query.length))
-            parts.append(z.clone())  # it is a view, which would keep the embeddings of every step
-        self.encoder.train(training)
-        return torch.cat(parts)[: len(start)].view(*query.start.shape, -1)
+            return self.encoder.segment(obs, segment_rows(begin, query.length)).clone()  # a view would keep every step's
+
+        both = F.pad(torch.stack([start, time], 1), (0, 0, 0, -len(start) % EMBED_TILE)).to(device)
+        with evaluating(self.encoder):
+            return tiled(embed, both.split(EMBED_TILE), dim=0)[: len(start)].view(*query.start.shape, -1)
 
     def encoder_steps(self) -> int:
         """Return the encoder steps done so far, also of a method loaded from a checkpoint."""

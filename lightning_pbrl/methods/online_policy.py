@@ -37,6 +37,7 @@ class OnlinePolicy(Method, ABC):
     """
 
     needs = frozenset({"env"})
+    ddp = False
     reward_class: ClassVar[type[RewardModel]] = RewardEnsemble
     """Reward model of a learner of preferences, unless told otherwise."""
     reward_defaults: ClassVar[Mapping[str, Any]] = {}

@@ -26,6 +26,7 @@ from lightning_pbrl.methods.base import Phase, Spec
 from lightning_pbrl.methods.offline_policy import OfflinePolicy
 from lightning_pbrl.nn import DeterministicActor, GaussianActor
 from lightning_pbrl.rng import derive
+from lightning_pbrl.shared_scoring import tiled
 
 Batch = dict[str, Tensor]
 SCORE_TILE = 64
@@ -209,12 +210,13 @@ class PreferencePolicy(OfflinePolicy, ABC):
     @torch.no_grad()
     def returns(self, query: Query) -> Tensor:
         """Return the score of every asked segment per member, (E, B, C)."""
-        start, parts = query.start.reshape(-1), []
-        for rows in start.split(SCORE_TILE):
+
+        def score(rows: Tensor) -> Tensor:
             points = self.source.segments(rows, query.length)
             obs, action = points.split([self.spec["obs_dim"], self.spec["action_dim"]], dim=-1)
-            parts.append(self.score(self.normalized(obs), action))
-        return torch.cat(parts, dim=1).unflatten(1, query.start.shape)
+            return self.score(self.normalized(obs), action)
+
+        return tiled(score, query.start.reshape(-1).split(SCORE_TILE), dim=1).unflatten(1, query.start.shape)
 
     def on_train_epoch_end(self) -> None:
         """Log the agreement of the scores with held-out answers, if the data came with any."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
+from lightning_pbrl import run_folder
 from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports.metrics import Run, find_runs, group, read_metrics, read_results, replicas
@@ -124,7 +125,7 @@ def summary_table(run_paths: str | Path | Iterable[str | Path], metrics: Sequenc
     title = f"Last logged values of {', '.join(dict.fromkeys(logged))}" if len(logged) == len(rows) else "Final figures"
     wrapped = 2 if any("/" in row.metric for row in rows) else 1  # columns of long names
     scored = [row.stage for row in rows if row.metric.endswith("normalized_score")]
-    caption = f"n seeds; IQM: interquartile mean, 95 % bootstrap interval{score_note(run_paths, scored)}"
+    caption = f"n seeds; IQM: interquartile mean, 95 % bootstrap interval{score_note(run_paths, scored)}{_pruned(run_paths)}"
     table = Table(title=f"{title} over seeds", caption=caption)
     for number, name in enumerate(("stage", "metric", "source", "n", "mean ± std", "IQM [95 % interval]")):
         table.add_column(name, justify="left" if number < 3 else "right", no_wrap=number >= wrapped, overflow="fold")
@@ -133,6 +134,13 @@ def summary_table(run_paths: str | Path | Iterable[str | Path], metrics: Sequenc
         spread = f"{number_text(s.mean)} ± {number_text(s.std)}"
         table.add_row(row.stage, row.metric, row.source, str(s.n), spread, f"{number_text(s.iqm)} {interval_text(s.low, s.high)}")
     return table
+
+
+def _pruned(run_paths: str | Path | Iterable[str | Path]) -> str:
+    """Return a note of the stages that a search has ended early, whose figures are of a part of their run."""
+    groups = group(find_runs(run_paths)).items()
+    ended = [stage for stage, runs in groups if any((run.path / run_folder.PRUNED).is_file() for run in runs)]
+    return f"; pruned: {', '.join(ended)}" if ended else ""
 
 
 def write_csv(rows: Sequence[Row], path: str | Path) -> Path:

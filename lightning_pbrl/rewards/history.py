@@ -24,6 +24,7 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.preference import preference_accuracy, preference_cross_entropy
 from lightning_pbrl.rewards.base import RewardModel
 from lightning_pbrl.rng import derive
+from lightning_pbrl.shared_scoring import tiled
 
 PASSES_PER_BLOCK = 5
 """Passes between two evaluations on the kept answers (released code)."""
@@ -194,10 +195,13 @@ class HistoryReward(RewardModel):
         """Return the score of every asked segment per member, (E, B, C)."""
         start = query.start.reshape(-1).to(self.source.device)
         tile = max((CPU_STEPS if start.device.type == "cpu" else CUDA_STEPS) // query.length, 1)
+
+        def scores(rows: Tensor) -> Tensor:
+            part = self.source.segments(rows, query.length)
+            return self.scores(part.expand(len(self.members), *part.shape))
+
         with evaluating(self.members):
-            parts = [self.source.segments(rows, query.length) for rows in start.split(tile)]
-            scores = [self.scores(part.expand(len(self.members), *part.shape)) for part in parts]
-        return torch.cat(scores, dim=1).view(-1, *query.start.shape)
+            return tiled(scores, start.split(tile), dim=1).unflatten(1, query.start.shape)
 
     def reward(self, features: Tensor) -> Tensor:
         """Return the reward per member of steps *without a past*: (n, O + A) -> (E, n). Steps of an episode: :meth:`relabel`."""

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.data.segments import segment_rows
 from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.shared_scoring import known, tiled
 
 CPU_TILE = 1024
 """Rows per forward pass on a CPU: activations stay in its cache."""
@@ -88,20 +89,18 @@ class ReturnScorer:
 
     def _prefix_sums(self) -> PrefixSums:
         now = (self.version(), self.source.version)
-        if self._sums is None or self._scored != now:
+        if not known(self._sums is not None and self._scored == now):
             rows = self.source.written
             self._sums, self._scored = PrefixSums(self._score(rows), rows), now
+        assert self._sums is not None  # noqa: S101
         return self._sums
 
     def _score(self, rows: Tensor | None = None) -> Tensor:
         """Return member rewards of the given rows, of all when None: (E, n)."""
         features = self.source.features()
         tile = self.tile or (CPU_TILE if features.device.type == "cpu" else GPU_TILE)
-        count = len(features) if rows is None else len(rows)
-        if rows is not None and count:  # whole tiles only: oneDNN prepares, and keeps, code for every size it meets
-            rows = F.pad(rows, (0, -count % CPU_TILE))
-        tiles = []
-        for at in range(0, max(count, 1), tile):  # one empty tile for an empty query gives E
-            part = features[at : at + tile] if rows is None else features.index_select(0, rows[at : at + tile])
-            tiles.append(self.reward(part))
-        return torch.cat(tiles, dim=1)[:, :count]
+        if rows is None:
+            return tiled(self.reward, features.split(tile), dim=1)
+        count = len(rows)  # whole tiles only: oneDNN prepares, and keeps, code for every size it meets
+        tiles = F.pad(rows, (0, -count % CPU_TILE)).split(tile)[: max(-(-count // tile), 1)]  # an empty one gives E
+        return tiled(lambda part: self.reward(features.index_select(0, part)), tiles, dim=1)[:, :count]

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from lightning_pbrl import run_folder
 from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError, nearest
-from lightning_pbrl.job import PRUNED, Job
+from lightning_pbrl.job import Job
 from lightning_pbrl.reports.metrics import read_metrics
 from lightning_pbrl.study.file import Study
 from lightning_pbrl.study.plan import Planned, Trial
@@ -245,7 +246,7 @@ def _prune(jobs: Sequence[Job], why: Mapping[str, Any]) -> None:
     for job in jobs:
         if not job.finished():
             job.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(job.folder / PRUNED) as part:
+            with replacing(job.folder / run_folder.PRUNED) as part:
                 part.write_text(json.dumps(why))
 
 

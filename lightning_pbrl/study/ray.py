@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +24,8 @@ from lightning_pbrl.study.plan import Trial
 
 POLL_S = 1.0
 """Seconds between looks at the tasks."""
+ANSWER_S = 30.0
+"""Longest time for a cluster to answer, seconds."""
 
 
 class CutOffError(Exception):
@@ -52,7 +55,7 @@ def run_job(job: Job, folder: str, variables: Mapping[str, str], cpus: int, titl
     except OSError:
         return f"the node {os.uname().nodename} does not see the folder {folder}: start in a folder that all nodes share"
     os.environ.update(variables)
-    slot = Slot((), cpus, tuple(map(str, ray.get_gpu_ids())))
+    slot = Slot((), cpus, tuple(map(str, ray.get_gpu_ids())), bound=True)  # a worker's loss leaves no process behind
     try:
         failed = run_jobs([job], [slot], title).failed
     except UserError as error:
@@ -124,7 +127,10 @@ class Ray(Launcher):
         except ImportError as error:
             raise UserError("The Ray launcher needs Ray: pip install 'lightning-pbrl[ray]'.") from error
         address = self.options.address
+        if address != "auto":
+            os.environ["RAY_ADDRESS"] = address  # which Ray would prefer to what it is told
         try:
+            _check_answers(os.environ.get("RAY_ADDRESS") or _last_cluster(ray))
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError) as error:
             why = " ".join(str(error).split())[:200]
@@ -181,6 +187,34 @@ class Ray(Launcher):
                 if running:
                     with suppress(ray.exceptions.RayError):
                         ray.wait(list(running), num_returns=len(running), timeout=signals.PATIENCE_S)
+
+
+def _check_answers(address: str) -> None:
+    """Look for a server of Ray at ``host:port`` or ``ray://host:port``; Ray itself would try for minutes.
+
+    Raises:
+        ConnectionError: when nobody listens, or what listens does not speak HTTP/2 as Ray's servers do.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or os.environ.get("RAY_USE_TLS", "0") != "0":
+        return
+    settings = b"\0\0\0\x04\0\0\0\0\0"  # an empty frame, with which both sides begin
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_S) as line:
+            line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
+            if line.recv(4, socket.MSG_WAITALL)[3:] != settings[3:4]:
+                raise ConnectionError("what listens there is not Ray")
+    except TimeoutError as error:
+        raise ConnectionError(f"no answer within {ANSWER_S:g} s") from error
+    except OSError as error:
+        raise ConnectionError(str(error)) from error
+
+
+def _last_cluster(ray: Any) -> str:
+    """Return the address of the cluster that was started last on this machine, as Ray remembers it; empty without one."""
+    with suppress(AttributeError):  # no public part of Ray
+        return ray._private.services.find_bootstrap_address(None) or ""
+    return ""
 
 
 def _ended(ray: Any, running: Mapping[Any, Job], seconds: float) -> list[Any]:

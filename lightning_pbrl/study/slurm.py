@@ -3,6 +3,9 @@
 An element is a pool like the local one, on its node: trials side by side, pinned where SLURM has bound the element to
 cores of its own, exit codes kept in the run folders. When its time is nearly over, SLURM signals it, submitit puts it back
 into the queue, and its trials resume from their last finished round.
+
+A trial with a fit over several nodes (``trainer.num_nodes``) has an element of its own, whose tasks are the fit's ranks
+(:mod:`~lightning_pbrl.study.slurm_nodes`).
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.guard import parse_json, reading
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.jobs import Failure, Job, Slot, run_jobs, usable_cores
+from lightning_pbrl.study import slurm_nodes
 from lightning_pbrl.study.launch import Launcher, visible_gpus
 from lightning_pbrl.study.plan import Trial
 
@@ -39,14 +43,18 @@ class Allocation:
         trials: jobs of each trial, in order.
         cpus: cores of each task.
         title: name of the study.
+        over: folder in which the first task says that it has ended, where the tasks are ranks of one trial's fits.
     """
 
     trials: list[list[Job]]
     cpus: int
     title: str
+    over: Path | None = None
 
     def __call__(self) -> dict[str, str]:
         """Run this task's share; returns label -> reason of the jobs that failed."""
+        if self.over is not None:
+            return slurm_nodes.run(self.trials[0], shares(1, self.cpus), self.title, self.over)
         rank, tasks = int(os.environ.get("SLURM_PROCID", 0)), int(os.environ.get("SLURM_NTASKS", 1))
         mine = self.trials[rank::tasks]
         os.environ["SLURM_JOB_NAME"] = "interactive"  # Lightning then starts as anywhere; our pool has placed it already
@@ -117,7 +125,7 @@ class Slurm(Launcher):
         add("--cpus", type=int, default=1, help="cores per task, one thread each, shared by its trials (default 1)")
         add("--partition", help="partition (default: the cluster's)")
         add("--time", default="48:00:00", help="limit of an element; it is requeued and resumes (default 48:00:00)")
-        add("--nodes", type=int, default=1, help="nodes per element (default 1)")
+        add("--nodes", type=int, default=1, help="nodes per element (default 1, or a fit's trainer.num_nodes)")
         add("--ntasks-per-node", type=int, default=1, help="tasks per node, which share out an element's trials (default 1)")
         add("--gpus", metavar="GRES", help="GPUs per node, as in gres=gpu:GRES: 1 or a100:2")
         add("--mem", help="memory per node, such as 8G (default: the cluster's)")
@@ -144,21 +152,23 @@ class Slurm(Launcher):
             raise UserError(f"--setup {options.setup}: there is no such file; give a shell script.")
         self.minutes = minutes(options.time)
 
-    def parameters(self, title: str, elements: int) -> dict[str, Any]:
+    def parameters(self, title: str, elements: int, ranks: tuple[int, int] | None = None) -> dict[str, Any]:
         """Return the options that were given, by SLURM's names, as submitit takes them.
 
         Args:
             title: name of the study.
             elements: of the array; one is no array for SLURM.
+            ranks: nodes, and tasks on each, of a fit over several nodes; None: the options say.
         """
         o = self.options
+        nodes, tasks = ranks or (o.nodes, o.ntasks_per_node)
         name = o.job_name or title
         given = {
             "job_name": name,
             "partition": o.partition,
             "time": self.minutes,
-            "nodes": o.nodes,
-            "ntasks_per_node": o.ntasks_per_node,
+            "nodes": nodes,
+            "ntasks_per_node": tasks,
             "cpus_per_task": o.cpus,
             "gres": o.gpus and f"gpu:{o.gpus}",
             "mem": o.mem,
@@ -171,8 +181,28 @@ class Slurm(Launcher):
         }
         number = "%A_%a" if elements > 1 else "%j"
         files = {"output": o.output, "error": o.error or o.output}
-        places = [f"--{flag}={folder.resolve()}/{name}_{number}_%t.{flag[:3]}" for flag, folder in files.items() if folder]
-        return {key: value for key, value in {**given, "srun_args": places or None}.items() if value is not None}
+        srun = [f"--{flag}={folder.resolve()}/{name}_{number}_%t.{flag[:3]}" for flag, folder in files.items() if folder]
+        srun += ["--kill-on-bad-exit=1"] if ranks else []
+        return {key: value for key, value in {**given, "srun_args": srun or None}.items() if value is not None}
+
+    def ranks(self, trials: Sequence[Trial]) -> tuple[int, int] | None:
+        """Return nodes, and tasks on each, of the trials' fits over several nodes; None when there are none.
+
+        Raises:
+            UserError: when they differ, or the options ask for something else.
+        """
+        found = {slurm_nodes.shape(job) for trial in trials for job in trial.jobs}
+        wide = sorted(shape for shape in found if shape[0] > 1)
+        if not wide:
+            return None
+        o, (nodes, devices) = self.options, wide[0]
+        if len(wide) > 1 or o.nodes not in (1, nodes) or o.ntasks_per_node not in (1, devices) or o.jobs_per_instance > 1:
+            said = ", ".join(f"num_nodes {nodes} with devices {devices}" for nodes, devices in wide)
+            raise UserError(
+                f"Fits over several nodes ask for trainer.{said}: an element is one such trial and its tasks are the ranks, so "
+                "give one size in a study, and leave --nodes, --ntasks-per-node and --jobs-per-instance out."
+            )
+        return nodes, devices
 
     def launch(self, trials: Sequence[Trial], out: Path, title: str) -> list[Failure] | None:
         if shutil.which("sbatch") is None:
@@ -193,8 +223,10 @@ class Slurm(Launcher):
         for folder in filter(None, (self.options.output, self.options.error)):
             folder.mkdir(parents=True, exist_ok=True)
         executor = submitit.SlurmExecutor(logs, max_num_timeout=self.options.max_timeouts)
-        executor.update_parameters(**self.parameters(title, len(groups)))
-        parts = [Allocation([trial.jobs for trial in group], self.options.cpus, title) for group in groups]
+        ranks = self.ranks(new)
+        executor.update_parameters(**self.parameters(title, len(groups), ranks))
+        over = logs if ranks else None
+        parts = [Allocation([trial.jobs for trial in group], self.options.cpus, title, over) for group in groups]
         try:
             with executor.batch():
                 jobs = [executor.submit(part) for part in parts]

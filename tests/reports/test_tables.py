@@ -49,6 +49,15 @@ def test_without_tests_the_last_evaluations_count(tmp_path):
     assert (final.source, final.summary.mean) == ("final eval", pytest.approx(0.4))
 
 
+def test_a_pruned_run_is_named(tmp_path):
+    """Its last evaluations are of a part of its run."""
+    for stage in ("trial0", "trial1"):
+        write_policy_run(tmp_path / "search" / stage / "seed0", [0.9, 0.0])
+    assert "pruned" not in str(summary_table(tmp_path / "search").caption)
+    (tmp_path / "search/trial1/seed0/pruned.json").write_text("{}")
+    assert str(summary_table(tmp_path / "search").caption).endswith("; pruned: trial1")
+
+
 def test_one_untested_seed_makes_the_stage_untested(tmp_path):
     write_policy_run(tmp_path / "x" / "learned" / "seed0", [0.2], tested=0.9)
     write_policy_run(tmp_path / "x" / "learned" / "seed1", [0.4])

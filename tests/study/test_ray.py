@@ -6,11 +6,14 @@ import argparse
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -81,7 +84,7 @@ class Stub(ModuleType):
         self.exceptions = SimpleNamespace(RayError=RayError)
 
     def init(self, address: str, **_: Any) -> None:
-        if address == "nowhere:1":
+        if address == "nowhere":
             raise ConnectionError("Could not find any\nrunning Ray instance.")
         self.addresses.append(address)
 
@@ -243,11 +246,94 @@ def test_mistakes(tmp_path: Path, stub: Stub, monkeypatch: pytest.MonkeyPatch) -
     ):
         with pytest.raises(UserError, match=words):
             launcher(*flags)
-    with pytest.raises(UserError, match=r"No Ray cluster answers at nowhere:1 \(Could not find any running Ray instance\.\)"):
-        launcher("--address", "nowhere:1").launch([], tmp_path, "test")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match=r"No Ray cluster answers at nowhere \(Could not find any running Ray instance\.\)"):
+        launcher("--address", "nowhere").launch([], tmp_path, "test")
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"The Ray launcher needs Ray: pip install 'lightning-pbrl\[ray\]'"):
         launcher().launch([], tmp_path, "test")
+
+
+def served(what: bytes | None) -> Iterator[str]:
+    """Address of a server on this machine that says ``what`` and closes, or says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    line, _ = server.accept()
+                    if what is None:
+                        held.append(line)
+                        continue
+                    with line:
+                        line.sendall(what)
+                        line.recv(100)
+
+        held: list[socket.socket] = []
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)  # closed alone, it would go on as long as a thread waits in it
+        for line in held:
+            line.close()
+
+
+SAYS = {
+    "HTTP/1": (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what listens there is not Ray"),
+    "bye": (b"", "what listens there is not Ray"),
+    "mute": (None, "no answer within 0.2 s"),
+}
+
+
+@pytest.mark.parametrize("says", SAYS)
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_somebody_else_listens(says: str, scheme: str, stub: Stub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ray would wait for minutes; ``RAY_ADDRESS``, which it prefers, does not hide what was given."""
+    monkeypatch.setenv("RAY_ADDRESS", "other:1")
+    monkeypatch.setattr(ray_launcher, "ANSWER_S", 0.2)
+    what, why = SAYS[says]
+    with contextmanager(served)(what) as address, pytest.raises(UserError) as caught:
+        launcher("--address", scheme + address).launch([], tmp_path, "test")
+    assert str(caught.value) == (
+        f"No Ray cluster answers at {scheme}{address} ({why}): start one with `ray start --head`, or use --launcher local."
+    )
+    assert stub.addresses == []
+
+
+def test_nobody_listens_and_ray_does(stub: Stub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    with contextmanager(served)(b"\0\0\0\x04\0\0\0\0\0") as address:
+        assert launcher("--address", address).launch([], tmp_path, "test") == []
+        assert stub.addresses == [address]
+    with pytest.raises(UserError, match=r"answers at 127\.0\.0\.1:\d+ \(.*refused\): start one with `ray start --head`"):
+        launcher("--address", address).launch([], tmp_path, "test")
+    monkeypatch.setenv("RAY_ADDRESS", address)  # as for the commands of a job that Ray runs
+    with pytest.raises(UserError, match="No Ray cluster answers at auto"):
+        launcher().launch([], tmp_path, "test")
+
+
+def test_a_lost_worker_leaves_no_process_behind(tmp_path: Path) -> None:
+    """A job dies with the process that has started it, and so does what it has started itself."""
+    job = "import subprocess, sys, time; from lightning_pbrl import signals; signals.end_with_parent(); "
+    job += "own = subprocess.Popen(['sleep', '600']); print(own.pid, flush=True); time.sleep(600)"
+    worker = (
+        "import os, subprocess, sys, time; from lightning_pbrl import signals; os.environ[signals.ENDS_WITH] = str(os.getpid()); "
+    )
+    worker += (
+        "print(subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True).pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", worker, job], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pids = [int(process.stdout.readline()) for _ in range(2)]
+        process.kill()
+    until = time.monotonic() + 60
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def alive(pid: int) -> bool:
+    stat = Path("/proc", str(pid), "stat")
+    return stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_what_a_signal_has_cut_off() -> None:
@@ -281,7 +367,7 @@ def two_nodes(tmp_path: Path) -> Iterator[dict[str, str]]:
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_sweep_on_two_nodes(tmp_path: Path, two_nodes: dict[str, str]) -> None:
-    """Two seeds, one on each node; the process of one is killed and resumes, a third trial fails."""
+    """Two seeds, one on each node: one's process is killed, the other's worker; both resume. A third trial fails."""
     data = {f"data.init_args.{key}": [value] for key, value in {**DATA_ARGS, "cache_dir": "data"}.items()}
     content = {
         "name": "small",
@@ -301,17 +387,23 @@ def test_a_sweep_on_two_nodes(tmp_path: Path, two_nodes: dict[str, str]) -> None
     runs = [tmp_path / f"runs/small/drawer-close/seed{seed}" for seed in (0, 1)]
     with subprocess.Popen(command, cwd=tmp_path, env=two_nodes, text=True, **pipes) as sweep:
         until = time.monotonic() + 400
-        while not (runs[0] / "checkpoints/last.ckpt").is_file():
-            assert time.monotonic() < until and sweep.poll() is None
-            time.sleep(0.1)
-        os.kill(json.loads((runs[0] / "started.json").read_text())["pid"], signal.SIGKILL)
+        pids = []
+        for run in runs:
+            while not (run / "checkpoints/last.ckpt").is_file():
+                assert time.monotonic() < until and sweep.poll() is None
+                time.sleep(0.1)
+            pids.append(json.loads((run / "started.json").read_text())["pid"])
+        worker = int(Path(f"/proc/{pids[1]}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(pids[0], signal.SIGKILL)
+        os.kill(worker, signal.SIGKILL)
         out, err = sweep.communicate(timeout=400)
     assert sweep.returncode == 2, out + err
     assert "Meta-World has no task 'no-such-task'" in err
     assert "1 of 3 jobs failed: no-such-task/seed0" in err
     for run in runs:
         assert json.loads((run / "done.json").read_text())["digest"], out + err
-    assert (runs[0] / "csv/version_1").is_dir() and not (runs[1] / "csv/version_1").exists()  # one was started twice
+        assert (run / "csv/version_1").is_dir()  # it was started twice
+    assert not alive(pids[1])
     assert json.loads((tmp_path / "runs/small/no-such-task/seed0/failed.json").read_text())["reason"] == "exit code 2"
 
 

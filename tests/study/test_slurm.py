@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +21,8 @@ from command_line import DATA_ARGS
 from one_node_slurm import cluster, missing
 
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.jobs import usable_cores
-from lightning_pbrl.study import slurm
+from lightning_pbrl.jobs import Job, Slot, usable_cores
+from lightning_pbrl.study import slurm, slurm_nodes
 from lightning_pbrl.study.slurm import Slurm, _submitted, divide, minutes, shares
 
 
@@ -118,6 +121,164 @@ def test_a_damaged_list_of_what_was_submitted(tmp_path: Path, content: str) -> N
     path.write_text(content)
     with pytest.raises(UserError, match=r"submitted\.json is damaged \(.*\): when no element of this sweep is in the queue any"):
         _submitted(path)
+
+
+# One fit over two nodes, with stand-ins for SLURM's commands ---------------------------------------------------------------
+
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``sbatch``, ``srun`` and ``squeue`` on this machine; returns the folder of what they leave."""
+    folder = tmp_path / "stub"
+    folder.mkdir()
+    for program in ("sbatch", "srun", "squeue"):
+        path = folder / program
+        path.write_text(f'#!/bin/sh\nexec {sys.executable} {SCRIPTS}/stub_slurm.py {program} "$@"\n')
+        path.chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        (folder / "number").write_text(str(1_000 + free.getsockname()[1] % 9_000))  # Lightning takes 15,000 + this as its port
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("STUB_SLURM", str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPTS.parents[1]))
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "SUBMITIT_")) or name in ("LOCAL_RANK", "NODE_RANK")]:
+        monkeypatch.delenv(name)
+    return folder
+
+
+def two_stages(folder: Path, **second: Any) -> str:
+    """A policy on one device, then one on two nodes."""
+    bc = ["data/metaworld.yaml", "model/bc.yaml"]
+    data = {f"data.init_args.{key}": [value] for key, value in {**DATA_ARGS, "cache_dir": "data"}.items()}
+    content = {
+        "name": "wide",
+        "stages": {
+            "narrow": {"config": bc},
+            "wide": {"config": bc, "with": {"trainer": {"num_nodes": 2, "devices": 1}, **second}},
+        },
+        **data,
+        "model.init_args.hidden": [[16, 16]],
+        "model.init_args.updates": [20],
+        "model.init_args.eval_interval": [20],
+        "trainer.accelerator": ["cpu"],
+        "seed": [0],
+    }
+    (folder / "wide.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return "wide.yaml"
+
+
+@pytest.mark.slow
+def test_a_fit_over_two_nodes(tmp_path: Path, stub: Path) -> None:
+    """The tasks of an element are the ranks of its wide stage, and the narrow one is run once, by the first."""
+    pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
+    command = [
+        sys.executable,
+        "-m",
+        "lightning_pbrl",
+        "sweep",
+        two_stages(tmp_path),
+        "--launcher",
+        "slurm",
+        "--wait",
+        "--cpus",
+        "1",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    logs = "\n".join(f"{path.name}: {path.read_text()[-2000:]}" for path in stub.glob("*.log"))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    options = json.loads((stub / "sbatch.json").read_text())
+    assert (options["nodes"], options["ntasks-per-node"]) == ("2", "1")
+    assert "--kill-on-bad-exit=1" in json.loads((stub / "srun.json").read_text())
+    runs = tmp_path / "runs/wide"
+    wide, narrow = runs / "wide/seed0", runs / "narrow/seed0"
+    assert (wide / "done.json").is_file() and (narrow / "done.json").is_file(), logs
+    assert "GLOBAL_RANK: 0, MEMBER: 1/2" in (wide / "log.txt").read_text()
+    assert "GLOBAL_RANK: 1, MEMBER: 2/2" in (stub / "task1.log").read_text()
+    assert "MEMBER" not in (narrow / "log.txt").read_text()
+
+
+class Shell(Job):
+    """A job over two nodes that runs its key ``script`` in a shell."""
+
+    def process_arguments(self, overlay: Path) -> list[str]:
+        return ["sh", "-c", self.own["script"]]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"trainer": {"num_nodes": 2}}
+
+
+def test_tasks_of_a_wide_fit_end_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm_nodes, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(slurm_nodes, "POLL_S", 0.02)
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NAME", "other")
+
+    def script(text: str, *after: Job) -> Job:
+        return Shell("fit", 0, tmp_path / "run", "fit", [], {"script": text}, list(after))
+
+    def run(*jobs: Job) -> dict[str, str]:
+        return slurm_nodes.run(jobs, [Slot()], "demo", tmp_path)
+
+    assert run(script(f"touch {tmp_path}/beside")) == {} and (tmp_path / "beside").is_file()
+    with pytest.raises(RuntimeError, match=r"fit/seed0: a rank on .* has failed \(exit code 3\)"):
+        run(script("exit 3"))  # the first task would wait for it
+    threading.Timer(0.3, (tmp_path / "7-0.over").touch).start()
+    assert run(script("sleep 600"), script("exit 3", Job("before", 0, tmp_path / "never", "fit", [], {}))) == {}
+    (tmp_path / "7-0.over").unlink()
+
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    first = script("exit 3")
+    second = Shell("next", 0, tmp_path / "next", "fit", [], {"script": "true"}, [first])
+    assert run(first, second) == {"fit/seed0": "exit code 3", "next/seed0": "not run, because a stage it needs has failed"}
+    assert (tmp_path / "7-0.over").is_file()
+
+
+def test_the_size_of_a_wide_fit(tmp_path: Path) -> None:
+    def trials(*trainers: dict[str, Any]) -> Any:
+        jobs = [Job("fit", seed, tmp_path, "fit", [], {"trainer": trainer}) for seed, trainer in enumerate(trainers)]
+        return [SimpleNamespace(jobs=[job]) for job in jobs]
+
+    assert launcher().ranks(trials({}, {"devices": 2}, {"devices": "auto"})) is None
+    assert launcher("--nodes", "2").ranks(trials({"num_nodes": 2, "devices": [0, 1, 2]}, {})) == (2, 3)
+    given = launcher("--cpus", "4").parameters("demo", 1, (2, 3))
+    assert (given["nodes"], given["ntasks_per_node"], given["srun_args"]) == (2, 3, ["--kill-on-bad-exit=1"])
+    two = {"num_nodes": 2, "devices": 2}
+    for flags, others in ((["--nodes", "3"], {}), (["--jobs-per-instance", "2"], {}), ([], {"num_nodes": 3, "devices": 2})):
+        with pytest.raises(
+            UserError, match=r"Fits over several nodes ask for trainer\.num_nodes 2 with devices 2.*leave --nodes"
+        ):
+            launcher(*flags).ranks(trials(two, others))
+    with pytest.raises(
+        UserError, match=r"fit/seed0 has trainer\.num_nodes 2 and trainer\.devices auto: give a number of devices"
+    ):
+        launcher().ranks(trials({"num_nodes": 2, "devices": "auto"}))
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_a_fit_over_two_real_nodes(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The same on a SLURM of two nodes, whose names this machine cannot resolve."""
+    if absent := missing():
+        pytest.skip(f"SLURM is not installed here (no {', '.join(absent)}): apt-get install slurm-wlm munge")
+    pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
+    command = [sys.executable, "-m", "lightning_pbrl", "sweep", two_stages(tmp_path), "--launcher", "slurm", "--wait"]
+    with cluster(tmp_path_factory.mktemp("slurm"), cpus=1, nodes=2) as environment:
+        own = {"PYTHONPATH": str(SCRIPTS.parents[1]), "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
+        done = subprocess.run(command, cwd=tmp_path, env=environment | own, capture_output=True, text=True, timeout=900)
+    logs = "\n".join(f"{path.name}: {path.read_text()[-2000:]}" for path in (tmp_path / "runs/wide/slurm").glob("*_log.*"))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    wide, narrow = (tmp_path / f"runs/wide/{stage}/seed0" for stage in ("wide", "narrow"))
+    assert (wide / "done.json").is_file() and (narrow / "done.json").is_file()
+    assert "GLOBAL_RANK: 0, MEMBER: 1/2" in (wide / "log.txt").read_text()
+    (other,) = (tmp_path / "runs/wide/slurm").glob("*_1_log.err")
+    assert "GLOBAL_RANK: 1, MEMBER: 2/2" in other.read_text()
+    assert "MEMBER" not in (narrow / "log.txt").read_text()
 
 
 # The real thing ---------------------------------------------------------------------------------------------------------
