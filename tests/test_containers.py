@@ -53,7 +53,7 @@ def test_the_steps_of_the_dockerfile_are_those_that_the_proof_takes(prove: Modul
 
 def test_the_proof_begins_in_a_clean_root(prove: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
-    with pytest.raises(SystemExit, match="The steps have been taken in .* before: remove that folder"):
+    with pytest.raises(SystemExit, match=r"The steps have been taken in .* before: remove that folder"):
         prove.begin(tmp_path, "bookworm", [])
 
 
