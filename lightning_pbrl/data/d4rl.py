@@ -51,6 +51,7 @@ Terminals = Literal["end", "goal"]
 _MATRICES = ("observations", "actions", "next_observations")
 _KEYS = (*_MATRICES, "rewards", "terminals", "timeouts")
 
+_TOGETHER = 4_096  # rows that are looked at, changed and hashed while they are in the cache
 _READER = 2
 """Version of the reader, raised whenever it reads the same file differently; cached copies are then made anew."""
 
@@ -248,7 +249,8 @@ def _stream(draft: Draft, file: Any, ends: Tensor, terminated: Tensor, tolerance
     keys = _MATRICES if tolerance is not None else _MATRICES[:2]
     places = {key: draft.layout[name] for key, name in zip(keys, ("obs", "action", "next_obs"), strict=False)}
     checks, gaps = {key: Finite(f"{file.filename}: key {key!r}") for key in keys}, continuity.Gaps()
-    for window in file.rows({key: at for key, (at, _) in places.items()}, draft.width, WINDOW):
+    windows = file.rows({key: at for key, (at, _) in places.items()}, draft.width, WINDOW)
+    for window in (rows[at : at + _TOGETHER] for rows in windows for at in range(0, len(rows), _TOGETHER)):
         for check, (at, size) in zip(checks.values(), places.values(), strict=True):
             check.see(window[:, at : at + size])
         first, (at, size) = len(draft), places["actions"]

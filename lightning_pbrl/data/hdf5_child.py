@@ -17,6 +17,7 @@ import math
 import os
 import signal
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -24,9 +25,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 try:
-    from zlib_ng import zlib_ng as zlib  # decompresses a quarter faster
+    from deflate import zlib_decompress as inflate  # a third faster than zlib
 except ImportError:  # no wheel for this machine
-    import zlib  # type: ignore[no-redef]
+
+    def inflate(stored: bytes, size: int) -> bytes:
+        return zlib.decompress(stored, bufsize=size)
 
 SECONDS = 3.0
 """Computing time of one request, or of one slab of a data set, seconds."""
@@ -178,7 +181,7 @@ class Reader:
                 place = places[above, left]
                 self.raw.seek(place.byte_offset)
                 stored = self.raw.read(place.size)
-                stored = stored if place.filter_mask else zlib.decompress(stored, bufsize=size)
+                stored = stored if place.filter_mask else inflate(stored, size)
                 if len(stored) != size:
                     raise DamageError(f"a chunk of it holds {len(stored):,} bytes instead of {size:,}")
                 part = np.frombuffer(stored, dtype).reshape(chunks)[:, : width - left]
