@@ -29,6 +29,7 @@ try:
 except ImportError:  # no wheel for this machine
 
     def inflate(stored: bytes, size: int) -> bytes:
+        """Decompress a chunk of ``size`` bytes."""
         return zlib.decompress(stored, bufsize=size)
 
 SECONDS = 3.0
