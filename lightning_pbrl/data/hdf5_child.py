@@ -5,7 +5,7 @@ request all available memory. A child process can be abandoned. The system limit
 memory of the process. The size that a data set declares is compared with the file's content before memory is allocated.
 
 Requests are lines of JSON, answers are lines of JSON, some followed by raw bytes. The module runs as a script. It imports h5py
-and nothing of this library, so it starts quickly.
+and of this library only what lies beside it, so it starts quickly.
 """
 
 from __future__ import annotations
@@ -17,20 +17,17 @@ import math
 import os
 import signal
 import sys
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
 
 import numpy as np
 
-try:
-    from deflate import zlib_decompress as inflate  # a third faster than zlib
-except ImportError:  # no wheel for this machine
-
-    def inflate(stored: bytes, size: int) -> bytes:
-        """Decompress a chunk of ``size`` bytes."""
-        return zlib.decompress(stored, bufsize=size)
+if __name__ == "__main__":  # beside this script, as it runs without the package
+    sys.path.append(os.path.dirname(__file__))
+    from hdf5_chunks import DamageError, unpack  # type: ignore[import-not-found]
+else:
+    from lightning_pbrl.data.hdf5_chunks import DamageError, unpack
 
 SECONDS = 3.0
 """Computing time of one request, or of one slab of a data set, seconds."""
@@ -38,16 +35,10 @@ BYTES_PER_SECOND = 50e6
 """Decompression speed of the slowest machine; a larger slab has more time."""
 SLAB = 16 * 2**20
 """Number of bytes that are read at once, at least one chunk."""
-TILE, ASIDE = 128, 2**24
-"""Rows that are put together from columns at a time, and stay in the cache; numbers that are held for it, at most."""
 MEMORY = 2 * 2**30
 """Address space of this process, bytes; a data set with large chunks has more."""
 FREE, RATIO = 256 * 2**20, 100
 """Limits of the size that a compressed data set may declare: bytes, and multiples of the stored size (see ``guard.py``)."""
-
-
-class DamageError(Exception):
-    """Damage of the file, described as the middle of a sentence."""
 
 
 class Reader:
@@ -65,13 +56,8 @@ class Reader:
         self.spans: list[tuple[int, int, int]] = []  # (first byte, last byte, object) of the data read so far
         self.seen: set[int] = set()
         self.checked: dict[str, int] = {}  # bytes of a chunk of each data set that is read by rows
-        self.raw = open(path, "rb", buffering=0)  # noqa: SIM115 - closed with the file
+        self.raw = open(path, "rb", buffering=0)  # noqa: SIM115 - closed when this reader goes
         self.places: dict[int, dict[tuple[int, ...], Any]] = {}  # of the chunks of each data set, by its address
-
-    def close(self) -> None:
-        """Close the file."""
-        self.file.close()
-        self.raw.close()
 
     def look(self, key: str, name: str | None) -> dict[str, Any]:
         """List the content of a group by name.
@@ -166,33 +152,13 @@ class Reader:
 
     def _fill(self, out: Any, data: Any, first: int, last: int) -> None:
         """Copy rows of a matrix. Chunks of gzip are decompressed here: HDF5 takes longer to bring their numbers into rows."""
-        plist, chunks, dtype, width = data.id.get_create_plist(), data.chunks, data.dtype, data.shape[1]
+        plist, chunks, dtype = data.id.get_create_plist(), data.chunks, data.dtype
         deflated = plist.get_nfilters() == 1 and plist.get_filter(0)[0] == self.h5py.h5z.FILTER_DEFLATE
         behind = self.file.userblock_size  # where HDF5 before 2.0 counts from
         if chunks is None or not deflated or behind or dtype.kind not in "iuf":
             out[:] = data[first:last]
             return
-        (step, wide), size = chunks, math.prod(chunks) * dtype.itemsize
-        aside = wide < width and width * step <= ASIDE  # columns are brought together first: a row lies in many cache lines
-        columns = np.empty((width, step) if aside else 0, np.float32)
-        places = self.places[self._address(data)]
-        for above in range(first // step * step, last, step):
-            begin, end = max(above, first), min(above + step, last)
-            for left in range(0, width, wide):
-                place = places[above, left]
-                self.raw.seek(place.byte_offset)
-                stored = self.raw.read(place.size)
-                stored = stored if place.filter_mask else inflate(stored, size)
-                if len(stored) != size:
-                    raise DamageError(f"a chunk of it holds {len(stored):,} bytes instead of {size:,}")
-                part = np.frombuffer(stored, dtype).reshape(chunks)[:, : width - left]
-                if aside:
-                    columns[left : left + wide] = part.T
-                else:
-                    out[begin - first : end - first, left : left + wide] = part[begin - above : end - above]
-            for at in range(begin, end, TILE) if aside else ():
-                until = min(at + TILE, end)
-                out[at - first : until - first] = columns[:, at - above : until - above].T
+        unpack(out, self.raw, self.places[self._address(data)], chunks, dtype, first, last)
 
     def check(self) -> Iterator[Any]:
         """Read everything and yield one empty answer at the end."""
@@ -367,7 +333,7 @@ def serve(requests: BinaryIO, out: BinaryIO) -> None:
         try:
             if request["what"] in ("open", "close"):
                 if reader is not None:
-                    reader.close()
+                    reader.file.close()
                 reader = Reader(request["path"]) if request["what"] == "open" else None
                 out.write(json.dumps({"items": reader.look("/", None) if reader else {}}).encode() + b"\n")
             else:
