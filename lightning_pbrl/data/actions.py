@@ -58,6 +58,9 @@ class Scaling:
             UserError: for impossible bounds.
         """
         scaled = action if self.bounds is None else _rescale(action, *_finite(self.bounds, action.shape[1], self.where))
+        if np.abs(scaled).max(initial=0.0) <= self.limit:
+            self.rows += len(action)
+            return scaled.astype(np.float32, copy=False)
         excess = np.abs(scaled).max(axis=1) - 1.0
         beyond = excess > ROUNDING
         if count := int(beyond.sum()):

@@ -51,6 +51,7 @@ Terminals = Literal["end", "goal"]
 _MATRICES = ("observations", "actions", "next_observations")
 _KEYS = (*_MATRICES, "rewards", "terminals", "timeouts")
 
+_TOGETHER = 4_096  # rows that are looked at, changed and hashed while they are in the cache
 _READER = 2
 """Version of the reader, raised whenever it reads the same file differently; cached copies are then made anew."""
 
@@ -105,7 +106,8 @@ def _write(
     draft: Draft, path: Path, terminals: Terminals, limit: int | None, obs_dim: int | None, bounds: Bounds | None, clip: bool
 ) -> None:
     """Convert the file to a draft of the library's own."""
-    record = _scan(draft, path, terminals)
+    scaling = Scaling(f"{path}: key 'actions'", bounds, clip)
+    record = _scan(draft, path, terminals, scaling)
     rows, width, size = len(draft), draft.obs_dim, draft.action_dim
     if obs_dim is not None and not 1 <= obs_dim <= width:
         raise UserError(f"{path}: key 'observations' has {width} entries per row and obs_dim is {obs_dim}: give 1 to {width}.")
@@ -113,23 +115,24 @@ def _write(
     last = torch.zeros(rows, dtype=torch.bool)
     last[keep.nonzero()[:, 0][offsets[1:] - 1]] = True
     terminated, truncated = record.terminated, last & ~record.terminated
-    scaling, shown = Scaling(f"{path}: key 'actions'", bounds, clip), obs_dim or width
+    clipped, complete, shown = scaling.check(), int(final.nonzero()[-1]) + 1, obs_dim or width
 
     def change(first: int, window: Rows) -> Rows:
         until = first + len(window)
-        obs, action, next_obs = (window[:, at : at + size] for at, size in list(draft.layout.values())[:3])
+        obs, _, next_obs = (window[:, at : at + size] for at, size in list(draft.layout.values())[:3])
         if not record.stored:  # the observation of the next row; a terminal's is never used: there is no future value
             next_obs[:-1] = obs[1:]
             next_obs[-1:] = draft.read(until, until + 1)[:, :width] if until < rows else obs[-1:]
             np.copyto(next_obs, obs, where=final[first:until, None].numpy())
-        action[:] = scaling.scale(action)
         window[:, -3], window[:, -2], window[:, -1] = np.nan, terminated[first:until], truncated[first:until]
         if shown < width:
             window = np.delete(window, [*range(shown, width), *range(width + size + shown, 2 * width + size)], axis=1)
         return window if keep[first:until].all() else window[keep[first:until].numpy()]
 
-    draft.revise(change, shown, size)
-    clipped, complete = scaling.check(), int(final.nonzero()[-1]) + 1
+    if record.stored and record.timeout is not None and not len(record.resets) and shown == width:
+        draft.cut(complete)  # every row is as the marks of the file have made it
+    else:
+        draft.revise(change, shown, size)
     with path.open("rb") as raw:
         digest = hashlib.file_digest(raw, "sha256").hexdigest()
     about: dict[str, Any] = {
@@ -158,7 +161,7 @@ def file_rows(path: str | Path, about: Mapping[str, Any]) -> Tensor:
         UserError: as :func:`read_d4rl`.
     """
     limit = None if about["timeouts"] == "stored" else int(about["timeouts"].split()[1])
-    record = _scan(Draft(), Path(path), about["terminals"])
+    record = _scan(Draft(), Path(path), about["terminals"], Scaling(str(path)))
     return _cut(Path(path), record, about["terminals"], limit)[0].nonzero()[:, 0]
 
 
@@ -204,8 +207,8 @@ def _cut(path: Path, record: _Record, terminals: Terminals, limit: int | None) -
     return keep, offsets, resets, final
 
 
-def _scan(draft: Draft, path: Path, terminals: Terminals) -> _Record:
-    """Read the file's checked arrays, those of observations and actions into a draft, actions as they are stored."""
+def _scan(draft: Draft, path: Path, terminals: Terminals, scaling: Scaling) -> _Record:
+    """Read the file's checked arrays, those of observations and actions into a draft, with episode ends where they are marked."""
     with open_hdf5(path) as file:
         obs = find(file, "observations", ndim=2, dtype=np.float32)
         rows, width = obs.shape
@@ -227,28 +230,37 @@ def _scan(draft: Draft, path: Path, terminals: Terminals) -> _Record:
         if terminals == "end":
             ends |= terminated
         tolerance = None if after is None else continuity.rounding(obs.dtype, after.dtype)
-        resets = _stream(draft, file, ends, tolerance)
+        resets = _stream(draft, file, ends, terminated, tolerance, scaling)
     return _Record(torch.from_numpy(reward), terminated, timeout, after is not None, resets, unread)
 
 
-def _stream(draft: Draft, file: Any, ends: Tensor, tolerance: float | None) -> Tensor:
+def _stream(draft: Draft, file: Any, ends: Tensor, terminated: Tensor, tolerance: float | None, scaling: Scaling) -> Tensor:
     """Read observations and actions into the draft, check them, and return the rows that are followed by an unmarked reset.
 
     Args:
         draft: the draft, begun.
         file: the open file.
         ends: rows that the file marks as the last of an episode, (N,), bool.
+        terminated: rows without a future value, (N,), bool.
         tolerance: see :func:`lightning_pbrl.data.continuity.jumps`; None without next observations, where no reset is found.
+        scaling: of the actions.
     """
+    truncated, complete = ends & ~terminated, int(ends.nonzero()[-1]) + 1 if ends.any() else 0
     keys = _MATRICES if tolerance is not None else _MATRICES[:2]
     places = {key: draft.layout[name] for key, name in zip(keys, ("obs", "action", "next_obs"), strict=False)}
     checks, gaps = {key: Finite(f"{file.filename}: key {key!r}") for key in keys}, continuity.Gaps()
-    for window in file.rows({key: at for key, (at, _) in places.items()}, draft.width, WINDOW):
+    windows = file.rows({key: at for key, (at, _) in places.items()}, draft.width, WINDOW)
+    for window in (rows[at : at + _TOGETHER] for rows in windows for at in range(0, len(rows), _TOGETHER)):
         for check, (at, size) in zip(checks.values(), places.values(), strict=True):
             check.see(window[:, at : at + size])
+        first, (at, size) = len(draft), places["actions"]
+        if not checks["actions"].bad:
+            window[:, at : at + size] = scaling.scale(window[:, at : at + size])
         if tolerance is not None:
             _compare(gaps, draft, window, torch.zeros(draft.obs_dim))
-        draft.append(window)
+            until = first + len(window)
+            window[:, -3], window[:, -2], window[:, -1] = np.nan, terminated[first:until], truncated[first:until]
+        draft.append(window, 0 if tolerance is None else max(complete - first, 0))
     for check in checks.values():
         check.check()
     if tolerance is None:

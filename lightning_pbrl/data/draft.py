@@ -36,6 +36,7 @@ KEY = "lightning_pbrl"
 WINDOW = 4 << 20
 """Bytes of rows that are handled at a time."""
 
+_HASHED = 1_024  # rows that are brought together and hashed while they are in the cache
 _ROOM = 8_192  # for what a header holds beside ``about``; a multiple of 8
 _TYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}
 
@@ -65,6 +66,7 @@ class Draft:
     def __init__(self, file: BufferedRandom | None = None) -> None:
         self.file: BufferedRandom | BytesIO = BytesIO() if file is None else file
         self.width = self.room = self.count = 0
+        self._digest, self._hashed = _new_digest(), 0  # of the first rows, as they will be in the end
 
     def __len__(self) -> int:
         return self.count
@@ -80,10 +82,19 @@ class Draft:
         self._set(obs_dim, action_dim)
         self.room = _ROOM * (1 + len(json.dumps(json.dumps(about))) // _ROOM + 1)
 
-    def append(self, rows: Rows) -> None:
-        """Write rows, (n, W), packed as in :func:`~lightning_pbrl.data.transitions.row_layout`, after the last one."""
+    def append(self, rows: Rows, final: int = 0) -> None:
+        """Write rows, (n, W), packed as in :func:`~lightning_pbrl.data.transitions.row_layout`, after the last one.
+
+        Those that will neither change nor go, the first ``final`` of them, are hashed now and need not be read again.
+        """
+        if self._hashed == self.count:
+            self._hash(rows[:final], self.layout)
         self._write(4 * self.count * self.width, rows)
         self.count += len(rows)
+
+    def cut(self, rows: int) -> None:
+        """Drop all rows after the first ``rows``."""
+        self.count = rows
 
     def read(self, first: int, last: int) -> Rows:
         """Read rows ``first`` to ``last - 1``."""
@@ -107,9 +118,11 @@ class Draft:
             obs_dim: observation size of the new rows.
             action_dim: action size of the new rows.
         """
-        kept, place = 0, 0
+        kept, place, layout = 0, 0, row_layout(obs_dim, action_dim)
+        self._digest, self._hashed = _new_digest(), 0
         for first, rows in self.windows():
             changed = change(first, rows)
+            self._hash(changed, layout)
             self._write(place, changed)
             kept, place = kept + len(changed), place + changed.nbytes
         self._set(obs_dim, action_dim)
@@ -133,7 +146,7 @@ class Draft:
         self.rest: dict[str, Any] = {"drawable": drawable, "frames": frames, "success_unknown": success_unknown}
         reward, offsets = reward.float().contiguous(), offsets.long().contiguous()
         self.offsets, self.reward, self.success, self.about = offsets, reward, success, dict(about)
-        self.fingerprint = fingerprint or self._hash()
+        self.fingerprint = fingerprint or self._fingerprint()
         if isinstance(self.file, BytesIO):
             return
         flags = None if success is None else success.to(torch.uint8)
@@ -181,11 +194,22 @@ class Draft:
         self.file.seek(self.room + place)
         self.file.write(np.ascontiguousarray(rows).data)
 
-    def _hash(self) -> str:
-        """Return what :attr:`~lightning_pbrl.data.transitions.Transitions.fingerprint` is for these data without images."""
-        digest = hashlib.blake2b(digest_size=16)
-        for _, rows in self.windows():
-            digest.update(np.ascontiguousarray(rows[:, : self.layout["learned_reward"][0]]).data)
+    def _hash(self, rows: Rows, layout: Mapping[str, tuple[int, int]]) -> None:
+        """Hash the next rows of what :attr:`~lightning_pbrl.data.transitions.Transitions.fingerprint` is, without images."""
+        for first in range(0, len(rows), _HASHED):
+            part = rows[first : first + _HASHED, : layout["learned_reward"][0]]
+            self._digest.update(np.ascontiguousarray(part).data)
+        self._hashed += len(rows)
+
+    def _fingerprint(self) -> str:
+        """Return the fingerprint; rows that have not been hashed as they are now are read for it."""
+        if self._hashed != self.count:
+            self.revise(lambda _, rows: rows, self.obs_dim, self.action_dim)
+        digest = self._digest.copy()
         digest.update(self.reward.numpy().data)
         digest.update(self.offsets.numpy().data)
         return digest.hexdigest()
+
+
+def _new_digest() -> Any:
+    return hashlib.blake2b(digest_size=16)

@@ -5,7 +5,7 @@ request all available memory. A child process can be abandoned. The system limit
 memory of the process. The size that a data set declares is compared with the file's content before memory is allocated.
 
 Requests are lines of JSON, answers are lines of JSON, some followed by raw bytes. The module runs as a script. It imports h5py
-and nothing of this library, so it starts quickly.
+and of this library only what lies beside it, so it starts quickly.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ import math
 import os
 import signal
 import sys
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
 
 import numpy as np
+
+if __name__ == "__main__":  # beside this script, as it runs without the package
+    sys.path.append(os.path.dirname(__file__))
+    from hdf5_chunks import DamageError, unpack  # type: ignore[import-not-found]
+else:
+    from lightning_pbrl.data.hdf5_chunks import DamageError, unpack
 
 SECONDS = 3.0
 """Computing time of one request, or of one slab of a data set, seconds."""
@@ -34,10 +39,6 @@ MEMORY = 2 * 2**30
 """Address space of this process, bytes; a data set with large chunks has more."""
 FREE, RATIO = 256 * 2**20, 100
 """Limits of the size that a compressed data set may declare: bytes, and multiples of the stored size (see ``guard.py``)."""
-
-
-class DamageError(Exception):
-    """Damage of the file, described as the middle of a sentence."""
 
 
 class Reader:
@@ -55,6 +56,8 @@ class Reader:
         self.spans: list[tuple[int, int, int]] = []  # (first byte, last byte, object) of the data read so far
         self.seen: set[int] = set()
         self.checked: dict[str, int] = {}  # bytes of a chunk of each data set that is read by rows
+        self.raw = open(path, "rb", buffering=0)  # noqa: SIM115 - closed when this reader goes
+        self.places: dict[int, dict[tuple[int, ...], Any]] = {}  # of the chunks of each data set, by its address
 
     def look(self, key: str, name: str | None) -> dict[str, Any]:
         """List the content of a group by name.
@@ -149,21 +152,13 @@ class Reader:
 
     def _fill(self, out: Any, data: Any, first: int, last: int) -> None:
         """Copy rows of a matrix. Chunks of gzip are decompressed here: HDF5 takes longer to bring their numbers into rows."""
-        plist, chunks, dtype, width = data.id.get_create_plist(), data.chunks, data.dtype, data.shape[1]
+        plist, chunks, dtype = data.id.get_create_plist(), data.chunks, data.dtype
         deflated = plist.get_nfilters() == 1 and plist.get_filter(0)[0] == self.h5py.h5z.FILTER_DEFLATE
-        if chunks is None or not deflated or dtype.kind not in "iuf":
+        behind = self.file.userblock_size  # where HDF5 before 2.0 counts from
+        if chunks is None or not deflated or behind or dtype.kind not in "iuf":
             out[:] = data[first:last]
             return
-        (step, wide), size = chunks, math.prod(chunks) * dtype.itemsize
-        for above in range(first // step * step, last, step):
-            begin, end = max(above, first), min(above + step, last)
-            for left in range(0, width, wide):
-                skipped, stored = data.id.read_direct_chunk((above, left))
-                stored = stored if skipped else zlib.decompress(stored, bufsize=size)
-                if len(stored) != size:
-                    raise DamageError(f"a chunk of it holds {len(stored):,} bytes instead of {size:,}")
-                part = np.frombuffer(stored, dtype).reshape(chunks)[begin - above : end - above]
-                out[begin - first : end - first, left : left + wide] = part[:, : width - left]
+        unpack(out, self.raw, self.places[self._address(data)], chunks, dtype, first, last)
 
     def check(self) -> Iterator[Any]:
         """Read everything and yield one empty answer at the end."""
@@ -233,7 +228,8 @@ class Reader:
         chunks: list[Any] = []
         data.id.chunk_iter(chunks.append)
         wanted = set(itertools.product(*(range(0, size, step) for size, step in zip(data.shape, data.chunks, strict=True))))
-        if lacking := wanted - {tuple(each.chunk_offset) for each in chunks}:
+        places = self.places[self._address(data)] = {tuple(each.chunk_offset): each for each in chunks}
+        if lacking := wanted - set(places):
             raise DamageError(f"{len(lacking)} of its {len(wanted)} chunks are missing")
         if any(each.filter_mask and each.size < chunk for each in chunks):
             raise DamageError("a chunk of it is marked as uncompressed and is not")
@@ -255,7 +251,7 @@ class Reader:
 
     def _take(self, data: Any, parts: list[tuple[int, int]]) -> None:
         """Record the bytes that belong to a data set; no byte belongs to two."""
-        address = self.h5py.h5o.get_info(data.id).addr
+        address = self._address(data)
         if address in self.seen:
             return
         self.seen.add(address)
@@ -265,6 +261,9 @@ class Reader:
             if before[1] > first or (after is not None and after[0] < first + size) or first + size > self.size:
                 raise DamageError("its bytes belong to another array or lie beyond the end of the file")
             self.spans.insert(at, (first, first + size, address))
+
+    def _address(self, data: Any) -> int:
+        return int(self.h5py.h5o.get_info(data.id).addr)
 
     def _slabs(self, data: Any, chunk: int) -> Iterator[Any]:
         """Yield index expressions that cover a data set in slabs of rows, aligned to chunks."""

@@ -50,7 +50,11 @@ def k_center(features: Features, count: int, centres: Iterable[Tensor], n: int) 
     if n <= 0:
         return torch.empty(0, dtype=torch.int64)
     blocks = torch.arange(count).split(BLOCK)
-    mean = torch.stack([features(block).sum(0) for block in blocks]).sum(0) / count
+    one = features(torch.zeros(1, dtype=torch.int64))
+    sums = one.new_empty(len(blocks), one.shape[1])  # at once: what is kept between large blocks splits the heap
+    for number, block in enumerate(blocks):
+        torch.sum(features(block), 0, out=sums[number])
+    mean = sums.sum(0) / count
     nearest = torch.full((count,), torch.inf)  # squared distance of each point to its nearest centre, or more
 
     for given in centres:

@@ -19,6 +19,7 @@ from synthetic import synthetic_transitions
 from lightning_pbrl.data import archive, draft
 from lightning_pbrl.data.d4rl import read_d4rl
 from lightning_pbrl.data.draft import Draft, pack
+from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 
 
@@ -113,6 +114,45 @@ def test_a_d4rl_file_read_by_windows(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert parts.fingerprint == whole.fingerprint
     assert torch.equal(parts.packed.nan_to_num(-7), whole.packed.nan_to_num(-7))
     assert {**parts.about, "file": None} == {**whole.about, "file": None}
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_a_file_that_marks_its_episodes_is_gone_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Rows are not read again, neither to be changed nor to be hashed; the incomplete episode at the end is no part of it."""
+    monkeypatch.setattr(Draft, "read", lambda *_: pytest.fail("rows are read again"))
+    columns = episodes(("timeout", "terminal", "timeout", "nothing"), (11, 9, 11, 2))
+    table = read_d4rl(write_d4rl(tmp_path / "a.hdf5", columns), cache_dir=tmp_path / "cache")
+    assert table.episodes.offsets.tolist() == [0, 11, 20, 31]
+    ends = [int(table.column(name).nonzero().sum()) for name in ("terminated", "truncated")]
+    assert ends == [19, 10 + 30] and bool(table.column("learned_reward").isnan().all())
+    again = Transitions(table.packed, table.episodes.offsets, table.reward, None, 3, 2, {})
+    assert again.fingerprint == table.fingerprint
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_a_reset_without_a_mark_changes_rows_that_are_written_already(tmp_path: Path):
+    columns = episodes(("timeout", "timeout"), (11, 9))
+    columns["timeouts"][10] = False  # next_observations alone tell that an episode ends here
+    with pytest.warns(UserWarning, match="1 reset"):
+        table = read_d4rl(write_d4rl(tmp_path / "a.hdf5", columns), cache_dir=tmp_path / "cache")
+    assert table.column("truncated").nonzero().tolist() == [[10], [19]] and not table.column("terminated").any()
+    again = Transitions(table.packed, table.episodes.offsets, table.reward, None, 3, 2, {})
+    assert again.fingerprint == table.fingerprint
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("behind", [0, 512])
+def test_chunks_lie_where_the_file_says(tmp_path: Path, behind: int):
+    """In a file with a user block, too, and where columns lie in chunks of their own."""
+    columns = episodes(("timeout", "timeout"), (11, 9))
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w", userblock_size=behind) as file:
+        for key, values in columns.items():
+            chunks = {"chunks": (5, 1), "compression": "gzip"} if values.ndim == 2 else {}
+            file.create_dataset(key, data=values, **chunks)
+    table = read_d4rl(path)
+    for name, key in (("obs", "observations"), ("action", "actions"), ("next_obs", "next_observations")):
+        assert table.column(name).numpy() == pytest.approx(columns[key], abs=1e-4), name
 
 
 @pytest.mark.usefixtures("small_windows")
