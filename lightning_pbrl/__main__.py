@@ -7,9 +7,9 @@ if __name__ == "__main__":
         del sys.path[0]
 
     from lightning_pbrl.cli import main
-    from lightning_pbrl.fork_server import WORD, serve
+    if sys.argv[1:2] == ["fork-server"]:
+        from lightning_pbrl.fork_server import leave, serve
 
-    if sys.argv[1:2] == [WORD]:
         serve(int(sys.argv[2]))  # returns in a child, as the process of a job
-
+        leave(main)
     main()

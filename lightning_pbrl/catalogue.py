@@ -6,7 +6,7 @@ Importing every method, simulator and reader takes seconds; a list of them does 
 
 from __future__ import annotations
 
-import ast
+import re
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -49,27 +49,35 @@ def catalogue(kind: str) -> dict[str, str]:
     return dict(sorted((line[0].name, next((each.about for each in line if each.about), "")) for line in chosen))
 
 
+CLASS = re.compile(r"^class (\w+)(?:\((.*?)\))?:\n((?:(?: [^\n]*)?\n)*)", re.MULTILINE | re.DOTALL)
+"""A class of a formatted module: name, bases, body."""
+BASE = re.compile(r"(?:^|,)\s*([\w.]+)(?:\[[^\]]*\])?\s*(?=,|$)")
+"""A base class, Base or Base[int]; not a keyword."""
+DOCSTRING = re.compile(r'\s*r?"""(.*)')
+METHOD = re.compile(r"^((?:    @.*\n)*)    def (\w+)", re.MULTILINE)
+"""A method: decorators, name."""
+SET = re.compile(r"^    (\w+)(?:: .+?)? = ", re.MULTILINE)
+"""An attribute that a class's body sets."""
+
+
 @cache
 def _entries(folder: str) -> dict[str, Entry]:
-    """Return every class of a package's modules, by name."""
-    trees = [ast.parse(path.read_bytes(), str(path)) for path in sorted((ROOT / folder).glob("*.py"))]
-    return {node.name: _entry(folder, node) for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+    """Return every class of a package's modules, by name.
+
+    Patterns are enough for formatted source, and parsing it would take half a second.
+    """
+    texts = [path.read_text(encoding="utf-8") for path in sorted((ROOT / folder).glob("*.py"))]
+    return {found[1]: _entry(folder, *found.groups()) for text in texts for found in CLASS.finditer(f"{text}\n")}
 
 
-def _entry(folder: str, node: ast.ClassDef) -> Entry:
-    bases = [base.value if isinstance(base, ast.Subscript) else base for base in node.bases]  # Base[int]
-    names = tuple(base.id if isinstance(base, ast.Name) else getattr(base, "attr", "") for base in bases)
-    methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
-    abstract = frozenset(each.name for each in methods if "abstractmethod" in map(ast.unparse, each.decorator_list))
-    defined = frozenset({*(each.name for each in methods), *(target for each in node.body for target in _targets(each))})
-    return Entry(folder, node.name, names, (ast.get_docstring(node) or "").partition("\n")[0], abstract, defined - abstract)
-
-
-def _targets(node: ast.stmt) -> list[str]:
-    """Return the names that an assignment in a class's body sets."""
-    if isinstance(node, ast.AnnAssign):
-        return [node.target.id] if node.value is not None and isinstance(node.target, ast.Name) else []
-    return [target.id for target in node.targets if isinstance(target, ast.Name)] if isinstance(node, ast.Assign) else []
+def _entry(folder: str, name: str, bases: str | None, body: str) -> Entry:
+    written = BASE.findall(bases or "")
+    methods = METHOD.findall(body)
+    abstract = frozenset(each for decorators, each in methods if "@abstractmethod" in decorators)
+    about = DOCSTRING.match(body)
+    line = about[1].removesuffix('"""').strip() if about else ""
+    defined = frozenset({*(each for _, each in methods), *SET.findall(body)})
+    return Entry(folder, name, tuple(base.rpartition(".")[2] for base in written), line, abstract, defined - abstract)
 
 
 def _ancestry(entry: Entry) -> list[Entry]:

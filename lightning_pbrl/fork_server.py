@@ -6,6 +6,7 @@ forks. A child has the environment, session, log, working folder and exit of a n
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -14,11 +15,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO, Any, NoReturn
+
+from lightning_pbrl.errors import UserError
 
 LIBRARY = [sys.executable, "-P", "-m", "lightning_pbrl"]
 """Program of a process that can be forked instead."""
@@ -251,12 +256,10 @@ def _load() -> str:
         from lightning_pbrl.trainer import prepare
 
         prepare()  # before a plugin may import a simulator
-        import omegaconf  # noqa: F401
-        import torch.utils.tensorboard
-
-        import lightning_pbrl.train_cli  # noqa: F401
+        import torch
 
         import_all()
+        _rehearse()
     if not (pid := os.fork()):  # libraries that mind forks, as OpenBLAS does, end their threads before the first one
         os._exit(0)
     os.waitpid(pid, 0)
@@ -266,6 +269,27 @@ def _load() -> str:
     if torch.cuda.is_initialized():
         return "a plugin uses the GPU when it is imported"
     return f"a plugin holds {threads - 1} threads when it is imported" if threads > 1 else ""
+
+
+def _rehearse() -> None:
+    """Do once, for nothing, what each run does anew: later times find modules, parsers, fonts and caches ready."""
+    import numpy as np
+    import torch.utils.tensorboard.summary
+
+    from lightning_pbrl import train_cli
+    from lightning_pbrl.data.store import LabelStore
+    from lightning_pbrl.envs.base import need
+    from lightning_pbrl.reports.plot import learning_curve
+
+    for simulator in ("gymnasium.envs.mujoco.mujoco_env", "metaworld.env_dict"):
+        with suppress(Exception):  # whoever needs it will say so
+            need(simulator, "")
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as name, suppress(UserError, OSError):
+        warnings.simplefilter("ignore")
+        train_cli.rehearse()
+        LabelStore(f"{name}/labels.sqlite", "")
+        learning_curve({"eval/return_mean": (np.arange(2.0), np.arange(2.0))}, f"{name}/curve.png", "rehearsal")
+    torch.utils.tensorboard.summary.hparams({}, {})
 
 
 def _become(request: Mapping[str, Any], log: int, control: socket.socket) -> None:
@@ -285,3 +309,26 @@ def _become(request: Mapping[str, Any], log: int, control: socket.socket) -> Non
     sys.argv[1:] = request["arguments"]
     for seed in (numpy.random.seed, torch.default_generator.seed):  # as in a new interpreter, no two children draw alike
         seed()
+
+
+def leave(run: Callable[[], None]) -> NoReturn:
+    """Run a job and end this child as an interpreter ends, except that the modules are not cleared away.
+
+    That would write to all the memory that the child shares with the server, which takes half a second.
+    """
+    code: Any = 0
+    try:
+        run()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]  # as multiprocessing ends a child: waits for threads
+    atexit._run_exitfuncs()
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))

@@ -8,12 +8,12 @@ import os
 import shutil
 import sys
 from contextlib import redirect_stdout, suppress
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 from pathlib import Path
 
 from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.registry import PLUGINS
+from lightning_pbrl.registry import plugins
 
 PACKAGES = ("jsonargparse", "pytorch-lightning", "torch")
 """Distributions whose version the text depends on."""
@@ -24,7 +24,7 @@ def show_help(verb: str) -> None:
 
     With plugins, whose text may change unseen, it is made each time.
     """
-    if entry_points(group=PLUGINS):
+    if plugins():
         print(_made(verb), end="")
         return
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightning-pbrl"

@@ -81,7 +81,7 @@ def test_help_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         return f"help of {verb}\n"
 
     monkeypatch.setattr(help_text, "_made", make)
-    monkeypatch.setattr(help_text, "entry_points", lambda group: [])
+    monkeypatch.setattr(help_text, "plugins", list)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for columns in ("80", "80", "100"):
         monkeypatch.setenv("COLUMNS", columns)
@@ -93,7 +93,7 @@ def test_help_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert kept.read_text() == "help of fit\n"
     main(["test", "-h"])
     assert made == ["fit", "fit", "test"]
-    monkeypatch.setattr(help_text, "entry_points", lambda group: ["a plugin"])
+    monkeypatch.setattr(help_text, "plugins", lambda: ["a plugin"])
     main(["test", "--help"])
     assert len(made) == 4
     monkeypatch.undo()
