@@ -6,7 +6,6 @@ forks. A child has the environment, session, log, working folder and exit of a n
 
 from __future__ import annotations
 
-import atexit
 import gc
 import json
 import os
@@ -21,9 +20,10 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.later import uncollected
 
 LIBRARY = [sys.executable, "-P", "-m", "lightning_pbrl"]
 """Program of a process that can be forked instead."""
@@ -252,7 +252,7 @@ def _load() -> str:
     """Import what a run needs; return why this process must not fork, empty if it may."""
     from lightning_pbrl.registry import import_all, seeing_working_folder
 
-    with seeing_working_folder():
+    with seeing_working_folder(), uncollected():
         from lightning_pbrl.trainer import prepare
 
         prepare()  # before a plugin may import a simulator
@@ -309,26 +309,3 @@ def _become(request: Mapping[str, Any], log: int, control: socket.socket) -> Non
     sys.argv[1:] = request["arguments"]
     for seed in (numpy.random.seed, torch.default_generator.seed):  # as in a new interpreter, no two children draw alike
         seed()
-
-
-def leave(run: Callable[[], None]) -> NoReturn:
-    """Run a job and end this child as an interpreter ends, except that the modules are not cleared away.
-
-    That would write to all the memory that the child shares with the server, which takes half a second.
-    """
-    code: Any = 0
-    try:
-        run()
-    except SystemExit as end:
-        code = end.code
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        code = 1
-    threading._shutdown()  # type: ignore[attr-defined]  # as multiprocessing ends a child: waits for threads
-    atexit._run_exitfuncs()
-    if isinstance(code, str):
-        print(code, file=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code if isinstance(code, int) else int(code is not None))
