@@ -7,6 +7,7 @@ if __name__ == "__main__":
         del sys.path[0]
 
     from lightning_pbrl.cli import program
+
     if sys.argv[1:2] == ["fork-server"]:
         from lightning_pbrl.fork_server import serve
 

@@ -62,7 +62,8 @@ class TrainCLI(LightningCLI):
             save_config_callback=None,
             trainer_class=Trainer,
             trainer_defaults=DEFAULTS,
-            parser_kwargs={"parser_mode": "omegaconf+", "exit_on_error": False},  # interpolations resolve after overrides
+            # interpolations resolve after overrides
+            parser_kwargs={"prog": "lightning-pbrl", "parser_mode": "omegaconf+", "exit_on_error": False},
             args=args,
             run=run,
         )
@@ -77,7 +78,7 @@ class TrainCLI(LightningCLI):
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Make the run's seed a number, also where one is to be chosen."""
-        parser.add_argument("--seed_everything", type=run_seed, default=0, help="Seed of the run; true has one chosen.")
+        parser.add_argument("--seed_everything", type=_Seed(), default=0, help="Seed of the run; true has one chosen.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run_dir", type=str, default="runs/fit", help="Everything a run leaves goes here.")
@@ -167,6 +168,16 @@ def run_seed(value: Any) -> int:
         return int(os.environ["PL_GLOBAL_SEED"])  # what the process that started this one has chosen
     except (KeyError, ValueError):
         raise UserError("seed_everything=true would give each process a seed of its own: give a number.") from None
+
+
+class _Seed:
+    """The type of ``seed_everything``, with a name for ``--help``."""
+
+    def __call__(self, value: Any) -> int:
+        return run_seed(value)
+
+    def __repr__(self) -> str:
+        return "int or true"
 
 
 class Parsed(TrainCLI):
