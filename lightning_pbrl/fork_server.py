@@ -279,6 +279,7 @@ def _rehearse() -> None:
     from lightning_pbrl import train_cli
     from lightning_pbrl.data.store import LabelStore
     from lightning_pbrl.envs.base import need
+    from lightning_pbrl.reports.metrics import Series
     from lightning_pbrl.reports.plot import learning_curve
 
     for simulator in ("gymnasium.envs.mujoco.mujoco_env", "metaworld.env_dict"):
@@ -288,7 +289,7 @@ def _rehearse() -> None:
         warnings.simplefilter("ignore")
         train_cli.rehearse()
         LabelStore(f"{name}/labels.sqlite", "")
-        learning_curve({"eval/return_mean": (np.arange(2.0), np.arange(2.0))}, f"{name}/curve.png", "rehearsal")
+        learning_curve({"eval/return_mean": Series(np.arange(2), np.arange(2.0))}, f"{name}/curve.png", "rehearsal")
     torch.utils.tensorboard.summary.hparams({}, {})
 
 

@@ -1,7 +1,7 @@
 """Help of ``fit`` and its siblings, kept: to make it imports Lightning and every method.
 
-The text of ``fit`` is shipped, for the versions that it was made with: ``python -m lightning_pbrl.help_text`` writes it anew. Other
-texts are kept from one call to the next.
+The text of ``fit`` is shipped, for the versions that it was made with: ``python -m lightning_pbrl.help_text`` writes it anew.
+Other texts are kept from one call to the next.
 """
 
 from __future__ import annotations

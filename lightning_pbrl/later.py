@@ -1,9 +1,9 @@
 """Put off what Lightning imports and few processes need: ``torch._dynamo``, ``scipy.signal``, ``matplotlib``.
 
-They take two thirds of the seconds of ``import pytorch_lightning``, which asks for a few of their names and calls none. While it is
-imported, stand-ins with these names are in ``sys.modules``. Afterwards whoever imports such a module gets the module itself. A
-stand-in that Lightning has kept hands on whatever is asked of it. Asked for another name while Lightning is imported, it imports its
-module at once: a version that needs more starts no faster than it would without all this.
+They take two thirds of the seconds of ``import pytorch_lightning``, which asks for a few of their names and calls none. While it
+is imported, stand-ins with these names are in ``sys.modules``. Afterwards whoever imports such a module gets the module itself. A
+stand-in that Lightning has kept hands on whatever is asked of it. Asked for another name while Lightning is imported, it imports
+its module at once: a version that needs more starts no faster than it would without all this.
 """
 
 from __future__ import annotations

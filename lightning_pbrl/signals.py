@@ -129,7 +129,7 @@ def leave(run: Callable[[], None]) -> NoReturn:
         run()
     except SystemExit as end:
         code = end.code
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - told, as by an interpreter
         sys.excepthook(type(error), error, error.__traceback__)
         code = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as when multiprocessing ends a child
