@@ -122,6 +122,9 @@ def _dispatch(args: list[str]) -> None:
         with uncollected():
             list_command(rest)
     elif verb == "label":
+        from lightning_pbrl.labelling.serve import label_options
+
+        label_options(rest)  # --help, and what is wrong, is told at once
         with uncollected():
             from lightning_pbrl.label_cli import command
 
