@@ -68,7 +68,8 @@ assert scipy.signal.windows.hamming(3).shape == (3,) and "matplotlib" not in sys
 import matplotlib
 matplotlib.use("agg")
 figure, axes = drawing.plot_single_or_multi_val(torch.tensor([1.0, 2.0]))  # draws in a style
-assert type(figure) is drawing.plt.Figure and isinstance(axes, drawing._AX_TYPE) and isinstance(axes, drawing.matplotlib.axes.Axes)
+assert type(figure) is drawing.plt.Figure
+assert isinstance(axes, drawing._AX_TYPE) and isinstance(axes, drawing.matplotlib.axes.Axes)
 assert drawing.plt.subplots is matplotlib.pyplot.subplots
 optimizer = torch.optim.Adam(module.parameters())
 module(torch.ones(2)).sum().backward()
