@@ -33,8 +33,9 @@ KINDS = ("methods", "teachers", "queries", "data")
 SOURCES = ("train_cli.py", "trainer.py", "fitting/lightning_glue.py", "callbacks/*.py")
 """Modules whose arguments and docstrings the text shows."""
 COLUMN = 24
-"""Where argparse begins the text of an option, in a terminal of :data:`NARROWEST` or more."""
+"""Column at which argparse begins the text of an option."""
 NARROWEST = 60
+"""Width of a terminal below which argparse sets the text elsewhere."""
 
 
 def show_help(verb: str) -> None:
