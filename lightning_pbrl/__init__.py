@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lightning_pbrl import later as later
 from lightning_pbrl import moved as moved
 
 if TYPE_CHECKING:

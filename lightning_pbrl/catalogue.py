@@ -6,7 +6,7 @@ Importing every method, simulator and reader takes seconds; a list of them does 
 
 from __future__ import annotations
 
-import ast
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ class Entry(NamedTuple):
         about: first line of its docstring; empty without one.
         abstract: names that it declares abstract.
         defined: other names that its body defines.
-        constants: those of them that are set to a constant, with that.
+        constants: those of them that are set to true or false, with that.
     """
 
     folder: str
@@ -36,7 +36,7 @@ class Entry(NamedTuple):
     about: str
     abstract: frozenset[str]
     defined: frozenset[str]
-    constants: dict[str, object]
+    constants: dict[str, bool]
 
 
 def catalogue(kind: str) -> dict[str, str]:
@@ -49,7 +49,7 @@ def catalogue(kind: str) -> dict[str, str]:
 
 
 def constants(kind: str, attribute: str) -> dict[str, Any]:
-    """Return a class attribute of the concrete classes of one kind, which all set or inherit to a constant, by class name."""
+    """Return a class attribute of the concrete classes of one kind, true or false, which all set or inherit, by class name."""
     return {line[0].name: next(e.constants[attribute] for e in line if attribute in e.constants) for line in _concrete(kind)}
 
 
@@ -60,30 +60,39 @@ def _concrete(kind: str) -> list[list[Entry]]:
     return [line for line in ancestries if base in [each.name for each in line[1:]] and not _is_abstract(line)]
 
 
+CLASS = re.compile(r"^class (\w+)(?:\((.*?)\))?:\n((?:(?: [^\n]*)?\n)*)", re.MULTILINE | re.DOTALL)
+"""A class of a formatted module: name, bases, body."""
+BASE = re.compile(r"(?:^|,)\s*([\w.]+)(?:\[[^\]]*\])?\s*(?=,|$)")
+"""A base class, Base or Base[int]; not a keyword."""
+DOCSTRING = re.compile(r'\s*r?"""(.*)')
+METHOD = re.compile(r"^((?:    @.*\n)*)    def (\w+)", re.MULTILINE)
+"""A method: decorators, name."""
+SET = re.compile(r"^    (\w+)(?:: .+?)? = ", re.MULTILINE)
+"""An attribute that a class's body sets."""
+SWITCH = re.compile(r"^    (\w+)(?:: .+?)? = (True|False)$", re.MULTILINE)
+"""An attribute that it sets to true or false."""
+
+
 @cache
 def _entries(folder: str) -> dict[str, Entry]:
-    """Return every class of a package's modules, by name."""
-    trees = [ast.parse(path.read_bytes(), str(path)) for path in sorted((ROOT / folder).glob("*.py"))]
-    return {node.name: _entry(folder, node) for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+    """Return every class of a package's modules, by name.
+
+    Patterns are enough for formatted source, and parsing it would take half a second.
+    """
+    texts = [path.read_text(encoding="utf-8") for path in sorted((ROOT / folder).glob("*.py"))]
+    return {found[1]: _entry(folder, *found.groups()) for text in texts for found in CLASS.finditer(f"{text}\n")}
 
 
-def _entry(folder: str, node: ast.ClassDef) -> Entry:
-    bases = [base.value if isinstance(base, ast.Subscript) else base for base in node.bases]  # Base[int]
-    names = tuple(base.id if isinstance(base, ast.Name) else getattr(base, "attr", "") for base in bases)
-    methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
-    abstract = frozenset(each.name for each in methods if "abstractmethod" in map(ast.unparse, each.decorator_list))
-    defined = frozenset({*(each.name for each in methods), *(target for each in node.body for target in _targets(each))})
-    fixed = [each for each in node.body if isinstance(getattr(each, "value", None), ast.Constant)]
-    constants = {target: each.value.value for each in fixed for target in _targets(each)}  # type: ignore[attr-defined]
-    about = (ast.get_docstring(node) or "").partition("\n")[0]
-    return Entry(folder, node.name, names, about, abstract, defined - abstract, constants)
-
-
-def _targets(node: ast.stmt) -> list[str]:
-    """Return the names that an assignment in a class's body sets."""
-    if isinstance(node, ast.AnnAssign):
-        return [node.target.id] if node.value is not None and isinstance(node.target, ast.Name) else []
-    return [target.id for target in node.targets if isinstance(target, ast.Name)] if isinstance(node, ast.Assign) else []
+def _entry(folder: str, name: str, bases: str | None, body: str) -> Entry:
+    written = BASE.findall(bases or "")
+    methods = METHOD.findall(body)
+    abstract = frozenset(each for decorators, each in methods if "@abstractmethod" in decorators)
+    about = DOCSTRING.match(body)
+    line = about[1].removesuffix('"""').strip() if about else ""
+    defined = frozenset({*(each for _, each in methods), *SET.findall(body)})
+    bases_of = tuple(base.rpartition(".")[2] for base in written)
+    constants = {target: value == "True" for target, value in SWITCH.findall(body)}
+    return Entry(folder, name, bases_of, line, abstract, defined - abstract, constants)
 
 
 def _ancestry(entry: Entry) -> list[Entry]:

@@ -9,10 +9,12 @@ import re
 import signal
 import sys
 import traceback
+from typing import NoReturn
 
 from lightning_pbrl import signals
 from lightning_pbrl.arguments import TRAINER_VERBS
 from lightning_pbrl.errors import UserError, mistake_behind
+from lightning_pbrl.later import uncollected
 from lightning_pbrl.registry import seeing_working_folder
 
 USAGE = """\
@@ -31,7 +33,7 @@ Add --debug to any of them to see the traceback of an error."""
 
 
 def main(args: list[str] | None = None) -> None:
-    """Entry point of ``lightning-pbrl``.
+    """Run a command of ``lightning-pbrl``; a process of its own runs :func:`program`.
 
     Args:
         args: command line without the program's name; ``sys.argv`` when None.
@@ -59,6 +61,11 @@ def main(args: list[str] | None = None) -> None:
             traceback.print_exc()
         print(f"error: {_one_sentence(mistake or error)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def program() -> NoReturn:
+    """Run the command line as a process of its own."""
+    signals.leave(main)
 
 
 def _print_anywhere() -> None:
@@ -98,7 +105,8 @@ def _dispatch(args: list[str]) -> None:
 
         show_help(verb)
     elif verb in TRAINER_VERBS:
-        from lightning_pbrl.train_cli import train_cli
+        with uncollected():
+            from lightning_pbrl.train_cli import train_cli
 
         train_cli([verb, *rest])
     elif verb in ("run", "sweep"):
@@ -112,9 +120,14 @@ def _dispatch(args: list[str]) -> None:
     elif verb == "list":
         from lightning_pbrl.commands import list_command
 
-        list_command(rest)
+        with uncollected():
+            list_command(rest)
     elif verb == "label":
-        from lightning_pbrl.label_cli import command
+        from lightning_pbrl.labelling.serve import label_options
+
+        label_options(rest)  # --help, and what is wrong, is told at once
+        with uncollected():
+            from lightning_pbrl.label_cli import command
 
         command(rest)
     elif verb == "labels":
@@ -124,7 +137,8 @@ def _dispatch(args: list[str]) -> None:
     elif verb == "plot":
         from lightning_pbrl.commands import plot_command
 
-        plot_command(rest)
+        with uncollected():  # which is not much, beside the import of matplotlib
+            plot_command(rest)
     elif verb == "--version":
         import lightning_pbrl
 

@@ -163,29 +163,36 @@ def plot_command(args: list[str]) -> None:
         raise UserError("lightning-pbrl plot: --metric belongs to learning curves and --efficiency; leave it out.")
     from rich.console import Console
 
-    from lightning_pbrl.reports.coverage import plot_coverage
-    from lightning_pbrl.reports.efficiency import plot_efficiency
-    from lightning_pbrl.reports.embedding import plot_embeddings
-    from lightning_pbrl.reports.feedback_sheet import plot_feedback
-    from lightning_pbrl.reports.mix import plot_mix
-    from lightning_pbrl.reports.plot import plot, summary_table
-
     for path in options.runs:
         if not path.exists():
             raise UserError(f"There is no run folder {path}; give folders that fit or run have written.")
     console = Console()
     written: list[Path] = []
     if options.feedback:
+        from lightning_pbrl.reports.feedback_sheet import plot_feedback
+
         written = plot_feedback(options.runs, options.out, options.round)
     elif options.efficiency:
+        from lightning_pbrl.reports.efficiency import plot_efficiency
+
         written = [plot_efficiency(options.runs, options.out, options.metric, options.x, options.middle or "mean")]
     elif options.mix:
+        from lightning_pbrl.reports.mix import plot_mix
+
         written = [plot_mix(options.runs, options.out, options.x)]
-    elif options.embedding or options.coverage:
-        written = [(plot_embeddings if options.embedding else plot_coverage)(options.runs, options.out)]
+    elif options.embedding:
+        from lightning_pbrl.reports.embedding import plot_embeddings
+
+        written = [plot_embeddings(options.runs, options.out)]
+    elif options.coverage:
+        from lightning_pbrl.reports.coverage import plot_coverage
+
+        written = [plot_coverage(options.runs, options.out)]
     if written:
         for path in written:
             console.print(f"wrote {path}", soft_wrap=True, markup=False)
         return
+    from lightning_pbrl.reports.plot import plot, summary_table
+
     console.print(f"wrote {plot(options.runs, options.out, options.metric)}", soft_wrap=True, markup=False)
     console.print(summary_table(options.runs, [options.metric] if options.metric else None))

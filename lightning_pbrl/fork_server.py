@@ -14,11 +14,16 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Any
+
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.later import uncollected
 
 LIBRARY = [sys.executable, "-P", "-m", "lightning_pbrl"]
 """Program of a process that can be forked instead."""
@@ -247,16 +252,14 @@ def _load() -> str:
     """Import what a run needs; return why this process must not fork, empty if it may."""
     from lightning_pbrl.registry import import_all, seeing_working_folder
 
-    with seeing_working_folder():
+    with seeing_working_folder(), uncollected():
         from lightning_pbrl.trainer import prepare
 
         prepare()  # before a plugin may import a simulator
-        import omegaconf  # noqa: F401
-        import torch.utils.tensorboard
-
-        import lightning_pbrl.train_cli  # noqa: F401
+        import torch
 
         import_all()
+        _rehearse()
     if not (pid := os.fork()):  # libraries that mind forks, as OpenBLAS does, end their threads before the first one
         os._exit(0)
     os.waitpid(pid, 0)
@@ -266,6 +269,28 @@ def _load() -> str:
     if torch.cuda.is_initialized():
         return "a plugin uses the GPU when it is imported"
     return f"a plugin holds {threads - 1} threads when it is imported" if threads > 1 else ""
+
+
+def _rehearse() -> None:
+    """Do once, for nothing, what each run does anew: later times find modules, parsers, fonts and caches ready."""
+    import numpy as np
+    import torch.utils.tensorboard.summary
+
+    from lightning_pbrl import train_cli
+    from lightning_pbrl.data.store import LabelStore
+    from lightning_pbrl.envs.base import need
+    from lightning_pbrl.reports.metrics import Series
+    from lightning_pbrl.reports.plot import learning_curve
+
+    for simulator in ("gymnasium.envs.mujoco.mujoco_env", "metaworld.env_dict"):
+        with suppress(Exception):  # whoever needs it will say so
+            need(simulator, "")
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as name, suppress(UserError, OSError):
+        warnings.simplefilter("ignore")
+        train_cli.rehearse()
+        LabelStore(f"{name}/labels.sqlite", "")
+        learning_curve({"eval/return_mean": Series(np.zeros(1), np.zeros(1))}, f"{name}/curve.png", "rehearsal")
+    torch.utils.tensorboard.summary.hparams({}, {})
 
 
 def _become(request: Mapping[str, Any], log: int, control: socket.socket) -> None:

@@ -7,15 +7,17 @@ The library's own parts are found by importing their packages; an outside packag
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
-import pkgutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
+from functools import cache
+from typing import TYPE_CHECKING
 
 from lightning_pbrl.errors import UserError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
 
 PACKAGES = {
     "methods": ("lightning_pbrl.methods", "base", "Method"),
@@ -35,11 +37,25 @@ PLUGINS = "lightning_pbrl.plugins"
 
 def import_all() -> None:
     """Import every module that defines a nameable class, outside plugins included."""
+    import pkgutil
+
     for package, *_ in PACKAGES.values():
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             importlib.import_module(f"{package}.{module.name}")
-    for plugin in entry_points(group=PLUGINS):
+    for plugin in plugins():
         plugin.load()
+
+
+def plugins() -> EntryPoints:
+    """Return the entry points of outside packages."""
+    return _plugins(tuple(sys.path))
+
+
+@cache
+def _plugins(path: tuple[str, ...]) -> EntryPoints:
+    from importlib.metadata import entry_points
+
+    return entry_points(group=PLUGINS)
 
 
 @contextmanager
@@ -83,6 +99,8 @@ def classes(kind: str) -> dict[str, type]:
     Args:
         kind: a key of :data:`PACKAGES`.
     """
+    import inspect
+
     import_all()
     package, module, base_name = PACKAGES[kind]
     base = getattr(importlib.import_module(f"{package}.{module}"), base_name)
@@ -122,9 +140,11 @@ def devices() -> dict[str, str]:
 def _is_imported(kind: str) -> bool:
     """Return True if classes of a kind have been imported, or outside packages may have some."""
     package, module, _ = PACKAGES[kind]
-    return f"{package}.{module}" in sys.modules or bool(entry_points(group=PLUGINS))
+    return f"{package}.{module}" in sys.modules or bool(plugins())
 
 
 def first_line(cls: type) -> str:
     """Return the one line that ``list`` prints."""
+    import inspect
+
     return (inspect.getdoc(cls) or "").split("\n", 1)[0]

@@ -5,13 +5,16 @@ Lightning alone would finish the batch, tear down and exit with 0, as if the run
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any, NoReturn
 
 TOLD = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end a run like Ctrl-C."""
@@ -134,3 +137,26 @@ def reason(code: int) -> str:
 def cut_off(reason: str) -> bool:
     """Return True for a reason that names a signal: the process did not end by itself, and may go on."""
     return reason.startswith(("killed by ", "ended by "))
+
+
+def leave(run: Callable[[], None]) -> NoReturn:
+    """Run a program and end the process as an interpreter does, but do not clear the modules away.
+
+    That takes longer than many a command, and in a forked process writes to all the memory that it shares.
+    """
+    code: Any = 0
+    try:
+        run()
+    except SystemExit as end:
+        code = end.code
+    except BaseException as error:  # noqa: BLE001 - told, as by an interpreter
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as when multiprocessing ends a child
+    atexit._run_exitfuncs()
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))

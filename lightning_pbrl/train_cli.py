@@ -63,14 +63,23 @@ class TrainCLI(LightningCLI):
             save_config_callback=None,
             trainer_class=Trainer,
             trainer_defaults=DEFAULTS,
-            parser_kwargs={"parser_mode": "omegaconf+", "exit_on_error": False},  # interpolations resolve after overrides
+            # interpolations resolve after overrides
+            parser_kwargs={"prog": "lightning-pbrl", "parser_mode": "omegaconf+", "exit_on_error": False},
             args=args,
             run=run,
         )
 
+    def setup_parser(self, add_subcommands: bool, *settings: Any) -> None:
+        """Build the parser, or take the one that :func:`rehearse` has built."""
+        kept = _PARSERS.get(self._args[0]) if add_subcommands and self._args else None
+        if kept is None:
+            super().setup_parser(add_subcommands, *settings)
+        else:
+            vars(self).update(kept)
+
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Make the run's seed a number, also where one is to be chosen."""
-        parser.add_argument("--seed_everything", type=run_seed, default=0, help="Seed of the run; true has one chosen.")
+        parser.add_argument("--seed_everything", type=_Seed(), default=0, help="Seed of the run; true has one chosen.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run_dir", type=str, default="runs/fit", help="Everything a run leaves goes here.")
@@ -101,7 +110,7 @@ class TrainCLI(LightningCLI):
             raise UserError(f"{self.subcommand} needs a trained method: set ckpt_path to the .ckpt file of a fit.")
 
     def before_fit(self) -> None:
-        content = yaml.safe_load(self._parser(self.subcommand).dump(self._own, skip_none=False))
+        content = _plain(self._parser(self.subcommand), self._own)
         trainer: Any = self.trainer
         trainer.config = {**content, "overwrite": False}  # what was lost once is not asked for again by who feeds it back
         plan = asking_plan(self.trainer, self.model)
@@ -119,12 +128,33 @@ class TrainCLI(LightningCLI):
             name = absent[1].rpartition(".")[2]
             raise UserError(f"{name} needs the package {absent[2]}: install it with pip install {package}.") from error
 
+    def _dump_config(self) -> None:
+        """Keep the whole config as plain types, for the method's hyper-parameters; parsing has checked it."""
+        if not hasattr(self, "config_dump"):
+            content = _plain(self.parser, self.config, skip_link_targets=False)
+            self.config_dump = content[self.subcommand] if self.subcommand else content
+
     def _parse_ckpt_path(self) -> None:
         """Keep hyper-parameters as the config says them; a checkpoint brings weights, not settings."""
 
     def after_fit(self) -> None:
         if self._own.then_test:
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+
+
+def _plain(parser: jsonargparse.ArgumentParser, config: jsonargparse.Namespace, **options: Any) -> dict[str, Any]:
+    """Return a parsed config as plain types, those of YAML."""
+    text = parser.dump(config, format="yaml of libyaml", skip_none=False, skip_validation=True, **options)
+    content: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return content
+
+
+def _dumped(content: dict[str, Any]) -> str:
+    text: str = yaml.dump(content, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), allow_unicode=True, sort_keys=False)
+    return text
+
+
+jsonargparse.set_dumper("yaml of libyaml", _dumped)  # the parser's own takes ten times as long
 
 
 def run_seed(value: Any) -> int:
@@ -150,12 +180,26 @@ def run_seed(value: Any) -> int:
         raise UserError("seed_everything=true would give each process a seed of its own: give a number.") from None
 
 
+class _Seed:
+    """The type of ``seed_everything``, with a name for ``--help``."""
+
+    def __call__(self, value: Any) -> int:
+        return run_seed(value)
+
+    def __repr__(self) -> str:
+        return "int or true"
+
+
 class Parsed(TrainCLI):
     """The parsed command line alone: builds and writes nothing."""
+
+    def _add_instantiators(self) -> None: ...
 
     def before_instantiate_classes(self) -> None: ...
 
     def instantiate_classes(self) -> None: ...
+
+    def _run_subcommand(self, subcommand: str) -> None: ...
 
 
 def train_cli(args: list[str], run: bool = True) -> TrainCLI:
@@ -178,3 +222,14 @@ def resolved_config(args: list[str]) -> dict[str, Any]:
         args: arguments of a fit, without the verb.
     """
     return dict(Parsed.start(with_packaged_configs(args), run=False).config.as_dict())
+
+
+_PARSERS: dict[str, dict[str, Any]] = {}
+"""Attributes of a command line that hold its parser, by verb."""
+
+
+def rehearse() -> None:
+    """Parse a shipped stage and keep the parser of ``fit``, for the processes that are forked from this one."""
+    args = with_packaged_configs(["fit", "-c", "data/demo.yaml", "-c", "model/iql.yaml", "--relabel.reward=true"])
+    built = vars(Parsed.start(args, run=True))
+    _PARSERS["fit"] = {name: built[name] for name in ("parser", "_subcommand_parsers", "_subcommand_method_arguments")}

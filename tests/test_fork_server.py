@@ -32,7 +32,7 @@ json.dump({
     "argv": sys.argv[1:], "server": "fork-server" in sys.orig_argv, "folder": os.getcwd(), "leads": os.getsid(0) == os.getpid(),
     "stage": os.environ.get("LIGHTNING_PBRL_STAGE"), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
     "threads": torch.get_num_threads(), "tasks": len(os.listdir("/proc/self/task")), "cuda": torch.cuda.is_initialized(),
-    "simulator": "mujoco" in sys.modules, "draw": numpy.random.random(), "torch": torch.initial_seed(),
+    "renderer": bool({"OpenGL", "mujoco.egl"} & {*sys.modules}), "draw": numpy.random.random(), "torch": torch.initial_seed(),
     "sockets": sum("socket:" in os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")),
 }, open("told.json", "w"))
 print("said", flush=True)
@@ -140,7 +140,7 @@ def test_a_child_is_what_a_new_interpreter_is(server: Server, folder: Path) -> N
     fresh = told(folder)
     assert (folder / "fresh.txt").read_text() == log
     assert forked["server"] and not fresh["server"]
-    assert forked["tasks"] == 1 and not forked["cuda"] and not forked["simulator"]
+    assert forked["tasks"] == 1 and not forked["cuda"] and not forked["renderer"]
     differ = ("server", "draw", "torch", "tasks")
     assert {key: forked[key] for key in forked if key not in differ} == {key: fresh[key] for key in fresh if key not in differ}
 

@@ -48,7 +48,7 @@ def on_disk(folder: str, pattern: str) -> set[str]:
 def test_wheel_holds_each_file_once(wheel: list[str]) -> None:
     assert [name for name, count in Counter(wheel).items() if count > 1] == []
     ours = {name for name in wheel if name.startswith("lightning_pbrl/")}
-    expected = {"lightning_pbrl/py.typed"}
+    expected = {"lightning_pbrl/py.typed", "lightning_pbrl/help_fit.txt"}
     expected |= {f"lightning_pbrl/{name}" for name in on_disk("lightning_pbrl", "*.py")}
     for folder in ("callbacks", "datamodules"):
         expected |= {f"lightning_pbrl/{folder}/{name}" for name in on_disk(folder, "*.py")}

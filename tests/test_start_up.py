@@ -73,6 +73,19 @@ def test_a_pool_imports_nothing_of_what_its_stages_need(tmp_path: Path, verb: st
     assert heavy(tmp_path, [verb, "study.yaml"]) <= {"matplotlib"}  # nothing is left to do
 
 
+def test_a_sweep_checks_its_keys_in_another_process(tmp_path: Path) -> None:
+    data = "data: {class_path: D4RLDataModule, init_args: {path: absent.hdf5}}\n"
+    (tmp_path / "policy.yaml").write_text("stages: {policy: {config: [model/bc.yaml, data.yaml]}}\n")
+    (tmp_path / "data.yaml").write_text(data)
+    (tmp_path / "grid.yaml").write_text("base: policy.yaml\nmodel.init_args.updates: [10, 20]\n")
+    assert heavy(tmp_path, ["sweep", "grid.yaml", "--jobs", "1"], POOL) == set()
+    assert len(list((tmp_path / "runs/grid").rglob("done.json"))) == 2
+    (tmp_path / "grid.yaml").write_text("base: policy.yaml\nmodel.init_args.update: [10, 20]\n")
+    command = [sys.executable, "-P", "-m", "lightning_pbrl", "sweep", "grid.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and "has no key 'model.init_args.update'" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_help_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
@@ -81,19 +94,20 @@ def test_help_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         return f"help of {verb}\n"
 
     monkeypatch.setattr(help_text, "_made", make)
-    monkeypatch.setattr(help_text, "entry_points", lambda group: [])
+    monkeypatch.setattr(help_text, "plugins", list)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for columns in ("80", "80", "100"):
         monkeypatch.setenv("COLUMNS", columns)
         with redirect_stdout(io.StringIO()) as printed:
-            main(["fit", "--help"])
-        assert printed.getvalue() == "help of fit\n"
-    assert made == ["fit", "fit"]  # another width is another text
+            main(["test", "--help"])
+        assert printed.getvalue() == "help of test\n"
+    assert made == ["test", "test"]  # another width is another text
     (kept,) = (tmp_path / "lightning-pbrl").iterdir()
-    assert kept.read_text() == "help of fit\n"
-    main(["test", "-h"])
-    assert made == ["fit", "fit", "test"]
-    monkeypatch.setattr(help_text, "entry_points", lambda group: ["a plugin"])
+    assert kept.read_text() == "help of test\n"
+    monkeypatch.setattr(help_text, "version", lambda name: "another")  # than that of the shipped text
+    main(["fit", "-h"])
+    assert made == ["test", "test", "fit"]
+    monkeypatch.setattr(help_text, "plugins", lambda: ["a plugin"])
     main(["test", "--help"])
     assert len(made) == 4
     monkeypatch.undo()
@@ -101,10 +115,34 @@ def test_help_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     texts = []
     for _ in range(2):
         with redirect_stdout(io.StringIO()) as printed:
-            main(["fit", "--help"])
+            main(["test", "--help"])
         texts.append(printed.getvalue())
     assert texts[0] == texts[1] and "--ask.budget" in texts[0] and "--run_dir" in texts[0]
     assert heavy(tmp_path, ["fit", "--help"]) == set()
+
+
+def test_the_shipped_help_is_what_the_parser_prints() -> None:
+    """Written anew by ``python -m lightning_pbrl.help_text``."""
+    key, _, text = help_text.SHIPPED.read_text().partition("\n")
+    code = """
+import os
+from lightning_pbrl import help_text
+for columns in (60, 80, 133, 100_000):
+    os.environ["COLUMNS"] = str(columns)
+    print(help_text._made("fit"), end="\\f")
+"""
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\f")
+    assert text == made[3]
+    assert [help_text.wrapped(text, columns) for columns in (60, 80, 133)] == made[:3]
+    assert key == help_text.shipped_for()
+
+
+def test_help_of_the_label_page_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = "import sys\nfrom lightning_pbrl.cli import main\ntry: main(['label', '--help'])\n"
+    code += f"except SystemExit: print(*(name for name in {HEAVY} if name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.endswith(
+        "default 2)\n\n"
+    )
 
 
 def test_the_label_page_imports_no_lightning() -> None:

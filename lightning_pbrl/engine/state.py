@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_pbrl.engine.program import Follows, Group, Part
+from lightning_pbrl.later import put_off
 from lightning_pbrl.nn import fused_adam
 
 Reached = tuple[bool, ...]
@@ -102,7 +103,8 @@ class FlatState:
             options.setdefault("fused", True)
         self.cuts[name] = (0, len(self.leaves[name]))
         make: Any = group.optimizer
-        made: torch.optim.Optimizer = make([nn.Parameter(self.storage[name][rows])], lr=group.lr, **options)
+        with put_off("torch._dynamo"):
+            made: torch.optim.Optimizer = make([nn.Parameter(self.storage[name][rows])], lr=group.lr, **options)
         return made
 
     def _slices(self, group: str) -> list[slice]:

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
@@ -91,6 +92,7 @@ class UpdateEngine:
         self._apart: set[str] = set()
         self.begin(seeds)
         if device.type == "cpu":
+            np.finfo(np.float32), np.finfo(np.float64)  # looked at once per process, with a warning where denormals are flushed
             torch.set_flush_denormal(True)  # underflowing moments would slow the fused optimiser threefold
 
     @property

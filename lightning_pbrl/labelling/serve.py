@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_pbrl.arguments import Arguments
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.labelling.interface import AnyDesk, Films, Role
 
 if TYPE_CHECKING:
     import uvicorn
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from IPython.display import IFrame
 
     from lightning_pbrl.labelling.demo import Returns
+    from lightning_pbrl.labelling.interface import AnyDesk, Films, Role
 
 PORT = 8017
 """Port of the page unless another is given."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from lightning_pbrl.later import put_off
+
 
 def is_fused(optimizer: torch.optim.Optimizer) -> bool:
     """Return True if the optimiser is PyTorch's own Adam or AdamW with the fused kernel."""
@@ -19,7 +21,8 @@ def step(optimizer: torch.optim.Optimizer) -> None:
     moved = [p for p in group["params"] if p.grad is not None]
     states = [optimizer.state.get(p) for p in moved]
     if not is_fused(optimizer) or not moved or not all(states):
-        optimizer.step()  # the first step makes the moments
+        with put_off("torch._dynamo"):
+            optimizer.step()  # the first step makes the moments
         return
     steps, mean, square = ([state[key] for state in states if state] for key in ("step", "exp_avg", "exp_avg_sq"))
     largest = [state["max_exp_avg_sq"] for state in states if state] if group["amsgrad"] else []

@@ -39,6 +39,9 @@ FRACTIONS = ("success_rate", "accuracy", "clear_ratio", "auc", "auc_asked")
 """Metrics between 0 and 1, by the last part of their names; their panels share one range."""
 
 
+DPI = 120
+"""Resolution of a picture, pixels per inch."""
+
 STYLES = ("-", "--", ":", "-.")
 """Line styles of the first ten groups, the next ten ...: colours repeat after ten."""
 
@@ -220,9 +223,13 @@ def save_figure(figure: Figure, out: str | Path, title: str) -> Path:
         figure.suptitle(title, fontsize="medium")
     for text in figure.findobj(Text):
         text.set_parse_math(False)
+    figure.set_dpi(DPI)
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # savefig would draw everything twice for it
     try:
         with replacing(out) as part:
-            figure.savefig(part, dpi=120, format=out.suffix.removeprefix(".") or "png")
+            figure.savefig(part, dpi=DPI, format=out.suffix.removeprefix(".") or "png")
     except UserError:
         raise
     except ValueError as error:  # matplotlib names the formats it knows

@@ -6,8 +6,9 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def _run(plans: Sequence[Planned], launcher: Launcher, command: str, films: str)
     failed: Sequence[Failure] | None = []
     if todo:
         for each in plans:
-            check_keys(each.study)
+            _apart(check_keys, each.study)
             _record(each, command)
         study, out, _ = plans[0]
         failed = launcher.launch(todo, *((out, study.name) if len(plans) == 1 else (out.parent, study.path.stem)))
@@ -150,13 +151,44 @@ def _run(plans: Sequence[Planned], launcher: Launcher, command: str, films: str)
     _report(plans, failed or [], sum(len(trial.jobs) for trial in todo), command)
 
 
+def _apart(check: Callable[[Study], None], study: Study) -> None:
+    """Check a study in a process of its own: this one, which only waits for others, need not import what they need.
+
+    Raises:
+        UserError: as the check.
+    """
+    if not study.axes or sys.platform != "linux" or "pytorch_lightning" in sys.modules:
+        return check(study)
+    context = get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+
+    def tell() -> None:
+        try:
+            check(study)
+            theirs.send("")
+        except UserError as error:
+            theirs.send(str(error))
+
+    process = context.Process(target=tell)
+    process.start()
+    theirs.close()
+    try:
+        wrong = ours.recv()
+    except EOFError as error:  # whose traceback it has printed
+        raise RuntimeError(f"The check of the keys of {study.path} has failed.") from error
+    finally:
+        process.join()
+    if wrong:
+        raise UserError(wrong)
+
+
 def _search(plans: Sequence[Planned], launcher: Launcher, command: str, films: str) -> None:
     """Run one search after another: those of a table of tasks are searches of their own."""
     from lightning_pbrl.study.ask_tell import OptunaSearch
 
     done, failed = [], []
     for each in plans:
-        check_keys(each.study)
+        _apart(check_keys, each.study)
         with run_folder.held(run_folder.opened(each.out), "search"):
             trials = partial(_trials, out=each.out, beside=len(plans) > 1, films=films)
             search = OptunaSearch(each, trials, lambda planned: _record(planned, command))
