@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -88,8 +89,8 @@ class Compiler:
     """Apply ``torch.compile`` with gradients inside the graph; after a failure run eagerly for good, with one warning.
 
     Guards notice that a setting of the method, or the size of a tensor, has changed since the function was compiled. They and
-    the search for what fits cost 3 to 7 % of an update of SAC (``benchmarks/``). So both are done in the first update of a block
-    and in later ones of another size only; all others call what was found then.
+    the search for what fits cost 3 to 7 % of an update of SAC (``benchmarks/``). So both are done in a block's first update of
+    each size only; all others call what was found then.
 
     Args:
         on: compile at all.
@@ -126,7 +127,7 @@ class Compiler:
                     if key in self._checked:
                         return self._checked[key](rows, handed)
                     found = fast(rows, handed)
-                    self._checked[key] = (self.direct and _compiled_last(function)) or _without_guards(fast)
+                    self._checked[key] = (_compiled_last(function) if self.direct else None) or partial(_without_guards, fast)
                     return found
                 except Exception as error:  # noqa: BLE001 - whatever the compiler stumbles over, eager gives the same numbers
                     self.on = False
@@ -144,19 +145,15 @@ class Compiler:
         return id(entries[0].code) if entries else None
 
 
-def _compiled_last(function: Gradients) -> Gradients | None:
+def _compiled_last(function: Any) -> Gradients | None:
     """Return the function with the code that Dynamo has compiled for it and run last, to be called by itself."""
-    own: Any = function
-    entries = torch._C._dynamo.eval_frame._debug_get_cache_entry_list(own.__code__)
-    return FunctionType(entries[0].code, own.__globals__, own.__name__, None, own.__closure__) if entries else None
+    entries = torch._C._dynamo.eval_frame._debug_get_cache_entry_list(function.__code__)
+    return FunctionType(entries[0].code, function.__globals__, closure=function.__closure__) if entries else None
 
 
-def _without_guards(fast: Gradients) -> Gradients:
-    def call(rows: Any, handed: Handed) -> Found:
-        with torch.compiler.set_stance("default", skip_guard_eval_unsafe=True):
-            return fast(rows, handed)
-
-    return call
+def _without_guards(fast: Gradients, rows: Any, handed: Handed) -> Found:
+    with torch.compiler.set_stance("default", skip_guard_eval_unsafe=True):
+        return fast(rows, handed)
 
 
 def in_tiles(gradients: Gradients, tiles: Iterable[tuple[float, Any]]) -> Found:

@@ -179,8 +179,7 @@ class IPL(PreferencePolicy, ranges={"beta": POSITIVE}):
         def loss(u: Tensor) -> Tensor:
             return expectile_loss(u, h.expectile) if h.variant == "iql" else gumbel_loss(u, h.beta, h.gumbel_clip)
 
-        value_loss = mean_by_source(loss, u, self.of_segments(batch), h.value_replay_weight)
-        return {"v": value_loss}, {"minimum": minimum}
+        return {"v": mean_by_source(loss, u, self.of_segments(batch), h.value_replay_weight)}, {"minimum": minimum}
 
     def critic_and_actor_loss(self, batch: Batch) -> dict[str, Tensor]:
         h = self.hparams
