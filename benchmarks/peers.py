@@ -106,57 +106,55 @@ def duel(contestants: list[str], units: int, rounds: int) -> Rounds:
     return seen
 
 
-def measured(names: list[str], rounds: int | None, units: int | None) -> dict[str, Any]:
-    """Measure the duels of these names; plain JSON."""
-    claims, seconds = [], {}
-    for name in names:
-        here = [claim for claim in DUELS[name].claims if importlib.util.find_spec(PACKAGES[claim.other])]
-        for claim in DUELS[name].claims:
-            if claim not in here:
-                print(f"Left out: {claim.text}: {claim.other} is not installed.", file=sys.stderr)
-        if here:
-            contestants = [here[0].ours, *(claim.other for claim in here)]
-            seen = duel(contestants, units or DUELS[name].units, rounds or DUELS[name].rounds)
-            claims += [judge(claim, seen) for claim in here]
-            seconds |= summary(seen)
-    return {"unit": "CPU seconds per update (fit), env step with its update (loop)", "claims": claims, "seconds": seconds}
+def measured(name: str, rounds: int | None, units: int | None) -> dict[str, Any] | None:
+    """Measure a duel with the peers that are installed; plain JSON, or None without any."""
+    wanted, usual, often = DUELS[name]
+    here = [claim for claim in wanted if importlib.util.find_spec(PACKAGES[claim.other])]
+    for claim in wanted:
+        if claim not in here:
+            print(f"Left out: {claim.text}: {claim.other} is not installed.", file=sys.stderr)
+    if not here:
+        return None
+    seen = duel([here[0].ours, *(claim.other for claim in here)], units or usual, rounds or often)
+    installed = {"d3rlpy": "d3rlpy", "stable-baselines3": "stable_baselines3", "sbx-rl": "sbx", "jax": "jax"}
+    peers = {package: version(package) for package, module in installed.items() if importlib.util.find_spec(module)}
+    about = {**machine("python -m benchmarks.peers"), "peers": peers}
+    unit = "CPU seconds per update (fit), env step with its update (loop)"
+    return {"machine": about, "unit": unit, "claims": [judge(claim, seen) for claim in here], "seconds": summary(seen)}
 
 
-def in_readme(result: dict[str, Any]) -> str:
-    """The README's block: a line on the run and a row per claim."""
-    about = result["machine"]
-    versions = ", ".join(f"{key} {about[key]}" for key in ("torch", *about["peers"]) if key in about)
-    peers = ", ".join(f"{name} {number}" for name, number in about["peers"].items())
-    lines = [
-        f"`{about['command']}`: {about['cpu']} ({about['cpu_capability']}), {about['threads']} thread, {versions}, {peers}.",
-        "",
-        "| claim | goal | measured | range | rounds |",
-        "|---|---|---|---|---|",
-    ]
-    for row in result["claims"]:
-        numbers = f"{row['ratio']:.3g} | {row['min']:.3g} .. {row['max']:.3g} | {row['rounds']}"
-        lines.append(f"| {row['claim']} | {row['goal']:g} | {numbers} |")
-    return "\n".join(lines)
+def in_readme(results: dict[str, dict[str, Any]]) -> str:
+    """The README's block: a line on each run, and a row per claim."""
+    about, rows = [], []
+    for result in results.values():
+        machine, found = result["machine"], result["claims"]
+        peers = ", ".join(f"{name} {number}" for name, number in machine["peers"].items())
+        cpu = f"{machine['cpu']} ({machine['cpu_capability']}), {machine['threads']} thread"
+        about.append(f"`{machine['command']}`: {cpu}, torch {machine['torch']}, {peers}.")
+        for row in found:
+            numbers = f"{row['ratio']:.3g} | {row['min']:.3g} .. {row['max']:.3g} | {row['rounds']}"
+            rows.append(f"| {row['claim']} | {row['goal']:g} | {numbers} |")
+    return "\n".join([*dict.fromkeys(about), "", "| claim | goal | measured | range | rounds |", "|---|---|---|---|---|", *rows])
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("duels", nargs="*", help=f"some of {', '.join(DUELS)} (default: all)")
+    parser.add_argument("duels", nargs="*", help=f"some of {', '.join(DUELS)} (default: all); results of others stay")
     parser.add_argument("--rounds", type=int, help="turns of each contestant")
     parser.add_argument("--units", type=int, help="updates, or env steps with an update each, of a turn")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.duels if name not in DUELS]:
         parser.error(f"unknown comparison {unknown[0]!r}: choose from {', '.join(DUELS)}")
     torch.set_num_threads(1)
-    installed = {"d3rlpy": "d3rlpy", "stable-baselines3": "stable_baselines3", "sbx-rl": "sbx", "jax": "jax"}
-    peers = {name: version(name) for name, module in installed.items() if importlib.util.find_spec(module)}
-    about = {**machine("python -m benchmarks.peers"), "peers": peers}
-    result = {"machine": about, **measured(options.duels or list(DUELS), options.rounds, options.units)}
-    if not result["claims"]:
+    path = RESULTS / "peers.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    new = {name: measured(name, options.rounds, options.units) for name in options.duels or DUELS}
+    if not any(new.values()):
         return 2
-    (RESULTS / "peers.json").write_text(json.dumps(result, indent=2) + "\n")
-    rewrite(MARKER, in_readme(result))
-    print(in_readme(result))
+    results |= {name: result for name, result in new.items() if result}
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    rewrite(MARKER, in_readme(results))
+    print(in_readme(results))
     return 0
 
 
