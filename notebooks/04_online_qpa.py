@@ -48,10 +48,10 @@ torch.set_num_threads(1)
 tiny = SIZE == "tiny"
 FOLDER = Path(f"runs/notebook_04_{SIZE}")
 shutil.rmtree(FOLDER, ignore_errors=True)  # every execution starts anew
-HORIZON, LENGTH = (100, 20) if tiny else (500, 50)
+HORIZON, LENGTH = (50, 10) if tiny else (500, 50)
 BUDGET, PER_ROUND = (20, 5) if tiny else (100, 10)
 STEPS = (
-    {"env_steps": 1_300, "seed_steps": 150, "explore_steps": 150, "round_steps": 200}
+    {"env_steps": 700, "seed_steps": 100, "explore_steps": 100, "round_steps": 125}
     if tiny
     else {"env_steps": 80_000, "seed_steps": 1_000, "explore_steps": 4_000, "round_steps": 5_000}
 )

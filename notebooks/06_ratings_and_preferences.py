@@ -63,7 +63,7 @@ torch.set_num_threads(1)
 tiny = SIZE == "tiny"
 FOLDER = Path(f"runs/notebook_06_{SIZE}")
 shutil.rmtree(FOLDER, ignore_errors=True)  # every execution starts anew
-BUDGET, ROUNDS = (80, 4) if tiny else (240, 16)
+BUDGET, ROUNDS = (60, 3) if tiny else (240, 16)
 CLIP = 5
 """Steps per clip."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +45,25 @@ def no_ink() -> Iterator[Callable[..., Any]]:
         yield paint
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _models_are_compiled_once() -> Iterator[None]:
+    """MuJoCo's models of installed packages are copies of one that was compiled, which takes longer than an episode here."""
+    import mujoco
+
+    installed, compile_ = str(Path(mujoco.__file__).parents[1]), mujoco.MjModel.from_xml_path
+    kept = lru_cache(maxsize=4)(compile_)
+
+    def copied(filename: str, *rest: Any) -> Any:
+        return copy.copy(kept(filename)) if filename.startswith(installed) and not rest else compile_(filename, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mujoco.MjModel, "from_xml_path", copied)
+        yield
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ``gpu`` are skipped where there is no CUDA device."""
+    """Notebooks, the longest tests, come first; tests marked ``gpu`` are skipped where there is no CUDA device."""
+    items.sort(key=lambda item: item.path.suffix != ".ipynb")
     if torch.cuda.is_available():
         return
     for item in items:

@@ -29,7 +29,7 @@ def test_no_answer_is_lost(
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(people_load, "WARM_UP", 0.5)
     out = tmp_path / "load.json"
-    few = ["--people", "6", "--seconds", "8", "--pause", "0.1", "--rounds", "1", *([] if training else ["--alone"])]
+    few = ["--people", "6", "--seconds", "4", "--pause", "0.1", "--rounds", "1", *([] if training else ["--alone"])]
     people_load.main([*few, "--store", store, "--out", str(out)])
     result = json.loads(out.read_text())
     found = result["stores"][store]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import yaml
 from command_line import BC as BC_ARGS
 from command_line import NO_INK, QUIET
 from toys import SPEC, ToyData, assert_same, callbacks_for, data_for, make_trainer, read_csv
+from warm import CONTEXT, PATIENCE
 
 import lightning_pbrl
 from lightning_pbrl import BC, IQL, AskTeacher, MetaWorldDataModule, RelabelRewards, RewardEnsemble, SimulatedTeacher, Trainer
@@ -177,31 +179,33 @@ def test_other_modules_are_not_trained(tmp_path: Path) -> None:
         Trainer(tmp_path, accelerator="cpu").fit(pl.LightningModule(), ToyData())
 
 
-SCRIPT = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-import pytorch_lightning as pl
-from test_front_door import clone
-from toys import ToyData
-from lightning_pbrl import Trainer
 class Ends(pl.Callback):
-    def on_train_batch_start(self, trainer, *_):
+    """Sends a signal to its process in the second round."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.current_epoch == 1:
-            os.kill(os.getpid(), {number})
-try:
-    Trainer({folder!r}, accelerator="cpu", callbacks=Ends()).fit(clone(), ToyData())
-except KeyboardInterrupt:
-    raise SystemExit(7)
-"""
+            os.kill(os.getpid(), self.number)
+
+
+def script(folder: Path, number: int) -> None:
+    """Be a script that is told to end while it trains."""
+    try:
+        fit(folder, callbacks=Ends(number))
+    except KeyboardInterrupt:
+        raise SystemExit(7) from None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 7)])
 def test_a_script_that_is_told_to_end(number: signal.Signals, code: int, tmp_path: Path) -> None:
     """SIGTERM ends it with 128 + 15; Ctrl-C is a KeyboardInterrupt, as a notebook needs it, and not Lightning's exit(1)."""
-    script = SCRIPT.format(tests=str(Path(__file__).parent), number=int(number), folder=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert done.returncode == code, done.stderr
+    process = CONTEXT.Process(target=script, args=(tmp_path, int(number)))
+    process.start()
+    process.join(PATIENCE)
+    assert process.exitcode == code
     assert read_checkpoint(tmp_path / LAST)["global_step"] == 10
     fit(tmp_path, resume=True)
     assert read_checkpoint(tmp_path / LAST)["global_step"] == 20

@@ -28,6 +28,7 @@ from lightning_pbrl.methods.learn_reward import RewardEnsemble, UnifiedReward
 from lightning_pbrl.methods.pebble import PEBBLE
 from lightning_pbrl.queries.bald import BALDQuery
 from lightning_pbrl.queries.mixed import MixedQuery
+from lightning_pbrl.reports import feedback_sheet
 from lightning_pbrl.reports.feedback_numbers import pearson
 from lightning_pbrl.reports.feedback_record import FILE, PAIR, RATING, read_records
 from lightning_pbrl.reports.feedback_sheet import panels_of
@@ -41,12 +42,20 @@ from lightning_pbrl.teachers.simulated import SimulatedTeacher
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 
 CLIPS, LENGTH = 30, 10
+DRAW = feedback_sheet.draw_sheet
 
 
 @pytest.fixture(autouse=True)
 def no_ink(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are laid out but not painted, which takes longer than a fit here; the pictures' own tests paint them."""
+    """Sheets are not laid out, which takes longer than a fit here, and nothing is painted; pictures have tests of their own."""
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **kwargs: Path(path).write_bytes(b"drawn"))
+    monkeypatch.setattr(feedback_sheet, "draw_sheet", lambda panels, out, title: Path(out).write_bytes(b"drawn"))
+
+
+@pytest.fixture
+def laid_out(no_ink: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sheets are laid out, though not painted."""
+    monkeypatch.setattr(feedback_sheet, "draw_sheet", DRAW)
 
 
 class RowTeacher(Teacher):
@@ -198,7 +207,7 @@ def test_a_new_run_in_an_old_folder_begins_anew(tmp_path: Path) -> None:
     assert [record.round for record in read_records(tmp_path / FILE)] == [0, 1]
 
 
-def test_pairs_and_ratings(tmp_path: Path) -> None:
+def test_pairs_and_ratings(laid_out: None, tmp_path: Path) -> None:
     method = fit(tmp_path, FeedbackDiagnostics(CLIPS), method=Rated(SPEC, hidden=(8,), epochs=3))
     records = read_records(tmp_path / FILE)
     assert [(record.pairs, record.ratings) for record in records] == [(0, 0), (10, 3), (20, 6), (30, 9)]
@@ -271,7 +280,7 @@ def test_draws_do_not_touch_training(tmp_path: Path) -> None:
     assert seen == read_csv(tmp_path / "plain")
 
 
-def test_a_policy_learner_passes_on_the_draws_of_its_reward(tmp_path: Path) -> None:
+def test_a_policy_learner_passes_on_the_draws_of_its_reward(laid_out: None, tmp_path: Path) -> None:
     data = OnlineDataModule(WalkSimulator(20), segment_length=5, eval_episodes=2, eval_envs=2)
     reward = {"hidden": [16, 16], "batch_size": 8, "first_epochs": 5, "epochs": 4}
     ask = AskTeacher(MixedTeacher(), MixedQuery(), 12, first_round=1, initial=0.5, schedule="spread")
@@ -282,7 +291,7 @@ def test_a_policy_learner_passes_on_the_draws_of_its_reward(tmp_path: Path) -> N
     assert {panel.name for panel in panels_of(records, {})} >= OF_SCORES
 
 
-def test_without_true_rewards(tmp_path: Path) -> None:
+def test_without_true_rewards(laid_out: None, tmp_path: Path) -> None:
     fit(tmp_path, FeedbackDiagnostics(CLIPS), data=ToyData(true_reward=False), teacher=RowTeacher())
     records = read_records(tmp_path / FILE)
     assert len(records) == 4 and np.isnan(records[-1].sample.true).all() and np.isfinite(records[-1].sample.predicted).all()
@@ -290,7 +299,7 @@ def test_without_true_rewards(tmp_path: Path) -> None:
     assert (tmp_path / "feedback.png").is_file()
 
 
-def test_a_model_that_has_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_has_diverged(laid_out: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     returns = RewardModel.returns
     monkeypatch.setattr(RewardModel, "returns", lambda self, query: returns(self, query) * float("inf"))
     fit(tmp_path, FeedbackDiagnostics(CLIPS), limit_val_batches=0)

@@ -62,7 +62,7 @@ class Person:
 
     def work(self) -> None:
         try:
-            while not self.stop.wait(0.05):  # each look reads the store
+            while not self.stop.wait(0.15):  # each look reads the store
                 if self.path.exists():
                     self.answer(Desk(self.path, bins=BINS))
         except Exception as error:  # noqa: BLE001 - shown by the test
@@ -79,7 +79,7 @@ class Person:
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_every_learner_is_taught_by_people(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "POLL", 0.02)
+    monkeypatch.setattr(waiting, "POLL", 0.05)
     cls = LEARNERS[name]
     reward = {key: value for key, value in REWARD.items() if key in kinds_of(getattr(cls, "reward_class", Method))}
     settings = {**TINY, "reward_model": {**reward, **SEGMENTS.get(name, {})}}

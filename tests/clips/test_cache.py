@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import imageio.v3 as imageio
 import pytest
 from clip_ramps import Ramp, broken
+from warm import CONTEXT, PATIENCE
 
 from lightning_pbrl.clips import cache as module
 from lightning_pbrl.clips.cache import ClipCache
@@ -98,25 +96,22 @@ def test_renderers_that_cannot_be_made(tmp_path):
         assert "give a function that can be pickled" in cache.problem(0, 5)
 
 
+def make_six(folder, said):
+    with ClipCache(folder, partial(Ramp, 32), "data", fps=20, size=32) as cache:
+        cache.want([(start, 5) for start in range(6)])
+        said.put((cache.wait(300), cache._problems))
+
+
 def test_two_processes_share_a_folder(tmp_path):
     """Each file is made once, and either process sees all of them."""
-    code = (
-        "import sys\nfrom functools import partial\nfrom clip_ramps import Ramp\n"
-        "from lightning_pbrl.clips.cache import ClipCache\n"
-        "with ClipCache(sys.argv[1], partial(Ramp, 32), 'data', fps=20, size=32) as cache:\n"
-        "    cache.want([(start, 5) for start in range(6)])\n    print(cache.wait(300), cache._problems)\n"
-    )
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), *(path for path in sys.path if path)])
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)],
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": paths},
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    assert [process.communicate()[0] for process in started] == ["True {}\n"] * 2
+    said = CONTEXT.SimpleQueue()
+    started = [CONTEXT.Process(target=make_six, args=(tmp_path, said)) for _ in range(2)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(PATIENCE)
+        assert process.exitcode == 0
+    assert [said.get(), said.get()] == [(True, {})] * 2
     (folder,) = tmp_path.iterdir()
     files = sorted(path.name for path in folder.iterdir() if path.name != "drawing.lock")
     assert files == sorted(f"{start}-5.{codec}" for start in range(6) for codec in ("webm", "mp4"))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import pickle
-from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -13,23 +11,6 @@ from lightning_pbrl.envs.metaworld import TASKS, MetaWorld
 
 VIEWS = ("init_left_pad", "init_right_pad")
 """Attributes of the package that look at the present state in spite of their names."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    """Copies of compiled models: compiling takes most of the time here, and several tasks share a model."""
-    import mujoco
-    from gymnasium.envs.mujoco import MujocoEnv
-
-    compiled = lru_cache(maxsize=4)(mujoco.MjModel.from_xml_path)
-
-    def initialize(env):
-        model = copy.copy(compiled(env.fullpath))
-        return model, mujoco.MjData(model)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MujocoEnv, "_initialize_simulation", initialize)
-        yield
 
 
 def benchmark(task, vector):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from desks import ASKED, EQUAL, SKIPPED, A, asked, desk, key, labels
+from warm import CONTEXT
 
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.errors import UserError
@@ -202,8 +202,7 @@ def answer_all(path: str, person: str, count: int) -> None:
 def test_people_at_the_same_time(tmp_path: Path) -> None:
     """Four processes answer every question at once: nothing is lost, nothing counted twice, outcomes are in order."""
     store = asked(tmp_path, 15)
-    context = multiprocessing.get_context("spawn")
-    people = [context.Process(target=answer_all, args=(str(tmp_path / "labels.sqlite"), f"P{n}", 15)) for n in range(4)]
+    people = [CONTEXT.Process(target=answer_all, args=(str(tmp_path / "labels.sqlite"), f"P{n}", 15)) for n in range(4)]
     for person in people:
         person.start()
     for person in people:

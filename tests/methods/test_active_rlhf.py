@@ -111,13 +111,16 @@ def test_a_rollout_is_paid_by_the_present_network_without_dropout(tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("query", "pairs"), [(BALDQuery("pair"), 60), (BALDQuery("rating"), 0)], ids=["pairs", "ratings"])
-def test_it_learns_what_the_teacher_likes(query: QueryStrategy, pairs: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("query", "pairs", "rounds"), [(BALDQuery("pair"), 60, 2), (BALDQuery("rating"), 0, 5)], ids=["pairs", "ratings"]
+)
+def test_it_learns_what_the_teacher_likes(query: QueryStrategy, pairs: int, rounds: int, tmp_path: Path) -> None:
     """The teacher likes the walker's position: a perfect policy gets about 64 of an episode, a random one about 0."""
     data = OnlineDataModule(WalkSimulator(20), num_envs=8, eval_episodes=8, eval_envs=8, segment_length=5)
-    steps = {"env_steps": 8_800, "explore_steps": 800, "explore_epochs": 1, "round_steps": 1_600, "n_steps": 50}
+    steps = {"explore_steps": 800, "explore_epochs": 1, "round_steps": 1_600, "n_steps": 50}
     policy = {"hidden": [32, 32], "lr": 3e-3, "discount": 0.95, "entropy_coef": 0.01, "block": 512, "compile": False}
-    method = ActiveRLHF(data.spec, reward_model={"hidden": [32, 32], "batch_size": 16}, **steps, **policy)
+    reward = {"hidden": [32, 32], "batch_size": 16}
+    method = ActiveRLHF(data.spec, env_steps=800 + 1_600 * rounds, reward_model=reward, **steps, **policy)
     ask = AskTeacher(MixedTeacher(), query, 60, first_round=1, initial=0.2, schedule="spread")
     make_trainer(tmp_path, [ask]).fit(method, data)
     random = method.source.log.finished[:32, 3].mean()

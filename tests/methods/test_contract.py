@@ -39,6 +39,8 @@ METHODS = {
 }
 SMALL = {
     **testing.SMALL,
+    "updates": 60,
+    "eval_interval": 24,
     "lr": 3e-3,
     "width": 16,
     "layers": 1,
@@ -67,6 +69,8 @@ REWARD_MODELS: dict[str, dict[str, Any]] = {
 }
 """What else a reward model needs for segments of three steps."""
 
+LARGER: dict[str, dict[str, Any]] = {"CPL": {"batch_size": 48}, "SFT": {"batch_size": 48}}
+"""Settings of methods whose losses are soon as low as noise lets them be."""
 FALLING = {"LAEO": ["critic"], "SQIL": ["critic"]}
 """Groups whose loss falls, where that is not all: a policy's loss follows the level of its critic's values."""
 COUNTED = {"SFT": ["policy"], "CPL": ["policy"], "MRIQL": ["first"]}
@@ -85,7 +89,7 @@ def small(name: str, **changes: Any) -> Method:
 def small_settings(name: str, **changes: Any) -> dict[str, Any]:
     cls = METHODS[name]
     reward = accepted(getattr(cls, "reward_class", Method), {**SMALL["reward_model"], **REWARD_MODELS.get(name, {})})
-    return accepted(cls, {**SMALL, "reward_model": reward, **changes})
+    return accepted(cls, {**SMALL, **LARGER.get(name, {}), "reward_model": reward, **changes})
 
 
 def accepted(cls: type, settings: dict[str, Any]) -> dict[str, Any]:
@@ -251,9 +255,9 @@ def test_steps_rounds_and_validation(name: str, fitted: Any) -> None:
     validated = [row["step"] for row in rows if any(key.startswith(("eval/", "pref/")) for key in row)]
     assert len(validated) == trainer.current_epoch == 3
     assert validated[-1] == trainer.global_step
-    if "updates" in method.hparams:  # 100 updates in rounds of 40, blocks of 7
-        assert validated == [40, 80, 100]
-        assert trained == [7, 14, 21, 28, 35, 40, 47, 54, 61, 68, 75, 80, 87, 94, 100]
+    if "updates" in method.hparams:  # 60 updates in rounds of 24, blocks of 7
+        assert validated == [24, 48, 60]
+        assert trained == [7, 14, 21, 24, 31, 38, 45, 48, 55, 60]
 
 
 @each

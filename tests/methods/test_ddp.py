@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from preference_toys import OneSided
 from test_contract import METHODS, small
 from torch.utils._pytree import tree_leaves, tree_map
 from toys import ToyData, assert_same, callbacks_for, data_for, make_trainer, read_csv
+from warm import CONTEXT, PATIENCE
 
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.engine import UpdateEngine
@@ -32,6 +34,23 @@ def launched(folder: Path, devices: int, *cases: str) -> list[dict[str, Any]]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=CLEAN, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(folder / f"rank{r}.pt", weights_only=True) for r in range(devices)]
+
+
+def node(environment: dict[str, str], *arguments: Any) -> None:
+    """Be a node of one device, started by hand."""
+    os.environ.clear()
+    os.environ.update(CLEAN | environment)
+    runpy.run_path(str(SCRIPT))["main"](*arguments)
+
+
+def forked(environments: list[dict[str, str]], *arguments: Any) -> None:
+    """Run the script's ``main`` in a process of each environment."""
+    nodes = [CONTEXT.Process(target=node, args=(environment, *arguments)) for environment in environments]
+    for each in nodes:
+        each.start()
+    for each in nodes:
+        each.join(PATIENCE)
+        assert each.exitcode == 0
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +111,10 @@ def test_two_batches_are_one_of_twice_the_size(name: str, ranks: Any, tmp_path: 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process asks."""
-    return launched(tmp_path_factory.mktemp("alone"), 1, "questions")[0]
+    folder = tmp_path_factory.mktemp("alone")
+    forked([{}], folder, 1, 1, "questions")
+    found: dict[str, Any] = torch.load(folder / "rank0.pt", weights_only=True)
+    return found
 
 
 QUESTIONS = [
@@ -166,15 +188,8 @@ def test_two_nodes_of_one_device(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    clean = {**CLEAN, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, str(SCRIPT), str(tmp_path), "1", "2", "nodes"]
-    nodes = [
-        subprocess.Popen(command, env={**clean, "NODE_RANK": str(rank)}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-        for rank in (0, 1)
-    ]
-    for node in nodes:
-        err = node.communicate(timeout=300)[1].decode()
-        assert node.returncode == 0, err[-3000:]
+    loopback = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    forked([{**loopback, "NODE_RANK": str(rank)} for rank in (0, 1)], tmp_path, 1, 2, "nodes")
     one, two = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     for name in ("IQL", "BC"):
         assert_same(one[name]["weights"], two[name]["weights"])
