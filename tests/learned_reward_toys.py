@@ -22,7 +22,7 @@ MARKOV: dict[str, tuple[type[LearnReward], dict[str, Any]]] = {
 }
 HISTORY: dict[str, tuple[type[LearnReward], dict[str, Any]]] = {
     "transformer": (PreferenceTransformer, {"width": 8, "heads": 2, "attention_dim": 8, "window": 4}),
-    "lstm": (NMR, {"hidden": 8, "window": 6}),
+    "lstm": (NMR, {"width": 8, "window": 6}),
 }
 
 

@@ -74,7 +74,6 @@ class EpisodeRewards:
     ) -> None:
         self.reward = reward if isinstance(reward, LearnedReward) else load(reward)
         self.normalizer = (RewardNormalizer() if normalize is True else normalize) or None
-        self.count, self.bounds = count, (action_space.low, action_space.high)
         found = space_sizes(observation_space, action_space, "The environment")
         learned = self.reward.obs_dim, self.reward.action_dim
         if found != learned:
@@ -83,7 +82,7 @@ class EpisodeRewards:
                 f"for sizes {learned[0]} and {learned[1]}: give the environment that its data came from."
             )
         _refuse_normalised(env)
-        back = self.reward.looks_back
+        self.count, self.bounds, back = count, (action_space.low, action_space.high), self.reward.looks_back
         self._past: list[deque[tuple[Tensor, Tensor]]] = [
             deque(maxlen=None if back is None else max(back - 1, 0)) for _ in range(count)
         ]

@@ -16,9 +16,10 @@ from lightning_pbrl.data.guard import reading
 from lightning_pbrl.envs.collect import versions
 from lightning_pbrl.labelling.agreement import agreement
 from lightning_pbrl.labelling.exchange import given, location, open_store, records_of
-from lightning_pbrl.reports.metrics import read_metrics
+from lightning_pbrl.reports.metrics import Series, read_metrics
 
-ACCURACY = "pref/accuracy"
+ACCURACY, PAIRS = "pref/accuracy", "pref/decisive"
+"""Metrics of held-out pairs: accuracy, and the number of pairs that it is of."""
 NORMAL_95 = 1.959964
 """Quantile of the standard normal distribution for two-sided intervals of 95 %."""
 NAMES = ("task", "dataset", "dataset_id", "env_id", "name")
@@ -50,10 +51,13 @@ def collected(method: Any) -> dict[str, Any]:
     if data:
         facts["data"] = {"class": str(data.get("class_path", "")).rpartition(".")[2], "names": named}
     facts |= asked(ask.get("store") or method.run_dir, ask.get("run"))
-    measured = read_metrics(method.run_dir).get(ACCURACY)
-    at = [] if measured is None else [value for step, value in zip(*measured, strict=True) if step == facts["updates"]]
-    if at:
-        facts["held_out"] = held_out(float(at[-1]), settings.get("held_out_pairs"))
+    measured = read_metrics(method.run_dir)
+    accuracy, pairs = (_at(measured.get(name), facts["updates"]) for name in (ACCURACY, PAIRS))
+    if accuracy is not None:
+        facts["held_out"] = {"accuracy": accuracy}
+        if pairs:  # older runs do not tell
+            low, high = wilson(accuracy, int(pairs))
+            facts["held_out"] |= {"pairs": int(pairs), "low": low, "high": high}
     return facts
 
 
@@ -113,22 +117,15 @@ def _agreed(answers: Any, kind: Kind) -> dict[str, Any] | None:
     }
 
 
-def held_out(accuracy: float, pairs: Any) -> dict[str, Any]:
-    """Return accuracy on held-out pairs with its interval, where their number is known.
-
-    Ties are not counted in the accuracy. An accuracy that is no multiple of 1 / ``pairs`` shows that there were some, or other
-    pairs: then the number is not known.
-    """
-    found: dict[str, Any] = {"accuracy": accuracy}
-    if isinstance(pairs, int) and pairs > 0 and abs(accuracy * pairs - round(accuracy * pairs)) < 1e-3:
-        low, high = wilson(round(accuracy * pairs), pairs)
-        found |= {"pairs": pairs, "low": low, "high": high}
-    return found
+def _at(series: Series | None, step: int) -> float | None:
+    """Return a metric's value after so many updates; None if it was not logged there."""
+    found = [] if series is None else series.value[series.step == step].tolist()
+    return found[-1] if found else None
 
 
-def wilson(right: int, of: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a share (Wilson 1927)."""
-    share, z2 = right / of, NORMAL_95**2
+def wilson(share: float, of: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a share of ``of`` independent cases (Wilson 1927)."""
+    z2 = NORMAL_95**2
     centre = (share + z2 / (2 * of)) / (1 + z2 / of)
     half = NORMAL_95 / (1 + z2 / of) * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of))
     return max(centre - half, 0.0), min(centre + half, 1.0)

@@ -72,7 +72,7 @@ def test_mistakes_are_told() -> None:
         with pytest.raises(UserError) as error:
             reward.compute_reward(*arguments)
         assert str(error.value).startswith(sentence)
-    with pytest.raises(UserError, match="^BC learns a policy, not a reward: give a run or a checkpoint of a reward model.$"):
+    with pytest.raises(UserError, match=r"^BC learns a policy, not a reward: give a run or a checkpoint of a reward model\.$"):
         LearnedReward(BC(SPEC))
 
 
@@ -80,5 +80,5 @@ def test_the_front_door() -> None:
     from lightning_pbrl.learned_reward.loading import load
 
     assert lightning_pbrl.rewards.load is load
-    with pytest.raises(AttributeError, match="module 'lightning_pbrl.rewards' has no attribute 'lode'"):
+    with pytest.raises(AttributeError, match=r"module 'lightning_pbrl\.rewards' has no attribute 'lode'"):
         lightning_pbrl.rewards.lode  # noqa: B018

@@ -153,12 +153,10 @@ def test_environments_that_do_not_fit() -> None:
     with pytest.raises(UserError) as error:
         LearnedRewardWrapper(Walk(), pencil())
     assert str(error.value) == (
-        "The environment has observations of size 5 and actions of size 2, and the reward was learned for sizes 1 and 1: give the "
-        "environment that its data came from."
+        "The environment has observations of size 5 and actions of size 2, and the reward was learned for sizes 1 and 1: give "
+        "the environment that its data came from."
     )
-    with pytest.raises(
-        UserError, match="^The environment is a NormalizeObservation, and the reward reads raw observations: put "
-    ):
+    with pytest.raises(UserError, match=r"^The environment is a NormalizeObservation, and the reward reads raw observations"):
         LearnedRewardVecWrapper(SyncVectorEnv([lambda: NormalizeObservation(Counter())]), pencil())
     with pytest.raises(UserError, match="has the action space Discrete"):
         LearnedRewardWrapper(gymnasium.make("CartPole-v1"), pencil())
