@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 
+from lightning_pbrl import registry
 from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.guard import parse_json, reading
 from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.finite import all_finite
+from lightning_pbrl.fitting.lightning_glue import plain
 from lightning_pbrl.learned_reward.card import card
+from lightning_pbrl.methods.base import Method
 from lightning_pbrl.rewards.base import RewardModel, chosen, described
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -42,8 +46,6 @@ def write(model: Any, facts: Mapping[str, Any], folder: Path, licence: str | Non
     if isinstance(model, RewardModel):
         content["reward_model"] = described(model)
     else:
-        from lightning_pbrl.fitting.lightning_glue import plain  # with Lightning, which a reward model does without
-
         content["method"] = {"name": name, "hyper_parameters": plain(model.hparams)}
     content |= {"licence": licence, "facts": dict(facts)}
     with replacing(folder / WEIGHTS) as part:
@@ -87,11 +89,9 @@ def _built(content: dict[str, Any]) -> Any:
     """Return the untrained model that a folder describes."""
     if "reward_model" in content:
         model = chosen(content["reward_model"], content["spec"], content["seed"])
-        model.build()
+        with torch.random.fork_rng(devices=[]):
+            model.build()
         return model
-    from lightning_pbrl import registry
-    from lightning_pbrl.methods.base import Method
-
     registry.import_all()
     name = content["method"]["name"]
     if name not in Method.registry:

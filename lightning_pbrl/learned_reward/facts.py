@@ -1,4 +1,4 @@
-"""How a reward was made, from the run folder of the method that has learned it: for its model card."""
+"""Origin of a learned reward, for its model card: read from the run folder of the method that has learned it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def collected(method: Any) -> dict[str, Any]:
     named = [settings[name] for name in NAMES if isinstance(settings.get(name), str) and "/" not in settings[name]]
     if data:
         facts["data"] = {"class": str(data.get("class_path", "")).rpartition(".")[2], "names": named}
-    facts |= asked(ask.get("store") or method.run_dir, ask.get("run"))
+    shared = ask.get("store") and ask.get("budget")  # a store beside the run, which learns from its own questions there
+    facts |= asked(ask.get("store") or method.run_dir, (ask.get("run") or f"seed{method.seed}") if shared else None)
     measured = read_metrics(method.run_dir)
     accuracy, pairs = (_at(measured.get(name), facts["updates"]) for name in (ACCURACY, PAIRS))
     if accuracy is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.learned_reward.export import CONFIG, read
 from lightning_pbrl.learned_reward.reward import LearnedReward
+from lightning_pbrl.methods.loading import load as load_method
 from lightning_pbrl.run_folder import LAST
 
 
@@ -31,10 +32,4 @@ def load(path: str | Path, replica: int = 0, device: str = "cpu") -> LearnedRewa
             f"There is no learned reward at {path}: give a run folder (with {LAST}), a checkpoint, or a folder that "
             "LearnedReward.save has written."
         )
-    from lightning_pbrl.fitting.answers import check_learned  # these import Lightning, which an exported reward does without
-    from lightning_pbrl.methods.loading import load as load_method
-
-    method = load_method(file, replica, device)
-    reward = LearnedReward(method)
-    check_learned(method, str(file))
-    return reward
+    return LearnedReward(load_method(file, replica, device))

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_pbrl.data.actions import ROUNDING
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.fitting.answers import check_learned
 from lightning_pbrl.learned_reward.export import write
+from lightning_pbrl.learned_reward.facts import collected
+from lightning_pbrl.methods.base import Method
 from lightning_pbrl.rewards.base import RewardModel
 from lightning_pbrl.rewards.history import HistoryReward
-
-if TYPE_CHECKING:
-    from lightning_pbrl.methods.base import Method
 
 
 class LearnedReward:
@@ -34,7 +35,7 @@ class LearnedReward:
         method: the method that has learned it; None for a reward model that nobody holds.
 
     Raises:
-        UserError: for a method that has learned no reward.
+        UserError: for a method that has learned no reward, or from no answer.
     """
 
     def __init__(self, model: RewardModel | Method, facts: Mapping[str, Any] | None = None) -> None:
@@ -43,11 +44,10 @@ class LearnedReward:
         self.method: Method | None = None
         markov: Any = RewardModel.relabel
         if not isinstance(model, RewardModel):
-            from lightning_pbrl.methods.base import Method  # imports Lightning, which an exported reward does without
-
             if not model.rewards:
                 name = type(model).__name__
                 raise UserError(f"{name} learns a policy, not a reward: give a run or a checkpoint of a reward model.")
+            check_learned(model, "The learned reward")
             model.configure_model()
             self.method = model
             if model.reward_model is not None and type(model).reward is Method.reward:
@@ -123,8 +123,6 @@ class LearnedReward:
         Raises:
             UserError: for weights that are not finite, and for a folder that cannot be written.
         """
-        from lightning_pbrl.learned_reward.facts import collected  # reads label stores, which a reward does without
-
         facts = self.facts
         if facts is None:
             facts = {} if self.method is None else collected(self.method)
@@ -139,9 +137,9 @@ class LearnedReward:
 
     def _checked(self, name: str, values: Any, width: int) -> Tensor:
         """Return an argument as float32 on the CPU, where rows are packed."""
-        array = torch.as_tensor(values, dtype=torch.float32, device="cpu")
+        array = values.detach().float().cpu() if torch.is_tensor(values) else torch.from_numpy(np.array(values, dtype=np.float32))
         if array.dim() == 0 or array.shape[-1] != width:
             raise UserError(
                 f"{name} is {tuple(array.shape)} and the reward was learned for {name}_dim {width}: give (..., {width})."
             )
-        return array.detach()
+        return array

@@ -36,7 +36,7 @@ class LearnedRewardVecWrapper(VectorWrapper):
         UserError: as :class:`~lightning_pbrl.learned_reward.episodes.EpisodeRewards`.
     """
 
-    def __new__(cls, env: Any, *args: Any, **kwargs: Any) -> Any:
+    def __new__(cls, env: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Return the wrapper of the library that ``env`` is of; stable-baselines3 is imported only where it was already."""
         theirs = sys.modules.get("stable_baselines3.common.vec_env")
         if theirs is not None and isinstance(env, theirs.VecEnv):

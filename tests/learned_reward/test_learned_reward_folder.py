@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from labelled_records import record
 from learned_reward_toys import HISTORY, MARKOV, SPEC, built
 from safetensors.torch import load_file, save_file
 from toys import ToyData
 
 from lightning_pbrl import AskTeacher, DisagreementQuery, RewardEnsemble, SimulatedTeacher, Trainer, rewards
-from lightning_pbrl.data.feedback import Answer, AskKey, Query
-from lightning_pbrl.data.store import LabelStore
+from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.labelling.exchange import keep, open_store
+from lightning_pbrl.learned_reward.card import card
 from lightning_pbrl.learned_reward.facts import asked, wilson
 from lightning_pbrl.learned_reward.reward import LearnedReward
 from lightning_pbrl.methods.mr_iql import MRIQL
@@ -89,22 +91,22 @@ def test_a_run_folder_and_its_checkpoint(run: Path, tmp_path: Path) -> None:
 
 def test_people_are_counted_and_not_named(tmp_path: Path) -> None:
     """Ada and Bob agree about one of two common questions; a machine answers the third."""
-    store = LabelStore(tmp_path / "labels.sqlite", "data")
-    query = Query("pair", torch.tensor([[0, 5], [10, 20]]), 5)
-    who = {"strategy": {"class": "UniformQuery"}, "seed": 0}
-    human = {"class": "HumanTeacher"}
-    for run, by, value in (("a", "Ada", [1.0, 0.0]), ("b", "Bob", [1.0, 1.0])):
-        answer = Answer(torch.tensor(value), torch.tensor([1, 1]))
-        store.put(AskKey(run, 0, 0), query, answer, teacher=human, answered_by=by, **who)
-    answer = Answer(torch.tensor([1.0, 0.5]), torch.tensor([1, 2]))
-    machine = {"class": "SimulatedTeacher"}
-    store.put(AskKey("c", 0, 0), query, answer, teacher=machine, answered_by="SimulatedTeacher", **who)
+    people = [record(0, 1.0, who="Ada"), record(0, 1.0, who="Bob"), record(1, 0.0, who="Ada"), record(1, 1.0, who="Bob")]
+    machine = record(2, 0.5, Status.EQUAL, who="SimulatedTeacher", teacher={"class": "SimulatedTeacher"})
+    keep(open_store(tmp_path / "labels.sqlite", "data-a"), [*people, machine])
     facts = asked(tmp_path)
-    assert (facts["people"], facts["teachers"], facts["agreement"]) == (2, ["SimulatedTeacher"], {})
-    assert facts["answers"] == {"answered": 5, "equal": 1}
-    assert "Ada" not in json.dumps(facts)
-    assert asked(tmp_path / "labels.sqlite", "a")["people"] == 1
-    assert asked(tmp_path / "nowhere") == {}
+    assert (facts["people"], facts["teachers"], facts["questions"]) == (2, ["SimulatedTeacher"], {"pair": 3})
+    agreement = facts["agreement"]["pair"]
+    assert (agreement["shared"], agreement["equal"]) == (2, 0.5)
+    assert agreement["alpha"] == pytest.approx(0.0)  # observed 1 / 2; expected by chance 2 x 3 x 1 / (4 x 3) = 1 / 2
+    assert asked(tmp_path / "labels.sqlite", "seed/0")["people"] == 2
+    assert asked(tmp_path, "seed/1") == asked(tmp_path / "nowhere") == {}
+    text = card("RewardEnsemble", {"facts": facts, "spec": SPEC, "licence": None})
+    assert "| answered by | 2 people, a simulated teacher that reads the true reward (SimulatedTeacher) |" in text
+    assert "| agreement of people (pairs) | 0.50 equal about 2 questions, Krippendorff's alpha 0.00 |" in text
+    assert "| licence | not stated: ask whoever made it before you use it |" in text
+    assert "| accuracy on held-out answers | not measured |" in text
+    assert not {"Ada", "Bob"} & set(json.dumps(facts).replace('"', " ").split())
 
 
 def test_intervals() -> None:
