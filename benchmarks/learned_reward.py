@@ -1,7 +1,7 @@
-"""``python -m benchmarks.learned_reward``: stable-baselines3's SAC on a reward learned from answers, beside the true one and zero.
+"""``python -m benchmarks.learned_reward``: SAC of stable-baselines3 on a reward learned from answers, the true one and zero.
 
-Pendulum-v1: 60 episodes of uniform random actions, a reward ensemble from 200 answers of the oracle about pairs of 25 steps, then SAC
-through ``LearnedRewardWrapper``. Returns are the true ones of 10 episodes after training, by seed.
+Pendulum-v1: 60 episodes of uniform random actions, a reward ensemble from 200 answers of the oracle about pairs of 25 steps, then
+SAC through ``LearnedRewardWrapper``. Returns are the true ones of 10 episodes after training, by seed.
 """
 
 from __future__ import annotations
