@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from lightning_pbrl.envs.make import make as make
     from lightning_pbrl.errors import UserError as UserError
     from lightning_pbrl.label_cli import label as label
+    from lightning_pbrl.learned_reward.vector import LearnedRewardVecWrapper as LearnedRewardVecWrapper
+    from lightning_pbrl.learned_reward.wrapper import LearnedRewardWrapper as LearnedRewardWrapper
     from lightning_pbrl.methods.active_rlhf import ActiveRLHF as ActiveRLHF
     from lightning_pbrl.methods.active_sac import ActiveSAC as ActiveSAC
     from lightning_pbrl.methods.bc import BC as BC
@@ -96,6 +98,8 @@ _HOME = {
     "make": "envs.make",
     "UserError": "errors",
     "label": "label_cli",
+    "LearnedRewardVecWrapper": "learned_reward.vector",
+    "LearnedRewardWrapper": "learned_reward.wrapper",
     "ActiveRLHF": "methods.active_rlhf",
     "ActiveSAC": "methods.active_sac",
     "BC": "methods.bc",
@@ -147,6 +151,8 @@ __all__ = sorted(_HOME)  # noqa: PLE0605 - a list of names, computed
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f"lightning_pbrl.{_HOME[name]}"), name)
+    if name == "rewards":  # of which ``rewards.load`` is part of the front door
+        return importlib.import_module("lightning_pbrl.rewards")
     raise AttributeError(f"module 'lightning_pbrl' has no attribute {name!r}")
 
 

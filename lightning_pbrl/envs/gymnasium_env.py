@@ -61,7 +61,7 @@ class GymnasiumEnv(Simulator):
         self.settings, self.d4rl_task, self.success = dict(settings or {}), d4rl_task, success
         if obs_dim is None or action_dim is None or horizon is None:
             env = self._build()
-            found = _sizes(env, env_id)
+            found = space_sizes(env.observation_space, env.action_space, env_id)
             limits = _limits(env)
             if horizon is None and not limits:
                 raise UserError(f"{env_id} is registered without max_episode_steps: give horizon, the steps per episode.")
@@ -81,7 +81,7 @@ class GymnasiumEnv(Simulator):
         env = self._build()
         from lightning_pbrl.envs.episodic import Episodic
 
-        found = _sizes(env, self.env_id)
+        found = space_sizes(env.observation_space, env.action_space, self.env_id)
         if found != (self.obs_dim, self.action_dim):
             raise UserError(f"{self.env_id} has obs_dim {found[0]} and action_dim {found[1]}: give these sizes, or none.")
         registered = self.settings.get("max_episode_steps", self._registered(env))
@@ -145,19 +145,19 @@ def _limits(env: Any) -> list[int]:
     return found
 
 
-def _sizes(env: Any, where: str) -> tuple[int, int]:
-    """Return observation and action size of the environment's spaces.
+def space_sizes(observation_space: Any, action_space: Any, where: str) -> tuple[int, int]:
+    """Return observation and action size of an environment's spaces.
 
     Raises:
         UserError: for actions that are not a bounded vector of real numbers, or observations that are not numbers.
     """
     from gymnasium.spaces import Box
 
-    space = env.action_space
+    space = action_space
     bounded = isinstance(space, Box) and len(space.shape) == 1 and space.dtype.kind == "f"
     if not bounded or not max(np.abs(space.low).max(), np.abs(space.high).max()) <= WIDEST:
         raise UserError(f"{where} has the action space {space}: a bounded Box of real numbers, of shape (size,), is needed.")
-    return _count(env.observation_space, where), space.shape[0]
+    return _count(observation_space, where), space.shape[0]
 
 
 def _count(space: Any, where: str) -> int:

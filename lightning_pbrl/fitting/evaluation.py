@@ -92,7 +92,8 @@ def fitted(method: Any) -> dict[str, Tensor]:
 class PairMetrics:
     """Measure the agreement of predicted returns with the labels of held-out pairs, over all ranks.
 
-    ``pref/accuracy`` and ``pref/calibration_error`` are those of P(second preferred), the mean over members, on decisive labels.
+    ``pref/accuracy`` and ``pref/calibration_error`` are those of P(second preferred), the mean over members, on decisive labels,
+    of which there are ``pref/decisive``.
     ``pref/return_pearson`` and ``pref/return_spearman`` correlate predicted with true returns, where these are known.
 
     Each pair is kept as one row of numbers. The ranks exchange their rows in one call, as many as each has. Every rank computes
@@ -127,6 +128,7 @@ def agreement(rows: Tensor) -> dict[str, Tensor]:
     if decisive.any():
         answers = probability[decisive], label[decisive].long()
         found = {"pref/accuracy": binary_accuracy(*answers), "pref/calibration_error": binary_calibration_error(*answers)}
+        found["pref/decisive"] = decisive.sum().float()
     predicted, true = rows[:, 2:4][known].double(), rows[:, 4:][known].double()
     if len(true.unique()) > 1 and len(predicted.unique()) > 1:  # a constant correlates with nothing
         found["pref/return_pearson"] = pearson_corrcoef(predicted, true).float()

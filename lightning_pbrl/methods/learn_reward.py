@@ -104,9 +104,8 @@ class RewardEnsemble(LearnReward):
         precision: Precision = "float32",
         **reward: Any,
     ) -> None:
-        model = ensemble.RewardEnsemble(**reward)
         how: dict[str, Any] = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
-        super().__init__(spec, model, seed=seed, block=block, **how)
+        super().__init__(spec, ensemble.RewardEnsemble(**reward), seed=seed, block=block, **how)
 
 
 class SemiSupervisedEnsemble(LearnReward):
@@ -137,9 +136,8 @@ class SemiSupervisedEnsemble(LearnReward):
         precision: Precision = "float32",
         **reward: Any,
     ) -> None:
-        model = semi_supervised.SemiSupervisedEnsemble(**reward)
         how: dict[str, Any] = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
-        super().__init__(spec, model, seed=seed, block=block, **how)
+        super().__init__(spec, semi_supervised.SemiSupervisedEnsemble(**reward), seed=seed, block=block, **how)
 
 
 class UnifiedReward(LearnReward):
@@ -171,9 +169,8 @@ class UnifiedReward(LearnReward):
         precision: Precision = "float32",
         **reward: Any,
     ) -> None:
-        model = unified.UnifiedReward(**reward)
         how: dict[str, Any] = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
-        super().__init__(spec, model, seed=seed, block=block, **how)
+        super().__init__(spec, unified.UnifiedReward(**reward), seed=seed, block=block, **how)
 
 
 class PreferenceTransformer(LearnReward):
@@ -204,9 +201,8 @@ class PreferenceTransformer(LearnReward):
         precision: Precision = "float32",
         **reward: Any,
     ) -> None:
-        model = preference_transformer.PreferenceTransformer(**reward)
         how: dict[str, Any] = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
-        super().__init__(spec, model, seed=seed, block=block, **how)
+        super().__init__(spec, preference_transformer.PreferenceTransformer(**reward), seed=seed, block=block, **how)
 
 
 class NMR(LearnReward):
@@ -237,6 +233,5 @@ class NMR(LearnReward):
         precision: Precision = "float32",
         **reward: Any,
     ) -> None:
-        model = nmr.NMR(**reward)
         how: dict[str, Any] = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
-        super().__init__(spec, model, seed=seed, block=block, **how)
+        super().__init__(spec, nmr.NMR(**reward), seed=seed, block=block, **how)

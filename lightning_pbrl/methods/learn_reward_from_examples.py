@@ -69,9 +69,8 @@ class ORIL(LearnRewardFromExamples):
         precision: Precision = "float32",
         **reward: Any,
     ) -> None:
-        model = oril.ORIL(**reward)
         how: dict[str, Any] = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
-        super().__init__(spec, model, seed=seed, block=block, **how)
+        super().__init__(spec, oril.ORIL(**reward), seed=seed, block=block, **how)
 
 
 class PURL(LearnRewardFromExamples):
@@ -102,9 +101,8 @@ class PURL(LearnRewardFromExamples):
         precision: Precision = "float32",
         **reward: Any,
     ) -> None:
-        model = purl.PURL(**reward)
         how: dict[str, Any] = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
-        super().__init__(spec, model, seed=seed, block=block, **how)
+        super().__init__(spec, purl.PURL(**reward), seed=seed, block=block, **how)
 
 
 class VICE(LearnRewardFromExamples):
@@ -135,6 +133,5 @@ class VICE(LearnRewardFromExamples):
         precision: Precision = "float32",
         **reward: Any,
     ) -> None:
-        model = vice.VICE(**reward)
         how: dict[str, Any] = {"compile": compile, "replicas": replicas, "layout": layout, "precision": precision}
-        super().__init__(spec, model, seed=seed, block=block, **how)
+        super().__init__(spec, vice.VICE(**reward), seed=seed, block=block, **how)

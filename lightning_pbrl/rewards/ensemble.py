@@ -135,8 +135,7 @@ class RewardEnsemble(RewardModel):
             )
         one_pass = math.ceil(len(pairs) / h.batch_size)
         updates = h.epochs * one_pass if h.fit_rule == "passes" else math.ceil(h.epochs * len(pairs) / h.batch_size)
-        begin = partial(self.begin_fit, pairs)
-        return [Phase("reward", "reward", updates, block=one_pass, start=begin, done=self.fits_well)]
+        return [Phase("reward", "reward", updates, block=one_pass, start=partial(self.begin_fit, pairs), done=self.fits_well)]
 
     def begin_fit(self, pairs: Labels) -> None:
         """Train on ``pairs`` from the next update on."""

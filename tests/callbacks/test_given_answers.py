@@ -139,7 +139,8 @@ def test_held_out_answers_judge_a_reward_model(tmp_path: Path) -> None:
     row = last(tmp_path)
     assert row["pref/accuracy"] == pytest.approx(right.float().mean().item())
     assert row["pref/accuracy"] > 0.8  # chance is one half
-    assert {key for key in row if key.startswith("pref/")} == {"pref/accuracy", "pref/calibration_error"}
+    assert {key for key in row if key.startswith("pref/")} == {"pref/accuracy", "pref/calibration_error", "pref/decisive"}
+    assert row["pref/decisive"] == HELD_OUT
     tested = method.trainer.test(method, data, verbose=False)[0]
     assert tested["pref/accuracy"] == row["pref/accuracy"]
 

@@ -170,7 +170,7 @@ def test_validation_pairs_are_shared_out(ranks: Any) -> None:
     whole = make_trainer(folder / "whole").test(
         load_method(folder / "RewardEnsemble" / "checkpoints" / "last.ckpt").requires_grad_(True), OneSided(), verbose=False
     )[0]
-    keys = {"pref/accuracy", "pref/calibration_error", "pref/return_pearson", "pref/return_spearman"}
+    keys = {"pref/accuracy", "pref/calibration_error", "pref/decisive", "pref/return_pearson", "pref/return_spearman"}
     assert keys <= set(whole)
     for key in keys:
         for rank in (one, two):

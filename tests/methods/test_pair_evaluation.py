@@ -41,4 +41,4 @@ def test_ties_alone_are_told_and_leave_what_they_say_nothing_of(tmp_path: Path) 
     assert of_ties == {"pref/return_pearson", "pref/return_spearman"}
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="All held-out pairs")
-        assert measured(8, tmp_path) == of_ties | {"pref/accuracy", "pref/calibration_error"}
+        assert measured(8, tmp_path) == of_ties | {"pref/accuracy", "pref/calibration_error", "pref/decisive"}
