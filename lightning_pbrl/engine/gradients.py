@@ -127,7 +127,9 @@ class Compiler:
                     if key in self._checked:
                         return self._checked[key](rows, handed)
                     found = fast(rows, handed)
-                    self._checked[key] = (_compiled_last(function) if self.direct else None) or partial(_without_guards, fast)
+                    self._checked[key] = (self.direct and _compiled_last(function, rows, handed)) or partial(
+                        _without_guards, fast
+                    )
                     return found
                 except Exception as error:  # noqa: BLE001 - whatever the compiler stumbles over, eager gives the same numbers
                     self.on = False
@@ -145,10 +147,12 @@ class Compiler:
         return id(entries[0].code) if entries else None
 
 
-def _compiled_last(function: Any) -> Gradients | None:
-    """Return the function with the code that Dynamo has compiled for it and run last, to be called by itself."""
-    entries = torch._C._dynamo.eval_frame._debug_get_cache_entry_list(function.__code__)
-    return FunctionType(entries[0].code, function.__globals__, closure=function.__closure__) if entries else None
+def _compiled_last(function: Any, rows: Any, handed: Handed) -> Gradients | None:
+    """Return the function with the code that Dynamo has compiled for it and run last, to be called by itself; None if none fits."""
+    entries = torch._C._dynamo.eval_frame._debug_get_cache_entry_list(function.__code__)  # of all learners: they share it
+    known = {name: cell.cell_contents for name, cell in zip(function.__code__.co_freevars, function.__closure__, strict=True)}
+    fits = entries and entries[0].guard_manager.check({**known, "rows": rows, "handed": handed})
+    return FunctionType(entries[0].code, function.__globals__, closure=function.__closure__) if fits else None
 
 
 def _without_guards(fast: Gradients, rows: Any, handed: Handed) -> Found:

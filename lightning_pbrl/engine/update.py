@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
@@ -24,7 +23,7 @@ from lightning_pbrl.engine.graphs import Board, CudaRecorder, Graphs, Recorder, 
 from lightning_pbrl.engine.program import Part, Program
 from lightning_pbrl.engine.state import FlatState
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.nn.precision import Precision, check_precision, products, step_in
+from lightning_pbrl.nn.precision import Precision, check_precision, flush_denormals, products, step_in
 
 Compile = bool | Literal["auto", "graph"]
 Layout = Literal["auto", "loop", "batched"]
@@ -92,8 +91,7 @@ class UpdateEngine:
         self._apart: set[str] = set()
         self.begin(seeds)
         if device.type == "cpu":
-            np.finfo(np.float32), np.finfo(np.float64)  # looked at once per process, with a warning where denormals are flushed
-            torch.set_flush_denormal(True)  # underflowing moments would slow the fused optimiser threefold
+            flush_denormals()
 
     @property
     def _device(self) -> torch.device:
