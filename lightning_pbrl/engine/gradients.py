@@ -127,9 +127,8 @@ class Compiler:
                     if key in self._checked:
                         return self._checked[key](rows, handed)
                     found = fast(rows, handed)
-                    self._checked[key] = (self.direct and _compiled_last(function, rows, handed)) or partial(
-                        _without_guards, fast
-                    )
+                    itself = _compiled_last(function, rows, handed) if self.direct else None
+                    self._checked[key] = itself or partial(_without_guards, fast)
                     return found
                 except Exception as error:  # noqa: BLE001 - whatever the compiler stumbles over, eager gives the same numbers
                     self.on = False
@@ -148,7 +147,7 @@ class Compiler:
 
 
 def _compiled_last(function: Any, rows: Any, handed: Handed) -> Gradients | None:
-    """Return the function with the code that Dynamo has compiled for it and run last, to be called by itself; None if none fits."""
+    """Return the function with the code that Dynamo ran for it last, to be called by itself; None if that does not fit."""
     entries = torch._C._dynamo.eval_frame._debug_get_cache_entry_list(function.__code__)  # of all learners: they share it
     known = {name: cell.cell_contents for name, cell in zip(function.__code__.co_freevars, function.__closure__, strict=True)}
     fits = entries and entries[0].guard_manager.check({**known, "rows": rows, "handed": handed})

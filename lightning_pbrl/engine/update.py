@@ -90,8 +90,7 @@ class UpdateEngine:
         self._attached = self.state.leaves
         self._apart: set[str] = set()
         self.begin(seeds)
-        if device.type == "cpu":
-            flush_denormals()
+        flush_denormals(device)
 
     @property
     def _device(self) -> torch.device:
