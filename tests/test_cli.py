@@ -265,7 +265,10 @@ def printed(capfd: pytest.CaptureFixture[str], *args: str) -> dict:
     return yaml.safe_load(capfd.readouterr().out)
 
 
-def test_print_config_short_names_and_overlays(capfd: pytest.CaptureFixture[str]) -> None:
+def test_print_config_short_names_and_overlays(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     overlays = ["-c", "teacher/mistake.yaml", "-c", "query/uniform.yaml"]
     config = printed(capfd, "fit", *REWARD, *overlays, "--ask.query=KCenterQuery", "--ask.budget=30", "--ask.per_round=15")
     assert config["model"]["class_path"] == "lightning_pbrl.RewardEnsemble"  # short name in the file
