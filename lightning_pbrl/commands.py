@@ -36,7 +36,7 @@ def list_command(args: list[str]) -> None:
             continue
         methods = kind == "methods"
         table = Table(title=kind, title_justify="left", show_header=methods, box=None, padding=(0, 2))
-        for header in ("", "devices", "")[:: 1 if methods else 2]:
+        for header in ("", "devices", "") if methods else ("", ""):
             table.add_column(header)
         devices = registry.devices() if methods else {}
         for name, about in registry.lines(kind).items():

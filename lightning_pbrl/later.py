@@ -30,7 +30,7 @@ class StandIn(ModuleType):
         names: what is asked of it before it is needed.
 
     Attributes:
-        lacked: whether a submodule was asked for, which it has none of.
+        lacked: True if a submodule has been asked for; it has none.
     """
 
     def __init__(self, name: str, **names: Any) -> None:
