@@ -96,9 +96,17 @@ def site(browser, films: Path) -> Iterator[Callable[..., Site]]:
 def until(page, expression: str) -> None:
     """Wait for an expression to be true; Playwright's own wait needs `eval`, which the page's policy forbids."""
     end = time.monotonic() + 10
-    while not page.evaluate(expression):
+    while not true_by_now(page, expression):
         assert time.monotonic() < end, f"never true: {expression}"
         page.wait_for_timeout(30)
+
+
+def true_by_now(page, expression: str) -> bool:
+    """Evaluate an expression; one that fails belongs to the page before, or to one half loaded."""
+    try:
+        return bool(page.evaluate(expression))
+    except playwright.Error:
+        return False
 
 
 def until_question(page, name: str) -> None:
