@@ -26,6 +26,8 @@ MIN_WIDTH, MIN_WORK = 32, 2_500_000
 """Smallest side of a weight, and number of multiplications (rows x in x out), from which oneDNN repays its overhead (20 us)."""
 MIN_NARROW = 500_000
 """Number of multiplications of a narrow layer from which the faster order of its gradients repays its overhead (40 us)."""
+MIN_BIASED = 8_192
+"""Number of outputs (rows x out) from which a compiled layer adds its bias outside of the product."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -38,9 +40,50 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             return _Product.apply(
                 x.contiguous(), weight, bias, True
             )  # the gradient of a strided view takes a hundred times as long
+        if bias is not None and x.dtype == torch.float32 and _biased_apart(x.shape[0] * fan_out):
+            return _Biased.apply(linear(x, weight), bias)
         if is_narrow(fan_in, fan_out) and work >= MIN_NARROW and torch.is_grad_enabled():
             return _Product.apply(x, weight, bias, False)
     return F.linear(x, weight, bias)
+
+
+def _biased_apart(outputs: int) -> bool:
+    """Return True while a layer is compiled that repays a sum of its own: the activation's kernel adds the bias for nothing.
+
+    A product with a bias copies it to every row of the result first.
+    """
+    return outputs >= MIN_BIASED and torch.compiler.is_compiling()
+
+
+def _over_rows(grad: Tensor) -> Tensor:
+    """Sum over rows, (B, out) -> (out,); a compiled sum walks down one column after the other, five times as slow as a product."""
+    if _biased_apart(grad.numel()):
+        return torch.mm(grad.new_ones(1, grad.shape[0]), grad).squeeze(0)
+    return grad.sum(0)
+
+
+class _Biased(torch.autograd.Function):
+    """Sum of a product and a bias, (B, out) + (out,), which the compiler does not merge with the product again.
+
+    It would merge an addition. Subtracting the negative gives the same bits.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, bias: Tensor) -> Tensor:
+        return x - (-bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, _over_rows(grad)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, bias: Tensor) -> tuple[Tensor, int]:
+        """Add the biases under a leading axis (replicas in the batched layout)."""
+        return torch.vmap(torch.add, in_dims=in_dims)(x, bias), 0
 
 
 class _Product(torch.autograd.Function):
@@ -65,7 +108,7 @@ class _Product(torch.autograd.Function):
         return (
             of_input(product, grad, weight) if for_x else None,
             of_weight(product, grad, x) if for_weight else None,
-            grad.sum(0) if for_bias else None,
+            _over_rows(grad) if for_bias else None,
             None,
         )
 
