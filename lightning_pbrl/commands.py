@@ -163,9 +163,12 @@ def plot_command(args: list[str]) -> None:
         raise UserError("lightning-pbrl plot: --metric belongs to learning curves and --efficiency; leave it out.")
     from rich.console import Console
 
+    from lightning_pbrl.later import import_matplotlib
+
     for path in options.runs:
         if not path.exists():
             raise UserError(f"There is no run folder {path}; give folders that fit or run have written.")
+    import_matplotlib()
     console = Console()
     written: list[Path] = []
     if options.feedback:

@@ -207,3 +207,18 @@ class _Putting:
 
 if not any(isinstance(finder, _Putting) for finder in sys.meta_path):
     sys.meta_path.insert(0, _Putting())
+
+
+def import_matplotlib() -> None:
+    """Import matplotlib's figures without the tables of properties in their docstrings, a fifth of the seconds of ``plot``.
+
+    For a process that draws and ends: nobody reads them there.
+    """
+    if "matplotlib.figure" in sys.modules:
+        return
+    artist: Any = importlib.import_module("matplotlib.artist")
+    table, artist.kwdoc = artist.kwdoc, lambda _: ""
+    try:
+        importlib.import_module("matplotlib.figure")
+    finally:
+        artist.kwdoc = table

@@ -117,3 +117,17 @@ def test_a_library_that_is_broken(tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{HERE}\n"
     code += "try: import torchmetrics\nexcept ImportError as error: print(error.name, 'torchmetrics' in sys.modules)"
     assert run(code) == "once\nnothing_like_it False\n"
+
+
+def test_plots_without_tables_of_properties() -> None:
+    code = """
+from lightning_pbrl.later import import_matplotlib
+from lightning_pbrl.reports.plot import new_figure
+import_matplotlib(), import_matplotlib()
+import matplotlib.artist, matplotlib.lines
+figure, (axes,) = new_figure(1)
+axes.plot([0, 1], color="r", label="line")
+print(axes.get_legend_handles_labels()[1], "antialiased" in matplotlib.lines.Line2D.set.__doc__)
+print(len(matplotlib.artist.kwdoc(figure)) > 999)
+"""
+    assert run(code) == "['line'] False\nTrue\n"

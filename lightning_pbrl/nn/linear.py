@@ -56,7 +56,7 @@ def _biased_apart(outputs: int) -> bool:
 
 
 def _over_rows(grad: Tensor) -> Tensor:
-    """Sum over rows, (B, out) -> (out,); a compiled sum walks down one column after the other, five times as slow as a product."""
+    """Sum over rows, (B, out) -> (out,): by a product where a compiled sum would take 5 times as long, column after column."""
     if _biased_apart(grad.numel()):
         return torch.mm(grad.new_ones(1, grad.shape[0]), grad).squeeze(0)
     return grad.sum(0)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -126,7 +127,7 @@ def summary_table(run_paths: str | Path | Iterable[str | Path], metrics: Sequenc
     wrapped = 2 if any("/" in row.metric for row in rows) else 1  # columns of long names
     scored = [row.stage for row in rows if row.metric.endswith("normalized_score")]
     caption = f"n seeds; IQM: interquartile mean, 95 % bootstrap interval{score_note(run_paths, scored)}{_pruned(run_paths)}"
-    table = Table(title=f"{title} over seeds", caption=caption)
+    table = Table(title=f"{title} over seeds", caption=caption, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for number, name in enumerate(("stage", "metric", "source", "n", "mean ± std", "IQM [95 % interval]")):
         table.add_column(name, justify="left" if number < 3 else "right", no_wrap=number >= wrapped, overflow="fold")
     for row in rows:

@@ -142,3 +142,33 @@ def test_a_measurement_takes_the_best_of_its_rounds():
         assert products.measure(products.Size(8, 4, 4), clock) == (1.0, 2.0)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo does that
+@pytest.mark.parametrize("leading", [(), (2,)], ids=["one", "replicas"])
+def test_a_compiled_layer_adds_its_bias_apart(leading):
+    """Value, first and second derivatives equal PyTorch's own; no product copies the bias into its result first."""
+    rng = torch.Generator().manual_seed(0)
+    sizes = (*leading, 128, 16), (*leading, 64, 16), (*leading, 64)
+    x, weight, bias = (torch.randn(size, generator=rng, dtype=torch.float32) for size in sizes)
+    seen = []
+
+    def backend(graph, inputs):
+        from torch._dynamo.backends.common import aot_autograd
+
+        return aot_autograd(fw_compiler=lambda made, _: (seen.append(str(made.graph)), made)[1])(graph, inputs)
+
+    def both(layer):
+        def losses(x, weight, bias):
+            y = torch.vmap(layer)(x, weight, bias) if leading else layer(x, weight, bias)
+            (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+            return torch.autograd.grad(y.sin().sum() + slope.square().sum(), (x, weight, bias))
+
+        return losses
+
+    leaves = [value.requires_grad_() for value in (x, weight, bias)]
+    torch._dynamo.config.trace_autograd_ops = True
+    found = torch.compile(both(linear), backend=backend, fullgraph=True)(*leaves)
+    for one, other in zip(found, both(torch.nn.functional.linear)(*leaves), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+    assert seen and not any("addmm" in graph for graph in seen)
