@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import mmap
 import os
 import select
 import signal
@@ -219,8 +220,12 @@ def serve(number: int) -> None:
     control = socket.socket(fileno=number)
     control.set_inheritable(False)
     unfit = _load()
+    from lightning_pbrl.engine import compiling
+
     control.send(json.dumps({"unfit": unfit}).encode())
     children: dict[int, int] = {}  # handle -> process id
+    compiles = mmap.mmap(-1, 1)  # shared with the children, of which the first one that compiles sets it
+    warm = False
     while not unfit:
         ready = select.select([number, *children], [], [])[0]
         for handle in children.keys() & set(ready):
@@ -238,9 +243,16 @@ def serve(number: int) -> None:
                     os.killpg(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
             break
+        if compiles[0] and not warm:
+            warm = True
+            with uncollected():
+                compiling.warm()  # others of this study will need it, too
+            gc.freeze()
         if not (pid := os.fork()):
             for handle in children:
                 os.close(handle)
+            if not warm:
+                compiling.observe(lambda: compiles.__setitem__(0, 1))
             _become(request, logs[0], control)
             return
         os.close(logs[0])  # the job alone holds its lock

@@ -50,6 +50,13 @@ if not pathlib.Path('begun').exists():
     time.sleep(600)
 """,
     "quick": "print('quick')",
+    "compiles": """
+import json, os, sys
+from lightning_pbrl.engine import compiling
+ready = "torch._inductor.compile_fx" in sys.modules
+compiling.prepare()
+json.dump({"ready": ready, "tasks": len(os.listdir("/proc/self/task"))}, open("told.json", "w"))
+""",
 }
 """Modules that ``lightning-pbrl list --imports`` imports: any code as a job."""
 
@@ -143,6 +150,15 @@ def test_a_child_is_what_a_new_interpreter_is(server: Server, folder: Path) -> N
     assert forked["tasks"] == 1 and not forked["cuda"] and not forked["renderer"]
     differ = ("server", "draw", "torch", "tasks")
     assert {key: forked[key] for key in forked if key not in differ} == {key: fresh[key] for key in fresh if key not in differ}
+
+
+def test_after_a_job_that_compiles_others_find_the_compiler_imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    own = Server(folder)
+    for ready in (False, True, True):
+        assert own.code("compiles") == 0
+        assert told(folder) == {"ready": ready, "tasks": 1}
+    own.close()
 
 
 @pytest.mark.parametrize(("module", "code", "text"), [("exits", 7, ""), ("breaks", 1, "RuntimeError: a bug"), ("killed", -9, "")])

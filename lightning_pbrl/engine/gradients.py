@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from lightning_pbrl.engine.compiling import prepare
 from lightning_pbrl.engine.program import Losses, LossStep
 from lightning_pbrl.engine.state import FlatState, Reached
 
@@ -114,10 +115,7 @@ class Compiler:
         """Return the function compiled, or itself if compiling is off."""
         if not self.on:
             return function
-        torch._dynamo.config.trace_autograd_ops = True  # lets autograd.grad be part of the graph
-        # All steps of a process share the code of `gradients`, and with it one limit (8 by default).
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # products are float32 because that was asked for
+        prepare()
         fast = torch.compile(function, fullgraph=True, dynamic=False, options=self._options)
 
         def call(rows: Any, handed: Handed) -> Found:
