@@ -11,11 +11,10 @@ from torch import Tensor
 from lightning_pbrl.asking import checks
 from lightning_pbrl.asking.feedback import Batch, Due, Feedback
 from lightning_pbrl.asking.plan import AskingPlan, Learner
-from lightning_pbrl.asking.state import RoundState
+from lightning_pbrl.asking.state import RoundState, Seen
 from lightning_pbrl.asking.statistics import round_stats
 from lightning_pbrl.asking.waiting import Told, wait
 from lightning_pbrl.data.feedback import Answer, Asked, AskKey, Kind, Labels, Query, Status
-from lightning_pbrl.data.given_labels import check_labels
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.data.transitions import Transitions
@@ -84,7 +83,6 @@ class AskingSession:
         self._told: Told | None = None
         self.recorder: Callable[[int, Query], None] | None = None
         """Keeps what the clips of new questions are drawn from: the first number, and questions about rows of the source."""
-        self._checked: dict[Kind, int] = {"pair": 0, "rating": 0}
         self.model: Any = getattr(learner, "scorer", learner)  # by which strategies score: the reward model that it holds
         plan.query.begin(learner.hparams)
         checks.check_needs(plan.query, self.model)
@@ -108,7 +106,8 @@ class AskingSession:
         """
         checks.check_same_run(self.plan, store, self.run, self.seed)
         people = self.plan.teacher is not None and not self.plan.teacher.simulated
-        state = RoundState(store, self.run, everyone=not self.plan.budget and self.copies is None, marked=people)
+        everyone = not self.plan.budget and self.copies is None
+        state = RoundState(store, self.run, self.source, self.given, everyone, marked=people)
         if self.plan.budget and not state.spent():
             checks.check_rounds(self.plan, self.learner)
         if self.copies is not None:
@@ -117,7 +116,7 @@ class AskingSession:
                 for numbers in state.questions.number[pairs].split(RESTORED):
                     if len(numbers):
                         self.copies.restore(numbers, store.clips(numbers, self.run))
-        checks.check_lists(self.plan, self.model, bool(state.questions.each.any()))
+        checks.check_lists(self.plan, self.model, state.several)
         checks.check_anything(self.plan, self.learner, self.given, self.length, store)
         self.state = state
 
@@ -126,20 +125,13 @@ class AskingSession:
 
         A run that asks nothing uses whatever the store holds; of a source that forgets, its own run's.
         """
-        found: dict[Kind, Labels] = {"pair": self.given, "rating": Labels.empty(self.length, clips=1)}
+        return {kind: seen.labels for kind, seen in self._seen(up_to_round).items()}
+
+    def _seen(self, up_to_round: int) -> dict[Kind, Seen]:
+        """Return the same with their numbers."""
         if self.state is None:
-            return found
-        for kind, given in found.items():
-            numbers, labels = self.state.labels(kind, self.length, up_to_round if self.plan.budget else None)
-            if self.copies is None:
-                first = 0 if self.state.everyone else min(self._checked[kind], len(labels))  # segments never change
-                new, where = labels.take(torch.arange(first, len(labels))), f"the label store {self.state.store.name}"
-                check_labels(new, self.source, where, first)
-                self._checked[kind] = len(labels)
-            else:
-                labels = Labels(self.copies.placed(labels.start, numbers), self.length, labels.value, labels.status)
-            found[kind] = given.then(labels)
-        return found
+            return {"pair": Seen.of(self.given), "rating": Seen.of(Labels.empty(self.length, clips=1))}
+        return {kind: self.state.seen(kind, up_to_round if self.plan.budget else None) for kind in self.state.given}
 
     # A round -------------------------------------------------------------------------------------------------------------
 
@@ -156,7 +148,7 @@ class AskingSession:
         while (due := self.due()) is not None:
             self.answer(self.teacher.answer(due.query, due.clips, due.keys), self.teacher.answered_by())
         if self.state is not None and self._quota > 0 and not self.teacher.simulated and number not in self.state.marks:
-            self.state.wait(number, len(self.given.preferences()), self.teacher.enough, told)
+            self.state.wait(number, self.teacher.enough, told)
         return self.end()
 
     def begin(self, number: int) -> None:
@@ -202,7 +194,8 @@ class AskingSession:
         """Return what the learner of this round gets."""
         if self.state is not None:
             self.state.close(self.number)
-        labels = self.labels(self.number)
+        seen = self._seen(self.number)
+        labels: dict[Kind, Labels] = {kind: each.labels for kind, each in seen.items()}
         if self.state is None:
             return Feedback(labels["pair"], labels["rating"], Asked(len(self.given)), 0, {})
         metrics = self._metrics
@@ -215,13 +208,13 @@ class AskingSession:
         asked = Asked(len(self.given) + total, len(this_round), remaining, ratings, over)
         if self.plan.budget:
             self.state.end("asked" if over or not remaining else None)
-        pending = sum(int((found.status == Status.PENDING).sum()) for found in labels.values()) if self.plan.budget else 0
+        pending = sum(each.pending for each in seen.values()) if self.plan.budget else 0
         return Feedback(labels["pair"], labels["rating"], asked, pending, metrics)
 
     def _has_target(self, number: int) -> bool:
         """Return True if a learner of round ``number`` has as many usable answers as the teacher is asked for (``target``)."""
         target = getattr(self.plan.teacher, "target", 0)
-        return bool(target) and sum(len(found.preferences()) for found in self.labels(number).values()) >= target
+        return bool(target) and sum(seen.usable for seen in self._seen(number).values()) >= target
 
     def _go_on(self, answered: tuple[Answer, str | Sequence[str]] | None) -> None:
         """Run on to the next questions that wait for an answer."""
@@ -264,7 +257,8 @@ class AskingSession:
                 start, value, status, _ = batch = Batch.joined(batches)
                 strategy.observe(Query(query.kind, start, query.length), Answer(value, status))
                 seen.setdefault(query.kind, []).append(batch)
-                known = {**known, query.kind: known[query.kind].then(Labels(start, query.length, value, status))}
+                if strategy.sequential:
+                    known = {**known, query.kind: known[query.kind].then(Labels(start, query.length, value, status))}
             if not queries or not strategy.sequential:
                 break
         metrics = {**self.teacher.thresholds(self.length), **strategy.metrics()}

@@ -82,11 +82,21 @@ class Outcomes(Database):
             asked, found = db.execute(sa.select(sa.func.count(), done).where(*where)).one()
         return int(asked), int(found or 0)
 
-    def usable(self, run: str) -> int:
-        """Return how many questions of a run have an answer to learn from: a preference, an equal one or a rating."""
+    def usable(self, run: str, from_round: int = 0) -> int:
+        """Return how many questions that a run has asked from a round on have an answer to learn from.
+
+        Such answers are preferences, equal ones and ratings.
+        """
         told = QUESTIONS.c.status.in_([int(Status.ANSWERED), int(Status.EQUAL)])
         with self._reading() as db:
-            return int(db.scalar(sa.select(sa.func.count()).select_from(QUESTIONS).where(QUESTIONS.c.run == run, told)) or 0)
+            return int(
+                db.scalar(
+                    sa.select(sa.func.count())
+                    .select_from(QUESTIONS)
+                    .where(QUESTIONS.c.run == run, QUESTIONS.c.round >= from_round, told)
+                )
+                or 0
+            )
 
     def said(self, outcomes: Iterable[int]) -> dict[int, list[tuple[float, int]]]:
         """Return values, NaN where there is none, and statuses of the answers that count each on its own, by outcome."""

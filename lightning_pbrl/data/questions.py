@@ -57,21 +57,31 @@ class Questions(NamedTuple):
             torch.zeros(count, dtype=torch.int64),
         )
 
-    def take(self, index: Tensor) -> Questions:
-        """Return the questions ``index``, (n,) places or (N,) bool."""
+    def take(self, index: Tensor | slice) -> Questions:
+        """Return the questions ``index``, (n,) places, (N,) bool or a slice, which is a view."""
+        if isinstance(index, slice):
+            return Questions(*(column[index] for column in self))
         places = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
         return Questions(*(column.index_select(0, places) for column in self))
 
-    def replaced(self, newer: Questions, stale: Tensor) -> Questions:
-        """Return these without the ``stale`` ones, (N,) bool, and with ``newer``, by (number, round)."""
-        kept = self.take(~stale) if bool(stale.any()) else self
-        if not len(newer):
-            return kept
-        joined = Questions(*(torch.cat(both) for both in zip(kept, newer, strict=True)))
-        if not len(kept) or int(newer.number.min()) > int(kept.number.max()):
-            return joined
-        by_round = joined.take(joined.round.argsort(stable=True))
-        return by_round.take(by_round.number.argsort(stable=True))
+    @staticmethod
+    def joined(parts: Sequence[Questions]) -> Questions:
+        """Return all questions of the parts, one part after the other."""
+        return Questions(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+    def by_round(self) -> Questions:
+        """Return the same by (round, number); these are by number."""
+        return self.take(self.round.argsort(stable=True))
+
+    def same(self, others: Questions) -> int:
+        """Return how many questions, from the first on, are the same in both, answers included."""
+        count = min(len(self), len(others))
+        equal = torch.ones(count, dtype=torch.bool)
+        for mine, theirs in zip(self, others, strict=True):
+            mine, theirs = mine[:count], theirs[:count]
+            alike = (mine == theirs) | ((mine != mine) & (theirs != theirs))  # NaN as well
+            equal &= alike if alike.dim() == 1 else alike.all(1)
+        return count if bool(equal.all()) else int(equal.int().argmin())
 
     def apart(self, answers: Mapping[int, Sequence[tuple[float, int]]]) -> Questions:
         """Return these with each answer that counts on its own in a row of its own.

@@ -219,16 +219,19 @@ class LabelStore(Outcomes):
         labels = self._labels(found, kind, None)
         return found.number, Query(kind, labels.start, labels.length), Answer(labels.value, labels.status)
 
-    def questions(self, run: str, everyone: bool = False, from_round: int = 0) -> Questions:
-        """Return all that a run has asked in the rounds from ``from_round`` on, of both kinds and any length, in one read.
+    def questions(self, run: str, everyone: bool = False, from_round: int = 0, rounds: Sequence[int] = ()) -> Questions:
+        """Return all that a run has asked in some rounds, of both kinds and any length, in one read.
 
         Args:
             run: the run's name.
             everyone: also what the other runs have asked.
             from_round: the first round to read.
+            rounds: these rounds alone, if there are some.
         """
         where = [] if everyone else [QUESTIONS.c.run == run]
-        return self._questions(run, *where, *([QUESTIONS.c.round >= from_round] if from_round else []))
+        where += [QUESTIONS.c.round >= from_round] if from_round else []
+        where += [QUESTIONS.c.round.in_(rounds)] if rounds else []
+        return self._questions(run, *where)
 
     def labels(
         self,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from synthetic import synthetic_transitions
+from torch.utils._python_dispatch import TorchDispatchMode
 from toys import assert_same
 
 from benchmarks.asking import FEW, PER_ROUND, Reads, session_after
@@ -173,14 +174,75 @@ def test_a_round_reads_its_store_twice_at_most(tmp_path: Path) -> None:
     assert counts == [(1, 50), (2, 50), (2, 50), (1, 0), (1, 0)]  # what was read at the start serves the first round
 
 
-def test_settled_rounds_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read from the present round on; from round 1 on while a question of it is open."""
-    first: list[int] = []
+class Copied(TorchDispatchMode):
+    """Counts the numbers that operators write; views and binary searches write none that grow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and not func.is_view:
+            self.numbers += found.numel()
+        return found
+
+
+def watch_reads(monkeypatch: pytest.MonkeyPatch, found: list[Any], told: Callable[[dict[str, Any], int], Any]) -> None:
+    """Note what ``told`` says of the arguments and the number of rows of each read of questions."""
     questions = LabelStore.questions
 
-    def watched(self: LabelStore, run: str, everyone: bool = False, from_round: int = 0) -> Any:
-        first.append(from_round)
-        return questions(self, run, everyone, from_round)
+    def watched(self: LabelStore, run: str, everyone: bool = False, **which: Any) -> Any:
+        rows = questions(self, run, everyone, **which)
+        found.append(told(which, len(rows)))
+        return rows
+
+    monkeypatch.setattr(LabelStore, "questions", watched)
+
+
+def test_a_round_copies_no_old_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside 100 and beside 1,000 stored answers, a round reads as many rows and writes as many numbers in memory."""
+    rows: list[int] = []
+    watch_reads(monkeypatch, rows, lambda _, count: count)
+    costs = []
+    for stored in (FEW, 10 * FEW):
+        asking = session_after(stored, 5, tmp_path)
+        for turn in range(3):  # memory for more questions is taken here
+            asking.round(stored // PER_ROUND + turn)
+        rows.clear()
+        with Copied() as copied:
+            feedback = asking.round(stored // PER_ROUND + 3)
+        assert len(feedback.labels) == stored + 4 * PER_ROUND
+        costs.append((list(rows), copied.numbers))
+    assert costs[0] == costs[1] and costs[0][0] == [0]
+
+
+def test_labels_that_were_handed_out_stay_as_they_are(tmp_path: Path) -> None:
+    """Also where an answer to an old question comes later; until then a round's labels are those of the next, not a copy."""
+    asking = session(tmp_path, Person(), budget=60)
+    found = [asking.round(number) for number in range(3)]
+    assert found[0].labels.start.data_ptr() == found[1].labels.start.data_ptr()
+    before = [[column.clone() for column in numbers(each.labels)] for each in found]
+    page = LabelStore(tmp_path / "labels.sqlite", SOURCE.fingerprint)
+    who: dict[str, Any] = {"strategy": {}, "teacher": {}, "seed": 0, "answered_by": "Bob"}
+    answer = Answer(torch.ones(1), torch.ones(1, dtype=torch.int64))
+    page.put(AskKey("ada", 0, 4), Query("pair", before[0][0][4:5], 10), answer, **who)
+    page.put(AskKey("ada", 2, 24), Query("pair", before[2][0][24:25], 10), answer, **who)
+    after = asking.round(3)
+    assert_same([numbers(each.labels) for each in found], before)
+    assert after.labels.status.nonzero().flatten().tolist() == [4, 24] and after.pending == 38
+    assert_same(numbers(after.labels), numbers(page.labels("pair")))
+
+
+def numbers(labels: Labels) -> list[torch.Tensor]:
+    """Starts, values with -1 for none, and statuses."""
+    return [labels.start, labels.value.nan_to_num(nan=-1.0), labels.status]
+
+
+def test_settled_rounds_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from the present round on, and round 1 while a question of it is open."""
+    first: list[Any] = []
+    watch_reads(monkeypatch, first, lambda which, _: which.get("rounds") or which.get("from_round", 0))
 
     class Slow(SimulatedTeacher):
         """Leaves the last question of round 1 open."""
@@ -191,10 +253,9 @@ def test_settled_rounds_are_not_read_again(tmp_path: Path, monkeypatch: pytest.M
                 value[-1], status[-1] = torch.nan, int(Status.PENDING)
             return Answer(value, status)
 
-    monkeypatch.setattr(LabelStore, "questions", watched)
     asking = session(tmp_path, Slow(), budget=60)
     found = [asking.round(number) for number in range(4)]
-    assert first == [0, 1, 1, 1, 1] and [feedback.pending for feedback in found] == [0, 1, 1, 1]
+    assert first == [0, 1, 1, [1], 2, [1], 3] and [feedback.pending for feedback in found] == [0, 1, 1, 1]
     page = LabelStore(tmp_path / "labels.sqlite", SOURCE.fingerprint)
     numbers, query, _ = page.stored("ada", 1)
     who: dict[str, Any] = {"strategy": {}, "teacher": {}, "seed": 0, "answered_by": "Bob"}
@@ -202,7 +263,7 @@ def test_settled_rounds_are_not_read_again(tmp_path: Path, monkeypatch: pytest.M
     page.put(AskKey("ada", 1, int(numbers[-1])), Query("pair", query.start[-1:], 10), answer, **who)
     first.clear()
     found = [asking.round(number) for number in (4, 5)]
-    assert first == [1, 5] and [feedback.pending for feedback in found] == [0, 0]
+    assert first == [[1], 4, 5] and [feedback.pending for feedback in found] == [0, 0]
     assert_same(found[-1].labels, page.labels("pair"))
 
 
