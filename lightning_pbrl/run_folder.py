@@ -112,6 +112,11 @@ def changed(recorded: Mapping[str, Mapping[str, Any]]) -> str | None:
     return None
 
 
+def pruned(folder: Path) -> bool:
+    """Return True if a search has given up the job of a folder before it was finished."""
+    return (folder / PRUNED).is_file() and "digest" not in read_json(folder / "done.json")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return a mapping from a file; empty when there is none, or it is damaged."""
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from lightning_pbrl.errors import UserError, nearest
-from lightning_pbrl.reports.metrics import Array, Metrics, Series, find_runs, group, over, read_metrics, replicas
+from lightning_pbrl.reports.metrics import Array, Metrics, Series, find_runs, group, over, read_metrics, replicas, whole
 from lightning_pbrl.reports.panels import PALETTE, Panel, draw_sheet, label, thousands
 from lightning_pbrl.reports.plot import AXIS, FRACTIONS, STYLES, X_AXES, Curve
 from lightning_pbrl.reports.statistics import bootstrap_interval, iqm, mean
@@ -106,7 +106,7 @@ def plot_efficiency(
     Raises:
         UserError: if no run is found, or none has logged the metric with the count.
     """
-    groups = {name: [read_metrics(run.path) for run in runs] for name, runs in group(find_runs(run_paths)).items()}
+    groups = {name: [read_metrics(run.path) for run in runs] for name, runs in whole(group(find_runs(run_paths))).items()}
     logged = {key for seeds in groups.values() for metrics in seeds for key in metrics}
     if metric is not None and metric not in logged:
         raise UserError(f"No run has logged the metric {metric!r}: {nearest(metric, logged)}")

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lightning_pbrl import run_folder
 from lightning_pbrl.data.guard import reading
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.run_folder import outdated
 
 Array = npt.NDArray[np.float64]
 
@@ -60,6 +60,11 @@ class Run(NamedTuple):
     stage: str
     seed: int | None
 
+    @property
+    def pruned(self) -> bool:
+        """True of a run that a search has ended early: its figures are of a part of it, and enter no mean."""
+        return run_folder.pruned(self.path)
+
 
 def run_at(path: str | Path) -> Run:
     """Return the run at a run folder, from its location: ``<experiment>/<stage>/seed<k>``, or a folder of its own."""
@@ -83,6 +88,12 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
         label = os.path.relpath(folder, shared)
         groups.setdefault(run.stage if label == "." else label, []).append(run)
     return groups
+
+
+def whole(groups: Mapping[str, list[Run]]) -> dict[str, list[Run]]:
+    """Return groups without runs that a search has pruned; one that has no others keeps them, and its name says so."""
+    kept = {name: [run for run in runs if not run.pruned] for name, runs in groups.items()}
+    return {name if kept[name] else f"{name} (pruned)": kept[name] or runs for name, runs in groups.items()}
 
 
 def is_run(path: Path) -> bool:
@@ -120,7 +131,7 @@ def _say_once(sentence: str) -> None:
 
 def _left_out(folder: Path) -> bool:
     """Return True if a run was made from inputs that have changed since."""
-    if path := outdated(folder):
+    if path := run_folder.outdated(folder):
         _say_once(f"{folder} is left out: it was made from {path}, which has changed since; run it again")
     return path is not None
 

@@ -17,7 +17,7 @@ import numpy as np
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports.efficiency import Count, held
 from lightning_pbrl.reports.feedback_record import FILE, PAIR, RATING, read_records
-from lightning_pbrl.reports.metrics import Array, Metrics, Run, Series, find_runs, group, over, read_metrics
+from lightning_pbrl.reports.metrics import Array, Metrics, Run, Series, find_runs, group, over, read_metrics, whole
 from lightning_pbrl.reports.panels import BLUE, ORANGE, SIZE, Panel, label, legend, thousands
 from lightning_pbrl.reports.plot import X_AXES, new_figure, save_figure
 from lightning_pbrl.reports.statistics import bootstrap_interval, mean
@@ -196,7 +196,7 @@ def plot_mix(run_paths: str | Path | Iterable[str | Path], out: str | Path, coun
         UserError: if no run is found, or none has asked, or none has logged ``count``.
     """
     rows: list[tuple[str, list[Panel]]] = []
-    for name, runs in group(find_runs(run_paths)).items():
+    for name, runs in whole(group(find_runs(run_paths))).items():
         seeds = [seed_metrics(run) for run in runs]
         made = [panel for make in PANELS if (panel := make(seeds, name, count)) is not None]
         if made:

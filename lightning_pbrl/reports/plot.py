@@ -13,7 +13,7 @@ import numpy as np
 
 from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError, nearest
-from lightning_pbrl.reports.metrics import Array, Metrics, Series, find_runs, group, over, read_metrics, replicas
+from lightning_pbrl.reports.metrics import Array, Metrics, Series, find_runs, group, over, read_metrics, replicas, whole
 from lightning_pbrl.reports.statistics import bootstrap_interval, mean
 from lightning_pbrl.reports.tables import print_comparison, summary_table, write_table
 
@@ -104,7 +104,7 @@ def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: 
     Raises:
         UserError: if no run is found, or none has logged the metric.
     """
-    groups = [(label, [read_metrics(run.path) for run in runs]) for label, runs in group(find_runs(run_paths)).items()]
+    groups = [(label, [read_metrics(run.path) for run in runs]) for label, runs in whole(group(find_runs(run_paths))).items()]
     logged = {key for _, seeds in groups for metrics in seeds for key in metrics}
     if metric is None:
         names = [name for name in AXIS if name in logged]

@@ -13,7 +13,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lightning_pbrl import run_folder
 from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports.metrics import Run, find_runs, group, read_metrics, read_results, replicas
@@ -94,7 +93,7 @@ def finals(runs: Sequence[Run], metric: str) -> dict[str, list[float]]:
 def summary(
     run_paths: str | Path | Iterable[str | Path], metrics: Sequence[str] | None = None, stages: Sequence[str] = ()
 ) -> list[Row]:
-    """Return the figures of every stage and metric.
+    """Return the figures of every stage and metric, without runs that a search has pruned.
 
     Args:
         run_paths: run folders, or folders that hold some.
@@ -104,19 +103,21 @@ def summary(
     Raises:
         UserError: if no run is found, or none has any of the metrics.
     """
-    groups = group(find_runs(run_paths))
+    found = find_runs(run_paths)
+    groups = {stage: [run for run in runs if not run.pruned] for stage, runs in group(found).items()}
     for names in (DEFAULT_METRICS, OTHERWISE) if metrics is None else (metrics,):
         rows = [
             Row(stage, name, source, summarise([values]))
             for stage in (stages or groups)
-            if stage in groups
+            if groups.get(stage)
             for name in dict.fromkeys(names)
             for source, values in finals(groups[stage], name).items()
         ]
         if rows:
             return rows
     wanted = ", ".join(DEFAULT_METRICS if metrics is None else metrics)
-    raise UserError(f"None of these runs has a value of {wanted} yet; evaluate or test them first.")
+    aside = f" (the {pruned} pruned ones aside)" if (pruned := sum(run.pruned for run in found)) else ""
+    raise UserError(f"None of these runs{aside} has a value of {wanted} yet; evaluate or test them first.")
 
 
 def summary_table(run_paths: str | Path | Iterable[str | Path], metrics: Sequence[str] | None = None) -> Table:
@@ -126,7 +127,7 @@ def summary_table(run_paths: str | Path | Iterable[str | Path], metrics: Sequenc
     title = f"Last logged values of {', '.join(dict.fromkeys(logged))}" if len(logged) == len(rows) else "Final figures"
     wrapped = 2 if any("/" in row.metric for row in rows) else 1  # columns of long names
     scored = [row.stage for row in rows if row.metric.endswith("normalized_score")]
-    caption = f"n seeds; IQM: interquartile mean, 95 % bootstrap interval{score_note(run_paths, scored)}{_pruned(run_paths)}"
+    caption = f"n seeds; IQM: interquartile mean, 95 % bootstrap interval{score_note(run_paths, scored)}"
     table = Table(title=f"{title} over seeds", caption=caption, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for number, name in enumerate(("stage", "metric", "source", "n", "mean ± std", "IQM [95 % interval]")):
         table.add_column(name, justify="left" if number < 3 else "right", no_wrap=number >= wrapped, overflow="fold")
@@ -134,14 +135,15 @@ def summary_table(run_paths: str | Path | Iterable[str | Path], metrics: Sequenc
         s = row.summary
         spread = f"{number_text(s.mean)} ± {number_text(s.std)}"
         table.add_row(row.stage, row.metric, row.source, str(s.n), spread, f"{number_text(s.iqm)} {interval_text(s.low, s.high)}")
+    for stage, count in _pruned(run_paths):
+        table.add_row(stage, "", "pruned", str(count), "", "")
     return table
 
 
-def _pruned(run_paths: str | Path | Iterable[str | Path]) -> str:
-    """Return a note of the stages that a search has ended early, whose figures are of a part of their run."""
-    groups = group(find_runs(run_paths)).items()
-    ended = [stage for stage, runs in groups if any((run.path / run_folder.PRUNED).is_file() for run in runs)]
-    return f"; pruned: {', '.join(ended)}" if ended else ""
+def _pruned(run_paths: str | Path | Iterable[str | Path]) -> list[tuple[str, int]]:
+    """Return the stages of which a search has ended runs early, and how many."""
+    counts = [(stage, sum(run.pruned for run in runs)) for stage, runs in group(find_runs(run_paths)).items()]
+    return [(stage, count) for stage, count in counts if count]
 
 
 def write_csv(rows: Sequence[Row], path: str | Path) -> Path:
@@ -199,6 +201,9 @@ def print_comparison(
         seeds = next(str(known.n) for known in (main, *rest) if known)
         interval = interval_text(main.low, main.high) if main else ""
         table.add_row(stage, seeds, _with_error(main), interval, *map(_with_error, rest))
+    for stage, count in _pruned(experiment):
+        if not stages or stage in stages:
+            table.add_row(stage, str(count), "pruned")
     (console or Console()).print(table)
     return rows
 

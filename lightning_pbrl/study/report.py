@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from lightning_pbrl import run_folder
 from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports.metrics import Run, is_run, read_metrics, read_results, run_at
@@ -37,10 +39,11 @@ class Marginal(NamedTuple):
         stage: of an experiment; empty for a config.
         key: dotted key, or ``base``.
         value: its value, or a range.
-        runs: how many have been measured.
+        runs: how many have been measured, without those that a search has pruned.
         final: mean over them of the final value (tested, else the mean of the last evaluations).
         spread: its standard deviation over them.
         best: mean over them of the best running mean while they trained; NaN without evaluations.
+        pruned: how many a search has ended early; they enter no mean.
     """
 
     stage: str
@@ -50,10 +53,11 @@ class Marginal(NamedTuple):
     final: float
     spread: float
     best: float
+    pruned: int
 
 
 def marginals(study: Study, trials: Sequence[Trial], metric: str) -> list[Marginal]:
-    """One line per stage, key and value that has been measured; keys with one value are left out.
+    """One line per stage, key and value that has been measured, or pruned; keys with one value are left out.
 
     As soon as some runs of a stage have been tested, only tested ones count: what is compared has run to its end.
     """
@@ -61,23 +65,22 @@ def marginals(study: Study, trials: Sequence[Trial], metric: str) -> list[Margin
     for trial in trials:
         base = study.bases[trial.point.base]
         for stage, job in zip(base.stages, trial.jobs, strict=True):
-            if is_run(job.folder):
+            if is_run(job.folder) or run_folder.pruned(job.folder):
                 measured.setdefault(stage, []).append((trial, run_at(job.folder)))
     rows = []
     for name, all_runs in measured.items():
-        runs = [pair for pair in all_runs if read_results(pair[1].path)] or all_runs
-        for key, value, chosen in _levels(study, runs):
-            values = next(iter(finals(chosen, metric).values()), [])
-            if values:
-                best = [found for run in chosen if (found := _best(run, metric)) is not None]
-                figures = (
-                    len(values),
-                    float(mean(values)),
-                    standard_deviation(values),
-                    float(mean(best)) if best else float("nan"),
-                )
-                rows.append(Marginal(name, key, value, *figures))
-    return rows
+        whole = [pair for pair in all_runs if not pair[1].pruned]
+        runs = [pair for pair in whole if read_results(pair[1].path)] or whole
+        for key, value, found in _levels(study, runs + [pair for pair in all_runs if pair[1].pruned]):
+            chosen = [run for run in found if not run.pruned]
+            values = next(iter(finals(chosen, metric).values()), []) if chosen else []
+            pruned = len(found) - len(chosen)
+            if values or pruned:
+                best = [each for run in chosen if (each := _best(run, metric)) is not None]
+                final = (float(mean(values)), standard_deviation(values)) if values else (math.nan, math.nan)
+                top = float(mean(best)) if best else math.nan
+                rows.append(Marginal(name, key, value, len(values), *final, top, pruned))
+    return rows if any(row.runs for row in rows) else []
 
 
 def _levels(study: Study, runs: Sequence[tuple[Trial, Run]]) -> Iterator[tuple[str, str, list[Run]]]:
@@ -114,7 +117,7 @@ def report_values(
     """Print the report, and write it to ``marginals.csv`` in the study's folder.
 
     Raises:
-        UserError: when no run has the metric.
+        UserError: when no run that was not pruned has the metric.
     """
     rows: list[Marginal] = []
     name = ""
@@ -129,14 +132,14 @@ def report_values(
         folders = [job.folder for trial in trials for job in trial.jobs]
         caption += physics_note([results for folder in folders if (results := read_results(folder))])
     table = Table(title=f"{name}: mean over all runs with a value", caption=caption)
-    columns = ("stage", "key", "value", "runs", "final ± sd", "best")
-    shown = columns if any(row.stage for row in rows) else columns[1:]
+    columns = ("stage", "key", "value", "runs", "final ± sd", "best", "pruned")
+    shown = [columns[0]] * any(row.stage for row in rows) + [*columns[1:-1]] + [columns[-1]] * any(row.pruned for row in rows)
     for column in shown:
         table.add_column(column, justify="right" if column in columns[3:] else "left")
     for row in rows:
-        cells: list[Any] = [row.stage, row.key, row.value, str(row.runs)]
-        cells += [f"{number_text(row.final)} ± {number_text(row.spread)}", number_text(row.best)]
-        table.add_row(*cells[-len(shown) :])
+        final = f"{number_text(row.final)} ± {number_text(row.spread)}" if row.runs else "-"
+        cells = [row.stage, row.key, row.value, str(row.runs), final, number_text(row.best), str(row.pruned)]
+        table.add_row(*(cell for column, cell in zip(columns, cells, strict=True) if column in shown))
     (console or Console()).print(table)
     with replacing(out / "marginals.csv") as part, part.open("w", newline="") as file:
         writer = csv.writer(file)

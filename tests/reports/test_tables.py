@@ -12,6 +12,7 @@ from rich.console import Console
 from run_folders import write_policy_run, write_version
 
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.reports.metrics import find_runs, group, whole
 from lightning_pbrl.reports.tables import (
     number_text,
     print_comparison,
@@ -49,13 +50,35 @@ def test_without_tests_the_last_evaluations_count(tmp_path):
     assert (final.source, final.summary.mean) == ("final eval", pytest.approx(0.4))
 
 
-def test_a_pruned_run_is_named(tmp_path):
-    """Its last evaluations are of a part of its run."""
-    for stage in ("trial0", "trial1"):
-        write_policy_run(tmp_path / "search" / stage / "seed0", [0.9, 0.0])
-    assert "pruned" not in str(summary_table(tmp_path / "search").caption)
+def test_a_pruned_run_is_in_no_mean(tmp_path):
+    """Of trial1 one of two seeds was pruned, of trial2 the only one; a finished run stays, whatever a search wrote late."""
+    for place, value in (("trial0/seed0", 0.8), ("trial1/seed0", 0.6), ("trial1/seed1", 0.2), ("trial2/seed0", 0.1)):
+        write_policy_run(tmp_path / "search" / place, [value])
+    for place in ("trial0/seed0", "trial1/seed1", "trial2/seed0"):
+        (tmp_path / "search" / place / "pruned.json").write_text("{}")
+    (tmp_path / "search/trial0/seed0/done.json").write_text('{"digest": "settings-1"}')
+    rows = [row for row in summary(tmp_path / "search", ["success_rate"]) if row.source == "final eval"]
+    found = {row.stage: (row.summary.n, row.summary.mean) for row in rows}
+    assert found == {"trial0": (1, 0.8), "trial1": (1, 0.6)}
+    lines = [line.split() for line in text(summary_table(tmp_path / "search")).splitlines()]
+    pruned = [[cell for cell in line if cell.isalnum()] for line in lines if "pruned" in line]
+    assert pruned == [["trial1", "pruned", "1"], ["trial2", "pruned", "1"]]
+    drawn = {name: [run.seed for run in runs] for name, runs in whole(group(find_runs(tmp_path / "search"))).items()}
+    assert drawn == {"trial0": [0], "trial1": [0], "trial2 (pruned)": [0]}
+    (tmp_path / "search/trial0/seed0/done.json").unlink()
     (tmp_path / "search/trial1/seed0/pruned.json").write_text("{}")
-    assert str(summary_table(tmp_path / "search").caption).endswith("; pruned: trial1")
+    with pytest.raises(UserError, match=r"None of these runs \(the 4 pruned ones aside\) has a value of success_rate"):
+        summary(tmp_path / "search", ["success_rate"])
+
+
+def test_a_comparison_names_pruned_runs(tmp_path):
+    write_policy_run(tmp_path / "x" / "trial0" / "seed0", [0.2], tested=0.9)
+    write_policy_run(tmp_path / "x" / "trial1" / "seed0", [0.4])
+    (tmp_path / "x/trial1/seed0/pruned.json").write_text("{}")
+    console = Console(width=120, record=True)
+    rows = print_comparison(tmp_path / "x", console=console)
+    assert {row.stage for row in rows} == {"trial0"}
+    assert [line.split()[1:6:2] for line in console.export_text().splitlines() if "pruned" in line] == [["trial1", "1", "pruned"]]
 
 
 def test_one_untested_seed_makes_the_stage_untested(tmp_path):

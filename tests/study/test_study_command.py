@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,18 @@ from typing import Any
 import pytest
 import yaml
 from command_line import DATA_ARGS, NO_INK, QUIET, jobs_in_this_process, mistake
+from rich.console import Console
 from run_folders import write_policy_run
 
 from lightning_pbrl.arguments import packaged_config
 from lightning_pbrl.cli import main
+from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.loading import read_checkpoint
 from lightning_pbrl.reports.metrics import find_runs, group
 from lightning_pbrl.study.command import _changes
 from lightning_pbrl.study.file import read_study
 from lightning_pbrl.study.plan import check_keys, distinct_values, plan
-from lightning_pbrl.study.report import marginals
+from lightning_pbrl.study.report import marginals, report_values
 
 pytestmark = [QUIET, NO_INK]
 CONF = Path(packaged_config("model/iql.yaml")).parents[1]
@@ -207,6 +210,27 @@ def test_marginal_means(tmp_path: Path) -> None:
     (trials[0].jobs[0].folder / "results.json").unlink()
     rows = {(row.key, row.value): row for row in marginals(spec, trials, "success_rate")}
     assert (rows[LR, "1"].runs, rows[LR, "1"].final) == (1, 0.4)
+
+
+def test_pruned_trials_enter_no_mean(tmp_path: Path) -> None:
+    """lr 1: .2 finished and .8 pruned; lr 2: both pruned, one of them before its first evaluation; nothing is tested."""
+    spec = read_study(small(tmp_path, **{LR: [1, 2], "base": ["model/bc.yaml"], "model.init_args.hidden": [[8], [9]]}))
+    trials = plan(spec, tmp_path / "out")
+    for trial, value in zip(trials, (0.2, 0.6, 0.8), strict=False):  # lr varies fastest
+        write_policy_run(trial.jobs[0].folder, [value])
+    trials[3].jobs[0].folder.mkdir(parents=True)
+    for trial in trials[1:]:
+        (trial.jobs[0].folder / "pruned.json").write_text("{}")
+    console = Console(width=160, record=True)
+    found = report_values(spec, trials, tmp_path / "out", console=console)
+    rows = {(row.key, row.value): row for row in found}
+    assert [(rows[LR, value].runs, rows[LR, value].pruned) for value in ("1", "2")] == [(1, 1), (0, 2)]
+    assert (rows[LR, "1"].final, rows[LR, "1"].best) == (0.2, 0.2) and math.isnan(rows[LR, "2"].final)
+    line = next(line for line in console.export_text().splitlines() if LR in line and " 2 " in line)
+    assert [cell.strip() for cell in line.split("│")[2:-1]] == ["2", "0", "-", "-", "2"]
+    (trials[0].jobs[0].folder / "pruned.json").write_text("{}")
+    with pytest.raises(UserError, match=r"No run below .* has a value of success_rate"):
+        report_values(spec, trials, tmp_path / "out", "success_rate")
 
 
 def test_many_drawn_values_are_grouped(tmp_path: Path) -> None:
