@@ -1,7 +1,10 @@
-"""``python -m benchmarks.learned_reward``: SAC of stable-baselines3 on a reward learned from answers, the true one and zero.
+"""``python -m benchmarks.learned_reward``: stable-baselines3 on a reward learned from answers, the true one and zero.
 
 Pendulum-v1: 60 episodes of uniform random actions, a reward ensemble from 200 answers of the oracle about pairs of 25 steps, then
-SAC through ``LearnedRewardWrapper``. Returns are the true ones of 10 episodes after training, by seed.
+SAC and PPO through ``LearnedRewardWrapper``. Returns are the true ones of 10 episodes after training, by seed. Along one more
+episode the wrapper's rewards are compared with those of the fitted model.
+
+It writes ``results/learned_reward.json`` after each run.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import numpy as np
 import stable_baselines3 as sb3
 import torch
 
+from benchmarks.measure import machine
 from lightning_pbrl import (
     AskTeacher,
     FeedbackDataModule,
@@ -30,7 +34,11 @@ from lightning_pbrl import (
 from lightning_pbrl.data.transitions import Transitions
 
 SPEC = {"obs_dim": 3, "action_dim": 1, "horizon": 200}
-REWARDS = ("true", "learned", "zero")
+REWARDS = ("learned", "true", "zero")
+SETTINGS: dict[str, dict[str, Any]] = {
+    "SAC": {"learning_rate": 1e-3, "policy_kwargs": {"net_arch": [64, 64]}},
+    "PPO": {"learning_rate": 1e-3, "n_steps": 1024, "gamma": 0.9, "gae_lambda": 0.95, "policy_kwargs": {"net_arch": [64, 64]}},
+}
 
 
 class RandomPendulum(FeedbackDataModule):
@@ -56,22 +64,37 @@ class Zero(gymnasium.RewardWrapper):
         return 0.0
 
 
-def learned(folder: Path, seed: int) -> Path:
-    """Learn a reward from 200 answers and return its run folder."""
+def learned(folder: Path, seed: int) -> RewardEnsemble:
+    """Learn a reward from 200 answers in a run folder."""
     data = RandomPendulum(segment_length=25, held_out_pairs=500)
     callbacks = AskTeacher(SimulatedTeacher(), budget=200)
-    Trainer(folder, accelerator="cpu", callbacks=callbacks, enable_progress_bar=False).fit(RewardEnsemble(SPEC, seed=seed), data)
+    method = RewardEnsemble(SPEC, seed=seed)
+    Trainer(folder, accelerator="cpu", callbacks=callbacks, enable_progress_bar=False).fit(method, data)
     rewards.load(folder).save(folder / "export")
-    return folder
+    return method
 
 
-def trained(which: str, folder: Path, seed: int, steps: int) -> dict[str, Any]:
-    """Train SAC on a reward; return the true returns of ten episodes."""
+def difference(policy: Any, folder: Path, method: RewardEnsemble) -> float:
+    """Return the largest difference of the wrapper's rewards from the fitted model's along an episode of a policy."""
+    env, rows, over = LearnedRewardWrapper(gymnasium.make("Pendulum-v1"), folder), [], False
+    obs, _ = env.reset(seed=2_000)
+    while not over:
+        action = policy.predict(obs, deterministic=True)[0]
+        after, reward, _, over, _ = env.step(action)
+        rows.append((obs, action / 2.0, after, [reward]))
+        obs = after
+    columns = [torch.from_numpy(np.array(column, np.float32)) for column in zip(*rows, strict=True)]
+    episode = Transitions.from_columns(*columns[:3], torch.tensor([0, len(rows)]))
+    return float((method.relabel(episode).cpu() - columns[3][:, 0]).abs().max())
+
+
+def trained(algorithm: str, which: str, folder: Path, method: RewardEnsemble, seed: int, steps: int) -> dict[str, Any]:
+    """Train a policy on a reward; return the true returns of ten episodes."""
     env = gymnasium.make("Pendulum-v1")
     if which != "true":
         env = Zero(env) if which == "zero" else LearnedRewardWrapper(env, folder)
     begin = time.process_time()
-    model = sb3.SAC("MlpPolicy", env, learning_rate=1e-3, policy_kwargs={"net_arch": [64, 64]}, seed=seed, device="cpu")
+    model = getattr(sb3, algorithm)("MlpPolicy", env, seed=seed, device="cpu", **SETTINGS[algorithm])
     model.learn(steps)
     spent, judge, returns = time.process_time() - begin, gymnasium.make("Pendulum-v1"), []
     for episode in range(10):
@@ -81,21 +104,35 @@ def trained(which: str, folder: Path, seed: int, steps: int) -> dict[str, Any]:
             obs, reward, _, over, _ = judge.step(model.predict(obs, deterministic=True)[0])
             total += float(reward)
         returns.append(total)
-    return {"reward": which, "seed": seed, "true_return": float(np.mean(returns)), "cpu_seconds": round(spent, 1)}
+    found = {"algorithm": algorithm, "reward": which, "seed": seed, "steps": steps, "cpu_seconds": round(spent, 1)}
+    found |= {"true_return": float(np.mean(returns)), "true_return_sd": float(np.std(returns))}
+    return found | ({"largest_difference": difference(model, folder, method)} if which == "learned" else {})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=5_000)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sac-steps", type=int, default=3_000)
+    parser.add_argument("--ppo-steps", type=int, default=20_480)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "learned_reward.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
+        result: dict[str, Any] = {
+            "env": "Pendulum-v1",
+            "stable_baselines3": sb3.__version__,
+            "machine": machine("python -m benchmarks.learned_reward"),
+        }
+        result |= {"settings": SETTINGS, "held_out": [], "runs": []}
         for seed in range(options.seeds):
-            folder = learned(Path(name) / f"reward{seed}", seed)
-            print(json.dumps(json.loads((folder / "export/config.json").read_text())["facts"].get("held_out")), flush=True)
-            for which in REWARDS:
-                print(json.dumps(trained(which, folder, seed, options.steps)), flush=True)
+            folder = Path(name) / f"reward{seed}"
+            method = learned(folder, seed)
+            result["held_out"].append(json.loads((folder / "export/config.json").read_text())["facts"].get("held_out"))
+            for algorithm, steps in (("SAC", options.sac_steps), ("PPO", options.ppo_steps)):
+                for which in REWARDS:
+                    result["runs"].append(trained(algorithm, which, folder, method, seed, steps))
+                    print(json.dumps(result["runs"][-1]), flush=True)
+                    options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
