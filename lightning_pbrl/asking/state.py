@@ -232,7 +232,7 @@ class RoundState:
         """Return questions of a kind as labels about rows of the source; ``first`` is the number of the first in messages."""
         labels, copies = rows.labels(kind, self.given[kind].length), getattr(self.source, "copies", None)
         if copies is not None:
-            return labels._replace(start=copies.placed(labels.start, rows.number))
+            return Labels(copies.placed(labels.start, rows.number), labels.length, labels.value, labels.status)
         check_labels(labels, self.source, f"the label store {self.store.name}", first)
         return labels
 
