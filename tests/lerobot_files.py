@@ -76,7 +76,10 @@ def write_lerobot(
     }
     features |= {
         "timestamp": {"dtype": "float32", "shape": [1], "names": None},
-        **{key: {"dtype": "int64", "shape": [1], "names": None} for key in ("frame_index", "episode_index", "index", "task_index")},
+        **{
+            key: {"dtype": "int64", "shape": [1], "names": None}
+            for key in ("frame_index", "episode_index", "index", "task_index")
+        },
     }
     if camera is not None:
         features[CAMERA] = {"dtype": camera, "shape": [*side, 3], "names": ["height", "width", "channels"]}
@@ -109,7 +112,9 @@ def write_lerobot(
             columns |= {"frame_index": index, "episode_index": np.full(steps, number), "index": first + index}
             columns["task_index"] = np.full(steps, texts.index(tasks[number]))
             arrays = {
-                key: pa.array(values) if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values[0].size)
+                key: pa.array(values)
+                if values.ndim == 1
+                else pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values[0].size)
                 for key, values in columns.items()
                 if key not in without
             }

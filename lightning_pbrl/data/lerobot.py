@@ -255,7 +255,9 @@ class _Record:
         about |= {"actions_clipped": self.scaling.check(), "done_inside": self.inside}
         drawable = np.flatnonzero(~self.last | self.terminated)
         if not len(drawable):
-            raise UserError(f"{self.where} has episodes of one row only, and no terminals: nothing is known of what followed them.")
+            raise UserError(
+                f"{self.where} has episodes of one row only, and no terminals: nothing is known of what followed them."
+            )
         self.draft.finish(
             torch.from_numpy(self.offsets),
             torch.from_numpy(self.reward),
@@ -263,5 +265,3 @@ class _Record:
             success=torch.from_numpy(self.success) if self.keys.success else None,
             drawable=None if len(drawable) == len(self.last) else torch.from_numpy(drawable),
         )
-
-

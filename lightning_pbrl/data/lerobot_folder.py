@@ -106,13 +106,15 @@ def open_folder(path: str | Path) -> Folder:
     """
     root = Path(path)
     if not (root / "meta/info.json").is_file():
-        raise UserError(f"There is no LeRobot data set in {root} (no meta/info.json): check the path, or download the data set there.")
+        raise UserError(
+            f"There is no LeRobot data set in {root} (no meta/info.json): check the path, or download the data set there."
+        )
     info = _json(root / "meta/info.json")
     version = info.get("codebase_version") if isinstance(info, dict) else None
     if version not in VERSIONS:
         raise UserError(
-            f"{root} has codebase_version {version!r} and {' and '.join(VERSIONS)} can be read: convert the data set with LeRobot's "
-            "own scripts, or upgrade lightning-pbrl."
+            f"{root} has codebase_version {version!r} and {' and '.join(VERSIONS)} can be read: convert it with LeRobot's own "
+            "scripts, or upgrade lightning-pbrl."
         )
     with reading(root / "meta/info.json", "lacks what LeRobot writes", AGAIN):
         features = {str(key): {**feature, "shape": tuple(feature["shape"])} for key, feature in info["features"].items()}
@@ -228,7 +230,8 @@ def numbers(batch: Any, key: str, where: str, size: int | None = None) -> NDArra
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.storage
     whole = column.null_count == 0
-    while whole and (pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type)):
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    while whole and any(check(column.type) for check in lists):
         lengths = column.value_lengths().to_numpy(zero_copy_only=False)
         whole = bool((lengths == lengths[:1]).all())
         column = column.flatten()

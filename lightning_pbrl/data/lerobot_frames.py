@@ -1,7 +1,7 @@
 """Pictures of a LeRobotDataset: a camera's films, or pictures in the rows, decoded once into a file that is mapped into memory.
 
-A film holds several episodes, one after the other. Each is decoded from its ``from_timestamp`` on, in one pass, and a row gets the
-frame that is nearest in time. PyAV (extra ``lerobot``) decodes AV1, LeRobot's default, and H.264 and HEVC. No more than a few
+A film holds several episodes, one after the other. Each is decoded from its ``from_timestamp`` on, in one pass, and a row gets
+the frame that is nearest in time. PyAV (extra ``lerobot``) decodes AV1, LeRobot's default, and H.264 and HEVC. No more than a few
 frames are in memory. The file is a safetensors file with one tensor; it has its name when it is whole.
 
 An episode of T rows has T frames and no picture of what followed its last action: the last frame is repeated.
@@ -177,7 +177,9 @@ def _episodes(folder: Folder, chosen: NDArray, camera: str, side: int) -> Iterat
             yield place, (next(pictures) for _ in range(length))
         return
     name, places = f"{folder.path}: key 'timestamp'", range(len(chosen))
-    times = np.concatenate([numbers(batch, "timestamp", name) for batch in scan(folder, chosen, ["timestamp"])]).astype(np.float64)
+    times = np.concatenate([numbers(batch, "timestamp", name) for batch in scan(folder, chosen, ["timestamp"])]).astype(
+        np.float64
+    )
     each = np.split(times, np.cumsum(lengths)[:-1])
     films, starts = folder.episodes.videos[camera]
     by_film: dict[str, list[int]] = {}
