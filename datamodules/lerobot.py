@@ -19,7 +19,7 @@ class LeRobotDataModule(FeedbackDataModule):
     Args:
         path: the folder that has ``meta``, ``data`` and ``videos``.
         simulator: simulator for evaluation; null for none.
-        state: keys of the observation, laid end to end; null for ``observation.state`` and ``observation.environment_state``,
+        state: keys of the observation, concatenated; null for ``observation.state`` and ``observation.environment_state``,
             as far as they are there.
         camera: key of the pictures that policies see, for instance ``observation.images.top``; null for states alone.
         size: side of the square pictures, pixels; null for the film's own.

@@ -66,7 +66,7 @@ def read_lerobot(
 
     Args:
         path: the folder that has ``meta``, ``data`` and ``videos``.
-        state: keys of the observation, laid end to end; None for those of :data:`STATES` that are there.
+        state: keys of the observation, concatenated; None for those of :data:`STATES` that are there.
         camera: key of the pictures, for instance ``observation.images.top``; None for no pictures.
         size: side of the square pictures, pixels, to which the whole picture is resized; None for the film's own, if square.
         action: key of the actions.
