@@ -33,7 +33,7 @@ from lightning_pbrl.data.lerobot_folder import package
 from lightning_pbrl.data.transitions import Transitions
 
 PEER = Path(__file__).with_name("lerobot_peer.py")
-SIZES = {"rows": (300, 400, 0), "frames": (40, 150, 64)}  # episodes, mean steps, side of the pictures
+SIZES = {"rows": (300, 400, 0), "frames": (20, 150, 64)}  # episodes, mean steps, side of the pictures
 
 
 def peer(python: str, *arguments: str) -> str:
@@ -119,6 +119,7 @@ def compare(folder: Path, truth: Path, read: Path, what: str) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.formats_lerobot", description=__doc__)
+    parser.add_argument("what", nargs="*", help="rows, frames (default: both); what else the file has stays")
     parser.add_argument("--python", help="interpreter of an environment that has LeRobot")
     parser.add_argument("--data", type=Path, help="folder that keeps the data sets, or has them (default: a temporary one)")
     parser.add_argument("--rounds", type=int, default=5)
@@ -139,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     result["ours"] = {name: package(name).__version__ for name in ("pyarrow", "av")}
     with tempfile.TemporaryDirectory() as scratch:
-        for what, sizes in SIZES.items():
+        for what, sizes in ((what, SIZES[what]) for what in options.what or SIZES):
             episodes, steps, side = (6, 20, sizes[2]) if options.quick else sizes
             folder = (options.data or Path(scratch)) / what
             truth, read = folder.with_suffix(".npz"), Path(scratch) / f"{what}-read.npz"
@@ -164,8 +165,14 @@ def main(arguments: list[str] | None = None) -> int:
             row["peak_of_raw"] = {who: median(run["peak"] for run in runs) / raw for who, runs in seen.items()}
             result[what] = row
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "formats-lerobot.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps({what: {key: row for key, row in result[what].items() if key != "runs"} for what in SIZES}, indent=2))
+    file = options.out / "formats-lerobot.json"
+    result = {**(json.loads(file.read_text()) if file.exists() else {}), **result}
+    file.write_text(json.dumps(result, indent=2) + "\n")
+    print(
+        json.dumps(
+            {what: {key: row for key, row in result[what].items() if key != "runs"} for what in options.what or SIZES}, indent=2
+        )
+    )
     return 0
 
 

@@ -89,7 +89,7 @@ def read_frames(
     return found, digest
 
 
-def _write(raw: Any, shape: Sequence[int], decode: Callable[[Callable[[int, NDArray]], None], str]) -> None:
+def _write(raw: Any, shape: Sequence[int], decode: Callable[[Callable[[int, NDArray[np.uint8]], None]], str]) -> None:
     """Write a safetensors file of pictures in whatever order they come."""
     bytes_each, total = int(np.prod(shape[1:])), int(np.prod(shape))
     raw.truncate(_ROOM + total)
