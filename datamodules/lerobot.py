@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,7 +56,7 @@ class LeRobotDataModule(FeedbackDataModule):
         super().__init__(simulator, **offline)
         self.path, self.cache_dir = Path(path), cache_dir
         self.keys: dict[str, Any] = {"state": state, "camera": camera, "size": size, "action": action, "end": end}
-        self.chosen: dict[str, Sequence[Any] | None] = {"tasks": tasks, "episodes": episodes}
+        self.chosen: dict[str, Any] = {"tasks": tasks, "episodes": episodes}
         self.actions: dict[str, Any] = {"action_bounds": action_bounds, "clip_actions": clip_actions}
 
     def files(self) -> list[Path]:
