@@ -131,7 +131,11 @@ def finite(array: NDArray[Any], file: Any, key: str) -> None:
 
 
 def cached(
-    path: str | Path, settings: Mapping[str, Any], read_file: Callable[[Draft], None], cache_dir: str | Path | None
+    path: str | Path,
+    settings: Mapping[str, Any],
+    read_file: Callable[[Draft], None],
+    cache_dir: str | Path | None,
+    name: str | None = None,
 ) -> Transitions:
     """Return the result of ``read_file``, from a memory-mapped copy if one exists for this very file and these settings.
 
@@ -144,6 +148,7 @@ def cached(
         settings: everything else that determines the result, as plain JSON types, the reader's version included.
         read_file: function that reads and converts ``path`` into a draft.
         cache_dir: folder of the copies; None reads the file anew each time.
+        name: start of the copy's name; None for that of ``path``.
 
     Raises:
         UserError: as ``read_file``; also if ``path`` is missing or ``cache_dir`` cannot be written.
@@ -158,7 +163,7 @@ def cached(
     state = path.stat()
     wanted = [str(path.resolve()), state.st_size, state.st_mtime_ns, dict(settings)]
     digest = hashlib.blake2b(json.dumps(wanted, sort_keys=True).encode(), digest_size=8).hexdigest()
-    copy = Path(cache_dir) / f"{path.stem}-{digest}.safetensors"
+    copy = Path(cache_dir) / f"{name or path.stem}-{digest}.safetensors"
     if not copy.exists():
         try:
             copy.parent.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,8 @@ FRAMES_ON_DEVICE = 4 << 30
 PER_EPISODE = ("behaviours", "reset_seeds")
 """Entries of ``about`` that have one value per episode of collected data."""
 
+_SELECTED = (*PER_EPISODE, "demos", "episode_tasks")  # the same of other data, too
+
 
 def row_layout(obs_dim: int, action_dim: int) -> dict[str, tuple[int, int]]:
     """Return first entry and width of each column of a packed row."""
@@ -326,7 +328,7 @@ class Transitions:
             may[self.drawable] = True
             drawable = may[rows].nonzero().squeeze(-1)
         about = {
-            name: [value[e] for e in episodes.tolist()] if isinstance(value, list) and name in (*PER_EPISODE, "demos") else value
+            name: [value[e] for e in episodes.tolist()] if isinstance(value, list) and name in _SELECTED else value
             for name, value in self.about.items()
         }
         part = Transitions(
