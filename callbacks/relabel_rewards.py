@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_pbrl.data.relabel import control_reward
 from lightning_pbrl.data.reward_scaling import rescale
+from lightning_pbrl.data.steps import check_pictures
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.finite import check_finite
@@ -97,7 +98,11 @@ def _check_values(model: str, values: Tensor) -> None:
 
 
 def _check_sizes(model: Method, source: Transitions) -> None:
-    """Raise a UserError unless the data have the sizes that the reward model was trained on."""
+    """Raise a UserError unless the data have the sizes, and the images, that the reward model was trained on."""
+    side = 0 if model.reward_model is None else model.reward_model.side
+    if side:
+        check_pictures(source, side, f"relabel.reward, a {type(model).__name__},")
+        return
     learned, there = (model.spec["obs_dim"], model.spec["action_dim"]), (source.obs_dim, source.action_dim)
     if learned != there:
         raise UserError(

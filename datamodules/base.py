@@ -77,7 +77,8 @@ class FeedbackDataModule(Checked, pl.LightningDataModule):
     def spec(self) -> dict[str, Any]:
         """Sizes a method is built with; known without reading the data where the simulator fixes them.
 
-        ``pixels`` is there only where learners see pictures: their side S, and ``obs_dim`` is then S * S * 3.
+        ``pixels`` is there only where learners see pictures: their side S, and ``obs_dim`` is then S * S * 3. ``frames`` is the
+        side of pictures that lie beside the states that policies see.
         """
         if self.simulator is None:
             self.setup("fit")
@@ -86,7 +87,9 @@ class FeedbackDataModule(Checked, pl.LightningDataModule):
             return sizes if source.frames is None else {**sizes, "pixels": source.frames.shape[1]}
         sim = self.simulator
         sizes = {"obs_dim": sim.obs_dim, "action_dim": sim.action_dim, "horizon": sim.horizon}
-        return sizes if sim.pixels is None else {**sizes, "pixels": sim.pixels}
+        if sim.pixels is not None:
+            return {**sizes, "pixels": sim.pixels}
+        return sizes if sim.frames is None else {**sizes, "frames": sim.frames}
 
     def files(self) -> list[Path]:
         """Return the files that :meth:`load` reads: were one of them another, so would be the run."""
@@ -113,7 +116,7 @@ class FeedbackDataModule(Checked, pl.LightningDataModule):
         if self.simulator is None:
             raise UserError("These data have no simulator, so a policy cannot be rolled out; set data.simulator.")
         if self._envs is None:
-            self._envs = VectorEnvs(self.simulator, self.num_envs)
+            self._envs = VectorEnvs(self.simulator.evaluated, self.num_envs)
         device = self.trainer.strategy.root_device if self.trainer is not None else "cpu"
         return rollout(act, self._envs, seeds, device)
 
@@ -210,10 +213,11 @@ def check_sizes(table: Transitions, simulator: Simulator | None, where: str | Pa
     Raises:
         UserError: when their sizes differ.
     """
-    if simulator is None or (table.shown_dim, table.action_dim) == (simulator.obs_dim, simulator.action_dim):
+    shown = table.obs_dim if simulator is not None and simulator.pixels is None else table.shown_dim
+    if simulator is None or (shown, table.action_dim) == (simulator.obs_dim, simulator.action_dim):
         return
     raise UserError(
-        f"{where} has {table.shown_dim} observation and {table.action_dim} action entries and {simulator.name} has "
+        f"{where} has {shown} observation and {table.action_dim} action entries and {simulator.name} has "
         f"{simulator.obs_dim} and {simulator.action_dim}: {cure}."
     )
 

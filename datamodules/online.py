@@ -77,7 +77,8 @@ class OnlineDataModule(FeedbackDataModule):
                 )
             capacity = max(steps, sim.horizon * self.collecting_envs)
         about = {"replay of": sim.describe()}
-        return Replay(capacity, self.collecting_envs, sim.obs_dim, sim.action_dim, sim.horizon, about)
+        images = None if sim.pixels else sim.frames
+        return Replay(capacity, self.collecting_envs, sim.obs_dim, sim.action_dim, sim.horizon, about, images)
 
     @property
     def collector(self) -> Collector:

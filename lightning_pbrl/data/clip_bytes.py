@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Mapping
 
+import numpy as np
+import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Clips
 
 STORED = ("obs", "action", "reward")
-"""Fields of a segment that are kept."""
+"""Fields of a segment that are kept always; ``frames`` are kept where a replay stores images."""
+FAST = 1
+"""Level of zlib: lossless, and as fast as images are drawn."""
 
 
 def pack(clips: Clips, i: int) -> bytes:
-    """Write the segments of question ``i`` as safetensors, without frames, with a checksum (CRC-32) of their numbers."""
+    """Write the segments of question ``i`` as safetensors, with a checksum (CRC-32) of their numbers; frames are compressed."""
     parts = {name: getattr(clips, name)[i].detach().cpu().contiguous() for name in STORED}
+    if clips.frames is not None:
+        compressed = zlib.compress(clips.frames[i].cpu().contiguous().numpy().tobytes(), FAST)
+        parts["frames"] = torch.from_numpy(np.frombuffer(compressed, np.uint8).copy())
     return save(parts, {"crc32": _checksum(parts)})
 
 
@@ -32,6 +40,10 @@ def unpack(content: bytes) -> dict[str, Tensor]:
     found = _checksum(parts)
     if header.get("__metadata__", {}).get("crc32", found) != found:
         raise ValueError("its checksum differs")
+    if "frames" in parts:
+        images = np.frombuffer(zlib.decompress(parts["frames"].numpy().tobytes()), np.uint8).copy()
+        side = math.isqrt(images.size // (3 * parts["reward"].numel()))
+        parts["frames"] = torch.from_numpy(images).view(*parts["reward"].shape, side, side, 3)
     return parts
 
 

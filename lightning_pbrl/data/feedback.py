@@ -51,8 +51,8 @@ class Clips(NamedTuple):
         obs: (B, C, T, O).
         action: (B, C, T, A).
         reward: true reward per step, (B, C, T); NaN where the data have none.
-        frames: pictures of the steps, (B, C, T, H, W, 3), uint8, RGB; None where nobody has drawn them. Label stores do not keep
-            them.
+        frames: pictures of the steps, (B, C, T, H, W, 3), uint8, RGB; None where nobody has drawn them. Label stores keep
+            those of a replay that stores images.
     """
 
     obs: Tensor

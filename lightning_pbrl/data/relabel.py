@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightning_pbrl.data.steps import steps_of
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.rng import stream
@@ -16,6 +17,8 @@ Control = Literal["true", "zero", "random", "negated"]
 CPU_TILE = 1024
 """Rows per forward pass on a CPU: the activations of a 256-wide layer fit into its second-level cache."""
 CUDA_TILE = 65_536
+CPU_PICTURES, CUDA_PICTURES = 64, 2_048
+"""Images per forward pass: the activations of 64 fit into a CPU's cache, and no more than these are floats at a time."""
 CPU_WINDOW_STEPS, CUDA_WINDOW_STEPS = 3_200, 262_144
 """Steps per forward pass of a model that reads windows: 32 windows of 100 steps fit into a CPU's cache."""
 
@@ -39,6 +42,7 @@ def predict_reward(
     tile: int | None = None,
     combine: Callable[[Tensor], Tensor] = mean_of_members,
     rows: Tensor | None = None,
+    pictures: bool = False,
 ) -> Tensor:
     """Return the learned reward of every row, (N,), or of ``rows``, (n,); by default the mean over members.
 
@@ -48,8 +52,14 @@ def predict_reward(
         tile: rows per call; None for a default of the device.
         combine: reduction of member rewards, (E, n) -> (n,).
         rows: row ids; None for all rows.
+        pictures: True if ``reward`` reads images and actions as bytes; each image is encoded once.
     """
-    tile = tile or (CPU_TILE if source.device.type == "cpu" else CUDA_TILE)
+    on_cpu = source.device.type == "cpu"
+    if pictures:
+        tile = tile or (CPU_PICTURES if on_cpu else CUDA_PICTURES)
+        every = torch.arange(len(source), device=source.device) if rows is None else rows
+        return torch.cat([combine(reward(steps_of(source, part, True))) for part in every.split(tile)])
+    tile = tile or (CPU_TILE if on_cpu else CUDA_TILE)
     features = source.features()
     if rows is not None:
         return torch.cat([combine(reward(features[part])) for part in rows.split(tile)])

@@ -43,6 +43,8 @@ class Replay(Transitions):
         action_dim: action size A.
         horizon: most steps of an episode.
         about: description of the simulator and policy, plain JSON types; its hash is the ``fingerprint``.
+        pictures: side S of the image that is stored of every row's observation, pixels; None without images. They stay on the
+            CPU, 3 S^2 bytes of each, and batches are moved.
 
     Raises:
         UserError: if an environment's part of the ring is shorter than an episode, which could not be asked about or restored.
@@ -61,6 +63,7 @@ class Replay(Transitions):
         action_dim: int,
         horizon: int,
         about: Mapping[str, Any] | None = None,
+        pictures: int | None = None,
     ) -> None:
         self.num_envs, self.lane, self.horizon = num_envs, -(-capacity // num_envs), horizon
         if self.lane < horizon:
@@ -73,6 +76,8 @@ class Replay(Transitions):
         self.ring = self.lane * num_envs
         nothing = torch.zeros(1, dtype=torch.int64)
         super().__init__(_zeros(self.ring, width), nothing, _zeros(self.ring), None, obs_dim, action_dim, about)
+        if pictures:
+            self.frames = _zeros(self.ring, pictures, pictures, 3, dtype=torch.uint8)
         self.steps = 0
         self._staged = torch.zeros(num_envs, width)  # the rows of one step, on the CPU
         staged = self._staged.numpy()
@@ -86,6 +91,8 @@ class Replay(Transitions):
         self._rows = self.packed[: self.ring].view(self.num_envs, self.lane, -1)
         self._rewards = self.reward[: self.ring].view(self.num_envs, self.lane)
         self._solved = None if self.success is None else self.success[: self.ring].view(self.num_envs, self.lane)
+        images = self._stored
+        self._images = None if images is None else images[: self.ring].view(self.num_envs, self.lane, *images.shape[1:])
 
     # Writing -----------------------------------------------------------------------------------------------------------
 
@@ -99,6 +106,7 @@ class Replay(Transitions):
         truncated: Array | Tensor,
         success: Array | Tensor | None = None,
         learned_reward: Array | Tensor | float = 0.0,
+        pictures: Array | None = None,
     ) -> None:
         """Append one step of every environment, n rows; all arguments on the CPU.
 
@@ -111,6 +119,7 @@ class Replay(Transitions):
             truncated: True if it was cut off and would have gone on, (n,), bool.
             success: 1 if the task was solved at this step, else 0, (n,); NaN if an environment did not say, None if none did.
             learned_reward: reward that learners read until the rows are relabelled, (n,).
+            pictures: images of ``obs``, (n, S, S, 3), uint8, of a replay that stores them.
         """
         for column, value in zip(self._columns, (obs, action, next_obs, learned_reward, terminated, truncated), strict=True):
             values = np.asarray(value)
@@ -118,6 +127,8 @@ class Replay(Transitions):
         slot, reward = self.steps % self.lane, np.asarray(reward)
         self._rows[:, slot] = self._staged
         self._rewards[:, slot] = torch.from_numpy(reward)
+        if self._images is not None:
+            self._images[:, slot] = torch.from_numpy(pictures)
         if success is not None:
             success = np.asarray(success)
             if self._solved is None:
@@ -183,6 +194,10 @@ class Replay(Transitions):
         env, slot = rows // self.lane, rows % self.lane
         step = self.steps - 1 - (self.steps - 1 - slot) % self.lane
         return rows - (step - torch.maximum(self.log.begin(env, step), (step - slot).clamp(min=self.steps - self.lane)))
+
+    def frame_ids(self, rows: Tensor) -> Tensor:
+        """Return the image ids of rows: a row's image, of its observation, has its id."""
+        return rows
 
     def stored_column(self, name: str) -> Tensor:
         """Return one column of all stored rows, in the order of :attr:`stored`; a view if there is one environment."""
@@ -265,8 +280,13 @@ class Replay(Transitions):
         """Make new tables with room for all copies, and write to them what was written."""
         old, count = (self._rows, self._rewards, self._solved), min(self.steps, self.lane)
         kept = slice(self.ring, self.ring + self.places.written)
-        copies = self.packed[kept], self.reward[kept]
-        rows = self.ring + self.places.rows
+        copies, images, rows = (self.packed[kept], self.reward[kept]), self._stored, self.ring + self.places.rows
+        if images is not None and len(images) != rows:
+            self.frames = _zeros(rows, *images.shape[1:], dtype=torch.uint8)
+            for lane in range(self.num_envs):
+                some = slice(lane * self.lane, lane * self.lane + count)
+                self.frames[some] = images[some]
+            self.frames[kept] = images[kept]
         self.packed = _zeros(rows, self.packed.shape[1], device=device)
         self.reward = _zeros(rows, device=device)
         self.success = None if self.success is None else _zeros(rows, dtype=torch.bool, device=device)
@@ -290,6 +310,7 @@ class Replay(Transitions):
             "rows": self._rows.index_select(1, slots).cpu(),
             "reward": self._rewards.index_select(1, slots).cpu(),
             "success": None if self._solved is None else self._solved.index_select(1, slots).cpu(),
+            **({} if self._images is None else {"pictures": self._images.index_select(1, slots.cpu())}),
             "episodes": self.log.state_dict(),
         }
 
@@ -299,6 +320,11 @@ class Replay(Transitions):
         Raises:
             UserError: if it has another number of environments, or other sizes.
         """
+        there = state["pictures"].shape[2:] if "pictures" in state else None
+        if there != (None if self._stored is None else self._stored.shape[1:]):
+            raise UserError(
+                "The checkpoint's replay and this one differ in their images: resume with the simulator of the checkpoint."
+            )
         found, here = tuple(state["rows"].shape[::2]), (self.num_envs, self.packed.shape[1])
         if found != here:
             raise UserError(
@@ -311,10 +337,11 @@ class Replay(Transitions):
         if state["success"] is not None:
             self.success = _zeros(len(self.packed), dtype=torch.bool, device=self.device)
             self._bind()
-        for table, name in ((self._rows, "rows"), (self._rewards, "reward"), (self._solved, "success")):
+        parts = ((self._rows, "rows"), (self._rewards, "reward"), (self._solved, "success"), (self._images, "pictures"))
+        for table, name in parts:
             if table is not None:
                 values = state[name]
-                table.index_copy_(1, slots, values[:, values.shape[1] - count :].to(table))
+                table.index_copy_(1, slots.to(table.device), values[:, values.shape[1] - count :].to(table))
         self.log.load_state_dict(state["episodes"])
         self.version += 1
 
@@ -323,4 +350,4 @@ def _zeros(*size: int, dtype: torch.dtype = torch.float32, device: torch.device 
     """Return zeros, on the CPU in memory that is allocated when first written (``torch.zeros`` writes all of it at once)."""
     if torch.device(device).type != "cpu":
         return torch.zeros(size, dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros(size, bool if dtype == torch.bool else np.float32))
+    return torch.from_numpy(np.zeros(size, {torch.bool: bool, torch.uint8: np.uint8}.get(dtype, np.float32)))

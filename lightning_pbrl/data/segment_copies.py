@@ -100,7 +100,8 @@ class SegmentCopies:
         """Copy the segments of the questions ``number``, ``number`` + 1, ...; return the same questions about the copies."""
         self.reserve(number + len(query), query.length, self.places.context)
         index = self._whole(query)
-        self._fill(number, self.replay.features()[index], self.replay.reward[index])
+        images = self.replay.pictures(index) if self.replay.has_pictures else None
+        self._fill(number, self.replay.features()[index], self.replay.reward[index], images)
         return Query(query.kind, self.placed(query.start, number), query.length)
 
     def content(self, query: Query) -> Clips:
@@ -111,7 +112,8 @@ class SegmentCopies:
         """
         index, replay = self._whole(query), self.replay
         obs, action = replay.features()[index].cpu().split([replay.obs_dim, replay.action_dim], -1)
-        return Clips(obs, action, replay.reward[index].cpu())
+        images = replay.pictures(index).cpu() if replay.has_pictures else None
+        return Clips(obs, action, replay.reward[index].cpu(), images)
 
     def restore(self, number: int | Tensor, clips: Clips) -> None:
         """Bring back the copies of the questions ``number``, ``number`` + 1, ..., as :meth:`content` gave them.
@@ -121,27 +123,32 @@ class SegmentCopies:
             clips: what they are about, (B, C, ...).
 
         Raises:
-            UserError: when they are of another length.
+            UserError: when they are of another length, or lack the images that the replay has.
         """
+        if self.replay.has_pictures and clips.frames is None:
+            raise UserError("The label store holds segments without images and this replay has them: use a new run folder.")
         if clips.obs.shape[2] != self.places.whole:
             raise UserError(
                 f"The label store holds segments of {clips.obs.shape[2]} steps and this run shows {self.places.whole} (context "
                 "included): set segment_length back, or use a new run folder or ask.run."
             )
         device = self.replay.device
-        self._fill(number, torch.cat([clips.obs, clips.action], -1).to(device), clips.reward.to(device))
+        images = clips.frames if self.replay.has_pictures else None
+        self._fill(number, torch.cat([clips.obs, clips.action], -1).to(device), clips.reward.to(device), images)
 
     def _whole(self, query: Query) -> Tensor:
         """Return row ids of the asked segments with their context, (B, C, length + 2 context)."""
         context = self.places.context
         return segment_rows(query.start.to(self.replay.device) - context, query.length + 2 * context)
 
-    def _fill(self, number: int | Tensor, features: Tensor, reward: Tensor) -> None:
-        """Write segments with context, (B, C, S, O + A) and (B, C, S), to their places."""
+    def _fill(self, number: int | Tensor, features: Tensor, reward: Tensor, images: Tensor | None) -> None:
+        """Write segments with context, (B, C, S, O + A), (B, C, S) and (B, C, S, ...), to their places."""
         start = self.placed(features[:, :, 0, 0], number).to(self.replay.device)
         rows = segment_rows(start - self.places.context, features.shape[2])
         self.replay.features()[rows] = features
         self.replay.reward[rows] = reward
+        if images is not None:
+            self.replay.frames[rows.cpu()] = images.cpu()
         last = number + len(features) - 1 if isinstance(number, int) else int(number.max())
         self.places.count = max(self.places.count, last + 1)
         self.replay.version += 1

@@ -311,7 +311,8 @@ class LabelStore(Outcomes):
             raise UserError(f"The label store {self.name} has no segment content for {what} of run {run!r}: put it with clips.")
         with reading(f"The label store {self.name}", "holds damaged segment content", RESTORE):
             parts = [unpack(found[number]) for number in wanted]
-            clips = Clips(*(torch.stack([part[name] for part in parts]) for name in STORED))
+            names = [*STORED, *(["frames"] if all("frames" in part for part in parts) else [])]
+            clips = Clips(**{name: torch.stack([part[name] for part in parts]) for name in names})
             if not clips.obs.shape[:3] == clips.action.shape[:3] == clips.reward.shape:
                 raise ValueError(f"shapes {[tuple(part.shape) for part in clips[:3]]} do not fit")
         return clips

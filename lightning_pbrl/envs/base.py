@@ -138,6 +138,7 @@ class Simulator(Checked, ABC):
         packages: distributions whose versions determine the physics, for provenance.
         pixels: side S of image observations, (S, S, 3) laid out flat (``obs_dim`` = S * S * 3); None if observations are
             states.
+        frames: side S of the images of its steps, ``info["picture"]``, which data store beside the states; None without.
         view: camera pose of image observations (:class:`~lightning_pbrl.envs.pixels.Pixels`).
     """
 
@@ -149,6 +150,7 @@ class Simulator(Checked, ABC):
     d4rl_physics: bool = False
     packages: ClassVar[tuple[str, ...]] = ()
     pixels: int | None = None
+    frames: int | None = None
     view: View = View()
 
     @abstractmethod
@@ -171,6 +173,11 @@ class Simulator(Checked, ABC):
     def state_dim(self) -> int:
         """Size of the state that data store: ``obs_dim``, or for image observations the size of the underlying state."""
         return self.obs_dim
+
+    @property
+    def evaluated(self) -> Simulator:
+        """The same episodes for a policy's evaluation, without images that it does not see."""
+        return self
 
     def expert(self, task: str | None = None) -> Expert:
         """Return a scripted expert; this imports no simulator.

@@ -175,7 +175,7 @@ def _episodes(
     next_obs = np.empty_like(obs)
     action = np.empty((size, simulator.action_dim), np.float32)
     scalars = np.zeros((size, 4), np.float32)  # reward, terminated, truncated, success
-    side = simulator.pixels
+    side = simulator.frames
     frames = None if side is None else np.empty((size + len(numbers), side, side, 3), np.uint8)
     offsets, behaviours, reset_seeds, at, has_success = [0], [], [], 0, False
 

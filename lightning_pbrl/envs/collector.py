@@ -50,6 +50,7 @@ class Collector:
         self._obs, self._next = np.zeros((n, size), np.float32), np.zeros((n, size), np.float32)
         self._reward, self._success = np.zeros(n), np.full(n, np.nan)
         self._terminated, self._truncated = np.zeros(n, bool), np.zeros(n, bool)
+        self._pictures: Any = None if replay.frames is None else np.zeros((n, *replay.frames.shape[1:]), np.uint8)
 
     @property
     def env_steps(self) -> int:
@@ -74,16 +75,17 @@ class Collector:
             actions = torch.rand(len(obs), replay.action_dim, generator=self._rng) * 2.0 - 1.0
         else:
             actions = act(torch.from_numpy(obs).to(replay.device)).clamp(-1.0, 1.0).cpu()
-        action, finite = actions.numpy(), True
+        action, finite, shown = actions.numpy(), True, None if self._pictures is None else self._pictures.copy()
         for i, env in enumerate(self._running):
             after[i], self._reward[i], self._terminated[i], self._truncated[i], info = env.step(action[i])
             finite = finite and abs(self._reward[i]) <= LARGEST
             self._success[i] = info.get("success", np.nan)
+            self._look(i, info)
         if not (finite and np.isfinite(after).all()):  # before the replay has them
             for i, done in enumerate(replay.open_steps):
                 check_step(self.envs.simulator.name, self._reset_seed(i), done + 1, after[i], float(self._reward[i]))
         known = None if np.isnan(self._success).all() else self._success
-        replay.append(obs, action, after, self._reward, self._terminated, self._truncated, known)
+        replay.append(obs, action, after, self._reward, self._terminated, self._truncated, known, pictures=shown)
         self._obs, self._next = after, obs
         if self._terminated.any() or self._truncated.any():
             for i in np.flatnonzero(self._terminated | self._truncated).tolist():
@@ -93,9 +95,15 @@ class Collector:
     def _reset(self, i: int) -> Any:
         """Start the present episode of environment ``i`` and return its first observation."""
         seed = self._reset_seed(i)
-        obs = self._running[i].reset(seed=seed)[0]
+        obs, info = self._running[i].reset(seed=seed)
         check_step(self.envs.simulator.name, seed, 0, obs)
+        self._look(i, info)
         return obs
+
+    def _look(self, i: int, info: Mapping[str, Any]) -> None:
+        """Keep the image of the present observation of environment ``i``, if the replay stores images."""
+        if self._pictures is not None:
+            self._pictures[i] = info["picture"]
 
     def _reset_seed(self, i: int) -> int:
         """Return the reset seed of the present episode of environment ``i``."""
@@ -117,7 +125,8 @@ class Collector:
             rows = replay.packed[replay.rows_of_age(age.to(replay.device))].cpu()
             at, width = replay.layout["action"]
             for action in rows[:, at : at + width].numpy():
-                self._obs[i] = self._running[i].step(action)[0]
+                self._obs[i], *_, info = self._running[i].step(action)
+                self._look(i, info)
             at, width = replay.layout["next_obs"]
             if not np.array_equal(self._obs[i], rows[-1, at : at + width].numpy()):
                 warnings.warn(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_pbrl.envs.base import Array, Expert, Physics, Simulator, View
 from lightning_pbrl.errors import UserError
@@ -16,7 +16,7 @@ LATELY_TURNED = ("corner", "corner3", "corner4")
 
 
 class Pixels(Simulator):
-    """Simulator with one image per step as its observation; reward, success and expert are those of ``simulator``.
+    """Simulator with one image per step, by default as its observation; reward, success and expert are those of ``simulator``.
 
     An image is RGB, (S, S, 3), 0 to 255. As an observation it is laid out flat (row, column, colour) in float32, O = S * S * 3.
     Marks that no real camera would see, such as that of a target, are left out. ``info["picture"]`` is the same image as uint8;
@@ -26,25 +26,33 @@ class Pixels(Simulator):
         simulator: simulator that is rendered; any that runs on MuJoCo.
         size: side S, pixels.
         view: camera pose; None for the simulator's own (LAEO's cameras for Fetch and the window).
+        policy: what policies see: pictures, or states, and then images serve reward models alone. Collected data are the same.
 
     Raises:
         UserError: for a size below 8, or if ``simulator`` is itself a :class:`Pixels`.
     """
 
-    def __init__(self, simulator: Simulator, size: int = 64, view: View | None = None) -> None:
+    def __init__(
+        self, simulator: Simulator, size: int = 64, view: View | None = None, policy: Literal["pictures", "states"] = "pictures"
+    ) -> None:
         if size < 8:
             raise UserError(f"The size of pictures is {size}; give at least 8 pixels.")
         if isinstance(simulator, Pixels):
             raise UserError("Pixels shows a simulator, not another Pixels; give the simulator itself.")
-        self.simulator, self.pixels, self.view = simulator, size, view or simulator.view
-        self.name = f"{simulator.name}-pixels"
-        self.obs_dim, self.action_dim, self.horizon = size * size * 3, simulator.action_dim, simulator.horizon
+        self.simulator, self.frames, self.view, self.policy = simulator, size, view or simulator.view, policy
+        self.name, self.action_dim, self.horizon = f"{simulator.name}-pixels", simulator.action_dim, simulator.horizon
+        self.pixels = size if policy == "pictures" else None
+        self.obs_dim = size * size * 3 if self.pixels else simulator.obs_dim
         self.d4rl_task, self.d4rl_physics = simulator.d4rl_task, simulator.d4rl_physics
         self.packages = simulator.packages  # type: ignore[misc]
 
     @property
     def state_dim(self) -> int:
         return self.simulator.state_dim
+
+    @property
+    def evaluated(self) -> Simulator:
+        return self if self.pixels else self.simulator
 
     def make(self, render: bool = False) -> Episodic:
         """Build the environment; see :meth:`Simulator.make`.
@@ -58,8 +66,8 @@ class Pixels(Simulator):
         return Episodic(self, _Seen(inner.physics, self), render)
 
     def describe(self) -> dict[str, Any]:
-        """Return class name and settings."""
-        shown: dict[str, Any] = {"size": self.pixels, "view": self.view.describe()}
+        """Return class name and settings, without ``policy``: data hold images and states."""
+        shown: dict[str, Any] = {"size": self.frames, "view": self.view.describe()}
         if self.view.camera in LATELY_TURNED:
             shown["upright"] = True
         return {"simulator": "Pixels", "of": self.simulator.describe(), **shown}
@@ -76,7 +84,7 @@ class _Seen:
         from lightning_pbrl.envs.render import Camera
 
         self.physics, self.camera = physics, physics.camera
-        self._eye = Camera(physics, simulator.pixels or 0, simulator.view, marks=False)
+        self._eye, self.sees_states = Camera(physics, simulator.frames or 0, simulator.view, marks=False), not simulator.pixels
 
     @property
     def model(self) -> Any:
@@ -97,7 +105,7 @@ class _Seen:
 
     def _look(self, state: Array, info: dict[str, Any]) -> tuple[Array, dict[str, Any]]:
         picture = self._eye.frame()
-        return picture.reshape(-1), {**info, "picture": picture, "state": state}
+        return state if self.sees_states else picture.reshape(-1), {**info, "picture": picture, "state": state}
 
     def close(self) -> None:
         self._eye.close()

@@ -34,8 +34,8 @@ def diagnose(method: Any) -> dict[str, Tensor]:
     if not source.finished:
         return {}
     rows = source.pool(1, RECENT_EPISODES)
-    newest = source.features()[rows.start(torch.arange(len(rows))).to(source.device)]
-    learned = sum(method.combine(method.reward(part)).sum() for part in newest.split(CPU_TILE))
+    newest, model = rows.start(torch.arange(len(rows))).to(source.device), method.reward_model
+    learned = sum(method.combine(method.reward(model.steps(source, part))).sum() for part in newest.split(CPU_TILE))
     row = {"train/learned_return_mean": torch.as_tensor(learned) / min(RECENT_EPISODES, source.finished)}
     for window, recent in (("recent", RECENT_EPISODES), ("all", None)):
         pool = source.pool(length, recent)

@@ -24,7 +24,8 @@ def check_data(method: Any) -> None:
 
 def check_size(method: Any) -> None:
     """Raise a UserError if the data's observations have another size than the method's."""
-    wanted, found = method.spec["obs_dim"], method.source.shown_dim
+    wanted, simulator = method.spec["obs_dim"], getattr(method.trainer.datamodule, "simulator", None)
+    found = method.source.obs_dim if simulator is not None and simulator.pixels is None else method.source.shown_dim
     if len(method.source) and found != wanted:
         raise UserError(
             f"The model was built for observations of size {wanted}, the data have {found}; build it with spec=datamodule.spec."
@@ -39,7 +40,10 @@ def check_needs(method: Any) -> None:
         from lightning_pbrl.registry import classes  # knows the methods, so that it stands above them
 
         able = ", ".join(other for other, cls in classes("methods").items() if cls.pictures)  # type: ignore[attr-defined]
-        raise UserError(f"{name} learns from states and the data show pictures: choose one that sees them ({able}).")
+        raise UserError(
+            f"{name} learns from states and the data show pictures: choose one that sees them ({able}), or set policy=states in "
+            "the simulator Pixels, for a policy of states with a reward of pictures."
+        )
     if method.reward_model is not None:
         method.reward_model.check_segments(method.trainer.datamodule.segment_length)
     if "env" in method.needs and method.collector is None:

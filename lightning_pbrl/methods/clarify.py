@@ -31,6 +31,7 @@ from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.nn import Normalizer
 from lightning_pbrl.nn.trajectory_encoder import ActionDecoder, AntiCausalEncoder, Readout
 from lightning_pbrl.rewards.history import evaluating
+from lightning_pbrl.rewards.seeing import SeeingReward
 from lightning_pbrl.rng import derive, stream
 from lightning_pbrl.shared_scoring import tiled
 
@@ -57,6 +58,8 @@ class CLARIFY(RewardEnsemble):
 
     A round fits the reward, then does ``n_init`` (first round) or ``n_emb`` (later) encoder steps. Skipped questions train the
     encoder, never the reward. Equal answers are neither clear nor ambiguous.
+
+    With images the encoder reads the features of the reward's torso, each image's computed once a round.
 
     Args:
         spec: sizes, linked from the data module.
@@ -130,9 +133,16 @@ class CLARIFY(RewardEnsemble):
     def scorer(self) -> CLARIFY:
         return self
 
+    @property
+    def seeing(self) -> SeeingReward:
+        """The reward ensemble."""
+        assert isinstance(self.reward_model, SeeingReward)  # noqa: S101
+        return self.reward_model
+
     def build(self) -> None:
         super().build()
-        h, obs_dim, action_dim = self.hparams, self.spec["obs_dim"], self.spec["action_dim"]
+        h, model, action_dim = self.hparams, self.seeing, self.spec["action_dim"]
+        obs_dim = model.torso.features if model.side else self.spec["obs_dim"]
         sizes = {"width": h.width, "layers": h.layers, "heads": h.heads, "dropout": h.dropout}
         sizes["max_steps"] = h.max_episode_steps
         self.encoder = AntiCausalEncoder(obs_dim, h.z_dim, readout=h.readout, **sizes)
@@ -144,7 +154,8 @@ class CLARIFY(RewardEnsemble):
 
     def on_data(self) -> None:
         super().on_data()
-        self.encoder_normalizer.fit(self.source.column("obs"))
+        if not self.seeing.side:
+            self.encoder_normalizer.fit(self.source.column("obs"))
 
     def on_fit_start(self) -> None:
         longest = int(self.source.episodes.lengths.max())
@@ -209,7 +220,7 @@ class CLARIFY(RewardEnsemble):
 
     def gather_windows(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         """Gather left-padded windows, (B, T, ...), and labelled pairs, (B, 2, T, ...)."""
-        questions, length, obs_dim = self.questions, self.questions.length, self.spec["obs_dim"]
+        questions, length = self.questions, self.questions.length
         offsets, pair = self.offsets, drawn["pair"]
         episode = (drawn["episode"] * (len(offsets) - 1)).long()
         time = (drawn["time"] * offsets.diff()[episode]).long()
@@ -220,10 +231,9 @@ class CLARIFY(RewardEnsemble):
         at = torch.arange(length, device=first.device)
         step = at - (length - count)[:, None]  # (B, T); negative on padding
         valid, step = step >= 0, step.clamp(min=0)
-        rows = self.source.features()[first[:, None] + step]
-        obs, action = rows.split([obs_dim, rows.shape[-1] - obs_dim], dim=-1)
-        real = valid[..., None]
-        pairs = self.source.segments(questions.start[pair], length)[..., :obs_dim]
+        rows, real = first[:, None] + step, valid[..., None]
+        obs, action = self.states(rows), self.source.column("action")[rows]
+        pairs = self.states(segment_rows(questions.start[pair], length))
         return {
             "obs": self.encoder_normalizer(torch.where(real, obs, 0.0)),
             "action": torch.where(real, action, PADDED_ACTION),
@@ -236,6 +246,10 @@ class CLARIFY(RewardEnsemble):
             "ambiguous": questions.status[pair] == Status.SKIPPED,
             "partner": drawn["partner"].float(),
         }
+
+    def states(self, rows: Tensor) -> Tensor:
+        """Return the states at rows, (...,) -> (..., O); of images the features of the reward's torso as it is now."""
+        return (self.seeing.codes() if self.seeing.side else self.source.column("obs"))[rows]
 
     def reconstruct(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return L_recon, which moves encoder and decoder."""
@@ -270,7 +284,7 @@ class CLARIFY(RewardEnsemble):
 
         def embed(tile: Tensor) -> Tensor:
             rows, begin = tile.unbind(1)
-            obs = self.source.segments(rows, query.length)[..., : self.spec["obs_dim"]]
+            obs = self.states(segment_rows(rows, query.length))
             obs = self.encoder_normalizer(obs) if self.hparams.standardize else obs
             return self.encoder.segment(obs, segment_rows(begin, query.length)).clone()  # a view would keep every step's
 

@@ -44,6 +44,7 @@ class LearnReward(Method):
         super().__init__(spec, **engine)
         self.reward_model = chosen(reward_model, spec, self.seed)
         self.context = self.reward_model.context
+        self.pictures = self.reward_model.pictures  # type: ignore[misc]
         if self.reward_model.needs != self.needs:
             what, (wants,), (gives,) = type(self.reward_model).__name__, self.reward_model.needs, self.needs
             raise UserError(f"{what} learns from {wants} and {type(self).__name__} gives {gives}: use another model or method.")
@@ -75,6 +76,10 @@ class LearnReward(Method):
         """Return the predicted return of every asked segment per member, (E, B, C)."""
         return self.reward_model.returns(query)
 
+    def observations(self, query: Query) -> Tensor:
+        """Return the observations of the asked segments, (B, C, T, O), of images their features."""
+        return self.reward_model.observations(query)
+
 
 class RewardEnsemble(LearnReward):
     """Reward ensemble: members that each explain the preferences by a sum of per-step rewards (Christiano et al. 2017).
@@ -91,6 +96,7 @@ class RewardEnsemble(LearnReward):
     """
 
     passes_to = ensemble.RewardEnsemble
+    pictures = True
 
     def __init__(
         self,
@@ -123,6 +129,7 @@ class SemiSupervisedEnsemble(LearnReward):
     """
 
     passes_to = semi_supervised.SemiSupervisedEnsemble
+    pictures = True
 
     def __init__(
         self,
@@ -155,6 +162,7 @@ class UnifiedReward(LearnReward):
     """
 
     passes_to = unified.UnifiedReward
+    pictures = True
     kinds: ClassVar[frozenset[Kind]] = unified.UnifiedReward.kinds
 
     def __init__(

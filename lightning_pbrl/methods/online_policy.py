@@ -43,7 +43,7 @@ class OnlinePolicy(Method, ABC):
     reward_defaults: ClassVar[Mapping[str, Any]] = {}
     """Its settings in which the method differs from that class."""
     rewards_single_steps: ClassVar[bool] = False
-    """True if it needs the reward of a step without those before it."""
+    """True if it needs the reward of a step without those before it, as a function of state and action."""
     shared_steps: ClassVar[tuple[str, ...]] = ("env_steps", "explore_steps", "round_steps")
     """Arguments that count env steps of all environments together."""
     source: Replay
@@ -95,6 +95,8 @@ class OnlinePolicy(Method, ABC):
             raise UserError(f"{name} learns its reward from answers, and {type(model).__name__} does not: use another model.")
         if self.rewards_single_steps and type(model).relabel is not RewardModel.relabel:
             raise UserError(f"{name} needs rewards of single steps, and {type(model).__name__} looks back: use another model.")
+        if self.rewards_single_steps and model.side:
+            raise UserError(f"{name} needs rewards of states and actions: leave pictures out of model.init_args.reward_model.")
         self.kinds = model.kinds  # type: ignore[misc]
         self.save_hyperparameters({"reward_model": described(given) if isinstance(given, RewardModel) else given})
         self.reward_model, self.context = model, model.context

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_pbrl.data.feedback import Kind, Labels, Query
 from lightning_pbrl.data.relabel import predict_reward
+from lightning_pbrl.data.steps import steps_of
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import Part, Phase, Program, UpdateEngine
 from lightning_pbrl.errors import UserError, nearest
@@ -48,6 +49,8 @@ class RewardModel(Checked, nn.Module, ABC):
     """Feedback that it learns from: "labels" or "examples"."""
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair"})
     """Kinds of answer among these."""
+    pictures: ClassVar[bool] = False
+    """True if it can see images in place of states."""
     context: int = 0
     """Steps that must lie on both sides of a segment, for models that crop beyond it."""
     spec: Spec
@@ -59,7 +62,7 @@ class RewardModel(Checked, nn.Module, ABC):
         self.hparams: Any = Arguments(arguments(self))
         self.seed, self.rank = 0, 0
         self.labels, self.ratings = Labels.empty(), Labels.empty(clips=1)
-        self._scorers: dict[str, tuple[Any, ReturnScorer]] = {}
+        self._scorers: dict[str, tuple[Any, Any]] = {}
         self.engine = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -92,7 +95,7 @@ class RewardModel(Checked, nn.Module, ABC):
 
     @abstractmethod
     def reward(self, features: Tensor) -> Tensor:
-        """Return the reward per member for observation and action side by side: (n, O + A) -> (E, n)."""
+        """Return the reward per member of steps, observation and action side by side or :meth:`steps`: (n, O + A) -> (E, n)."""
 
     def combine(self, reward: Tensor) -> Tensor:
         """Return the one reward that policies get, from the members': (E, n) -> (n,)."""
@@ -119,7 +122,16 @@ class RewardModel(Checked, nn.Module, ABC):
 
     def relabel(self, source: Transitions, rows: Tensor | None = None) -> Tensor:
         """Return the reward that policies get for every row of a data set, (N,), or for ``rows``, (n,)."""
-        return predict_reward(source, self.reward, combine=self.combine, rows=rows)
+        return predict_reward(source, self.reward, combine=self.combine, rows=rows, pictures=bool(self.side))
+
+    def steps(self, source: Transitions, rows: Tensor) -> Tensor:
+        """Return what :meth:`reward` reads of rows, (n,) -> (n, F): states, or images, and actions."""
+        return steps_of(source, rows, bool(self.side))
+
+    @property
+    def side(self) -> int:
+        """Side of the images that it sees in place of states, pixels; 0 for states."""
+        return 0
 
     # Used by models ----------------------------------------------------------------------------------------------------
 
@@ -151,8 +163,9 @@ class RewardModel(Checked, nn.Module, ABC):
         key, kept = (about, id(self.source)), self._scorers.get(name)
         if kept is None or kept[0] != key:
             self._scorers.pop(name, None)  # its sums may be large
-            kept = self._scorers[name] = key, ReturnScorer(function(), self.source, self.version, tile)
-        return kept[1]
+            kept = self._scorers[name] = key, ReturnScorer(function(), self.source, self.version, tile, bool(self.side))
+        found: ReturnScorer = kept[1]
+        return found
 
     def _load_from_state_dict(self, *args: Any) -> None:
         self._scorers.clear()  # their sums are those of other weights

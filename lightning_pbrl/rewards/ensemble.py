@@ -18,12 +18,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lightning_pbrl.data.feedback import Labels
 from lightning_pbrl.data.ranking import derived_pairs
-from lightning_pbrl.engine import Draw, Group, Metrics, Part, Passes, Phase, Program, Uniform
+from lightning_pbrl.engine import Draw, Metrics, Part, Passes, Phase, Program, Uniform
 from lightning_pbrl.engine.summing_adam import SummingAdam
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.preference import linear_cross_entropy, preference_accuracy, preference_cross_entropy
 from lightning_pbrl.nn import MLP, Normalizer
-from lightning_pbrl.rewards.base import RewardModel
+from lightning_pbrl.rewards.seeing import SeeingReward
 
 DECAY_PASSES = 10
 """Passes over the labels after which ``lr_decay`` is applied (LiRE's StepLR)."""
@@ -31,7 +31,7 @@ PESSIMISM = 5.0
 """Number of standard deviations that ``mean_minus_std`` subtracts (LiRE's released code)."""
 
 
-class RewardEnsemble(RewardModel):
+class RewardEnsemble(SeeingReward):
     """Reward ensemble: members that each explain the preferences by a sum of per-step rewards (Christiano et al. 2017).
 
     .. math::
@@ -65,6 +65,9 @@ class RewardEnsemble(RewardModel):
         sum_gradients: zero gradients once per pass, not once per minibatch, as LiRE's released code does (a defect).
         lr_decay: factor on ``lr`` after every 10 passes of a round's fit, anew in every round; 1 keeps it constant.
         tile: pairs evaluated at once on CPU, to stay in its cache; null for whole batches.
+        pictures: see the images of data or replay although the policy sees states. Where the policy sees images, so does the
+            reward. Members share the images' encoder and the order of minibatches.
+        shift: largest random shift of images in a fit, pixels (DrQ); None for 4, 0 for none.
     """
 
     def __init__(
@@ -87,6 +90,8 @@ class RewardEnsemble(RewardModel):
         lr_decay: float = 1.0,
         sum_gradients: bool = False,
         tile: int | None = 16,
+        pictures: bool = False,
+        shift: int | None = None,
     ) -> None:
         super().__init__()
         if aggregate == "mean_minus_std" and ensemble_size < 2:
@@ -97,10 +102,10 @@ class RewardEnsemble(RewardModel):
             raise UserError(f"crop_copies is {crop_copies}: for more than one copy give a crop.")
 
     def build(self) -> None:
-        h, obs_dim, action_dim = self.hparams, self.spec["obs_dim"], self.spec["action_dim"]
+        h = self.hparams
         output = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "none": None}[h.output]
-        self.members = MLP(obs_dim + action_dim, 1, h.hidden, h.ensemble_size, nn.LeakyReLU, output)
-        self.normalizer = Normalizer(obs_dim)
+        self.members = MLP(self.build_torso(), 1, h.hidden, h.ensemble_size, nn.LeakyReLU, output)
+        self.normalizer = Normalizer(0 if self.side else self.spec["obs_dim"])
         self.pairs = Labels.empty()
         self.fit_began, self.one_pass = 0, 1  # of this fit: updates before it, and of a pass
         self.passes_done, self.correct = 0, 0.0  # ... passes done, sum of their accuracies
@@ -111,7 +116,7 @@ class RewardEnsemble(RewardModel):
 
     def groups(self) -> dict[str, Part]:
         h = self.hparams
-        members = Group(h.lr, schedule=self.decay if h.lr_decay != 1 else None)
+        members = replace(self.group("members"), schedule=self.decay if h.lr_decay != 1 else None)
         if h.sum_gradients:
             members = replace(members, optimizer=SummingAdam, options={"begins": self.pass_begins})
         return {"members": members}
@@ -121,7 +126,8 @@ class RewardEnsemble(RewardModel):
         tile = (
             h.tile if self.source.device.type == "cpu" and h.pairs == "answers" else None
         )  # segments are shared within a tile only
-        draws: dict[str, Draw] = {"pair": Passes(lambda: len(self.pairs), h.batch_size, members=h.ensemble_size)}
+        draws: dict[str, Draw] = {"pair": Passes(lambda: len(self.pairs), h.batch_size, members=self.orders)}
+        draws |= self.shifts(2, lambda: self.pairs.length + 2 * self.context, h.batch_size)
         if self.crop is not None:
             draws["crop"] = self.crops(h.batch_size)
         return {"reward": Program([self.losses], draws, self.gather_pairs, moves=("members",), ragged=True, tile=tile)}
@@ -190,7 +196,7 @@ class RewardEnsemble(RewardModel):
         return (since >= 0) & (since < length[..., None, None])
 
     def gather_pairs(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Gather pairs by number (E, b) -> segments (E, b, 2, T, O + A) and labels (E, b).
+        """Gather pairs by number (E, b) -> segments (E, b, 2, T, O + A) and labels (E, b); E = 1 with images.
 
         Derived pairs share segments: then these are the distinct ones, (E, U, T, O + A), and ``which`` selects the two of each
         pair, (E, b, 2). With a crop, ``kept`` marks the steps that count, (tau, E, b, 2, T). T counts ``context`` on both sides.
@@ -198,18 +204,19 @@ class RewardEnsemble(RewardModel):
         ids, batch, steps = drawn["pair"], {}, self.pairs.length + 2 * self.context
         if "crop" in drawn:
             batch["kept"] = self.kept(drawn["crop"], ids.shape[-1], steps)
-        start = self.pairs.start[ids] - self.context
+        start, shift = self.pairs.start[ids] - self.context, self.pixels_of(drawn.get("shift"), ids.shape[-1])
         if self.hparams.pairs != "answers":
             start, batch["which"] = distinct(start)
-        return {**batch, "segments": self.source.segments(start, steps), "label": self.pairs.value[ids]}
+            shift = None if shift is None else shift.flatten(1, 2)[:, : start.shape[1]]  # one of a segment, whatever its pairs
+        return {**batch, "segments": self.segments(start, steps, shift), "label": self.pairs.value[ids]}
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         segments, label = batch["segments"], batch["label"]
-        reward = self.reward(segments.flatten(1, -2)).view(segments.shape[:-1])  # (E, b, 2, T) or (E, U, T)
+        reward = self.reward(segments.flatten(1, -2)).unflatten(1, segments.shape[1:-1])  # (E, b, 2, T) or (E, U, T)
         length: int | Tensor = segments.shape[-2]
         if "which" in batch:
-            index = batch["which"].flatten(1).unsqueeze(-1).expand(-1, -1, segments.shape[-2])
-            reward = reward.gather(1, index).view(*batch["which"].shape, -1)
+            index = batch["which"].flatten(1).unsqueeze(-1).expand(len(reward), -1, segments.shape[-2])
+            reward = reward.gather(1, index).unflatten(1, batch["which"].shape[1:])
         if "kept" in batch:
             reward, length = reward * batch["kept"], batch["kept"].sum(-1)[..., :1]  # both segments are cut to one length
         returns = reward.sum(-1)  # (E, b, 2), of every copy with a crop: (tau, E, b, 2)
@@ -224,7 +231,7 @@ class RewardEnsemble(RewardModel):
         if self.hparams.normalize_obs:
             obs, action = features.split([self.spec["obs_dim"], self.spec["action_dim"]], dim=-1)
             features = torch.cat([self.normalizer(obs), action], dim=-1)
-        return self.members(features).squeeze(-1)
+        return self.members(self.seen(features)).squeeze(-1)
 
     def combine(self, reward: Tensor) -> Tensor:
         """Return the members' mean, min, or mean - 5 x standard deviation: (E, n) -> (n,)."""

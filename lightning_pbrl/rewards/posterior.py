@@ -15,7 +15,7 @@ from lightning_pbrl.losses.information import rating_probability
 from lightning_pbrl.losses.rating import class_log_probability
 from lightning_pbrl.nn.dropout_mlp import DropoutMLP
 from lightning_pbrl.nn.rating_decoder import RatingDecoder
-from lightning_pbrl.rewards.base import RewardModel
+from lightning_pbrl.rewards.seeing import SeeingReward
 from lightning_pbrl.rng import derive, stream
 
 SHARPNESS = 30.0
@@ -24,7 +24,7 @@ POSTERIOR_TILE = 512
 """Rows per forward pass of all draws on a CPU: their activations stay in its cache."""
 
 
-class RewardPosterior(RewardModel, ABC):
+class RewardPosterior(SeeingReward, ABC):
     """The half of :class:`~lightning_pbrl.rewards.unified.UnifiedReward` that strategies use."""
 
     network: DropoutMLP
@@ -72,7 +72,8 @@ class RewardPosterior(RewardModel, ABC):
             parts = [(e, [mask[e :: h.ensemble_size] for mask in every]) for e in range(min(h.ensemble_size, draws))]
 
         def functions(features: Tensor) -> Tensor:
-            out = torch.cat([self.network.functions(features, masks, member) for member, masks in parts])
+            seen = self.seen(features)
+            out = torch.cat([self.network.functions(seen, masks, member) for member, masks in parts])
             if h.variance_head:
                 return torch.cat([out[..., 0], F.softplus(out[..., 1])])
             return out[..., 0]
@@ -86,13 +87,13 @@ class RewardPosterior(RewardModel, ABC):
 
     def _independent(self, query: Query, draws: int) -> Tensor:
         """Return the released code's draws: a mask for every step and clip, so that no draw is a function."""
-        clips = self.source.segments(query.start, query.length)
-        members = self.hparams.ensemble_size
+        clips = self.segments(query.start, query.length)
+        members, seen = self.hparams.ensemble_size, self.seen(clips.flatten(0, -2))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.seed, "posterior", self.version()))
             found = []
             for member in self.member_of(draws).tolist():
-                out = self.network(clips.flatten(0, -2), share=1)[member % members].view(*clips.shape[:-1], -1)
+                out = self.network(seen, share=1)[member % members].view(*clips.shape[:-1], -1)
                 mean, variance = self.sums(out)
                 found.append(torch.stack([mean, variance], -1) if self.hparams.variance_head else mean)
         return torch.stack(found).double()

@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_pbrl.data.feedback import Query
+from lightning_pbrl.data.relabel import CPU_PICTURES, CUDA_PICTURES
 from lightning_pbrl.data.segments import segment_rows
+from lightning_pbrl.data.steps import steps_of
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.shared_scoring import known, tiled
 
@@ -60,7 +62,8 @@ class ReturnScorer:
         reward: member rewards of features, (n, O + A) -> (E, n); called without gradient.
         source: transitions that queries point into.
         version: returns the model's version, a number that changes with its parameters.
-        tile: rows per forward pass; None is 1,024 on a CPU and 65,536 elsewhere.
+        tile: rows per forward pass; None is 1,024 on a CPU and 65,536 elsewhere (of images 64 and 2,048, and never more).
+        pictures: True if ``reward`` reads images and actions as bytes.
     """
 
     def __init__(
@@ -69,8 +72,9 @@ class ReturnScorer:
         source: Transitions,
         version: Callable[[], int],
         tile: int | None = None,
+        pictures: bool = False,
     ) -> None:
-        self.reward, self.source, self.version, self.tile = reward, source, version, tile
+        self.reward, self.source, self.version, self.tile, self.pictures = reward, source, version, tile, pictures
         self._sums: PrefixSums | None = None
         self._scored: tuple[int, int] | None = None
 
@@ -97,10 +101,15 @@ class ReturnScorer:
 
     def _score(self, rows: Tensor | None = None) -> Tensor:
         """Return member rewards of the given rows, of all when None: (E, n)."""
-        features = self.source.features()
-        tile = self.tile or (CPU_TILE if features.device.type == "cpu" else GPU_TILE)
+        features, source = self.source.features(), self.source
+        on_cpu = features.device.type == "cpu"
+        tile = self.tile or (CPU_TILE if on_cpu else GPU_TILE)
+        if self.pictures:
+            tile = min(tile, CPU_PICTURES if on_cpu else CUDA_PICTURES)
+            rows = torch.arange(len(source), device=source.device) if rows is None else rows
         if rows is None:
             return tiled(self.reward, features.split(tile), dim=1)
         count = len(rows)  # whole tiles only: oneDNN prepares, and keeps, code for every size it meets
-        tiles = F.pad(rows, (0, -count % CPU_TILE)).split(tile)[: max(-(-count // tile), 1)]  # an empty one gives E
-        return tiled(lambda part: self.reward(features.index_select(0, part)), tiles, dim=1)[:, :count]
+        whole = tile if self.pictures else CPU_TILE
+        tiles = F.pad(rows, (0, -count % whole)).split(tile)[: max(-(-count // tile), 1)]  # an empty one gives E
+        return tiled(lambda part: self.reward(steps_of(source, part, self.pictures)), tiles, dim=1)[:, :count]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Labels
-from lightning_pbrl.engine import Below, Program
+from lightning_pbrl.engine import Below, Draw, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.semi_supervised import masked_preference_cross_entropy, pseudo_labels
 from lightning_pbrl.ranges import Range
@@ -74,7 +74,12 @@ class SemiSupervisedEnsemble(RewardEnsemble, ranges={"threshold": Range(0.5, 1)}
     def programs(self) -> dict[str, Program]:
         h, fit = self.hparams, super().programs()["reward"]
         many = h.unlabelled_batches * h.batch_size
-        draws = {"unlabelled": Below(lambda: len(self.unlabelled), h.ensemble_size, many), "unlabelled_crop": self.crops(many)}
+        draws: dict[str, Draw] = {
+            "unlabelled": Below(lambda: len(self.unlabelled), self.orders, many),
+            "unlabelled_crop": self.crops(many),
+        }
+        moved = self.shifts(2, lambda: self.pairs.length + 2 * self.context, many)
+        draws |= {f"unlabelled_{name}": draw for name, draw in moved.items()}
         return {"reward": replace(fit, draws={**fit.draws, **draws}, tile=None)}  # a tile would hold labelled pairs alone
 
     def begin_fit(self, pairs: Labels) -> None:
@@ -88,13 +93,14 @@ class SemiSupervisedEnsemble(RewardEnsemble, ranges={"threshold": Range(0.5, 1)}
     def gather_pairs(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         steps = self.pairs.length + 2 * self.context
         number, crop = drawn["unlabelled"], drawn["unlabelled_crop"]
-        segments = self.source.segments(self.unlabelled[number] - self.context, steps)
+        shift = self.pixels_of(drawn.get("unlabelled_shift"), number.shape[-1])
+        segments = self.segments(self.unlabelled[number] - self.context, steps, shift)
         unlabelled = {"unlabelled": segments, "unlabelled_kept": self.kept(crop, number.shape[-1], steps)}
         return {**super().gather_pairs(drawn), **unlabelled}
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         losses, segments = super().losses(batch), batch["unlabelled"]
-        reward = self.reward(segments.flatten(1, -2)).view(segments.shape[:-1])  # (E, b, 2, T)
+        reward = self.reward(segments.flatten(1, -2)).unflatten(1, segments.shape[1:-1])  # (E, b, 2, T)
         whole = reward.narrow(-1, self.context, self.pairs.length).sum(-1)
         label, sure = pseudo_labels(whole, self.hparams.threshold)
         (cropped,) = (reward * batch["unlabelled_kept"]).sum(-1)  # (E, b, 2)

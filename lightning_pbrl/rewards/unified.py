@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Kind, Labels, Query, Status
-from lightning_pbrl.engine import Frozen, Group, Metrics, Part, Passes, Phase, Program
+from lightning_pbrl.engine import Draw, Frozen, Group, Metrics, Part, Passes, Phase, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.preference import preference_accuracy, preference_cross_entropy
 from lightning_pbrl.losses.rating import class_boundaries, gaussian_nll, rbrl_cross_entropy, squared_error
@@ -69,6 +70,8 @@ class UnifiedReward(RewardPosterior):
             none held out yet: all passes are done.
         restore_best: end a fit with the weights of the lowest held-out loss.
         return_penalty: weight of the norm of a minibatch's predicted returns, over both sides of its pairs (released: 1e-5).
+        pictures: see the images of data or replay although the policy sees states; all heads share their encoder.
+        shift: largest random shift of images in a fit, pixels (DrQ); None for 4, 0 for none.
 
     Raises:
         UserError: if settings contradict each other.
@@ -102,6 +105,8 @@ class UnifiedReward(RewardPosterior):
         validation: float = 0.2,
         restore_best: bool = True,
         return_penalty: float = 0.0,
+        pictures: bool = False,
+        shift: int | None = None,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -115,8 +120,8 @@ class UnifiedReward(RewardPosterior):
             raise UserError(f"{name} has no variance for its ratings: set variance_head, decoder=affine, or ratings=squared.")
 
     def build(self) -> None:
-        h, features = self.hparams, self.spec["obs_dim"] + self.spec["action_dim"]
-        self.network = DropoutMLP(features, 1 + h.variance_head, h.hidden, h.ensemble_size, h.dropout)
+        h = self.hparams
+        self.network = DropoutMLP(self.build_torso(), 1 + h.variance_head, h.hidden, h.ensemble_size, h.dropout)
         self.decoder = RatingDecoder(h.ensemble_size, (h.bins - 1) / 2)
         self.register_buffer("boundaries", torch.linspace(0, 1, h.bins + 1).repeat(h.ensemble_size, 1))  # rbrl: of returns
         self.pairs, self.rated, self.one_pass = Labels.empty(), Labels.empty(clips=1), 1
@@ -127,16 +132,18 @@ class UnifiedReward(RewardPosterior):
     def groups(self) -> dict[str, Part]:
         h = self.hparams
         decoder = Group(h.lr) if self.decodes else Frozen()
-        return {"network": Group(h.lr, options={"weight_decay": h.weight_decay}), "decoder": decoder}
+        return {"network": replace(self.group("network"), options={"weight_decay": h.weight_decay}), "decoder": decoder}
 
     def programs(self) -> dict[str, Program]:
         h = self.hparams
         steps = [self.losses] if h.step_mode == "joint" else [self.preference_step, self.rating_step]
 
         def passes(count: Callable[[], int]) -> Passes:
-            return Passes(count, h.batch_size, ends=lambda: self.one_pass, members=h.ensemble_size)
+            return Passes(count, h.batch_size, ends=lambda: self.one_pass, members=self.orders)
 
-        draws = {"pair": passes(lambda: len(self.pairs)), "rating": passes(lambda: len(self.rated))}
+        draws: dict[str, Draw] = {"pair": passes(lambda: len(self.pairs)), "rating": passes(lambda: len(self.rated))}
+        draws |= {f"pair_{name}": draw for name, draw in self.shifts(2, lambda: self.pairs.length, h.batch_size).items()}
+        draws |= {f"rating_{name}": draw for name, draw in self.shifts(1, lambda: self.rated.length, h.batch_size).items()}
         moves = ("network", "decoder") if self.decodes else ("network",)
         return {"reward": Program(steps, draws, self.gather_both, moves=moves, ragged=True)}
 
@@ -190,10 +197,13 @@ class UnifiedReward(RewardPosterior):
         pair, rating = drawn["pair"], drawn["rating"]
         batch: dict[str, Tensor] = {}
         if pair.shape[1]:
-            batch |= {"pairs": self.source.segments(self.pairs.start[pair], self.pairs.length), "label": self.pairs.value[pair]}
+            shift = self.pixels_of(drawn.get("pair_shift"), pair.shape[1])
+            clips = self.segments(self.pairs.start[pair], self.pairs.length, shift)
+            batch |= {"pairs": clips, "label": self.pairs.value[pair]}
         if rating.shape[1]:
-            start = self.rated.start[rating, 0]
-            batch |= {"rated": self.source.segments(start, self.rated.length), "rating": self.rated.value[rating]}
+            shift = self.pixels_of(drawn.get("rating_shift"), rating.shape[1])
+            clips = self.segments(self.rated.start[rating], self.rated.length, shift).squeeze(2)
+            batch |= {"rated": clips, "rating": self.rated.value[rating]}
         return batch
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -225,6 +235,7 @@ class UnifiedReward(RewardPosterior):
         """Return the loss of the ratings per member, (E, m, T, F) -> (E,)."""
         h = self.hparams
         mean, variance = self.clip_sums(clips, dropout, heads=None if h.ratings == "gaussian" else 1)
+        rating = rating.expand_as(mean)
         if h.ratings == "rbrl":
             return rbrl_cross_entropy(mean, rating, h.bins, SHARPNESS)
         if self.decodes:
@@ -232,13 +243,13 @@ class UnifiedReward(RewardPosterior):
         return squared_error(mean, rating) if h.ratings == "squared" else gaussian_nll(mean, variance, rating)
 
     def clip_sums(self, clips: Tensor, dropout: bool, heads: int | None = None) -> tuple[Tensor, Tensor]:
-        """Compute return and variance of clips: (E, b, ..., T, F) -> two of (E, b, ...).
+        """Compute return and variance of clips: (E or 1, b, ..., T, F) -> two of (E, b, ...).
 
         The variance is 0 without its head, or with ``heads=1``, which leaves that head without a gradient.
         """
         share = math.prod(clips.shape[2:-1]) if self.hparams.dropout_masks == "question" else 1
-        out = self.network(clips.flatten(1, -2), share if dropout else 0, heads).view(*clips.shape[:-1], -1)
-        return self.sums(out)
+        out = self.network(self.seen(clips.flatten(1, -2)), share if dropout else 0, heads)
+        return self.sums(out.unflatten(1, clips.shape[1:-1]))
 
     def sums(self, out: Tensor) -> tuple[Tensor, Tensor]:
         """Sum outputs per step, (..., T, 1 or 2) -> sums of means and of variances, (...,)."""
@@ -264,10 +275,10 @@ class UnifiedReward(RewardPosterior):
         loss = torch.zeros((), device=self.device)
         members = self.hparams.ensemble_size
         if len(pairs):
-            clips = self.source.segments(pairs.start, pairs.length).expand(members, -1, -1, -1, -1)
+            clips = self.segments(pairs.start, pairs.length).expand(self.orders, -1, -1, -1, -1)
             loss = loss + preference_cross_entropy(self.clip_sums(clips, dropout=False, heads=1)[0], pairs.value).mean()
         if len(ratings):
-            clips = self.source.segments(ratings.start[:, 0], ratings.length).expand(members, -1, -1, -1)
+            clips = self.segments(ratings.start[:, 0], ratings.length).expand(self.orders, -1, -1, -1)
             value = ratings.value.expand(members, -1)
             loss = loss + self.hparams.rating_weight * self.rating_loss(clips, value, dropout=False).mean()
         return float(loss)
@@ -289,7 +300,7 @@ class UnifiedReward(RewardPosterior):
 
     def reward(self, features: Tensor) -> Tensor:
         """Return the mean head without dropout: (n, O + A) -> (E, n)."""
-        return self.network(features, heads=1)[..., 0]
+        return self.network(self.seen(features), heads=1)[..., 0]
 
     def metrics(self) -> dict[str, float]:
         """Return the loss on held-out answers at the end of the newest fit."""

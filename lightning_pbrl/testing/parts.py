@@ -139,7 +139,8 @@ def check_datamodule(data: FeedbackDataModule) -> None:
     pickle.loads(pickle.dumps(data))  # noqa: S301 - what this process has just made
     data.setup("fit")
     source = data.source
-    expect(source.shown_dim == spec["obs_dim"], f"{name} says obs_dim {spec['obs_dim']} and its data have {source.shown_dim}.")
+    shown = source.obs_dim if "frames" in spec else source.shown_dim
+    expect(shown == spec["obs_dim"], f"{name} says obs_dim {spec['obs_dim']} and its data have {shown}.")
     expect(
         source.action_dim == spec["action_dim"],
         f"{name} says action_dim {spec['action_dim']} and its data have {source.action_dim}.",

@@ -1,0 +1,82 @@
+"""Images in which a white dot on black shows the state: in logged data and in a simulator to act in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from online_toys import WalkSimulator
+from torch import Tensor
+
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.datamodules.base import FeedbackDataModule
+from lightning_pbrl.envs.base import Array
+
+SIDE = 16
+
+
+def dots(place: Tensor, side: int = SIDE) -> Tensor:
+    """Images of dots of 3 x 3 pixels in the middle row, at columns from left (-1) to right (1): (n,) -> (n, S, S, 3), uint8."""
+    images = torch.zeros(len(place), side, side, 3, dtype=torch.uint8)
+    column = ((place + 1) / 2 * (side - 3)).round().long()
+    for image, at in zip(images, column.tolist(), strict=True):
+        image[side // 2 - 1 : side // 2 + 2, at : at + 3] = 255
+    return images
+
+
+def dot_data(episodes: int = 20, length: int = 20, side: int = SIDE) -> Transitions:
+    """Random walks of the dot, paid its place; states (O = 2) that say nothing of it."""
+    rng = torch.Generator().manual_seed(0)
+    place = torch.rand(episodes, 1, generator=rng) * 2 - 1
+    walk = torch.cat([place, 0.5 * torch.randn(episodes, length, generator=rng)], 1).cumsum(1)
+    walk = (1 - (walk.remainder(4) - 2).abs()).clamp(-1, 1)  # reflected at both ends
+    action = torch.rand(episodes * length, 1, generator=rng) * 2 - 1
+    nothing = torch.zeros(episodes * length, 2)
+    return Transitions.from_columns(
+        nothing,
+        action,
+        nothing,
+        torch.arange(episodes + 1) * length,
+        reward=walk[:, :-1].reshape(-1),
+        about={"task": "dots"},
+        frames=dots(walk.reshape(-1), side),
+    )
+
+
+class DotData(FeedbackDataModule):
+    """Logged images without a simulator."""
+
+    def __init__(self, episodes: int = 20, side: int = SIDE, **settings: Any) -> None:
+        super().__init__(**{"segment_length": 4, "held_out_pairs": 50, **settings})
+        self.episodes, self.side = episodes, side
+
+    def load(self) -> Transitions:
+        return dot_data(self.episodes, side=self.side)
+
+
+class SeenWalk(WalkSimulator):
+    """The walking point with an image of every step beside its state."""
+
+    frames = SIDE
+
+    def make(self, render: bool = False) -> Any:
+        env = super().make(render)
+        env.physics = _Drawn(env.physics)
+        return env
+
+
+class _Drawn:
+    def __init__(self, physics: Any) -> None:
+        self.physics = physics
+
+    def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
+        obs, info = self.physics.begin(seed)
+        return obs, {**info, "picture": self._image()}
+
+    def advance(self, action: Array) -> tuple[Array, float, bool, dict[str, Any]]:
+        obs, reward, terminated, info = self.physics.advance(action)
+        return obs, reward, terminated, {**info, "picture": self._image()}
+
+    def _image(self) -> Array:
+        return np.asarray(dots(torch.tensor([float(np.clip(self.physics.x / 3, -1, 1))]))[0])
