@@ -1,6 +1,6 @@
-"""``python -m benchmarks.pixels``: rewards of pictures: memory of 100,000 images, images relabelled per second beside plain loops.
+"""``python -m benchmarks.pixels``: rewards of images: memory of 101,000 of them, and how many are relabelled a second.
 
-A reward ensemble of three members reads 64 x 64 images of 25-step segments. The plain loop takes segment after segment, as code
+A reward ensemble of three members reads 64 x 64 images of 25-step segments, on one thread. The plain loop takes segment after segment, as code
 that scores clips does, and asks member after member, each of which encodes the segment's images for itself; the second loop
 encodes a segment once for all members. Both are given the same weights, and equal rewards are checked.
 """
@@ -8,7 +8,6 @@ encodes a segment once for all members. Both are given the same weights, and equ
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from benchmarks.measure import interleave, judge, machine, per_unit
+from benchmarks.measure import interleave, per_unit
 from lightning_pbrl.data.feedback import Labels
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
@@ -38,8 +38,6 @@ def mapped(folder: Path, episodes: int) -> Transitions:
             images[at : at + 1_000] = rng.integers(0, 256, images[at : at + 1_000].shape, np.uint8)
         save_file({"frames": images}, path)
         (folder / "raw").unlink()
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as file:
         frames = file.get_tensor("frames")
     rows, rng = episodes * STEPS, torch.Generator().manual_seed(0)
@@ -81,24 +79,29 @@ def plain(model: RewardEnsemble, rows: int, each: bool) -> torch.Tensor:
     return torch.cat(found)
 
 
-def speed(source: Transitions, rounds: int, rows: int) -> list[dict[str, Any]]:
-    """Images per second of relabelling, of both loops, of predicted returns of 500 random pairs, and of a fit."""
-    model, some = model_of(source), torch.arange(rows)
-    torch.testing.assert_close(plain(model, rows, True), model.relabel(source, some), rtol=1e-4, atol=1e-5)
-    seen = interleave(
-        {
-            "relabel": per_unit(lambda: model.relabel(source, some), rows),
-            "each": per_unit(lambda: plain(model, rows, True), rows),
-            "once": per_unit(lambda: plain(model, rows, False), rows),
-        },
-        rounds,
-    )
-    return seen, model
+def speed(model: RewardEnsemble, rounds: int, rows: int) -> dict[str, Any]:
+    """CPU seconds per image of relabelling and of the two loops, and the claims."""
+    some = torch.arange(rows)
+    torch.testing.assert_close(plain(model, rows, True), model.relabel(model.source, some), rtol=1e-4, atol=1e-5)
+    work = {
+        "relabel": lambda: model.relabel(model.source, some),
+        "member by member": lambda: plain(model, rows, True),
+        "segment by segment": lambda: plain(model, rows, False),
+    }
+    seen = interleave({name: per_unit(each, rows) for name, each in work.items()}, rounds)
+    claims = [
+        Claim("relabelling from images, against a loop over segments and members", 3.0, "member by member", "relabel"),
+        Claim("... against a loop over segments that encodes for all members", None, "segment by segment", "relabel"),
+    ]
+    return {
+        "images_per_cpu_second": {name: 1 / row["median"] for name, row in summary(seen).items()},
+        "claims": [judge(claim, seen) for claim in claims],
+    }
 
 
-def memory(source: Transitions, model: RewardEnsemble) -> dict[str, float]:
-    """Memory of the process that is not mapped from a file, MiB: before, while it fits and when it has relabelled all."""
-    process = psutil.Process()
+def memory(model: RewardEnsemble) -> dict[str, float]:
+    """Memory of the process that is not mapped from a file, MiB: before, after updates of a fit, and when all are relabelled."""
+    process, source = psutil.Process(), model.source
 
     def own() -> float:
         info = process.memory_info()
@@ -106,32 +109,51 @@ def memory(source: Transitions, model: RewardEnsemble) -> dict[str, float]:
 
     before = own()
     (phase,) = model.plan(0)
+    assert phase.start is not None
     phase.start()
     model.engine.run("reward", 2)
     fitted = own()
     model.relabel(source)
+    assert source.frames is not None
     return {
+        "images": float(len(source.frames)),
         "images_MiB": source.frames.nbytes / 2**20,
-        "before_MiB": before,
-        "fitted_MiB": fitted,
-        "relabelled_MiB": own(),
-        "floats_would_be_MiB": source.frames.numel() * 4 / 2**20,
+        "as_floats_MiB": 4 * source.frames.numel() / 2**20,
+        "own_before_MiB": before,
+        "own_after_updates_MiB": fitted,
+        "own_after_relabelling_MiB": own(),
     }
+
+
+def replay_memory(images: int) -> dict[str, float]:
+    """Memory of a replay that is filled with images, MiB, beside their own size."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    replay = Replay(images, 1, 4, ACTIONS, STEPS, {}, pictures=SIDE)
+    rng, over = np.random.default_rng(0), np.zeros(1, bool)
+    obs, picture = np.zeros((1, 4), np.float32), rng.integers(0, 256, (1, SIDE, SIDE, 3), np.uint8)
+    for step in range(images):
+        picture[0, 0, 0, 0] = step % 256
+        replay.append(obs, obs, obs, np.zeros(1), over, np.array([step % STEPS == STEPS - 1]), pictures=picture)
+    grown = (process.memory_info().rss - before) / 2**20
+    return {"images": float(images), "images_MiB": images * SIDE * SIDE * 3 / 2**20, "grown_MiB": grown}
 
 
 def main() -> None:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--episodes", type=int, default=1_000, help="of 100 steps (default: 101,000 images, 1.2 GB on disk)")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=1_000, help="rows that are relabelled per round")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pixels", description=__doc__)
+    parser.add_argument("--episodes", type=int, default=1_000, help="of 100 steps (default: 101,000 images, 1.3 GB of disk)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=1_000, help="rows that are relabelled in a round")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        source = mapped(Path(folder), args.episodes)
-        seen, model = speed(source, args.rounds, args.rows)
-        print(seen)
-        print(memory(source, model))
+        model = model_of(mapped(Path(folder), args.episodes))
+        result = {"machine": machine("python -m benchmarks.pixels"), **speed(model, args.rounds, args.rows)}
+        result["memory"] = {"logged": memory(model), "replay": replay_memory(args.episodes * STEPS)}
+    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

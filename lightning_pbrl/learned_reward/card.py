@@ -17,6 +17,8 @@ def card(name: str, content: Mapping[str, Any]) -> str:
         content: what ``config.json`` says.
     """
     facts, spec, licence = content["facts"], content["spec"], content["licence"]
+    side = content.get("images", 0)
+    seen = f"images of {side} x {side} pixels" if side else f"{spec['obs_dim']} observed numbers"
     header = [f"license: {licence}"] if licence else []
     header += ["library_name: lightning-pbrl", "tags:", "- reward-model", "- preference-based-reinforcement-learning"]
     lines = [
@@ -26,14 +28,14 @@ def card(name: str, content: Mapping[str, Any]) -> str:
         "",
         f"# A learned reward: {name}",
         "",
-        f"A reward of {spec['obs_dim']} observed numbers and {spec['action_dim']} numbers of an action in [-1, 1], learned from "
+        f"A reward of {seen} and {spec['action_dim']} numbers of an action in [-1, 1], learned from "
         "feedback with lightning-pbrl. It orders behaviour; its unit and its zero mean nothing.",
         "",
         "```python",
         "from lightning_pbrl import rewards",
         "",
         'reward = rewards.load("this folder")',
-        "reward.compute_reward(obs, action)",
+        "reward.compute_reward(None, action, frames)" if side else "reward.compute_reward(obs, action)",
         "```",
         "",
         "| | |",

@@ -75,6 +75,8 @@ class EpisodeRewards:
         self.reward = reward if isinstance(reward, LearnedReward) else load(reward)
         self.normalizer = (RewardNormalizer() if normalize is True else normalize) or None
         found = space_sizes(observation_space, action_space, "The environment")
+        if self.reward.side:
+            raise UserError("This reward was learned of images, and wrappers read observations: call compute_reward(frames=...).")
         learned = self.reward.obs_dim, self.reward.action_dim
         if found != learned:
             raise UserError(

@@ -43,6 +43,8 @@ def write(model: Any, facts: Mapping[str, Any], folder: Path, licence: str | Non
     if not all_finite(weights):
         raise UserError(f"The weights of {name} are not finite, so they are not saved: train it again with a smaller lr.")
     content: dict[str, Any] = {"format": FORMAT, "schema": SCHEMA, "spec": dict(model.spec), "seed": model.seed}
+    if side := getattr(model, "side", 0):
+        content["images"] = side
     if isinstance(model, RewardModel):
         content["reward_model"] = described(model)
     else:

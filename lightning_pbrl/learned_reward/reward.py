@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.actions import ROUNDING
+from lightning_pbrl.data.relabel import CPU_PICTURES
+from lightning_pbrl.data.steps import joined
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting.answers import check_learned
@@ -69,6 +71,11 @@ class LearnedReward:
         """Size of an action, A."""
         return int(self.model.spec["action_dim"])
 
+    @property
+    def side(self) -> int:
+        """Side of the images that it sees in place of observations, pixels; 0 for observations."""
+        return int(getattr(self.model, "side", 0))
+
     def compute_reward(self, obs: Any, action: Any, frames: Any = None) -> Any:
         """Return the reward of steps.
 
@@ -76,26 +83,31 @@ class LearnedReward:
         episode, from its beginning.
 
         Args:
-            obs: raw observations before the action, (..., O), an array or a tensor.
+            obs: raw observations before the action, (..., O), an array or a tensor; a reward of images does not read them.
             action: actions in [-1, 1], (..., A).
-            frames: None; pictures are not supported yet.
+            frames: images before the action, (..., S, S, 3), uint8, for a reward of images; None for others.
 
         Returns:
-            Rewards, (...,), float32; a tensor on the device of ``obs`` if that is one, else a NumPy array or scalar.
+            Rewards, (...,), float32; a tensor on the device of ``obs`` if that is one, else a NumPy array or scalar. With
+            images ``action`` decides.
 
         Raises:
-            UserError: for arrays of other sizes, actions beyond [-1, 1], and frames.
+            UserError: for arrays of other sizes, actions beyond [-1, 1], and frames that are missing or not read.
         """
-        if frames is not None:
-            raise UserError("compute_reward was given frames, and rewards of pictures are not supported yet: leave frames out.")
-        seen, done = self._checked("obs", obs, self.obs_dim), self._checked("action", action, self.action_dim)
-        if seen.shape[:-1] != done.shape[:-1]:
-            raise UserError(f"obs is {tuple(seen.shape)} and action {tuple(done.shape)}: give one action per observation.")
+        done = self._checked("action", action, self.action_dim)
         if done.numel() and (largest := float(done.abs().max())) > 1 + ROUNDING:
             raise UserError(
                 f"action reaches {largest:.4g}, and rewards are learned of actions in [-1, 1]: scale actions from the bounds of "
                 "their space, or use LearnedRewardWrapper, which does."
             )
+        if self.side:
+            reward = self._of_images(frames, done)
+            return reward.to(action.device) if torch.is_tensor(action) else reward.cpu().numpy()[()]
+        if frames is not None:
+            raise UserError("compute_reward was given frames, and this reward was learned of observations: leave frames out.")
+        seen = self._checked("obs", obs, self.obs_dim)
+        if seen.shape[:-1] != done.shape[:-1]:
+            raise UserError(f"obs is {tuple(seen.shape)} and action {tuple(done.shape)}: give one action per observation.")
         steps = seen.shape[-2] if self.looks_back != 1 and seen.dim() > 1 else 1
         flat, rows = seen.reshape(-1, self.obs_dim), seen[..., 0].numel()
         reward = torch.zeros(0)
@@ -103,6 +115,22 @@ class LearnedReward:
             reward = self._relabelled(flat, done.reshape(-1, self.action_dim), torch.arange(0, rows + 1, steps))
         reward = reward.view(seen.shape[:-1])
         return reward.to(obs.device) if torch.is_tensor(obs) else reward.cpu().numpy()[()]
+
+    @torch.no_grad()
+    def _of_images(self, frames: Any, action: Tensor) -> Tensor:
+        """Return the rewards of images and actions, (..., S, S, 3) and (..., A) -> (...,)."""
+        side = self.side
+        images = torch.as_tensor(frames) if frames is not None else torch.zeros(0)
+        if images.dtype != torch.uint8 or images.shape != (*action.shape[:-1], side, side, 3):
+            found = "none" if frames is None else f"{tuple(images.shape)} of {images.dtype}"
+            raise UserError(
+                f"This reward was learned of images of {side} pixels, and frames is {found}: give one image per action, "
+                f"(..., {side}, {side}, 3), uint8."
+            )
+        device = self.model.device
+        steps = joined(images.reshape(-1, side, side, 3).to(device), action.reshape(-1, self.action_dim).to(device))
+        parts = [self.model.combine(self.model.reward(part)) for part in steps.split(CPU_PICTURES)]
+        return torch.cat(parts).float().view(action.shape[:-1])
 
     def of_last(self, episodes: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """Return the reward of the last step of each episode so far, n of (T, O) and (T, A) -> (n,), on the CPU."""

@@ -63,7 +63,7 @@ def test_mistakes_are_told() -> None:
     reward = LearnedReward(built("ensemble"))
     obs, action = np.zeros((3, 5)), np.zeros((3, 2))
     for arguments, sentence in (
-        ((obs, action, np.zeros((3, 8, 8, 3))), "compute_reward was given frames, and rewards of pictures are not supported yet"),
+        ((obs, action, np.zeros((3, 8, 8, 3))), "compute_reward was given frames, and this reward was learned of observations"),
         ((obs[:, :4], action), r"obs is (3, 4) and the reward was learned for obs_dim 5: give (..., 5)."),
         ((obs, np.float32(0)), r"action is () and the reward was learned for action_dim 2: give (..., 2)."),
         ((obs, action[:2]), r"obs is (3, 5) and action (2, 2): give one action per observation."),

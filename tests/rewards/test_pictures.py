@@ -5,23 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 import torch.nn.functional as F
-from picture_toys import SIDE, DotData, SeenWalk, dot_data
-from torch import Tensor, nn
+from pebble_toys import SMALL as PEBBLE_SMALL
+from pebble_toys import SMALL_REWARD
+from picture_toys import SIDE, DotData, SeenWalk, dot_data, dots
+from torch import Tensor
 from toys import assert_same, callbacks_for, drawn, make_trainer
 
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
-from lightning_pbrl.data.feedback import Labels, Query
+from lightning_pbrl.data.clip_bytes import pack, unpack
+from lightning_pbrl.data.feedback import Clips, Labels, Query
 from lightning_pbrl.data.steps import apart, joined
+from lightning_pbrl.datamodules.online import OnlineDataModule
 from lightning_pbrl.engine import UpdateEngine
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.learned_reward.loading import load
+from lightning_pbrl.learned_reward.reward import LearnedReward
+from lightning_pbrl.learned_reward.wrapper import LearnedRewardWrapper
 from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.methods.clarify import CLARIFY
-from lightning_pbrl.methods.iql import IQL
 from lightning_pbrl.methods.learn_reward import PreferenceTransformer, RewardEnsemble, UnifiedReward
+from lightning_pbrl.methods.pebble import PEBBLE
 from lightning_pbrl.methods.rune import RUNE
+from lightning_pbrl.methods.surf import SURF
 from lightning_pbrl.rewards import ensemble, semi_supervised, unified
 from lightning_pbrl.testing import toys
 from lightning_pbrl.testing.method import check_method
@@ -149,8 +158,8 @@ def test_relabelling_against_a_slow_loop() -> None:
 
 def test_unified_reward_against_a_slow_loop() -> None:
     """Both kinds of answer with their own shifts; without dropout and variance the heads are plain."""
-    model = built(unified.UnifiedReward, dropout=0.0, posterior="ensemble", variance_head=False, ratings="squared", decoder="none",
-                  shift=1, validation=0.0)  # fmt: skip
+    heads = {"posterior": "ensemble", "variance_head": False, "ratings": "squared", "decoder": "none"}
+    model = built(unified.UnifiedReward, dropout=0.0, shift=1, validation=0.0, **heads)
     (numbers,) = drawn(model.programs()["reward"], seed=1)
     found = model.losses(model.gather_both(numbers))
 
@@ -249,9 +258,9 @@ def test_the_encoder_of_segments_reads_the_torso(tmp_path: Path) -> None:
 
 
 def test_no_copy_of_all_images() -> None:
-    """Relabelling 3,000 images of 64 x 64 (37 MB) needs little beside them: batches of bytes, and 64 images as floats."""
-    images = torch.zeros(3_001, 64, 64, 3, dtype=torch.uint8)
-    data = dot_data(1, 3_000)
+    """Relabelling 1,200 images of 64 x 64 (15 MB) needs little beside them: batches of bytes, and 64 images as floats."""
+    images = torch.zeros(1_201, 64, 64, 3, dtype=torch.uint8)
+    data = dot_data(1, 1_200)
     data.frames = images
     model = ensemble.RewardEnsemble(**SMALL)
     model.spec = {**SPEC, "obs_dim": 64 * 64 * 3, "pixels": 64}
@@ -275,13 +284,6 @@ def test_no_copy_of_all_images() -> None:
 
 def online(folder: Path, resume: bool = False, **settings: Any) -> Any:
     """PEBBLE in the walk, policy from states, reward from images; a ring that forgets most segments."""
-    from pebble_toys import SMALL as PEBBLE_SMALL
-    from pebble_toys import SMALL_REWARD
-
-    from lightning_pbrl.datamodules.online import OnlineDataModule
-    from lightning_pbrl.methods.pebble import PEBBLE
-    from lightning_pbrl.methods.surf import SURF
-
     surf = settings.pop("surf", False)
     data = OnlineDataModule(SeenWalk(horizon=20), capacity=80, segment_length=4, eval_episodes=2, eval_envs=2, num_envs=2)
     reward = {**SMALL_REWARD, "pictures": True, "shift": 1, "ensemble_size": 2}
@@ -300,8 +302,6 @@ def test_online_and_resumed_bit_for_bit(surf: bool, tmp_path: Path) -> None:
     straight = online(tmp_path / "straight", surf=surf)
     replay = straight.source
     place = replay.column("obs")[replay.stored][:, 0]
-    from picture_toys import dots
-
     assert torch.equal(replay.pictures(replay.frame_ids(replay.stored)), dots((place / 3).clamp(-1, 1)))
     kept = replay.ring + torch.arange(replay.places.written)
     assert torch.equal(replay.pictures(kept), dots((replay.column("obs")[kept][:, 0] / 3).clamp(-1, 1)))
@@ -316,6 +316,35 @@ def test_online_and_resumed_bit_for_bit(surf: bool, tmp_path: Path) -> None:
     assert torch.equal(resumed.source.pictures(kept), replay.pictures(kept))
 
 
+def test_in_other_people_s_code(tmp_path: Path) -> None:
+    """Images and actions give what relabelling gives, also from a folder with a card; what is missing is told."""
+    model = built(ensemble.RewardEnsemble)
+    LearnedReward(model, {}).save(tmp_path)
+    assert "images of 16 x 16 pixels" in (tmp_path / "README.md").read_text()
+    reward, rows = load(tmp_path), torch.arange(40, 60)
+    images, action = model.source.pictures(model.source.frame_ids(rows)), model.source.column("action")[rows]
+    wanted = model.relabel(model.source, rows)
+    torch.testing.assert_close(reward.compute_reward(None, action, images), wanted)
+    shaped = reward.compute_reward(None, action.view(4, 5, 1).numpy(), images.view(4, 5, SIDE, SIDE, 3).numpy())
+    assert shaped.shape == (4, 5) and shaped.ravel() == pytest.approx(wanted.numpy(), abs=1e-6)
+    for frames in (None, images[:3], images.float()):
+        with pytest.raises(UserError, match="learned of images of 16 pixels, and frames is"):
+            reward.compute_reward(None, action, frames)
+    with pytest.raises(UserError, match="wrappers read observations"):
+        LearnedRewardWrapper(gymnasium.make("Pendulum-v1"), reward)
+
+
+def test_label_stores_keep_images() -> None:
+    """What a replay copies comes back from a label store without loss."""
+    images = dots(torch.linspace(-1, 1, 24)).view(3, 2, 4, SIDE, SIDE, 3)
+    clips = Clips(torch.zeros(3, 2, 4, 2), torch.zeros(3, 2, 4, 1), torch.zeros(3, 2, 4), images)
+    assert clips.frames is not None
+    content = pack(clips, 1)
+    assert len(content) < clips.frames[1].nbytes / 3
+    assert torch.equal(unpack(content)["frames"], clips.frames[1])
+    assert "frames" not in unpack(pack(clips._replace(frames=None), 1))
+
+
 def test_mistakes(tmp_path: Path) -> None:
     states = {"obs_dim": 2, "action_dim": 1, "horizon": 0}
     for settings, sentence in (({"pictures": True}, "pictures=True and sees states"), ({"shift": 2}, "shift=2 and sees states")):
@@ -325,15 +354,15 @@ def test_mistakes(tmp_path: Path) -> None:
         built(ensemble.RewardEnsemble, shift=16)
     with pytest.raises(UserError, match="never standardised"):
         built(ensemble.RewardEnsemble, normalize_obs=True)
+    data = DotData()
+    trainer = make_trainer(tmp_path, callbacks_for(RewardEnsemble))
     with pytest.raises(UserError, match="learns from states and the data show pictures"):
-        data = DotData()
-        make_trainer(tmp_path, callbacks_for(RewardEnsemble)).fit(PreferenceTransformer(data.spec), data)
+        trainer.fit(PreferenceTransformer(data.spec), data)
     with pytest.raises(UserError, match="rewards of states and actions"):
         RUNE({**states, "frames": SIDE}, reward_model={"pictures": True})
     model = RewardEnsemble(DotData(side=24).spec, hidden=[8])
     model.configure_model()
+    policy = BC(data.spec, policy="squashed", hidden=[8])
+    trainer = make_trainer(tmp_path / "other", [RelabelRewards(model)])
     with pytest.raises(UserError, match="sees images of 24 pixels and these data have images of 16 pixels"):
-        data = DotData()
-        policy = BC(data.spec, policy="squashed", hidden=[8])
-        make_trainer(tmp_path / "other", [RelabelRewards(model)]).fit(policy, data)
-    assert IQL.pictures is False and nn.Module
+        trainer.fit(policy, data)
