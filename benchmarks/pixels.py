@@ -1,13 +1,14 @@
 """``python -m benchmarks.pixels``: rewards of images: memory of 101,000 of them, and how many are relabelled a second.
 
-A reward ensemble of three members reads 64 x 64 images of 25-step segments, on one thread. The plain loop takes segment after segment, as code
-that scores clips does, and asks member after member, each of which encodes the segment's images for itself; the second loop
-encodes a segment once for all members. Both are given the same weights, and equal rewards are checked.
+A reward ensemble of three members reads 64 x 64 images of 25-step segments, on one thread. The plain loop takes segment after
+segment, as code that scores clips does, and asks member after member, each of which encodes the segment's images for itself; the
+second loop encodes a segment once for all members. All have the same weights, and equal rewards are checked.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from benchmarks.measure import interleave, per_unit
+from benchmarks.measure import Claim, interleave, judge, machine, per_unit, summary
 from lightning_pbrl.data.feedback import Labels
+from lightning_pbrl.data.replay import Replay
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import UpdateEngine
 from lightning_pbrl.rewards.ensemble import RewardEnsemble

@@ -1,4 +1,4 @@
-"""What a reward model reads of steps: state and action, or image and action. Every model asks for it here.
+"""Input of reward models at steps: state and action, or image and action. Every model asks for it here.
 
 An image and its action are one row of bytes: S * S * 3 of the image, then the action's float32 numbers. A batch of steps is one
 tensor whatever is seen. Images stay bytes until a network reads them, and nothing is stored twice.
