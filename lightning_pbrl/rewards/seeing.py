@@ -100,15 +100,20 @@ class SeeingReward(RewardModel, ABC):
         """Return the observations of the asked segments, (B, C, T, O), or the torso's features of their images."""
         if not self.side:
             return super().observations(query)
-        return self.codes()[segment_rows(query.start.to(self.source.device), query.length)]
+        rows, place = segment_rows(query.start.to(self.source.device), query.length).unique(return_inverse=True)
+        return self.encoded(rows)[place]
 
     @torch.no_grad()
+    def encoded(self, rows: Tensor) -> Tensor:
+        """Return the torso's features of the images of rows, (n,) -> (n, G)."""
+        source = self.source
+        images = (source.pictures(source.frame_ids(part)).flatten(1) for part in rows.split(CPU_PICTURES))
+        return torch.cat([self.torso(part) for part in images])
+
     def codes(self) -> Tensor:
-        """Return the torso's features of the image of every row, (N, G), kept until the torso moves; each is encoded once."""
-        now, kept = (id(self.source), self.source.version, self.version()), self._scorers.get("codes")
+        """Return the torso's features of the image of every row of logged data, (N, G), kept until the torso moves."""
+        now, kept = (id(self.source), self.version()), self._scorers.get("codes")
         if kept is None or kept[0] != now:
-            tiles = torch.arange(len(self.source), device=self.source.device).split(CPU_PICTURES)
-            images = (self.source.pictures(self.source.frame_ids(rows)).flatten(1) for rows in tiles)
-            kept = self._scorers["codes"] = now, torch.cat([self.torso(part) for part in images])
+            kept = self._scorers["codes"] = now, self.encoded(torch.arange(len(self.source), device=self.source.device))
         found: Tensor = kept[1]
         return found

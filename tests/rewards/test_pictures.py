@@ -265,7 +265,6 @@ def test_no_copy_of_all_images() -> None:
     model = ensemble.RewardEnsemble(**SMALL)
     model.spec = {**SPEC, "obs_dim": 64 * 64 * 3, "pixels": 64}
     model.build()
-    model.source = data
     largest = 0
 
     class Watch(torch.overrides.TorchFunctionMode):
@@ -278,6 +277,7 @@ def test_no_copy_of_all_images() -> None:
 
     with Watch(), torch.no_grad():
         model.relabel(data)
+        model.source = data
         model.codes()
     assert 0 < largest < images.nbytes / 4
 
