@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from benchmarks.measure import Claim, interleave, judge, machine, per_unit, summary
 from lightning_pbrl.data.feedback import Labels
@@ -32,16 +30,11 @@ RESULTS = Path(__file__).parent / "results" / "pixels.json"
 
 def mapped(folder: Path, episodes: int) -> Transitions:
     """Episodes of 100 steps whose images lie in a file and are mapped."""
-    path, rng = folder / "frames.safetensors", np.random.default_rng(0)
-    if not path.exists():
-        shape = (episodes * (STEPS + 1), SIDE, SIDE, 3)
-        images = np.memmap(folder / "raw", np.uint8, "w+", shape=shape)
-        for at in range(0, len(images), 1_000):
-            images[at : at + 1_000] = rng.integers(0, 256, images[at : at + 1_000].shape, np.uint8)
-        save_file({"frames": images}, path)
-        (folder / "raw").unlink()
-    with safe_open(path, framework="pt") as file:
-        frames = file.get_tensor("frames")
+    path, rng, shape = folder / "frames", np.random.default_rng(0), (episodes * (STEPS + 1), SIDE, SIDE, 3)
+    with path.open("wb") as file:
+        for _ in range(episodes):
+            file.write(rng.integers(0, 256, (STEPS + 1, *shape[1:]), np.uint8).tobytes())
+    frames = torch.from_numpy(np.memmap(path, np.uint8, "c", shape=shape))
     rows, rng = episodes * STEPS, torch.Generator().manual_seed(0)
     action, nothing = torch.rand(rows, ACTIONS, generator=rng) * 2 - 1, torch.zeros(rows, 2)
     return Transitions.from_columns(nothing, action, nothing, torch.arange(episodes + 1) * STEPS, frames=frames)
