@@ -87,7 +87,7 @@ RANGES: dict[str, Range] = {
     # acting, rounds and questions
     **_all(COUNT, "env_steps round_steps n_steps eval_interval neighbours recent unlabelled_recent meta_every meta_pairs"),
     **_all(COUNT, "unlabelled_ratio unlabelled_batches crop crop_copies window cem_candidates cem_iterations"),
-    **_all(COUNT_OR_NONE, "explore_steps seed_steps context budget first_round pairs points redraws"),
+    **_all(COUNT_OR_NONE, "explore_steps seed_steps context budget first_round pairs points redraws shift"),
     **_all(COUNT, "per_round every rounds large_batch q_budget"),
     **_all(Range(2), "bins draws held_out_every cem_elites folds"),
     **_all(POSITIVE_SHARE, "initial keep"),

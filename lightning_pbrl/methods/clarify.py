@@ -97,6 +97,8 @@ class CLARIFY(RewardEnsemble):
         UserError: at the start of a fit, if an episode is longer than ``max_episode_steps``.
     """
 
+    reward_model: SeeingReward
+
     def __init__(
         self,
         spec: Spec,
@@ -133,15 +135,9 @@ class CLARIFY(RewardEnsemble):
     def scorer(self) -> CLARIFY:
         return self
 
-    @property
-    def seeing(self) -> SeeingReward:
-        """The reward ensemble."""
-        assert isinstance(self.reward_model, SeeingReward)  # noqa: S101
-        return self.reward_model
-
     def build(self) -> None:
         super().build()
-        h, model, action_dim = self.hparams, self.seeing, self.spec["action_dim"]
+        h, model, action_dim = self.hparams, self.reward_model, self.spec["action_dim"]
         obs_dim = model.torso.features if model.side else self.spec["obs_dim"]
         sizes = {"width": h.width, "layers": h.layers, "heads": h.heads, "dropout": h.dropout}
         sizes["max_steps"] = h.max_episode_steps
@@ -154,7 +150,7 @@ class CLARIFY(RewardEnsemble):
 
     def on_data(self) -> None:
         super().on_data()
-        if not self.seeing.side:
+        if not self.reward_model.side:
             self.encoder_normalizer.fit(self.source.column("obs"))
 
     def on_fit_start(self) -> None:
@@ -249,7 +245,7 @@ class CLARIFY(RewardEnsemble):
 
     def states(self, rows: Tensor) -> Tensor:
         """Return the states at rows, (...,) -> (..., O); of images the features of the reward's torso as it is now."""
-        return (self.seeing.codes() if self.seeing.side else self.source.column("obs"))[rows]
+        return (self.reward_model.codes() if self.reward_model.side else self.source.column("obs"))[rows]
 
     def reconstruct(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return L_recon, which moves encoder and decoder."""
