@@ -28,11 +28,11 @@ def steps_of(source: Any, rows: Tensor, pictures: bool, shift: Tensor | None = N
     """
     flat = rows.reshape(-1)
     if not pictures:
-        return source.features().index_select(0, flat).view(*rows.shape, -1)
+        return source.features().index_select(0, flat).unflatten(0, rows.shape)
     images = source.pictures(source.frame_ids(flat))
     if shift is not None:
         images = shifted(images, shift.reshape(-1, 2))
-    return joined(images, source.column("action").index_select(0, flat)).view(*rows.shape, -1)
+    return joined(images, source.column("action").index_select(0, flat)).unflatten(0, rows.shape)
 
 
 def segments_of(source: Any, start: Tensor, length: int, pictures: bool, shift: Tensor | None = None) -> Tensor:
