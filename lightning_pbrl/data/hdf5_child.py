@@ -18,7 +18,6 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,21 +25,15 @@ import numpy as np
 if __name__ == "__main__":  # beside this script, as it runs without the package
     sys.path.append(os.path.dirname(__file__))
     from hdf5_chunks import DamageError, unpack  # type: ignore[import-not-found]
+    from hdf5_limits import BYTES_PER_SECOND, FREE, MEMORY, RATIO, limit  # type: ignore[import-not-found]
 else:
     from lightning_pbrl.data.hdf5_chunks import DamageError, unpack
+    from lightning_pbrl.data.hdf5_limits import BYTES_PER_SECOND, FREE, MEMORY, RATIO, limit
 
 SECONDS = 3.0
 """Computing time of one request, or of one slab of a data set, seconds."""
-BYTES_PER_SECOND = 50e6
-"""Decompression speed of the slowest machine; a larger slab has more time."""
 SLAB = 16 * 2**20
 """Number of bytes that are read at once, at least one chunk."""
-MEMORY = 2 * 2**30
-"""Address space of this process, bytes; a data set with large chunks has more."""
-OPENED = 1_024
-"""Arrays that stay open between their listing and their reading."""
-FREE, RATIO = 256 * 2**20, 100
-"""Limits of the size that a compressed data set may declare: bytes, and multiples of the stored size (see ``guard.py``)."""
 
 
 class Reader:
@@ -56,7 +49,6 @@ class Reader:
         self.h5py, self.size = h5py, os.path.getsize(path)
         self.file = h5py.File(path, "r")
         self.name = h5py.h5f.get_name(self.file.id)
-        self.opened: dict[str, Any] = {}  # arrays of the root that were listed and not read yet, by path
         self.spans: list[tuple[int, int, int]] = []  # (first byte, last byte, object) of the data read so far
         self.seen: set[int] = set()
         self.checked: dict[str, int] = {}  # bytes of a chunk of each data set that is read by rows
@@ -68,7 +60,7 @@ class Reader:
 
         Given a ``name`` that is not in it, look that one up once more.
         """
-        group = self.file if key == "/" else self.file[key]
+        group = self.file[key]
         if name is not None and group.id.links.exists(name.encode("utf-8", "surrogateescape")):
             raise DamageError(f"the list of keys contradicts itself about {name!r}")
         names = list(group)
@@ -88,8 +80,6 @@ class Reader:
                 return {}
             if isinstance(found, self.h5py.Dataset):
                 step = (found.chunks or (1,))[0]
-                if group is self.file and len(self.opened) < OPENED:
-                    self.opened[f"/{name}"] = found
                 return {"shape": found.shape, "dtype": self._dtype(found), "away": self._away(found), "step": step}
         except Exception as error:  # noqa: BLE001 - reported when the item is requested
             return {"closed": str(error)}
@@ -133,7 +123,7 @@ class Reader:
 
         Numbers that lie in the file in one piece, uncompressed, are named by their first byte instead.
         """
-        data = self.opened.pop(key, None) or self.file[key]
+        data = self.file[key]
         shape, dtype = data.shape, data.dtype
         if shape is None:
             raise DamageError("it holds nothing (a null dataspace)")
@@ -301,16 +291,6 @@ class Reader:
     def _limit(self, chunk: int) -> None:
         """Set the time and memory limits of the next slab."""
         limit(SECONDS + max(SLAB, chunk) / BYTES_PER_SECOND, MEMORY + 4 * chunk)
-
-
-def limit(seconds: float, memory: int = MEMORY) -> None:
-    """Limit this process to ``seconds`` of further computing time, after which the system ends it, and to ``memory`` bytes."""
-    with suppress(ImportError, OSError, ValueError, AttributeError):  # POSIX; elsewhere there is no limit
-        import resource
-
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (memory if hard == resource.RLIM_INFINITY else min(memory, hard), hard))
 
 
 def _plain(value: Any) -> Any:
