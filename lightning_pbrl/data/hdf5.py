@@ -231,6 +231,7 @@ def _dataset(file: Any, key: str) -> Any:
 def _every(good: NDArray[np.bool_], values: NDArray[Any], where: str, cure: str) -> None:
     """Refuse the first row that is not ``good``."""
     if not good.all():
+        good, values = np.atleast_1d(good), np.atleast_1d(values)
         row = int((~good.reshape(len(good), -1).all(axis=1)).argmax())
         raise UserError(f"{where} holds {values[row]} in row {row}: {cure}.")
 

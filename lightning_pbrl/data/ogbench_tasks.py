@@ -11,6 +11,7 @@ installed package.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -121,8 +122,10 @@ def _in_package(start: str, env_id: str) -> Task:
             "pip install 'lightning-pbrl[ogbench]', or set task to null."
         ) from error
     try:
-        env = gymnasium.make(env_id)
-        env.reset(seed=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the types of its spaces
+            env = gymnasium.make(env_id)
+            env.reset(seed=0)
     except Exception as error:
         raise UserError(f"ogbench cannot build {env_id} ({reason(error)}): check the name of the task.") from error
     inside: Any = env.unwrapped
