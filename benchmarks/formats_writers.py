@@ -33,7 +33,9 @@ def write_ogbench_pictures(path: str, rows: int) -> None:
     small = rng.integers(0, 256, (rows, 16, 16, 3), np.uint8)
     terminals = (np.arange(1, rows + 1) % 501 == 0) | (np.arange(1, rows + 1) == rows)
     obs = small.repeat(4, axis=1).repeat(4, axis=2)
-    np.savez_compressed(path, observations=obs, actions=np.zeros((rows, 5), np.float32), terminals=terminals, qpos=np.zeros((rows, 21)))
+    np.savez_compressed(
+        path, observations=obs, actions=np.zeros((rows, 5), np.float32), terminals=terminals, qpos=np.zeros((rows, 21))
+    )
 
 
 def write_ogbench_scene(path: str, rows: int) -> None:
@@ -124,7 +126,9 @@ def read_imitation(path: str) -> dict[str, Any]:
 
 def status(key: str) -> int:
     """Return a size in this process's status, bytes."""
-    return next(1024 * int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return next(
+        1024 * int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key)
+    )
 
 
 def reader(kind: str, path: str) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from lightning_pbrl.rng import stream
 class UniRLHFDataModule(FeedbackDataModule):
     """Labels of a Uni-RLHF folder (Yuan et al. 2024) about the rows of a D4RL data set.
 
-    The folders are ``crowdsource_human_labels/ENV_human_labels`` (people) and ``generated_fake_labels/ENV_fake_labels`` (the larger
-    return) of the repository Clean-Offline-RLHF. Learners draw transitions from the whole data set.
+    The folders are ``crowdsource_human_labels/ENV_human_labels`` (people) and ``generated_fake_labels/ENV_fake_labels``
+    (the larger return) of the repository Clean-Offline-RLHF. Learners draw transitions from the whole data set.
 
     Args:
         path: the label folder.
@@ -55,8 +55,8 @@ class UniRLHFDataModule(FeedbackDataModule):
         found = read_uni_rlhf(self.path, self.data.source, self.crossing)
         if found.left_out:
             warnings.warn(
-                f"{self.path}: {found.left_out} of {found.left_out + len(found.labels)} pairs have a segment that crosses the end "
-                "of an episode, and are left out.",
+                f"{self.path}: {found.left_out} of {found.left_out + len(found.labels)} pairs have a segment that crosses the "
+                "end of an episode, and are left out.",
                 stacklevel=2,
             )
         self.segment_length, self.labels = found.labels.length, found.labels

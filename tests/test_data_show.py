@@ -40,7 +40,9 @@ def table(scale: float = 1.0) -> Transitions:
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "archive": lambda folder: archive.save(table(), folder / "a.safetensors"),
     "ogbench": lambda folder: write_ogbench(folder / "a.npz", trajectories([3, 2])),
-    "preference_npz": lambda folder: write_pairs(folder / "b.npz", torch.rand(2, 2, 3, 4), torch.rand(2, 2, 3, 2), torch.tensor([0.0, 1])),
+    "preference_npz": lambda folder: write_pairs(
+        folder / "b.npz", torch.rand(2, 2, 3, 4), torch.rand(2, 2, 3, 2), torch.tensor([0.0, 1])
+    ),
     "d3rlpy": lambda folder: write_d3rlpy(folder / "a.h5", d3rlpy_episodes([3, 2], [True, False])),
     "robomimic": lambda folder: write_robomimic(folder / "b.hdf5", {"demo_0": random_demo(0), "demo_1": random_demo(1)}),
     "d4rl": lambda folder: write_d4rl(folder / "c.hdf5", episodes(["timeout", "terminal"], [3, 2])),
@@ -91,7 +93,14 @@ def test_the_command_prints_counts_and_draws_three_strips(
     monkeypatch.setenv("COLUMNS", "120")
     main(["data", "show", str(path), "--out", str(tmp_path / "strips.png")])
     said = " ".join(capsys.readouterr().out.split())
-    for each in ("OGBench", "rows 28", "episodes 4", "3 min, 4 median, 12 max", "0 episodes terminated, 4 truncated", "(32, 8, 8, 3)"):
+    for each in (
+        "OGBench",
+        "rows 28",
+        "episodes 4",
+        "3 min, 4 median, 12 max",
+        "0 episodes terminated, 4 truncated",
+        "(32, 8, 8, 3)",
+    ):
         assert each in said, each
     assert "reward unknown" in said and "success unknown" in said and "stored images, exact" in said
     with Image.open(tmp_path / "strips.png") as picture:

@@ -158,4 +158,9 @@ def _wanted(file: File, number: int) -> list[tuple[str, int, Any, int | None]]:
         if has(file, each) and len(file[each].shape) == 4:
             raise UserError(f"{file.filename}: key {each!r} holds pictures, {file[each].shape}: only vectors are read of d3rlpy.")
     parts: list[tuple[str, int, Any, int | None]] = [(each, 2, np.float32, rows) for each in keys]
-    return [(key, 2, np.float32, None), (f"rewards_{number}", 1, np.float32, rows), (f"terminated_{number}", 0, bool, None), *parts]
+    return [
+        (key, 2, np.float32, None),
+        (f"rewards_{number}", 1, np.float32, rows),
+        (f"terminated_{number}", 0, bool, None),
+        *parts,
+    ]

@@ -87,7 +87,11 @@ def read_format(path: Path, key: str, cache_dir: str | None = None) -> Transitio
 def keys_of(path: Path) -> list[tuple[str, str, str]]:
     """Return key, shape and type of every array of an .npz or HDF5 file; name and bytes of the files of a folder."""
     if path.is_dir():
-        return [(str(each.relative_to(path)), f"{each.stat().st_size:,} bytes", "") for each in sorted(path.rglob("*")) if each.is_file()]
+        return [
+            (str(each.relative_to(path)), f"{each.stat().st_size:,} bytes", "")
+            for each in sorted(path.rglob("*"))
+            if each.is_file()
+        ]
     if zipfile.is_zipfile(path):
         with open_npz(path, "give the whole file") as file:
             return [(key, str(shape), str(dtype)) for key in file.members for shape, dtype in [file.header(key)]]

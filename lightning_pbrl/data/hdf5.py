@@ -129,7 +129,7 @@ def read(file: Any, key: str, *, ndim: int, dtype: DTypeLike, rows: int | None =
 
 
 def read_each(file: Any, wanted: Iterable[tuple[str, int, DTypeLike, int | None]]) -> Iterator[NDArray[Any]]:
-    """Yield one array after the other, all checked before the first is read: key, ``ndim``, ``dtype`` and ``rows`` of :func:`read`.
+    """Yield one array after the other, all found before the first is read: key, ``ndim``, ``dtype``, ``rows`` as in :func:`read`.
 
     Many small arrays are read several times as fast as one by one, because the HDF5 library works ahead.
     """

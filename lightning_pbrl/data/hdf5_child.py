@@ -139,7 +139,7 @@ class Reader:
         for part in self._slabs(data, chunk):
             self._limit(chunk)
             numbers = np.ascontiguousarray(data[part]).reshape(-1).view(np.uint8)
-            if dtype == bool and numbers.max(initial=0) > 1:
+            if dtype.kind == "b" and numbers.max(initial=0) > 1:
                 raise DamageError("a flag in it is neither 0 nor 1")
             yield numbers
 

@@ -1,4 +1,4 @@
-"""imitation's trajectories: the folder that ``imitation.data.serialize.save`` writes, a HuggingFace data set in Arrow's stream format.
+"""imitation's trajectories: the folder of ``imitation.data.serialize.save``, a HuggingFace data set in Arrow's stream format.
 
 ::
 
@@ -6,12 +6,12 @@
         obs   lists of T + 1 vectors     acts  lists of T vectors      rews  lists of T numbers (optional)
         infos lists of T texts           terminal  true for complete episodes
 
-Source: Gleave et al., "imitation: Clean Imitation Learning Implementations", arXiv 2211.11972; github.com/HumanCompatibleAI/imitation
-(MIT), imitation 1.0.1, ``data/huggingface_utils.py``.
+Source: Gleave et al., "imitation: Clean Imitation Learning Implementations", arXiv 2211.11972;
+github.com/HumanCompatibleAI/imitation (MIT), imitation 1.0.1, ``data/huggingface_utils.py``.
 
-``infos`` are jsonpickle texts, which name classes to build: they are never read. ``terminal`` says that an episode is complete, and a
-time limit completes it, too. The last step is therefore ``truncated`` and learners bootstrap through it, unless ``complete`` says that
-the environment has no time limit. Every step has its true successor.
+``infos`` are jsonpickle texts, which name classes to build: they are never read. ``terminal`` says that an episode is complete,
+and a time limit completes it, too. The last step is therefore ``truncated`` and learners bootstrap through it, unless
+``complete`` says that the environment has no time limit. Every step has its true successor.
 
 The package ``pyarrow`` (extra ``arrow``) reads the files; neither imitation nor HuggingFace's ``datasets`` is needed.
 """
@@ -81,9 +81,7 @@ def read_imitation(
     state = Path(path) / "state.json"  # rewritten whenever the data are saved
     settings: dict[str, Any] = {"reader": ["imitation", _READER], "complete": complete}
     settings |= {"bounds": action_bounds, "clip": clip_actions}
-    return cached(
-        state, settings, lambda draft: _write(draft, Path(path), complete, action_bounds, clip_actions), cache_dir
-    )
+    return cached(state, settings, lambda draft: _write(draft, Path(path), complete, action_bounds, clip_actions), cache_dir)
 
 
 def data_files(path: str | Path) -> list[Path]:

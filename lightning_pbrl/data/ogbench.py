@@ -85,9 +85,7 @@ def read_ogbench(
     """
     settings: dict[str, Any] = {"reader": ["ogbench", _READER], "task": task, "bounds": action_bounds, "clip": clip_actions}
     chosen = None if task is None else task_of(task)
-    return cached(
-        path, settings, lambda draft: _write(draft, Path(path), task, chosen, action_bounds, clip_actions), cache_dir
-    )
+    return cached(path, settings, lambda draft: _write(draft, Path(path), task, chosen, action_bounds, clip_actions), cache_dir)
 
 
 def _write(draft: Draft, path: Path, name: str | None, task: Task | None, bounds: Bounds | None, clip: bool) -> None:
@@ -237,7 +235,7 @@ def _rows(
 def _frames(file: NPZ, shape: tuple[int, ...], complete: int, draft: Draft, held: ExitStack) -> Tensor:
     """Return the pictures, (N + M, S, S, 3); they lie in a temporary file beside the draft's, mapped."""
     folder = None if draft.path is None else draft.path.parent
-    raw = held.enter_context(tempfile.TemporaryFile(dir=folder))
+    raw = held.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 - it is entered
     step, first = max(WINDOW // int(np.prod(shape)), 1), 0
     for window in file.windows("observations", step):
         raw.write(window[: max(complete - first, 0)].data)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
@@ -96,7 +95,9 @@ def not_normalised(source: Transitions) -> list[str]:
     action = found["action"]
     used = np.maximum(np.abs(action.low), np.abs(action.high))
     if narrow := [int(entry) for entry in (used < 0.5).nonzero()[0]]:
-        said.append(f"Actions use less than half of [-1, 1] in entries {_list(narrow)}: set action_bounds if their units are others.")
+        said.append(
+            f"Actions use less than half of [-1, 1] in entries {_list(narrow)}: set action_bounds if their units are others."
+        )
     obs = found["obs"]
     if large := [int(entry) for entry in ((obs.deviation > LARGE) | (np.abs(obs.mean) > LARGE)).nonzero()[0]]:
         said.append(f"Observations are large (mean or sd above {LARGE:g}) in entries {_list(large)}.")
