@@ -1,6 +1,6 @@
 """``python -m benchmarks.formats --writers PYTHON``: files of real writers, read by their own reader and ours.
 
-PYTHON is the interpreter of an environment that has the writers: ogbench 1.2.2, d3rlpy 2.8.0, imitation 1.0.1. It writes a file of
+PYTHON is the interpreter of an environment that has the writers: ogbench 1.2.2, d3rlpy 2.8.0, imitation 1.0.1. It writes one of
 each kind and reads it with the writer's own reader; this process reads it for the first time, into a mapped copy, and compares
 every row. CPU seconds are those of all processes, without imports; memory is what the peak of resident memory rises by, that of
 the process that reads HDF5 whole, over the bytes of the arrays that the writer's reader returns. Writes ``results/formats.json``.
