@@ -200,6 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("what", nargs="*", metavar="KIND", help=f"which of {', '.join(SIZES)} (default: all)")
     parser.add_argument("--writers", default=sys.executable, metavar="PYTHON", help="interpreter that has the writers")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--share", type=float, default=1.0, help="of the rows of each file")
     parser.add_argument("--quick", action="store_true", help="small files: shows that it runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of formats.json (default: %(default)s)")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # one opening, in this process
@@ -218,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
     result: dict[str, Any] = {"machine": about, "writers": dict(zip(PACKAGES, told, strict=True)), "rows": []}
     for kind in options.what or SIZES:
         with tempfile.TemporaryDirectory() as folder:
-            size = min(SIZES[kind], 1_010) if options.quick else SIZES[kind]
+            size = max(round(SIZES[kind] * (0.001 if options.quick else options.share)), 1_010)
             result["rows"].append(compared(kind, size, options.writers, options.rounds, Path(folder)))
         print(json.dumps(result["rows"][-1]), flush=True)
         (options.out / "formats.json").write_text(json.dumps(result, indent=2) + "\n")

@@ -38,7 +38,7 @@ NAME = re.compile(r"(?:\w+_)?(label|indices_1|indices_2)_(domain_(\w+?)_env_(.+)
 """Name of a file: what it holds, the set that it belongs to, domain, env, number of pairs, steps of a segment."""
 
 Crossing = Literal["refuse", "leave_out"]
-"""What happens to a pair with a segment that crosses the end of an episode."""
+"""Treatment of a pair with a segment that crosses the end of an episode."""
 
 
 class LabelFolder(NamedTuple):
