@@ -24,6 +24,7 @@ lightning-pbrl: teach a policy from feedback.
   run STUDY.yaml                    stages for tasks, values and seeds: --task ROWS, --seeds 0-4, --jobs 2, --dry-run, --report
   sweep STUDY.yaml                  the same with a process on every core, on SLURM or on Ray: --launcher ray
   collect -c DATA.yaml              make a data set
+  data show PATH                    format, counts, ranges and film strips of a data file or folder
   list                              methods, teachers, queries, data, envs, studies
   label RUN|STORE                   the page on which people answer: --people Ada Bob, --researcher Cy
   labels import|export|show STORE   answers in and out of files, and who gave them
@@ -134,6 +135,10 @@ def _dispatch(args: list[str]) -> None:
         from lightning_pbrl.labels_cli import labels_command
 
         labels_command(rest)
+    elif verb == "data":
+        from lightning_pbrl.data_cli import data_command
+
+        data_command(rest)
     elif verb == "plot":
         from lightning_pbrl.commands import plot_command
 
@@ -146,5 +151,5 @@ def _dispatch(args: list[str]) -> None:
     else:
         from lightning_pbrl.errors import nearest
 
-        known = [*TRAINER_VERBS, "run", "sweep", "collect", "list", "label", "labels", "plot"]
+        known = [*TRAINER_VERBS, "run", "sweep", "collect", "data", "list", "label", "labels", "plot"]
         raise UserError(f"There is no command {verb!r}: {nearest(verb, known)}")

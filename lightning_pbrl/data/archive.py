@@ -56,6 +56,15 @@ def save(transitions: Transitions, path: str | Path) -> Path:
     return Path(path)
 
 
+def recognises(path: str | Path) -> bool:
+    """Return True if this is a safetensors file with our record, by its header alone."""
+    if not Path(path).is_file() or Path(path).suffix != ".safetensors":
+        return False
+    with Path(path).open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return f'"{KEY}"'.encode() in file.read(min(size, 2**24))
+
+
 def load(path: str | Path) -> Transitions:
     """Open a data set written by :func:`save`, memory-mapped: rows are read from disk on first use.
 

@@ -39,7 +39,7 @@ from torch import Tensor
 from lightning_pbrl.data import continuity
 from lightning_pbrl.data.actions import Bounds, Scaling
 from lightning_pbrl.data.draft import WINDOW, Draft, Rows
-from lightning_pbrl.data.hdf5 import cached, find, finite, has, open_hdf5, read
+from lightning_pbrl.data.hdf5 import cached, find, finite, has, is_hdf5, open_hdf5, read
 from lightning_pbrl.data.lire import split_episodes
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.data.validate import Finite
@@ -54,6 +54,14 @@ _KEYS = (*_MATRICES, "rewards", "terminals", "timeouts")
 _TOGETHER = 4_096  # rows that are looked at, changed and hashed while they are in the cache
 _READER = 2
 """Version of the reader, raised whenever it reads the same file differently; cached copies are then made anew."""
+
+
+def recognises(path: str | Path) -> bool:
+    """Return True if this file has the keys of a D4RL data set."""
+    if not is_hdf5(path):
+        return False
+    with open_hdf5(path) as file:
+        return all(has(file, key) for key in ("observations", "actions", "rewards", "terminals"))
 
 
 def read_d4rl(

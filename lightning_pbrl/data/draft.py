@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from io import BufferedRandom, BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,11 @@ class Draft:
 
     def __len__(self) -> int:
         return self.count
+
+    @property
+    def path(self) -> Path | None:
+        """Path of the file; None for memory."""
+        return None if isinstance(self.file, BytesIO) else Path(self.file.name)
 
     def begin(self, obs_dim: int, action_dim: int, about: Mapping[str, Any]) -> None:
         """Set the sizes of the rows.
@@ -146,7 +152,7 @@ class Draft:
         self.rest: dict[str, Any] = {"drawable": drawable, "frames": frames, "success_unknown": success_unknown}
         reward, offsets = reward.float().contiguous(), offsets.long().contiguous()
         self.offsets, self.reward, self.success, self.about = offsets, reward, success, dict(about)
-        self.fingerprint = fingerprint or self._fingerprint()
+        self.fingerprint = fingerprint or self._fingerprint(frames)
         if isinstance(self.file, BytesIO):
             return
         flags = None if success is None else success.to(torch.uint8)
@@ -201,13 +207,15 @@ class Draft:
             self._digest.update(np.ascontiguousarray(part).data)
         self._hashed += len(rows)
 
-    def _fingerprint(self) -> str:
+    def _fingerprint(self, frames: Tensor | None) -> str:
         """Return the fingerprint; rows that have not been hashed as they are now are read for it."""
         if self._hashed != self.count:
             self.revise(lambda _, rows: rows, self.obs_dim, self.action_dim)
         digest = self._digest.copy()
         digest.update(self.reward.numpy().data)
         digest.update(self.offsets.numpy().data)
+        for part in () if frames is None else frames.split(_HASHED):
+            digest.update(part.contiguous().numpy().data)
         return digest.hexdigest()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,24 @@ def open_hdf5(path: str | Path) -> Iterator[File]:
     """
     if not Path(path).is_file():
         raise UserError(f"There is no file {path}: check the path, or download the file from the data set's origin.")
-    if not _signed(path):
+    if not is_hdf5(path):
         raise UserError(f"{path} is not an HDF5 file: {AGAIN} (an interrupted download or a web page saved in its place?).")
     with opened(path) as file:
         yield file
+
+
+def is_hdf5(path: str | Path) -> bool:
+    """Return True if HDF5 data start in this file: at 0, or behind a user block of 512, 1024, 2048 ... bytes."""
+    if not Path(path).is_file():
+        return False
+    with reading(path, "cannot be read", "check its permissions"), Path(path).open("rb") as raw:
+        size, place = Path(path).stat().st_size, 0
+        while place < size:
+            raw.seek(place)
+            if raw.read(len(SIGNATURE)) == SIGNATURE:
+                return True
+            place = max(2 * place, 512)
+    return False
 
 
 def has(file: Any, key: str) -> bool:
@@ -111,8 +125,22 @@ def read(file: Any, key: str, *, ndim: int, dtype: DTypeLike, rows: int | None =
         UserError: if the key is missing or not a data set, its values are not numbers (or not 0 and 1 for ``bool``, or
             not integers for an integer type), or its shape does not fit.
     """
-    data, wanted = find(file, key, ndim=ndim, dtype=dtype, rows=rows), np.dtype(dtype)
-    values = data[()] if len(data.shape) == ndim else data[:, 0]
+    return next(read_each(file, [(key, ndim, dtype, rows)]))
+
+
+def read_each(file: Any, wanted: Iterable[tuple[str, int, DTypeLike, int | None]]) -> Iterator[NDArray[Any]]:
+    """Yield one array after the other, all found before the first is read: key, ``ndim``, ``dtype``, ``rows`` as in :func:`read`.
+
+    Many small arrays are read several times as fast as one by one, because the HDF5 library works ahead.
+    """
+    found = [(find(file, key, ndim=ndim, dtype=dtype, rows=rows), key, ndim, dtype) for key, ndim, dtype, rows in wanted]
+    for (data, key, ndim, dtype), values in zip(found, file.file.read_each(data.name for data, *_ in found), strict=True):
+        yield _converted(values if len(data.shape) == ndim else values[:, 0], data, file, key, dtype)
+
+
+def _converted(values: NDArray[Any], data: Dataset, file: Any, key: str, dtype: DTypeLike) -> NDArray[Any]:
+    """Convert the values of an array as :func:`read` does."""
+    wanted = np.dtype(dtype)
     if wanted.kind == "b" and data.dtype.kind != "b":
         _every(np.isin(values, (0, 1)), values, _where(file, key), "store 0 and 1, or booleans")
     elif wanted.kind in "iu" and data.dtype.kind == "f":
@@ -181,18 +209,6 @@ def cached(
     return archive.load(copy)
 
 
-def _signed(path: str | Path) -> bool:
-    """Return True if HDF5 data start in this file: at 0, or behind a user block of 512, 1024, 2048 ... bytes."""
-    with reading(path, "cannot be read", "check its permissions"), Path(path).open("rb") as raw:
-        size, place = Path(path).stat().st_size, 0
-        while place < size:
-            raw.seek(place)
-            if raw.read(len(SIGNATURE)) == SIGNATURE:
-                return True
-            place = max(2 * place, 512)
-    return False
-
-
 def _dataset(file: Any, key: str) -> Any:
     """Return the data set ``key``; an error lists its neighbours."""
     if not isinstance(file, Group):
@@ -220,6 +236,7 @@ def _dataset(file: Any, key: str) -> Any:
 def _every(good: NDArray[np.bool_], values: NDArray[Any], where: str, cure: str) -> None:
     """Refuse the first row that is not ``good``."""
     if not good.all():
+        good, values = np.atleast_1d(good), np.atleast_1d(values)
         row = int((~good.reshape(len(good), -1).all(axis=1)).argmax())
         raise UserError(f"{where} holds {values[row]} in row {row}: {cure}.")
 

@@ -18,7 +18,6 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,19 +25,15 @@ import numpy as np
 if __name__ == "__main__":  # beside this script, as it runs without the package
     sys.path.append(os.path.dirname(__file__))
     from hdf5_chunks import DamageError, unpack  # type: ignore[import-not-found]
+    from hdf5_limits import BYTES_PER_SECOND, FREE, MEMORY, RATIO, limit  # type: ignore[import-not-found]
 else:
     from lightning_pbrl.data.hdf5_chunks import DamageError, unpack
+    from lightning_pbrl.data.hdf5_limits import BYTES_PER_SECOND, FREE, MEMORY, RATIO, limit
 
 SECONDS = 3.0
 """Computing time of one request, or of one slab of a data set, seconds."""
-BYTES_PER_SECOND = 50e6
-"""Decompression speed of the slowest machine; a larger slab has more time."""
 SLAB = 16 * 2**20
 """Number of bytes that are read at once, at least one chunk."""
-MEMORY = 2 * 2**30
-"""Address space of this process, bytes; a data set with large chunks has more."""
-FREE, RATIO = 256 * 2**20, 100
-"""Limits of the size that a compressed data set may declare: bytes, and multiples of the stored size (see ``guard.py``)."""
 
 
 class Reader:
@@ -53,6 +48,7 @@ class Reader:
 
         self.h5py, self.size = h5py, os.path.getsize(path)
         self.file = h5py.File(path, "r")
+        self.name = h5py.h5f.get_name(self.file.id)
         self.spans: list[tuple[int, int, int]] = []  # (first byte, last byte, object) of the data read so far
         self.seen: set[int] = set()
         self.checked: dict[str, int] = {}  # bytes of a chunk of each data set that is read by rows
@@ -96,8 +92,9 @@ class Reader:
         virtual data set by zeros.
         """
         plist = data.id.get_create_plist()
-        sources = [name for name, *_ in data.external or ()]
-        sources += [part.file_name for part in data.virtual_sources() if part.file_name != "."] if data.is_virtual else []
+        sources = [name for name, *_ in data.external or ()] if plist.get_external_count() else []
+        if plist.get_layout() == self.h5py.h5d.VIRTUAL:
+            sources += [part.file_name for part in data.virtual_sources() if part.file_name != "."]
         for name in sources:
             if not os.path.isfile(os.path.join(os.path.dirname(self.file.filename), name)) and not os.path.isfile(name):
                 return f"its numbers are in the file {name}, which is not: put it beside"
@@ -122,22 +119,37 @@ class Reader:
         return {"value": _plain(value)}
 
     def read(self, key: str) -> Iterator[Any]:
-        """Yield a description of the array, then its bytes, slab by slab; texts come as a list."""
+        """Yield a description of the array, then its bytes, slab by slab; texts come as a list.
+
+        Numbers that lie in the file in one piece, uncompressed, are named by their first byte instead.
+        """
         data = self.file[key]
-        if data.shape is None:
+        shape, dtype = data.shape, data.dtype
+        if shape is None:
             raise DamageError("it holds nothing (a null dataspace)")
         chunk = self._check(data)
-        if data.dtype.kind in "OSU":
+        if dtype.kind in "OSU":
             self._limit(chunk)
-            yield {"texts": _plain(np.ravel(data[()])), "shape": data.shape}
+            yield {"texts": _plain(np.ravel(data[()])), "shape": shape}
             return
-        yield {"shape": data.shape, "dtype": data.dtype.str}
+        if (offset := self._offset(data)) is not None:
+            yield {"shape": shape, "dtype": dtype.str, "offset": offset}
+            return
+        yield {"shape": shape, "dtype": dtype.str}
         for part in self._slabs(data, chunk):
             self._limit(chunk)
             numbers = np.ascontiguousarray(data[part]).reshape(-1).view(np.uint8)
-            if data.dtype == bool and numbers.max(initial=0) > 1:
+            if dtype.kind == "b" and numbers.max(initial=0) > 1:
                 raise DamageError("a flag in it is neither 0 nor 1")
             yield numbers
+
+    def _offset(self, data: Any) -> int | None:
+        """Return the first byte of numbers that lie in this file in one piece, None of others."""
+        plist, h5d = data.id.get_create_plist(), self.h5py.h5d
+        if plist.get_layout() != h5d.CONTIGUOUS or plist.get_external_count() or data.dtype.kind not in "iuf":
+            return None
+        other = self.file.userblock_size or self.h5py.h5f.get_name(data.id) != self.name
+        return None if other else data.id.get_offset()
 
     def rows(self, request: dict[str, Any]) -> None:
         """Copy the rows ``first`` to ``last - 1`` of matrices side by side into part ``at`` of a file's array (2, n, width)."""
@@ -204,15 +216,15 @@ class Reader:
         if any(size == 0 for size in data.shape):
             return 0
         self._check_type(data.id.get_type())
-        stored, plist = data.id.get_storage_size(), data.id.get_create_plist()
-        declared = math.prod(data.shape) * data.dtype.itemsize
+        stored, plist, dtype, shape = data.id.get_storage_size(), data.id.get_create_plist(), data.dtype, data.shape
+        declared = math.prod(shape) * dtype.itemsize
         if data.chunks is None:
             if plist.get_external_count() or plist.get_layout() == self.h5py.h5d.VIRTUAL:
                 return 0  # in other files, which are there
-            references = data.dtype.kind == "O"  # texts of any length lie elsewhere in the file
-            on_disk = math.prod(data.shape) * (16 if references else data.id.get_type().get_size())
+            references = dtype.kind == "O"  # texts of any length lie elsewhere in the file
+            on_disk = math.prod(shape) * (16 if references else data.id.get_type().get_size())
             if stored != on_disk:
-                raise DamageError(f"shape {data.shape} declares {on_disk:,} bytes and the file holds {stored:,} for it")
+                raise DamageError(f"shape {shape} declares {on_disk:,} bytes and the file holds {stored:,} for it")
             offset = data.id.get_offset()
             if offset is not None:
                 self._take(data, [(offset, stored)])
@@ -279,16 +291,6 @@ class Reader:
     def _limit(self, chunk: int) -> None:
         """Set the time and memory limits of the next slab."""
         limit(SECONDS + max(SLAB, chunk) / BYTES_PER_SECOND, MEMORY + 4 * chunk)
-
-
-def limit(seconds: float, memory: int = MEMORY) -> None:
-    """Limit this process to ``seconds`` of further computing time, after which the system ends it, and to ``memory`` bytes."""
-    with suppress(ImportError, OSError, ValueError, AttributeError):  # POSIX; elsewhere there is no limit
-        import resource
-
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (memory if hard == resource.RLIM_INFINITY else min(memory, hard), hard))
 
 
 def _plain(value: Any) -> Any:

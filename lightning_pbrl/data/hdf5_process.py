@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -212,17 +213,40 @@ class File(Group):
 
     def read(self, key: str) -> Any:
         """Read the whole array at a path from the root."""
-        request = {"what": "read", "key": key}
-        first = self._child.ask(self.filename, request)
+        return next(self.read_each([key]))
+
+    def read_each(self, keys: Iterable[str], ahead: int = 64) -> Iterator[Any]:
+        """Yield the whole arrays at paths from the root; the child process reads up to ``ahead`` of them in advance."""
+        waiting: deque[dict[str, Any]] = deque()
+        for key in (*keys, *[None] * ahead):
+            if key is not None:
+                waiting.append({"what": "read", "key": key})
+                self._child.send(self.filename, waiting[-1])
+            if waiting and (key is None or len(waiting) == ahead):
+                try:
+                    values = self._received(waiting.popleft())
+                except UserError:
+                    self._child.pending |= bool(waiting)  # answers are under way that nobody reads
+                    raise
+                self._child.pending = bool(waiting)
+                yield values
+
+    def _received(self, request: dict[str, Any]) -> Any:
+        """Receive the array of a request that has been sent."""
+        first = self._child.answer(self.filename, request)
         if "texts" in first:
             values = np.empty(len(first["texts"]), dtype=object)
             values[:] = first["texts"]
-            values = values.reshape(first["shape"])
-        else:
-            with reading(f"{self.filename}: key {key.strip('/')!r}", "cannot be read", AGAIN):
-                values = np.empty(first["shape"], first["dtype"])
-            self._child.fill(self.filename, request, values)
-        self._child.pending = False
+            return values.reshape(first["shape"])
+        with reading(f"{self.filename}: key {request['key'].strip('/')!r}", "cannot be read", AGAIN):
+            values = np.empty(first["shape"], first["dtype"])
+            if "offset" in first:  # in one piece: needs no library
+                with Path(self.filename).open("rb", buffering=0) as raw:
+                    raw.seek(first["offset"])
+                    if raw.readinto(values.reshape(-1).view(np.uint8).data) != values.nbytes:
+                        raise EOFError("it is shorter than it was")
+                return values
+        self._child.fill(self.filename, request, values)
         return values
 
     def rows(self, columns: Mapping[str, int], width: int, size: int) -> Iterator[NDArray[np.float32]]:

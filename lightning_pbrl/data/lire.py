@@ -62,6 +62,20 @@ HUMANOID_SKIP = 200_000
 """Rows at the beginning of humanoid buffers that LiRE never uses."""
 
 
+_FILE = re.compile(r"saved_replay_buffer_(\d+)_seed(\d+)\.(npz|pkl)")
+
+
+def recognises(path: str | Path) -> bool:
+    """Return True if this is one of LiRE's buffers, or a folder that holds some, by their names."""
+    return bool(seeds_in(path))
+
+
+def seeds_in(path: str | Path) -> list[int]:
+    """Return the seeds of the buffers in a folder, or that of one file, ascending; none elsewhere."""
+    files = Path(path).iterdir() if Path(path).is_dir() else [Path(path)]
+    return sorted({int(match[2]) for file in files if (match := _FILE.fullmatch(file.name))})
+
+
 def read_lire(
     folder: str | Path,
     task: str | None = None,

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +33,7 @@ from lightning_pbrl.data.actions import Bounds, into_range
 from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.data.guard import listed
-from lightning_pbrl.data.npz import read_npz
+from lightning_pbrl.data.npz import open_npz, read_npz
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.data.validate import check_flags
 from lightning_pbrl.errors import UserError
@@ -42,6 +43,14 @@ Undecided = Literal["equal", "skip", "drop"]
 _KEY = re.compile(r"obs_[12](\..+)?|action_[12]|label|skip_flag")
 
 Arrays = Mapping[str, NDArray[Any]]
+
+
+def recognises(path: str | Path) -> bool:
+    """Return True if this file has the keys of labelled pairs."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with open_npz(path, "copy it again from its source") as file:
+        return {"action_1", "action_2", "label"} <= set(file.members)
 
 
 def read_preference_npz(

@@ -36,7 +36,7 @@ from torch import Tensor
 from lightning_pbrl.data.actions import Bounds, Scaling
 from lightning_pbrl.data.draft import Draft, pack
 from lightning_pbrl.data.guard import reason
-from lightning_pbrl.data.hdf5 import cached, finite, has, names, open_hdf5, read, read_texts
+from lightning_pbrl.data.hdf5 import cached, finite, has, is_hdf5, names, open_hdf5, read, read_texts
 from lightning_pbrl.data.robomimic_control import check_scale
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
@@ -56,6 +56,14 @@ OBS_KEYS = (
 
 _READER = 2
 """Version of the reader, raised whenever it reads the same file differently; cached copies are then made anew."""
+
+
+def recognises(path: str | Path) -> bool:
+    """Return True if this file has demonstrations in a group ``data``."""
+    if not is_hdf5(path):
+        return False
+    with open_hdf5(path) as file:
+        return any(name.startswith("demo_") for name in names(file, "data"))
 
 
 def read_robomimic(

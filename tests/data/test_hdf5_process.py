@@ -133,7 +133,8 @@ def test_a_library_that_loops_or_crashes_is_given_up(does: str, said: str, tmp_p
             exec(compile(head + "        {does}" + body, "child", "exec"))
         """)
     )
-    shutil.copy(Path(hdf5_child.__file__).with_name("hdf5_chunks.py"), tmp_path)
+    for beside in ("hdf5_chunks.py", "hdf5_limits.py"):
+        shutil.copy(Path(hdf5_child.__file__).with_name(beside), tmp_path)
     (tmp_path / "x.hdf5").touch()
     monkeypatch.setattr(hdf5_process.hdf5_child, "__file__", str(program))
     monkeypatch.setattr(hdf5_process, "_idle", [])

@@ -1,0 +1,232 @@
+"""``python -m benchmarks.formats --writers PYTHON``: files of real writers, read by their own reader and ours.
+
+PYTHON is the interpreter of an environment that has the writers: ogbench 1.2.2, d3rlpy 2.8.0, imitation 1.0.1. It writes one of
+each kind and reads it with the writer's own reader; this process reads it for the first time, into a mapped copy, and compares
+every row. CPU seconds are those of all processes, without imports; memory is what the peak of resident memory rises by, that of
+the process that reads HDF5 whole, over the bytes of the arrays that the writer's reader returns. Writes ``results/formats.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.growth import measured
+from benchmarks.measure import machine
+from benchmarks.readme import RESULTS, rewrite
+from lightning_pbrl.data import archive
+from lightning_pbrl.data.d3rlpy import read_d3rlpy
+from lightning_pbrl.data.ogbench import read_ogbench
+from lightning_pbrl.data.transitions import Transitions
+
+MARKER = "formats: written by python -m benchmarks.formats"
+SIZES = {"ogbench": 1_000_000, "d3rlpy": 1_000_000, "imitation": 100_000, "ogbench-pictures": 10_000, "ogbench-scene": 1_010}
+TITLES = {
+    "ogbench": "OGBench, ant maze, single task",
+    "ogbench-scene": "OGBench, recorded scene, single task",
+    "ogbench-pictures": "OGBench, pictures of 64 x 64",
+    "d3rlpy": "d3rlpy replay buffer",
+    "imitation": "imitation trajectories",
+}
+PACKAGES = ("ogbench", "d3rlpy", "imitation", "numpy", "h5py", "pyarrow")
+WRITERS = Path(__file__).with_name("formats_writers.py")
+ROUNDING = 2e-5
+"""What an action may differ by: policies' actions stay below 1."""
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def _imitation(path: Path, cache: Path) -> Transitions:
+    from lightning_pbrl.data.imitation import read_imitation
+
+    return read_imitation(path, "terminated", cache)
+
+
+READERS: dict[str, Callable[[Path, Path], Transitions]] = {
+    "ogbench": lambda path, cache: read_ogbench(path, "antmaze-large-navigate-singletask-v0", cache),
+    "ogbench-scene": lambda path, cache: read_ogbench(path, "scene-play-singletask-v0", cache),
+    "ogbench-pictures": lambda path, cache: read_ogbench(path, None, cache),
+    "d3rlpy": lambda path, cache: read_d3rlpy(path, cache),
+    "imitation": _imitation,
+}
+
+
+def expected(kind: str, theirs: Arrays) -> dict[str, Any]:
+    """Return what our table must hold, from what the writer's reader returned."""
+    if kind.startswith("ogbench"):
+        return _steps(kind, theirs)
+    lengths = theirs["lengths"]
+    last, first = lengths.cumsum() - 1, lengths.cumsum() - lengths
+    over = np.zeros(int(lengths.sum()), bool)
+    over[last] = theirs["terminated"]
+    final = np.zeros(len(over), bool)
+    final[last] = True
+    obs = theirs["observations"]
+    if kind == "d3rlpy":
+        next_obs = np.concatenate([obs[1:], obs[-1:]])
+        next_obs[last] = obs[last]  # unknown
+        known = ~(final & ~over)
+    else:
+        here = np.concatenate([np.arange(n) + start + i for i, (start, n) in enumerate(zip(first, lengths, strict=True))])
+        obs, next_obs, known = obs[here], obs[here + 1], np.ones(len(over), bool)
+    table = {"obs": obs, "action": theirs["actions"], "next_obs": next_obs, "reward": theirs["rewards"].reshape(-1)}
+    return {**table, "terminated": over, "truncated": final & ~over, "drawable": known}
+
+
+def _steps(kind: str, theirs: Arrays) -> dict[str, Any]:
+    final, solved = theirs["terminals"] == 1, np.zeros(len(theirs["terminals"]), bool)
+    found: dict[str, Any] = {"action": theirs["actions"], "drawable": np.ones(len(final), bool)}
+    if kind == "ogbench-pictures":
+        found |= {"pictures": theirs["observations"], "next_pictures": theirs["next_observations"]}
+    else:
+        solved = theirs["masks"] == 0
+        found |= {"obs": theirs["observations"], "next_obs": theirs["next_observations"], "reward": theirs["rewards"]}
+        found["success"] = solved
+    return {**found, "terminated": solved, "truncated": final & ~solved}
+
+
+def differences(table: Transitions, wanted: dict[str, Any]) -> dict[str, int]:
+    """Return the number of rows that differ, by what they differ in; and ``rows`` if there are more or fewer."""
+    found: dict[str, int] = {"rows": abs(len(table) - len(wanted["action"]))}
+    if found["rows"]:
+        return found
+    drawable = np.zeros(len(table), bool)
+    drawable[table.drawable_rows(torch.arange(table.drawable_count)).numpy()] = True
+    for name, values in wanted.items():
+        if name == "drawable":
+            ours: NDArray[Any] = drawable
+        elif name in ("reward", "success"):
+            ours = getattr(table, name).numpy()
+        elif name.endswith("pictures"):
+            bad = 0
+            for rows in torch.arange(len(table)).split(1_000):
+                shown = table.pictures(table.frame_ids(rows) + (name == "next_pictures")).numpy()
+                bad += int((shown != values[rows.numpy()]).any(axis=(1, 2, 3)).sum())
+            found[name] = bad
+            continue
+        else:
+            ours = table.column(name).numpy()
+        wrong = np.abs(ours.astype(np.float64) - values.astype(np.float32)) > (ROUNDING if name == "action" else 0)
+        found[name] = int(wrong.reshape(len(table), -1).any(axis=1).sum())
+    return found
+
+
+def ours(kind: str, path: Path) -> dict[str, Any]:
+    """Open a file for the first time in this process."""
+    if kind == "imitation":
+        import pyarrow.ipc  # noqa: F401 - imports are no part of the reading
+    if kind == "ogbench-scene":  # its goals come from the package
+        import ogbench  # noqa: F401 - the same
+    with tempfile.TemporaryDirectory() as cache:
+        return measured(lambda: READERS[kind](path, Path(cache)))
+
+
+def compared(kind: str, size: int, python: str, rounds: int, folder: Path) -> dict[str, Any]:
+    """Write a file, read it ``rounds`` times in turns, compare its rows once; return a row of the result."""
+    path, seen = folder / (f"{kind}.npz" if kind.startswith("ogbench") else kind), folder / f"{kind}-seen.npz"
+    subprocess.run([python, str(WRITERS), "write", kind, str(path), str(size)], check=True, stdout=subprocess.DEVNULL)
+    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
+    for number in range(rounds):
+        for who in sorted(runs, reverse=bool(number % 2)):
+            command = [python, str(WRITERS), "read", kind, str(path), str(seen)]
+            if who == "ours":
+                command = [sys.executable, "-m", "benchmarks.formats", "--one", kind, "--file", str(path)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=WRITERS.parents[1])
+            runs[who].append(json.loads(done.stdout.splitlines()[-1]))
+    with np.load(seen) as theirs:
+        wanted = expected(kind, dict(theirs))
+    table = READERS[kind](path, folder / "cache")
+    data = archive.load(next((folder / "cache").glob("*.safetensors")))
+    wrong = differences(data, wanted)
+    for each in (folder / "cache").iterdir():
+        each.unlink()
+    raw = runs["theirs"][0]["bytes"]
+    seconds = [run["seconds"] + run["beside_seconds"] for run in runs["ours"]]
+    ratios = [a / b["seconds"] for a, b in zip(seconds, runs["theirs"], strict=True)]
+    peaks = {
+        "ours": max(run["peak"] + run["beside_peak"] for run in runs["ours"]),
+        "theirs": max(r["peak"] for r in runs["theirs"]),
+    }
+    counts = {"rows": len(table), "episodes": len(table.episodes), "terminated": int(wanted["terminated"].sum())}
+    counts |= {"truncated": int(wanted["truncated"].sum()), "successes": int(wanted.get("success", np.zeros(1)).sum())}
+    return {
+        "kind": kind,
+        **counts,
+        "differences": wrong,
+        "seconds": {"ours": median(seconds), "theirs": median(run["seconds"] for run in runs["theirs"])},
+        "ratio": [min(ratios), median(ratios), max(ratios)],
+        "raw_bytes": raw,
+        "peak": peaks,
+        "above_raw": {who: max(peak - raw, 0) / raw for who, peak in peaks.items()},
+        "rounds": rounds,
+    }
+
+
+def in_readme(result: dict[str, Any]) -> str:
+    """Return the README's block."""
+    about = result["machine"]
+    lines = [
+        f"`python -m benchmarks.formats`: {about['cpu']}, {about['threads']} thread; writers: "
+        f"{', '.join(f'{name} {version}' for name, version in result['writers'].items())}; {result['rows'][0]['rounds']} rounds.",
+        "",
+        "| file | rows | episodes | terminated | truncated | success | rows that differ | CPU s | of its reader | ratio (range) "
+        "| raw, MiB | peak above raw | of its reader |",
+        "|" + "---|" * 13,
+    ]
+    for row in result["rows"]:
+        counts = [f"{row[key]:,}" for key in ("rows", "episodes", "terminated", "truncated", "successes")]
+        seconds = [f"{row['seconds'][who]:.2f}" for who in ("ours", "theirs")]
+        ratio = "{1:.2f} ({0:.2f} .. {2:.2f})".format(*row["ratio"])
+        above = [f"{row['above_raw'][who]:.2f}" for who in ("ours", "theirs")]
+        different = f"{sum(row['differences'].values()):,}"
+        cells = [TITLES[row["kind"]], *counts, different, *seconds, ratio, f"{row['raw_bytes'] / 2**20:,.0f}", *above]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.formats", description=__doc__)
+    parser.add_argument("what", nargs="*", metavar="KIND", help=f"which of {', '.join(SIZES)} (default: all)")
+    parser.add_argument("--writers", default=sys.executable, metavar="PYTHON", help="interpreter that has the writers")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--share", type=float, default=1.0, help="of the rows of each file")
+    parser.add_argument("--quick", action="store_true", help="small files: shows that it runs")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of formats.json (default: %(default)s)")
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # one opening, in this process
+    parser.add_argument("--file", type=Path, default=Path(), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    if options.one is not None:
+        print(json.dumps(ours(options.one, options.file)))
+        return 0
+    options.out = RESULTS / "quick" if options.quick and options.out == RESULTS else options.out
+    options.out.mkdir(parents=True, exist_ok=True)
+    ask = f"import importlib.metadata as m; print(*(m.version(n) for n in {PACKAGES!r}))"
+    told = subprocess.run([options.writers, "-c", ask], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+    about = machine("python -m benchmarks.formats")
+    about["command"] = "python -m benchmarks.formats"  # the interpreter's path is nobody's business
+    result: dict[str, Any] = {"machine": about, "writers": dict(zip(PACKAGES, told, strict=True)), "rows": []}
+    for kind in options.what or SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            size = max(round(SIZES[kind] * (0.001 if options.quick else options.share)), 1_010)
+            result["rows"].append(compared(kind, size, options.writers, options.rounds, Path(folder)))
+        print(json.dumps(result["rows"][-1]), flush=True)
+        (options.out / "formats.json").write_text(json.dumps(result, indent=2) + "\n")
+    if options.out == RESULTS:
+        rewrite(MARKER, in_readme(result))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,69 @@
+"""The command ``data show``: what a file or folder of data holds, before a config is written for it."""
+
+from __future__ import annotations
+
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+
+from lightning_pbrl.arguments import Arguments
+
+
+def data_command(args: list[str]) -> None:
+    """``lightning-pbrl data show PATH``: guess the format of data and describe them."""
+    parser = Arguments("lightning-pbrl data", description="Look at data before a config names them.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="show")
+    about = "guess the format and print counts, ranges and what is not normalised; draw three film strips"
+    show = verbs.add_parser("show", help=about, description=about)
+    show.add_argument("path", type=Path, help="data file or folder")
+    show.add_argument("--env", metavar="ID", help="environment that draws the frames, such as Hopper-v5 (default: none)")
+    show.add_argument("--out", type=Path, default=Path("strips.png"), help="picture to write (default strips.png)")
+    show.add_argument("--no-strips", action="store_true", help="draw nothing")
+    _show(parser.parse_args(args))
+
+
+def _show(options: Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lightning_pbrl.data.formats import FORMATS, format_of, keys_of, read_format
+    from lightning_pbrl.reports import data_sheet
+
+    console = Console()
+    key = format_of(options.path)
+    console.print(f"[bold]{FORMATS[key].title}[/bold]", highlight=False)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        source = read_format(options.path, key, folder)
+        console.print(data_sheet.counts(source))
+        keys = Table("key", "shape", "type", box=None, padding=(0, 2))
+        found = keys_of(options.path)
+        for row in found[: data_sheet.ENTRIES]:
+            keys.add_row(*row)
+        if len(found) > data_sheet.ENTRIES:
+            keys.add_row(f"{len(found) - data_sheet.ENTRIES} more")
+        if found:
+            console.print("", keys)
+        console.print("", data_sheet.columns(source))
+        console.print("\n[bold]Not normalised[/bold]", highlight=False)
+        for sentence in data_sheet.not_normalised(source) or ["Nothing that stands out."]:
+            console.print(f"  {sentence}", soft_wrap=True, markup=False, highlight=False)
+        if not options.no_strips:
+            console.print(f"\n{_strips(options, source)}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _strips(options: Namespace, source: object) -> str:
+    """Draw the film strips and return the sentence that says so."""
+    from lightning_pbrl.clips.choose import renderer_for
+    from lightning_pbrl.clips.strips import write_strips
+    from lightning_pbrl.data.transitions import Transitions
+
+    assert isinstance(source, Transitions)  # noqa: S101 - typed without an import of torch
+    simulator = None
+    if options.env:
+        from lightning_pbrl.envs.make import make
+
+        simulator = make(options.env)
+    file = options.path if options.path.is_file() else None
+    with renderer_for(source, 128, plots=True, simulator=simulator, file=file) as renderer:
+        chosen = write_strips(options.out, renderer, source)
+        return f"drew episodes {', '.join(map(str, chosen))} into {options.out} ({renderer.how})"

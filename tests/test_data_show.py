@@ -1,0 +1,125 @@
+"""``lightning-pbrl data show``: the format of every reader's file is guessed, and what it holds is printed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from d4rl_files import episodes, write_d4rl
+from format_files import d3rlpy_episodes, trajectories, write_d3rlpy, write_ogbench
+from PIL import Image
+from robomimic_files import random_demo, write_robomimic
+
+from lightning_pbrl.cli import main
+from lightning_pbrl.data import archive
+from lightning_pbrl.data.formats import format_of, keys_of, read_format
+from lightning_pbrl.data.lire import write_lire
+from lightning_pbrl.data.preference_npz import write_pairs
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.reports import data_sheet
+
+
+def table(scale: float = 1.0) -> Transitions:
+    """Two episodes of 3 and 5 steps whose first entry is large."""
+    rng = torch.Generator().manual_seed(0)
+    obs = torch.rand(8, 3, generator=rng) * torch.tensor([100.0, 1.0, 0.0])
+    action = torch.rand(8, 2, generator=rng) * scale
+    ends = torch.tensor([0.0, 0, 1, 0, 0, 0, 0, 0])
+    last = torch.tensor([0.0, 0, 0, 0, 0, 0, 0, 1])
+    after = torch.cat([obs[1:], obs[-1:]])
+    return Transitions.from_columns(obs, action, after, torch.tensor([0, 3, 8]), torch.arange(8.0), ends, last)
+
+
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "archive": lambda folder: archive.save(table(), folder / "a.safetensors"),
+    "ogbench": lambda folder: write_ogbench(folder / "a.npz", trajectories([3, 2])),
+    "preference_npz": lambda folder: write_pairs(
+        folder / "b.npz", torch.rand(2, 2, 3, 4), torch.rand(2, 2, 3, 2), torch.tensor([0.0, 1])
+    ),
+    "d3rlpy": lambda folder: write_d3rlpy(folder / "a.h5", d3rlpy_episodes([3, 2], [True, False])),
+    "robomimic": lambda folder: write_robomimic(folder / "b.hdf5", {"demo_0": random_demo(0), "demo_1": random_demo(1)}),
+    "d4rl": lambda folder: write_d4rl(folder / "c.hdf5", episodes(["timeout", "terminal"], [3, 2])),
+    "lire": lambda folder: write_lire(table(), folder / "lire").parent,
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_formats_are_guessed_and_read(kind: str, tmp_path: Path):
+    path = MAKERS[kind](tmp_path)
+    assert format_of(path) == kind
+    found = read_format(path, kind)
+    assert len(found.episodes) == {"preference_npz": 4}.get(kind, 2)
+    assert kind in ("archive",) or keys_of(path)
+
+
+def test_what_is_in_no_format_is_refused(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(UserError, match="in none of the formats"):
+        format_of(tmp_path / "a.txt")
+    with pytest.raises(UserError, match="no file or folder"):
+        format_of(tmp_path / "b")
+
+
+def test_ranges_are_those_of_numpy(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(data_sheet, "WINDOW", 3)
+    values = torch.randn(10, 2, generator=torch.Generator().manual_seed(0)) * 5 + 3
+    found, numbers = data_sheet.ranges(values), values.double().numpy()
+    for ours, theirs in zip(found, (numbers.min(0), numbers.max(0), numbers.mean(0), numbers.std(0)), strict=True):
+        assert ours == pytest.approx(theirs)
+
+
+def test_what_is_not_normalised():
+    source = table(scale=0.3)
+    source.about["actions_clipped"] = 7
+    said = "\n".join(data_sheet.not_normalised(source))
+    assert "leave [-1, 1] in 7 rows" in said and "less than half of [-1, 1] in entries 0, 1" in said
+    assert "large (mean or sd above 10) in entries 0" in said and "constant in entries 2" in said
+    assert "Rewards go from" not in said
+
+
+def test_the_command_prints_counts_and_draws_three_strips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    columns = trajectories([3, 12, 9, 4])
+    columns["observations"] = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), np.uint8)
+    path = write_ogbench(tmp_path / "visual.npz", columns)
+    monkeypatch.setenv("COLUMNS", "120")
+    main(["data", "show", str(path), "--out", str(tmp_path / "strips.png")])
+    said = " ".join(capsys.readouterr().out.split())
+    for each in (
+        "OGBench",
+        "rows 28",
+        "episodes 4",
+        "3 min, 4 median, 12 max",
+        "0 episodes terminated, 4 truncated",
+        "(32, 8, 8, 3)",
+    ):
+        assert each in said, each
+    assert "reward unknown" in said and "success unknown" in said and "stored images, exact" in said
+    with Image.open(tmp_path / "strips.png") as picture:
+        assert picture.size == (8 * 128, 3 * 132)
+        pixel = np.asarray(picture)[8, 8]
+    assert pixel.tolist() == columns["observations"][0, 0, 0].tolist()  # of the first episode, which is on top
+
+
+def test_plots_stand_in_for_pictures(tmp_path: Path):
+    path = MAKERS["d4rl"](tmp_path)
+    main(["data", "show", str(path), "--out", str(tmp_path / "s.png")])
+    with Image.open(tmp_path / "s.png") as picture:
+        assert picture.size == (3 * 128, 2 * 132)  # two episodes, the longer of three steps
+
+
+def test_help_imports_no_learning(capsys: pytest.CaptureFixture[Any]):
+    program = (
+        "import sys\nfrom lightning_pbrl.cli import main\n"
+        "try:\n    main(['data', 'show', '--help'])\nexcept SystemExit:\n    pass\n"
+        "sys.exit(bool({'torch', 'pytorch_lightning', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False, stdout=subprocess.DEVNULL).returncode == 0
