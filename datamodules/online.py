@@ -112,8 +112,8 @@ class OnlineDataModule(FeedbackDataModule):
             return Replay(capacity, *sizes, about)
         logged = self._logged(self.start_from, sim)
         replay = Replay(capacity, *sizes, {**about, "logged": logged.fingerprint}, logged, self.share)
-        given = self._given(logged)
-        self.labels = None if given is None else given._replace(start=given.start + replay.logged.first)
+        given = self._told(logged)
+        self.labels = None if given is None else Labels(given.start + replay.logged.first, *given[1:])
         return replay
 
     def _logged(self, data: FeedbackDataModule | str, simulator: Simulator) -> Transitions:
@@ -136,7 +136,7 @@ class OnlineDataModule(FeedbackDataModule):
                 raise UserError(f"{name} cannot learn from logged rows: leave data.init_args.start_from out, or use SAC.")
         return logged
 
-    def _given(self, logged: Transitions) -> Labels | None:
+    def _told(self, logged: Transitions) -> Labels | None:
         """Return the answers about the logged data: those that come with them, then those of the label store ``answers``."""
         given = None if not isinstance(self.start_from, FeedbackDataModule) else self.start_from.labels
         if self.answers is None:
