@@ -24,9 +24,9 @@ class OnlineDataModule(FeedbackDataModule):
     Policies are evaluated in separate environments, so evaluation does not affect training. A checkpoint holds the replay; open
     episodes are restored exactly.
 
-    With ``start_from`` the replay begins with logged episodes, which are never overwritten: they are learned from, relabelled and
-    asked about beside the policy's own. Answers that come with them are learned from, too. A checkpoint does not hold these rows; a
-    run goes on with the same data only.
+    With ``start_from`` the replay begins with logged episodes, which are never overwritten. They are learned from, relabelled and
+    asked about beside the policy's own, and answers that come with them are learned from, too. A checkpoint does not hold these
+    rows; a run goes on with the same data only.
 
     Args:
         simulator: simulator for collection and evaluation.
@@ -131,7 +131,9 @@ class OnlineDataModule(FeedbackDataModule):
         if self.trainer is not None and not hasattr(self.method, "replayed"):
             name = type(self.method).__name__
             if self.share is not None:
-                raise UserError(f"{name} learns from its newest steps alone: leave data.init_args.share out, or use SAC or PEBBLE.")
+                raise UserError(
+                    f"{name} learns from its newest steps alone: leave data.init_args.share out, or use SAC or PEBBLE."
+                )
             if "labels" not in self.method.needs:
                 raise UserError(f"{name} cannot learn from logged rows: leave data.init_args.start_from out, or use SAC.")
         return logged

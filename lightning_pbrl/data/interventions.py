@@ -1,8 +1,8 @@
 """Interventions: stretches of an episode in which somebody takes over from the policy, and the preferences they express.
 
-``about["interventions"]`` of a data set holds, for every episode, a list of ``[first step, step after the last, who]``, counted from
-the episode's first step; ``who`` is "person" or "script". All other steps are the policy's. Whoever takes over prefers what follows
-to what was interrupted, which gives a pair without a question (OHP-RL, arXiv 2605.15971, reads interventions as preferences).
+``about["interventions"]`` of a data set holds, for every episode, a list of ``[first step, step after the last, who]``, counted
+from the episode's first step; ``who`` is "person" or "script". All other steps are the policy's. Whoever takes over prefers what
+follows to what was interrupted, which gives a pair without a question (OHP-RL, arXiv 2605.15971, reads interventions so).
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def interventions(source: Transitions) -> Interventions:
     if spans is None:
         raise UserError("These data do not say who acted: collect them with take_over, or give data with interventions.")
     if not isinstance(spans, list) or len(spans) != len(source.episodes):
-        raise UserError(f"about['interventions'] has no list for each of the {len(source.episodes)} episodes: make the file again.")
+        raise UserError(
+            f"about['interventions'] has no list for each of the {len(source.episodes)} episodes: make the file again."
+        )
     found: list[tuple[int, int, int]] = []
     for episode, (start, length) in enumerate(zip(source.episodes.first.tolist(), source.episodes.lengths.tolist(), strict=True)):
         before = 0
@@ -53,8 +55,8 @@ def interventions(source: Transitions) -> Interventions:
             good = isinstance(span, list) and len(span) == 3 and span[2] in WHO[1:] and all(type(at) is int for at in span[:2])
             if not good or not before <= span[0] < span[1] <= length:
                 raise UserError(
-                    f"Episode {episode} of {length} steps has the intervention {span!r:.100}: write [first step, step after the last, "
-                    "person or script], in order."
+                    f"Episode {episode} of {length} steps has the intervention {span!r:.100}: write [first step, step after the "
+                    "last, person or script], in order."
                 )
             before = span[1]
             found.append((start + span[0], start + span[1], WHO.index(span[2])))
@@ -115,4 +117,6 @@ def preferences(
             "data.init_args.segment_length."
         )
     status = torch.full((len(first),), int(Status.ANSWERED))
-    return Labels(torch.stack([first - length, first if part == "first" else end - length], 1), length, torch.ones(len(first)), status)
+    return Labels(
+        torch.stack([first - length, first if part == "first" else end - length], 1), length, torch.ones(len(first)), status
+    )

@@ -48,7 +48,7 @@ class LoggedRows:
 
     def drawable(self, number: Tensor) -> Tensor:
         """Return the row ids of the drawable rows 0 .. ``drawable_count`` - 1, same shape as ``number``."""
-        return self.first + number if self._drawable is None else self._drawable[number]
+        return self.first + number if self._drawable is None else self._drawable[number.clamp(min=0)]
 
     def rows(self, device: torch.device | str = "cpu") -> Tensor:
         """Return the ids of all logged rows, (``count``,)."""

@@ -145,7 +145,7 @@ class Replay(Transitions):
 
     @property
     def own(self) -> int:
-        """Number of rows stored in the ring: those of the policy's own."""
+        """Number of rows in the ring: the policy's own."""
         return min(self.steps, self.lane) * self.num_envs
 
     @property
@@ -163,20 +163,20 @@ class Replay(Transitions):
         return age % self.num_envs * self.lane + (self.steps - 1 - age // self.num_envs) % self.lane
 
     def age(self, rows: Tensor) -> Tensor:
-        """Return how many steps ago each of these rows was written, same shape: 0 for the newest step, ``steps`` for logged rows."""
+        """Return how many steps ago these rows were written, same shape: 0 for the newest, ``steps`` for logged rows."""
         return torch.where(rows < self.ring, (self.steps - 1 - rows % self.lane) % self.lane, self.steps)
 
     def uniform_rows(self, u: Tensor) -> Tensor:
         """Return ids of rows drawn uniformly from all that are stored: ``u`` in [0, 1), float64, any shape -> ids.
 
-        With a share of logged rows these come first in the last axis, and both parts are drawn uniformly.
+        With a share of logged rows these come first in the last axis, and either part is drawn uniformly.
         """
-        logged, size = self.logged, u.shape[-1] if u.dim() else 1
-        if logged.count and logged.share is not None:
-            part = logged.part(size) if self.own else size  # nothing else before the first env step
-            first = logged.drawable((u[..., :part] * logged.drawable_count).long())
-            return torch.cat([first, self.rows_of_age((u[..., part:] * self.own).long())], -1)
-        return self.drawable_rows((u * self.drawable_count).long())
+        logged = self.logged
+        if logged.share is None:
+            return self.drawable_rows((u * self.drawable_count).long())
+        part = logged.part(u.shape[-1]) if self.own else u.shape[-1]  # nothing else before the first env step
+        first = logged.drawable((u[..., :part] * logged.drawable_count).long())
+        return torch.cat([first, self.rows_of_age((u[..., part:] * self.own).long())], -1)
 
     def recent_rows(self, u: Tensor, n: int) -> Tensor:
         """Return ids drawn uniformly from the ``n`` newest rows (all, while there are fewer): ``u`` in [0, 1), float64 -> ids."""
@@ -197,9 +197,8 @@ class Replay(Transitions):
 
     def seen(self) -> list[Tensor]:
         """Return the observations of every stored row, a view per environment and one of the logged rows."""
-        own = list(self._rows[:, : min(self.steps, self.lane), : self.obs_dim].unbind(0))
-        logged = self.packed[self.logged.first : self.logged.end, : self.obs_dim]
-        return [*own, logged] if self.logged.count else own
+        own = self._rows[:, : min(self.steps, self.lane), : self.obs_dim].unbind(0)
+        return [*own, *([self.packed[self.ring : self.logged.end, : self.obs_dim]] if self.logged.count else [])]
 
     def first_of(self, rows: Tensor) -> Tensor:
         """Return the first of the rows that precede each of these without a gap in its episode, (n,), on the CPU."""
@@ -221,10 +220,8 @@ class Replay(Transitions):
     def drawable_rows(self, number: Tensor) -> Tensor:
         """Return row ids of the drawable rows: those of the ring by age, then the logged ones."""
         number = number.to(self.device)
-        if not self.logged.count:
-            return self.rows_of_age(number)
-        logged = self.logged.drawable((number - self.own).clamp(min=0))
-        return torch.where(number < self.own, self.rows_of_age(number), logged)
+        own = self.rows_of_age(number)
+        return torch.where(number < self.own, own, self.logged.drawable(number - self.own)) if self.logged.count else own
 
     def drawable_part(self, values: Tensor) -> Tensor:
         own = self.stored[: self.own]
@@ -239,7 +236,7 @@ class Replay(Transitions):
 
     @property
     def open_steps(self) -> list[int]:
-        """Number of steps so far of each environment's open episode, (n,)."""
+        """Steps so far of each environment's open episode, (n,)."""
         return self.log.open_steps(self.steps)
 
     def recent_returns(self, n: int) -> Tensor:
@@ -255,7 +252,7 @@ class Replay(Transitions):
         return self.log.recent(n)[2]
 
     def mean_reward(self) -> float:
-        """Return mean true reward per step of the ``RECENT_EPISODES`` newest finished episodes; before the first, of logged rows."""
+        """Return mean true reward per step of the newest finished episodes; before the first one, of logged rows."""
         if not self.finished:
             return self.logged.mean_reward()
         returns, _, steps = self.log.recent(RECENT_EPISODES)

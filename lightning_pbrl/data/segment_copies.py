@@ -1,7 +1,7 @@
 """Copies of the segments that were asked about, for a replay that overwrites its rows one day.
 
-They lie behind the replay's ring and its logged rows, in the same table, at a place that follows from the question's number alone. Labels that
-name these rows stay valid whatever the ring overwrites.
+They lie behind the replay's ring and its logged rows, in the same table, at a place that follows from the question's number
+alone. Labels that name these rows stay valid whatever the ring overwrites.
 """
 
 from __future__ import annotations

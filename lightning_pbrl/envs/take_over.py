@@ -1,4 +1,4 @@
-"""Interventions in data collection: the scripted expert takes over from a behaviour that is stuck, as a person would who watches."""
+"""Interventions in data collection: the scripted expert takes over from a behaviour that is stuck."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class TakeOver:
     """Rule by which a script takes over from a behaviour that is stuck.
 
     The behaviour is stuck if the largest true reward of a step of its episode has not risen by more than ``margin`` for
-    ``patience`` steps, and the task is not solved at this step. The script then acts for ``steps`` steps. Afterwards the behaviour
-    goes on, and the count begins anew.
+    ``patience`` steps, and the task is not solved at this step. The script then acts for ``steps`` steps. Afterwards the
+    behaviour goes on, and the count begins anew.
 
     Args:
         patience: steps without progress after which the script takes over, at least 1.
@@ -77,7 +77,7 @@ class Supervisor:
         self._best, self._solved = -np.inf, False
 
     def act(self, actor: Actor, info: dict[str, Any]) -> Array:
-        """Return the action of the behaviour, or of the script, (A,), float32, in [-1, 1], given the environment's last ``info``."""
+        """Return the action of behaviour or script, (A,), float32, in [-1, 1], given the environment's last ``info``."""
         if not self._left and self._since >= self.rule.patience and not self._solved:
             self._left = self.rule.steps
             self.spans.append([self._step, self._step, "script"])

@@ -42,12 +42,14 @@ def take_over(method: Any, given: Mapping[str, Any]) -> None:
     """Load networks of trained methods into a method that has not begun.
 
     Args:
-        method: method that acts, with its data; its engine does not exist yet.
+        method: method that acts, with its replay; its engine does not exist yet.
         given: trained methods by part, ``reward``, ``policy`` or ``critic``.
 
     Raises:
         UserError: naming the part and the setting that does not fit.
     """
+    if method.hparams.get("critic_updates") and not method.source.logged.count:
+        raise UserError("model.init_args.critic_updates learn from logged rows: set data.init_args.start_from.")
     for part, trained in given.items():
         wanted, found = ({key: each.spec[key] for key in ("obs_dim", "action_dim")} for each in (method, trained))
         if wanted != found or trained.pixels:
@@ -86,7 +88,9 @@ def _policy(method: Any, trained: Any) -> None:
     actor = getattr(trained, "actor", None)
     net = None if actor is None else mean_network(actor)
     if net is None or not isinstance(net.activation, nn.ReLU):
-        raise _refused("policy", trained, "has no actor with ReLU layers and a squashed mean", "a policy of docs/offline-to-online")
+        raise _refused(
+            "policy", trained, "has no actor with ReLU layers and a squashed mean", "a policy of docs/offline-to-online"
+        )
     _check_hidden("policy", trained, net, into.net)
     normalizer, source = getattr(trained, "normalizer", None), method.source
     rows = source.logged.rows(source.device)[:: max(source.logged.count // _OBSERVED, 1)]
@@ -105,7 +109,9 @@ def _critics(method: Any, trained: Any) -> None:
     _check_hidden("critic", trained, pair[0], method.critic)
     then, now = trained.hparams.discount, method.hparams.discount
     if then != now:
-        raise _refused("critic", trained, f"was trained with discount={then}, this run has {now}", "model.init_args.discount alike")
+        raise _refused(
+            "critic", trained, f"was trained with discount={then}, this run has {now}", "model.init_args.discount alike"
+        )
     if scaled := _scaled(trained):
         raise _refused("critic", trained, f"read rewards scaled by {scaled}, which online rewards are not", f"{scaled} off there")
     normalizer = getattr(trained, "normalizer", None)
@@ -114,7 +120,10 @@ def _critics(method: Any, trained: Any) -> None:
 
 
 def _check_hidden(part: str, trained: Any, net: MLP, into: MLP) -> None:
-    """Raise a UserError if two networks differ in their hidden layers."""
+    """Raise a UserError if two networks differ in their inputs or hidden layers."""
+    wide, ours = (each.weights[0].shape[-1] for each in (net, into))
+    if wide != ours:
+        raise _refused(part, trained, f"reads {wide} numbers (a goal, too?), this run {ours}", "a policy of states alone")
     then, now = ([weight.shape[-2] for weight in each.weights][:-1] for each in (net, into))
     if then != now:
         raise _refused(part, trained, f"has hidden layers {then}, this run {now}", "model.init_args.hidden alike")

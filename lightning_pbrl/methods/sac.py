@@ -58,8 +58,8 @@ class SAC(OnlinePolicy):
         init_temperature: α at the start.
         alpha_lr: learning rate of log α.
         reset_updates: updates right after the critic has started anew.
-        critic_updates: first of all, updates of the critics alone, on logged rows (``data.start_from``): they then judge the policy
-            that the run continues (``start_from``) before they move it.
+        critic_updates: updates of the critics alone, before the first env step, on logged rows: they judge the policy that the
+            run continues (``start_from``) before they move it.
         **online: further arguments of :class:`~lightning_pbrl.methods.online_policy.OnlinePolicy`.
     """
 
@@ -98,11 +98,6 @@ class SAC(OnlinePolicy):
                 "stored before: raise seed_steps."
             )
         self.updates = update_ratio * (env_steps - seed_steps) + (reset_updates if explore_steps else 0) + critic_updates
-
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        if self.hparams.critic_updates and not self.source.logged.count:
-            raise UserError("model.init_args.critic_updates learn from logged rows: set data.init_args.start_from.")
 
     def build(self) -> None:
         h = self.hparams

@@ -61,7 +61,7 @@ def test_no_pair_crosses_an_episode_or_another_intervention() -> None:
         (None, "do not say who acted"),
         ([[]], "has no list for each of the 4 episodes"),
         ([[[3, 11, "person"]], [], [], []], "Episode 0 of 10 steps has the intervention"),
-        ([[[3, 5, "robot"]], [], [], []], "write .first step, step after the last, person or script"),
+        ([[[3, 5, "robot"]], [], [], []], "step after the last, person or script"),
         ([[[3, 5, "person"], [4, 6, "person"]], [], [], []], "in order"),
         ([[], [], [], []], "None of the 0 interventions lasts 4 steps"),
         (SPANS, "None of the 5 interventions lasts 4 steps after as many of the policy"),
@@ -76,7 +76,11 @@ def test_a_file_and_a_part_keep_them(tmp_path: Path) -> None:
     path = archive.save(data(), tmp_path / "held.safetensors")
     assert who_acted(archive.load(path)).tolist() == who_acted(data()).tolist()
     part = data().select(torch.tensor([3, 0]))
-    assert part.about["interventions"] == [SPANS[3], SPANS[0]] and preferences(part, 2).start.tolist() == [[0, 2], [4, 7], [10, 14]]
+    assert part.about["interventions"] == [SPANS[3], SPANS[0]] and preferences(part, 2).start.tolist() == [
+        [0, 2],
+        [4, 7],
+        [10, 14],
+    ]
     module = InterventionsDataModule(str(path), segment_length=2, fold=0, folds=3)
     module.setup("fit")
     assert module.labels is not None and module.held_out_labels is not None

@@ -127,7 +127,7 @@ def test_relabelling_reaches_logged_rows_and_no_copy() -> None:
 
 
 def test_episodes_that_may_be_asked_about() -> None:
-    """Starts of segments of 3 steps: rows 12, 13 and 18 of the logged episodes of 4, 2 and 3; then those of the finished own ones."""
+    """Segments of 3 steps begin at rows 12, 13 and 18 of logged episodes of 4, 2 and 3; then there are finished own ones."""
     table = replay()
     assert sorted(table.pool(3).start(torch.arange(3)).tolist()) == [12, 13, 18]
     step(table, 5)

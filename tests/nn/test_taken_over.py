@@ -12,7 +12,9 @@ from torch import nn
 from lightning_pbrl.nn import MLP, DeterministicActor, GaussianActor, Normalizer, SquashedGaussianActor
 from lightning_pbrl.nn.taken_over import as_squashed, folded, mean_network
 
-OBS = torch.randn(64, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.01, 5.0]) + torch.tensor([0.0, 0.6, -2.0])
+OBS = torch.randn(64, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.01, 5.0]) + torch.tensor(
+    [0.0, 0.6, -2.0]
+)
 
 
 def normalizer() -> Normalizer:
