@@ -18,7 +18,7 @@ from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 
 WHO = ("policy", "person", "script")
-"""Who may act; :func:`who_acted` gives the place here."""
+"""Names of those who may act; :func:`who_acted` gives places in this list."""
 
 
 class Interventions(NamedTuple):

@@ -107,6 +107,8 @@ def _critics(method: Any, trained: Any) -> None:
     if pair is None or pair[0].members != method.critic.members:
         raise _refused("critic", trained, "has no twin critics", "IQL, TD3BC, or SAC and its kin")
     _check_hidden("critic", trained, pair[0], method.critic)
+    if pair[0].layer_norm != method.critic.layer_norm:
+        raise _refused("critic", trained, f"has layer_norm={pair[0].layer_norm}", "model.init_args.layer_norm alike")
     then, now = trained.hparams.discount, method.hparams.discount
     if then != now:
         raise _refused(

@@ -58,8 +58,9 @@ class SAC(OnlinePolicy):
         init_temperature: α at the start.
         alpha_lr: learning rate of log α.
         reset_updates: updates right after the critic has started anew.
-        critic_updates: updates of the critics alone, before the first env step, on logged rows: they judge the policy that the
-            run continues (``start_from``) before they move it.
+        critic_updates: updates of the critics alone, before the first env step, on logged rows: they evaluate the policy that
+            the run continues (``start_from``) before they move it.
+        layer_norm: standardise the critics' hidden layers, which bounds their values of actions without data (RLPD, sec. 4.2).
         **online: further arguments of :class:`~lightning_pbrl.methods.online_policy.OnlinePolicy`.
     """
 
@@ -84,6 +85,7 @@ class SAC(OnlinePolicy):
         alpha_lr: float = 1e-4,
         reset_updates: int = 100,
         critic_updates: int = 0,
+        layer_norm: bool = False,
         **online: Any,
     ) -> None:
         super().__init__(spec, env_steps, explore_steps, round_steps, **online)
@@ -108,7 +110,8 @@ class SAC(OnlinePolicy):
 
     def new_critic(self) -> MLP:
         """Return two untrained critics."""
-        return MLP(self.spec["obs_dim"] + self.spec["action_dim"], 1, self.hparams.hidden, members=2, ortho_init=True)
+        sizes, h = (self.spec["obs_dim"] + self.spec["action_dim"], 1), self.hparams
+        return MLP(*sizes, h.hidden, members=2, ortho_init=True, layer_norm=h.layer_norm)
 
     def groups(self) -> dict[str, Part]:
         h = self.hparams
@@ -117,8 +120,8 @@ class SAC(OnlinePolicy):
 
     def programs(self) -> dict[str, Program]:
         policy = self.program(self.replayed)
-        judge = {"critic": replace(policy, steps=[self.critic_losses], moves=("critic",))} if self.hparams.critic_updates else {}
-        return {"policy": policy, "explore": self.program(self.novel), **judge}
+        first = {"critic": replace(policy, steps=[self.critic_losses], moves=("critic",))} if self.hparams.critic_updates else {}
+        return {"policy": policy, "explore": self.program(self.novel), **first}
 
     def program(self, gather: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Program:
         """Return a program that updates critics, actor and temperature on the minibatches of ``gather``."""
@@ -131,8 +134,8 @@ class SAC(OnlinePolicy):
 
     def plan(self, round_number: int) -> list[Phase]:
         if round_number == 0:
-            judge = [Phase("critic", "critic", self.hparams.critic_updates)] if self.hparams.critic_updates else []
-            return [*judge, self.random_steps(), *self.explore()]
+            first = [Phase("critic", "critic", self.hparams.critic_updates)] if self.hparams.critic_updates else []
+            return [*first, self.random_steps(), *self.explore()]
         return [*self.restart(round_number), self.learn(round_number)]
 
     def random_steps(self) -> Phase:
