@@ -85,7 +85,7 @@ def _policy(method: Any, trained: Any) -> None:
     into = getattr(method, "actor", None)
     if not isinstance(into, SquashedGaussianActor):
         raise _refused("policy", trained, f"cannot be continued by {type(method).__name__}", "SAC, or a method built on it")
-    actor = getattr(trained, "actor", None)
+    actor: Any = getattr(trained, "actor", None)
     net = None if actor is None else mean_network(actor)
     if net is None or not isinstance(net.activation, nn.ReLU):
         raise _refused(
@@ -94,10 +94,9 @@ def _policy(method: Any, trained: Any) -> None:
     _check_hidden("policy", trained, net, into.net)
     normalizer, source = getattr(trained, "normalizer", None), method.source
     rows = source.logged.rows(source.device)[:: max(source.logged.count // _OBSERVED, 1)]
-    obs = source.column("obs")[rows] if len(rows) else torch.zeros(1, method.spec["obs_dim"], device=method.device)
-    if not len(rows) and normalizer is not None:
-        obs = normalizer.mean.unsqueeze(0)
-    into.load_state_dict(as_squashed(actor.to(obs.device), normalizer, obs, into))
+    usual = torch.zeros(method.spec["obs_dim"]) if normalizer is None else normalizer.mean
+    obs = source.column("obs")[rows].cpu() if len(rows) else usual.unsqueeze(0)
+    into.load_state_dict(as_squashed(actor, normalizer, obs, into))
 
 
 def _critics(method: Any, trained: Any) -> None:
