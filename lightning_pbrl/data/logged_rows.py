@@ -58,6 +58,16 @@ class LoggedRows:
         """Return the number of logged rows in a minibatch of ``size`` by the share; 0 without one."""
         return 0 if self.share is None or not self.count else round(size * self.share)
 
+    def drawn(self, u: Tensor, alone: bool) -> tuple[Tensor, Tensor]:
+        """Return the ids of a minibatch's logged rows, and the uniform numbers that are left for the others.
+
+        Args:
+            u: uniform numbers, (..., B), float64; the first ones of the last axis draw logged rows.
+            alone: whether there are no others yet.
+        """
+        part = u.shape[-1] if alone else self.part(u.shape[-1])
+        return self.drawable((u[..., :part] * self.drawable_count).long()), u[..., part:]
+
     def fill(self, replay: Any) -> None:
         """Copy the logged rows, their true rewards and successes to their places; their learned reward is NaN."""
         if self.data is None:
@@ -103,9 +113,11 @@ class LoggedRows:
             return None
         return {"fingerprint": self.data.fingerprint, "learned_reward": learned_reward[self.first : self.end].cpu().clone()}
 
-    def check(self, state: Mapping[str, Any] | None) -> None:
-        """Raise a UserError unless the checkpoint of ``state`` was begun with these logged data."""
+    def load_state_dict(self, replay: Any, state: Mapping[str, Any] | None) -> None:
+        """Write the learned reward of a checkpoint; raise a UserError unless it was begun with these logged data."""
         found = None if state is None else state["fingerprint"]
         if found != (None if self.data is None else self.data.fingerprint):
             was = "no logged data" if found is None else "other logged data"
             raise UserError(f"The checkpoint's replay was begun with {was}: set data.init_args.start_from back.")
+        if state is not None:
+            replay.write("learned_reward", state["learned_reward"], self.rows(replay.device))

@@ -171,12 +171,10 @@ class Replay(Transitions):
 
         With a share of logged rows these come first in the last axis, and either part is drawn uniformly.
         """
-        logged = self.logged
-        if logged.share is None:
+        if self.logged.share is None:
             return self.drawable_rows((u * self.drawable_count).long())
-        part = logged.part(u.shape[-1]) if self.own else u.shape[-1]  # nothing else before the first env step
-        first = logged.drawable((u[..., :part] * logged.drawable_count).long())
-        return torch.cat([first, self.rows_of_age((u[..., part:] * self.own).long())], -1)
+        first, rest = self.logged.drawn(u, alone=not self.own)
+        return torch.cat([first, self.rows_of_age((rest * self.own).long())], -1)
 
     def recent_rows(self, u: Tensor, n: int) -> Tensor:
         """Return ids drawn uniformly from the ``n`` newest rows (all, while there are fewer): ``u`` in [0, 1), float64 -> ids."""
@@ -231,7 +229,7 @@ class Replay(Transitions):
 
     @property
     def finished(self) -> int:
-        """Number of episodes that have ended so far."""
+        """Episodes that have ended so far."""
         return len(self.log)
 
     @property
@@ -341,9 +339,7 @@ class Replay(Transitions):
                 f"The checkpoint's replay is of {found[0]} environments with rows of {found[1]} entries, this one of {here[0]} "
                 f"with {here[1]}: resume with the simulator and data.init_args.num_envs of the checkpoint."
             )
-        self.logged.check(logged := state.get("logged"))  # which older checkpoints do not have
-        if logged is not None:
-            self.write("learned_reward", logged["learned_reward"], self.logged.rows(self.device))
+        self.logged.load_state_dict(self, state.get("logged"))  # which older checkpoints do not have
         self.steps = int(state["steps"])
         count = min(state["rows"].shape[1], self.lane)
         slots = torch.arange(self.steps - count, self.steps, device=self.device) % self.lane
@@ -351,8 +347,7 @@ class Replay(Transitions):
             self.success = _zeros(len(self.packed), dtype=torch.bool, device=self.device)
             self._bind()
         for table, name in ((self._rows, "rows"), (self._rewards, "reward"), (self._solved, "success")):
-            values = state[name]
-            if table is not None and values is not None:
+            if table is not None and (values := state[name]) is not None:
                 table.index_copy_(1, slots, values[:, values.shape[1] - count :].to(table))
         self.log.load_state_dict(state["episodes"])
         self.version += 1
