@@ -15,6 +15,7 @@ from toys import assert_same, make_trainer
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
 from lightning_pbrl.clips.online import recording
+from lightning_pbrl.configs import packaged_config, read_config
 from lightning_pbrl.data import archive
 from lightning_pbrl.data.replay import Replay
 from lightning_pbrl.data.transitions import Transitions
@@ -290,3 +291,15 @@ def test_the_recording_of_a_logged_segment_repeats_its_episode(stages: Path) -> 
     assert logged is not None
     logged.about["simulator"] = {}  # collected elsewhere: what is left are the observations
     assert recording(collector, first + 27, 5).seed is None
+
+
+def test_the_demo_is_continued_with_its_own_data() -> None:
+    """The label store of its reward stage would be refused otherwise."""
+    logged = read_config(packaged_config("data/demo.yaml"))["data"]["init_args"]
+    begun = read_config(packaged_config("data/demo_online.yaml"))["data"]["init_args"]
+    assert begun["start_from"]["init_args"] == {name: logged[name] for name in begun["start_from"]["init_args"]}
+    assert {"mixture", "episodes", "horizon", "task"} <= begun["start_from"]["init_args"].keys()
+    assert begun["segment_length"] == logged["segment_length"] and begun["simulator"]["init_args"] == {
+        "task": "plate-slide",
+        "horizon": 150,
+    }
