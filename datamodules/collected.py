@@ -14,6 +14,7 @@ from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.envs.behaviour import Behaviour
 from lightning_pbrl.envs.collect import collect
+from lightning_pbrl.envs.take_over import TakeOver
 
 DEFAULT_MIXTURE = (
     Behaviour(weight=1.0, noise=0.1),
@@ -38,6 +39,8 @@ class CollectedDataModule(FeedbackDataModule):
         collection_seed: seed of the data set. It is not the run's seed: all seeds learn from the same data.
         cache_dir: folder of the collected files.
         stop_after_success: end a collected episode after this many successful steps; None runs to the horizon.
+        take_over: rule by which the scripted expert takes over from a behaviour that is stuck; the data then say who acted. None
+            for no interventions.
         **offline: the other arguments of :class:`FeedbackDataModule`.
 
     Raises:
@@ -54,6 +57,7 @@ class CollectedDataModule(FeedbackDataModule):
         collection_seed: int = 0,
         cache_dir: str = "data",
         stop_after_success: int | None = None,
+        take_over: TakeOver | None = None,
         **offline: Any,
     ) -> None:
         super().__init__(simulator, **offline)
@@ -61,7 +65,9 @@ class CollectedDataModule(FeedbackDataModule):
         self.mixture = list(mixture or DEFAULT_MIXTURE)
         for behaviour in self.mixture:
             behaviour.check(simulator)
-        self.cache_dir, self.stop_after_success = cache_dir, stop_after_success
+        self.cache_dir, self.stop_after_success, self.take_over = cache_dir, stop_after_success, take_over
+        if take_over is not None:
+            take_over.check(simulator, self.mixture)
         self.progress: Callable[[int, int], None] | None = None
 
     @property
@@ -69,12 +75,13 @@ class CollectedDataModule(FeedbackDataModule):
         """File that holds (or will hold) the data."""
         wanted = [self.simulator.describe(), [b.describe() for b in self.mixture], self.episodes, self.collection_seed]
         wanted += [] if self.stop_after_success is None else [self.stop_after_success]
+        wanted += [] if self.take_over is None else [self.take_over.describe()]
         digest = hashlib.blake2b(json.dumps(wanted, sort_keys=True).encode(), digest_size=5).hexdigest()
         return Path(self.cache_dir) / f"{self.simulator.name}-{self.episodes}-{digest}.safetensors"
 
     def prepare_data(self) -> None:
-        stop = self.stop_after_success
-        collect(self.simulator, self.mixture, self.episodes, self.path, self.collection_seed, self.progress, stop)
+        how = (self.collection_seed, self.progress, self.stop_after_success, self.take_over)
+        collect(self.simulator, self.mixture, self.episodes, self.path, *how)
 
     def load(self) -> Transitions:
         if not self.path.exists():  # used without a Trainer

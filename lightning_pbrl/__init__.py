@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lightning_pbrl.datamodules.collected import CollectedDataModule as CollectedDataModule
     from lightning_pbrl.datamodules.d4rl import D4RLDataModule as D4RLDataModule
     from lightning_pbrl.datamodules.examples import ExamplesDataModule as ExamplesDataModule
+    from lightning_pbrl.datamodules.interventions import InterventionsDataModule as InterventionsDataModule
     from lightning_pbrl.datamodules.lire import LiREDataModule as LiREDataModule
     from lightning_pbrl.datamodules.metaworld import MetaWorldDataModule as MetaWorldDataModule
     from lightning_pbrl.datamodules.metaworld_comparisons import MetaWorldComparisonsDataModule as MetaWorldComparisonsDataModule
@@ -88,6 +89,7 @@ _HOME = {
     "CollectedDataModule": "datamodules.collected",
     "D4RLDataModule": "datamodules.d4rl",
     "ExamplesDataModule": "datamodules.examples",
+    "InterventionsDataModule": "datamodules.interventions",
     "LiREDataModule": "datamodules.lire",
     "MetaWorldDataModule": "datamodules.metaworld",
     "MetaWorldComparisonsDataModule": "datamodules.metaworld_comparisons",

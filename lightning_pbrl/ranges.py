@@ -73,7 +73,7 @@ RANGES: dict[str, Range] = {
     **_all(WEIGHT, "lr_floor weight_decay"),
     **_all(COUNT, "batch_size encoder_batch_size block replicas tile n_epochs policy_freq target_every update_ratio"),
     **_all(COUNT, "epochs first_epochs explore_epochs patience first_patience max_steps max_episode_steps"),
-    **_all(COUNT_OR_NONE, "updates bc_updates reward_updates reset_updates warmup"),
+    **_all(COUNT_OR_NONE, "updates bc_updates reward_updates reset_updates critic_updates warmup"),
     **_all(COUNT_OR_NONE, "replay_batch_size n_init n_emb"),
     **_all(PART, "warmup_fraction validation"),
     # losses
@@ -95,7 +95,7 @@ RANGES: dict[str, Range] = {
     # data, simulators, images
     **_all(COUNT, "num_envs eval_envs obs_dim action_dim horizon action_repeat capacity comparisons episodes last count fps"),
     **_all(COUNT_OR_NONE, "segment_length eval_episodes test_episodes held_out_pairs held_out entries fold stop_after_success"),
-    **_all(SHARE, "quantiles success_share"),
+    **_all(SHARE, "quantiles success_share share"),
     **_all(PART, "validation_share"),
     **_all(COUNT, "size"),
     **_all(ANY, "action_bounds"),

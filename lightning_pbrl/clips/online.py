@@ -55,6 +55,8 @@ def recording(collector: Collector, start: int, length: int) -> Recording:
         UserError: if there is no such segment in the ring.
     """
     replay = collector.replay
+    if replay.logged.first <= start < replay.logged.end:
+        return _logged(collector, start, length)
     env, slot = start // replay.lane, start % replay.lane
     if not (0 <= start < replay.ring and slot + length <= replay.lane and slot < replay.steps):
         raise UserError(f"The replay has no segment of {length} steps from row {start} on: take clips when questions are asked.")
@@ -71,6 +73,19 @@ def recording(collector: Collector, start: int, length: int) -> Recording:
     rows = env * replay.lane + torch.arange(begin, step + length) % replay.lane
     action = replay.column("action")[rows.to(replay.device)].cpu().numpy().copy()
     return Recording(collector.reset_seed(env, number), step - begin, action, obs)
+
+
+def _logged(collector: Collector, start: int, length: int) -> Recording:
+    """Take the recording of a logged segment: from its reset seed, if it was collected in the simulator that is acted in."""
+    logged, row = collector.replay.logged.data, start - collector.replay.logged.first
+    assert logged is not None  # noqa: S101 - there are logged rows
+    first, about = int(logged.first_of(torch.tensor([row]))[0]), logged.about
+    obs, action = (logged.column(name)[:].cpu().numpy() for name in ("obs", "action"))
+    seeds = about.get("reset_seeds", ())
+    if len(seeds) != len(logged.episodes) or about.get("simulator") != collector.envs.simulator.describe():
+        return Recording(None, 0, action[row : row + length].copy(), obs[row : row + length].copy())
+    seed = int(seeds[int(logged.episodes.of(torch.tensor([row]))[0])])
+    return Recording(seed, row - first, action[first : row + length].copy(), obs[row : row + length].copy())
 
 
 class RecordedClips(ClipRenderer):

@@ -14,6 +14,8 @@ from lightning_pbrl.data.replay import Replay
 def hybrid_rows(replay: Replay, u: Tensor, recent_share: float, window: int) -> Tensor:
     """Return row ids of a minibatch: a uniform part, then int(B * ``recent_share``) of the ``window`` newest rows.
 
+    In a replay with a share of logged rows, B counts the other rows of the minibatch.
+
     Newest means youngest, wherever the ring buffer holds them. Uniform rows may be recent as well, so the true share of recent
     rows is above ``recent_share``.
 
@@ -28,5 +30,5 @@ def hybrid_rows(replay: Replay, u: Tensor, recent_share: float, window: int) -> 
 
     Differences: the released code draws int(B (1 - omega)) uniform rows, so for some sizes its batch is one row short.
     """
-    uniform = len(u) - int(len(u) * recent_share)
-    return torch.cat([replay.uniform_rows(u[:uniform]), replay.recent_rows(u[uniform:], window)])
+    uniform = len(u) - int((len(u) - replay.logged.part(len(u))) * recent_share)
+    return torch.cat([replay.uniform_rows(u)[:uniform], replay.recent_rows(u[uniform:], window)])  # logged rows come first

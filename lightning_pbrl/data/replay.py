@@ -2,7 +2,8 @@
 
 It has the packed rows of :class:`~lightning_pbrl.data.transitions.Transitions`. First comes the **ring**, ``lane`` rows per
 environment: the row of environment i at its step p is ``i * lane + p % lane``. All environments step together, so that one
-number, ``steps``, gives the number of rows and the age of each; no row is ever moved. Then come the copies
+number, ``steps``, gives the number of rows and the age of each; no row is ever moved. Then come logged rows, if the replay begins
+with some (:class:`~lightning_pbrl.data.logged_rows.LoggedRows`), and the copies
 (:class:`~lightning_pbrl.data.segment_copies.SegmentCopies`), so that labels stay valid whatever the ring overwrites.
 
 On a CPU memory is allocated when it is first written, so that a capacity of all env steps of a run costs nothing until they are
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.episode_log import EpisodeLog
+from lightning_pbrl.data.logged_rows import LoggedRows
 from lightning_pbrl.data.segment_copies import Places, SegmentCopies
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.data.transitions import Transitions, row_layout
@@ -45,6 +47,8 @@ class Replay(Transitions):
         about: description of the simulator and policy, plain JSON types; its hash is the ``fingerprint``.
         pictures: side S of the image that is stored of every row's observation, pixels; None without images. They stay on the
             CPU, 3 S^2 bytes of each, and batches are moved.
+        logged: logged data to begin with; their rows are copied, stay, and count as older than all others.
+        share: share of every minibatch that is drawn from them; None draws uniformly from all rows.
 
     Raises:
         UserError: if an environment's part of the ring is shorter than an episode, which could not be asked about or restored.
@@ -64,6 +68,8 @@ class Replay(Transitions):
         horizon: int,
         about: Mapping[str, Any] | None = None,
         pictures: int | None = None,
+        logged: Transitions | None = None,
+        share: float | None = None,
     ) -> None:
         self.num_envs, self.lane, self.horizon = num_envs, -(-capacity // num_envs), horizon
         if self.lane < horizon:
@@ -74,8 +80,10 @@ class Replay(Transitions):
         layout = row_layout(obs_dim, action_dim)
         width = sum(layout["truncated"])
         self.ring = self.lane * num_envs
-        nothing = torch.zeros(1, dtype=torch.int64)
-        super().__init__(_zeros(self.ring, width), nothing, _zeros(self.ring), None, obs_dim, action_dim, about)
+        self.logged, nothing = LoggedRows(self.ring, logged, share), torch.zeros(1, dtype=torch.int64)
+        rows = self.logged.end
+        super().__init__(_zeros(rows, width), nothing, _zeros(rows), None, obs_dim, action_dim, about)
+        self.logged.fill(self)
         if pictures:
             self.frames = _zeros(self.ring, pictures, pictures, 3, dtype=torch.uint8)
         self.steps = 0
@@ -147,12 +155,17 @@ class Replay(Transitions):
     # Rows --------------------------------------------------------------------------------------------------------------
 
     @property
-    def size(self) -> int:
-        """Number of rows stored in the ring."""
+    def own(self) -> int:
+        """Number of rows in the ring: the policy's own."""
         return min(self.steps, self.lane) * self.num_envs
 
+    @property
+    def size(self) -> int:
+        """Number of stored rows, logged ones included."""
+        return self.own + self.logged.count
+
     def rows_of_age(self, age: Tensor) -> Tensor:
-        """Return the ids of the rows of these ages, same shape; 0 is the newest, ages in [0, :attr:`size`).
+        """Return the ids of the rows of these ages, same shape; 0 is the newest, ages in [0, :attr:`own`).
 
         The age of environment i's row of k steps ago is k * num_envs + i.
         """
@@ -161,36 +174,46 @@ class Replay(Transitions):
         return age % self.num_envs * self.lane + (self.steps - 1 - age // self.num_envs) % self.lane
 
     def age(self, rows: Tensor) -> Tensor:
-        """Return how many steps ago each of these rows of the ring was written, same shape; 0 for the newest step."""
-        return (self.steps - 1 - rows % self.lane) % self.lane
+        """Return how many steps ago these rows were written, same shape: 0 for the newest, ``steps`` for logged rows."""
+        return torch.where(rows < self.ring, (self.steps - 1 - rows % self.lane) % self.lane, self.steps)
 
     def uniform_rows(self, u: Tensor) -> Tensor:
-        """Return ids of rows drawn uniformly from all that are stored: ``u`` in [0, 1), float64, any shape -> ids."""
-        return self.rows_of_age((u * self.size).long())
+        """Return ids of rows drawn uniformly from all that are stored: ``u`` in [0, 1), float64, any shape -> ids.
+
+        With a share of logged rows these come first in the last axis, and either part is drawn uniformly.
+        """
+        if self.logged.share is None:
+            return self.drawable_rows((u * self.drawable_count).long())
+        first, rest = self.logged.drawn(u, alone=not self.own)
+        return torch.cat([first, self.rows_of_age((rest * self.own).long())], -1)
 
     def recent_rows(self, u: Tensor, n: int) -> Tensor:
         """Return ids drawn uniformly from the ``n`` newest rows (all, while there are fewer): ``u`` in [0, 1), float64 -> ids."""
-        return self.rows_of_age((u * min(n, self.size)).long())
+        return self.rows_of_age((u * min(n, self.own)).long())
 
     @property
     def stored(self) -> Tensor:
         """Ids of all stored rows, ascending, (:attr:`size`,)."""
         first = torch.arange(self.num_envs, device=self.device) * self.lane
-        return (first[:, None] + torch.arange(min(self.steps, self.lane), device=self.device)).flatten()
+        own = (first[:, None] + torch.arange(min(self.steps, self.lane), device=self.device)).flatten()
+        return torch.cat([own, self.logged.rows(self.device)])
 
     @property
     def written(self) -> Tensor:
         """Ids of all stored rows and of those of the copies, ascending."""
-        end = self.ring + self.places.written
-        return torch.cat([self.stored, torch.arange(self.ring, end, device=self.device)])
+        end = self.logged.end + self.places.written
+        return torch.cat([self.stored, torch.arange(self.logged.end, end, device=self.device)])
 
     def seen(self) -> list[Tensor]:
-        """Return the observations of every stored row, a view per environment."""
-        return list(self._rows[:, : min(self.steps, self.lane), : self.obs_dim].unbind(0))
+        """Return the observations of every stored row, a view per environment and one of the logged rows."""
+        own = self._rows[:, : min(self.steps, self.lane), : self.obs_dim].unbind(0)
+        return [*own, *([self.packed[self.ring : self.logged.end, : self.obs_dim]] if self.logged.count else [])]
 
     def first_of(self, rows: Tensor) -> Tensor:
         """Return the first of the rows that precede each of these without a gap in its episode, (n,), on the CPU."""
         rows = rows.cpu()
+        if (rows >= self.ring).any():
+            return self.logged.first_of(rows, self.first_of)
         env, slot = rows // self.lane, rows % self.lane
         step = self.steps - 1 - (self.steps - 1 - slot) % self.lane
         return rows - (step - torch.maximum(self.log.begin(env, step), (step - slot).clamp(min=self.steps - self.lane)))
@@ -200,31 +223,33 @@ class Replay(Transitions):
         return rows
 
     def stored_column(self, name: str) -> Tensor:
-        """Return one column of all stored rows, in the order of :attr:`stored`; a view if there is one environment."""
-        at, width = self.layout[name]
-        part = self._rows[:, : min(self.steps, self.lane), at : at + width].flatten(0, 1)
-        return part if name in ("obs", "action", "next_obs") else part.squeeze(1)
+        """Return one column of all stored rows, in the order of :attr:`stored`."""
+        return self.column(name)[self.stored]
 
     @property
     def drawable_count(self) -> int:
-        return self.size
+        return self.own + self.logged.drawable_count
 
     def drawable_rows(self, number: Tensor) -> Tensor:
-        return self.rows_of_age(number.to(self.device))
+        """Return row ids of the drawable rows: those of the ring by age, then the logged ones."""
+        number = number.to(self.device)
+        own = self.rows_of_age(number)
+        return torch.where(number < self.own, own, self.logged.drawable(number - self.own)) if self.logged.count else own
 
     def drawable_part(self, values: Tensor) -> Tensor:
-        return values[self.stored]
+        own = self.stored[: self.own]
+        return values[torch.cat([own, self.logged.drawable(torch.arange(self.logged.drawable_count, device=self.device))])]
 
     # Episodes ----------------------------------------------------------------------------------------------------------
 
     @property
     def finished(self) -> int:
-        """Number of episodes that have ended so far."""
+        """Episodes that have ended so far."""
         return len(self.log)
 
     @property
     def open_steps(self) -> list[int]:
-        """Number of steps so far of each environment's open episode, (n,)."""
+        """Steps so far of each environment's open episode, (n,)."""
         return self.log.open_steps(self.steps)
 
     def recent_returns(self, n: int) -> Tensor:
@@ -240,7 +265,9 @@ class Replay(Transitions):
         return self.log.recent(n)[2]
 
     def mean_reward(self) -> float:
-        """Return mean true reward per step of the ``RECENT_EPISODES`` newest finished episodes; NaN before the first."""
+        """Return mean true reward per step of the newest finished episodes; before the first one, of logged rows."""
+        if not self.finished:
+            return self.logged.mean_reward()
         returns, _, steps = self.log.recent(RECENT_EPISODES)
         return float(returns.sum() / steps.sum())
 
@@ -249,19 +276,19 @@ class Replay(Transitions):
 
         Args:
             length: steps per segment.
-            recent: number of newest finished episodes to use; those too short for a segment are not counted.
+            recent: number of newest finished episodes to use, logged ones last; those too short for a segment are not counted.
             context: steps that must be free on each side.
 
         Raises:
             UserError: if no episode has ended yet, or none is long enough.
         """
-        if not self.finished:
+        if not self.finished and not self.logged.count:
             raise UserError(
                 "No episode has ended yet, so there is nothing to ask about: act for at least one episode before the first "
                 "questions (seed_steps and explore_steps, or a later ask.first_round)."
             )
         pieces = self.log.pieces(self.steps, self.lane, length + 2 * context, recent)
-        return SegmentPool(pieces, length, context=context)
+        return SegmentPool(self.logged.before(pieces, length + 2 * context, recent), length, context=context)
 
     @property
     def copies(self) -> SegmentCopies:
@@ -279,8 +306,9 @@ class Replay(Transitions):
     def move(self, device: torch.device | str) -> None:
         """Make new tables with room for all copies, and write to them what was written."""
         old, count = (self._rows, self._rewards, self._solved), min(self.steps, self.lane)
-        kept = slice(self.ring, self.ring + self.places.written)
-        copies, images, rows = (self.packed[kept], self.reward[kept]), self._stored, self.ring + self.places.rows
+        kept = slice(self.ring, self.logged.end + self.places.written)  # logged rows and copies
+        behind = self.packed[kept], self.reward[kept], None if self.success is None else self.success[kept]
+        images, rows = self._stored, self.logged.end + self.places.rows
         if images is not None and len(images) != rows:
             self.frames = _zeros(rows, *images.shape[1:], dtype=torch.uint8)
             for lane in range(self.num_envs):
@@ -290,11 +318,14 @@ class Replay(Transitions):
         self.packed = _zeros(rows, self.packed.shape[1], device=device)
         self.reward = _zeros(rows, device=device)
         self.success = None if self.success is None else _zeros(rows, dtype=torch.bool, device=device)
+        self.logged.to(device)
         self._bind()
         for new, written in zip((self._rows, self._rewards, self._solved), old, strict=True):
             if new is not None and written is not None:
                 new[:, :count] = written[:, :count].to(device)
-        self.packed[kept], self.reward[kept] = copies[0].to(device), copies[1].to(device)
+        for table, part in zip((self.packed, self.reward, self.success), behind, strict=True):
+            if table is not None and part is not None:
+                table[kept] = part.to(device)
 
     @property
     def fingerprint(self) -> str:
@@ -303,7 +334,10 @@ class Replay(Transitions):
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the ring, oldest step first, and the episodes: tensors and plain types. Copies are in the label store."""
+        """Return the ring, oldest step first, and the episodes: tensors and plain types. Copies are in the label store.
+
+        Of logged rows it has the fingerprint and the learned reward; the data module has the rest.
+        """
         slots = torch.arange(max(self.steps - self.lane, 0), self.steps, device=self.device) % self.lane
         return {
             "steps": self.steps,
@@ -312,13 +346,14 @@ class Replay(Transitions):
             "success": None if self._solved is None else self._solved.index_select(1, slots).cpu(),
             **({} if self._images is None else {"pictures": self._images.index_select(1, slots.cpu())}),
             "episodes": self.log.state_dict(),
+            "logged": self.logged.state_dict(self.column("learned_reward")),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state; of a ring larger than this one the newest rows are taken.
 
         Raises:
-            UserError: if it has another number of environments, or other sizes.
+            UserError: if it has another number of environments, other sizes, or was begun with other logged data.
         """
         there = state["pictures"].shape[2:] if "pictures" in state else None
         if there != (None if self._stored is None else self._stored.shape[1:]):
@@ -331,16 +366,16 @@ class Replay(Transitions):
                 f"The checkpoint's replay is of {found[0]} environments with rows of {found[1]} entries, this one of {here[0]} "
                 f"with {here[1]}: resume with the simulator and data.init_args.num_envs of the checkpoint."
             )
+        self.logged.load_state_dict(self, state.get("logged"))  # which older checkpoints do not have
         self.steps = int(state["steps"])
         count = min(state["rows"].shape[1], self.lane)
         slots = torch.arange(self.steps - count, self.steps, device=self.device) % self.lane
-        if state["success"] is not None:
+        if state["success"] is not None and self.success is None:
             self.success = _zeros(len(self.packed), dtype=torch.bool, device=self.device)
             self._bind()
         parts = ((self._rows, "rows"), (self._rewards, "reward"), (self._solved, "success"), (self._images, "pictures"))
         for table, name in parts:
-            if table is not None:
-                values = state[name]
+            if table is not None and (values := state.get(name)) is not None:
                 table.index_copy_(1, slots.to(table.device), values[:, values.shape[1] - count :].to(table))
         self.log.load_state_dict(state["episodes"])
         self.version += 1

@@ -1,7 +1,7 @@
 """Copies of the segments that were asked about, for a replay that overwrites its rows one day.
 
-They lie behind the replay's ring, in the same table, at a place that follows from the question's number alone. Labels that
-name these rows stay valid whatever the ring overwrites.
+They lie behind the replay's ring and its logged rows, in the same table, at a place that follows from the question's number
+alone. Labels that name these rows stay valid whatever the ring overwrites.
 """
 
 from __future__ import annotations
@@ -90,11 +90,11 @@ class SegmentCopies:
         at = self.places
         numbers = number + torch.arange(start.shape[0]) if isinstance(number, int) else number
         slot = 2 * numbers[:, None] + torch.arange(start.shape[1])  # a rating leaves the second place of its number free
-        return self.replay.ring + slot * at.whole + at.context
+        return self.replay.logged.end + slot * at.whole + at.context
 
     def slots(self, start: Tensor) -> Tensor:
         """Return 2 * number + segment for copies that begin at these rows, same shape; the inverse of :meth:`placed`."""
-        return (start - self.replay.ring - self.places.context) // self.places.whole
+        return (start - self.replay.logged.end - self.places.context) // self.places.whole
 
     def keep(self, query: Query, number: int) -> Query:
         """Copy the segments of the questions ``number``, ``number`` + 1, ...; return the same questions about the copies."""

@@ -30,7 +30,7 @@ ROW_COLUMNS = ("obs", "action", "next_obs", "learned_reward", "terminated", "tru
 FRAMES_ON_DEVICE = 4 << 30
 """Bytes of images that may lie on a GPU; more stay on the CPU, mapped from their file, and batches are moved."""
 
-PER_EPISODE = ("behaviours", "reset_seeds")
+PER_EPISODE = ("behaviours", "reset_seeds", "interventions")
 """Entries of ``about`` that have one value per episode of collected data."""
 
 _SELECTED = (*PER_EPISODE, "demos", "episode_tasks")  # the same of other data, too

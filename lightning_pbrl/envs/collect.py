@@ -24,6 +24,7 @@ from lightning_pbrl.data.transitions import PER_EPISODE, Transitions
 from lightning_pbrl.envs.base import Array, Simulator
 from lightning_pbrl.envs.behaviour import Behaviour, shares
 from lightning_pbrl.envs.finite import LARGEST, check_step
+from lightning_pbrl.envs.take_over import TakeOver
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.rng import derive
 
@@ -57,6 +58,7 @@ def collect(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     stop_after_success: int | None = None,
+    take_over: TakeOver | None = None,
 ) -> Transitions:
     """Collect a data set into the file ``path``, or load it if it exists.
 
@@ -68,11 +70,12 @@ def collect(
         seed: seed of everything random.
         progress: called with (episodes done, total episodes) after each episode and at the end.
         stop_after_success: end an episode (truncated) after this many successful steps; None runs to the time limit.
+        take_over: rule by which a script takes over from a behaviour that is stuck; None for no interventions.
 
     Returns:
         The data set; for :class:`~lightning_pbrl.envs.pixels.Pixels`, the states and an image of every time step.
         ``about`` holds the simulator, mixture, seed and versions, and for each episode its ``behaviours`` (index into the
-        mixture) and ``reset_seeds``.
+        mixture) and ``reset_seeds``; with ``take_over`` also its ``interventions`` (:mod:`lightning_pbrl.data.interventions`).
 
     Raises:
         UserError: for no episodes, a mixture that is invalid or not supported by the simulator, or a ``path`` that holds
@@ -83,6 +86,8 @@ def collect(
     shares(mixture)
     for behaviour in mixture:
         behaviour.check(simulator)
+    if take_over is not None:
+        take_over.check(simulator, list(mixture))
     path = Path(path)
     request: dict[str, Any] = {
         "source": "collect",
@@ -94,11 +99,13 @@ def collect(
     }
     if stop_after_success is not None:
         request["stop_after_success"] = stop_after_success
+    if take_over is not None:
+        request["take_over"] = take_over.describe()
     report = progress or (lambda done, total: None)
     if not path.exists():
         with _alone(path):
             if not path.exists():  # another process may have made it meanwhile
-                _make(simulator, mixture, request, path, report)
+                _make(simulator, mixture, request, path, report, take_over)
     report(episodes, episodes)
     return _same(archive.load(path), request, path, but="versions")
 
@@ -128,6 +135,7 @@ def _make(
     request: dict[str, Any],
     path: Path,
     report: Callable[[int, int], None],
+    take_over: TakeOver | None = None,
 ) -> None:
     """Collect the missing shards one by one, then join the shards into ``path`` and remove them."""
     parts, seed, episodes = path.with_name(f"{path.name}.parts"), request["seed"], request["episodes"]
@@ -140,7 +148,8 @@ def _make(
         else:
             env = env or simulator.make()
             stop = request.get("stop_after_success")
-            part = _episodes(env, simulator, mixture, seed, range(first, last), lambda done: report(done, episodes), stop)
+            numbers = range(first, last)
+            part = _episodes(env, simulator, mixture, seed, numbers, lambda done: report(done, episodes), stop, take_over)
             part.about = {**request, **part.about}
             archive.save(part, shard)
         shards.append(_same(archive.load(shard), request, parts))
@@ -168,6 +177,7 @@ def _episodes(
     numbers: range,
     done: Callable[[int], None],
     stop_after_success: int | None = None,
+    take_over: TakeOver | None = None,
 ) -> Transitions:
     """Run the episodes ``numbers`` one after the other; ``about`` holds their behaviours and reset seeds."""
     size = len(numbers) * simulator.horizon
@@ -178,6 +188,7 @@ def _episodes(
     side = simulator.frames
     frames = None if side is None else np.empty((size + len(numbers), side, side, 3), np.uint8)
     offsets, behaviours, reset_seeds, at, has_success = [0], [], [], 0, False
+    interventions: list[list[list[Any]]] = []
 
     def state(seen: Array, info: dict[str, Any]) -> Array:
         """Return the state of an observation; its image, if any, is stored beside the rows."""
@@ -189,15 +200,18 @@ def _episodes(
     for number in numbers:
         behaviour, reset_seed, rng = episode_plan(mixture, seed, number)
         actor = mixture[behaviour].begin(simulator, rng)
+        supervisor = None if take_over is None else take_over.begin(simulator)
         seen, info = env.reset(seed=reset_seed)
         seen = state(seen, info)
         check_step(simulator.name, reset_seed, 0, seen)
         over, solved = False, 0.0
         while not over:
-            obs[at], action[at] = seen, actor.act(info)
+            obs[at], action[at] = seen, actor.act(info) if supervisor is None else supervisor.act(actor, info)
             seen, reward, terminated, truncated, info = env.step(action[at])
             has_success |= "success" in info
             solved += info.get("success", 0.0)
+            if supervisor is not None:
+                supervisor.see(float(reward), info.get("success", 0.0))
             truncated = truncated or (stop_after_success is not None and solved >= stop_after_success)
             scalars[at] = np.clip(reward, -LARGEST, LARGEST), terminated, truncated, info.get("success", 0.0)
             at += 1
@@ -207,6 +221,7 @@ def _episodes(
         offsets.append(at)
         behaviours.append(behaviour)
         reset_seeds.append(reset_seed)
+        interventions += [] if supervisor is None else [supervisor.spans]
         done(number + 1)
     reward, terminated, truncated, success = torch.from_numpy(scalars[:at]).unbind(1)
     return Transitions.from_columns(
@@ -219,7 +234,7 @@ def _episodes(
         truncated=truncated,
         success=success > 0.0 if has_success else None,
         frames=None if frames is None else torch.from_numpy(frames[: at + len(numbers)]),
-        about={"behaviours": behaviours, "reset_seeds": reset_seeds},
+        about={"behaviours": behaviours, "reset_seeds": reset_seeds, **({"interventions": interventions} if take_over else {})},
     )
 
 
@@ -239,6 +254,6 @@ def _join(shards: Sequence[Transitions]) -> Transitions:
         success,
         shards[0].obs_dim,
         shards[0].action_dim,
-        {name: [entry for shard in shards for entry in shard.about[name]] for name in PER_EPISODE},
+        {name: [entry for shard in shards for entry in shard.about[name]] for name in PER_EPISODE if name in shards[0].about},
         frames=torch.cat(frames) if frames else None,
     )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_pbrl.data.replay import Replay
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.fitting.continuing import check_parts, take_over
 from lightning_pbrl.fitting.online_diagnostics import diagnose, log_prob_of_questions
 from lightning_pbrl.methods.base import Method, Spec
 from lightning_pbrl.nn import StateEntropy
@@ -33,6 +34,8 @@ class OnlinePolicy(Method, ABC):
         neighbours: k of the pre-training's reward.
         reference_entropy: scale that reward by the released code's running variance, which its mean inflates at first.
         reward: reward of collected rows: true (the oracle), or the controls zero and random (uniform in [0, 1]).
+        start_from: checkpoints of other stages to continue from, by part: ``reward`` (reward model), ``policy`` (actor) and
+            ``critic``; None begins with nothing.
         **engine: arguments of :class:`~lightning_pbrl.methods.base.Method`.
     """
 
@@ -59,9 +62,11 @@ class OnlinePolicy(Method, ABC):
         neighbours: int = 5,
         reference_entropy: bool = False,
         reward: Literal["true", "zero", "random"] = "true",
+        start_from: dict[str, str] | None = None,
         **engine: Any,
     ) -> None:
         super().__init__(spec, **engine)
+        check_parts(self, start_from)
         self.entropy = StateEntropy(neighbours, reference_entropy)
 
     @abstractmethod
@@ -76,6 +81,9 @@ class OnlinePolicy(Method, ABC):
                     f"model.init_args.{name} is {self.hparams[name]} and data.init_args.num_envs is {self.source.num_envs}, "
                     "which step together: make it a multiple."
                 )
+
+    def on_data(self) -> None:
+        take_over(self, {part: Method.load(path) for part, path in (self.hparams.start_from or {}).items()})
 
     def is_finished(self) -> bool:
         return self.env_steps >= self.hparams.env_steps
@@ -118,6 +126,9 @@ class OnlinePolicy(Method, ABC):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
+        if not self.trainer.current_epoch and self.source.logged.count:
+            rows = self.source.logged.rows(self.device)
+            self.source.write("learned_reward", self.collected_reward(rows), rows)
         pairs = self.asked.this_round - self.asked.ratings
         if pairs and self.reward_model is not None:
             row: dict[str, Any] = {**log_prob_of_questions(self, pairs), "step": float(self.trainer.global_step)}

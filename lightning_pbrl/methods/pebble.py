@@ -18,7 +18,7 @@ from lightning_pbrl.rewards.base import RewardModel, held
 class PEBBLE(SAC):
     r"""Soft actor-critic on a reward learned from preferences, with pre-training and relabelling (Lee et al. 2021).
 
-    1. Round 0: random steps, then steps of a policy rewarded by the state entropy.
+    1. Round 0: random steps, then steps of a policy rewarded by the state entropy. Where answers come with logged data, 2 first.
     2. Each later round that has asked: fit the reward model to all answers, warm from the round before. Write its reward into
        *every* stored row. Round 1 also starts the critic anew, with ``reset_updates`` updates.
     3. Act and update until the round ends; new rows carry the present model's reward.
@@ -58,12 +58,10 @@ class PEBBLE(SAC):
 
     def plan(self, round_number: int) -> list[Phase]:
         """Return a round of Algorithm 2; the questions are asked before it."""
-        if round_number == 0:
-            return [self.random_steps(), *self.explore()]
         fit: list[Phase] = []
         if self.asked.this_round or self.reward_model.usable() != (self.learned_from or 0):
             fit = [*self.reward_model.plan(round_number), Phase("relabel", start=self.relabel_replay)]
-        return [*fit, *self.restart(round_number), self.learn(round_number)]
+        return [*fit, *super().plan(round_number)]
 
     def relabel_replay(self) -> None:
         """Write the present model's reward into every stored row."""

@@ -64,5 +64,5 @@ class PrefPPO(PPO):
         return {**self.reward_model.programs(), **super().programs()}
 
     def plan(self, round_number: int) -> list[Phase]:
-        new = round_number and (self.asked.this_round or self.reward_model.usable() != (self.learned_from or 0))
+        new = self.asked.this_round or self.reward_model.usable() != (self.learned_from or 0)
         return [*(self.reward_model.plan(round_number) if new else []), *super().plan(round_number)]

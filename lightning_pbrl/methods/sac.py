@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -42,7 +43,7 @@ class SAC(OnlinePolicy):
     Args:
         spec: sizes, linked from the data module.
         env_steps: env steps in total.
-        seed_steps: first of these env steps, with random actions.
+        seed_steps: first of these env steps, without updates: random actions, or those of the policy that the run continues.
         explore_steps: state-entropy pre-training after these; at its end the critic starts anew and makes ``reset_updates``
             updates before it goes on. 0 leaves it out.
         round_steps: env steps of a round, that is between evaluations (and questions).
@@ -57,6 +58,9 @@ class SAC(OnlinePolicy):
         init_temperature: α at the start.
         alpha_lr: learning rate of log α.
         reset_updates: updates right after the critic has started anew.
+        critic_updates: updates of the critics alone, before the first env step, on logged rows: they evaluate the policy that
+            the run continues (``start_from``) before they move it.
+        layer_norm: standardise the critics' hidden layers, which bounds their values of actions without data (RLPD, sec. 4.2).
         **online: further arguments of :class:`~lightning_pbrl.methods.online_policy.OnlinePolicy`.
     """
 
@@ -80,6 +84,8 @@ class SAC(OnlinePolicy):
         init_temperature: float = 0.1,
         alpha_lr: float = 1e-4,
         reset_updates: int = 100,
+        critic_updates: int = 0,
+        layer_norm: bool = False,
         **online: Any,
     ) -> None:
         super().__init__(spec, env_steps, explore_steps, round_steps, **online)
@@ -93,7 +99,7 @@ class SAC(OnlinePolicy):
                 f"Exploring compares a state with its {neighbours} nearest neighbours and only {seed_steps} random steps are "
                 "stored before: raise seed_steps."
             )
-        self.updates = update_ratio * (env_steps - seed_steps) + (reset_updates if explore_steps else 0)
+        self.updates = update_ratio * (env_steps - seed_steps) + (reset_updates if explore_steps else 0) + critic_updates
 
     def build(self) -> None:
         h = self.hparams
@@ -104,7 +110,8 @@ class SAC(OnlinePolicy):
 
     def new_critic(self) -> MLP:
         """Return two untrained critics."""
-        return MLP(self.spec["obs_dim"] + self.spec["action_dim"], 1, self.hparams.hidden, members=2, ortho_init=True)
+        sizes, h = (self.spec["obs_dim"] + self.spec["action_dim"], 1), self.hparams
+        return MLP(*sizes, h.hidden, members=2, ortho_init=True, layer_norm=h.layer_norm)
 
     def groups(self) -> dict[str, Part]:
         h = self.hparams
@@ -112,7 +119,9 @@ class SAC(OnlinePolicy):
         return {**critics, "actor": Group(h.lr), "log_alpha": Group(h.alpha_lr)}
 
     def programs(self) -> dict[str, Program]:
-        return {"policy": self.program(self.replayed), "explore": self.program(self.novel)}
+        policy = self.program(self.replayed)
+        first = {"critic": replace(policy, steps=[self.critic_losses], moves=("critic",))} if self.hparams.critic_updates else {}
+        return {"policy": policy, "explore": self.program(self.novel), **first}
 
     def program(self, gather: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Program:
         """Return a program that updates critics, actor and temperature on the minibatches of ``gather``."""
@@ -125,12 +134,13 @@ class SAC(OnlinePolicy):
 
     def plan(self, round_number: int) -> list[Phase]:
         if round_number == 0:
-            return [self.random_steps(), *self.explore()]
+            first = [Phase("critic", "critic", self.hparams.critic_updates)] if self.hparams.critic_updates else []
+            return [*first, self.random_steps(), *self.explore()]
         return [*self.restart(round_number), self.learn(round_number)]
 
     def random_steps(self) -> Phase:
-        """Act uniformly, without updates."""
-        return Phase("random", env_steps=self.hparams.seed_steps, random=True)
+        """Act without updates: uniformly, or by the policy that the run continues."""
+        return Phase("random", env_steps=self.hparams.seed_steps, random="policy" not in (self.hparams.start_from or {}))
 
     def explore(self) -> list[Phase]:
         """Return the pre-training; its last steps have no updates, since these would change what starts anew."""

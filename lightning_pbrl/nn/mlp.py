@@ -33,6 +33,7 @@ class MLP(nn.Module):
         gains: gains of these weights: of the hidden layers and of the last layer.
         uniform_init: weights U(-l, l) with l = sqrt(3 / fan) and zero biases: variance scaling 1.0 of JAX libraries. fan is the
             number of the layer's inputs (fan_in) or the mean of inputs and outputs (fan_avg).
+        layer_norm: standardise each hidden layer over its units before the activation, without further parameters.
         hold_output_bias: never move the last bias. Use it for outputs of which only differences are trained: the gradient of
             their common constant is pure rounding error, which Adam would scale up to full steps.
 
@@ -53,9 +54,11 @@ class MLP(nn.Module):
         hold_output_bias: bool = False,
         gains: tuple[float, float] = (1.0, 1.0),
         uniform_init: Literal["fan_in", "fan_avg"] | None = None,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         self.members, self.layout, self.dropout, self.hold_output_bias = members, layout, dropout, hold_output_bias
+        self.layer_norm = layer_norm
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in pairwise([in_dim, *hidden, out_dim]):
             bound = 1.0 / math.sqrt(fan_in)
@@ -122,5 +125,5 @@ class MLP(nn.Module):
         return self.output(x.to(weights[-1].dtype))
 
     def _hidden(self, x: Tensor, rate: float) -> Tensor:
-        x = self.activation(x)
+        x = self.activation(F.layer_norm(x, x.shape[-1:]) if self.layer_norm else x)
         return F.dropout(x, rate) if rate > 0.0 else x

@@ -103,6 +103,19 @@ def test_actions_lie_in_range_and_samples_have_the_policy_spread() -> None:
     assert actor.act(obs, sample=True).abs().max() == 1.0
 
 
+@pytest.mark.parametrize("layout", ["loop", "batched"])
+def test_standardised_layers_by_hand(layout: str) -> None:
+    """Hidden values 1 and 3, of mean 2 and deviation 1, become -1 and 1, and ReLU leaves 0 and 1: 2 and 5 give 5, whatever x."""
+    net = MLP(1, 1, (2,), members=2, layout=layout, layer_norm=True)
+    with torch.no_grad():
+        net.weights[0].copy_(torch.tensor([[1.0], [3.0]]).expand(2, 2, 1))
+        net.weights[1].copy_(torch.tensor([[2.0, 5.0]]).expand(2, 1, 2))
+        net.biases[0].zero_()
+        net.biases[1].zero_()
+    torch.testing.assert_close(net(torch.tensor([[1.0], [7.0]])), torch.full((2, 2, 1), 5.0), rtol=1e-4, atol=1e-4)
+    assert net.state_dict().keys() == MLP(1, 1, (2,), members=2).state_dict().keys()
+
+
 def test_normalizer_equals_numpy() -> None:
     x = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 10.0, 0.0]) + 5
     normalizer = Normalizer(3)
