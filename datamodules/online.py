@@ -110,9 +110,9 @@ class OnlineDataModule(FeedbackDataModule):
         images = None if sim.pixels else sim.frames
         sizes = (self.collecting_envs, sim.obs_dim, sim.action_dim, sim.horizon)
         if self.start_from is None or not (fitting or self.trainer is None):
-            return Replay(capacity, *sizes, about, images)
+            return Replay(capacity, *sizes, about, pictures=images)
         logged = self._logged(self.start_from, sim)
-        replay = Replay(capacity, *sizes, {**about, "logged": logged.fingerprint}, logged=logged, share=self.share)
+        replay = Replay(capacity, *sizes, {**about, "logged": logged.fingerprint}, logged, self.share)
         given = self._told(logged)
         self.labels = None if given is None else Labels(given.start + replay.logged.first, *given[1:])
         return replay

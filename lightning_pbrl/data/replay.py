@@ -45,10 +45,10 @@ class Replay(Transitions):
         action_dim: action size A.
         horizon: most steps of an episode.
         about: description of the simulator and policy, plain JSON types; its hash is the ``fingerprint``.
-        pictures: side S of the image that is stored of every row's observation, pixels; None without images. They stay on the
-            CPU, 3 S^2 bytes of each, and batches are moved.
         logged: logged data to begin with; their rows are copied, stay, and count as older than all others.
         share: share of every minibatch that is drawn from them; None draws uniformly from all rows.
+        pictures: side S of the image that is stored of every row's observation, pixels; None without images. They stay on the
+            CPU, 3 S^2 bytes of each, and batches are moved.
 
     Raises:
         UserError: if an environment's part of the ring is shorter than an episode, which could not be asked about or restored.
@@ -67,9 +67,9 @@ class Replay(Transitions):
         action_dim: int,
         horizon: int,
         about: Mapping[str, Any] | None = None,
-        pictures: int | None = None,
         logged: Transitions | None = None,
         share: float | None = None,
+        pictures: int | None = None,
     ) -> None:
         self.num_envs, self.lane, self.horizon = num_envs, -(-capacity // num_envs), horizon
         if self.lane < horizon:

@@ -1,4 +1,4 @@
-"""What compiled updates cost before the first of them: kept on disk, or with the process from which jobs are forked.
+"""Ready the compiler: keep on disk, or in the process from which jobs are forked, what compilation needs before the first update.
 
 PyTorch 2.13 keeps compiled code on disk. By itself it would differentiate a graph with a custom autograd function anew in each
 process, and ask a new interpreter (0.4 s each) whether the library that tests for an instruction set can be loaded.
