@@ -116,9 +116,8 @@ class OnlinePolicy(Method, ABC):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        pairs = self.asked.this_round - self.asked.ratings
-        if pairs and self.reward_model is not None:
-            row: dict[str, Any] = {**log_prob_of_questions(self, pairs), "step": float(self.trainer.global_step)}
+        if self.asked.pairs and self.reward_model is not None:
+            row: dict[str, Any] = {**log_prob_of_questions(self, self.asked.pairs), "step": float(self.trainer.global_step)}
             self.log_dict(row, on_epoch=True, on_step=False, batch_size=1)
 
     def on_validation_epoch_end(self) -> None:
