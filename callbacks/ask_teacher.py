@@ -33,7 +33,8 @@ class AskTeacher(Checked, pl.Callback):
     An :class:`~lightning_pbrl.asking.session.AskingSession` asks, on rank 0 alone; the answers are broadcast. What was asked
     is in the label store and nowhere else, so a round that is replayed after a crash asks nothing twice.
 
-    Pairs are the method's ``labels``, ratings its ``ratings``; both count against the one budget and are numbered in one row.
+    Pairs are the method's ``labels``, ratings its ``ratings``, answers of other kinds its ``others``, by kind. All count against
+    the one budget and are numbered in one row.
     Answers that come with the data (``labels`` of the data module) are handed to the method before those of the store; where
     there are some, a run with ``budget`` 0 opens no store unless ``store`` names one.
 
@@ -119,7 +120,7 @@ class AskTeacher(Checked, pl.Callback):
         if (session := self.session) is None or not pl_module.finished:
             return
         labels = asked_together(trainer, session, lambda: session.labels(trainer.current_epoch))
-        pl_module.labels, pl_module.ratings = labels["pair"], labels["rating"]
+        pl_module.labels, pl_module.ratings, pl_module.others = labels.pop("pair"), labels.pop("rating"), labels
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
         """Ask on rank 0, where all ranks help to score candidates, and give every rank the answers."""
@@ -129,7 +130,7 @@ class AskTeacher(Checked, pl.Callback):
         if self.page is not None:
             self.page.open()
         asked = asked_together(trainer, session, lambda: session.round(trainer.current_epoch, telling(trainer.print)))
-        pl_module.labels, pl_module.ratings, pl_module.asked, pl_module.pending, metrics = asked
+        pl_module.labels, pl_module.ratings, pl_module.asked, pl_module.pending, metrics, pl_module.others = asked
         pl_module.answers_from = "" if self.store is None else self.store.name
         pl_module.log_dict({**metrics, "step": float(trainer.global_step)}, on_epoch=True, on_step=False, batch_size=1)
 

@@ -94,10 +94,10 @@ class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE})
             return
         labels, before = _labels(pl_module), dict(self.seen or {})
         self.seen = {kind: len(found) for kind, found in labels.items()}
-        if not pl_module.asked.this_round:
+        if pl_module.asked.this_round == pl_module.asked.others:  # the pictures are of pairs and ratings
             return
         asked, now = [], pl_module.asked
-        most = {"pair": now.this_round - now.ratings, "rating": now.ratings or now.this_round}  # each may have several labels
+        most = {"pair": now.pairs, "rating": now.ratings or now.this_round}  # each may have several labels
         for kind, found in labels.items():
             count = min(len(found) - before.get(kind, 0), most[kind])
             asked.append(found.take(torch.arange(len(found) - count, len(found), device=found.value.device)))

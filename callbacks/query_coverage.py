@@ -58,9 +58,9 @@ class QueryCoverage(Checked, pl.Callback):
             return obs[rows.to(obs.device)].cpu().numpy()
 
         start = method.labels.start[-method.asked.this_round :].flatten()
-        if len(method.ratings):  # row ids follow the questions' numbers: the newest segments of both kinds
-            both = torch.cat([method.labels.start.flatten(), method.ratings.start.flatten()])
-            start = both.unique()[-method.asked.this_round :]
+        if more := [labels.start.flatten() for labels in (method.ratings, *method.others.values()) if len(labels)]:
+            every = torch.cat([method.labels.start.flatten(), *more])  # row ids follow the questions' numbers: the newest of all
+            start = every.unique()[-method.asked.this_round :]
         asked = segment_rows(start.cpu(), method.labels.length).flatten()
         stored = source.uniform_rows(torch.rand(self.points, generator=rng, dtype=torch.float64).to(obs.device))
         visited = source.pool(1, recent=self.episodes).draw(self.points, rng)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -35,6 +36,11 @@ class RelabelRewards(Checked, pl.Callback, ranges={"bonus": ANY}):
         horizon: steps of a full episode, for "return_range" and "antmaze".
         bonus: added to every step at last; Preference Transformer adds 0.5 on hopper, walker2d and halfcheetah, a reward for
             surviving that its results depend on.
+        weights: weight of each axis in the reward of a model with several, by name; axes that are not named have weight 0. None
+            takes the model's own weights.
+
+    Raises:
+        UserError: for weights of a control or of a reward without axes.
     """
 
     def __init__(
@@ -43,15 +49,17 @@ class RelabelRewards(Checked, pl.Callback, ranges={"bonus": ANY}):
         normalize: bool | Literal["return_range", "antmaze"] = True,
         horizon: int = 1_000,
         bonus: float = 0.0,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         self.reward = str(reward).lower() if isinstance(reward, bool) else reward  # YAML reads an unquoted true as a bool
-        self.normalize, self.horizon, self.bonus = normalize, horizon, bonus
+        self.normalize, self.horizon, self.bonus, self.weights = normalize, horizon, bonus, weights
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
         if self.reward is None:
             return
         source = pl_module.source.to(pl_module.device)
         if isinstance(self.reward, str) and self.reward in CONTROLS:
+            _weigh(None, self.reward, self.weights)
             values = control_reward(source, self.reward, pl_module.seed)  # type: ignore[arg-type]
         else:
             if isinstance(self.reward, str) and not self.reward.endswith(".ckpt"):
@@ -59,6 +67,7 @@ class RelabelRewards(Checked, pl.Callback, ranges={"bonus": ANY}):
             model = self.reward if isinstance(self.reward, Method) else load_method(self.reward)
             _check_sizes(model, source)
             check_learned(model, "relabel.reward")
+            _weigh(model.reward_model, type(model).__name__, self.weights)
             with torch.no_grad():
                 values = model.to(source.device).eval().relabel(source)
             _check_values(type(model).__name__, source.drawable_part(values))
@@ -75,6 +84,17 @@ class RelabelRewards(Checked, pl.Callback, ranges={"bonus": ANY}):
         more = f", then {self.bonus:+g}" if self.bonus else ""
         say = getattr(trainer, "print", print)  # beside the progress bar, on one rank
         say(f"relabel: reward {said} of {len(source):,} rows, {before}, {how} (normalize={self.normalize}){more}")
+
+
+def _weigh(model: Any, name: str, weights: Mapping[str, float] | None) -> None:
+    """Set the weights of a model's axes, if there are any."""
+    if weights is None:
+        return
+    if not hasattr(model, "weigh"):
+        raise UserError(
+            f"relabel.weights names the axes {', '.join(weights)} and relabel.reward, {name}, has none: leave it null."
+        )
+    model.weigh(weights)
 
 
 def _span(source: Transitions, values: Tensor) -> str:

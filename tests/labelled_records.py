@@ -21,6 +21,7 @@ def record(number: int = 0, value: float | None = 1.0, status: int = 1, who: str
         "length": 5,
         "start_0": 10 * number,
         "start_1": 10 * number + 100,
+        "others": None,
         "value": value,
         "status": status,
         "strategy": {"class": "UniformQuery"},

@@ -47,7 +47,7 @@ def check_kinds(plan: AskingPlan, learner: Learner) -> None:
         asks = f"{type(plan.query).__name__} asks questions of kind {kind!r}, "
         if kind not in learner.kinds:
             raise UserError(f"{asks}from which {type(learner).__name__} does not learn: choose another ask.query.")
-        if plan.teacher is not None and kind not in plan.teacher.kinds:
+        if plan.teacher is not None and not plan.teacher.answers_kind(kind):
             raise UserError(
                 f"{asks}which {type(plan.teacher).__name__} does not answer: choose another ask.query, or RatingTeacher "
                 "(single clips) or MixedTeacher (both kinds) as ask.teacher."
@@ -142,6 +142,11 @@ def check_anything(plan: AskingPlan, learner: Learner, given: Labels, length: in
     """Refuse a run that asks nothing where no answer is to be found."""
     if plan.budget or len(given) or any(len(store.labels(kind, length)) for kind in learner.kinds):
         return
+    if others := sorted({row["kind"] for row in store.records() if row["length"] == length}):
+        raise UserError(
+            f"{type(learner).__name__} learns from answers of kind {', '.join(sorted(learner.kinds))}, and those in {store.name} "
+            f"are of kind {', '.join(others)}: choose a method that learns from them, such as RewardEnsemble or UnifiedReward."
+        )
     raise UserError(
         f"{type(learner).__name__} learns from answers, {store.name} holds none and ask.budget is 0: set ask.budget and "
         "ask.teacher, or ask.store to a label store."

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_pbrl.data.feedback import Asked, Clips, Labels, Query
+from lightning_pbrl.data.feedback import Asked, Clips, Kind, Labels, Query
 
 
 class Due(NamedTuple):
@@ -35,6 +35,7 @@ class Feedback(NamedTuple):
         asked: how many questions there were and will be.
         pending: questions that nobody has answered yet.
         metrics: what to log about questions and answers, by metric key.
+        others: answers of other kinds, by kind.
     """
 
     labels: Labels
@@ -42,6 +43,7 @@ class Feedback(NamedTuple):
     asked: Asked
     pending: int
     metrics: dict[str, float]
+    others: dict[Kind, Labels]
 
 
 class Batch(NamedTuple):

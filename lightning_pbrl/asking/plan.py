@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from lightning_pbrl.asking.schedule import Constant, InitialShare, Progress, Schedule, rounds_left
 from lightning_pbrl.queries.base import QueryStrategy
-from lightning_pbrl.queries.mixed import uniformly
 from lightning_pbrl.queries.uniform import UniformQuery
 from lightning_pbrl.teachers.base import Teacher
 
@@ -77,7 +76,7 @@ class AskingPlan:
 
     def strategy(self, number: int) -> QueryStrategy:
         """Return what chooses the questions of a round."""
-        return uniformly(self.query.kinds) if number == self.first_round and self.uniform_first else self.query
+        return self.query.at_random() if number == self.first_round and self.uniform_first else self.query
 
     def before(self, number: int) -> int:
         """Return how many rounds before ``number`` ask, for one that asks itself."""

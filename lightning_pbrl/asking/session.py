@@ -14,14 +14,15 @@ from lightning_pbrl.asking.plan import AskingPlan, Learner
 from lightning_pbrl.asking.state import RoundState, Seen
 from lightning_pbrl.asking.statistics import round_stats
 from lightning_pbrl.asking.waiting import Told, wait
-from lightning_pbrl.data.feedback import Answer, Asked, AskKey, Kind, Labels, Query, Status
+from lightning_pbrl.data import kinds
+from lightning_pbrl.data.feedback import Answer, Asked, AskKey, Kind, Labels, Query, Status, beside
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.queries.base import QueryStrategy, take
 from lightning_pbrl.rng import question_keys, stream
-from lightning_pbrl.teachers.base import RoundStats, Teacher, rating_rates, realised_rates
+from lightning_pbrl.teachers.base import RoundStats, Teacher, rates
 
 RESTORED = 500
 """Questions whose segments are read from the store at a time."""
@@ -83,6 +84,7 @@ class AskingSession:
         self._told: Told | None = None
         self.recorder: Callable[[int, Query], None] | None = None
         """Keeps what the clips of new questions are drawn from: the first number, and questions about rows of the source."""
+        self.kinds: list[Kind] = list(dict.fromkeys(["pair", "rating", *sorted({*learner.kinds, *plan.query.kinds})]))
         self.model: Any = getattr(learner, "scorer", learner)  # by which strategies score: the reward model that it holds
         plan.query.begin(learner.hparams)
         checks.check_needs(plan.query, self.model)
@@ -107,13 +109,13 @@ class AskingSession:
         checks.check_same_run(self.plan, store, self.run, self.seed)
         people = self.plan.teacher is not None and not self.plan.teacher.simulated
         everyone = not self.plan.budget and self.copies is None
-        state = RoundState(store, self.run, self.source, self.given, everyone, marked=people)
+        state = RoundState(store, self.run, self.source, self._given(), everyone, marked=people)
         if self.plan.budget and not state.spent():
             checks.check_rounds(self.plan, self.learner)
         if self.copies is not None:
             self.copies.reserve(state.spent(), self.length, self.learner.context)
-            for pairs in (state.questions.pair, ~state.questions.pair):
-                for numbers in state.questions.number[pairs].split(RESTORED):
+            for kind in self.kinds:
+                for numbers in state.questions.number[state.questions.of(kind)].split(RESTORED):
                     if len(numbers):
                         self.copies.restore(numbers, store.clips(numbers, self.run))
         checks.check_lists(self.plan, self.model, state.several)
@@ -130,8 +132,13 @@ class AskingSession:
     def _seen(self, up_to_round: int) -> dict[Kind, Seen]:
         """Return the same with their numbers."""
         if self.state is None:
-            return {"pair": Seen.of(self.given), "rating": Seen.of(Labels.empty(self.length, clips=1))}
+            return {kind: Seen.of(given) for kind, given in self._given().items()}
         return {kind: self.state.seen(kind, up_to_round if self.plan.budget else None) for kind in self.state.given}
+
+    def _given(self) -> dict[Kind, Labels]:
+        """Return the answers that come with the data, by every kind of the run."""
+        empty = {kind: Labels.empty(self.length, clips=kinds.of(kind).clips or 2) for kind in self.kinds}
+        return {**empty, "pair": self.given}
 
     # A round -------------------------------------------------------------------------------------------------------------
 
@@ -197,19 +204,19 @@ class AskingSession:
         seen = self._seen(self.number)
         labels: dict[Kind, Labels] = {kind: each.labels for kind, each in seen.items()}
         if self.state is None:
-            return Feedback(labels["pair"], labels["rating"], Asked(len(self.given)), 0, {})
+            return Feedback(labels.pop("pair"), labels.pop("rating"), Asked(len(self.given)), 0, {}, labels)
         metrics = self._metrics
-        if "rating" in self.plan.query.kinds:
+        if self.plan.query.kinds != {"pair"}:
             metrics = metrics | {f"labels/{kind}": float(len(found)) for kind, found in labels.items()}
         this_round = self.state.asked(self.number)
         total = self._before + len(this_round)
         over = (self._quota > 0 and not len(this_round)) or self.plan.is_last(self.number) or self._has_target(self.number)
-        ratings, remaining = int(this_round.of("rating").sum()), max(self.plan.budget - total, 0)
-        asked = Asked(len(self.given) + total, len(this_round), remaining, ratings, over)
+        pairs, ratings, remaining = *(int(this_round.of(k).sum()) for k in ("pair", "rating")), max(self.plan.budget - total, 0)
+        asked = Asked(len(self.given) + total, len(this_round), remaining, ratings, over, len(this_round) - pairs - ratings)
         if self.plan.budget:
             self.state.end("asked" if over or not remaining else None)
         pending = sum(each.pending for each in seen.values()) if self.plan.budget else 0
-        return Feedback(labels["pair"], labels["rating"], asked, pending, metrics)
+        return Feedback(labels.pop("pair"), labels.pop("rating"), asked, pending, metrics, labels)
 
     def _has_target(self, number: int) -> bool:
         """Return True if a learner of round ``number`` has as many usable answers as the teacher is asked for (``target``)."""
@@ -264,7 +271,7 @@ class AskingSession:
         metrics = {**self.teacher.thresholds(self.length), **strategy.metrics()}
         for kind, batches in seen.items():
             every = Batch.joined(batches)
-            metrics.update((realised_rates if kind == "pair" else rating_rates)(Answer(every.value, every.status), every.reward))
+            metrics.update(rates(kind, Answer(every.value, every.status), every.reward))
         return metrics
 
     def _stats(self, number: int, asked: int, pool: SegmentPool) -> RoundStats:
@@ -281,13 +288,11 @@ class AskingSession:
         """
         count = min(sum(len(query) for query in proposed), left)
         asked = state.asked(number)
-        inside = (asked.number >= first) & (asked.number < first + count)
-        held: list[Kind] = ["pair" if pair else "rating" for pair in asked.pair[inside].tolist()]
-        rest = {query.kind: query.start[held.count(query.kind) :].cpu() for query in proposed}
-        parts: list[tuple[Kind, Tensor]] = [(kind, torch.zeros(1, 1 + (kind == "pair"), dtype=torch.int64)) for kind in held]
-        parts += list(rest.items())
+        there = asked.take((asked.number >= first) & (asked.number < first + count))
+        rest = {query.kind: query.start[there.kinds.count(query.kind) :].cpu() for query in proposed}
+        held = [(kind, start[None, start >= 0]) for kind, start in zip(there.kinds, there.start, strict=True)]
         queries: list[Query] = []
-        for kind, start in parts:
+        for kind, start in [*held, *rest.items()]:
             taken = start[: count - sum(len(query) for query in queries)]
             if queries and queries[-1].kind == kind:
                 queries[-1] = Query(kind, torch.cat([queries[-1].start, taken]), self.length)
@@ -311,7 +316,7 @@ class AskingSession:
         new = Query(query.kind, query.start.cpu()[there:], query.length)
         if self.recorder is not None and len(new):
             self.recorder(first + there, new)
-        start = torch.cat([stored.start, (new if copies is None else copies.keep(new, first + there)).start])
+        start = beside(stored.start, (new if copies is None else copies.keep(new, first + there)).start)
         shown = Query(query.kind, start if copies is None else copies.placed(start, first), query.length)
         clips = self.source.clips(shown)
         value = torch.cat([stored.value, torch.full((len(new),), torch.nan)])

@@ -51,7 +51,7 @@ class RoundState:
         store: what is on disk.
         run: name of the run in the store.
         source: what the questions are about; labels name its rows, or the copies of one that forgets.
-        given: answers about pairs that come with the data; they come first in what a learner gets.
+        given: answers that come with the data, by kind; they come first in what a learner gets.
         everyone: learn from what every run of the store has asked; then all is read each round, for any run may have added to it.
         marked: questions stay open for people: each round sees the answers up to a mark of its own
             (:mod:`~lightning_pbrl.data.outcomes`). The first open question marks the rounds from then on.
@@ -62,12 +62,12 @@ class RoundState:
         store: LabelStore,
         run: str,
         source: Transitions,
-        given: Labels,
+        given: dict[Kind, Labels],
         everyone: bool = False,
         marked: bool = False,
     ) -> None:
         self.store, self.run, self.source, self.everyone = store, run, source, everyone
-        self.given: dict[Kind, Labels] = {"pair": given, "rating": Labels.empty(given.length, clips=1)}
+        self.given = given
         self.marks = store.marks(run)
         self.marked = marked or bool(self.marks)
         self._notes = store.notes(run)
@@ -203,6 +203,7 @@ class RoundState:
         old = self._unchanged[kind]
         if old < len(self._rows):
             self._grow(kind, known, old)
+            known = self._labels[kind]
         end = len(known)
         if up_to_round is not None:
             end = below(known.look()[0], self.spent(up_to_round + 1))
@@ -216,6 +217,10 @@ class RoundState:
         rows = newer.take(chosen)
         at = below(known.look()[0], old)
         labels = self._labelled(kind, rows, at - len(self.given[kind]))
+        if not len(known) and len(labels):  # whose number of clips is that of the first questions
+            known = self._labels[kind] = Growing(
+                *(part[:0] for part in (chosen, labels.start, labels.value, labels.status)), _counts(labels.status)[:0]
+            )
         before = known.look(at - 1, at)[-1] if at else 0
         known.put(at, (old + chosen, labels.start, labels.value, labels.status, before + _counts(labels.status).cumsum(0)))
         self._unchanged[kind] = len(self._rows)
@@ -233,7 +238,7 @@ class RoundState:
         labels, copies = rows.labels(kind, self.given[kind].length), getattr(self.source, "copies", None)
         if copies is not None:
             return Labels(copies.placed(labels.start, rows.number), labels.length, labels.value, labels.status)
-        check_labels(labels, self.source, f"the label store {self.store.name}", first)
+        check_labels(labels, self.source, f"the label store {self.store.name}", first, kind)
         return labels
 
     # Rows ------------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_pbrl.data.status import Kind as Kind
@@ -19,8 +20,8 @@ class Query(NamedTuple):
     """A batch of questions about segments, which are given by index and never copied.
 
     Attributes:
-        kind: "pair" (two segments per question) or "rating" (one).
-        start: row id of each segment's first step, (B, 2) or (B, 1), int64.
+        kind: kind of answer, such as "pair" (two segments per question) or "rating" (one): :mod:`lightning_pbrl.data.kinds`.
+        start: row id of each segment's first step, (B, C), int64.
         length: steps per segment.
     """
 
@@ -36,7 +37,7 @@ class Answer(NamedTuple):
     """A batch of answers.
 
     Attributes:
-        value: (B,), float32: P(second preferred) for pairs, the rating for ratings; NaN where there is none.
+        value: (B,), float32: P(second preferred) for pairs, the number of the best, the rating; NaN where there is none.
         status: (B,), int64, values of :class:`Status`.
     """
 
@@ -44,8 +45,16 @@ class Answer(NamedTuple):
     status: Tensor
 
 
+def beside(one: Tensor, two: Tensor) -> Tensor:
+    """Return rows followed by more rows; where questions have fewer segments, (N, C), these are filled up with -1."""
+    if one.dim() == 2 and one.shape[1] != two.shape[1]:
+        width = max(one.shape[1], two.shape[1])
+        one, two = (F.pad(each, (0, width - each.shape[1]), value=-1) for each in (one, two))
+    return torch.cat([one, two])
+
+
 class Clips(NamedTuple):
-    """Content of the segments that a teacher sees, C = 2 for pairs and 1 for ratings.
+    """Content of the segments that a teacher sees, C = 2 for pairs, 1 for ratings and k for the best of k.
 
     Attributes:
         obs: (B, C, T, O).
@@ -78,7 +87,7 @@ class Labels(NamedTuple):
     """All answered questions of one kind, as tensors on the learner's device.
 
     Attributes:
-        start: (N, 2) or (N, 1), int64.
+        start: (N, C), int64.
         length: steps per segment.
         value: (N,), float32.
         status: (N,), int64.
@@ -103,6 +112,8 @@ class Labels(NamedTuple):
 
     def then(self, more: Labels) -> Labels:
         """Return these labels followed by ``more``, which are about segments of the same length."""
+        if not len(self):  # whose number of clips is any
+            return Labels(more.start, self.length, more.value, more.status)
         columns = ((self.start, more.start), (self.value, more.value), (self.status, more.status))
         start, value, status = (torch.cat(column) for column in columns)
         return Labels(start, self.length, value, status)
@@ -124,8 +135,9 @@ class Asked(NamedTuple):
         total: answers that came with the data and questions asked in the run.
         this_round: questions asked at this round's start.
         remaining: budget left.
-        ratings: of those of this round that are ratings; the others are pairs.
+        ratings: of those of this round that are ratings.
         over: whether no later round asks although budget is left: there was nothing to ask about, or the rounds are over.
+        others: of those of this round that are neither pairs nor ratings.
     """
 
     total: int = 0
@@ -133,6 +145,12 @@ class Asked(NamedTuple):
     remaining: int = 0
     ratings: int = 0
     over: bool = False
+    others: int = 0
+
+    @property
+    def pairs(self) -> int:
+        """Pairs among the questions of this round."""
+        return self.this_round - self.ratings - self.others
 
 
 class Judgement(NamedTuple):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import torch
 
-from lightning_pbrl.data.feedback import Labels, Status
+from lightning_pbrl.data import kinds
+from lightning_pbrl.data.feedback import Kind, Labels, Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 
 
-def check_labels(labels: Labels, source: Transitions, where: str, first: int = 0) -> None:
+def check_labels(labels: Labels, source: Transitions, where: str, first: int = 0, kind: Kind | None = None) -> None:
     """Check that labels refer to segments of these data.
 
     Args:
-        labels: any labels, (N, 2) or (N, 1) starts.
+        labels: any labels, (N, C) starts.
         source: the data whose rows they refer to.
         where: origin of the labels, for the messages.
         first: number of the first of them there, for the messages.
+        kind: their kind; None for pairs or ratings, by the number of segments.
 
     Raises:
         UserError: naming the first label whose segment leaves the data or an episode, that compares a segment with itself, or
@@ -39,23 +41,28 @@ def check_labels(labels: Labels, source: Transitions, where: str, first: int = 0
             f"The segment of {labels.length} steps from row {row} does not lie within one episode of the data ({len(source)} "
             f"rows), as answer {first + number} of {where} says: give the data set that was labelled, or leave the answer out."
         )
-    if start.shape[1] == 2 and bool((start[:, 0] == start[:, 1]).any()):
-        number = int((start[:, 0] == start[:, 1]).int().argmax())
-        raise UserError(
-            f"Answer {first + number} of {where} compares the segment from row {int(start[number, 0])} with itself: leave it out."
-        )
+    ordered = start.sort(1).values
+    twice = ordered[:, 1:] == ordered[:, :-1]
+    if bool(twice.any()):
+        number = int(twice.any(1).int().argmax())
+        row = int(ordered[number, 1:][twice[number]][0])
+        raise UserError(f"Answer {first + number} of {where} compares the segment from row {row} with itself: leave it out.")
     told = (labels.status == Status.ANSWERED) | (labels.status == Status.EQUAL)
     good = labels.value.isfinite()
-    if start.shape[1] == 2:
+    if kind not in (None, "pair", "rating"):
+        each = zip(labels.value.tolist(), labels.status.tolist(), strict=True)
+        of = kinds.of(kind)
+        good &= torch.tensor([of.takes(v, start.shape[1]) and of.status(v) == s for v, s in each], device=good.device).bool()
+    elif start.shape[1] == 2:
         good = torch.where(labels.status == Status.EQUAL, labels.value == 0.5, (labels.value == 0) | (labels.value == 1))
     wrong = (told & ~good).cpu()
     if bool(wrong.any()):
         number = int(wrong.int().argmax())
         status, value = Status(int(labels.status[number])).name.lower(), float(labels.value[number])
-        raise UserError(
-            f"Answer {first + number} of {where} is {status} and has value {value:g}: a pair is 0 or 1 when answered and 0.5 "
-            "when equal, a rating any number."
-        )
+        rule = "a pair is 0 or 1 when answered and 0.5 when equal, a rating any number"
+        if kind not in (None, "pair", "rating"):
+            rule = f"a {kind} is {kinds.of(kind).values}"
+        raise UserError(f"Answer {first + number} of {where} is {status} and has value {value:g}: {rule}.")
 
 
 def hold_out(labels: Labels, fold: int, folds: int, rng: torch.Generator) -> tuple[Labels, Labels]:

@@ -10,12 +10,13 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
+from lightning_pbrl.data import kinds
 from lightning_pbrl.data.atomic import replacing
-from lightning_pbrl.data.feedback import Kind, Status
+from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.data.guard import parse_json, reading, reason
 from lightning_pbrl.errors import UserError
 
@@ -27,6 +28,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "length": (int,),
     "start_0": (int,),
     "start_1": (int, type(None)),
+    "others": (list, type(None)),
     "value": (int, float, type(None)),
     "status": (int,),
     "strategy": (dict,),
@@ -38,23 +40,34 @@ FIELDS: dict[str, tuple[type, ...]] = {
 }
 """Fields of a record and the types each may have; in a file, ``status`` is a word."""
 
+OPTIONAL: dict[str, Any] = {"others": None}
+"""Fields that a file may leave out, with what they are then; they are written where they say something else."""
+
 LARGEST = 3.4028234663852886e38
 """Largest number of float32, the type in which learners read values."""
+
+
+def starts(row: Mapping[str, Any]) -> list[int]:
+    """Return the row ids at which the segments of a question begin."""
+    return [start for start in (row["start_0"], row["start_1"], *(row.get("others") or ())) if start is not None]
 
 
 def contradiction(row: Mapping[str, Any]) -> str | None:
     """Return the contradiction in an answer as the tail of a sentence; None if value, status and kind agree.
 
-    The one convention: a pair is 0 or 1 if answered, 0.5 if equal; skipped and pending carry no value.
+    The one convention: a pair is 0 or 1 if answered, 0.5 if equal; skipped and pending carry no value. Other kinds say their own
+    (:mod:`lightning_pbrl.data.kinds`).
     """
-    kind, status, value = row["kind"], Status(row["status"]), row["value"]
-    if kind not in get_args(Kind):
-        return f"has kind {kind!r:.200}: write one of {', '.join(get_args(Kind))}"
-    if (row["start_1"] is not None) != (kind == "pair"):
-        return f"is a {kind} about {1 if row['start_1'] is None else 2} segment(s): a pair has two and a rating one"
-    if row["length"] < 1 or min(row["start_0"], row["start_1"] or 0, row["round"], row["number"]) < 0:
+    name, status, value = row["kind"], Status(row["status"]), row["value"]
+    if kinds.base_of(name) not in kinds.REGISTRY or (":" in name and not kinds.axis_of(name)) or len(name) > 64:
+        return f"has kind {name!r:.200}: write one of {', '.join(kinds.REGISTRY)}, perhaps with an axis as pair:safety"
+    kind, segments = kinds.of(name), starts(row)
+    if not kind.about(len(segments)) or (row["start_1"] is None and row.get("others")):
+        wanted = {1: "one", 2: "two", None: "two to ten"}[kind.clips]
+        return f"is a {name} about {len(segments)} segment(s): a {kind.name} has {wanted}"
+    if row["length"] < 1 or min(*segments, row["round"], row["number"]) < 0:
         return "has a negative start, round or number, or a length below 1: write what was asked"
-    if any(not -(2**63) <= (row[name] or 0) < 2**63 for name in ("start_0", "start_1", "round", "number", "length", "seed")):
+    if any(not -(2**63) <= each < 2**63 for each in (*segments, *(row[name] for name in ("round", "number", "length", "seed")))):
         return "has a number that is too large: write what was asked"
     if status in (Status.SKIPPED, Status.PENDING):
         return None if value is None else f"is {status.name.lower()} and has value {value}: leave the value out"
@@ -62,20 +75,20 @@ def contradiction(row: Mapping[str, Any]) -> str | None:
         return f"is {status.name.lower()} and has no value: give one, or set the status to skipped"
     if abs(value) > LARGEST:
         return f"is {status.name.lower()} and has a value beyond float32: write what was answered"
-    if kind == "pair" and value not in (0, 0.5, 1):
-        return f"has value {value}: a pair's label is 0, 0.5 or 1, the probability that the second is preferred"
-    if kind == "pair" and (status == Status.EQUAL) != (value == 0.5):
-        return f"is {status.name.lower()} and has value {value}: 0.5 goes with equal, 0 and 1 with answered"
-    if kind == "rating" and status == Status.EQUAL:
-        return "is a rating with status equal: only pairs can be equal"
+    if not kind.takes(value, len(segments)):
+        return f"has value {value}: a {kind.name}'s label is {kind.values}"
+    if kind.clips == 2 and (status == Status.EQUAL) != kind.is_equal(value):
+        return f"is {status.name.lower()} and has value {value}: 0.5 goes with equal, every other value with answered"
+    if status == Status.EQUAL and not kind.is_equal(value):
+        return f"is a {kind.name} with status equal: only pairs can be equal"
     return None
 
 
 def itself(row: Mapping[str, Any]) -> str | None:
-    """Return the error of a pair that compares a segment with itself, as the tail of a sentence; None for any other question."""
-    if row["kind"] != "pair" or row["start_0"] != row["start_1"]:
-        return None
-    return f"compares the segment from row {row['start_0']} with itself: leave it out"
+    """Return the error of a question that compares a segment with itself, as the tail of a sentence; None for any other."""
+    segments = starts(row)
+    twice = next((start for place, start in enumerate(segments) if start in segments[:place]), None)
+    return None if twice is None else f"compares the segment from row {twice} with itself: leave it out"
 
 
 def conflict(old: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
@@ -83,7 +96,7 @@ def conflict(old: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
 
     An answer to a pending question is no conflict. Neither is the same answer again (as after a crash), nor asking again.
     """
-    if any(old[part] != row[part] for part in ("kind", "length", "start_0", "start_1")):
+    if any(old.get(part) != row.get(part) for part in ("kind", "length", "start_0", "start_1", "others")):
         return "was asked about other segments: answer the stored question, or start a new run name"
     if Status.PENDING in (old["status"], row["status"]):
         return None
@@ -113,8 +126,13 @@ def write(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:
-            record = {**{name: row[name] for name in FIELDS}, "status": Status(row["status"]).name.lower()}
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+            file.write(json.dumps(in_words(row), allow_nan=False) + "\n")
+
+
+def in_words(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record as it is written: ``status`` as a word, without optional fields that say nothing."""
+    said = {name: row[name] for name in FIELDS if name not in OPTIONAL or row.get(name) != OPTIONAL[name]}
+    return {**said, "status": Status(row["status"]).name.lower()}
 
 
 def read(path: str | Path, fingerprint: str) -> list[dict[str, Any]]:
@@ -175,6 +193,7 @@ def parse(line: str) -> tuple[dict[str, Any], str | None]:
 
 def complete(row: dict[str, Any], fingerprint: str) -> str | None:
     """Return the error of a record as the tail of a sentence, None if there is none; its status becomes a number."""
+    row |= {name: value for name, value in OPTIONAL.items() if name not in row}
     for name in FIELDS:
         if name not in row:
             return f"has no field {name!r}: add it"
@@ -201,6 +220,8 @@ def wrong_type(row: Mapping[str, Any]) -> str | None:
             return f"has {name} = {row[name]!r:.200}: write {allowed}"
         if isinstance(row[name], str | dict) and (problem := _unstorable(row[name])):
             return f"has {name} with {problem}"
+    if any(not isinstance(each, int) or isinstance(each, bool) for each in row["others"] or ()):
+        return "has others with something else than row ids: write whole numbers"
     try:
         datetime.fromisoformat(row["time"])
     except ValueError:

@@ -1,14 +1,28 @@
-"""Questions of both kinds side by side, as tensors: what a label store hands out at once and an asking session keeps."""
+"""Questions of all kinds side by side, as tensors: what a label store hands out at once and an asking session keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_pbrl.data import kinds
 from lightning_pbrl.data.feedback import Kind, Labels, Query
+from lightning_pbrl.data.kinds.base import MOST as MOST
+from lightning_pbrl.errors import UserError
+
+NAMES: list[Kind] = []
+"""Kinds that this process has met; a question holds a place in this list."""
+
+
+def numbered(names: Iterable[Kind]) -> Tensor:
+    """Return the places of kinds in :data:`NAMES`, (N,), int64."""
+    names = list(names)
+    NAMES.extend(sorted(set(names) - set(NAMES)))
+    return torch.tensor([NAMES.index(name) for name in names], dtype=torch.int64)
 
 
 class Questions(NamedTuple):
@@ -18,9 +32,9 @@ class Questions(NamedTuple):
         own: asked by the run that reads them, (N,), bool; the others are of runs that share its store.
         round: (N,), int64.
         number: within the run, (N,), int64.
-        pair: of kind "pair", (N,), bool; the others are ratings.
+        kind: place of the kind in :data:`NAMES`, (N,), int64.
         length: steps per segment, (N,), int64.
-        start: row ids of the segments' first steps, (N, 2), int64; the second is -1 for a rating.
+        start: row ids of the segments' first steps, (N, 10), int64; -1 where a question has fewer, as a rating has.
         value: (N,), float32; NaN where there is none.
         status: (N,), int64.
         each: outcome since which the answers count each on its own, (N,), int64; 0 where the label counts.
@@ -29,7 +43,7 @@ class Questions(NamedTuple):
     own: Tensor
     round: Tensor
     number: Tensor
-    pair: Tensor
+    kind: Tensor
     length: Tensor
     start: Tensor
     value: Tensor
@@ -42,16 +56,14 @@ class Questions(NamedTuple):
     @staticmethod
     def asked(round_: int, number: int, query: Query, value: Tensor, status: Tensor) -> Questions:
         """Return the questions ``number``, ``number`` + 1, ... that a run has asked itself."""
-        count, start = len(query), query.start
-        if start.shape[1] == 1:
-            start = torch.cat([start, torch.full_like(start, -1)], 1)
+        count = len(query)
         return Questions(
             torch.ones(count, dtype=torch.bool),
             torch.full((count,), round_),
             number + torch.arange(count),
-            torch.full((count,), query.kind == "pair"),
+            numbered([query.kind] * count),
             torch.full((count,), query.length),
-            start,
+            F.pad(query.start, (0, MOST - query.start.shape[1]), value=-1),
             value,
             status,
             torch.zeros(count, dtype=torch.int64),
@@ -102,10 +114,26 @@ class Questions(NamedTuple):
             found.value[row], found.status[row] = value, status
         return found
 
+    @property
+    def kinds(self) -> list[Kind]:
+        """The kind of each question."""
+        return [NAMES[number] for number in self.kind.tolist()]
+
     def of(self, kind: Kind) -> Tensor:
         """Return which questions are of a kind, (N,), bool."""
-        return self.pair if kind == "pair" else ~self.pair
+        return self.kind == int(numbered([kind]))
 
     def labels(self, kind: Kind, length: int) -> Labels:
-        """Return these as labels; all are of this kind and about segments of ``length`` steps."""
-        return Labels(self.start if kind == "pair" else self.start[:, :1], length, self.value, self.status)
+        """Return these as labels; all are of this kind and about segments of ``length`` steps.
+
+        Raises:
+            UserError: if some are about more segments than others.
+        """
+        count = (self.start >= 0).sum(1) if len(self) else torch.zeros(0)
+        clips = count.unique().int().tolist() or [kinds.of(kind).clips or 2]
+        if len(clips) > 1:
+            told = " and ".join(map(str, clips))
+            raise UserError(
+                f"Questions of kind {kind!r} are about {told} clips, and those of one fit have one number: part the runs."
+            )
+        return Labels(self.start[:, : clips[0]], length, self.value, self.status)

@@ -97,7 +97,16 @@ class SegmentCopies:
         return (start - self.replay.logged.end - self.places.context) // self.places.whole
 
     def keep(self, query: Query, number: int) -> Query:
-        """Copy the segments of the questions ``number``, ``number`` + 1, ...; return the same questions about the copies."""
+        """Copy the segments of the questions ``number``, ``number`` + 1, ...; return the same questions about the copies.
+
+        Raises:
+            UserError: for questions about more than two segments.
+        """
+        if query.start.shape[1] > 2:
+            raise UserError(
+                f"A replay keeps two segments of each question and these are about {query.start.shape[1]}: ask about pairs, or "
+                "about logged data."
+            )
         self.reserve(number + len(query), query.length, self.places.context)
         index = self._whole(query)
         images = self.replay.pictures(index) if self.replay.has_pictures else None

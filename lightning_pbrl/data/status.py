@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Literal
 
-Kind = Literal["pair", "rating"]
+Kind = str
+"""Kind of a question: the name of a class of :mod:`lightning_pbrl.data.kinds`, such as "pair"; with an axis "pair:safety"."""
 
 
 class Status(IntEnum):
@@ -14,7 +14,7 @@ class Status(IntEnum):
     PENDING = 0
     """Asked, not answered yet (a person has it on the labelling page)."""
     ANSWERED = 1
-    """A strict preference or a rating."""
+    """A preference, a choice or a rating."""
     EQUAL = 2
     """"Both are as good"; trained on, with label 0.5."""
     SKIPPED = 3

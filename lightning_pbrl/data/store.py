@@ -20,12 +20,14 @@ from lightning_pbrl.data.clip_bytes import STORED, pack, unpack
 from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Kind, Labels, Query, Status
 from lightning_pbrl.data.guard import listed, reading
 from lightning_pbrl.data.outcomes import SEVERAL, Outcomes, now, record
-from lightning_pbrl.data.questions import Questions
+from lightning_pbrl.data.questions import MOST, Questions, numbered
 from lightning_pbrl.data.tables import CLIPS, QUESTIONS, RESTORE
 from lightning_pbrl.errors import UserError
 
 Blobs = Sequence[bytes | None]
-LEARNT = [QUESTIONS.c[name] for name in ("run", "round", "number", "kind", "length", "start_0", "start_1", "value", "status")]
+LEARNT = [
+    QUESTIONS.c[name] for name in ("run", "round", "number", "kind", "length", "start_0", "start_1", "others", "value", "status")
+]
 """Columns that learners read of a question."""
 
 
@@ -110,6 +112,7 @@ class LabelStore(Outcomes):
                 "length": query.length,
                 "start_0": start[0],
                 "start_1": start[1] if len(start) > 1 else None,
+                "others": start[2:] or None,
                 "value": None if math.isnan(value) else value,
                 "status": status,
                 "answered_by": name,
@@ -202,7 +205,7 @@ class LabelStore(Outcomes):
         Args:
             run: the run's name.
             round: the round.
-            kind: of this kind only; needed where a round asked both kinds.
+            kind: of this kind only; needed where a round asked several.
 
         Returns:
             Numbers (B,) int64, the questions and the answers; B = 0 for a round that has asked nothing.
@@ -212,15 +215,14 @@ class LabelStore(Outcomes):
         """
         where = [QUESTIONS.c.run == run, QUESTIONS.c.round == round]
         found = self._questions(run, *where, *([] if kind is None else [QUESTIONS.c.kind == kind]))
-        if bool(found.pair.any()) and not bool(found.pair.all()):
-            raise UserError(f"Round {round} of run {run!r} in {self.name} asked pair and rating: name one kind.")
-        if kind is None:
-            kind = "pair" if not len(found) or bool(found.pair.all()) else "rating"
-        labels = self._labels(found, kind, None)
+        asked = sorted(set(found.kinds)) or [kind or "pair"]
+        if len(asked) > 1:
+            raise UserError(f"Round {round} of run {run!r} in {self.name} asked {' and '.join(asked)}: name one kind.")
+        kind, labels = asked[0], self._labels(found, asked[0], None)
         return found.number, Query(kind, labels.start, labels.length), Answer(labels.value, labels.status)
 
     def questions(self, run: str, everyone: bool = False, from_round: int = 0, rounds: Sequence[int] = ()) -> Questions:
-        """Return all that a run has asked in some rounds, of both kinds and any length, in one read.
+        """Return all that a run has asked in some rounds, of all kinds and any length, in one read.
 
         Args:
             run: the run's name.
@@ -244,7 +246,7 @@ class LabelStore(Outcomes):
         """All questions of a kind, whatever their status, by (run, number); several times where answers count each on its own.
 
         Args:
-            kind: "pair" or "rating".
+            kind: "pair", "rating", or another of :mod:`lightning_pbrl.data.kinds`.
             length: steps per segment; may be None when all questions have one length.
             device: where the tensors go.
             run: of this run only; every run's when None.
@@ -323,12 +325,10 @@ class LabelStore(Outcomes):
             rows = db.execute(_ordered(sa.select(*LEARNT, SEVERAL).where(*where))).all()
             counted = self._counted(db) if any(row[-1] for row in rows[:1]) else {}
         columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True))[:-1] or [()] * len(LEARNT)
-        run, round_, number, kind, length, first, second, value, status = columns
-        pair = torch.tensor([each == "pair" for each in kind], dtype=torch.bool)
-        start = torch.tensor([first, [-1 if each is None else each for each in second]], dtype=torch.int64).T.contiguous()
-        same = pair & (start[:, 0] == start[:, 1])
-        if bool(same.any()):
-            odd = [f"{number[i]} of run {run[i]!r}" for i in same.nonzero().flatten().tolist()]
+        run, round_, number, kind, length, first, second, others, value, status = columns
+        clips = [[a] if b is None else [a, b, *(more or ())] for a, b, more in zip(first, second, others, strict=True)]
+        start = torch.tensor([each + [-1] * (MOST - len(each)) for each in clips], dtype=torch.int64).view(-1, MOST)
+        if odd := [f"{number[i]} of run {run[i]!r}" for i, each in enumerate(clips) if len(set(each)) < len(each)]:
             raise UserError(
                 f"The label store {self.name} holds questions that compare a segment with itself ({listed(odd)}): export the "
                 "labels (export_jsonl), leave these lines out there and import the rest into a new store."
@@ -337,7 +337,7 @@ class LabelStore(Outcomes):
         values = torch.tensor([math.nan if each is None else each for each in value], dtype=torch.float32)
         mine = torch.tensor([each == own for each in run], dtype=torch.bool)
         apart = torch.tensor([counted.get(each, 0) for each in zip(run, round_, number, strict=True)], dtype=torch.int64)
-        return Questions(mine, rounds, numbers, pair, lengths, start, values, statuses, apart)
+        return Questions(mine, rounds, numbers, numbered(kind), lengths, start, values, statuses, apart)
 
     def _labels(self, found: Questions, kind: Kind, length: int | None) -> Labels:
         """Return questions of one kind as labels.

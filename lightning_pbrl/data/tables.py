@@ -13,10 +13,11 @@ from lightning_pbrl.errors import UserError
 
 RESTORE = "restore a copy, or import what was exported into a new store"
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of the schema, raised whenever an older library could misread a store.
 
-2: several people answer, rounds are marked. 3: answers may count each on its own, runs end.
+2: several people answer, rounds are marked. 3: answers may count each on its own, runs end. 4: questions about more than two
+segments, and of named axes.
 """
 
 METADATA = sa.MetaData()
@@ -35,10 +36,11 @@ QUESTIONS = sa.Table(
     sa.Column("run", sa.String(256), primary_key=True),
     sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("kind", sa.String(64), nullable=False),
     sa.Column("length", sa.Integer, nullable=False),
     sa.Column("start_0", sa.BigInteger, nullable=False),
     sa.Column("start_1", sa.BigInteger),
+    sa.Column("others", sa.JSON(none_as_null=True)),  # starts of the third segment and those after it
     sa.Column("value", sa.Double),
     sa.Column("status", sa.Integer, nullable=False),
     sa.Column("strategy", sa.JSON, nullable=False),
@@ -204,9 +206,20 @@ def prepare(db: sa.Connection, name: str) -> None:
         raise UserError(f"The label store {name} is damaged, it has no table {missing[0]}: {RESTORE}.")
     if int(str(version)) < SCHEMA_VERSION:
         METADATA.create_all(db)
+        _widen(db)
         db.execute(INFO.update().where(INFO.c.key == "schema_version").values(value=str(SCHEMA_VERSION)))
     for index in (index for table in METADATA.tables.values() for index in table.indexes):
         index.create(db, checkfirst=True)  # an older store has its tables without them
+
+
+def _widen(db: sa.Connection) -> None:
+    """Add the columns of questions that a store of an older version lacks."""
+    there = {column["name"] for column in sa.inspect(db).get_columns(QUESTIONS.name)}
+    for column in QUESTIONS.c:
+        if column.name not in there:
+            db.exec_driver_sql(f"ALTER TABLE {QUESTIONS.name} ADD COLUMN {column.name} {column.type.compile(db.dialect)}")
+    if db.dialect.name != "sqlite":  # which bounds no text
+        db.exec_driver_sql(f"ALTER TABLE {QUESTIONS.name} ALTER COLUMN kind TYPE {QUESTIONS.c.kind.type.compile(db.dialect)}")
 
 
 def check_sound(db: sa.Connection, name: str) -> None:
@@ -221,6 +234,9 @@ def check_sound(db: sa.Connection, name: str) -> None:
             raise UserError(f"The label store {name} is damaged ({' '.join(found.split())}): {RESTORE}.")
     if not sa.inspect(db).has_table(QUESTIONS.name):
         return
-    for row in map(dict, db.execute(sa.select(QUESTIONS)).mappings()):
+    there = {column["name"] for column in sa.inspect(db).get_columns(QUESTIONS.name)}
+    known = [column for column in QUESTIONS.c if column.name in there or column.name not in jsonl.OPTIONAL]
+    for stored in db.execute(sa.select(*known)).mappings():
+        row = {**jsonl.OPTIONAL, **stored}
         if problem := jsonl.wrong_type(row) or jsonl.contradiction(row):
             raise UserError(f"The label store {name} is damaged, question {row['number']!r} of run {row['run']!r} {problem}.")

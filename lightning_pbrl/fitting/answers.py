@@ -20,7 +20,8 @@ def usable(method: Any) -> int:
         hand_over(method)
         return int(method.reward_model.usable())
     pairs = len(method.labels.preferences()) if "pair" in method.kinds else 0
-    return pairs + (len(method.ratings.preferences()) if "rating" in method.kinds else 0)
+    pairs += len(method.ratings.preferences()) if "rating" in method.kinds else 0
+    return pairs + sum(len(found.preferences()) for kind, found in method.others.items() if kind in method.kinds)
 
 
 def hand_over(method: Any) -> None:
@@ -28,6 +29,7 @@ def hand_over(method: Any) -> None:
     model = method.reward_model
     if model is not None:
         model.source, model.labels, model.ratings = getattr(method, "source", None), method.labels, method.ratings
+        model.others = method.others
 
 
 def check_answers(method: Any) -> None:
@@ -70,21 +72,22 @@ def end(method: Any) -> None:
 def nothing_learned(method: Any, labels: Labels | None = None) -> UserError:
     """Return the error of a learner without a usable answer; ``labels`` are its pairs if these are not its own."""
     labels = method.labels if labels is None else labels
-    name, count = type(method).__name__, len(labels) + len(method.ratings)
+    name, count = type(method).__name__, _count(labels, method)
     if not count:
         return UserError(f"{name} learns from answers and there are none: set ask.budget and ask.teacher, or give labels.")
     if method.pending:
         return unanswered(method)
-    both = "rating" in method.kinds
+    rates = " or rates one" if "rating" in method.kinds else ""
+    compares = "compares segments" if any(map(len, method.others.values())) else "compares two segments"
     return UserError(
-        f"None of the {count} answers compares two segments{' or rates one' if both else ''}, and {name} learns from such "
-        f"answers alone ({_told(labels, method.ratings)}): raise ask.per_round, or use a teacher who skips less."
+        f"None of the {count} answers {compares}{rates}, and {name} learns from such "
+        f"answers alone ({_told(labels, method)}): raise ask.per_round, or use a teacher who skips less."
     )
 
 
 def unanswered(method: Any) -> UserError:
     """Return the error of a fit that can only wait."""
-    name, count = type(method).__name__, len(method.labels) + len(method.ratings)
+    name, count = type(method).__name__, _count(method.labels, method)
     where = f" in the label store {method.answers_from}" if method.answers_from else ""
     others = f"has learned from {method.learned_from} others" if method.learned_from else "has nothing else to learn from"
     return UserError(
@@ -93,10 +96,19 @@ def unanswered(method: Any) -> UserError:
     )
 
 
-def _told(labels: Labels, ratings: Labels) -> str:
+def _count(labels: Labels, method: Any) -> int:
+    """Return the number of questions of all kinds."""
+    return sum(map(len, (labels, method.ratings, *method.others.values())))
+
+
+def _told(labels: Labels, method: Any) -> str:
     """Return how many answers are of which kind and status, as ``"38 skipped, 2 ratings answered"``."""
     parts = []
-    for found, kind in ((labels, ""), (ratings, "ratings ")):
+    for found, kind in (
+        (labels, ""),
+        (method.ratings, "ratings "),
+        *((found, f"{kind} ") for kind, found in method.others.items()),
+    ):
         for status in Status:
             number = int((found.status == status).sum())
             parts += [f"{number} {kind}{status.name.lower()}"] if number else []

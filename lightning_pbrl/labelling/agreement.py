@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from lightning_pbrl.data import kinds
 from lightning_pbrl.data.feedback import Kind
 from lightning_pbrl.labelling.formats.records import Given, Key
 
@@ -93,5 +94,5 @@ def _alpha(table: list[list[int | None]], levels: list[float], kind: Kind) -> fl
     paired = [column for column in zip(*values, strict=True) if sum(value == value for value in column) > 1]
     if len({value for column in paired for value in column if value == value}) < 2:
         return math.nan
-    level: Literal["nominal", "ordinal"] = "nominal" if kind == "pair" else "ordinal"
+    level: Literal["nominal", "ordinal"] = "ordinal" if kinds.of(kind).ordered else "nominal"
     return float(krippendorff.alpha(reliability_data=values, level_of_measurement=level))

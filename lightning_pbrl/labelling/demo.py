@@ -13,13 +13,14 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
+from lightning_pbrl.data import kinds
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.interface import AnyDesk, Key, OpenQuestion
-from lightning_pbrl.labelling.wording import Choice, chosen
+from lightning_pbrl.labelling.wording import Choice, chosen, is_graded
 
 Returns = Callable[[OpenQuestion], Tensor]
-"""True returns of the segments of a question, in the stored order, (1,) or (2,)."""
+"""True returns of the segments of a question, in the stored order, (C,)."""
 KEYS = {"left": "a", "right": "d", "equal": "e", "skip": "s"}
 GUARD = 0.4
 """Seconds for which the page takes no answer to a new question."""
@@ -39,7 +40,8 @@ OPEN = "() => document.getElementById('choices').hidden ? '' : document.getEleme
 class TrueOpinion:
     """Answers of somebody who sees the true return of each segment.
 
-    A rating is the rank of a segment among all that were seen so far, on the scale of the page.
+    A rating is the rank of a segment among all that were seen so far, on the scale of the page. Of a graded pair a segment is
+    much better beyond a third of the range of returns that were seen.
 
     Args:
         returns: true returns of a question's segments.
@@ -53,7 +55,7 @@ class TrueOpinion:
         """Return value and status, in the stored order of the segments.
 
         Args:
-            question: pair or rating.
+            question: of any kind.
             levels: number of levels of a rating.
 
         Raises:
@@ -67,7 +69,12 @@ class TrueOpinion:
         if question.kind == "rating":
             rank = bisect_left(self._seen, found[0]) / max(len(self._seen) - 1, 1)
             return float(min(int(rank * levels), levels - 1)), Status.ANSWERED
-        return (0.5, Status.EQUAL) if found[0] == found[1] else (float(found[1] > found[0]), Status.ANSWERED)
+        if len(found) > 2 or isinstance(kinds.of(question.kind), kinds.Best):
+            return float(found.index(max(found))), Status.ANSWERED
+        if found[0] == found[1]:
+            return 0.5, Status.EQUAL
+        much = not is_graded(question) or abs(found[1] - found[0]) > (self._seen[-1] - self._seen[0]) / 3
+        return 0.5 + (0.5 if much else 0.25) * (1 if found[1] > found[0] else -1), Status.ANSWERED
 
 
 class SimulatedPerson:
@@ -101,16 +108,18 @@ class SimulatedPerson:
         key = Key.parse(text)
         return None if key is None else self.desk.question(key, self.name)
 
-    def choice(self, question: OpenQuestion) -> Choice:
-        """Return the answer to a question, by the sides on which this person sees its clips."""
-        found = chosen(question, self.opinion(question, self.desk.bins(question.key.run)))
+    def choice(self, question: OpenQuestion) -> tuple[Choice, bool]:
+        """Return the answer to a question, by the sides on which this person sees its clips, and whether one is much better."""
+        told = self.opinion(question, self.desk.bins(question.key.run))
+        found = chosen(question, told)
         assert found is not None  # noqa: S101
-        return found
+        return found, is_graded(question) and told[0] in (0, 1)
 
-    def press(self, question: OpenQuestion, choice: Choice) -> None:
-        """Look for a while, press the key of an answer, and wait until the page has left the question."""
+    def press(self, question: OpenQuestion, choice: Choice, much: bool = False) -> None:
+        """Look for a while, press the key of an answer, and wait until the page has left the question; ``much`` holds Shift."""
         self.look(self.seconds * self._pauses.uniform(0.6, 1.4))
-        self.tab.keyboard.press(str((choice + 1) % 10) if isinstance(choice, int) else KEYS[choice])
+        key = str((choice + 1) % 10) if isinstance(choice, int) else KEYS[choice]
+        self.tab.keyboard.press(f"Shift+{key}" if much else key)
         end = time.monotonic() + 30
         while self.tab.evaluate(OPEN) == str(question.key) and time.monotonic() < end:
             self.tab.wait_for_timeout(50)
@@ -124,7 +133,7 @@ class SimulatedPerson:
         if (question := self.shown()) is None:
             self.tab.wait_for_timeout(100)
             return False
-        self.press(question, self.choice(question))
+        self.press(question, *self.choice(question))
         return True
 
 

@@ -257,7 +257,7 @@ class Desk(People):
             if row["closed"]:
                 return Kept("closed", present)
             about = {"value": value, "status": int(status), "strength": strength, "seconds": seconds, "time": now()}
-            swapped = is_swapped(key, person, purpose) and row["kind"] == "pair"
+            swapped = is_swapped(key, person, purpose) and row["start_1"] is not None
             about |= {"person": person, "purpose": purpose, "revision": revision, "swapped": swapped}
             db.execute(ANSWERS.insert(), {**key._asdict(), **about})
             if purpose == "label":

@@ -134,7 +134,7 @@ def keep(store: LabelStore, records: Sequence[Record], rule: Rule = MAJORITY) ->
     for question, given in questions_of(records):
         key = key_of(question)
         one = given[0] if given else pending[key]
-        row = {name: one[name] for name in FIELDS}
+        row = {name: one.get(name) for name in FIELDS}
         personal = any(row["revision"] is not None or row["answered_by"] == rule.gold for row in given)
         if personal or len({row["answered_by"] for row in given}) > 1:
             several[key] = given

@@ -40,10 +40,10 @@ class OpenQuestion(NamedTuple):
 
     Attributes:
         key: name of the question.
-        kind: "pair" or "rating".
+        kind: "pair", "rating", or another of :mod:`lightning_pbrl.data.kinds`.
         length: steps per segment.
-        start: row ids of the segments' first steps, one or two; -1 where the data forgot them.
-        swapped: whether the second segment is on the left; fixed by question and person.
+        start: row ids of the segments' first steps, one or more; -1 where the data forgot them.
+        swapped: whether the segments are shown in reverse, the last on the left; fixed by question and person.
         answer: the person's present answer, (value, status), if there is one.
         purpose: of the answer.
         revision: the revision that the next answer has: 0 for a first answer, n + 1 when ``answer`` is revision n.
@@ -226,7 +226,7 @@ class Films(Protocol):
         """Return the file of a question's segment ``which`` if it is made; waits for nothing, and asks for nothing."""
 
     def path(self, question: OpenQuestion, which: int, codec: Codec) -> Path | None:
-        """Return the file of a question's segment ``which`` (0 or 1, in the stored order); None while it is being made.
+        """Return the file of a question's segment ``which`` (from 0, in the stored order); None while it is being made.
 
         Raises:
             UserError: one sentence for the person on the page, when it cannot be drawn.

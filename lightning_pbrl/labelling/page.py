@@ -171,7 +171,7 @@ def _add_questions(page: FastAPI, desk: AnyDesk, clips: Films) -> None:
         access_of(request).check_csrf(request, request.headers.get("x-csrf-token", ""))
         question = shown(given.key, person, given.repeat)
         levels = desk.bins(question.key.run) if question.kind == "rating" else 0
-        value, status = wording.stored(question, given.choice, levels)
+        value, status = wording.stored(question, given.choice, levels, given.strength)
         kept = desk.answer(
             person.name,
             question.key,
@@ -179,7 +179,7 @@ def _add_questions(page: FastAPI, desk: AnyDesk, clips: Films) -> None:
             status,
             seconds=given.seconds,
             revision=given.revision,
-            strength=given.strength if question.kind == "pair" and status == Status.ANSWERED else None,
+            strength=given.strength if wording.places(question) == 2 and status == Status.ANSWERED else None,
             repeat=given.repeat,
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from lightning_pbrl.data.feedback import Status
+from lightning_pbrl.data.jsonl import starts
 from lightning_pbrl.data.tables import CLOSED, QUESTIONS
 from lightning_pbrl.labelling.interface import Key, OpenQuestion, Purpose
 from lightning_pbrl.rng import derive
@@ -25,8 +26,8 @@ def question_for(row: Any, person: str, last: Any, purpose: Purpose = "label") -
         purpose: of the person's answer.
     """
     key = key_of(row)
-    start = (row["start_0"],) if row["start_1"] is None else (row["start_0"], row["start_1"])
-    swapped = is_swapped(key, person, purpose) and len(start) == 2
+    start = tuple(starts(row))
+    swapped = is_swapped(key, person, purpose) and len(start) > 1
     found = OpenQuestion(key, row["kind"], row["length"], start, swapped, purpose=purpose)
     if purpose == "practice":
         found = found._replace(expected=(row["value"], Status(row["status"])))
@@ -37,7 +38,7 @@ def question_for(row: Any, person: str, last: Any, purpose: Purpose = "label") -
 
 
 def is_swapped(key: Key, person: str, purpose: Purpose = "label") -> bool:
-    """Return the side on which a person sees a question's first segment: by chance, the same every time; anew for a repeat."""
+    """Return whether a person sees a question's segments in reverse: by chance, the same every time; anew for a repeat."""
     again = ["repeat"] if purpose == "repeat" else []
     return bool(derive(0, "side", *key, person, *again) & 1)
 

@@ -34,7 +34,7 @@ def review_routes(desk: AnyDesk, clips: Films, templates: Jinja2Templates) -> AP
         if following is not None:
             wording.described(following, clips, 0)  # so that its clips are made next
         shown = wording.described(question, clips, 0)
-        films = shown["clips"][::-1] if question.swapped and question.kind == "pair" else shown["clips"]
+        films = shown["clips"][::-1] if question.swapped else shown["clips"]
         context = {"person": person, "found": found, "films": films, "waiting": shown["waiting"], "sentence": shown["sentence"]}
         return templates.TemplateResponse(request, "review.html", {**context, "label": wording.label(found.question)})
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
 
+from lightning_pbrl.data import kinds
 from lightning_pbrl.data.feedback import Kind, Status
 from lightning_pbrl.data.outcomes import count_each, now, record
 from lightning_pbrl.data.tables import ANSWERS, QUESTIONS
@@ -110,15 +109,13 @@ def set_label(
 def majority(kind: Kind, answers: Sequence[tuple[float | None, Status]]) -> tuple[float | None, Status]:
     """Return the answer that most people gave, value and status.
 
-    "Cannot tell" wins only if nobody could. A pair with as many answers for either side is equal. Of ratings the mean counts.
+    "Cannot tell" wins only if nobody could. A pair with as many answers for either side is equal. Of ratings the mean counts, of
+    graded pairs the median. Without a majority for the best of several nobody could tell.
     """
     told = [(value, status) for value, status in answers if status != Status.SKIPPED and value is not None]
     if not told:
         return None, Status.SKIPPED
-    if kind == "rating":
-        return statistics.fmean(value for value, _ in told), Status.ANSWERED
-    (first, count), *others = Counter(told).most_common()
-    return (0.5, Status.EQUAL) if others and others[0][1] == count else first
+    return kinds.of(kind).settle([value for value, _ in told])
 
 
 def likeliest(kind: Kind, answers: Mapping[Key, Said]) -> dict[Key, tuple[float | None, Status]]:
@@ -140,6 +137,5 @@ def likeliest(kind: Kind, answers: Mapping[Key, Said]) -> dict[Key, tuple[float 
         right, _ = dawid_skene(table, len(levels))
         for key, row in zip(told, right, strict=True):
             best = [level for level, share in zip(levels, row, strict=True) if share > row.max() - SAME]
-            equal = kind == "pair" and (len(best) > 1 or best[0] == 0.5)
-            found[key] = (0.5, Status.EQUAL) if equal else (best[0], Status.ANSWERED)
+            found[key] = kinds.of(kind).settle(best[:1] if kind == "rating" else best)
     return found

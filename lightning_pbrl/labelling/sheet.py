@@ -13,8 +13,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from lightning_pbrl.clips.base import ClipRenderer, Frames
+from lightning_pbrl.data import kinds
 from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.feedback import Status
+from lightning_pbrl.data.jsonl import starts
+from lightning_pbrl.data.kinds.pair import SIDES
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.formats.records import Given, Key, Record, key_of, told
 
@@ -58,7 +61,7 @@ def entries(
         records: the questions.
         answers: answers of persons, about these and others.
         renderer: draws their segments.
-        name: name of a question's segment 0 or 1 for the renderer, see :func:`~lightning_pbrl.labelling.films.drawn_by`.
+        name: name of a question's segment 0, 1 ... for the renderer, see :func:`~lightning_pbrl.labelling.films.drawn_by`.
     """
     by: dict[Key, list[Given]] = {}
     for each in answers:
@@ -66,9 +69,9 @@ def entries(
     for row in records:
         given = "; ".join(f"{each.person}: {_answer(each.kind, each.value, each.status)}" for each in by.get(key_of(row), ()))
         title = f"{told(key_of(row))}: {_answer(row['kind'], row['value'], Status(row['status']))}"
-        better = int(row["value"]) if row["kind"] == "pair" and row["value"] in (0, 1) else None
+        better = None if row["value"] is None else kinds.of(row["kind"]).better(row["value"])
         try:
-            strips = tuple(_strip(renderer.frames(name(row, which), row["length"])) for which in range(_segments(row)))
+            strips = tuple(_strip(renderer.frames(name(row, which), row["length"])) for which in range(len(starts(row))))
         except UserError as error:
             yield Entry(title, given, problem=str(error), better=better)
         else:
@@ -91,17 +94,12 @@ def write(path: Path, found: Iterator[Entry]) -> int:
     return len(every)
 
 
-def _segments(row: Record) -> int:
-    return 1 if row["start_1"] is None else 2
-
-
 def _answer(kind: str, value: float | None, status: Status) -> str:
     """Return an answer in words."""
     if status in (Status.PENDING, Status.SKIPPED) or value is None:
         return {Status.PENDING: "open"}.get(status, "cannot tell")
-    if kind == "rating":
-        return f"rating {value:g}"
-    return "equal" if status == Status.EQUAL else ("first", "second")[int(value)] + " is better"
+    axis = kinds.axis_of(kind)
+    return kinds.of(kind).words(value) + (f" in {axis}" if axis else "")
 
 
 def _strip(frames: Frames) -> Frames:
@@ -119,7 +117,7 @@ def _png(image: Image.Image) -> bytes:
 def _drawn(every: Sequence[Entry]) -> Image.Image:
     """Return all entries in one picture, one below the other."""
     font = ImageFont.load_default(13)
-    width = 3 * GAP + 6 * SIDE if any(len(each.strips) == 2 for each in every) else 2 * GAP + 3 * SIDE
+    width = GAP + (3 * SIDE + GAP) * max(1, *(len(each.strips) for each in every))
     heights = [GAP + 2 * LINE + (SIDE if each.strips else LINE) for each in every]
     sheet = Image.new("RGB", (max(width, 640), sum(heights) + GAP), PAPER)
     draw, top = ImageDraw.Draw(sheet), 0
@@ -152,7 +150,7 @@ def _page(every: Sequence[Entry]) -> str:
         parts.append(f"<section><h2>{html.escape(each.title)}</h2><p>{html.escape(each.answers)}</p>")
         parts.append(f"<p>{html.escape(each.problem)}</p>" if each.problem else "")
         for which, strip in enumerate(each.strips):
-            name = f"{('first', 'second')[which]} segment: first, middle and last frame"
+            name = f"{SIDES[which] if which < len(SIDES) else which + 1} segment: first, middle and last frame"
             data = base64.b64encode(_png(Image.fromarray(strip))).decode()
             better = ' class="better"' if which == each.better else ""
             parts.append(f'<img src="data:image/png;base64,{data}" alt="{name}"{better}>')

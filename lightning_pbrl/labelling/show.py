@@ -10,11 +10,10 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from lightning_pbrl.data.feedback import Kind, Status
+from lightning_pbrl.data import kinds
+from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.labelling.agreement import agreement
 from lightning_pbrl.labelling.formats.records import Given, Record
-
-KINDS: tuple[Kind, Kind] = ("pair", "rating")
 
 
 def tables(records: Sequence[Record], answers: Sequence[Given]) -> Iterator[RenderableType]:
@@ -27,7 +26,7 @@ def tables(records: Sequence[Record], answers: Sequence[Given]) -> Iterator[Rend
     yield by_run(records)
     if answers:
         yield by_person(answers)
-    for kind in KINDS:
+    for kind in sorted({each.kind for each in answers}):
         found = agreement(answers, kind)
         if not found.shared:
             continue
@@ -63,15 +62,15 @@ def by_person(answers: Iterable[Given]) -> Table:
         groups.setdefault((each.person, each.key[0]), []).append(each)
     table = _table("answers", "by", "run", "answers", "equal", "skipped", "first", "left", "seconds")
     for (person, run), found in sorted(groups.items()):
-        strict = [each for each in found if each.kind == "pair" and each.status == Status.ANSWERED]
-        sides = [(each.value == 1) == each.swapped for each in strict if each.swapped is not None]
+        strict = [each for each in found if kinds.of(each.kind).clips == 2 and each.status == Status.ANSWERED]
+        sides = [((each.value or 0) > 0.5) == each.swapped for each in strict if each.swapped is not None]
         seconds = [each.seconds for each in found if each.seconds is not None]
         table.add_row(
             _name(person),
             _name(run),
             str(len(found)),
             *(_share([each.status == status for each in found]) for status in (Status.EQUAL, Status.SKIPPED)),
-            _share([each.value == 0 for each in strict]),
+            _share([(each.value or 0) < 0.5 for each in strict]),
             _share(sides),
             f"{statistics.median(seconds):.1f}" if seconds else "-",
         )

@@ -14,7 +14,7 @@ from lightning_pbrl.labelling.questions import closed
 
 NAME = {part: f"at_{part}" for part in Key._fields}
 """Parameters that name a question."""
-SHOWN = [QUESTIONS.c[name] for name in ("run", "round", "number", "kind", "length", "start_0", "start_1")]
+SHOWN = [QUESTIONS.c[name] for name in ("run", "round", "number", "kind", "length", "start_0", "start_1", "others")]
 """Columns of a question that people see."""
 
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lightning_pbrl.data import kinds
 from lightning_pbrl.data.feedback import Kind, Status
 from lightning_pbrl.labelling.agreement import agreement
 from lightning_pbrl.labelling.formats.records import Given
@@ -31,9 +32,10 @@ def summaries(
 
 
 def agreed(answers: Iterable[Mapping[str, Any]]) -> tuple[float | None, float | None]:
-    """Return Fleiss' kappa and Krippendorff's alpha of the pairs, or of the ratings where there are no pairs; None undefined."""
+    """Return Fleiss' kappa and Krippendorff's alpha of the pairs, or without pairs of another kind; None undefined."""
     rows = [row for row in _newest(answers) if row["purpose"] == "label"]
-    kind: Kind = "pair" if any(row["kind"] == "pair" for row in rows) else "rating"
+    there = {row["kind"] for row in rows}
+    kind: Kind = min(there - {"pair", "rating"} or {"rating"}) if "pair" not in there else "pair"
     given = [
         Given(
             (row["run"], row["round"], row["number"]),
@@ -59,8 +61,8 @@ def _summary(name: str, rows: Sequence[Mapping[str, Any]], expected: Mapping[Key
     """Return the numbers of one person's answers."""
     labels = {key_of(row): row for row in rows if row["purpose"] == "label"}
     seconds = [row["seconds"] for row in labels.values() if row["seconds"] is not None]
-    strict = [row for row in labels.values() if row["value"] in (0.0, 1.0) and row["kind"] == "pair"]
-    first = [row["value"] == float(row["swapped"]) for row in strict if row["swapped"] is not None]
+    strict = [row for row in labels.values() if row["value"] not in (None, 0.5) and kinds.of(row["kind"]).clips == 2]
+    first = [(row["value"] > 0.5) == bool(row["swapped"]) for row in strict if row["swapped"] is not None]
     gold = [_told(row) == expected[key_of(row)] for row in rows if row["purpose"] == "check" and key_of(row) in expected]
     again = [_told(row) == _told(labels[key_of(row)]) for row in rows if row["purpose"] == "repeat" and key_of(row) in labels]
     return PersonSummary(

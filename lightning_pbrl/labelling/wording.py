@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 from urllib.parse import quote
 
+from lightning_pbrl.data import kinds
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.data.outcomes import Ended
 from lightning_pbrl.errors import UserError
@@ -14,7 +15,7 @@ from lightning_pbrl.labelling.security import Refusal, without_paths
 CODECS: tuple[Codec, ...] = ("webm", "mp4")  # Chromium without H.264 plays the first, old Safari the second
 
 Choice = Literal["left", "right", "equal", "skip"] | int
-"""Answer on the page; an int is a rating, from 0."""
+"""Answer on the page; an int is a rating from 0, or the place of the best clip from the left."""
 
 OUTCOMES = {
     "kept": "",
@@ -32,8 +33,12 @@ OVER: dict[Ended | None, str] = {
 """Sentence for a person who has no question left, by the state of the run."""
 
 
-def stored(question: OpenQuestion, choice: Choice, levels: int) -> tuple[float | None, Status]:
-    """Return (value, status) of a choice, in the stored order of the segments.
+MUCH = 1.0
+"""Strength of "much better" on the page."""
+
+
+def stored(question: OpenQuestion, choice: Choice, levels: int, strength: float | None = None) -> tuple[float | None, Status]:
+    """Return (value, status) of a choice, in the stored order of the segments; the strength tells the level of a graded pair.
 
     Raises:
         Refusal: with status 422, when the choice does not fit the question.
@@ -44,11 +49,23 @@ def stored(question: OpenQuestion, choice: Choice, levels: int) -> tuple[float |
         if isinstance(choice, int) and 0 <= choice < levels:
             return float(choice), Status.ANSWERED
         raise Refusal(422, f"A rating is a number from 1 to {levels}, or 'cannot tell': nothing was stored.")
+    if isinstance(kinds.of(question.kind), kinds.Best):
+        if isinstance(choice, int) and 0 <= choice < places(question):
+            return float(which(question, choice)), Status.ANSWERED
+        raise Refusal(422, f"The best clip is a number from 1 to {places(question)}, or 'cannot tell': nothing was stored.")
     if choice == "equal":
         return 0.5, Status.EQUAL
     if isinstance(choice, int):
         raise Refusal(422, "Two clips are compared with left, right, equal or 'cannot tell': nothing was stored.")
-    return float((choice == "right") != question.swapped), Status.ANSWERED
+    value = float((choice == "right") != question.swapped)
+    if is_graded(question) and strength != MUCH:
+        value = 0.5 + 0.5 * (value - 0.5)
+    return value, Status.ANSWERED
+
+
+def is_graded(question: OpenQuestion) -> bool:
+    """Return True if a question asks for the strength of a preference."""
+    return isinstance(kinds.of(question.kind), kinds.Graded)
 
 
 def chosen(question: OpenQuestion, answer: tuple[float | None, Status] | None) -> Choice | None:
@@ -60,6 +77,8 @@ def chosen(question: OpenQuestion, answer: tuple[float | None, Status] | None) -
         return "skip"
     if question.kind == "rating":
         return int(value)
+    if isinstance(kinds.of(question.kind), kinds.Best):
+        return which(question, int(value))
     if status == Status.EQUAL:
         return "equal"
     return "right" if (value > 0.5) != question.swapped else "left"
@@ -75,13 +94,15 @@ def described(question: OpenQuestion, clips: Films, levels: int) -> dict[str, An
     urls, waiting, sentence = _clips(question, clips)
     return {
         "key": str(question.key),
-        "kind": question.kind,
+        "kind": kinds.base_of(question.kind),
+        "axis": kinds.axis_of(question.kind),
         "length": question.length,
         "levels": levels if question.kind == "rating" else 0,
         "practice": question.practice,
         "repeat": question.repeat,
         "answer": chosen(question, question.answer),
-        "strength": question.strength,
+        "places": places(question),
+        "strength": _strength(question),
         "revision": question.revision,
         "clips": urls,
         "waiting": waiting,
@@ -89,18 +110,31 @@ def described(question: OpenQuestion, clips: Films, levels: int) -> dict[str, An
     }
 
 
+def _strength(question: OpenQuestion) -> float | None:
+    """Return the strength of the present answer; of a graded pair its value tells it."""
+    if not is_graded(question) or question.answer is None or question.answer[1] != Status.ANSWERED:
+        return question.strength
+    return MUCH if question.answer[0] in (0, 1) else 0.5
+
+
 def label(question: OpenQuestion) -> dict[str, Any]:
     """Return the words for a stored answer, with the first segment on the left: sentence, names of places, chosen ones, mark."""
-    choice = chosen(question._replace(swapped=False), question.answer)
+    question = question._replace(swapped=False)
+    choice = chosen(question, question.answer)
+    if isinstance(choice, int) and question.kind != "rating":
+        names = [f"Clip {place + 1}" for place in range(places(question))]
+        return {"sentence": f"{names[choice]} is best", "places": names, "chosen": [choice], "mark": "best"}
     if question.kind == "rating":
         told = "Nobody could tell" if choice == "skip" or question.answer is None else f"Rated {1 + (question.answer[0] or 0):g}"
         return {"sentence": told, "places": ["Clip"], "chosen": [], "mark": ""}
     sentence = {"left": "The first clip is better", "right": "The second clip is better", "equal": "Both are equally good"}
+    if is_graded(question) and question.answer is not None and question.answer[0] in (0, 1):
+        sentence = {side: told.replace("better", "much better") for side, told in sentence.items()}
     marked = {"left": [0], "right": [1], "equal": [0, 1]}.get(str(choice), [])
     mark = "equal" if choice == "equal" else "better"
     return {
         "sentence": sentence.get(str(choice), "Nobody could tell"),
-        "places": ["First", "Second"],
+        "places": ["First", "Second"] if places(question) == 2 else [f"Clip {n + 1}" for n in range(places(question))],
         "chosen": marked,
         "mark": mark,
     }
@@ -108,12 +142,12 @@ def label(question: OpenQuestion) -> dict[str, Any]:
 
 def which(question: OpenQuestion, place: int) -> int:
     """Return the stored segment at a place on the page, from the left."""
-    return 1 - place if question.swapped and question.kind == "pair" else place
+    return places(question) - 1 - place if question.swapped else place
 
 
 def places(question: OpenQuestion) -> int:
     """Return the number of clips of a question."""
-    return 2 if question.kind == "pair" else 1
+    return len(question.start)
 
 
 def _clips(question: OpenQuestion, clips: Films) -> tuple[list[dict[str, str]], bool, str]:
@@ -132,7 +166,8 @@ def outcome(question: OpenQuestion, kept: Kept, choice: Choice, progress: Progre
     feedback = None
     if question.practice and question.expected is not None and kept.how in ("kept", "again"):
         expected = chosen(question, question.expected)
-        sentence = f"The expected answer is {_spoken(expected)}."
+        best = isinstance(expected, int) and question.kind != "rating"
+        sentence = f"The expected answer is {'clip ' if best else ''}{_spoken(expected)}."
         feedback = {"right": choice == expected, "sentence": "Right." if choice == expected else f"Not quite. {sentence}"}
     said = {"how": kept.how, "revision": kept.revision, "sentence": OUTCOMES[kept.how]}
     return {**said, "feedback": feedback, "progress": counted(progress)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ def asked(store: str | Path, run: str | None = None) -> dict[str, Any]:
     answers = [each for each in given(opened) if run in (None, each.key[0]) and each.person not in machines]
     if answers:
         found["people"] = len({each.person for each in answers})
-        kinds: Sequence[Kind] = ("pair", "rating")
+        kinds = sorted({each.kind for each in answers})
         found["agreement"] = {kind: told for kind in kinds if (told := _agreed(answers, kind))}
     return found
 

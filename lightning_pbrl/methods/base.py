@@ -73,7 +73,7 @@ class Method(Checked, pl.LightningModule):
     reward_model: RewardModel | None
     """Reward model that it fits and holds; None for methods without one."""
     labels: Labels
-    """All answers about pairs, given with the data or by a teacher; ``ratings`` are those about single segments."""
+    """Answers about pairs, given or by a teacher; ``ratings`` about single segments, ``others`` those of other kinds, by kind."""
     learned_from: int | None = None
     """Number of answers that this round learns from; None before the first round, and for methods that read none."""
     pending: int = 0
@@ -108,10 +108,10 @@ class Method(Checked, pl.LightningModule):
         self.save_hyperparameters(ignore="reward_model")  # which may be an object
         self.automatic_optimization = False
         checks.check_population(self, replicas)
-        self.spec, self.seed = dict(spec), int(seed)
+        self.spec, self.seed, self.asked, self.updates_loaded = dict(spec), int(seed), Asked(), 0
         self.block, self.compile_updates, self.replicas, self.layout, self.precision = block, compile, replicas, layout, precision
-        self.labels, self.ratings, self.asked, self.reward_model = Labels.empty(), Labels.empty(clips=1), Asked(), None
-        self.round_done, self.finished, self.waiting, self.grown, self.updates_loaded = False, False, False, False, 0
+        self.labels, self.ratings, self.others = Labels.empty(), Labels.empty(clips=1), dict[Kind, Labels]()
+        self.reward_model, self.round_done, self.finished, self.waiting, self.grown = None, False, False, False, False
         evaluation = PairEvaluation if self.validates_on == "pairs" else EpisodeEvaluation
         self.__dict__.update(engine=None, _restored=None, _built=False, rounds=Rounds(self), evaluation=evaluation(self))
 

@@ -6,13 +6,13 @@ Source: "CLARIFY: Contrastive preference reinforcement learning for untangling a
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_pbrl.data.feedback import Labels, Query, Status
+from lightning_pbrl.data.feedback import Kind, Labels, Query, Status
 from lightning_pbrl.data.segments import segment_rows
 from lightning_pbrl.engine import Below, Group, Part, Program, Uniform
 from lightning_pbrl.errors import UserError
@@ -98,6 +98,7 @@ class CLARIFY(RewardEnsemble):
     """
 
     reward_model: SeeingReward
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"pair"})
 
     def __init__(
         self,

@@ -50,7 +50,7 @@ class LearnReward(Method):
             raise UserError(f"{what} learns from {wants} and {type(self).__name__} gives {gives}: use another model or method.")
         flat = self.passes_to is not None
         self.save_hyperparameters(dict(self.reward_model.hparams) if flat else {"reward_model": described(self.reward_model)})
-        if not flat:
+        if not flat or type(self).kinds == type(self.reward_model).kinds:
             self.kinds = self.reward_model.kinds  # type: ignore[misc]
 
     def build(self) -> None:
@@ -97,6 +97,7 @@ class RewardEnsemble(LearnReward):
 
     passes_to = ensemble.RewardEnsemble
     pictures = True
+    kinds: ClassVar[frozenset[Kind]] = ensemble.RewardEnsemble.kinds
 
     def __init__(
         self,

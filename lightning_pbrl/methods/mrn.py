@@ -49,6 +49,7 @@ class MRN(PEBBLE):
         self, spec: Spec, meta_every: int = 5_000, meta_pairs: int = 50, meta_weight: float = 0.1, **pebble: Any
     ) -> None:
         super().__init__(spec, **pebble)
+        self.kinds = self.kinds & {"pair", "rating"}  # type: ignore[misc]  # the outer loss reads pairs
 
     def programs(self) -> dict[str, Program]:
         programs = super().programs()

@@ -129,9 +129,8 @@ class OnlinePolicy(Method, ABC):
         if not self.trainer.current_epoch and self.source.logged.count:
             rows = self.source.logged.rows(self.device)
             self.source.write("learned_reward", self.collected_reward(rows), rows)
-        pairs = self.asked.this_round - self.asked.ratings
-        if pairs and self.reward_model is not None:
-            row: dict[str, Any] = {**log_prob_of_questions(self, pairs), "step": float(self.trainer.global_step)}
+        if self.asked.pairs and self.reward_model is not None:
+            row: dict[str, Any] = {**log_prob_of_questions(self, self.asked.pairs), "step": float(self.trainer.global_step)}
             self.log_dict(row, on_epoch=True, on_step=False, batch_size=1)
 
     def on_validation_epoch_end(self) -> None:

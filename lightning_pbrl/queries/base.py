@@ -60,6 +60,12 @@ class QueryStrategy(Described, ABC):
             rng: the strategy's own stream, on the CPU.
         """
 
+    def at_random(self) -> QueryStrategy:
+        """Return a strategy that asks random questions of the same kinds, for the first round."""
+        from lightning_pbrl.queries.mixed import uniformly  # which is built on this module
+
+        return uniformly(self.kinds)
+
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Read the method's hyper-parameters, which a strategy may follow; called once at the start of a fit."""
 

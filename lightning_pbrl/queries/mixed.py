@@ -104,5 +104,5 @@ class MixedQuery(QueryStrategy):
 def uniformly(kinds: Set[Kind]) -> QueryStrategy:
     """Return a strategy of random questions of these kinds, half of them pairs if there are both."""
     if len(kinds) == 1:
-        return UniformQuery(next(iter(kinds)))
+        return UniformQuery("pair" if "pair" in kinds else "rating")
     return MixedQuery(UniformQuery("pair"), UniformQuery("rating"), FixedShare(0.5))

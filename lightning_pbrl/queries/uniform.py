@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from lightning_pbrl.data.feedback import Kind, Labels, Query
+from lightning_pbrl.data.feedback import Labels, Query
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.queries.base import QueryStrategy, Scorer
 
@@ -20,7 +20,7 @@ class UniformQuery(QueryStrategy):
         kind: pair or rating. Ratings are of different segments as long as the pool has enough of them.
     """
 
-    def __init__(self, kind: Kind = "pair") -> None:
+    def __init__(self, kind: Literal["pair", "rating"] = "pair") -> None:
         self.kind, self.kinds = kind, frozenset({kind})
 
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:

@@ -39,7 +39,7 @@ class RewardModel(Checked, nn.Module, ABC):
         spec: sizes given by the data: ``obs_dim``, ``action_dim``, ``horizon``.
         seed: seed of its random streams.
         source: the data, or the replay.
-        labels: answers about pairs so far; ``ratings`` those about single segments.
+        labels: answers about pairs so far; ``ratings`` those about single segments, ``others`` those of other kinds, by kind.
         engine: runs its programs; None outside of a fit.
         rank: number of this process among those of the fit.
     """
@@ -61,7 +61,7 @@ class RewardModel(Checked, nn.Module, ABC):
         super().__init__()
         self.hparams: Any = Arguments(arguments(self))
         self.seed, self.rank = 0, 0
-        self.labels, self.ratings = Labels.empty(), Labels.empty(clips=1)
+        self.labels, self.ratings, self.others = Labels.empty(), Labels.empty(clips=1), dict[Kind, Labels]()
         self._scorers: dict[str, tuple[Any, Any]] = {}
         self.engine = None
 

@@ -10,23 +10,28 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from lightning_pbrl.data.feedback import Labels
+from lightning_pbrl.data.feedback import Kind, Labels
+from lightning_pbrl.data.kinds import choices
+from lightning_pbrl.data.kinds.mixed import Mixed, accuracy, likelihood, mixed
 from lightning_pbrl.data.ranking import derived_pairs
-from lightning_pbrl.engine import Draw, Metrics, Part, Passes, Phase, Program, Uniform
+from lightning_pbrl.engine import Draw, Group, Metrics, Part, Passes, Phase, Program, Uniform
 from lightning_pbrl.engine.summing_adam import SummingAdam
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.preference import linear_cross_entropy, preference_accuracy, preference_cross_entropy
 from lightning_pbrl.nn import MLP, Normalizer
+from lightning_pbrl.nn.cut_points import CutPoints
 from lightning_pbrl.rewards.seeing import SeeingReward
 
 DECAY_PASSES = 10
 """Passes over the labels after which ``lr_decay`` is applied (LiRE's StepLR)."""
+CUTS_LR = 10.0
+"""Factor on the learning rate of cut points: two numbers beside networks."""
 PESSIMISM = 5.0
 """Number of standard deviations that ``mean_minus_std`` subtracts (LiRE's released code)."""
 
@@ -64,11 +69,16 @@ class RewardEnsemble(SeeingReward):
         crop_copies: crops of each pair in a minibatch, all cut from rewards that are predicted once (QPA's tau).
         sum_gradients: zero gradients once per pass, not once per minibatch, as LiRE's released code does (a defect).
         lr_decay: factor on ``lr`` after every 10 passes of a round's fit, anew in every round; 1 keeps it constant.
+        graded: reading of graded pairs: soft, cross entropy with P(second) of 0, .25, .5, .75, 1; or ordinal, cumulative logit
+            with cut points that each member learns (Agresti 1992).
         tile: pairs evaluated at once on CPU, to stay in its cache; null for whole batches.
         pictures: see the images of data or replay although the policy sees states. Where the policy sees images, so does the
             reward. Members share the images' encoder and the order of minibatches.
         shift: largest random shift of images in a fit, pixels (DrQ); None for 4, 0 for none.
     """
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"pair", "graded", "best"})
+    pairs: Labels | Mixed
 
     def __init__(
         self,
@@ -89,11 +99,14 @@ class RewardEnsemble(SeeingReward):
         crop_copies: int = 1,
         lr_decay: float = 1.0,
         sum_gradients: bool = False,
+        graded: Literal["soft", "ordinal"] = "soft",
         tile: int | None = 16,
         pictures: bool = False,
         shift: int | None = None,
     ) -> None:
         super().__init__()
+        if type(self).kinds == RewardEnsemble.kinds:
+            self.kinds = choices()  # type: ignore[misc]
         if aggregate == "mean_minus_std" and ensemble_size < 2:
             raise UserError("aggregate=mean_minus_std needs at least two members: raise ensemble_size, or use mean.")
         if crop is not None and not (len(crop) == 2 and 1 <= crop[0] <= crop[1]):
@@ -106,6 +119,8 @@ class RewardEnsemble(SeeingReward):
         output = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "none": None}[h.output]
         self.members = MLP(self.build_torso(), 1, h.hidden, h.ensemble_size, nn.LeakyReLU, output)
         self.normalizer = Normalizer(0 if self.side else self.spec["obs_dim"])
+        if h.graded == "ordinal":
+            self.cuts = CutPoints(h.ensemble_size)
         self.pairs = Labels.empty()
         self.fit_began, self.one_pass = 0, 1  # of this fit: updates before it, and of a pass
         self.passes_done, self.correct = 0, 0.0  # ... passes done, sum of their accuracies
@@ -119,7 +134,7 @@ class RewardEnsemble(SeeingReward):
         members = replace(self.group("members"), schedule=self.decay if h.lr_decay != 1 else None)
         if h.sum_gradients:
             members = replace(members, optimizer=SummingAdam, options={"begins": self.pass_begins})
-        return {"members": members}
+        return {"members": members, **({"cuts": Group(CUTS_LR * h.lr)} if h.graded == "ordinal" else {})}
 
     def programs(self) -> dict[str, Program]:
         h = self.hparams
@@ -127,10 +142,10 @@ class RewardEnsemble(SeeingReward):
             h.tile if self.source.device.type == "cpu" and h.pairs == "answers" else None
         )  # segments are shared within a tile only
         draws: dict[str, Draw] = {"pair": Passes(lambda: len(self.pairs), h.batch_size, members=self.orders)}
-        draws |= self.shifts(2, lambda: self.pairs.length + 2 * self.context, h.batch_size)
+        draws |= self.shifts(lambda: self.pairs.start.shape[1], lambda: self.pairs.length + 2 * self.context, h.batch_size)
         if self.crop is not None:
             draws["crop"] = self.crops(h.batch_size)
-        return {"reward": Program([self.losses], draws, self.gather_pairs, moves=("members",), ragged=True, tile=tile)}
+        return {"reward": Program([self.losses], draws, self.gather_pairs, moves=tuple(self.groups()), ragged=True, tile=tile)}
 
     def plan(self, round_number: int) -> list[Phase]:
         h, pairs = self.hparams, self.training_pairs()
@@ -143,7 +158,7 @@ class RewardEnsemble(SeeingReward):
         updates = h.epochs * one_pass if h.fit_rule == "passes" else math.ceil(h.epochs * len(pairs) / h.batch_size)
         return [Phase("reward", "reward", updates, block=one_pass, start=partial(self.begin_fit, pairs), done=self.fits_well)]
 
-    def begin_fit(self, pairs: Labels) -> None:
+    def begin_fit(self, pairs: Labels | Mixed) -> None:
         """Train on ``pairs`` from the next update on."""
         self.pairs = pairs.to(self.source.device)
         self.fit_began = self.engine.state.updates["members"]
@@ -155,10 +170,11 @@ class RewardEnsemble(SeeingReward):
         """Shortest and longest length that pairs are cut to, in steps; None for whole segments."""
         return self.hparams.crop
 
-    def training_pairs(self) -> Labels:
-        """Return the pairs of the next fit: the answers, or all pairs that follow from them."""
+    def training_pairs(self) -> Labels | Mixed:
+        """Return the answers of the next fit: the pairs, or all that follow from them, and the answers of other kinds."""
         kind = self.hparams.pairs
-        return self.labels.preferences() if kind == "answers" else derived_pairs(self.labels, kind)
+        pairs = self.labels.preferences() if kind == "answers" else derived_pairs(self.labels, kind)
+        return mixed(pairs, {kind: found for kind, found in self.others.items() if kind in self.kinds})
 
     def usable(self) -> int:
         return len(self.training_pairs())
@@ -180,13 +196,13 @@ class RewardEnsemble(SeeingReward):
         return self.correct / self.passes_done >= stop < 1.0
 
     def crops(self, pairs: int) -> Uniform:
-        """Return tau random crops of each pair: length and beginnings in both segments, (3, tau, E, ``pairs``) per update."""
-        return Uniform(3, self.hparams.crop_copies, self.hparams.ensemble_size, pairs)
+        """Return tau random crops of each pair: length and beginnings in its segments, (1 + C, tau, E, ``pairs``) per update."""
+        return Uniform(lambda: 1 + self.pairs.start.shape[1], self.hparams.crop_copies, self.hparams.ensemble_size, pairs)
 
     def kept(self, u: Tensor, pairs: int, steps: int) -> Tensor:
-        """Return a mask of the T = ``steps`` that the crops of b = ``pairs`` keep, (tau, E, b, 2, T), bool.
+        """Return a mask of the T = ``steps`` that the crops of b = ``pairs`` keep, (tau, E, b, C, T), bool.
 
-        ``u`` are :meth:`crops` of at least b pairs, (3, tau, E, B). Both segments of a copy share its length, not its beginning.
+        ``u`` are :meth:`crops` of at least b pairs, (1 + C, tau, E, B). Segments of a copy share its length, not its beginning.
         """
         assert self.crop is not None  # noqa: S101
         (shortest, longest), (size, *first) = self.crop, u[..., :pairs]
@@ -196,14 +212,18 @@ class RewardEnsemble(SeeingReward):
         return (since >= 0) & (since < length[..., None, None])
 
     def gather_pairs(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Gather pairs by number (E, b) -> segments (E, b, 2, T, O + A) and labels (E, b); E = 1 with images.
+        """Gather pairs by number (E, b) -> segments (E, b, C, T, O + A) and labels (E, b); among several kinds also that, (E, b).
 
-        Derived pairs share segments: then these are the distinct ones, (E, U, T, O + A), and ``which`` selects the two of each
-        pair, (E, b, 2). With a crop, ``kept`` marks the steps that count, (tau, E, b, 2, T). T counts ``context`` on both sides.
+        With images E = 1.
+
+        Derived pairs share segments: then these are the distinct ones, (E, U, T, O + A), and ``which`` selects those of each
+        pair, (E, b, C). With a crop, ``kept`` marks the steps that count, (tau, E, b, C, T). T counts ``context`` on both sides.
         """
         ids, batch, steps = drawn["pair"], {}, self.pairs.length + 2 * self.context
         if "crop" in drawn:
             batch["kept"] = self.kept(drawn["crop"], ids.shape[-1], steps)
+        if isinstance(self.pairs, Mixed):
+            batch["kind"] = self.pairs.kind[ids]
         start, shift = self.pairs.start[ids] - self.context, self.pixels_of(drawn.get("shift"), ids.shape[-1])
         if self.hparams.pairs != "answers":
             start, batch["which"] = distinct(start)
@@ -212,20 +232,34 @@ class RewardEnsemble(SeeingReward):
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         segments, label = batch["segments"], batch["label"]
-        reward = self.reward(segments.flatten(1, -2)).unflatten(1, segments.shape[1:-1])  # (E, b, 2, T) or (E, U, T)
+        reward = self.reward(segments.flatten(1, -2)).unflatten(1, segments.shape[1:-1])  # (E, b, C, T) or (E, U, T)
         length: int | Tensor = segments.shape[-2]
         if "which" in batch:
             index = batch["which"].flatten(1).unsqueeze(-1).expand(len(reward), -1, segments.shape[-2])
             reward = reward.gather(1, index).unflatten(1, batch["which"].shape[1:])
         if "kept" in batch:
-            reward, length = reward * batch["kept"], batch["kept"].sum(-1)[..., :1]  # both segments are cut to one length
-        returns = reward.sum(-1)  # (E, b, 2), of every copy with a crop: (tau, E, b, 2)
+            reward, length = reward * batch["kept"], batch["kept"].sum(-1)[..., :1]  # its segments are cut to one length
+        returns = reward.sum(-1)  # (E, b, C), of every copy with a crop: (tau, E, b, C)
+        if "kind" in batch:
+            return self.losses_of_kinds(returns if self.hparams.score != "linear" else (returns + length + 1e-5).log(), batch)
         if self.hparams.score == "linear":
             loss = linear_cross_entropy(returns, label, length)
         else:
             loss = preference_cross_entropy(returns, label)
         accuracy = preference_accuracy(returns.detach(), label, self.hparams.margin)
         return {"members": loss.sum(-1).mean(), "accuracy": accuracy.mean()}
+
+    def losses_of_kinds(self, scores: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the losses of answers of several kinds, each by the likelihood of its own."""
+        assert isinstance(self.pairs, Mixed)  # noqa: S101
+        each = scores.shape[:-1]
+        answers, cuts = (
+            (batch["label"].expand(each), batch["kind"].expand(each), self.pairs.kinds),
+            self.cuts() if self.hparams.graded == "ordinal" else None,
+        )
+        loss = likelihood(scores, *answers, cuts).mean(-1).sum(-1).mean()
+        right = accuracy(scores.detach(), *answers, self.hparams.margin).mean()
+        return {"members": loss, "accuracy": right, **({} if cuts is None else {"cuts": loss})}
 
     def reward(self, features: Tensor) -> Tensor:
         if self.hparams.normalize_obs:

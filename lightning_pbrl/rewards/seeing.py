@@ -72,7 +72,7 @@ class SeeingReward(RewardModel, ABC):
         """Return the group called ``heads``: these, and the torso that they share."""
         return Group(self.hparams.lr, modules=(heads, "torso") if self.side else ())
 
-    def shifts(self, clips: int, length: Callable[[], int], size: int) -> dict[str, Draw]:
+    def shifts(self, clips: int | Callable[[], int], length: Callable[[], int], size: int) -> dict[str, Draw]:
         """Return the draw "shift" of ``size`` questions about ``clips`` segments: (2, clips, T, size); none without a shift."""
         return {"shift": Uniform(2, clips, length, size)} if self.side and self.shift else {}
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from lightning_pbrl.data.feedback import Labels
+from lightning_pbrl.data.feedback import Kind, Labels
+from lightning_pbrl.data.kinds.mixed import Mixed
 from lightning_pbrl.engine import Below, Draw, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.semi_supervised import masked_preference_cross_entropy, pseudo_labels
@@ -46,6 +47,8 @@ class SemiSupervisedEnsemble(RewardEnsemble, ranges={"threshold": Range(0.5, 1)}
         threshold: tau, confidence from which on a pseudo label counts, in [0.5, 1].
         **reward: arguments of :class:`RewardEnsemble`.
     """
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"pair"})
 
     def __init__(
         self,
@@ -82,7 +85,7 @@ class SemiSupervisedEnsemble(RewardEnsemble, ranges={"threshold": Range(0.5, 1)}
         draws |= {f"unlabelled_{name}": draw for name, draw in moved.items()}
         return {"reward": replace(fit, draws={**fit.draws, **draws}, tile=None)}  # a tile would hold labelled pairs alone
 
-    def begin_fit(self, pairs: Labels) -> None:
+    def begin_fit(self, pairs: Labels | Mixed) -> None:
         self.unlabelled = torch.empty(0, 2, dtype=torch.int64)
         if len(pairs):
             pool = self.source.pool(pairs.length, self.hparams.unlabelled_recent, self.context)

@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from lightning_pbrl.data import kinds
 from lightning_pbrl.data.feedback import Answer, Clips, Kind, Query, Status
 from lightning_pbrl.describe import Described
 from lightning_pbrl.errors import UserError
 
+TINY = 1e-12
+"""Smallest standard deviation of returns that counts, reward units."""
 DRAW_CHOICE = 0
 """Index of the random number that decides a noisily rational choice."""
 DRAW_MISTAKE = 1
@@ -65,6 +68,10 @@ class Teacher(Described, ABC):
     simulated: ClassVar[bool] = True
     wants_frames: bool = False
     serve: bool | int | dict[str, Any] = False
+
+    def answers_kind(self, kind: Kind) -> bool:
+        """Return True if the teacher answers questions of this kind, which may carry an axis."""
+        return kind in self.kinds
 
     def start_round(self, stats: RoundStats) -> None:
         """Prepare for a round, for instance by adapting thresholds.
@@ -124,6 +131,7 @@ class AdaptiveTeacher(Teacher):
 
     def start_round(self, stats: RoundStats) -> None:
         """Store the mean true reward, to which the thresholds of this round are relative."""
+        super().start_round(stats)
         self._mean_reward = stats.mean_reward
 
     def margin(self, eps: float, length: int) -> float:
@@ -142,6 +150,38 @@ class AdaptiveTeacher(Teacher):
         if self._mean_reward != self._mean_reward:
             raise no_true_reward(type(self).__name__)
         return eps * self._mean_reward * length
+
+
+class ScaledTeacher(Teacher):
+    """Base class of teachers whose settings are in reward units, or in standard deviations of the returns of segments.
+
+    Attributes:
+        unit: reward, or return_std.
+        return_std: that standard deviation, reward units; None estimates it each round from segments that may be shown.
+    """
+
+    unit: Literal["reward", "return_std"] = "reward"
+    return_std: float | None = None
+    _stats = RoundStats(0, float("nan"))
+
+    def start_round(self, stats: RoundStats) -> None:
+        """Store the statistics from which the unit is estimated."""
+        super().start_round(stats)
+        self._stats = stats
+
+    @property
+    def scale(self) -> float:
+        """Size of one ``unit`` in reward units."""
+        if self.unit == "reward":
+            return 1.0
+        if self.return_std is not None:
+            return self.return_std
+        returns = known_returns(self._stats, type(self).__name__, "return_std")
+        return max(float(returns.std(correction=0)), TINY)  # all returns alike: no gap is a gap
+
+    def in_force(self) -> dict[str, Any]:
+        """Return the unit in reward units, if it is another."""
+        return {} if self.unit == "reward" else {"unit": self.scale}
 
 
 def no_true_reward(teacher: str) -> UserError:
@@ -210,6 +250,20 @@ def boltzmann_choice(returns: Tensor, beta: float, u: Tensor) -> Tensor:
     return (u < torch.sigmoid(beta * (returns[:, 1] - returns[:, 0]))).float()
 
 
+def softmax_choice(returns: Tensor, beta: float, u: Tensor) -> Tensor:
+    """Return a noisily rational choice among k: (B, k) -> (B,), i with probability softmax(beta R)_i; for beta <= 0 the largest.
+
+    Args:
+        returns: returns of the segments, (B, k).
+        beta: rationality, in 1 / reward units.
+        u: one uniform number in [0, 1) per question, (B,).
+    """
+    if beta <= 0:
+        return returns.argmax(-1).float()
+    below = (beta * returns).softmax(-1).cumsum(-1)[:, :-1]
+    return (u.unsqueeze(-1) >= below).sum(-1).float()
+
+
 def flip(label: Tensor, u: Tensor, eps: float) -> Tensor:
     """Flip the labels whose ``u`` < ``eps``, (B,); ``eps`` = 0 flips none."""
     return torch.where(u < eps, 1.0 - label, label)
@@ -229,31 +283,40 @@ def make_answer(label: Tensor, equal: Tensor, skipped: Tensor) -> Answer:
     return Answer(value, status)
 
 
-def realised_rates(answer: Answer, reward: Tensor) -> dict[str, float]:
+def rates(kind: Kind, answer: Answer, reward: Tensor) -> dict[str, float]:
+    """Return statistics of a round's answers of one kind; of one on an axis, named after it (``teacher/safety_skip_rate``)."""
+    if axis := kinds.axis_of(kind):
+        told = realised_rates(answer, torch.full_like(reward, torch.nan), kind)  # the true reward is not that of the axis
+        return {key.replace("/", f"/{axis}_", 1): rate for key, rate in told.items()}
+    return rating_rates(answer, reward) if kind == "rating" else realised_rates(answer, reward, kind)
+
+
+def realised_rates(answer: Answer, reward: Tensor, kind: Kind = "pair") -> dict[str, float]:
     """Return the rates of skips, ties and errors in these answers; pending ones are not counted.
 
     Args:
         answer: B answers.
         reward: true reward per step of the segments, (B, C, T); NaN where the data have none.
+        kind: kind of the answers, one that says which clip is better.
 
     Returns:
         ``teacher/skip_rate``, ``teacher/clear_ratio`` (= 1 - skip rate) and ``teacher/equal_rate`` are fractions of all
         answers (rates 0 if there are none). ``teacher/error_rate`` is the fraction of strict preferences that contradict
-        the true undiscounted return (an exact tie contradicts nothing). It needs pairs with true rewards.
+        the true undiscounted return (an exact tie contradicts nothing). It needs true rewards.
     """
     count = max(int((answer.status != Status.PENDING).sum()), 1)
     skip_rate = int((answer.status == Status.SKIPPED).sum()) / count
-    rates = {
+    found = {
         "teacher/skip_rate": skip_rate,
         "teacher/clear_ratio": 1.0 - skip_rate,
         "teacher/equal_rate": int((answer.status == Status.EQUAL).sum()) / count,
     }
-    if reward.shape[1] == 2 and not reward.isnan().any():
+    choice = kinds.of(kind)
+    if isinstance(choice, kinds.ChoiceKind) and not reward.isnan().any():
         strict = answer.status == Status.ANSWERED
-        returns = reward.double().sum(-1)
-        wrong = strict & ((answer.value - 0.5) * (returns[:, 1] - returns[:, 0]) < 0)
-        rates["teacher/error_rate"] = int(wrong.sum()) / max(int(strict.sum()), 1)
-    return rates
+        wrong = strict & (choice.lead(reward.double().sum(-1), answer.value.nan_to_num(0.5)) < 0)
+        found["teacher/error_rate"] = int(wrong.sum()) / max(int(strict.sum()), 1)
+    return found
 
 
 def rating_rates(answer: Answer, reward: Tensor) -> dict[str, float]:

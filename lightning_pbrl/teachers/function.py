@@ -6,13 +6,14 @@ import importlib
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_pbrl.data import kinds
 from lightning_pbrl.data.feedback import Answer, Clips, Kind, Query, Status
 from lightning_pbrl.data.guard import reason
 from lightning_pbrl.errors import UserError
@@ -79,7 +80,7 @@ class FunctionTeacher(Teacher, ranges={"workers": COUNT}):
     def __init__(
         self,
         fn: str | Callable[..., Any],
-        kind: Kind = "pair",
+        kind: Literal["pair", "rating", "graded", "best"] = "pair",
         bins: int | None = None,
         frames: bool = False,
         task: str = "",
@@ -138,11 +139,12 @@ class FunctionTeacher(Teacher, ranges={"workers": COUNT}):
             number, sure = (math.nan if isinstance(each, str | Status) else float(each) for each in (value, confidence))
         except (TypeError, ValueError):
             number = sure = math.nan
-        good = number in (0, 0.5, 1) if self.kind == "pair" else math.isfinite(number)
+        good = math.isfinite(number) and kinds.of(self.kind).takes(number, len(shown))
         if self.kind == "rating" and self.bins is not None:
             good = number in range(self.bins)
         if not good or not 0 <= sure <= 1:
-            wanted = "0, 1, 0.5 (equal)" if self.kind == "pair" else f"a number{f' 0 .. {self.bins - 1}' if self.bins else ''}"
+            ratings = f"a number{f' 0 .. {self.bins - 1}' if self.bins else ''}"
+            wanted = {"pair": "0, 1, 0.5 (equal)", "rating": ratings}.get(self.kind) or kinds.of(self.kind).values
             raise UserError(
                 f"{type(self).__name__}: {self.fn} returned {found!r:.200} at {where}: return {wanted} or None, or an Opinion "
                 "with a confidence in [0, 1]."
@@ -160,7 +162,7 @@ def together(opinions: list[Opinion], kind: Kind) -> tuple[Answer, Tensor]:
             status[i] = Status.PENDING
         elif each.value is not None and each.value is not Status.SKIPPED:
             value[i], confidence[i] = float(each.value), each.confidence
-            status[i] = Status.EQUAL if kind == "pair" and each.value == 0.5 else Status.ANSWERED
+            status[i] = kinds.of(kind).status(float(each.value))
     return Answer(value, status), confidence
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from lightning_pbrl.data import kinds
 from lightning_pbrl.data.feedback import Answer, Clips, Kind, Query, Status
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.ranges import COUNT, COUNT_OR_NONE, POSITIVE, Range
@@ -48,8 +49,12 @@ class HumanTeacher(
         UserError: if ``wait`` is a fraction above 1, or answers of one person are to be combined.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"pair", "rating"})
+    kinds: ClassVar[frozenset[Kind]] = frozenset(kinds.REGISTRY)
     simulated: ClassVar[bool] = False
+
+    def answers_kind(self, kind: Kind) -> bool:
+        """Return True for any kind and axis."""
+        return kinds.base_of(kind) in self.kinds
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_pbrl.data import kinds
 from lightning_pbrl.data.feedback import Answer, Clips, Kind, Query, Status
 from lightning_pbrl.teachers.base import Teacher
 
@@ -18,8 +19,12 @@ class Person(Teacher):
     ``--resume``. :class:`~lightning_pbrl.asking.session.AskingSession` hands out the questions one batch at a time.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"pair", "rating"})
+    kinds: ClassVar[frozenset[Kind]] = frozenset(kinds.REGISTRY)
     simulated: ClassVar[bool] = False
+
+    def answers_kind(self, kind: Kind) -> bool:
+        """Return True for any kind and axis."""
+        return kinds.base_of(kind) in self.kinds
 
     def __init__(self) -> None:
         """Take no settings: who answers is told with each answer."""

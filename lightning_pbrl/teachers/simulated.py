@@ -19,9 +19,9 @@ from lightning_pbrl.teachers.base import (
     DRAW_MISTAKE,
     AdaptiveTeacher,
     RoundStats,
+    ScaledTeacher,
     boltzmann_choice,
     flip,
-    known_returns,
     make_answer,
     rational_choice,
     true_returns,
@@ -29,12 +29,11 @@ from lightning_pbrl.teachers.base import (
 
 OURS = {"eps_twice": False, "unit": "reward", "return_std": None, "min_gap": 0.0, "final_gap": None}
 """Settings, with their defaults, that B-Pref's teacher does not have."""
-TINY = 1e-12
-"""Smallest standard deviation of returns that counts, reward units."""
 
 
 class SimulatedTeacher(
     AdaptiveTeacher,
+    ScaledTeacher,
     ranges={
         "beta": ANY,
         "eps_mistake": SHARE,
@@ -101,22 +100,11 @@ class SimulatedTeacher(
         self.unit, self.return_std = unit, return_std
         self.min_gap = min_gap
         self.final_gap = final_gap
-        self._stats = RoundStats(0, float("nan"))
 
     def start_round(self, stats: RoundStats) -> None:
         """Store the statistics that the thresholds of this round depend on."""
         super().start_round(stats)
-        self._first, self._stats = stats.round == 0, stats
-
-    @property
-    def scale(self) -> float:
-        """Size of one ``unit`` in reward units."""
-        if self.unit == "reward":
-            return 1.0
-        if self.return_std is not None:
-            return self.return_std
-        returns = known_returns(self._stats, type(self).__name__, "return_std")
-        return max(float(returns.std(correction=0)), TINY)  # all returns alike: no gap is a gap
+        self._first = stats.round == 0
 
     @property
     def gap(self) -> float:
@@ -135,7 +123,7 @@ class SimulatedTeacher(
 
     def in_force(self) -> dict[str, Any]:
         """Return the unit and the gap in reward units, if they differ from the settings."""
-        found = {} if self.unit == "reward" else {"unit": self.scale}
+        found = super().in_force()
         return {**found, "gap": self.gap} if self.min_gap or self.final_gap else found
 
     def answer(self, query: Query, clips: Clips, keys: Tensor) -> Answer:

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_pbrl.data import kinds
 from lightning_pbrl.data.feedback import Answer, Kind, Labels, Query, Status
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.base import FeedbackDataModule
 from lightning_pbrl.queries.base import QueryStrategy
+from lightning_pbrl.queries.best_of import different
 from lightning_pbrl.rng import question_keys, stream
 from lightning_pbrl.teachers.base import RoundStats, Teacher
 from lightning_pbrl.testing.method import expect
@@ -60,11 +62,12 @@ def check_teacher(teacher: Teacher, data: Transitions | None = None, questions: 
         expect(bool(known.all()), f"{name} gives a status that is none of Status.")
         given = (whole.status == Status.ANSWERED) | (whole.status == Status.EQUAL)
         expect(not whole.value[given].isnan().any(), f"{name} gives no value to a {kind} that it says is answered.")
-        if kind == "pair":
-            sure = whole.value[given]
-            expect(bool(((sure >= 0) & (sure <= 1)).all()), f"{name} gives a preference outside [0, 1].")
-            ties = whole.value[whole.status == Status.EQUAL]
+        if isinstance(choice := kinds.of(kind), kinds.ChoiceKind):
+            sure, ties = whole.value[given], whole.value[whole.status == Status.EQUAL]
+            expect(kind != "pair" or bool(((sure >= 0) & (sure <= 1)).all()), f"{name} gives a preference outside [0, 1].")
             expect(bool((ties == 0.5).all()), f"{name} says equal with a value other than 0.5.")
+            odd = [value for value in sure.tolist() if kind != "pair" and not choice.takes(value, query.start.shape[1])]
+            expect(not odd, f"{name} answers a {kind} with {odd[:1]}: it is {choice.values}.")
         order = torch.randperm(questions, generator=torch.Generator().manual_seed(0))
         shuffled = answers(order)
         same = _same(Answer(whole.value[order], whole.status[order]), shuffled)
@@ -95,13 +98,13 @@ def check_query(strategy: QueryStrategy, data: Transitions | None = None, questi
     missing = sorted(need for need in strategy.needs if need not in known)
     expect(not missing, f"{name} asks the model for its {missing[:1]}: give check_query a function of that name.")
     pool, scorer = data.pool(LENGTH), SimpleNamespace(**known)
-    kinds: dict[Kind, Labels] = {"pair": Labels.empty(LENGTH), "rating": Labels.empty(LENGTH, clips=1)}
+    labels = {kind: Labels.empty(LENGTH, clips=kinds.of(kind).clips or 2) for kind in {"pair", "rating", *strategy.kinds}}
 
     def proposed() -> list[Query]:
         fresh = copy.deepcopy(strategy)
         fresh.begin({})
         fresh.recall({})
-        return fresh.proposals(pool, questions, scorer, kinds, stream(0, "query"))
+        return fresh.proposals(pool, questions, scorer, labels, stream(0, "query"))
 
     found, again = proposed(), proposed()
     asked = sum(len(query) for query in found)
@@ -112,8 +115,11 @@ def check_query(strategy: QueryStrategy, data: Transitions | None = None, questi
         offsets, episode = data.episodes.offsets, data.episodes.of(query.start.flatten())
         inside = (query.start.flatten() >= offsets[episode]) & (query.start.flatten() + LENGTH <= offsets[episode + 1])
         expect(bool(inside.all()), f"{name} asks about a segment that crosses the end of an episode: draw from the pool.")
-        if query.kind == "pair":
-            expect(bool((query.start[:, 0] != query.start[:, 1]).all()), f"{name} compares a segment with itself.")
+        expect(
+            kinds.of(query.kind).about(query.start.shape[1]),
+            f"{name} asks a {query.kind} about {query.start.shape[1]} segments, which is not what it is about.",
+        )
+        expect(bool(query.start.sort(1).values.diff(dim=1).all()), f"{name} compares a segment with itself.")
         expect(
             torch.equal(query.start, repeated.start),
             f"{name} proposes other questions from the same generator: draw every random number from rng.",
@@ -160,8 +166,8 @@ def json_of(thing: Any, name: str) -> None:
 
 def questions_of(pool: Any, kind: Kind, count: int) -> Query:
     """Return uniform questions of a kind."""
-    pairs = pool.pairs(count, stream(0, "questions"))
-    return pairs if kind == "pair" else Query("rating", pairs.start[:, :1], pairs.length)
+    clips = kinds.of(kind).clips or 4
+    return Query(kind, different(pool, count, clips, stream(0, "questions")).start, pool.length)
 
 
 def toy_model(data: Transitions) -> dict[str, Any]:

@@ -154,8 +154,8 @@ def test_without_a_store_what_came_with_the_data_is_handed_over(tmp_path: Path) 
     given = Labels(torch.tensor([[0, 20]]), 10, torch.ones(1), torch.ones(1, dtype=torch.int64))
     asking = AskingSession(Learner(), SOURCE, 10, AskingPlan(), given)
     feedback = asking.round(0)
-    assert_same(feedback, Feedback(given, Labels.empty(10, clips=1), feedback.asked, 0, {}))
-    assert feedback.asked == (1, 0, 0, 0, False) and asking.due() is None
+    assert_same(feedback, Feedback(given, Labels.empty(10, clips=1), feedback.asked, 0, {}, {}))
+    assert feedback.asked == (1, 0, 0, 0, False, 0) and asking.due() is None
 
 
 # Reads -----------------------------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_a_run_that_asks_nothing_sees_what_any_run_adds(tmp_path: Path) -> None:
     answer = Answer(torch.ones(1), torch.ones(1, dtype=torch.int64))
     store.put(AskKey("aaa", 7, 3), Query("pair", torch.tensor([[0, 20]]), 10), answer, **who)
     feedback = silent.round(1)
-    assert feedback.asked == (10, 0, 0, 0, False) and feedback.labels.start[0].tolist() == [0, 20]
+    assert feedback.asked == (10, 0, 0, 0, False, 0) and feedback.labels.start[0].tolist() == [0, 20]
     assert_same(feedback.labels, store.labels("pair"))
     store.put(AskKey("zzz", 0, 0), Query("pair", torch.tensor([[0, 10**6]]), 10), answer, **who)
     with pytest.raises(UserError, match=r"from row 1000000 does not lie within one episode .* as answer 11 of the label store"):

@@ -98,10 +98,10 @@ def test_one_budget_one_row_of_numbers(tmp_path: Path) -> None:
     method = fit(tmp_path, AskTeacher(teacher, half(), budget=25, per_round=9))
     assert teacher.sizes == [("pair", 4), ("rating", 5), ("pair", 5), ("rating", 4), ("pair", 3), ("rating", 4)]
     assert teacher.keys == question_keys(0, 0, 25).tolist()
-    assert method.asked == (25, 7, 0, 4, False) and (len(method.labels), len(method.ratings)) == (12, 13)
+    assert method.asked == (25, 7, 0, 4, False, 0) and (len(method.labels), len(method.ratings)) == (12, 13)
     store = stored(tmp_path)
     questions = store.questions("seed0")
-    assert questions.number[questions.pair].tolist() == [*range(4), *range(9, 14), *range(18, 21)]
+    assert questions.number[questions.of("pair")].tolist() == [*range(4), *range(9, 14), *range(18, 21)]
     assert questions.number.tolist() == list(range(25))
     assert torch.equal(store.labels("rating").start, method.ratings.start) and method.ratings.start.shape == (13, 1)
     assert {row["labels/pair"] for row in read_csv(tmp_path) if "labels/pair" in row} == {4.0, 9.0, 12.0}

@@ -93,7 +93,7 @@ def test_a_fit_of_unanswered_questions_stops_and_goes_on_once_they_are_answered(
     answer(store_of(tmp_path), range(20)[:2])
     answer(store_of(tmp_path), range(14, 20))
     method = fit(tmp_path, teacher, resume=True)
-    assert method.finished and method.learned_from == 20 and method.asked == (20, 0, 0, 0, False) and method.pending == 0
+    assert method.finished and method.learned_from == 20 and method.asked == (20, 0, 0, 0, False, 0) and method.pending == 0
     assert method.labels.value.tolist() == [0.0, 1.0] * 10 and store_of(tmp_path).spent() == 20
 
 

@@ -199,7 +199,7 @@ def test_ratings_beside_pairs_and_several_lengths(store: LabelStore):
     ("value", "status", "message"),
     [
         (0.7, Status.ANSWERED, "has value 0.69.*: a pair's label is 0, 0.5 or 1"),
-        (0.5, Status.ANSWERED, "0.5 goes with equal, 0 and 1 with answered"),
+        (0.5, Status.ANSWERED, "0.5 goes with equal, every other value with answered"),
         (1.0, Status.EQUAL, "0.5 goes with equal"),
         (0.5, Status.SKIPPED, "is skipped and has value 0.5"),
         (1.0, Status.PENDING, "is pending and has value 1.0"),
@@ -252,9 +252,9 @@ def test_commits_survive_power_loss(store: LabelStore):
 def test_newer_schema(store: LabelStore, tmp_path: Path):
     db = sqlite3.connect(tmp_path / "labels.db")
     with db:
-        db.execute("UPDATE pbrl_info SET value = '4' WHERE key = 'schema_version'")
+        db.execute("UPDATE pbrl_info SET value = '5' WHERE key = 'schema_version'")
     db.close()
-    with pytest.raises(UserError, match="schema version 4 and this library reads up to 3: upgrade lightning-pbrl"):
+    with pytest.raises(UserError, match="schema version 5 and this library reads up to 4: upgrade lightning-pbrl"):
         LabelStore(tmp_path / "labels.db", "data-a")
 
 
@@ -467,3 +467,67 @@ def test_changed_segment_content(store: LabelStore):
         store.clips([0], "run")
     replace(save({name: part[0] for name, part in zip(("obs", "action", "reward"), clips[:3], strict=True)}))
     assert torch.equal(store.clips([0], "run").obs, clips.obs)
+
+
+def test_questions_about_several_clips_and_axes(store: LabelStore, tmp_path: Path) -> None:
+    """Three clips, two and one side by side; they come back from tables, lines of JSON and rows of CSV."""
+    asked = [
+        (Query("best", torch.tensor([[1, 2, 3], [4, 5, 6]]), 5), Answer(torch.tensor([2.0, NAN]), torch.tensor([1, 3]))),
+        (Query("graded", torch.tensor([[7, 8]]), 5), Answer(torch.tensor([0.25]), torch.tensor([1]))),
+        (Query("pair:safety", torch.tensor([[7, 8]]), 5), answer(1.0)),
+        (Query("rating", torch.tensor([[9]]), 5), Answer(torch.tensor([4.0]), torch.tensor([1]))),
+    ]
+    for number, (query, given) in zip((0, 2, 3, 4), asked, strict=True):
+        store.put(AskKey("run", 0, number), query, given, **WHO)
+    questions = store.questions("run")
+    assert questions.kinds == ["best", "best", "graded", "pair:safety", "rating"]
+    assert questions.start[:, :3].tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, -1], [7, 8, -1], [9, -1, -1]]
+    for query, given in asked:
+        for found in (store.labels(query.kind), store.questions("run").take(questions.of(query.kind)).labels(query.kind, 5)):
+            assert torch.equal(found.start, query.start) and torch.equal(found.status, given.status)
+            torch.testing.assert_close(found.value, given.value, equal_nan=True)
+    assert len(store.labels("pair")) == 0  # a pair on an axis is none
+    store.export_jsonl(tmp_path / "out.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line.get("others") for line in lines] == [[3], [6], None, None, None] and "others" not in lines[2]
+    again = LabelStore(tmp_path / "again.db", "data-a")
+    assert again.import_jsonl(tmp_path / "out.jsonl") == 5 and again.records() == store.records()
+    with pytest.raises(UserError, match=r"Round 0 of run 'run' in .* asked best and graded and pair:safety and rating: name one"):
+        store.stored("run", 0)
+    store.put(AskKey("run", 1, 5), Query("best", torch.tensor([[1, 2]]), 5), answer(1.0), **WHO)
+    with pytest.raises(UserError, match="Questions of kind 'best' are about 2 and 3 clips, and those of one fit have one number"):
+        store.labels("best")
+
+
+@pytest.mark.parametrize(
+    ("kind", "start", "value", "status", "problem"),
+    [
+        ("graded", [1, 2], 0.3, 1, "has value 0.3.*: a graded's label is 0, .25, .5, .75 or 1"),
+        ("graded", [1, 2], 0.5, 1, "0.5 goes with equal"),
+        ("graded", [1, 2, 3], 0.75, 1, r"is a graded about 3 segment\(s\): a graded has two"),
+        ("best", [1, 2, 3], 3.0, 1, "has value 3.0: a best's label is the number of the best segment, from 0"),
+        ("best", [1, 2, 3], 1.0, 2, "is a best with status equal"),
+        ("best", [1, 2, 1], 1.0, 1, "compares the segment from row 1 with itself"),
+        ("best", [1], 0.0, 1, r"is a best about 1 segment\(s\): a best has two to ten"),
+        (
+            "pair:",
+            [1, 2],
+            1.0,
+            1,
+            "has kind 'pair:': write one of pair, rating, graded, best, perhaps with an axis as pair:safety",
+        ),
+        ("pair:" + "x" * 60, [1, 2], 1.0, 1, "has kind 'pair:x+': write one of"),
+        ("worst", [1, 2], 1.0, 1, "has kind 'worst': write one of pair, rating, graded, best"),
+    ],
+)
+def test_answers_of_other_kinds_that_contradict_themselves(
+    store: LabelStore, kind: str, start: list[int], value: float, status: int, problem: str
+) -> None:
+    with pytest.raises(UserError, match=problem):
+        store.put(
+            AskKey("run", 0, 0),
+            Query(kind, torch.tensor([start]), 5),
+            Answer(torch.tensor([value]), torch.tensor([status])),
+            **WHO,
+        )
+    assert store.count == 0

@@ -14,6 +14,13 @@ from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.interface import Kept, Key, OpenQuestion, Overview, Person, PersonSummary, Progress, Reviewed
 
+CLIPS = {"rating": 1, "best": 4}
+"""Segments of a question by kind; two of any other."""
+
+
+def starts(number: int, kind: str) -> tuple[int, ...]:
+    return tuple(number + 50 * place for place in range(CLIPS.get(kind.partition(":")[0], 2)))
+
 
 class FakeDesk:
     """Every question is for everybody; odd numbers are shown swapped."""
@@ -21,7 +28,7 @@ class FakeDesk:
     def __init__(self, count: int = 5, kinds: tuple[str, ...] = ("pair",), practice: int = 0, bins: int = 6) -> None:
         self.questions = {
             (key := Key("run-1", 0, number)): OpenQuestion(
-                key, kinds[number % len(kinds)], 20, (number, number + 50), number % 2 == 1,
+                key, kinds[number % len(kinds)], 20, starts(number, kinds[number % len(kinds)]), number % 2 == 1,
                 purpose="practice" if number < practice else "label",
                 expected=(1.0, Status.ANSWERED) if number < practice else None,
             )
@@ -144,7 +151,7 @@ class FakeDesk:
 
 
 class FakeClips:
-    """Two films, the same for all questions; some questions wait for theirs, some have none."""
+    """Two films in turn, the same for all questions; some questions wait for theirs, some have none."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.making, self.impossible = folder, set(), set()
@@ -155,13 +162,13 @@ class FakeClips:
 
     def made(self, question, which, codec):
         hidden = self.making | self.impossible
-        return None if question.key.number in hidden else self.folder / f"{which}.{codec}"
+        return None if question.key.number in hidden else self.folder / f"{which % 2}.{codec}"
 
     def path(self, question, which, codec):
         key = question.key
         if key.number in self.impossible:
             raise UserError("The data of /home/someone/data/run.npz have no simulator states, so no clip can be drawn.")
-        return None if key.number in self.making else self.folder / f"{which}.{codec}"
+        return None if key.number in self.making else self.folder / f"{which % 2}.{codec}"
 
 
 def draw(folder: Path, frames: int = 20, size: int = 128) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from desks import A, asked, desk, key
+from fake_desk import FakeDesk
 
 pytest.importorskip("fastapi", reason="the page is in the web extra")
 pytest.importorskip("playwright.sync_api", reason="Playwright is installed by .ci/run")
@@ -61,3 +62,30 @@ def test_practice_checks_and_repeats_by_keyboard(site, tmp_path: Path) -> None: 
     assert counts["practice"] == 1 and counts["check"] == 3 and counts["label"] == 18 and counts["repeat"] > 1
     assert [f"ada/0/{row['number']}" for row in given[1:]] == names  # what was shown is what was stored, in that order
     assert page.text_content("#count").startswith("18 of 22")
+
+
+@pytest.mark.parametrize("look", [{}, PHONE], ids=["desktop", "phone"])
+def test_graded_pairs_and_the_best_of_four(site, look: dict) -> None:  # noqa: F811
+    desk = FakeDesk(count=6, kinds=("graded", "best:care"))
+    page = site(desk).visit("anna", **look)
+    shown = page.locator("#choices button").all_text_contents()
+    assert [text.split(" ", 1)[0] for text in shown] == ["Left", "Left", "Equal", "Cannot", "Right", "Right"]
+    answer(page, "Shift+A")
+    page.wait_for_selector("text=Stored: left is much better.")
+    assert page.text_content("#ask") == "Which clip is best in care?"
+    assert violations(page) == [] and page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator("#stage figcaption").all_text_contents() == ["Clip 1", "Clip 2", "Clip 3", "Clip 4"]
+    shown = page.locator("#choices button").all_text_contents()
+    assert shown == [*(f"Clip {n} is best {n}" for n in (1, 2, 3, 4)), "Cannot tell S"]
+    page.keyboard.press("5"), page.keyboard.press("a"), page.keyboard.press("e")  # none of the answers to this question
+    answer(page, "3")
+    page.wait_for_selector("text=Stored: clip 3.")
+    answer(page, "d")
+    page.wait_for_timeout(400)
+    page.get_by_role("button", name="Clip 1 is best").click()
+    page.wait_for_selector("text=Stored: clip 1.")
+    given = {key.number: values[-1][0] for (_, key), values in desk.answers.items()}
+    assert given == {0: 0.0, 1: 1.0, 2: 0.75, 3: 3.0}  # odd numbers are shown in reverse
+    page.keyboard.press("z")
+    until_question(page, "run-1/0/3")
+    assert page.locator("#choices button[aria-pressed=true]").all_text_contents() == ["Clip 1 is best 1"]

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from desks import ASKED, EQUAL, SKIPPED, A, asked, desk, key, labels
 from warm import CONTEXT
 
-from lightning_pbrl.data.feedback import Status
+from lightning_pbrl.data.feedback import Answer, AskKey, Query, Status
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.desk import Desk
 from lightning_pbrl.labelling.settling import majority
@@ -213,19 +214,24 @@ def test_people_at_the_same_time(tmp_path: Path) -> None:
     assert labels(store) == [(float(n % 2), A) for n in range(15)] and store.newest("ada") == 15
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_old_store_is_upgraded_and_kept(version: int, tmp_path: Path) -> None:
-    """Version 1 had questions alone, version 2 no answers that count each on its own, and no end of a run."""
+    """Version 1 had questions alone, 2 no answers that count each on its own and no end of a run, 3 no third clip."""
     import sqlite3
 
     store = asked(tmp_path, 2)
     here = desk(tmp_path)
     here.answer("Ada", key(0), 1.0, A)
     with sqlite3.connect(tmp_path / "labels.sqlite") as db:
-        for table in ("counted", "ended", "answers", "outcomes", "marks", "persons", "closed")[: 2 if version == 2 else None]:
+        for table in ("counted", "ended", "answers", "outcomes", "marks", "persons", "closed")[: {1: None, 2: 2, 3: 0}[version]]:
             db.execute(f"DROP TABLE pbrl_{table}")
+        db.execute("ALTER TABLE pbrl_questions DROP COLUMN others")
         db.execute(f"UPDATE pbrl_info SET value = '{version}' WHERE key = 'schema_version'")
     db.close()
     again = desk(tmp_path)
-    assert labels(store) == [(1.0, A), (None, ASKED)] and len(again.answers()) == version - 1 and again.ended() is None
+    assert labels(store) == [(1.0, A), (None, ASKED)] and len(again.answers()) == min(version - 1, 1) and again.ended() is None
     assert again.answer("Ada", key(1), 0.0, A).how == "kept" and labels(store)[1] == (0.0, A)
+    best = Query("best", torch.tensor([[0, 20, 40]]), 10)
+    who: dict[str, Any] = {"strategy": {}, "teacher": {}, "seed": 0, "answered_by": "HumanTeacher"}
+    store.put(AskKey("ada", 1, 2), best, Answer(torch.tensor([2.0]), torch.tensor([int(A)])), **who)
+    assert store.labels("best").start.tolist() == [[0, 20, 40]] and again.question(key(2, 1), "Ada").start == (0, 20, 40)

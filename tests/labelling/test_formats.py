@@ -46,6 +46,15 @@ def test_another_data_set_and_no_answer_at_all(name: str, tmp_path: Path) -> Non
         read(name, tmp_path / "b")
 
 
+@pytest.mark.parametrize("name", ["jsonl", "csv", "potato"])
+def test_other_kinds_travel(name: str, tmp_path: Path) -> None:
+    answers = [record(0, 3.0, kind="best", others=[7, 8]), record(1, 0.25, kind="graded"), record(2, 0.0, kind="pair:safety")]
+    FORMATS[name].write(answers, tmp_path / "a", Context())
+    assert read(name, tmp_path / "a") == answers
+    with pytest.raises(UserError, match=r"b holds pairs and ratings, and question seed/0/2/0 is of kind 'best': export it as"):
+        FORMATS["label_studio"].write(answers, tmp_path / "b", Context())
+
+
 def test_names_of_questions() -> None:
     assert parse_key(told(key_of(record(7)))) == ("seed/0", 2, 7)
     assert parse_key("run/1") is None and parse_key("run/1/-2") is None and parse_key("run/1/²") is None

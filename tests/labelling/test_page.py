@@ -285,7 +285,7 @@ def test_every_answer_of_a_pair(desk: FakeDesk, anna: Visitor) -> None:
 
 
 def test_strength_of_a_preference(desk: FakeDesk, clips: FakeClips, anna: Visitor) -> None:
-    assert "much better" not in anna.get("/").text and 'name="strength" content="no"' in anna.get("/").text
+    assert 'name="strength" content="no"' in anna.get("/").text and '<div class="graded" hidden>' in anna.get("/").text
     ben = Visitor(desk, clips, "ben", strength=True)
     assert "the left clip is much better" in ben.get("/").text and 'name="strength" content="yes"' in ben.get("/").text
     for number, (choice, strength) in enumerate([("left", 1.0), ("right", 0.5), ("equal", 0.5), ("skip", 1.0), ("left", None)]):

@@ -63,7 +63,7 @@ def test_any_model_is_a_method(tmp_path: Path) -> None:
 
 def test_kinds_and_feedback_are_those_of_the_model(tmp_path: Path) -> None:
     assert LearnReward(SPEC, "UnifiedReward").kinds == UnifiedReward.kinds == {"pair", "rating"}
-    assert LearnReward(SPEC, "RewardEnsemble").kinds == {"pair"}
+    assert LearnReward(SPEC, "RewardEnsemble").kinds == RewardEnsemble.kinds == {"pair", "graded", "best"}
     with pytest.raises(UserError, match="ORIL learns from examples and LearnReward gives labels: use another model or method"):
         LearnReward(SPEC, "ORIL")
     settings = {"updates": 30, "eval_interval": 20, "hidden": [16], "batch_size": 8}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.clip_bytes import STORED
+from lightning_pbrl.data.jsonl import starts
 
 Content = dict[str, Tensor]
 """Segments of a question: ``obs`` (C, T, O), ``action`` (C, T, A), ``reward`` (C, T), float32."""
@@ -39,7 +40,7 @@ def parsed(value: Any, record: Mapping[str, Any]) -> Content | str:
     """
     if not isinstance(value, dict) or set(value) != set(STORED):
         return f"has a content that is not an object with {', '.join(STORED)}: export the question again"
-    shape = (1 if record["start_1"] is None else 2, record["length"])
+    shape = (len(starts(record)), record["length"])
     parts: dict[str, Tensor] = {}
     for name in STORED:
         try:

@@ -132,6 +132,11 @@ def write(records: Iterable[Record], path: Path, context: Context) -> None:
     last = {key_of(row): row for row in rows}
     for number, (question, answers) in enumerate(questions_of(rows), start=1):
         key = key_of(question)
+        if question["kind"] not in ("pair", "rating"):
+            raise UserError(
+                f"{path} holds pairs and ratings, and question {told(key)} is of kind {question['kind']!r}: export it as .jsonl "
+                "or .csv."
+            )
         clips = {f"clip_{i}": f"{context.media}{told(key)}/{i}.mp4" for i in range(1 + (question["kind"] == "pair"))}
         nobody = {name: last[key][name] for name in ("time", "answered_by")}
         annotations = [_annotation(row) for row in answers]

@@ -75,7 +75,7 @@ def _answers(path: Path, context: Context) -> Iterator[tuple[str, Record]]:
                 path, place, f"answers {name!r:.200}, which the label store does not hold: give the store it was asked from"
             )
         value, status, strength = _meaning(path, place, line, largest)
-        asked = {field: question[field] for field in jsonl.FIELDS if field not in ANSWER}
+        asked = {field: question.get(field) for field in jsonl.FIELDS if field not in ANSWER}
         given = {"value": value, "status": status, "time": time, "answered_by": person, "swapped": False, "strength": strength}
         yield place, {**asked, **given}
 

@@ -46,9 +46,9 @@ class Given(NamedTuple):
 
     Attributes:
         key: run, round and number of the question.
-        kind: "pair" or "rating".
+        kind: "pair", "rating", or another of :mod:`lightning_pbrl.data.kinds`.
         person: name of who answered.
-        value: P(second preferred) or the rating; None where it was skipped.
+        value: of the answer, in the stored order of the segments; None where it was skipped.
         status: answered, equal or skipped.
         seconds: time spent; None where it is not known.
         swapped: True if the second segment was on the left; None where it is not known.
@@ -145,9 +145,11 @@ def questions_of(records: Iterable[Record]) -> Iterator[tuple[Record, list[Recor
     for row in records:
         grouped.setdefault(key_of(row), []).append(row)
     for key, rows in grouped.items():
-        first = {name: rows[0][name] for name in jsonl.FIELDS if name not in ANSWER}
+        first = {name: rows[0].get(name) for name in jsonl.FIELDS if name not in ANSWER}
         for row in rows[1:]:
-            if other := [name for name in ("kind", "length", "start_0", "start_1", "fingerprint") if row[name] != first[name]]:
+            if other := [
+                name for name in ("kind", "length", "start_0", "start_1", "others", "fingerprint") if row.get(name) != first[name]
+            ]:
                 raise UserError(
                     f"Question {told(key)} is there twice with another {other[0]}: give each question its own number."
                 )
@@ -156,8 +158,7 @@ def questions_of(records: Iterable[Record]) -> Iterator[tuple[Record, list[Recor
 
 def in_words(row: Mapping[str, Any]) -> Record:
     """Return a record as it is written: ``status`` as a word, optional fields where they are known."""
-    record = {**{name: row[name] for name in jsonl.FIELDS}, "status": Status(row["status"]).name.lower()}
-    return {**record, **{name: row[name] for name in PERSONAL if row.get(name) is not None}}
+    return {**jsonl.in_words(row), **{name: row[name] for name in PERSONAL if row.get(name) is not None}}
 
 
 def _personal(fields: Mapping[str, Any]) -> str | None:

@@ -19,7 +19,8 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.formats.records import PERSONAL, Context, Record, gather, in_words, refused
 
 COLUMNS = (*jsonl.FIELDS, *PERSONAL)
-"""Columns in the order in which they are written; those of :data:`PERSONAL` may be missing in a file."""
+"""Columns in the order in which they are written. Those of :data:`PERSONAL` and of :data:`~lightning_pbrl.data.jsonl.OPTIONAL`
+may be missing in a file."""
 
 LONGEST = 2**20
 """Largest number of characters of a cell."""
@@ -42,7 +43,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Record]]:
     try:
         found = csv.reader(io.StringIO(text, newline=""), strict=True)
         header = _next(found, path) or []
-        missing = [name for name in jsonl.FIELDS if name not in header]
+        missing = [name for name in jsonl.FIELDS if name not in header and name not in jsonl.OPTIONAL]
         unknown = [name for name in header if name not in COLUMNS]
         if missing or unknown or len(set(header)) < len(header):
             fault = f"no column {missing[0]!r}" if missing else f"the columns {listed(unknown or header)}"
@@ -77,7 +78,7 @@ TEXTS = ("run", "kind", "status", "fingerprint", "time", "answered_by")
 
 def _parse(name: str) -> Callable[[str], Any]:
     """Return the parser of a column's cells."""
-    if name in ("strategy", "teacher"):
+    if name in ("strategy", "teacher", "others"):
         return parse_json
     if name == "swapped":
         return lambda cell: {"true": True, "false": False}.get(cell.lower(), cell)
@@ -94,11 +95,13 @@ def write(records: Iterable[Record], path: Path, context: Context) -> None:
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for row in map(in_words, records):
-            writer.writerow([_cell(row.get(name)) for name in COLUMNS])
+        rows = [in_words(row) for row in records]
+        columns = [name for name in COLUMNS if name not in jsonl.OPTIONAL or any(name in row for row in rows)]
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([_cell(row.get(name)) for name in columns])
 
 
 def _cell(value: Any) -> Any:
-    """Return a value as csv writes it: dicts and truth values as JSON."""
-    return json.dumps(value) if isinstance(value, dict | bool) else value
+    """Return a value as csv writes it: dicts, lists and truth values as JSON."""
+    return json.dumps(value) if isinstance(value, dict | list | bool) else value

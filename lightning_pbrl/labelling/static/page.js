@@ -1,5 +1,5 @@
 "use strict";
-// The labelling page: one question at a time, two clips in step, answers by key or button.
+// The labelling page: one question at a time, its clips in step, answers by key or button.
 // An answer is kept in this browser until the server has confirmed it, and is sent again after any failure.
 (() => {
   const $ = (id) => document.getElementById(id);
@@ -12,7 +12,8 @@
   const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
   const wantsStill = matchMedia("(prefers-reduced-motion: reduce)");
   const OUTBOX = `answer:${meta("csrf").slice(0, 16)}:`; // of this link: another run may be served at the same address later
-  const STRENGTH = meta("strength") === "yes" ? { better: 0.5, much: 1 } : { better: null, much: null };
+  const strengths = (question) => meta("strength") === "yes" || question.kind === "graded" ? { better: 0.5, much: 1 } : { better: null, much: null };
+  const compared = (question) => question.kind === "pair" || question.kind === "graded"; // two clips, with the sides as answers
   const PAUSE_BEFORE_ANSWER = 350; // ms: the second click of a double click must not answer the next question
 
   let shown = null; // {question, videos, since, looked, undoing}
@@ -75,7 +76,7 @@
   const note = (text) => { $("note").textContent = text; };
   const trouble = (text) => { $("trouble").textContent = text; $("trouble").hidden = !text; if (text) note(text); };
   const better = (strength) => strength === 1 ? "much better" : "better";
-  const named = (choice, strength = null) => typeof choice === "number" ? `rating ${choice + 1}`
+  const named = (choice, strength = null, kind = "rating") => typeof choice === "number" ? `${kind === "rating" ? "rating" : "clip"} ${choice + 1}`
     : { left: `left is ${better(strength)}`, right: `right is ${better(strength)}`, equal: "equal", skip: "cannot tell" }[choice];
   const address = ({ key, repeat }) => `/questions/${encodeURI(key)}${repeat ? "?repeat=true" : ""}`;
 
@@ -86,11 +87,13 @@
   }
 
   // Clips --------------------------------------------------------------------------------------------------------
+  const sides = (question) => compared(question) ? ["Left clip", "Right clip"]
+    : question.clips.length > 1 ? question.clips.map((_, place) => `Clip ${place + 1}`) : ["Clip"];
+
   function load(question) {
     const videos = question.clips.map((urls, place) => {
       const video = element("video", { muted: true, playsInline: true, preload: "auto", disablePictureInPicture: true });
-      const side = question.kind === "rating" ? "Clip" : place ? "Right clip" : "Left clip";
-      video.setAttribute("aria-label", `${side}, ${question.length} steps`);
+      video.setAttribute("aria-label", `${sides(question)[place]}, ${question.length} steps`);
       if (!question.waiting) {
         for (const codec of ["webm", "mp4"]) video.append(element("source", { src: urls[codec], type: `video/${codec}` }));
         video.lastChild.addEventListener("error", () => {
@@ -108,13 +111,15 @@
     waiting += 1;
     const { question, videos } = shown;
     Object.assign(shown, { since: performance.now(), from: performance.now(), looked: 0 });
-    const pair = question.kind === "pair";
-    $("ask").textContent = document.title = pair ? "Which clip is better?" : `How good is this clip, from 1 (worst) to ${question.levels} (best)?`;
+    const pair = compared(question), axis = question.axis ? ` in ${question.axis}` : "";
+    $("ask").textContent = document.title = pair ? `Which clip is better${axis}?`
+      : question.kind === "best" ? `Which clip is best${axis}?` : `How good is this clip${axis}, from 1 (worst) to ${question.levels} (best)?`;
     $("practice").hidden = !question.practice;
     $("name").textContent = question.key;
     $("feedback").hidden = true;
     trouble(question.sentence && `${question.sentence} You can answer S (cannot tell).`);
-    const places = pair ? ["Left", "Right"] : ["Clip"];
+    const places = pair ? ["Left", "Right"] : question.kind === "best" ? [...Array(question.places).keys()].map((place) => `Clip ${place + 1}`) : ["Clip"];
+    $("stage").classList.toggle("many", places.length > 2);
     $("stage").replaceChildren(...places.map((name, place) => {
       const making = question.waiting ? "The clip is being made: it appears here by itself." : "No picture";
       const picture = videos[place] && !question.waiting ? videos[place] : element("div", { className: "blank", textContent: making });
@@ -123,8 +128,10 @@
     offer(question);
     $("stage").hidden = $("choices").hidden = false;
     $("playback").hidden = !videos.length || question.waiting;
-    for (const row of document.querySelectorAll(".pairs")) row.hidden = !pair;
-    for (const row of document.querySelectorAll(".rated")) row.hidden = pair;
+    for (const kind of ["pairs", "graded", "rated", "best"]) {
+      const here = { pairs: pair, graded: strengths(question).much && pair, rated: question.kind === "rating", best: question.kind === "best" }[kind];
+      for (const row of document.querySelectorAll(`.keys .${kind}`)) row.hidden = !here;
+    }
     if (document.activeElement !== $("usekeys")) $("ask").focus({ preventScroll: true });
     if (question.waiting) watch(shown);
     else if (!wantsStill.matches) replay();
@@ -152,12 +159,15 @@
       return made;
     };
     const skip = button("skip", "Cannot tell", "S", "skip");
-    const side = (choice, text, key) => [button(choice, `${text} is better`, key, `${choice} main`, STRENGTH.better)]
-      .concat(STRENGTH.much ? button(choice, `${text} is much better`, `Shift+${key}`, `${choice} much main`, STRENGTH.much) : []);
-    const buttons = question.kind === "pair"
+    const { better, much } = strengths(question);
+    const side = (choice, text, key) => [button(choice, `${text} is better`, key, `${choice} main`, better)]
+      .concat(much ? button(choice, `${text} is much better`, `Shift+${key}`, `${choice} much main`, much) : []);
+    const buttons = compared(question)
       ? [...side("left", "Left", "A").reverse(), button("equal", "Equal", "E"), skip, ...side("right", "Right", "D")]
-      : [...Array(question.levels).keys()].map((level) => button(level, level + 1, "", "main")).concat(skip);
-    $("choices").className = `choices ${question.kind === "rating" ? "ratings" : STRENGTH.much ? "strengths" : ""}`;
+      : question.kind === "best"
+        ? [...Array(question.places).keys()].map((place) => button(place, `Clip ${place + 1} is best`, place < 10 ? (place + 1) % 10 : "", "main")).concat(skip)
+        : [...Array(question.levels).keys()].map((level) => button(level, level + 1, "", "main")).concat(skip);
+    $("choices").className = `choices ${!compared(question) ? "ratings" : much ? "strengths" : ""}`;
     $("choices").replaceChildren(...buttons);
   }
 
@@ -183,7 +193,7 @@
   const toggle = () => shown && shown.videos.length && (shown.videos[0].ended ? replay() : paused(!stopped()));
 
   function tick() {
-    // One timeline: the first clip leads, the second is moved when it is off by more than a frame or two.
+    // One timeline: the first clip leads, another is moved when it is off by more than a frame or two.
     if (shown && shown.videos.length && shown.videos[0].duration) {
       const [lead, ...others] = shown.videos;
       for (const other of others) {
@@ -257,7 +267,7 @@
       if (said.feedback) await acknowledge(said.feedback);
       shown.stored = true;
       goOn();
-      note(said.sentence || `Stored: ${named(choice, strength)}. ${$("count").textContent}.`);
+      note(said.sentence || `Stored: ${named(choice, strength, question.kind)}. ${$("count").textContent}.`);
     } finally { sending = false; }
   }
 
@@ -285,7 +295,7 @@
       if (found.status !== 200 || !found.key) { note(found.sentence); return false; }
       if (shown && !shown.undoing && !shown.stored) following = load(shown.question); // fresh elements: the shown ones have played
       show(Object.assign(load(found), { undoing: true }));
-      const was = found.answer === null ? "You have not answered this question." : `You answered "${named(found.answer, found.strength)}".`;
+      const was = found.answer === null ? "You have not answered this question." : `You answered "${named(found.answer, found.strength, found.kind)}".`;
       note(`${was} Answer to ${found.answer === null ? "store it" : "change it"}, or press Z to leave it.`);
       return true;
     } finally { sending = false; }
@@ -311,15 +321,16 @@
   }
   const KEYS = {
     a: (much) => sided("left", much), arrowleft: (much) => sided("left", much),
-    d: (much) => sided("right", much), arrowright: (much) => sided("right", much), e: () => shown && shown.question.kind === "pair" && answer("equal"),
+    d: (much) => sided("right", much), arrowright: (much) => sided("right", much), e: () => shown && compared(shown.question) && answer("equal"),
     s: () => answer("skip"), z: undo, " ": () => shown && shown.videos.length && replay(), p: toggle,
     l: () => { $("loop").checked = !$("loop").checked; note($("loop").checked ? "Loop on" : "Loop off"); },
     "-": () => speed(-1), "+": () => speed(1), "=": () => speed(1),
   };
-  const sided = (choice, much) => { if (shown && shown.question.kind === "pair") answer(choice, much ? STRENGTH.much : STRENGTH.better); };
+  const sided = (choice, much) => { if (shown && compared(shown.question)) answer(choice, strengths(shown.question)[much ? "much" : "better"]); };
   function rated(digit) {
-    const level = (digit + 9) % 10; // 1 is the lowest level, 0 the tenth
-    if (shown && shown.question.kind === "rating" && level < shown.question.levels) answer(level);
+    const level = (digit + 9) % 10; // 1 is the lowest level or the first clip, 0 the tenth
+    if (!shown || compared(shown.question)) return;
+    if (level < (shown.question.kind === "rating" ? shown.question.levels : shown.question.places)) answer(level);
   }
 
   document.addEventListener("keydown", (event) => {
