@@ -100,7 +100,7 @@ def _write(draft: Draft, path: Path, name: str | None, task: Task | None, bounds
             row = int(last[int((lengths == 0).int().argmax())])
             raise UserError(f"{file.where('terminals')} ends a trajectory at row {row}, its only row: leave that row out.")
         met = _met(file, task, name, count)
-        solved = None if met is None else met.all(axis=1)
+        solved = None if met is None else np.asarray(met.all(axis=1))
         clipped = _rows(draft, file, obs_key, ends, complete, solved, Scaling(file.where("actions"), bounds, clip))
         frames = None
         if pictures is not None:
