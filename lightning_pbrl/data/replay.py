@@ -24,6 +24,7 @@ from torch import Tensor
 
 from lightning_pbrl.data.episode_log import EpisodeLog
 from lightning_pbrl.data.logged_rows import LoggedRows
+from lightning_pbrl.data.replay_state import restore, saved
 from lightning_pbrl.data.segment_copies import Places, SegmentCopies
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.data.transitions import Transitions, row_layout
@@ -102,6 +103,15 @@ class Replay(Transitions):
         images = self._stored
         self._images = None if images is None else images[: self.ring].view(self.num_envs, self.lane, *images.shape[1:])
 
+    def tables(self) -> dict[str, Tensor | None]:
+        """Return the tables of the ring by environment and step, (n, L, ...); None for what is not stored."""
+        return {"rows": self._rows, "reward": self._rewards, "success": self._solved, "pictures": self._images}
+
+    def keep_success(self) -> None:
+        """Make room for successes, which are unknown until a simulator tells one."""
+        self.success = _zeros(len(self.packed), dtype=torch.bool, device=self.device)
+        self._bind()
+
     # Writing -----------------------------------------------------------------------------------------------------------
 
     def append(
@@ -140,8 +150,7 @@ class Replay(Transitions):
         if success is not None:
             success = np.asarray(success)
             if self._solved is None:
-                self.success = _zeros(len(self.packed), dtype=torch.bool, device=self.device)
-                self._bind()
+                self.keep_success()
             self._solved[:, slot] = torch.from_numpy(success > 0)  # type: ignore[index]
         self.steps += 1
         self.version += 1
@@ -334,51 +343,12 @@ class Replay(Transitions):
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the ring, oldest step first, and the episodes: tensors and plain types. Copies are in the label store.
-
-        Of logged rows it has the fingerprint and the learned reward; the data module has the rest.
-        """
-        slots = torch.arange(max(self.steps - self.lane, 0), self.steps, device=self.device) % self.lane
-        return {
-            "steps": self.steps,
-            "rows": self._rows.index_select(1, slots).cpu(),
-            "reward": self._rewards.index_select(1, slots).cpu(),
-            "success": None if self._solved is None else self._solved.index_select(1, slots).cpu(),
-            **({} if self._images is None else {"pictures": self._images.index_select(1, slots.cpu())}),
-            "episodes": self.log.state_dict(),
-            "logged": self.logged.state_dict(self.column("learned_reward")),
-        }
+        """Return what :func:`~lightning_pbrl.data.replay_state.saved` returns."""
+        return saved(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state; of a ring larger than this one the newest rows are taken.
-
-        Raises:
-            UserError: if it has another number of environments, other sizes, or was begun with other logged data.
-        """
-        there = state["pictures"].shape[2:] if "pictures" in state else None
-        if there != (None if self._stored is None else self._stored.shape[1:]):
-            raise UserError(
-                "The checkpoint's replay and this one differ in their images: resume with the simulator of the checkpoint."
-            )
-        found, here = tuple(state["rows"].shape[::2]), (self.num_envs, self.packed.shape[1])
-        if found != here:
-            raise UserError(
-                f"The checkpoint's replay is of {found[0]} environments with rows of {found[1]} entries, this one of {here[0]} "
-                f"with {here[1]}: resume with the simulator and data.init_args.num_envs of the checkpoint."
-            )
-        self.logged.load_state_dict(self, state.get("logged"))  # which older checkpoints do not have
-        self.steps = int(state["steps"])
-        count = min(state["rows"].shape[1], self.lane)
-        slots = torch.arange(self.steps - count, self.steps, device=self.device) % self.lane
-        if state["success"] is not None and self.success is None:
-            self.success = _zeros(len(self.packed), dtype=torch.bool, device=self.device)
-            self._bind()
-        parts = ((self._rows, "rows"), (self._rewards, "reward"), (self._solved, "success"), (self._images, "pictures"))
-        for table, name in parts:
-            if table is not None and (values := state.get(name)) is not None:
-                table.index_copy_(1, slots.to(table.device), values[:, values.shape[1] - count :].to(table))
-        self.log.load_state_dict(state["episodes"])
-        self.version += 1
+        """Restore it, as :func:`~lightning_pbrl.data.replay_state.restore` does."""
+        restore(self, state)
 
 
 def _zeros(*size: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:

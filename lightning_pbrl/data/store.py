@@ -25,9 +25,8 @@ from lightning_pbrl.data.tables import CLIPS, QUESTIONS, RESTORE
 from lightning_pbrl.errors import UserError
 
 Blobs = Sequence[bytes | None]
-LEARNT = [
-    QUESTIONS.c[name] for name in ("run", "round", "number", "kind", "length", "start_0", "start_1", "others", "value", "status")
-]
+_READ = ("run", "round", "number", "kind", "length", "start_0", "start_1", "others", "value", "status")
+LEARNT = [QUESTIONS.c[name] for name in _READ]
 """Columns that learners read of a question."""
 
 
