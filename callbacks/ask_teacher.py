@@ -33,8 +33,7 @@ class AskTeacher(Checked, pl.Callback):
     An :class:`~lightning_pbrl.asking.session.AskingSession` asks, on rank 0 alone; the answers are broadcast. What was asked
     is in the label store and nowhere else, so a round that is replayed after a crash asks nothing twice.
 
-    Pairs are the method's ``labels``, ratings its ``ratings``, answers of other kinds its ``others``, by kind. All count against
-    the one budget and are numbered in one row.
+    Pairs are the method's ``labels``, ratings its ``ratings``, other kinds its ``others``; one budget and numbering is for all.
     Answers that come with the data (``labels`` of the data module) are handed to the method before those of the store; where
     there are some, a run with ``budget`` 0 opens no store unless ``store`` names one.
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from lightning_pbrl.errors import UserError
 
-if TYPE_CHECKING:
-    from lightning_pbrl.data.replay import Replay
 
-
-def saved(replay: Replay) -> dict[str, Any]:
+def saved(replay: Any) -> dict[str, Any]:
     """Return the ring, oldest step first, and the episodes. Copies are in the label store.
 
     Of logged rows it has the fingerprint and the learned reward; the data module has the rest.
@@ -28,7 +25,7 @@ def saved(replay: Replay) -> dict[str, Any]:
     }
 
 
-def restore(replay: Replay, state: Mapping[str, Any]) -> None:
+def restore(replay: Any, state: Mapping[str, Any]) -> None:
     """Restore a state; of a ring larger than this one the newest rows are taken.
 
     Raises:
