@@ -35,6 +35,8 @@ def write_ogbench(path: Path, columns: Mapping[str, NDArray[Any]]) -> Path:
 
 
 Episode = dict[str, Any]
+INFO = '{"py/object": "os.system"}'
+"""Text in which imitation keeps what an environment told; it must stay closed."""
 
 
 def d3rlpy_episodes(lengths: Sequence[int], ended: Sequence[bool], parts: int = 1, seed: int = 0) -> list[Episode]:
@@ -68,6 +70,19 @@ def write_d3rlpy(path: Path, episodes: Sequence[Episode], version: str = "2.1") 
                 else:
                     file[f"{key}_{number}"] = values
     return path
+
+
+def imitation_row(steps: int, first: float, terminal: bool = True, **other: Any) -> dict[str, Any]:
+    """A trajectory whose observation t is ``first + t``, twice."""
+    rng = np.random.default_rng(int(first))
+    found = {
+        "obs": [[first + t, first + t] for t in range(steps + 1)],
+        "acts": rng.uniform(-1, 1, (steps, 2)).tolist(),
+        "infos": [INFO] * steps,
+        "terminal": terminal,
+        "rews": [first + t / 8 for t in range(steps)],
+    }
+    return found | other
 
 
 def write_imitation(path: Path, rows: Sequence[Mapping[str, Any]], files: int = 1) -> Path:

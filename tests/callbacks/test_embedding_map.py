@@ -190,10 +190,10 @@ def test_without_true_rewards_the_answers_are_used(tmp_path: Path) -> None:
 
 
 def test_a_person_is_not_asked(tmp_path: Path) -> None:
-    class Person(RecordingTeacher):
+    class RecordedPerson(RecordingTeacher):
         simulated = False
 
-    person = Person()
+    person = RecordedPerson()
     fit(tmp_path, EmbeddingMap(PAIRS), teacher=person, max_epochs=1)
     assert person.asked == 20
     assert "embedding/auc" not in read_metrics(tmp_path) and "embedding/auc_asked" in read_metrics(tmp_path)

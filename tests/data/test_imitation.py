@@ -7,28 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from format_files import imitation_row as row
 from format_files import write_imitation
 
 from lightning_pbrl.data.imitation import read_imitation, recognises
 from lightning_pbrl.errors import UserError
 
 arrow = pytest.mark.skipif("not __import__('importlib').util.find_spec('pyarrow')", reason="the extra arrow is not installed")
-INFO = '{"py/object": "os.system"}'
-
-
-def row(steps: int, first: float, terminal: bool = True, **other: Any) -> dict[str, Any]:
-    """A trajectory whose observation t is ``first + t``, twice."""
-    rng = np.random.default_rng(int(first))
-    found = {
-        "obs": [[first + t, first + t] for t in range(steps + 1)],
-        "acts": rng.uniform(-1, 1, (steps, 2)).tolist(),
-        "infos": [INFO] * steps,
-        "terminal": terminal,
-        "rews": [first + t / 8 for t in range(steps)],
-    }
-    return found | other
 
 
 @arrow

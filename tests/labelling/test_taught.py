@@ -146,9 +146,9 @@ class Person(SimulatedPerson):
         self.check()
         self.join(link)
 
-    def press(self, question: OpenQuestion, choice: Any) -> None:
+    def press(self, question: OpenQuestion, choice: Any, much: bool = False) -> None:
         self.pressed[question.key.number] = choice
-        super().press(question, choice)
+        super().press(question, choice, much)
 
     def waited(self) -> OpenQuestion:
         """The next question, once its clips play."""
@@ -240,7 +240,7 @@ def test_a_person_teaches_a_policy_while_it_acts(started: Callable[..., Run]) ->
             me.step()
         me.press(me.waited(), "equal")  # a mistake
         question = me.undo()
-        me.press(question, me.choice(question))
+        me.press(question, *me.choice(question))
         me.tab.reload()
         me.waited()
         me.check()

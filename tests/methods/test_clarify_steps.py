@@ -202,6 +202,7 @@ def test_anchor_in_place_of_the_quadrilateral() -> None:
     assert not torch.equal(before, method.anchor)
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo does that
 def test_both_updates_can_be_traced_whole() -> None:
     """What ``compile`` needs (on a GPU it is the default): no graph break, and the numbers stay the same."""
     method = ready(dropout=0.0)

@@ -21,6 +21,8 @@ from lightning_pbrl.teachers.tie import TieTeacher
 
 HOW_IT_RUNS = {"compile", "layout", "precision"}
 """Switches that change nothing, or rounding alone; tests/engine compares their choices."""
+REFUSED = {"pictures"}
+"""Switches that are refused where there is nothing to switch, as of these data of states; tests/rewards/test_pictures.py."""
 ACTS_WITH: dict[tuple[str, str], dict[str, Any]] = {
     ("CPL", "bc_data"): {"bc_coeff": 1.0, "bc_updates": 10},
     ("CPL", "compare"): {"bc_updates": 10},
@@ -61,7 +63,7 @@ def switches() -> list[Any]:
     found = dict(SHOWN_BY)
     for method, cls in METHODS.items():
         for name in kinds_of(cls):
-            if name not in HOW_IT_RUNS and choices(cls, name):
+            if name not in HOW_IT_RUNS | REFUSED and choices(cls, name):
                 found.setdefault((declared(cls, name)[0], name), method)
     cases = [(*switch, method, choice) for switch, method in found.items() for choice in choices(METHODS[method], switch[1])]
     return [pytest.param(*case, id=f"{case[0]}-{case[1]}-{case[3]}") for case in cases]
