@@ -29,6 +29,7 @@ lightning-pbrl: teach a policy from feedback.
   label RUN|STORE                   the page on which people answer: --people Ada Bob, --researcher Cy
   labels import|export|show STORE   answers in and out of files, and who gave them
   plot RUN...                       learning curves with confidence intervals, IQM table
+  report RUN...                     one HTML page: tables, comparisons, curves, films, questions, settings
 
 Add --debug to any of them to see the traceback of an error."""
 
@@ -144,6 +145,11 @@ def _dispatch(args: list[str]) -> None:
 
         with uncollected():  # which is not much, beside the import of matplotlib
             plot_command(rest)
+    elif verb == "report":
+        from lightning_pbrl.commands import report_command
+
+        with uncollected():
+            report_command(rest)
     elif verb == "--version":
         import lightning_pbrl
 
@@ -151,5 +157,5 @@ def _dispatch(args: list[str]) -> None:
     else:
         from lightning_pbrl.errors import nearest
 
-        known = [*TRAINER_VERBS, "run", "sweep", "collect", "data", "list", "label", "labels", "plot"]
+        known = [*TRAINER_VERBS, "run", "sweep", "collect", "data", "list", "label", "labels", "plot", "report"]
         raise UserError(f"There is no command {verb!r}: {nearest(verb, known)}")

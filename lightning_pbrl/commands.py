@@ -1,4 +1,4 @@
-"""The small commands: collect, list, plot."""
+"""The small commands: collect, list, plot, report."""
 
 from __future__ import annotations
 
@@ -199,3 +199,24 @@ def plot_command(args: list[str]) -> None:
 
     console.print(f"wrote {plot(options.runs, options.out, options.metric)}", soft_wrap=True, markup=False)
     console.print(summary_table(options.runs, [options.metric] if options.metric else None))
+
+
+def report_command(args: list[str]) -> None:
+    """``lightning-pbrl report RUN...``: one page with tables, comparisons, curves, films, questions and settings of runs."""
+    parser = Arguments("lightning-pbrl report", description="One HTML page about runs, without other files.")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold run folders")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="page to write (default report.html)")
+    parser.add_argument("--metric", help="metric to report (default: the main ones that were measured)")
+    parser.add_argument(
+        "--baseline", metavar="STAGE", help="stage that the others are compared with (default: the first by name)"
+    )
+    options = parser.parse_args(args)
+    from rich.console import Console
+
+    from lightning_pbrl.later import import_matplotlib
+
+    import_matplotlib()
+    from lightning_pbrl.reports.report import write_report
+
+    written = write_report(options.runs, options.out, options.metric, options.baseline)
+    Console().print(f"wrote {written}", soft_wrap=True, markup=False)

@@ -60,7 +60,7 @@ def learning_curve(metrics: Metrics, out: str | Path, title: str = "") -> Path |
             if replica != name:
                 axes.plot(*_curve(metrics, replica), color="C0", alpha=0.35, linewidth=0.8)
         axes.plot(*_curve(metrics, name), color="C0", marker="o", markersize=3)
-        _decorate(axes, name, X_AXES[_count(metrics, name)])
+        decorate(axes, name, X_AXES[_count(metrics, name)])
     return save_figure(figure, out, title)
 
 
@@ -117,13 +117,13 @@ def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: 
     figure, panels = new_figure(len(names))
     tables: dict[str, list[Curve]] = {}
     for axes, name in zip(panels, names, strict=True):
-        curves = tables[name] = _curves_of(groups, name)
+        curves = tables[name] = curves_of(groups, name)
         for c in curves:
             style = STYLES[c.number // 10 % len(STYLES)]
             axes.plot(c.x, c.middle, style, color=f"C{c.number}", marker=".", label=f"{c.group} (n = {c.seeds})")
             if c.seeds > 1 and len(c.x):
                 axes.fill_between(c.x, c.low, c.high, color=f"C{c.number}", alpha=0.2, linewidth=0)
-        _decorate(axes, name, X_AXES[curves[-1].x_is])
+        decorate(axes, name, X_AXES[curves[-1].x_is])
     lines = {str(line.get_label()): line for axes in panels for line in axes.get_lines()}
     columns = 2 * min(len(panels), 3)
     figure.legend(lines.values(), lines, loc="outside lower center", ncols=columns, fontsize="small")
@@ -134,7 +134,7 @@ def plot(run_paths: str | Path | Iterable[str | Path], out: str | Path, metric: 
     return drawn
 
 
-def _curves_of(groups: Sequence[tuple[str, Sequence[Metrics]]], name: str) -> list[Curve]:
+def curves_of(groups: Sequence[tuple[str, Sequence[Metrics]]], name: str) -> list[Curve]:
     """Return the curves of a metric for every stage that has logged it."""
     found = []
     for number, (stage, seeds) in enumerate(groups):
@@ -201,7 +201,8 @@ def new_figure(count: int, columns: int = 3, size: tuple[float, float] = (4.4, 3
     return figure, panels[:count]
 
 
-def _decorate(axes: Axes, name: str, x_axis: str) -> None:
+def decorate(axes: Axes, name: str, x_axis: str) -> None:
+    """Name both axes of a metric's curve, with the range of fractions and thousands as k."""
     axes.set_xlabel(x_axis)
     axes.set_ylabel(AXIS.get(name, name))
     axes.grid(alpha=0.3)
