@@ -22,7 +22,7 @@ from lightning_pbrl.settings import kinds_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs" / "coming-from").glob("*.md"))
-VERBS = {"fit", "validate", "test", "predict", "run", "sweep", "collect", "data", "list", "labels", "plot"}
+VERBS = {"fit", "validate", "test", "predict", "run", "sweep", "collect", "data", "list", "labels", "plot", "report"}
 KEYS = {"seed_everything", "labels"}
 """Keys of a stage, and columns of a log, that belong to no class."""
 

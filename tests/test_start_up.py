@@ -64,6 +64,13 @@ def test_plot_imports_what_draws(tmp_path: Path, flags: list[str]) -> None:
     assert (tmp_path / "plot.png").is_file()
 
 
+def test_report_imports_what_draws_and_resamples(tmp_path: Path) -> None:
+    for stage, seed in (("bc", 0), ("bc", 1), ("iql", 0), ("iql", 1)):
+        write_policy_run(tmp_path / f"runs/{stage}/seed{seed}", [0.1, 0.5], tested=0.5)
+    assert heavy(tmp_path, ["report", "runs"]) == {"matplotlib", "scipy"}
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+
 @pytest.mark.parametrize("verb", ["run", "sweep"])
 def test_a_pool_imports_nothing_of_what_its_stages_need(tmp_path: Path, verb: str) -> None:
     stages = {name: {"config": ["model/bc.yaml"]} for name in ("first", "second")}

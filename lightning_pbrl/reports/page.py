@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 
 STYLE = """
 :root { color-scheme: light dark; --ground: #f6f7f9; --sheet: #fff; --ink: #1b1f24; --quiet: #545d68; --line: #d3d8df;
-  --main: #1f4e8c; --warn-ground: #fff1e3; --best: #e6f4ea; }
+  --main: #1f4e8c; --warn-ground: #fff1e3; }
 @media (prefers-color-scheme: dark) { :root { --ground: #14171b; --sheet: #1e2329; --ink: #e8ebef; --quiet: #a7b0bb;
-  --line: #3b434d; --main: #8ab8f5; --warn-ground: #3a2512; --best: #17321f; } }
+  --line: #3b434d; --main: #8ab8f5; --warn-ground: #3a2512; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); font: 1rem/1.55 system-ui, "DejaVu Sans", sans-serif; }
 header, main, footer { max-width: 68rem; margin: 0 auto; padding: 0 1.25rem; }
@@ -35,11 +35,10 @@ th, td { padding: .45rem .8rem; border-bottom: 1px solid var(--line); text-align
   white-space: nowrap; }
 tbody tr:last-child > * { border-bottom: 0; }
 thead th { color: var(--quiet); font-weight: 600; font-size: .85rem; }
-th:first-child, .words td, .words th { text-align: left; }
+th:first-child { position: sticky; left: 0; background: var(--sheet); }
+.words { text-align: left; }
 tbody th { font-weight: 600; }
-.words td { white-space: normal; overflow-wrap: break-word; min-width: 6rem; max-width: 22rem; }
-.words td.count { text-align: right; min-width: 0; }
-tr.best { background: var(--best); }
+td.words { white-space: normal; overflow-wrap: break-word; min-width: 6rem; max-width: 22rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem; margin: 1rem 0; }
 figure { margin: 0; min-width: 0; background: var(--sheet); border: 1px solid var(--line); border-radius: .5rem; padding: .5rem; }
 figure img, figure video { display: block; width: 100%; height: auto; max-height: 34rem; object-fit: contain; }
@@ -53,7 +52,7 @@ pre { white-space: pre-wrap; background: var(--sheet); border: 1px solid var(--l
 footer { padding-top: 2rem; padding-bottom: 2rem; }
 @media (max-width: 40rem) { header, main, footer { padding-left: .8rem; padding-right: .8rem; } header { padding-top: 1rem; }
   h1 { font-size: 1.45rem; } th, td { padding: .4rem .55rem; } table { font-size: .88rem; }
-  .figures div { padding: .35rem .7rem; } }
+  .figures div { padding: .35rem .7rem; } th:first-child { white-space: normal; overflow-wrap: anywhere; max-width: 9rem; } }
 @media print { nav { display: none; } body { background: #fff; } }
 """
 
@@ -92,27 +91,22 @@ def joined(parts: Iterable[str | None]) -> Html:
     return Html("".join(part if isinstance(part, Html) else html.escape(part) for part in parts if part is not None))
 
 
-def table(label: str, header: Sequence[str], rows: Iterable[Sequence[str]], words: bool = False, best: str | None = None) -> Html:
+def table(label: str, header: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> Html:
     """Return a table that scrolls within its own box; the first cell of a row is its header.
 
     Args:
         label: what the table shows, for screen readers.
         header: names of the columns.
         rows: cells by row.
-        words: cells hold words, which wrap; numbers stay on the right.
-        best: first cell of a row that is set off.
+        words: number of columns from the left that hold words, which wrap; the others hold numbers.
     """
-    head = el("tr", *(el("th", name, scope="col") for name in header))
-    body = [
-        el(
-            "tr",
-            el("th", row[0], scope="row"),
-            *(el("td", cell, class_="count" if words and cell.isdecimal() else None) for cell in row[1:]),
-            class_="best" if best is not None and row[0] == best else None,
-        )
-        for row in rows
-    ]
-    whole = el("table", el("thead", head), el("tbody", *body), class_="words" if words else None)
+    kinds = ["words" if place < words else None for place in range(len(header))]
+    head = el("tr", *(el("th", name, scope="col", class_=kind) for name, kind in zip(header, kinds, strict=True)))
+    body = []
+    for row in rows:
+        cells = (el("td", cell, class_=kind) for cell, kind in zip(row[1:], kinds[1:], strict=True))
+        body.append(el("tr", el("th", row[0], scope="row", class_=kinds[0]), *cells))
+    whole = el("table", el("thead", head), el("tbody", *body))
     return el("div", whole, class_="scroll", role="region", aria_label=label, tabindex="0")
 
 

@@ -130,13 +130,8 @@ def _numbers(each: Table) -> Html:
     rows = []
     for line in each.lines:
         s, better = line.summary, line.better
-        row = [
-            line.stage,
-            str(s.n),
-            f"{number_text(s.mean)} ± {number_text(s.std)}",
-            number_text(s.iqm),
-            interval_text(s.low, s.high),
-        ]
+        spread = number_text(s.mean) if s.n < 2 else f"{number_text(s.mean)} ± {number_text(s.std)}"
+        row = [line.stage, str(s.n), spread, number_text(s.iqm), interval_text(s.low, s.high)]
         if compares:
             row += [f"{better.probability:.2f}", _two_digits(better.low, better.high)] if better else ["baseline", ""]
         rows.append([*row, line.source] if len(sources) > 1 else row)
@@ -223,7 +218,7 @@ def _questions(found: Gathered) -> Html:
             drawn.append(_figure(picture, f"{name}, {runs[0].path.name}: predicted and true returns, questions, calibration"))
     if rows:
         header = ["stage", "kind", "strategy", "teacher", "answered", "equal", "skipped", "open", "all"]
-        parts += [el("p", "Counted over all seeds of a stage.", class_="quiet"), table("Questions", header, rows, words=True)]
+        parts += [el("p", "Counted over all seeds of a stage.", class_="quiet"), table("Questions", header, rows, words=4)]
     parts += [el("p", sentence, class_="warn") for sentence in problems]
     parts += [el("details", el("summary", "Feedback sheets, the first seed of each stage"), *drawn)] if drawn else []
     return joined(parts)
@@ -241,13 +236,14 @@ def _settings(found: Gathered) -> Html:
         )
         parts.append(el("p", said))
         if differing:
-            parts.append(table("Settings that differ", ["setting", *stages], ([k, *v] for k, v in differing.items()), words=True))
+            rows = ([key, *values] for key, values in differing.items())
+            parts.append(table("Settings that differ", ["setting", *stages], rows, words=len(stages) + 1))
         if partial:
             rows = ([key, *(value or "–" for value in values)] for key, values in partial.items())
-            inner = table("Settings that some stages lack", ["setting", *stages], rows, words=True)
+            inner = table("Settings that some stages lack", ["setting", *stages], rows, words=len(stages) + 1)
             parts.append(el("details", el("summary", f"{len(partial)} settings that only some stages have"), inner))
     if common:
-        inner = table("Settings in common", ["setting", "value"], ([k, v] for k, v in common.items()), words=True)
+        inner = table("Settings in common", ["setting", "value"], ([k, v] for k, v in common.items()), words=2)
         parts.append(el("details", el("summary", f"{len(common)} settings in common"), inner))
     without = [name for name, each in stages.items() if not each]
     parts += [el("p", f"Without a config.yaml: {', '.join(without)}.", class_="quiet")] if without else []
@@ -265,7 +261,7 @@ def _made(found: Gathered) -> Html:
         mixed = [name for name, several in told.items() if len(several) > 1]
         parts += [el("p", f"Not all runs were tested with the same {', '.join(mixed)}.", class_="warn")] if mixed else []
         rows = ([name, ", ".join(several)] for name, several in told.items())
-        parts.append(el("details", el("summary", "Versions"), table("Versions", ["package", "version"], rows, words=True)))
+        parts.append(el("details", el("summary", "Versions"), table("Versions", ["package", "version"], rows, words=2)))
     return joined(parts)
 
 
@@ -276,7 +272,7 @@ def _left_out(found: Gathered) -> Html:
     top = os.path.commonpath([*every, *(path.parent for path, _ in found.left_out)])
     rows = ([os.path.relpath(path, top), why] for path, why in found.left_out)
     said = "These runs enter no figure on this page."
-    return joined([el("p", said), table("Runs left out", ["run", "why"], rows, words=True)])
+    return joined([el("p", said), table("Runs left out", ["run", "why"], rows, words=2)])
 
 
 TERMS = {

@@ -72,6 +72,9 @@ def _drawn(draw: Callable[[Axes, Sequence[str]], None], text: str, height: float
             draw(axes, colours)
             for piece in figure.findobj(Text):
                 piece.set_parse_math(False)  # type: ignore[attr-defined]
+            if engine := figure.get_layout_engine():
+                engine.execute(figure)
+                figure.set_layout_engine(None)  # savefig would draw everything twice for it
             buffer = io.BytesIO()
             figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         found[ground] = data_uri(buffer.getvalue(), "image/svg+xml")
@@ -128,7 +131,7 @@ def intervals(values: Values, summaries: Mapping[str, Summary], metric: str, sta
             axes.plot([s.iqm], [place], "|", color=colour, markersize=17, markeredgewidth=2.5)
         axes.set_yticks(range(len(values)), [_short(stage) for stage in values])
         axes.set_ylim(len(values) - 0.4, -0.6)
-        axes.set_xlabel(AXIS.get(f"eval/{metric}", AXIS.get(f"pref/{metric}", metric)))
+        axes.set_xlabel(_axis(metric))
         axes.grid(axis="x", alpha=0.3)
         axes.set_title("IQM, 95 % interval, single runs", fontsize="medium")
 
@@ -154,7 +157,7 @@ def profiles(values: Values, metric: str, stages: Sequence[str]) -> Picture:
             if len(seeds) > 1:
                 axes.fill_between(scores, found.low, found.high, step="post", color=colour, alpha=0.15, linewidth=0)
         axes.set_ylim(-0.03, 1.03)
-        axes.set_xlabel(AXIS.get(f"eval/{metric}", AXIS.get(f"pref/{metric}", metric)))
+        axes.set_xlabel(_axis(metric))
         axes.set_ylabel("share of runs above the score")
         axes.grid(alpha=0.3)
         axes.set_title("performance profile", fontsize="medium")
@@ -172,6 +175,12 @@ def profile_scores(values: Values, metric: str) -> Array:
         return np.linspace(0.0, 1.0, 101)
     beyond = 0.05 * float(np.ptp(every)) or 0.5
     return np.linspace(every.min() - beyond, every.max() + beyond, 101)
+
+
+def _axis(metric: str) -> str:
+    """Return the name of a metric's axis, found by the last part of its name."""
+    last = metric.rsplit("/", 1)[-1]
+    return next((text for name, text in AXIS.items() if name.rsplit("/", 1)[-1] == last), metric)
 
 
 def _short(name: str, most: int = 26) -> str:
