@@ -39,7 +39,8 @@ th:first-child { position: sticky; left: 0; background: var(--sheet); }
 .words { text-align: left; }
 tbody th { font-weight: 600; }
 td.words { white-space: normal; overflow-wrap: break-word; min-width: 6rem; max-width: 22rem; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem; margin: 1rem 0; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 1rem; margin: 1rem 0;
+  align-items: start; }
 figure { margin: 0; min-width: 0; background: var(--sheet); border: 1px solid var(--line); border-radius: .5rem; padding: .5rem; }
 figure img, figure video { display: block; width: 100%; height: auto; max-height: 34rem; object-fit: contain; }
 figcaption { color: var(--quiet); font-size: .9rem; padding: .3rem .4rem 0; overflow-wrap: anywhere; }
@@ -52,7 +53,8 @@ pre { white-space: pre-wrap; background: var(--sheet); border: 1px solid var(--l
 footer { padding-top: 2rem; padding-bottom: 2rem; }
 @media (max-width: 40rem) { header, main, footer { padding-left: .8rem; padding-right: .8rem; } header { padding-top: 1rem; }
   h1 { font-size: 1.45rem; } th, td { padding: .4rem .55rem; } table { font-size: .88rem; }
-  .figures div { padding: .35rem .7rem; } th:first-child { white-space: normal; overflow-wrap: anywhere; max-width: 9rem; } }
+  .figures div { padding: .35rem .7rem; }
+  th:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 7rem; max-width: 9rem; } }
 @media print { nav { display: none; } body { background: #fff; } }
 """
 

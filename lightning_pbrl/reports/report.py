@@ -121,7 +121,7 @@ def _results(measured: Sequence[Table], found: Gathered) -> Html:
 
 
 def _numbers(each: Table) -> Html:
-    versus = f"P(above {each.baseline})"
+    versus = f"P(above stage {each.baseline})"
     sources = {line.source for line in each.lines}
     header = ["stage", "seeds", "mean ± sd", "IQM", "95 % interval"]
     compares = any(line.better for line in each.lines)
@@ -279,8 +279,8 @@ TERMS = {
     "mean ± sd": "mean over seeds and sample standard deviation.",
     "IQM": "interquartile mean: the mean after a quarter of the seeds is cut at each end. Up to three seeds nothing is cut.",
     "95 % interval": "percentile bootstrap over seeds, 2,000 resamples. With few seeds it is too narrow rather than too wide.",
-    "P(above ...)": "probability of improvement: share of pairs of runs in which the stage has the larger value, ties half. "
-    "0.5 is no difference. An interval that contains 0.5 leaves open which of the two is better.",
+    "P(above stage ...)": "probability of improvement: share of pairs of runs in which the stage has the larger value, ties "
+    "half. 0.5 is no difference. An interval that contains 0.5 leaves open which of the two is better.",
     "performance profile": "share of a stage's runs above each score. A curve that is higher at every score is better.",
 }
 """Words of the page that need one sentence."""

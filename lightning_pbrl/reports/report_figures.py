@@ -66,12 +66,12 @@ def _drawn(draw: Callable[[Axes, Sequence[str]], None], text: str, height: float
     for ground, colours in COLOURS.items():
         ink, paper = INK[ground]
         lines = {f"{name}.color": ink for name in ("text", "xtick", "ytick")} | {"axes.labelcolor": ink, "axes.edgecolor": ink}
-        look: dict[str, Any] = {**lines, "figure.facecolor": paper, "axes.facecolor": paper, "legend.facecolor": paper}
+        look: Any = {**lines, "figure.facecolor": paper, "axes.facecolor": paper, "legend.facecolor": paper}
         with mpl.rc_context({**look, "svg.hashsalt": "report", "axes.spines.top": False, "axes.spines.right": False}):
             figure, (axes,) = new_figure(1, size=(4.8, height))
             draw(axes, colours)
             for piece in figure.findobj(Text):
-                piece.set_parse_math(False)  # type: ignore[attr-defined]
+                piece.set_parse_math(False)
             if engine := figure.get_layout_engine():
                 engine.execute(figure)
                 figure.set_layout_engine(None)  # savefig would draw everything twice for it

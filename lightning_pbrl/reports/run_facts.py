@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -193,4 +194,7 @@ def command(run: Path) -> str:
             said = run_folder.read_json(folder / name).get("command")
             if isinstance(said, str) and said:
                 return without_secrets(said)
-    return f"lightning-pbrl fit -c {run / 'config.yaml'} --run_dir NEW" if (run / "config.yaml").is_file() else ""
+    if not (run / "config.yaml").is_file():
+        return ""
+    here = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
+    return f"lightning-pbrl fit -c {shlex.quote(str(here / 'config.yaml'))} --run_dir NEW"

@@ -107,7 +107,7 @@ def test_numbers_of_a_page(study: Path, tmp_path: Path, monkeypatch: pytest.Monk
     main(["report", "demo", "--metric", "success_rate"])
     assert capsys.readouterr().out == "wrote report.html\n"
     page = Page(tmp_path / "report.html")
-    assert page.rows[0] == ["stage", "seeds", "mean ± sd", "IQM", "95 % interval", "P(above bc)", "95 % interval"]
+    assert page.rows[0] == ["stage", "seeds", "mean ± sd", "IQM", "95 % interval", "P(above stage bc)", "95 % interval"]
     # sd of bc: sqrt((.32² + .22² + .12² + .02² + .68²) / 4); IQM without the lowest and highest of five
     assert page.row("bc")[:4] == ["bc", "5", "0.320 ± 0.396", "0.200"]
     assert page.row("bc")[5:] == ["baseline", ""]
@@ -226,7 +226,7 @@ def test_tasks_have_tables_of_their_own(tmp_path: Path) -> None:
             run = write_policy_run(tmp_path / "s" / task / stage / "seed0", [0.0, value], tested=value)
             config(run, data={"init_args": {"task": task}})
     page = Page(write_report([tmp_path / "s"], tmp_path / "x.html", "success_rate"))
-    assert [row[5] for row in page.rows if row[0] == "stage"][:2] == ["P(above door/bc)", "P(above hammer/bc)"]
+    assert [row[5] for row in page.rows if row[0] == "stage"][:2] == ["P(above stage door/bc)", "P(above stage hammer/bc)"]
     assert "2 of" not in page.text
     assert "One seed shows no spread, so there is no interval for door/bc, door/iql." in page.text
 
