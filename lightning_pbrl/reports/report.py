@@ -133,7 +133,8 @@ def _numbers(each: Table) -> Html:
         spread = number_text(s.mean) if s.n < 2 else f"{number_text(s.mean)} ± {number_text(s.std)}"
         row = [line.stage, str(s.n), spread, number_text(s.iqm), interval_text(s.low, s.high)]
         if compares:
-            row += [f"{better.probability:.2f}", _two_digits(better.low, better.high)] if better else ["baseline", ""]
+            none = ["baseline" if line.stage == each.baseline else "-", ""]
+            row += [f"{better.probability:.2f}", _two_digits(better.low, better.high)] if better else none
         rows.append([*row, line.source] if len(sources) > 1 else row)
     return table(f"{each.metric} {each.task}".strip(), header, rows)
 

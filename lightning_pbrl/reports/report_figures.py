@@ -133,6 +133,7 @@ def intervals(values: Values, summaries: Mapping[str, Summary], metric: str, sta
         axes.set_ylim(len(values) - 0.4, -0.6)
         axes.set_xlabel(_axis(metric))
         axes.grid(axis="x", alpha=0.3)
+        axes.ticklabel_format(axis="x", useOffset=False)
         axes.set_title("IQM, 95 % interval, single runs", fontsize="medium")
 
     told = "; ".join(f"{stage} {number_text(s.iqm)} {interval_text(s.low, s.high)}" for stage, s in summaries.items())

@@ -44,7 +44,7 @@ class Line(NamedTuple):
         source: what measured the values, as in :class:`~lightning_pbrl.reports.tables.Row`.
         values: final values over seeds.
         summary: their figures.
-        better: comparison with the baseline; None for the baseline itself.
+        better: comparison with the baseline; None for the baseline itself, and where both have one seed.
         unknown: number of runs without a finite value, which are left out.
     """
 
@@ -122,12 +122,16 @@ def _table(task: str, stages: Mapping[str, Sequence[Run]], metric: str, baseline
             source,
             values,
             summarise([values]),
-            improvement(values, measured[base][1]) if base and name != base else None,
+            _better(values, measured[base][1]) if base and name != base else None,
             unknown,
         )
         for name, (source, values, unknown) in measured.items()
     ]
     return Table(task, metric, base, lines)
+
+
+def _better(values: Sequence[float], base: Sequence[float]) -> Improvement | None:
+    return improvement(values, base) if max(len(values), len(base)) > 1 else None
 
 
 def _is(wanted: str, stage: str) -> bool:
