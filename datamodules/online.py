@@ -107,10 +107,9 @@ class OnlineDataModule(FeedbackDataModule):
                 )
             capacity = max(steps, sim.horizon * self.collecting_envs)
         about: dict[str, Any] = {"replay of": sim.describe()}
-        images = None if sim.pixels else sim.frames
-        sizes = (self.collecting_envs, sim.obs_dim, sim.action_dim, sim.horizon)
+        sizes = (self.collecting_envs, sim.state_dim, sim.action_dim, sim.horizon)
         if self.start_from is None or not (fitting or self.trainer is None):
-            return Replay(capacity, *sizes, about, pictures=images)
+            return Replay(capacity, *sizes, about, pictures=sim.frames)
         logged = self._logged(self.start_from, sim)
         replay = Replay(capacity, *sizes, {**about, "logged": logged.fingerprint}, logged, self.share)
         given = self._told(logged)

@@ -62,21 +62,36 @@ class SeenWalk(WalkSimulator):
 
     def make(self, render: bool = False) -> Any:
         env = super().make(render)
-        env.physics = _Drawn(env.physics)
+        env.physics = _Drawn(env.physics, bool(self.pixels))
         return env
 
 
 class _Drawn:
-    def __init__(self, physics: Any) -> None:
-        self.physics = physics
+    def __init__(self, physics: Any, alone: bool) -> None:
+        self.physics, self.alone = physics, alone
 
     def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
-        obs, info = self.physics.begin(seed)
-        return obs, {**info, "picture": self._image()}
+        return self._seen(*self.physics.begin(seed))
 
     def advance(self, action: Array) -> tuple[Array, float, bool, dict[str, Any]]:
         obs, reward, terminated, info = self.physics.advance(action)
-        return obs, reward, terminated, {**info, "picture": self._image()}
+        obs, info = self._seen(obs, info)
+        return obs, reward, terminated, info
+
+    def _seen(self, state: Array, info: dict[str, Any]) -> tuple[Array, dict[str, Any]]:
+        image = self._image()
+        return image.reshape(-1) if self.alone else state, {**info, "picture": image, "state": state}
 
     def _image(self) -> Array:
         return np.asarray(dots(torch.tensor([float(np.clip(self.physics.x / 3, -1, 1))]))[0])
+
+
+class PictureWalk(SeenWalk):
+    """The walking point whose policies see the image, and nothing of the state."""
+
+    pixels = SIDE
+    obs_dim = SIDE * SIDE * 3
+
+    @property
+    def state_dim(self) -> int:
+        return 2

@@ -6,8 +6,7 @@ number, ``steps``, gives the number of rows and the age of each; no row is ever 
 with some (:class:`~lightning_pbrl.data.logged_rows.LoggedRows`), and the copies
 (:class:`~lightning_pbrl.data.segment_copies.SegmentCopies`), so that labels stay valid whatever the ring overwrites.
 
-On a CPU memory is allocated when it is first written, so that a capacity of all env steps of a run costs nothing until they are
-there. Unwritten rows are never read.
+On a CPU memory is allocated when it is first written, so that a large capacity costs nothing. Unwritten rows are never used.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from lightning_pbrl.data.episode_log import EpisodeLog
 from lightning_pbrl.data.logged_rows import LoggedRows
+from lightning_pbrl.data.next_images import NextImages
 from lightning_pbrl.data.replay_state import restore, saved
 from lightning_pbrl.data.segment_copies import Places, SegmentCopies
 from lightning_pbrl.data.segments import SegmentPool
@@ -87,10 +87,9 @@ class Replay(Transitions):
         self.logged.fill(self)
         if pictures:
             self.frames = _zeros(self.ring, pictures, pictures, 3, dtype=torch.uint8)
-        self.steps = 0
+        self.steps, self.after = 0, NextImages(num_envs, self.lane)
         self._staged = torch.zeros(num_envs, width)  # the rows of one step, on the CPU
-        staged = self._staged.numpy()
-        self._columns = [staged[:, at : at + n] for at, n in layout.values()]
+        self._columns = [self._staged.numpy()[:, at : at + n] for at, n in layout.values()]
         self.log = EpisodeLog(num_envs)
         self.places = Places()
         self._bind()
@@ -125,6 +124,7 @@ class Replay(Transitions):
         success: Array | Tensor | None = None,
         learned_reward: Array | Tensor | float = 0.0,
         pictures: Array | None = None,
+        next_pictures: Array | None = None,
     ) -> None:
         """Append one step of every environment, n rows; all arguments on the CPU.
 
@@ -138,6 +138,7 @@ class Replay(Transitions):
             success: 1 if the task was solved at this step, else 0, (n,); NaN if an environment did not say, None if none did.
             learned_reward: reward that learners read until the rows are relabelled, (n,).
             pictures: images of ``obs``, (n, S, S, 3), uint8, of a replay that stores them.
+            next_pictures: images of ``next_obs``, where policies see images.
         """
         for column, value in zip(self._columns, (obs, action, next_obs, learned_reward, terminated, truncated), strict=True):
             values = np.asarray(value)
@@ -145,8 +146,10 @@ class Replay(Transitions):
         slot, reward = self.steps % self.lane, np.asarray(reward)
         self._rows[:, slot] = self._staged
         self._rewards[:, slot] = torch.from_numpy(reward)
+        ended = np.asarray(terminated) | np.asarray(truncated)
         if self._images is not None:
             self._images[:, slot] = torch.from_numpy(pictures)
+        self.after.add(self.steps, next_pictures, ended)
         if success is not None:
             success = np.asarray(success)
             if self._solved is None:
@@ -154,7 +157,7 @@ class Replay(Transitions):
             self._solved[:, slot] = torch.from_numpy(success > 0)  # type: ignore[index]
         self.steps += 1
         self.version += 1
-        self.log.add(self.steps, reward, success, np.asarray(terminated) | np.asarray(truncated))
+        self.log.add(self.steps, reward, success, ended)
 
     def relabel(self, model: Any) -> None:
         """Write the reward of every stored row, and of no other: ``model.relabel(replay, ids)``, (n,) -> (n,)."""
@@ -210,8 +213,7 @@ class Replay(Transitions):
     @property
     def written(self) -> Tensor:
         """Ids of all stored rows and of those of the copies, ascending."""
-        end = self.logged.end + self.places.written
-        return torch.cat([self.stored, torch.arange(self.logged.end, end, device=self.device)])
+        return torch.cat([self.stored, self.logged.end + torch.arange(self.places.written, device=self.device)])
 
     def seen(self) -> list[Tensor]:
         """Return the observations of every stored row, a view per environment and one of the logged rows."""

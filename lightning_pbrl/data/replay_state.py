@@ -21,6 +21,7 @@ def saved(replay: Any) -> dict[str, Any]:
         "steps": replay.steps,
         **{name: None if t is None else t.index_select(1, slots.to(t.device)).cpu() for name, t in tables.items()},
         "episodes": replay.log.state_dict(),
+        **({"after": replay.after.state_dict(replay.steps)} if replay.after.kept else {}),
         "logged": replay.logged.state_dict(replay.column("learned_reward")),
     }
 
@@ -53,4 +54,6 @@ def restore(replay: Any, state: Mapping[str, Any]) -> None:
         if table is not None and (values := state.get(name)) is not None:
             table.index_copy_(1, slots.to(table.device), values[:, values.shape[1] - count :].to(table))
     replay.log.load_state_dict(state["episodes"])
+    if "after" in state:
+        replay.after.load_state_dict(state["after"], replay.steps)
     replay.version += 1

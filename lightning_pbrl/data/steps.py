@@ -57,6 +57,19 @@ def apart(steps: Tensor, action_dim: int) -> tuple[Tensor, Tensor]:
     return images, action
 
 
+def flat_pictures(source: Any, rows: Tensor, ahead: int = 0) -> Tensor:
+    """Return the images at rows of the data (``ahead`` = 1: one step later), flat: (...,) -> (..., S S 3), uint8."""
+    ids = source.frame_ids(rows.reshape(-1)) + ahead
+    found: Tensor = source.pictures(ids).to(rows.device).view(*rows.shape, -1)
+    return found
+
+
+def shown(source: Any, rows: Tensor, pictures: bool) -> Tensor:
+    """Return the observations of a policy at rows of a table, states or :func:`flat_pictures`: (n,) -> (n, O)."""
+    found: Tensor = flat_pictures(source, rows) if pictures else source.column("obs")[rows]
+    return found
+
+
 def check_pictures(source: Any, side: int, what: str) -> None:
     """Raise a UserError, which begins with ``what``, unless a table has images of ``side`` pixels."""
     there = math.isqrt(source.shown_dim // 3) if source.has_pictures else 0

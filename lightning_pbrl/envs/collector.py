@@ -50,6 +50,7 @@ class Collector:
         self._obs, self._next = np.zeros((n, size), np.float32), np.zeros((n, size), np.float32)
         self._reward, self._success = np.zeros(n), np.full(n, np.nan)
         self._terminated, self._truncated = np.zeros(n, bool), np.zeros(n, bool)
+        self._sees = envs.simulator.pixels is not None  # policies see images; rows hold states
         self._pictures: Any = None if replay.frames is None else np.zeros((n, *replay.frames.shape[1:]), np.uint8)
 
     @property
@@ -62,7 +63,7 @@ class Collector:
         """Step every environment once.
 
         Args:
-            act: policy from observations (n, O), float32, on the replay's device, to actions (n, A), which are clipped to
+            act: policy from observations (n, O), float32, or images (n, S S 3), uint8, on the replay's device, to actions (n, A), which are clipped to
                 [-1, 1]. The observations are valid during the call only. None acts uniformly at random.
 
         Raises:
@@ -74,18 +75,20 @@ class Collector:
         if act is None:
             actions = torch.rand(len(obs), replay.action_dim, generator=self._rng) * 2.0 - 1.0
         else:
-            actions = act(torch.from_numpy(obs).to(replay.device)).clamp(-1.0, 1.0).cpu()
+            seen = self._pictures.reshape(len(obs), -1) if self._sees else obs
+            actions = act(torch.from_numpy(seen).to(replay.device)).clamp(-1.0, 1.0).cpu()
         action, finite, shown = actions.numpy(), True, None if self._pictures is None else self._pictures.copy()
         for i, env in enumerate(self._running):
-            after[i], self._reward[i], self._terminated[i], self._truncated[i], info = env.step(action[i])
+            found, self._reward[i], self._terminated[i], self._truncated[i], info = env.step(action[i])
+            after[i] = self._look(i, found, info)
             finite = finite and abs(self._reward[i]) <= LARGEST
             self._success[i] = info.get("success", np.nan)
-            self._look(i, info)
         if not (finite and np.isfinite(after).all()):  # before the replay has them
             for i, done in enumerate(replay.open_steps):
                 check_step(self.envs.simulator.name, self._reset_seed(i), done + 1, after[i], float(self._reward[i]))
         known = None if np.isnan(self._success).all() else self._success
-        replay.append(obs, action, after, self._reward, self._terminated, self._truncated, known, pictures=shown)
+        images = {"pictures": shown, "next_pictures": self._pictures if self._sees else None}
+        replay.append(obs, action, after, self._reward, self._terminated, self._truncated, known, **images)
         self._obs, self._next = after, obs
         if self._terminated.any() or self._truncated.any():
             for i in np.flatnonzero(self._terminated | self._truncated).tolist():
@@ -96,14 +99,15 @@ class Collector:
         """Start the present episode of environment ``i`` and return its first observation."""
         seed = self._reset_seed(i)
         obs, info = self._running[i].reset(seed=seed)
+        obs = self._look(i, obs, info)
         check_step(self.envs.simulator.name, seed, 0, obs)
-        self._look(i, info)
         return obs
 
-    def _look(self, i: int, info: Mapping[str, Any]) -> None:
-        """Keep the image of the present observation of environment ``i``, if the replay stores images."""
+    def _look(self, i: int, obs: Any, info: Mapping[str, Any]) -> Any:
+        """Keep the image that environment ``i`` shows, if the replay stores images, and return what a row's observation is."""
         if self._pictures is not None:
             self._pictures[i] = info["picture"]
+        return info["state"] if self._sees else obs
 
     def _reset_seed(self, i: int) -> int:
         """Return the reset seed of the present episode of environment ``i``."""
@@ -125,8 +129,8 @@ class Collector:
             rows = replay.packed[replay.rows_of_age(age.to(replay.device))].cpu()
             at, width = replay.layout["action"]
             for action in rows[:, at : at + width].numpy():
-                self._obs[i], *_, info = self._running[i].step(action)
-                self._look(i, info)
+                found, *_, info = self._running[i].step(action)
+                self._obs[i] = self._look(i, found, info)
             at, width = replay.layout["next_obs"]
             if not np.array_equal(self._obs[i], rows[-1, at : at + width].numpy()):
                 warnings.warn(

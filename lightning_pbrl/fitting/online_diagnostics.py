@@ -16,6 +16,7 @@ from torchmetrics.functional.regression import spearman_corrcoef
 from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.data.relabel import CPU_TILE
 from lightning_pbrl.data.replay import RECENT_EPISODES
+from lightning_pbrl.data.segments import segment_rows
 from lightning_pbrl.rng import stream
 
 PAIRS = 200
@@ -62,8 +63,8 @@ def agreement(method: Any, query: Query) -> dict[str, Tensor]:
 @torch.no_grad()
 def log_prob_of_questions(method: Any, count: int) -> dict[str, Tensor]:
     """Return mean log pi(a | s) over the segments of the ``count`` newest pairs: low where the policy no longer goes."""
-    obs_dim, start = method.source.obs_dim, method.labels.start[-count:]
+    source, start = method.source, method.labels.start[-count:]
     if not len(start):
         return {}
-    features = method.source.segments(start, method.labels.length).flatten(0, -2)
-    return {"query/log_prob": method.log_prob(features[:, :obs_dim], features[:, obs_dim:]).mean()}
+    rows = segment_rows(start.to(source.device), method.labels.length).flatten()
+    return {"query/log_prob": method.log_prob(method.observed(rows), source.column("action")[rows].to(method.device)).mean()}

@@ -18,6 +18,7 @@ from torch import Tensor
 from lightning_pbrl import memory
 from lightning_pbrl.data.feedback import Asked, Kind, Labels, Query
 from lightning_pbrl.data.relabel import predict_reward
+from lightning_pbrl.data.steps import shown
 from lightning_pbrl.data.transitions import Transitions, fetch, unpack
 from lightning_pbrl.engine import Draw, Part, Program, Rows, UpdateEngine
 from lightning_pbrl.engine.update import Compile, Layout
@@ -243,8 +244,7 @@ class Method(Checked, pl.LightningModule):
 
     def minibatch(self, size: int, **draws: Draw) -> dict[str, Any]:
         """Return ``draws``, ``gather`` and ``view`` of a program: ``size`` uniform transitions, and further draws by name."""
-        rows = {"rows": Rows(self.source, size), **draws}
-        return {"draws": rows, "gather": self.fetched, "view": self.columns}
+        return {"draws": {"rows": Rows(self.source, size), **draws}, "gather": self.fetched, "view": self.columns}
 
     def fetched(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
         """Return the drawn transitions, packed, (B, W), beside whatever else was drawn."""
@@ -339,7 +339,7 @@ class Method(Checked, pl.LightningModule):
 
     def observed(self, rows: Tensor) -> Tensor:
         """Return the observations that :meth:`act` is given at these rows of the data, (n,) -> (n, O)."""
-        return self.source.column("obs")[rows.to(self.source.device)].to(self.device)
+        return shown(self.source, rows.to(self.source.device), bool(self.pixels)).to(self.device)
 
     def use_replica(self, replica: int) -> None:
         """Load one replica's weights into the networks."""

@@ -16,7 +16,8 @@ from lightning_pbrl.engine import Among, Group, Part, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.finite import check_finite
 from lightning_pbrl.methods.base import Spec
-from lightning_pbrl.methods.offline_policy import OfflinePolicy, flat_pictures
+from lightning_pbrl.data.steps import flat_pictures
+from lightning_pbrl.methods.offline_policy import OfflinePolicy
 from lightning_pbrl.nn import GaussianActor, SquashedGaussianActor
 
 

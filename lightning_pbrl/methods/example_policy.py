@@ -19,7 +19,8 @@ from lightning_pbrl.engine import Below, Group, Normal, Program
 from lightning_pbrl.engine.draws import Streams, updates_of
 from lightning_pbrl.losses.contrastive_control import mixed_actor_loss
 from lightning_pbrl.methods.base import Spec
-from lightning_pbrl.methods.offline_policy import OfflinePolicy, flat_pictures
+from lightning_pbrl.data.steps import flat_pictures
+from lightning_pbrl.methods.offline_policy import OfflinePolicy
 from lightning_pbrl.methods.with_examples import WithExamples
 from lightning_pbrl.nn import SquashedGaussianActor
 from lightning_pbrl.nn.squashed_actor import squash

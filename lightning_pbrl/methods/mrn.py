@@ -43,6 +43,7 @@ class MRN(PEBBLE):
     """
 
     rewards_single_steps = True
+    pictures = False
     shared_steps = (*PEBBLE.shared_steps, "meta_every")
 
     def __init__(

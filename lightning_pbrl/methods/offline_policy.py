@@ -74,14 +74,3 @@ class OfflinePolicy(Method, ABC):
         """Return the policy of contrastive control and its baselines, for ``inputs`` observations side by side."""
         size, action_dim = inputs * self.spec["obs_dim"], self.spec["action_dim"]
         return SquashedGaussianActor(size, action_dim, hidden, min_std=min_std, torso=self.torso(inputs))
-
-    def observed(self, rows: Tensor) -> Tensor:
-        if not self.pixels:
-            return super().observed(rows)
-        return flat_pictures(self.source, rows.to(self.source.device)).float().to(self.device)
-
-
-def flat_pictures(source: Any, rows: Tensor, ahead: int = 0) -> Tensor:
-    """Return the images at rows of the data (``ahead`` = 1: one step later), flat: (...,) -> (..., S S 3), uint8."""
-    ids = source.frame_ids(rows.reshape(-1)) + ahead
-    return source.pictures(ids).to(rows.device).view(*rows.shape, -1)

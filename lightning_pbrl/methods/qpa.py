@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lightning_pbrl.data.hybrid import hybrid_rows
-from lightning_pbrl.data.transitions import fetch
 from lightning_pbrl.engine import Phase, Program
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.pebble import PEBBLE
@@ -68,4 +67,4 @@ class QPA(PEBBLE):
         """Gather rows of the replay, (B, W), a fraction ``omega`` of them from the newest trajectories."""
         newest = min(self.hparams.recent, self.source.finished) * self.source.horizon
         rows = hybrid_rows(self.source, drawn["place"], self.hparams.omega, newest)
-        return {**drawn, "rows": fetch(self.source.packed, rows)}
+        return self.gathered(drawn, rows)

@@ -37,6 +37,7 @@ class RUNE(PEBBLE, ranges={"bonus": WEIGHT}):
     """
 
     rewards_single_steps = True
+    pictures = False
 
     def __init__(self, spec: Spec, bonus: float = 0.05, bonus_decay: float = 1e-5, **pebble: Any) -> None:
         super().__init__(spec, **pebble)

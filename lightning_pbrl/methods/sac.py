@@ -5,6 +5,9 @@ B-Pref (arXiv 2111.03026).
 
 Differences: the target critics move by the count of gradient updates instead of env steps, which is the same for one update
 per env step. An update follows the env step that it belongs to; the released code does it just before the next one.
+
+From images it is DrQ (Kostrikov et al. 2020, arXiv 2004.13649) with K = M = 1: the critics' loss alone trains the convolutions, the
+actor reads their features, and every image of a minibatch is moved at random. A single image is seen at a time, not three.
 """
 
 from __future__ import annotations
@@ -18,13 +21,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from lightning_pbrl.data.replayed_images import images_around
 from lightning_pbrl.data.transitions import fetch, unpack
 from lightning_pbrl.engine import Follows, Group, Normal, Part, Program, Uniform
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.sac import soft_actor_loss, soft_td_target, temperature_loss, twin_critic_loss
 from lightning_pbrl.methods.base import Phase, Spec
 from lightning_pbrl.methods.online_policy import OnlinePolicy
-from lightning_pbrl.nn import MLP, SquashedGaussianActor
+from lightning_pbrl.nn import MLP, AtariTorso, SquashedGaussianActor
+from lightning_pbrl.nn.picture import PAD, Trunk
+from lightning_pbrl.nn.picture_critic import PictureCritic
 from lightning_pbrl.rng import derive
 
 
@@ -61,9 +67,11 @@ class SAC(OnlinePolicy):
         critic_updates: updates of the critics alone, before the first env step, on logged rows: they evaluate the policy that
             the run continues (``start_from``) before they move it.
         layer_norm: standardise the critics' hidden layers, which bounds their values of actions without data (RLPD, sec. 4.2).
+        shift: largest random shift of images in an update, pixels (DrQ); None for 4, 0 for none.
         **online: further arguments of :class:`~lightning_pbrl.methods.online_policy.OnlinePolicy`.
     """
 
+    pictures = True
     shared_steps: ClassVar[tuple[str, ...]] = ("env_steps", "seed_steps", "explore_steps", "round_steps")
 
     def __init__(
@@ -86,10 +94,11 @@ class SAC(OnlinePolicy):
         reset_updates: int = 100,
         critic_updates: int = 0,
         layer_norm: bool = False,
+        shift: int | None = None,
         **online: Any,
     ) -> None:
         super().__init__(spec, env_steps, explore_steps, round_steps, **online)
-        neighbours = self.entropy.k
+        neighbours, name, self.shift = self.entropy.k, type(self).__name__, PAD if shift is None else shift
         if env_steps <= seed_steps + explore_steps:
             raise UserError(
                 f"env_steps is {env_steps}, and {seed_steps} random plus {explore_steps} exploring steps use them up: raise it."
@@ -99,18 +108,29 @@ class SAC(OnlinePolicy):
                 f"Exploring compares a state with its {neighbours} nearest neighbours and only {seed_steps} random steps are "
                 "stored before: raise seed_steps."
             )
+        if not self.pixels and shift is not None:
+            raise UserError(f"{name} has shift={shift} and sees states: use the simulator Pixels.")
+        if self.pixels and not 0 <= self.shift < self.pixels:
+            raise UserError(f"{name} has shift={shift} for images of {self.pixels} pixels: give 0 to {self.pixels - 1}.")
+        if self.pixels and explore_steps and self.pictures:
+            raise UserError(
+                f"{name} explores by distances between states and sees pictures: set model.init_args.explore_steps to 0."
+            )
         self.updates = update_ratio * (env_steps - seed_steps) + (reset_updates if explore_steps else 0) + critic_updates
 
     def build(self) -> None:
         h = self.hparams
-        self.actor = SquashedGaussianActor(self.spec["obs_dim"], self.spec["action_dim"], h.hidden)
+        torso = Trunk(AtariTorso(self.pixels).features) if self.pixels else None  # reads what the critic's convolutions give
+        self.actor = SquashedGaussianActor(self.spec["obs_dim"], self.spec["action_dim"], h.hidden, torso=torso)
         self.critic = self.new_critic()
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(math.log(h.init_temperature)))
 
-    def new_critic(self) -> MLP:
+    def new_critic(self) -> MLP | PictureCritic:
         """Return two untrained critics."""
         sizes, h = (self.spec["obs_dim"] + self.spec["action_dim"], 1), self.hparams
+        if self.pixels:
+            return PictureCritic(self.pixels, self.spec["action_dim"], h.hidden, h.layer_norm)
         return MLP(*sizes, h.hidden, members=2, ortho_init=True, layer_norm=h.layer_norm)
 
     def groups(self) -> dict[str, Part]:
@@ -128,6 +148,8 @@ class SAC(OnlinePolicy):
         h = self.hparams
         noise = Normal(h.batch_size, self.spec["action_dim"])
         draws = {"place": Uniform(h.batch_size), "next_noise": noise, "noise": noise}
+        if self.pixels and self.shift:
+            draws["shift"] = Uniform(2, 2, h.batch_size)
         moves = "critic", "actor", "log_alpha"
         steps = [self.critic_losses, self.policy_losses]
         return Program(steps, draws, gather, self.view, moves, follow_every=h.target_every)
@@ -175,11 +197,20 @@ class SAC(OnlinePolicy):
 
     def replayed(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         """Gather rows of the replay, (B, W), uniform over all that are stored when the update begins."""
-        return {**drawn, "rows": fetch(self.source.packed, self.source.uniform_rows(drawn["place"]))}
+        return self.gathered(drawn, self.source.uniform_rows(drawn["place"]))
+
+    def gathered(self, drawn: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+        """Return these rows of the replay, packed, and where the policy sees images those around them, beside what was drawn."""
+        images = images_around(self.source, rows, drawn.get("shift"), self.shift) if self.pixels else {}
+        return {**drawn, "rows": fetch(self.source.packed, rows), **images}
 
     def view(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the columns of packed rows by name, beside the noise."""
-        return {**batch, **unpack(batch["rows"], self.source.layout)}
+        """Return the columns of packed rows by name, images in place of states if there are some, beside the noise."""
+        return {**unpack(batch["rows"], self.source.layout), **batch}
+
+    def seen(self, obs: Tensor, critic: Any = None) -> Tensor:
+        """Return what actor and ``critic`` (the present one) read of observations: states, or features of images."""
+        return (critic or self.critic).see(obs) if self.pixels else obs
 
     def novel(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         """Gather the same rows, rewarded by the state entropy."""
@@ -190,18 +221,21 @@ class SAC(OnlinePolicy):
 
     def critic_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         with torch.no_grad():
-            next_action, log_prob = self.actor.sample(batch["next_obs"], batch["next_noise"])
-            next_q = self.critic_target(torch.cat([batch["next_obs"], next_action], -1)).squeeze(-1)
+            next_action, log_prob = self.actor.sample(self.seen(batch["next_obs"]), batch["next_noise"])
+            next_obs = self.seen(batch["next_obs"], self.critic_target)
+            next_q = self.critic_target(torch.cat([next_obs, next_action], -1)).squeeze(-1)
             target = soft_td_target(
                 self.reward_of(batch), self.hparams.discount, batch["terminated"], next_q, log_prob, self.log_alpha.exp()
             )
-        q = self.critic(torch.cat([batch["obs"], batch["action"]], -1)).squeeze(-1)
+        q = self.critic(torch.cat([self.seen(batch["obs"]), batch["action"]], -1)).squeeze(-1)
         return {"critic": twin_critic_loss(q, target), "q": q.mean()}
 
     def policy_losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the losses of actor and temperature, with the critics that have just moved."""
-        action, log_prob = self.actor.sample(batch["obs"], batch["noise"])
-        q = self.critic(torch.cat([batch["obs"], action], -1)).squeeze(-1)
+        with torch.no_grad():
+            obs = self.seen(batch["obs"])
+        action, log_prob = self.actor.sample(obs, batch["noise"])
+        q = self.critic(torch.cat([obs, action], -1)).squeeze(-1)
         return {
             "actor": soft_actor_loss(log_prob, q, self.log_alpha.exp()),
             "log_alpha": temperature_loss(self.log_alpha, log_prob, -float(self.spec["action_dim"])),
@@ -214,10 +248,13 @@ class SAC(OnlinePolicy):
         return batch["learned_reward"]
 
     def act(self, obs: Tensor, sample: bool = False) -> Tensor:
-        return self.actor.act(obs, sample)
+        return self.actor.act(self.seen(obs), sample)
 
     def behave(self, obs: Tensor) -> Tensor:
-        return self.actor.act(obs, sample=True, generator=self.acting_rng)
+        return self.actor.act(self.seen(obs), sample=True, generator=self.acting_rng)
+
+    def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
+        return self.actor.log_prob(self.seen(obs), action)
 
     def on_env_step(self) -> None:
         rows = self.source.rows_of_age(torch.arange(self.source.num_envs, device=self.device))

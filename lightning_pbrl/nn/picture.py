@@ -51,7 +51,7 @@ class AtariTorso(nn.Module):
         Pixels are ordered row by row, each with its three channels.
         """
         B, side = x.shape[0], self.size
-        x = x.reshape(B * self.pictures, side, side, 3).permute(0, 3, 1, 2).float() / 255.0
+        x = x.reshape(B * self.pictures, side, side, 3).permute(0, 3, 1, 2).to(self.convolutions[0].weight.dtype) / 255.0  # type: ignore[arg-type]
         for layer, padding in zip(self.convolutions, self.padding, strict=True):
             x = torch.relu(layer(F.pad(x, padding)))
         return x.permute(0, 2, 3, 1).reshape(B, self.features)  # row, column, channel, as the reference
@@ -94,6 +94,25 @@ class PictureEncoder(nn.Module):
         return torch.tanh(self.norm(self.trunk(self.torso(images))))
 
 
+class Trunk(nn.Module):
+    """Linear layer, LayerNorm and tanh from the features of convolutions to :data:`CODE` numbers (DrQ), for an actor of its own.
+
+    Args:
+        inputs: size of the input.
+
+    Attributes:
+        features: size of the output.
+    """
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.linear, self.norm, self.features = nn.Linear(inputs, CODE), nn.LayerNorm(CODE), CODE
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the code: (..., inputs) -> (..., features), in (-1, 1)."""
+        return torch.tanh(self.norm(self.linear(x)))
+
+
 def shifted(images: Tensor, by: Tensor) -> Tensor:
     """Move images by whole pixels; border pixels are repeated where nothing was seen (pad, then crop: DrQ, sec. 4.1).
 
@@ -108,3 +127,8 @@ def shifted(images: Tensor, by: Tensor) -> Tensor:
     down, right = (at + by[:, :, None]).clamp(0, images.shape[1] - 1).unbind(1)
     which = torch.arange(len(images), device=images.device)
     return images[which[:, None, None], down[:, :, None], right[:, None, :]]
+
+
+def whole_pixels(u: Tensor, largest: int) -> Tensor:
+    """Return uniform numbers in [0, 1) as moves from -``largest`` to ``largest`` pixels, same shape, int64."""
+    return (u * (2 * largest + 1)).long() - largest

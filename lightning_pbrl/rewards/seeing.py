@@ -19,7 +19,7 @@ from lightning_pbrl.data.segments import segment_rows
 from lightning_pbrl.data.steps import apart, segments_of
 from lightning_pbrl.engine import Draw, Group, Uniform
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.nn.picture import PAD, PictureEncoder
+from lightning_pbrl.nn.picture import PAD, PictureEncoder, whole_pixels
 from lightning_pbrl.rewards.base import RewardModel
 
 
@@ -80,8 +80,7 @@ class SeeingReward(RewardModel, ABC):
         """Return the shifts of ``count`` questions in pixels: (2, C, T, B) in [0, 1) -> (1, count, C, T, 2), int64."""
         if u is None:
             return None
-        by = (u[..., :count] * (2 * self.shift + 1)).long() - self.shift
-        return by.permute(3, 1, 2, 0).unsqueeze(0)
+        return whole_pixels(u[..., :count], self.shift).permute(3, 1, 2, 0).unsqueeze(0)
 
     def segments(self, start: Tensor, length: int, shift: Tensor | None = None) -> Tensor:
         """Return what it reads of segments, (...,) starts -> (..., length, F); images moved by :meth:`pixels_of`."""
