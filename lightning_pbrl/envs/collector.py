@@ -63,8 +63,8 @@ class Collector:
         """Step every environment once.
 
         Args:
-            act: policy from observations (n, O), float32, or images (n, S S 3), uint8, on the replay's device, to actions (n, A), which are clipped to
-                [-1, 1]. The observations are valid during the call only. None acts uniformly at random.
+            act: policy from observations (n, O), float32, or images (n, S S 3), uint8, on the replay's device, to actions (n, A),
+                which are clipped to [-1, 1]. The observations are valid during the call only. None acts uniformly at random.
 
         Raises:
             UserError: for an observation or reward that is not finite, naming the episode's seed and the step; nothing is stored.
@@ -87,7 +87,7 @@ class Collector:
             for i, done in enumerate(replay.open_steps):
                 check_step(self.envs.simulator.name, self._reset_seed(i), done + 1, after[i], float(self._reward[i]))
         known = None if np.isnan(self._success).all() else self._success
-        images = {"pictures": shown, "next_pictures": self._pictures if self._sees else None}
+        images: dict[str, Any] = {"pictures": shown, "next_pictures": self._pictures if self._sees else None}
         replay.append(obs, action, after, self._reward, self._terminated, self._truncated, known, **images)
         self._obs, self._next = after, obs
         if self._terminated.any() or self._truncated.any():

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_pbrl.data.steps import flat_pictures
 from lightning_pbrl.engine import Among, Group, Part, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.finite import check_finite
 from lightning_pbrl.methods.base import Spec
-from lightning_pbrl.data.steps import flat_pictures
 from lightning_pbrl.methods.offline_policy import OfflinePolicy
 from lightning_pbrl.nn import GaussianActor, SquashedGaussianActor
 

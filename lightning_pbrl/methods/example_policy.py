@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.future import Futures
+from lightning_pbrl.data.steps import flat_pictures
 from lightning_pbrl.data.transitions import Transitions, fetch
 from lightning_pbrl.engine import Below, Group, Normal, Program
 from lightning_pbrl.engine.draws import Streams, updates_of
 from lightning_pbrl.losses.contrastive_control import mixed_actor_loss
 from lightning_pbrl.methods.base import Spec
-from lightning_pbrl.data.steps import flat_pictures
 from lightning_pbrl.methods.offline_policy import OfflinePolicy
 from lightning_pbrl.methods.with_examples import WithExamples
 from lightning_pbrl.nn import SquashedGaussianActor

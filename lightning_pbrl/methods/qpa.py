@@ -67,4 +67,4 @@ class QPA(PEBBLE):
         """Gather rows of the replay, (B, W), a fraction ``omega`` of them from the newest trajectories."""
         newest = min(self.hparams.recent, self.source.finished) * self.source.horizon
         rows = hybrid_rows(self.source, drawn["place"], self.hparams.omega, newest)
-        return self.gathered(drawn, rows)
+        return self.rows_and_images(drawn, rows)

@@ -6,8 +6,8 @@ B-Pref (arXiv 2111.03026).
 Differences: the target critics move by the count of gradient updates instead of env steps, which is the same for one update
 per env step. An update follows the env step that it belongs to; the released code does it just before the next one.
 
-From images it is DrQ (Kostrikov et al. 2020, arXiv 2004.13649) with K = M = 1: the critics' loss alone trains the convolutions, the
-actor reads their features, and every image of a minibatch is moved at random. A single image is seen at a time, not three.
+From images it is DrQ (Kostrikov et al. 2020, arXiv 2004.13649) with K = M = 1. The critics' loss alone trains the convolutions,
+whose features the actor reads. Every image of a minibatch is moved at random. One image is seen at a time, not three.
 """
 
 from __future__ import annotations
@@ -197,9 +197,9 @@ class SAC(OnlinePolicy):
 
     def replayed(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         """Gather rows of the replay, (B, W), uniform over all that are stored when the update begins."""
-        return self.gathered(drawn, self.source.uniform_rows(drawn["place"]))
+        return self.rows_and_images(drawn, self.source.uniform_rows(drawn["place"]))
 
-    def gathered(self, drawn: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    def rows_and_images(self, drawn: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
         """Return these rows of the replay, packed, and where the policy sees images those around them, beside what was drawn."""
         images = images_around(self.source, rows, drawn.get("shift"), self.shift) if self.pixels else {}
         return {**drawn, "rows": fetch(self.source.packed, rows), **images}
@@ -210,7 +210,8 @@ class SAC(OnlinePolicy):
 
     def seen(self, obs: Tensor, critic: Any = None) -> Tensor:
         """Return what actor and ``critic`` (the present one) read of observations: states, or features of images."""
-        return (critic or self.critic).see(obs) if self.pixels else obs
+        net: Any = critic or self.critic
+        return net.see(obs) if self.pixels else obs
 
     def novel(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         """Gather the same rows, rewarded by the state entropy."""

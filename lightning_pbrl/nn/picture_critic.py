@@ -34,7 +34,7 @@ class PictureCritic(nn.Module):
     def see(self, images: Tensor) -> Tensor:
         """Return the features of flat images with values 0..255 of any type: (B, S S 3) -> (B, G)."""
         if torch.is_grad_enabled():
-            return self.convolutions(images)  # type: ignore[no-any-return]
+            return self.convolutions(images)
         return torch.cat([self.convolutions(part) for part in images.split(TILE)])
 
     def forward(self, steps: Tensor) -> Tensor:

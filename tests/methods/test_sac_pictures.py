@@ -62,7 +62,7 @@ def places(state: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("edge", [9.0, 0.8])
 def test_images_around_every_row(edge: float, tmp_path: Path) -> None:
-    """Of each stored row the images of its own two states: the newest, at falls and time limits, and after the ring has turned."""
+    """Of each stored row the images of its two states: the newest, at falls and time limits, and after the ring has turned."""
     sac = fit(SAC, tmp_path, walk={"horizon": 20, "edge": edge})
     replay = sac.source
     rows = replay.stored
