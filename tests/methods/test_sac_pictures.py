@@ -30,7 +30,7 @@ from lightning_pbrl.methods.surf import SURF
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # a resumed run
 
 SMALL: dict[str, Any] = {
-    "env_steps": 100,
+    "env_steps": 80,
     "seed_steps": 40,
     "round_steps": 20,
     "hidden": [16, 16],
@@ -42,9 +42,9 @@ SMALL: dict[str, Any] = {
 
 
 def fit(cls: Any, folder: Path, resume: bool = False, data: dict[str, Any] | None = None, **settings: Any) -> Any:
-    """Rounds of 40 env steps of two environments, with a ring that forgets; answers of the oracle for learners of preferences."""
+    """Rounds of 20 env steps of two environments, with a ring that forgets; answers of the oracle for learners of preferences."""
     rounds = {name: settings.pop(name) for name in ("max_epochs",) if name in settings}
-    sizes = {"capacity": 80, "segment_length": 4, "eval_episodes": 2, "eval_envs": 2, "num_envs": 2, **(data or {})}
+    sizes = {"capacity": 60, "segment_length": 4, "eval_episodes": 1, "eval_envs": 1, "num_envs": 2, **(data or {})}
     module = OnlineDataModule(PictureWalk(**settings.pop("walk", {"horizon": 20})), **sizes)
     learns = issubclass(cls, PEBBLE)
     reward = {"explore_steps": 0, "reward_model": {**SMALL_REWARD, "shift": 1, "ensemble_size": 2, **settings.pop("reward", {})}}
@@ -214,7 +214,7 @@ def test_nothing_but_images_is_seen(tmp_path: Path) -> None:
 def test_it_walks_to_the_right(tmp_path: Path) -> None:
     """The place of the dot is the reward: from images, with shifts, the policy learns to walk on."""
     data = {"capacity": None, "num_envs": 1, "eval_episodes": 4, "eval_envs": 4}
-    settings = {"env_steps": 400, "seed_steps": 100, "round_steps": 300, "batch_size": 16, "hidden": [64], "discount": 0.9}
+    settings = {"env_steps": 300, "seed_steps": 100, "round_steps": 200, "batch_size": 16, "hidden": [64], "discount": 0.9}
     sac = fit(SAC, tmp_path, walk={"horizon": 10}, data=data, lr=2e-3, polyak=0.05, alpha_lr=1e-2, shift=1, **settings)
     assert sac.trainer.callback_metrics["eval/return_mean"] > 13  # the best is 16.5 on average, acting at random 0
 
