@@ -98,7 +98,8 @@ class SAC(OnlinePolicy):
         **online: Any,
     ) -> None:
         super().__init__(spec, env_steps, explore_steps, round_steps, **online)
-        neighbours, name, self.shift = self.entropy.k, type(self).__name__, PAD if shift is None else shift
+        neighbours, name = self.entropy.k, type(self).__name__
+        self.side, self.shift = self.pixels, PAD if shift is None else shift  # of the images that it sees; 0 for states
         if env_steps <= seed_steps + explore_steps:
             raise UserError(
                 f"env_steps is {env_steps}, and {seed_steps} random plus {explore_steps} exploring steps use them up: raise it."
@@ -120,7 +121,7 @@ class SAC(OnlinePolicy):
 
     def build(self) -> None:
         h = self.hparams
-        torso = Trunk(AtariTorso(self.pixels).features) if self.pixels else None  # reads what the critic's convolutions give
+        torso = Trunk(AtariTorso(self.side).features) if self.side else None  # reads what the critic's convolutions give
         self.actor = SquashedGaussianActor(self.spec["obs_dim"], self.spec["action_dim"], h.hidden, torso=torso)
         self.critic = self.new_critic()
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
@@ -129,8 +130,8 @@ class SAC(OnlinePolicy):
     def new_critic(self) -> MLP | PictureCritic:
         """Return two untrained critics."""
         sizes, h = (self.spec["obs_dim"] + self.spec["action_dim"], 1), self.hparams
-        if self.pixels:
-            return PictureCritic(self.pixels, self.spec["action_dim"], h.hidden, h.layer_norm)
+        if self.side:
+            return PictureCritic(self.side, self.spec["action_dim"], h.hidden, h.layer_norm)
         return MLP(*sizes, h.hidden, members=2, ortho_init=True, layer_norm=h.layer_norm)
 
     def groups(self) -> dict[str, Part]:
@@ -148,7 +149,7 @@ class SAC(OnlinePolicy):
         h = self.hparams
         noise = Normal(h.batch_size, self.spec["action_dim"])
         draws = {"place": Uniform(h.batch_size), "next_noise": noise, "noise": noise}
-        if self.pixels and self.shift:
+        if self.side and self.shift:
             draws["shift"] = Uniform(2, 2, h.batch_size)
         moves = "critic", "actor", "log_alpha"
         steps = [self.critic_losses, self.policy_losses]
@@ -201,7 +202,7 @@ class SAC(OnlinePolicy):
 
     def rows_and_images(self, drawn: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
         """Return these rows of the replay, packed, and where the policy sees images those around them, beside what was drawn."""
-        images = images_around(self.source, rows, drawn.get("shift"), self.shift) if self.pixels else {}
+        images = images_around(self.source, rows, drawn.get("shift"), self.shift) if self.side else {}
         return {**drawn, "rows": fetch(self.source.packed, rows), **images}
 
     def view(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -211,7 +212,7 @@ class SAC(OnlinePolicy):
     def seen(self, obs: Tensor, critic: Any = None) -> Tensor:
         """Return what actor and ``critic`` (the present one) read of observations: states, or features of images."""
         net: Any = critic or self.critic
-        return net.see(obs) if self.pixels else obs
+        return net.see(obs) if self.side else obs
 
     def novel(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         """Gather the same rows, rewarded by the state entropy."""
