@@ -30,7 +30,7 @@ def restore(replay: Any, state: Mapping[str, Any]) -> None:
     """Restore a state; of a ring larger than this one the newest rows are taken.
 
     Raises:
-        UserError: if it has another number of environments, other sizes, other images, or was begun with other logged data.
+        UserError: if it has another number of environments, other sizes or images, other logged data, or fewer rows than fit.
     """
     images = replay.tables()["pictures"]
     there = state["pictures"].shape[2:] if "pictures" in state else None
@@ -43,6 +43,12 @@ def restore(replay: Any, state: Mapping[str, Any]) -> None:
         raise UserError(
             f"The checkpoint's replay is of {found[0]} environments with rows of {found[1]} entries, this one of {here[0]} "
             f"with {here[1]}: resume with the simulator and data.init_args.num_envs of the checkpoint."
+        )
+    kept = state["rows"].shape[1]
+    if kept < min(int(state["steps"]), replay.lane):
+        raise UserError(
+            f"The checkpoint's replay keeps {kept} steps of each environment and this one has room for {replay.lane}, of which it has "
+            f"forgotten some: set data.init_args.capacity to {kept * replay.num_envs}, that of the checkpoint."
         )
     replay.logged.load_state_dict(replay, state.get("logged"))  # which older checkpoints do not have
     replay.steps = int(state["steps"])
