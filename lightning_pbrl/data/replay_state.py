@@ -47,8 +47,8 @@ def restore(replay: Any, state: Mapping[str, Any]) -> None:
     kept = state["rows"].shape[1]
     if kept < min(int(state["steps"]), replay.lane):
         raise UserError(
-            f"The checkpoint's replay keeps {kept} steps of each environment, having forgotten older ones, and this one has room for "
-            f"{replay.lane}: set data.init_args.capacity to {kept * replay.num_envs}, that of the checkpoint."
+            f"The checkpoint's replay keeps {kept} steps of each environment, having forgotten older ones, and this one has room "
+            f"for {replay.lane}: set data.init_args.capacity to {kept * replay.num_envs}, that of the checkpoint."
         )
     replay.logged.load_state_dict(replay, state.get("logged"))  # which older checkpoints do not have
     replay.steps = int(state["steps"])
