@@ -131,7 +131,9 @@ def test_a_round_is_followed_from_plan_to_wherever_it_leads(small):
 
 
 def test_bounds_are_judged():
-    rows = {row["key"]: row for row in house.rows({"learner_lines": 10}, {"learner_lines": 9_000, "samplers": 3, "speed_IQL": 0.98})}
+    rows = {
+        row["key"]: row for row in house.rows({"learner_lines": 10}, {"learner_lines": 9_000, "samplers": 3, "speed_IQL": 0.98})
+    }
     assert (rows["learner_lines"]["bound"], rows["learner_lines"]["holds"]) == (8_100, False)
     assert (rows["samplers"]["holds"], rows["speed_IQL"]["holds"], rows["speed_SAC"]["holds"]) == (True, True, None)
     assert house.cells(rows["speed_IQL"])[1:] == ["-", "0.98", "at least 0.97", "yes"]

@@ -256,7 +256,7 @@ def _stored(folder: Folder, chosen: NDArray, camera: str, side: int) -> Iterator
 def _resized(frame: Any, side: int, convert: Any) -> Picture:
     """Return a frame as RGB; one of another size is averaged over areas, or interpolated where it grows.
 
-    ``convert`` keeps its tables from frame to frame; ``frame.to_ndarray`` by itself makes them anew, which takes most of its time.
+    ``convert`` keeps its tables from frame to frame. ``frame.to_ndarray`` makes them anew each time, most of its work.
     """
     smaller = min(frame.width, frame.height) >= side
     shown = convert.reformat(frame, side, side, "rgb24", interpolation="AREA" if smaller else "BILINEAR", threads=1)
