@@ -162,6 +162,7 @@ def test_lerobot_films_that_are_elsewhere_are_told(tmp_path: Path, capsys: pytes
     assert "no pictures:" in said and ".mp4" in said and (tmp_path / "s.png").is_file()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Minari's, about an author and a link that are not given
 def test_a_minari_folder_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     minari = pytest.importorskip("minari", reason="the extra minari is not installed")
     from gymnasium.spaces import Box
