@@ -3,7 +3,9 @@
 PYTHON is the interpreter of an environment that has the writers: ogbench 1.2.2, d3rlpy 2.8.0, imitation 1.0.1. It writes one of
 each kind and reads it with the writer's own reader; this process reads it for the first time, into a mapped copy, and compares
 every row. CPU seconds are those of all processes, without imports; memory is what the peak of resident memory rises by, that of
-the process that reads HDF5 whole, over the bytes of the arrays that the writer's reader returns. Writes ``results/formats.json``.
+the process that reads HDF5 whole, over the bytes of the arrays that the writer's reader returns. Writes ``results/formats.json``
+and the README's table, which has the rows of :mod:`benchmarks.formats_lerobot`, too. OGBench's recorded scene needs ogbench in
+this environment as well.
 """
 
 from __future__ import annotations
@@ -173,31 +175,46 @@ def compared(kind: str, size: int, python: str, rounds: int, folder: Path) -> di
     }
 
 
-def in_readme(result: dict[str, Any]) -> str:
-    """Return the README's block."""
-    about = result["machine"]
-    lines = [
-        f"`python -m benchmarks.formats`: {about['cpu']}, {about['threads']} thread; writers: "
-        f"{', '.join(f'{name} {version}' for name, version in result['writers'].items())}; {result['rows'][0]['rounds']} rounds.",
-        "",
-        "| file | rows | episodes | terminated | truncated | success | rows that differ | CPU s | of its reader | ratio (range) "
-        "| raw, MiB | peak above raw | of its reader |",
-        "|" + "---|" * 13,
-    ]
-    for row in result["rows"]:
-        counts = [f"{row[key]:,}" for key in ("rows", "episodes", "terminated", "truncated", "successes")]
+def in_readme(machines: list[dict[str, Any]], rows: list[dict[str, Any]]) -> str:
+    """Return the README's block: the table, and the machines that it was measured on."""
+    told = dict.fromkeys(f"`{each['command']}`: {each['cpu']}, {each['threads']} thread" for each in machines)
+    head = ("file", "writer", "rows", "episodes", "terminated, truncated, success", "rows that differ", "CPU s", "of its reader")
+    head += ("ratio (range)", "raw, MiB", "peak, MiB", "above raw", "of its reader")
+    lines = [f"{'; '.join(told)}.", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        counts = [f"{row[key]:,}" for key in ("rows", "episodes")]
+        ends = ", ".join(f"{row[key]:,}" for key in ("terminated", "truncated", "successes"))
         seconds = [f"{row['seconds'][who]:.2f}" for who in ("ours", "theirs")]
-        ratio = "{1:.2f} ({0:.2f} .. {2:.2f})".format(*row["ratio"])
+        ratio = "{1:.2f} ({0:.2f} .. {2:.2f}), {3} rounds".format(*row["ratio"], row["rounds"])
+        sizes = [f"{size / 2**20:,.0f}" for size in (row["raw_bytes"], row["peak"]["ours"])]
         above = [f"{row['above_raw'][who]:.2f}" for who in ("ours", "theirs")]
         different = f"{sum(row['differences'].values()):,}"
-        cells = [TITLES[row["kind"]], *counts, different, *seconds, ratio, f"{row['raw_bytes'] / 2**20:,.0f}", *above]
+        cells = [row["title"], row["writer"], *counts, ends, different, *seconds, ratio, *sizes, *above]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
+def publish() -> None:
+    """Write the README's table from the results of this command and of :mod:`benchmarks.formats_lerobot`."""
+    from benchmarks.formats_lerobot import table
+
+    found = [
+        json.loads(file.read_text()) for file in (RESULTS / "formats.json", RESULTS / "formats-lerobot.json") if file.exists()
+    ]
+    rows: list[dict[str, Any]] = []
+    for result in found:
+        if "peer" in result:
+            rows += table(result)
+            continue
+        for row in sorted(result["rows"], key=lambda row: list(SIZES).index(row["kind"])):
+            package = row["kind"].split("-")[0]
+            rows.append({**row, "title": TITLES[row["kind"]], "writer": f"{package} {result['writers'][package]}"})
+    rewrite(MARKER, in_readme([result["machine"] for result in found], rows))
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.formats", description=__doc__)
-    parser.add_argument("what", nargs="*", metavar="KIND", help=f"which of {', '.join(SIZES)} (default: all)")
+    parser.add_argument("what", nargs="*", metavar="KIND", help=f"which of {', '.join(SIZES)} (default: all); others stay")
     parser.add_argument("--writers", default=sys.executable, metavar="PYTHON", help="interpreter that has the writers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--share", type=float, default=1.0, help="of the rows of each file")
@@ -216,15 +233,18 @@ def main(arguments: list[str] | None = None) -> int:
     told = subprocess.run([options.writers, "-c", ask], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     about = machine("python -m benchmarks.formats")
     about["command"] = "python -m benchmarks.formats"  # the interpreter's path is nobody's business
-    result: dict[str, Any] = {"machine": about, "writers": dict(zip(PACKAGES, told, strict=True)), "rows": []}
-    for kind in options.what or SIZES:
+    file, wanted = options.out / "formats.json", options.what or list(SIZES)
+    before = json.loads(file.read_text())["rows"] if file.exists() else []
+    result: dict[str, Any] = {"machine": about, "writers": dict(zip(PACKAGES, told, strict=True))}
+    result["rows"] = [row for row in before if row["kind"] not in wanted]
+    for kind in wanted:
         with tempfile.TemporaryDirectory() as folder:
             size = max(round(SIZES[kind] * (0.001 if options.quick else options.share)), 1_010)
             result["rows"].append(compared(kind, size, options.writers, options.rounds, Path(folder)))
         print(json.dumps(result["rows"][-1]), flush=True)
-        (options.out / "formats.json").write_text(json.dumps(result, indent=2) + "\n")
+        file.write_text(json.dumps(result, indent=2) + "\n")
     if options.out == RESULTS:
-        rewrite(MARKER, in_readme(result))
+        publish()
     return 0
 
 

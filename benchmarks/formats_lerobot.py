@@ -1,13 +1,14 @@
 """``python -m benchmarks.formats_lerobot --python PYTHON``: a data set that LeRobot has written, read here and by LeRobot.
 
 ``PYTHON`` is the interpreter of an environment that has LeRobot (``requirements/lerobot.txt``), which cannot share ours. It
-records two data sets with ``LeRobotDataset.create``, ``add_frame``, ``save_episode``, ``finalize``: many rows, no pictures, and
-films of 64 x 64. Every number that was recorded is compared with what is read here, every picture with what LeRobot reads.
+records data sets with ``LeRobotDataset.create``, ``add_frame``, ``save_episode``, ``finalize``: rows without pictures, four times
+as many (what is fixed and what grows), and films of 64 x 64. Every number that was recorded is compared with what is read here,
+every picture with what LeRobot reads.
 
 First openings are measured in processes of their own, in turns: CPU seconds after the imports, and what the peak of resident
 memory rises by (``VmHWM``, Linux). *rows*: the folder becomes the mapped copy; LeRobot opens it with an empty cache and hands all
 columns over as arrays. *frames*: all pictures, in order; LeRobot by its ``decode_video_frames`` (PyAV), an episode per call, the
-cheapest way that it has. Writes ``results/formats-lerobot.json``.
+cheapest way that it has. Writes ``results/formats-lerobot.json`` and its rows of the table that :mod:`benchmarks.formats` writes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.formats import publish
 from benchmarks.growth import measured
 from benchmarks.lerobot_peer import CAMERA, TASKS
 from benchmarks.measure import machine
@@ -33,7 +35,8 @@ from lightning_pbrl.data.lerobot_folder import package
 from lightning_pbrl.data.transitions import Transitions
 
 PEER = Path(__file__).with_name("lerobot_peer.py")
-SIZES = {"rows": (300, 400, 0), "frames": (20, 150, 64)}  # episodes, mean steps, side of the pictures
+SIZES = {"rows": (300, 400, 0), "rows-long": (1_200, 400, 0), "frames": (20, 150, 64)}  # episodes, mean steps, side of pictures
+TITLES = {"rows": "LeRobot, rows", "rows-long": "LeRobot, more rows", "frames": "LeRobot, films of 64 x 64"}
 
 
 def peer(python: str, *arguments: str) -> str:
@@ -85,7 +88,7 @@ def compare(folder: Path, truth: Path, read: Path, what: str) -> dict[str, Any]:
         "drawable": (table.drawable, np.flatnonzero(~last | terminated)),
         "tasks": (torch.tensor(table.about["episode_tasks"])[:, 0], np.arange(len(lengths)) % len(TASKS)),
     }
-    if what == "rows":
+    if what != "frames":
         wanted |= {
             f"LeRobot's {key}": (torch.from_numpy(recorded[key]), other[key].reshape(recorded[key].shape))
             for key in (*STATES, "action", "next.reward", "next.success", "next.done")
@@ -114,12 +117,38 @@ def compare(folder: Path, truth: Path, read: Path, what: str) -> dict[str, Any]:
             },
         }
     low, high = (float(getattr(table.column("action"), name)()) for name in ("min", "max"))
-    return {"rows": len(table), "episodes": len(lengths), "raw_bytes": raw, "action_range": [low, high], **found}
+    ends = {"terminated": terminated, "truncated": last & ~terminated, "successes": recorded["next.success"]}
+    counts = {"rows": len(table), "episodes": len(lengths), **{name: int(rows.sum()) for name, rows in ends.items()}}
+    return {"counts": counts, "raw_bytes": raw, "action_range": [low, high], **found}
+
+
+def table(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a result as rows of :func:`benchmarks.formats.in_readme`; a row that differed would have ended the comparison."""
+    found = []
+    for what in (what for what in SIZES if what in result):
+        row, runs = result[what], result[what]["runs"]
+        raw, who = row["checked"]["raw_bytes"], {"ours": "ours", "theirs": "lerobot"}
+        peaks = {name: max(run["peak"] for run in runs[key]) for name, key in who.items()}
+        found.append(
+            {
+                "title": TITLES[what],
+                "writer": f"lerobot {result['peer']['lerobot']}",
+                **row["checked"]["counts"],
+                "differences": {},
+                "seconds": {name: median(run["seconds"] for run in runs[key]) for name, key in who.items()},
+                "ratio": row["seconds_ratio"],
+                "raw_bytes": raw,
+                "peak": peaks,
+                "above_raw": {name: max(peak - raw, 0) / raw for name, peak in peaks.items()},
+                "rounds": len(runs["ours"]),
+            }
+        )
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.formats_lerobot", description=__doc__)
-    parser.add_argument("what", nargs="*", help="rows, frames (default: both); what else the file has stays")
+    parser.add_argument("what", nargs="*", help=f"which of {', '.join(SIZES)} (default: all); what else the file has stays")
     parser.add_argument("--python", help="interpreter of an environment that has LeRobot")
     parser.add_argument("--data", type=Path, help="folder that keeps the data sets, or has them (default: a temporary one)")
     parser.add_argument("--rounds", type=int, default=5)
@@ -135,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--python is needed: the interpreter of an environment made from requirements/lerobot.txt")
     options.out = RESULTS / "quick" if options.quick and options.out == RESULTS else options.out
     result: dict[str, Any] = {
-        "machine": machine("python -m benchmarks.formats_lerobot"),
+        "machine": {**machine(), "command": "python -m benchmarks.formats_lerobot"},  # paths are nobody's business
         "peer": json.loads(peer(options.python, "versions")),
     }
     result["ours"] = {name: package(name).__version__ for name in ("pyarrow", "av")}
@@ -168,6 +197,8 @@ def main(arguments: list[str] | None = None) -> int:
     file = options.out / "formats-lerobot.json"
     result = {**(json.loads(file.read_text()) if file.exists() else {}), **result}
     file.write_text(json.dumps(result, indent=2) + "\n")
+    if options.out == RESULTS:
+        publish()
     print(
         json.dumps(
             {what: {key: row for key, row in result[what].items() if key != "runs"} for what in options.what or SIZES}, indent=2

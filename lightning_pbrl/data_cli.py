@@ -5,8 +5,12 @@ from __future__ import annotations
 import tempfile
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning_pbrl.arguments import Arguments
+
+if TYPE_CHECKING:
+    from lightning_pbrl.data.transitions import Transitions
 
 
 def data_command(args: list[str]) -> None:
@@ -51,19 +55,34 @@ def _show(options: Namespace) -> None:
             console.print(f"\n{_strips(options, source)}", soft_wrap=True, markup=False, highlight=False)
 
 
-def _strips(options: Namespace, source: object) -> str:
+def _strips(options: Namespace, source: Transitions) -> str:
     """Draw the film strips and return the sentence that says so."""
     from lightning_pbrl.clips.choose import renderer_for
     from lightning_pbrl.clips.strips import write_strips
-    from lightning_pbrl.data.transitions import Transitions
+    from lightning_pbrl.errors import UserError
 
-    assert isinstance(source, Transitions)  # noqa: S101 - typed without an import of torch
-    simulator = None
+    simulator, told = None, ""
+    if source.about.get("format") == "lerobot" and source.about["cameras"]:
+        try:
+            source, told = _filmed(options.path, source), f", camera {source.about['cameras'][0]}"
+        except UserError as error:  # films may lie elsewhere
+            told = f"; no pictures: {error}"
     if options.env:
         from lightning_pbrl.envs.make import make
 
         simulator = make(options.env)
     file = options.path if options.path.is_file() else None
     with renderer_for(source, 128, plots=True, simulator=simulator, file=file) as renderer:
-        chosen = write_strips(options.out, renderer, source)
-        return f"drew episodes {', '.join(map(str, chosen))} into {options.out} ({renderer.how})"
+        chosen = [
+            source.about.get("demos", range(len(source.episodes)))[place] for place in write_strips(options.out, renderer, source)
+        ]
+        return f"drew episodes {', '.join(map(str, chosen))} into {options.out} ({renderer.how}{told})"
+
+
+def _filmed(path: Path, source: Transitions) -> Transitions:
+    """Return the episodes of a LeRobotDataset that strips show, with pictures of its first camera."""
+    from lightning_pbrl.clips.strips import episodes_of
+    from lightning_pbrl.data.lerobot import read_lerobot
+
+    episodes = [source.about["demos"][place] for place in episodes_of(source)]
+    return read_lerobot(path, camera=source.about["cameras"][0], size=128, episodes=episodes, clip_actions=True)

@@ -33,6 +33,7 @@ NOT_ON_THE_PAGE = {
     "study.slurm": "used through `--launcher slurm`",
     "study.values": "bookkeeping of a study",
     "data.hdf5_child": "runs in the process that reads HDF5",
+    "data.hdf5_pieces": "runs in the process that reads HDF5",
     "data.hdf5_process": "starts the process that reads HDF5",
     "later": "stand-ins while Lightning is imported",
     "shared_scoring": "the ranks of a fit that score together",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lerobot_files
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,91 @@ def test_plots_stand_in_for_pictures(tmp_path: Path):
     main(["data", "show", str(path), "--out", str(tmp_path / "s.png")])
     with Image.open(tmp_path / "s.png") as picture:
         assert picture.size == (3 * 128, 2 * 132)  # two episodes, the longer of three steps
+
+
+def test_a_lerobot_folder_is_shown_by_its_first_camera(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("pyarrow", reason="the extra lerobot is not installed")
+    pytest.importorskip("av", reason="the extra lerobot is not installed")
+    recorded = lerobot_files.episodes()
+    root = lerobot_files.write_lerobot(tmp_path / "robot", recorded, camera="image")
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["data", "show", str(root), "--out", str(tmp_path / "s.png")])
+    said = " ".join(capsys.readouterr().out.split())
+    for each in (
+        "LeRobotDataset",
+        "rows 14",
+        "episodes 4",
+        "2 min, 3 median, 5 max",
+        "meta/info.json",
+        "camera observation.images.top",
+    ):
+        assert each in said, each
+    returns = [each["next.reward"].sum() for each in recorded]
+    order = np.argsort(returns, kind="stable")
+    shown = [int(order[place]) for place in (0, 2, 3)]  # the lowest, the middle and the highest return
+    assert f"drew episodes {', '.join(map(str, shown))} into" in said
+    with Image.open(tmp_path / "s.png") as picture:
+        assert picture.size == (5 * 128, 3 * 132)
+        pixels = np.asarray(picture)
+    for row, number in enumerate(shown):
+        first = pixels[132 * row + 64, 64].astype(int)
+        assert np.abs(first - lerobot_files.picture(number, 0)[0, 0]).max() <= 1
+    shutil.rmtree(root / "data")
+    with pytest.raises(SystemExit):
+        main(["data", "show", str(root)])
+
+
+def test_lerobot_films_that_are_elsewhere_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("pyarrow", reason="the extra lerobot is not installed")
+    pytest.importorskip("av", reason="the extra lerobot is not installed")
+    root = lerobot_files.write_lerobot(tmp_path / "robot", lerobot_files.episodes(), camera="video")
+    shutil.rmtree(root / "videos")
+    main(["data", "show", str(root), "--out", str(tmp_path / "s.png")])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no pictures:" in said and ".mp4" in said and (tmp_path / "s.png").is_file()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Minari's, about an author and a link that are not given
+def test_a_minari_folder_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    minari = pytest.importorskip("minari", reason="the extra minari is not installed")
+    from gymnasium.spaces import Box
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    buffers = []
+    for number, steps in enumerate((3, 5)):
+        ends = [step == steps - 1 for step in range(steps)]
+        buffers.append(
+            EpisodeBuffer(
+                id=number,
+                observations=[np.full(2, step, np.float32) for step in range(steps + 1)],
+                actions=[np.zeros(3, np.float32)] * steps,
+                rewards=[1.0] * steps,
+                terminations=ends if number else [False] * steps,
+                truncations=[False] * steps if number else ends,
+            )
+        )
+    spaces = {"observation_space": Box(-9, 9, (2,), np.float32), "action_space": Box(-1, 1, (3,), np.float32)}
+    minari.create_dataset_from_buffers(dataset_id="toy/tiny-v0", buffer=buffers, **spaces)
+    folder = tmp_path / "toy/tiny-v0"
+    assert format_of(folder) == "minari"
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["data", "show", str(folder), "--out", str(tmp_path / "s.png")])
+    said = " ".join(capsys.readouterr().out.split())
+    for each in (
+        "Minari",
+        "rows 8",
+        "episodes 2",
+        "1 episodes terminated, 1 truncated",
+        "3 min, 3 median, 5 max",
+        "data/metadata.json",
+    ):
+        assert each in said, each
+    assert (tmp_path / "s.png").is_file()
+    with pytest.raises(UserError, match="give the folder <root>/toy/tiny-v0"):
+        read_format(folder.rename(tmp_path / "other"), "minari")
 
 
 def test_help_imports_no_learning(capsys: pytest.CaptureFixture[Any]):

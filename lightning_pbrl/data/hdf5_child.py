@@ -26,9 +26,11 @@ if __name__ == "__main__":  # beside this script, as it runs without the package
     sys.path.append(os.path.dirname(__file__))
     from hdf5_chunks import DamageError, unpack  # type: ignore[import-not-found]
     from hdf5_limits import BYTES_PER_SECOND, FREE, MEMORY, RATIO, limit  # type: ignore[import-not-found]
+    from hdf5_pieces import piece, sound  # type: ignore[import-not-found]
 else:
     from lightning_pbrl.data.hdf5_chunks import DamageError, unpack
     from lightning_pbrl.data.hdf5_limits import BYTES_PER_SECOND, FREE, MEMORY, RATIO, limit
+    from lightning_pbrl.data.hdf5_pieces import piece, sound
 
 SECONDS = 3.0
 """Computing time of one request, or of one slab of a data set, seconds."""
@@ -48,7 +50,8 @@ class Reader:
 
         self.h5py, self.size = h5py, os.path.getsize(path)
         self.file = h5py.File(path, "r")
-        self.name = h5py.h5f.get_name(self.file.id)
+        self.plain = not self.file.userblock_size
+        self.pieces: dict[str, Any] = {}  # arrays in one piece that were listed, by their path
         self.spans: list[tuple[int, int, int]] = []  # (first byte, last byte, object) of the data read so far
         self.seen: set[int] = set()
         self.checked: dict[str, int] = {}  # bytes of a chunk of each data set that is read by rows
@@ -69,12 +72,15 @@ class Reader:
         items = {}
         for each in names:
             limit(SECONDS)
-            items[each] = self._item(group, each)
+            items[each] = self._item(group, each, f"{key.rstrip('/')}/{each}")
         return items
 
-    def _item(self, group: Any, name: str) -> dict[str, Any]:
+    def _item(self, group: Any, name: str, place: str) -> dict[str, Any]:
         """Describe an item: shape and type of an array, nothing of a group, the problem of anything else."""
         try:
+            if self.plain and (whole := piece(self.h5py, group, name)):
+                self.pieces[place] = whole
+                return {"shape": whole.shape, "dtype": whole.dtype, "away": "", "step": 1}
             found = group[name]
             if isinstance(found, self.h5py.Group):
                 return {}
@@ -123,6 +129,10 @@ class Reader:
 
         Numbers that lie in the file in one piece, uncompressed, are named by their first byte instead.
         """
+        if whole := self.pieces.get(key):
+            self._take(whole.address, [(whole.offset, whole.size)])
+            yield {"shape": whole.shape, "dtype": whole.dtype, "offset": whole.offset}
+            return
         data = self.file[key]
         shape, dtype = data.shape, data.dtype
         if shape is None:
@@ -132,9 +142,6 @@ class Reader:
             self._limit(chunk)
             yield {"texts": _plain(np.ravel(data[()])), "shape": shape}
             return
-        if (offset := self._offset(data)) is not None:
-            yield {"shape": shape, "dtype": dtype.str, "offset": offset}
-            return
         yield {"shape": shape, "dtype": dtype.str}
         for part in self._slabs(data, chunk):
             self._limit(chunk)
@@ -142,14 +149,6 @@ class Reader:
             if dtype.kind == "b" and numbers.max(initial=0) > 1:
                 raise DamageError("a flag in it is neither 0 nor 1")
             yield numbers
-
-    def _offset(self, data: Any) -> int | None:
-        """Return the first byte of numbers that lie in this file in one piece, None of others."""
-        plist, h5d = data.id.get_create_plist(), self.h5py.h5d
-        if plist.get_layout() != h5d.CONTIGUOUS or plist.get_external_count() or data.dtype.kind not in "iuf":
-            return None
-        other = self.file.userblock_size or self.h5py.h5f.get_name(data.id) != self.name
-        return None if other else data.id.get_offset()
 
     def rows(self, request: dict[str, Any]) -> None:
         """Copy the rows ``first`` to ``last - 1`` of matrices side by side into part ``at`` of a file's array (2, n, width)."""
@@ -215,7 +214,8 @@ class Reader:
         """
         if any(size == 0 for size in data.shape):
             return 0
-        self._check_type(data.id.get_type())
+        if not sound(self.h5py.h5t, data.id.get_type()):
+            raise DamageError("its numbers are in a form that no machine has")
         stored, plist, dtype, shape = data.id.get_storage_size(), data.id.get_create_plist(), data.dtype, data.shape
         declared = math.prod(shape) * dtype.itemsize
         if data.chunks is None:
@@ -227,7 +227,7 @@ class Reader:
                 raise DamageError(f"shape {shape} declares {on_disk:,} bytes and the file holds {stored:,} for it")
             offset = data.id.get_offset()
             if offset is not None:
-                self._take(data, [(offset, stored)])
+                self._take(self._address(data), [(offset, stored)])
             return 0
         chunk = math.prod(data.chunks) * data.dtype.itemsize
         counts = [-(-size // step) for size, step in zip(data.shape, data.chunks, strict=True)]
@@ -245,25 +245,11 @@ class Reader:
             raise DamageError(f"{len(lacking)} of its {len(wanted)} chunks are missing")
         if any(each.filter_mask and each.size < chunk for each in chunks):
             raise DamageError("a chunk of it is marked as uncompressed and is not")
-        self._take(data, [(each.byte_offset, each.size) for each in chunks])
+        self._take(self._address(data), [(each.byte_offset, each.size) for each in chunks])
         return chunk
 
-    def _check_type(self, stored: Any) -> None:
-        """Refuse numbers in a format that no machine has: the type itself is then damaged."""
-        h5t = self.h5py.h5t
-        if isinstance(stored, h5t.TypeFloatID):
-            standard = [getattr(h5t, f"IEEE_F{bits}{order}") for bits in (16, 32, 64) for order in ("LE", "BE")]
-            sound = any(stored.equal(each) for each in (*standard, h5t.NATIVE_LDOUBLE))
-        elif isinstance(stored, h5t.TypeIntegerID):
-            sound = stored.get_precision() == 8 * stored.get_size() and stored.get_offset() == 0
-        else:
-            return
-        if not sound:
-            raise DamageError("its numbers are in a form that no machine has")
-
-    def _take(self, data: Any, parts: list[tuple[int, int]]) -> None:
-        """Record the bytes that belong to a data set; no byte belongs to two."""
-        address = self._address(data)
+    def _take(self, address: int, parts: list[tuple[int, int]]) -> None:
+        """Record the bytes that belong to the data set at an address; no byte belongs to two."""
         if address in self.seen:
             return
         self.seen.add(address)

@@ -245,6 +245,8 @@ class File(Group):
                     raw.seek(first["offset"])
                     if raw.readinto(values.reshape(-1).view(np.uint8).data) != values.nbytes:
                         raise EOFError("it is shorter than it was")
+                if values.dtype.kind == "b" and values.view(np.uint8).max(initial=0) > 1:
+                    raise ValueError("a flag in it is neither 0 nor 1")
                 return values
         self._child.fill(self.filename, request, values)
         return values

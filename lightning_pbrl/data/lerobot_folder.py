@@ -29,8 +29,11 @@ from lightning_pbrl.errors import UserError
 VERSIONS = ("v3.0", "v2.1")
 """Codebase versions that are read."""
 
-ROWS = 16_384
+ROWS = 4_096
 """Rows of a table that are in memory at a time."""
+
+BUFFER = 2**18
+"""Bytes of a column that are read from a Parquet file at a time."""
 
 AGAIN = "download the folder again, or end its recording with LeRobotDataset.finalize()"
 """Cure for a damaged or incomplete folder."""
@@ -190,7 +193,7 @@ def _rows(file: Path, number: NDArray, length: NDArray, wanted: NDArray, keys: S
         needed = [each for each in range(len(groups)) if keep[ends[each] : ends[each + 1]].any()]
         rows = np.concatenate([np.arange(ends[each], ends[each + 1]) for each in needed])
         columns, at = list(dict.fromkeys(("episode_index", *keys))), 0
-        batches = table.iter_batches(batch_size=ROWS, row_groups=needed, columns=columns)
+        batches = table.iter_batches(batch_size=ROWS, row_groups=needed, columns=columns, use_threads=False)
         while at < len(rows):
             with reading(file, _DAMAGED, AGAIN):
                 batch = next(batches)
@@ -203,9 +206,9 @@ def _rows(file: Path, number: NDArray, length: NDArray, wanted: NDArray, keys: S
 
 
 def _parquet(file: Path) -> Any:
-    """Open a Parquet file, to be closed by ``with``."""
+    """Open a Parquet file, to be closed by ``with``; it is read piece by piece, so that memory does not grow with it."""
     with reading(file, _DAMAGED, AGAIN):
-        return package("pyarrow.parquet").ParquetFile(file)
+        return package("pyarrow.parquet").ParquetFile(file, pre_buffer=False, buffer_size=BUFFER)
 
 
 def _plausible(file: Path, groups: Sequence[Any], keys: Sequence[str]) -> None:
@@ -253,7 +256,7 @@ def _tasks(root: Path) -> dict[int, str]:
     """Read ``meta/tasks.parquet``: the column beside ``task_index`` is the text, whatever pandas called it."""
     file = root / "meta/tasks.parquet"
     with _parquet(file) as opened, reading(file, "is damaged or no table of tasks", AGAIN):
-        table = opened.read()
+        table = opened.read(use_threads=False)
         texts = table.column(next(name for name in table.column_names if name != "task_index")).to_pylist()
         return dict(zip(map(int, table.column("task_index").to_pylist()), map(str, texts), strict=True))
 
@@ -267,7 +270,7 @@ def _episodes(folder: Folder) -> Episodes:
     found: dict[str, list[Any]] = {key: [] for key in [*keys, *(name for names in films.values() for name in names)]}
     for file in sorted((folder.path / "meta/episodes").glob("*/*.parquet")):
         with _parquet(file) as opened, reading(file, "is damaged or no table of episodes", AGAIN):
-            table = opened.read(columns=list(found))
+            table = opened.read(columns=list(found), use_threads=False)
             for key, values in found.items():
                 values += table.column(key).to_pylist()
     with reading(folder.path / "meta/episodes", "contradicts meta/info.json", AGAIN):

@@ -32,6 +32,9 @@ from lightning_pbrl.errors import UserError
 SEEK = 2.0
 """Seconds of film that are rather decoded than jumped over."""
 
+SMALL = 256 * 256
+"""Pixels of a film up to which one thread decodes it."""
+
 _ROOM = 1_024  # of the header, with its length; a multiple of 8
 _READER = 1  # version of the decoder, raised whenever it gives other pictures; they are then decoded anew
 _BLOCK = 64  # pictures that are written at a time
@@ -206,9 +209,12 @@ def _shown(film: Path, wanted: NDArray[np.float64], side: int, tolerance: float)
     with container:
         with reading(film, _DAMAGED, AGAIN):
             stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
+            if stream.width * stream.height > SMALL:
+                stream.thread_type = "AUTO"
+            else:  # threads cost more than they bring
+                stream.codec_context.thread_count = 1
             frames = container.decode(stream)
-        before: Any = None
+        convert, before = av.video.reformatter.VideoReformatter(), None
         at, sought = 0, -1
         while at < len(wanted):
             if at > sought and wanted[at] - (0.0 if before is None else before.time) > SEEK:
@@ -224,7 +230,7 @@ def _shown(film: Path, wanted: NDArray[np.float64], side: int, tolerance: float)
                 if shown is None or abs(shown.time - wanted[at]) > tolerance:
                     raise UserError(f"{film} has no frame at {wanted[at]:.3f} s: {AGAIN}.")
                 with reading(film, _DAMAGED, AGAIN):
-                    picture = _resized(shown, side)
+                    picture = _resized(shown, side, convert)
                 yield picture
                 at += 1
             before = after
@@ -235,6 +241,7 @@ def _stored(folder: Folder, chosen: NDArray, camera: str, side: int) -> Iterator
     from PIL import Image
 
     av, where = package("av"), f"{folder.path}: key {camera!r}"
+    convert = av.video.reformatter.VideoReformatter()
     for batch in scan(folder, chosen, [camera]):
         with reading(where, "holds no pictures", AGAIN):
             files = batch.column(camera).field("bytes")
@@ -242,16 +249,17 @@ def _stored(folder: Folder, chosen: NDArray, camera: str, side: int) -> Iterator
             with reading(where, "holds a damaged picture", AGAIN):
                 picture = np.asarray(Image.open(BytesIO(file.as_py())).convert("RGB"))
                 if picture.shape[:2] != (side, side):
-                    picture = _resized(av.VideoFrame.from_ndarray(picture, format="rgb24"), side)
+                    picture = _resized(av.VideoFrame.from_ndarray(picture, format="rgb24"), side, convert)
             yield picture
 
 
-def _resized(frame: Any, side: int) -> Picture:
-    """Return a frame as RGB; one of another size is averaged over areas, or interpolated where it grows."""
-    if (frame.width, frame.height) == (side, side):
-        return frame.to_ndarray(format="rgb24")
+def _resized(frame: Any, side: int, convert: Any) -> Picture:
+    """Return a frame as RGB; one of another size is averaged over areas, or interpolated where it grows.
+
+    ``convert`` keeps its tables from frame to frame. ``frame.to_ndarray`` makes them anew each time, most of its work.
+    """
     smaller = min(frame.width, frame.height) >= side
-    shown = frame.reformat(width=side, height=side, format="rgb24", interpolation="AREA" if smaller else "BILINEAR")
+    shown = convert.reformat(frame, side, side, "rgb24", interpolation="AREA" if smaller else "BILINEAR", threads=1)
     return shown.to_ndarray()
 
 

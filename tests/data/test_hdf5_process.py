@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import h5py
 import numpy as np
@@ -113,6 +114,31 @@ def test_two_arrays_do_not_share_bytes(tmp_path: Path):
             file["x"][()]
 
 
+def test_a_flag_in_one_piece_is_checked_where_it_is_read(tmp_path: Path):
+    path = tmp_path / "x.hdf5"
+    with h5py.File(path, "w") as file:
+        file["x"], file["y"] = np.array([True, False]), np.float32(2.5)
+        place = file["x"].id.get_offset()
+    with opened(path) as file:
+        assert file["x"][()].tolist() == [True, False] and file["y"][()] == np.float32(2.5) and file["y"].shape == ()
+    content = bytearray(path.read_bytes())
+    content[place] = 7
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"key 'x'.*a flag in it is neither 0 nor 1"), opened(path) as file:
+        file["x"][()]
+
+
+@pytest.mark.parametrize("links", [h5py.SoftLink("/a"), h5py.ExternalLink("other.hdf5", "/a")])
+def test_arrays_behind_links_and_user_blocks(links: Any, tmp_path: Path):
+    """What is not in one piece of this very file goes through the library."""
+    with h5py.File(tmp_path / "other.hdf5", "w") as file:
+        file["a"] = np.arange(4.0) + 10
+    with h5py.File(tmp_path / "x.hdf5", "w", userblock_size=512) as file:
+        file["a"], file["x"] = np.arange(4.0) + 10, links
+    with opened(tmp_path / "x.hdf5") as file:
+        assert file["x"][()].tolist() == file["a"][()].tolist() == [10, 11, 12, 13]
+
+
 @pytest.mark.parametrize(
     ("does", "said"),
     [
@@ -133,7 +159,7 @@ def test_a_library_that_loops_or_crashes_is_given_up(does: str, said: str, tmp_p
             exec(compile(head + "        {does}" + body, "child", "exec"))
         """)
     )
-    for beside in ("hdf5_chunks.py", "hdf5_limits.py"):
+    for beside in ("hdf5_chunks.py", "hdf5_limits.py", "hdf5_pieces.py"):
         shutil.copy(Path(hdf5_child.__file__).with_name(beside), tmp_path)
     (tmp_path / "x.hdf5").touch()
     monkeypatch.setattr(hdf5_process.hdf5_child, "__file__", str(program))
