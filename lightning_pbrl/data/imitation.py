@@ -38,6 +38,10 @@ from lightning_pbrl.errors import UserError
 Complete = Literal["truncated", "terminated"]
 """Meaning of a complete episode's last step: cut by a time limit, or the end of the task."""
 
+COLUMNS = ("obs", "acts", "rews", "terminal")
+STEPS = 8_192
+"""Steps that are brought into rows at a time, at least one trajectory."""
+
 AGAIN = "save the trajectories again"
 _READER = 1
 """Version of the reader, raised whenever it reads the same folder differently; cached copies are then made anew."""
@@ -150,7 +154,7 @@ Batch = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | No
 
 
 def _batches(path: Path) -> Iterator[Batch]:
-    """Yield the trajectories of the folder, one batch of its files at a time."""
+    """Yield the trajectories of the folder, about :data:`STEPS` steps at a time."""
     try:
         import pyarrow
         import pyarrow.ipc
@@ -167,29 +171,36 @@ def _batches(path: Path) -> Iterator[Batch]:
                     batch = stream.read_next_batch()
                 except StopIteration:
                     break
+                there = batch.schema.names
+                batch = batch.select([name for name in COLUMNS if name in there])  # infos are not even looked at
                 batch.validate(full=True)
-            if batch.num_rows:
-                yield _batch(batch, file)
+            if missing := [name for name in COLUMNS if name not in there and name != "rews"]:
+                raise UserError(f"{file} has no column {missing[0]!r} (it has {', '.join(there)}): {AGAIN}.")
+            acts = batch.column("acts")
+            steps = len(acts.flatten()) if hasattr(acts, "flatten") else batch.num_rows
+            part = max(STEPS * batch.num_rows // max(steps, 1), 1)
+            for first in range(0, batch.num_rows, part):
+                yield _batch(batch.slice(first, part), file, first)
 
 
-def _batch(batch: Any, file: Path) -> Batch:
-    """Return the columns of one batch as arrays."""
+def _batch(batch: Any, file: Path, first: int) -> Batch:
+    """Return the columns of trajectories as arrays; ``first`` is the number of the first in its batch."""
     columns = {name: batch.column(name) for name in batch.schema.names}
-    for name in ("obs", "acts", "terminal"):
-        if name not in columns:
-            raise UserError(f"{file} has no column {name!r} (it has {', '.join(columns)}): {AGAIN}.")
     counts, action = _matrix(columns["acts"], "acts", file)
     seen, obs = _matrix(columns["obs"], "obs", file)
     if (seen != counts + 1).any():
         row = int((seen != counts + 1).argmax())
-        raise UserError(f"{file}: trajectory {row} has {seen[row]} observations for {counts[row]} steps: one more is needed.")
+        raise UserError(
+            f"{file}: trajectory {first + row} has {seen[row]} observations for {counts[row]} steps: one more is needed."
+        )
     if not counts.all():
-        raise UserError(f"{file}: trajectory {int((counts == 0).argmax())} has no step: leave it out.")
+        raise UserError(f"{file}: trajectory {first + int((counts == 0).argmax())} has no step: leave it out.")
     reward = None
     if "rews" in columns:
         paid, flat = _unlisted(columns["rews"], "rews", file)
         if (paid != counts).any():
-            raise UserError(f"{file}: trajectory {int((paid != counts).argmax())} has other numbers of rews and acts: {AGAIN}.")
+            row = first + int((paid != counts).argmax())
+            raise UserError(f"{file}: trajectory {row} has other numbers of rews and acts: {AGAIN}.")
         reward = _numbers(flat, "rews", file)
     with reading(f"{file}: column 'terminal'", "holds something other than true and false", AGAIN):
         terminal = columns["terminal"].to_numpy(zero_copy_only=False)

@@ -11,6 +11,7 @@ import pytest
 from format_files import imitation_row as row
 from format_files import write_imitation
 
+from lightning_pbrl.data import imitation
 from lightning_pbrl.data.imitation import read_imitation, recognises
 from lightning_pbrl.errors import UserError
 
@@ -18,8 +19,9 @@ arrow = pytest.mark.skipif("not __import__('importlib').util.find_spec('pyarrow'
 
 
 @arrow
-@pytest.mark.parametrize("complete", ["truncated", "terminated"])
-def test_rows_are_those_of_a_slow_loop(complete: Any, tmp_path: Path):
+@pytest.mark.parametrize(("complete", "steps_at_a_time"), [("truncated", 8_192), ("terminated", 4)])
+def test_rows_are_those_of_a_slow_loop(complete: Any, steps_at_a_time: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(imitation, "STEPS", steps_at_a_time)
     rows = [row(3, 0), row(1, 100, terminal=False), row(2, 200), row(4, 300), row(2, 400)]
     found = read_imitation(write_imitation(tmp_path / "t", rows, files=2), complete, tmp_path / "cache")
     assert found.episodes.lengths.tolist() == [3, 1, 2, 4, 2]
