@@ -129,7 +129,7 @@ def started(top: Path) -> Iterator[Path]:
     yield from sorted(found)
 
 
-class Asked(NamedTuple):
+class AskedKind(NamedTuple):
     """Questions of a stage that share kind, strategy and teacher, with the number of each outcome."""
 
     kind: str
@@ -138,7 +138,7 @@ class Asked(NamedTuple):
     outcomes: Counter[Status]
 
 
-def questions(runs: Iterable[Run]) -> tuple[list[Asked], list[str]]:
+def questions(runs: Iterable[Run]) -> tuple[list[AskedKind], list[str]]:
     """Count the questions in the label stores of a stage's runs.
 
     Returns:
@@ -165,7 +165,7 @@ def questions(runs: Iterable[Run]) -> tuple[list[Asked], list[str]]:
                     counts.setdefault(key, Counter())[Status(status)] += count
         except (sqlite3.Error, ValueError) as error:
             problems.append(f"The label store {path} cannot be read ({error}).")
-    return [Asked(*key, outcomes) for key, outcomes in sorted(counts.items())], problems
+    return [AskedKind(*key, outcomes) for key, outcomes in sorted(counts.items())], problems
 
 
 def _described(text: str) -> str:

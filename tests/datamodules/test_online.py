@@ -138,7 +138,7 @@ def test_several_processes_are_refused() -> None:
 def test_every_task_of_the_papers_has_a_config() -> None:
     rows = [Path(packaged_config(name)) for name in names() if name.startswith("data/online/")]
     settings = {path.name.removesuffix(".yaml"): read_config(path)["data"] for path in rows}
-    assert len(settings) == 20
+    assert len(settings) == 21
     for name, data_ in settings.items():
         assert data_["class_path"] == "OnlineDataModule"
         simulator = data_["init_args"]["simulator"]

@@ -30,13 +30,13 @@ class AnswerKind(ABC):
 
     Attributes:
         name: its name in label stores and files.
-        clips: number of segments of a question; None for any number from 2 to 10.
         values: values that an answered question may have, as the tail of "a best is".
         ordered: whether values are ordered, so that a difference of answers has a size.
     """
 
     name: ClassVar[str]
     clips: ClassVar[int | None] = 2
+    """Number of segments of a question; None for any number from 2 to 10."""
     values: ClassVar[str]
     ordered: ClassVar[bool] = False
 
