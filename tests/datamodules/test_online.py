@@ -142,5 +142,8 @@ def test_every_task_of_the_papers_has_a_config() -> None:
     for name, data_ in settings.items():
         assert data_["class_path"] == "OnlineDataModule"
         simulator = data_["init_args"]["simulator"]
+        if name.endswith("-pixels"):
+            assert simulator["class_path"] == "Pixels"
+            name, simulator = name.removesuffix("-pixels"), simulator["init_args"]["simulator"]
         assert name in (simulator["init_args"].get(key) for key in ("domain_task", "task", "env_id"))
         assert simulator["class_path"] in ("DMControl", "MetaWorld", "GymMuJoCo")
