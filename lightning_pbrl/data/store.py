@@ -36,7 +36,7 @@ class LabelStore(Outcomes):
     Args:
         path_or_url: a file, made when it is not there, or any SQLAlchemy URL.
         fingerprint: of the data set whose row ids the questions name (``Transitions.fingerprint``).
-        run: the run that :meth:`spent` and :meth:`clips` mean when they are not told another.
+        run: the run that ``spent`` and ``clips`` mean when they are not told another.
         pragmas: further SQLite settings, for instance ``{"max_page_count": 100}`` to bound the file.
 
     Raises:
