@@ -48,8 +48,8 @@ FIGURES = [
     Figure("longest_test", "longest file of tests/"),
     Figure("longest_benchmark", "longest file of benchmarks/"),
     Figure("ask_teacher_lines", "callbacks/ask_teacher.py, lines", 150),
-    Figure("learner_lines", "methods/ + rewards/ + engine/, lines", 8_100),  # 7,528 before pictures and kinds of answer
-    Figure("fit_lines", "the same and fitting/, which was in methods/ before"),
+    Figure("learner_lines", "methods/ + rewards/ + engine/, lines", "before"),
+    Figure("fit_lines", "the same, fitting/ and compute/, which were in methods/, engine/ and nn/ before"),
     Figure("depth", "own classes above LightningModule, parents and mixins", 5),
     Figure("longest_path", "longest chain of direct bases"),
     Figure("circles", "import circles", 0),
@@ -57,7 +57,7 @@ FIGURES = [
     Figure("phase_tests", "places of methods that ask which phase runs", 0),
     Figure("samplers", "samplers written by methods and rewards", 3),
     Figure("other_draws", "their other functions that draw"),
-    Figure("round_files", "files to open to read one round of QPA", 5),  # 4 until rewards saw pictures
+    Figure("round_files", "files to open to read one round of QPA", 4),
     Figure("noun_clauses", "public classes that begin with What, How, Whether, Where", 0),
     Figure("store_reads", "reads of the label store in a round", 2),
     Figure("old_answers", "cost of a round of 50: 10,000 / 100 old answers", 1.5),

@@ -13,7 +13,7 @@ PARTS = ("lightning_pbrl", "callbacks", "datamodules")
 """Folders of the root that are the package; the links of ``lightning_pbrl/`` to the other two are not followed."""
 LEARNERS = ("lightning_pbrl/methods/", "lightning_pbrl/rewards/")
 CODE = (*LEARNERS, "lightning_pbrl/engine/")
-FITTING = "lightning_pbrl/fitting/"
+FITTING = ("lightning_pbrl/fitting/", "lightning_pbrl/compute/")
 DRAWS = "lightning_pbrl/engine/draws.py:"
 NOUN_CLAUSES = ("What", "How", "Whether", "Where")
 
@@ -141,8 +141,8 @@ def learner_lines(tree: Tree) -> int:
 
 
 def fit_lines(tree: Tree) -> int:
-    """Count the same and ``fitting/``, which was part of ``methods/`` once."""
-    return learner_lines(tree) + sum(tree.lines(path) for path in tree.files(FITTING))
+    """Count the same, ``fitting/`` (part of ``methods/`` once) and ``compute/`` (of ``engine/`` and ``nn/``)."""
+    return learner_lines(tree) + sum(tree.lines(path) for part in FITTING for path in tree.files(part))
 
 
 # Classes ---------------------------------------------------------------------------------------------------------------

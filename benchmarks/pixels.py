@@ -64,7 +64,7 @@ def plain(model: RewardEnsemble, rows: int, each: bool) -> torch.Tensor:
         members, code = [], None
         for member in range(model.hparams.ensemble_size):
             if each or code is None:
-                code = model.torso(frames[at : at + LENGTH].flatten(1))
+                code = model.encoder.torso(frames[at : at + LENGTH].flatten(1))
             x = torch.cat([code, action[first : first + LENGTH]], 1)
             for layer, (weight, bias) in enumerate(zip(model.members.weights, model.members.biases, strict=True)):
                 x = torch.nn.functional.linear(x, weight[member], bias[member])

@@ -18,7 +18,7 @@ import torch
 from benchmarks.engine import Size, columns, engine, transitions
 from benchmarks.measure import Claim, Contestant, interleave, judge, machine, per_unit, summary, with_library
 from benchmarks.readme import RESULTS, rewrite
-from lightning_pbrl.nn import products
+from lightning_pbrl.compute import products
 
 MARKER = "scan: written by python -m benchmarks.scan"
 TURN = 16

@@ -220,7 +220,7 @@ def serve(number: int) -> None:
     control = socket.socket(fileno=number)
     control.set_inheritable(False)
     unfit = _load()
-    from lightning_pbrl.engine import compiling
+    from lightning_pbrl.compute import compiling
 
     control.send(json.dumps({"unfit": unfit}).encode())
     children: dict[int, int] = {}  # handle -> process id

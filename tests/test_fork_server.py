@@ -52,7 +52,7 @@ if not pathlib.Path('begun').exists():
     "quick": "print('quick')",
     "compiles": """
 import json, os, sys
-from lightning_pbrl.engine import compiling
+from lightning_pbrl.compute import compiling
 ready = "torch._inductor.compile_fx" in sys.modules
 compiling.prepare()
 json.dump({"ready": ready, "tasks": len(os.listdir("/proc/self/task"))}, open("told.json", "w"))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from lightning_pbrl.engine.compiling import prepare
+from lightning_pbrl.compute.compiling import prepare
 from lightning_pbrl.engine.program import Losses, LossStep
 from lightning_pbrl.engine.state import FlatState, Reached
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_pbrl.compute import fused_adam
 from lightning_pbrl.engine.program import Follows, Group, Part
 from lightning_pbrl.later import put_off
-from lightning_pbrl.nn import fused_adam
 
 Reached = tuple[bool, ...]
 """Per parameter of a group: True if a loss depends on it."""

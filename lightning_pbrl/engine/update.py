@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from lightning_pbrl.compute.graphs import Board, CudaRecorder, Graphs, Recorder, Section, settings
+from lightning_pbrl.compute.precision import Precision, check_precision, flush_denormals, products, step_in
 from lightning_pbrl.engine.draws import Drawn, Streams, updates_of, updates_of_all
 from lightning_pbrl.engine.gradients import Compiler, Gradients, batched_gradients, in_tiles, own_gradients
-from lightning_pbrl.engine.graphs import Board, CudaRecorder, Graphs, Recorder, Section, settings
 from lightning_pbrl.engine.program import Part, Program
 from lightning_pbrl.engine.state import FlatState
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.nn.precision import Precision, check_precision, flush_denormals, products, step_in
 
 Compile = bool | Literal["auto", "graph"]
 Layout = Literal["auto", "loop", "batched"]

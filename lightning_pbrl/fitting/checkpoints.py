@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from lightning_pbrl.compute import products
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting.lightning_glue import plain
-from lightning_pbrl.nn import products
 from lightning_pbrl.rewards.base import HELD
 
 SCHEMA = 3

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
+from lightning_pbrl.compute import products
 from lightning_pbrl.engine import Group, UpdateEngine
 from lightning_pbrl.engine.program import cosine
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting import author_checks as checks
 from lightning_pbrl.fitting import lightning_glue as glue
 from lightning_pbrl.fitting.lightning_glue import plain
-from lightning_pbrl.nn import products
 
 
 def check_data(method: Any) -> None:

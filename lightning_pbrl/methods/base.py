@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl import memory
+from lightning_pbrl.compute.precision import Precision
 from lightning_pbrl.data.feedback import Asked, Kind, Labels, Query
 from lightning_pbrl.data.relabel import predict_reward
 from lightning_pbrl.data.steps import shown
@@ -32,7 +33,6 @@ from lightning_pbrl.fitting.rounds import Phase as Phase
 from lightning_pbrl.fitting.rounds import Rounds
 from lightning_pbrl.fitting.starting import check_data, check_needs, start_engine
 from lightning_pbrl.fitting.trainer_arguments import check_trainer, end_with_rounds
-from lightning_pbrl.nn.precision import Precision
 from lightning_pbrl.rewards.base import RewardModel
 from lightning_pbrl.rewards.base import Spec as Spec
 from lightning_pbrl.rng import derive, stream

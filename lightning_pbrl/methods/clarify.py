@@ -31,7 +31,6 @@ from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.nn import Normalizer
 from lightning_pbrl.nn.trajectory_encoder import ActionDecoder, AntiCausalEncoder, Readout
 from lightning_pbrl.rewards.history import evaluating
-from lightning_pbrl.rewards.seeing import SeeingReward
 from lightning_pbrl.rng import derive, stream
 from lightning_pbrl.shared_scoring import tiled
 
@@ -97,7 +96,6 @@ class CLARIFY(RewardEnsemble):
         UserError: at the start of a fit, if an episode is longer than ``max_episode_steps``.
     """
 
-    reward_model: SeeingReward
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair"})
 
     def __init__(
@@ -139,7 +137,7 @@ class CLARIFY(RewardEnsemble):
     def build(self) -> None:
         super().build()
         h, model, action_dim = self.hparams, self.reward_model, self.spec["action_dim"]
-        obs_dim = model.torso.features if model.side else self.spec["obs_dim"]
+        obs_dim = model.encoder.features - action_dim if model.side else self.spec["obs_dim"]
         sizes = {"width": h.width, "layers": h.layers, "heads": h.heads, "dropout": h.dropout}
         sizes["max_steps"] = h.max_episode_steps
         self.encoder = AntiCausalEncoder(obs_dim, h.z_dim, readout=h.readout, **sizes)

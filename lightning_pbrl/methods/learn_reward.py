@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from lightning_pbrl.compute.precision import Precision
 from lightning_pbrl.data.feedback import Kind, Query
 from lightning_pbrl.engine import Part, Phase, Program
 from lightning_pbrl.engine.update import Compile, Layout
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method, Spec
-from lightning_pbrl.nn.precision import Precision
 from lightning_pbrl.rewards import ensemble, nmr, preference_transformer, semi_supervised, unified
 from lightning_pbrl.rewards.base import RewardModel, chosen, described, held
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from lightning_pbrl.compute.precision import Precision
 from lightning_pbrl.engine.update import Compile, Layout
 from lightning_pbrl.methods.base import Spec
 from lightning_pbrl.methods.learn_reward import LearnReward
 from lightning_pbrl.methods.with_examples import WithExamples
-from lightning_pbrl.nn.precision import Precision
 from lightning_pbrl.rewards import oril, purl, vice
 from lightning_pbrl.rewards.examples import ExampleReward
 

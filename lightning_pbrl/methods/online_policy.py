@@ -103,7 +103,7 @@ class OnlinePolicy(Method, ABC):
             raise UserError(f"{name} learns its reward from answers, and {type(model).__name__} does not: use another model.")
         if self.rewards_single_steps and type(model).relabel is not RewardModel.relabel:
             raise UserError(f"{name} needs rewards of single steps, and {type(model).__name__} looks back: use another model.")
-        if self.rewards_single_steps and model.side and not self.pixels:
+        if self.rewards_single_steps and getattr(model.hparams, "pictures", False) and not self.pixels:
             raise UserError(f"{name} needs rewards of states and actions: leave pictures out of model.init_args.reward_model.")
         self.kinds = model.kinds  # type: ignore[misc]
         self.save_hyperparameters({"reward_model": described(given) if isinstance(given, RewardModel) else given})

@@ -1,4 +1,4 @@
-"""The linear map of every network: ``F.linear``, on a CPU by the library and in the order that are faster (``nn/products.py``).
+"""The linear map of every network: ``F.linear``, on a CPU in the fastest of the ways of ``compute/products.py``.
 
 Both libraries round as float32 does. Small layers and other types stay with PyTorch's own.
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_pbrl.nn.products import Product, by_onednn, is_narrow, of_input, of_weight, onednn
+from lightning_pbrl.compute.products import Product, by_onednn, is_narrow, of_input, of_weight, onednn
 
 for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneDNN's own, PyTorch's; read at first use
     os.environ.setdefault(_cache, "128")

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from lightning_pbrl.data.feedback import Kind, Labels, Query
 from lightning_pbrl.data.relabel import predict_reward
+from lightning_pbrl.data.segments import segment_rows
+from lightning_pbrl.data.step_encoder import StepEncoder
 from lightning_pbrl.data.steps import steps_of
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import Part, Phase, Program, UpdateEngine
@@ -32,7 +34,8 @@ class RewardModel(Checked, nn.Module, ABC):
     An author writes ``build`` (networks), ``groups``, ``programs`` (one of them called "reward"), ``plan`` (the phases of a fit)
     and ``reward``; a model that looks back over an episode writes ``returns`` and ``relabel``, too.
     :class:`~lightning_pbrl.methods.learn_reward.LearnReward` trains it alone, an online learner beside its policy. The
-    constructor takes settings alone; sizes and seed are those of the method that holds it.
+    constructor takes settings alone; sizes and seed are those of the method that holds it. A model that can see images builds an
+    ``encoder``, which its heads read.
 
     Attributes:
         hparams: arguments of the constructor, defaults included.
@@ -50,9 +53,10 @@ class RewardModel(Checked, nn.Module, ABC):
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair"})
     """Kinds of answer among these."""
     pictures: ClassVar[bool] = False
-    """True if it can see images in place of states."""
+    """True if it can see images: those that the policy sees, or with the setting ``pictures`` those beside the states."""
     context: int = 0
     """Steps that must lie on both sides of a segment, for models that crop beyond it."""
+    encoder: StepEncoder
     spec: Spec
     source: Transitions
     engine: Any
@@ -116,9 +120,13 @@ class RewardModel(Checked, nn.Module, ABC):
         """Return the predicted return of every asked segment per member, (E, B, C): preferences are logistic in it."""
         return self.scorer("reward", lambda: self.reward).returns(query)
 
+    @torch.no_grad()
     def observations(self, query: Query) -> Tensor:
-        """Return the observations of the asked segments, (B, C, T, O)."""
-        return self.source.segments(query.start, query.length)[..., : self.source.obs_dim]
+        """Return the observations of the asked segments, (B, C, T, O), or the encoder's features of their images."""
+        if not self.side:
+            return self.source.segments(query.start, query.length)[..., : self.source.obs_dim]
+        rows, place = segment_rows(query.start.to(self.source.device), query.length).unique(return_inverse=True)
+        return self.encoder.images(self.source, rows)[place]
 
     def relabel(self, source: Transitions, rows: Tensor | None = None) -> Tensor:
         """Return the reward that policies get for every row of a data set, (N,), or for ``rows``, (n,)."""
@@ -131,7 +139,16 @@ class RewardModel(Checked, nn.Module, ABC):
     @property
     def side(self) -> int:
         """Side of the images that it sees in place of states, pixels; 0 for states."""
-        return 0
+        return self.encoder.side if self.pictures else 0
+
+    def codes(self) -> Tensor:
+        """Return the encoder's features of the image of every row of logged data, (N, G - A), kept until the encoder moves."""
+        now, kept = (id(self.source), self.version()), self._scorers.get("codes")
+        if kept is None or kept[0] != now:
+            rows = torch.arange(len(self.source), device=self.source.device)
+            kept = self._scorers["codes"] = now, self.encoder.images(self.source, rows)
+        found: Tensor = kept[1]
+        return found
 
     # Used by models ----------------------------------------------------------------------------------------------------
 

@@ -16,17 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from lightning_pbrl.compute.summing_adam import SummingAdam
 from lightning_pbrl.data.feedback import Kind, Labels
 from lightning_pbrl.data.kinds import choices
 from lightning_pbrl.data.kinds.mixed import Mixed, accuracy, likelihood, mixed
 from lightning_pbrl.data.ranking import derived_pairs
+from lightning_pbrl.data.step_encoder import StepEncoder
 from lightning_pbrl.engine import Draw, Group, Metrics, Part, Passes, Phase, Program, Uniform
-from lightning_pbrl.engine.summing_adam import SummingAdam
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.preference import linear_cross_entropy, preference_accuracy, preference_cross_entropy
 from lightning_pbrl.nn import MLP, Normalizer
 from lightning_pbrl.nn.cut_points import CutPoints
-from lightning_pbrl.rewards.seeing import SeeingReward
+from lightning_pbrl.rewards.base import RewardModel
 
 DECAY_PASSES = 10
 """Passes over the labels after which ``lr_decay`` is applied (LiRE's StepLR)."""
@@ -36,7 +37,7 @@ PESSIMISM = 5.0
 """Number of standard deviations that ``mean_minus_std`` subtracts (LiRE's released code)."""
 
 
-class RewardEnsemble(SeeingReward):
+class RewardEnsemble(RewardModel):
     """Reward ensemble: members that each explain the preferences by a sum of per-step rewards (Christiano et al. 2017).
 
     .. math::
@@ -78,6 +79,7 @@ class RewardEnsemble(SeeingReward):
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair", "graded", "best"})
+    pictures: ClassVar[bool] = True
     pairs: Labels | Mixed
 
     def __init__(
@@ -117,7 +119,8 @@ class RewardEnsemble(SeeingReward):
     def build(self) -> None:
         h = self.hparams
         output = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "none": None}[h.output]
-        self.members = MLP(self.build_torso(), 1, h.hidden, h.ensemble_size, nn.LeakyReLU, output)
+        self.encoder = StepEncoder(self.spec, h, type(self).__name__)
+        self.members = MLP(self.encoder.features, 1, h.hidden, h.ensemble_size, nn.LeakyReLU, output)
         self.normalizer = Normalizer(0 if self.side else self.spec["obs_dim"])
         if h.graded == "ordinal":
             self.cuts = CutPoints(h.ensemble_size)
@@ -131,18 +134,18 @@ class RewardEnsemble(SeeingReward):
 
     def groups(self) -> dict[str, Part]:
         h = self.hparams
-        members = replace(self.group("members"), schedule=self.decay if h.lr_decay != 1 else None)
+        members = replace(Group(h.lr, modules=("members", "encoder")), schedule=self.decay if h.lr_decay != 1 else None)
         if h.sum_gradients:
             members = replace(members, optimizer=SummingAdam, options={"begins": self.pass_begins})
         return {"members": members, **({"cuts": Group(CUTS_LR * h.lr)} if h.graded == "ordinal" else {})}
 
     def programs(self) -> dict[str, Program]:
         h = self.hparams
-        tile = (
-            h.tile if self.source.device.type == "cpu" and h.pairs == "answers" else None
-        )  # segments are shared within a tile only
-        draws: dict[str, Draw] = {"pair": Passes(lambda: len(self.pairs), h.batch_size, members=self.orders)}
-        draws |= self.shifts(lambda: self.pairs.start.shape[1], lambda: self.pairs.length + 2 * self.context, h.batch_size)
+        shared = h.pairs != "answers"  # segments, but within a tile only
+        tile = h.tile if self.source.device.type == "cpu" and not shared else None
+        draws: dict[str, Draw] = {"pair": Passes(lambda: len(self.pairs), h.batch_size, members=self.encoder.orders)}
+        clips, steps = lambda: self.pairs.start.shape[1], lambda: self.pairs.length + 2 * self.context
+        draws |= self.encoder.shifts(clips, steps, h.batch_size)
         if self.crop is not None:
             draws["crop"] = self.crops(h.batch_size)
         return {"reward": Program([self.losses], draws, self.gather_pairs, moves=tuple(self.groups()), ragged=True, tile=tile)}
@@ -224,11 +227,11 @@ class RewardEnsemble(SeeingReward):
             batch["kept"] = self.kept(drawn["crop"], ids.shape[-1], steps)
         if isinstance(self.pairs, Mixed):
             batch["kind"] = self.pairs.kind[ids]
-        start, shift = self.pairs.start[ids] - self.context, self.pixels_of(drawn.get("shift"), ids.shape[-1])
+        start = self.pairs.start[ids] - self.context
         if self.hparams.pairs != "answers":
             start, batch["which"] = distinct(start)
-            shift = None if shift is None else shift.flatten(1, 2)[:, : start.shape[1]]  # one of a segment, whatever its pairs
-        return {**batch, "segments": self.segments(start, steps, shift), "label": self.pairs.value[ids]}
+        segments = self.encoder.segments(self.source, start, steps, drawn.get("shift"))
+        return {**batch, "segments": segments, "label": self.pairs.value[ids]}
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         segments, label = batch["segments"], batch["label"]
@@ -253,10 +256,8 @@ class RewardEnsemble(SeeingReward):
         """Return the losses of answers of several kinds, each by the likelihood of its own."""
         assert isinstance(self.pairs, Mixed)  # noqa: S101
         each = scores.shape[:-1]
-        answers, cuts = (
-            (batch["label"].expand(each), batch["kind"].expand(each), self.pairs.kinds),
-            self.cuts() if self.hparams.graded == "ordinal" else None,
-        )
+        answers = batch["label"].expand(each), batch["kind"].expand(each), self.pairs.kinds
+        cuts = self.cuts() if self.hparams.graded == "ordinal" else None
         loss = likelihood(scores, *answers, cuts).mean(-1).sum(-1).mean()
         right = accuracy(scores.detach(), *answers, self.hparams.margin).mean()
         return {"members": loss, "accuracy": right, **({} if cuts is None else {"cuts": loss})}
@@ -265,7 +266,7 @@ class RewardEnsemble(SeeingReward):
         if self.hparams.normalize_obs:
             obs, action = features.split([self.spec["obs_dim"], self.spec["action_dim"]], dim=-1)
             features = torch.cat([self.normalizer(obs), action], dim=-1)
-        return self.members(self.seen(features)).squeeze(-1)
+        return self.members(self.encoder(features)).squeeze(-1)
 
     def combine(self, reward: Tensor) -> Tensor:
         """Return the members' mean, min, or mean - 5 x standard deviation: (E, n) -> (n,)."""

@@ -15,7 +15,7 @@ from lightning_pbrl.losses.information import rating_probability
 from lightning_pbrl.losses.rating import class_log_probability
 from lightning_pbrl.nn.dropout_mlp import DropoutMLP
 from lightning_pbrl.nn.rating_decoder import RatingDecoder
-from lightning_pbrl.rewards.seeing import SeeingReward
+from lightning_pbrl.rewards.base import RewardModel
 from lightning_pbrl.rng import derive, stream
 
 SHARPNESS = 30.0
@@ -24,7 +24,7 @@ POSTERIOR_TILE = 512
 """Rows per forward pass of all draws on a CPU: their activations stay in its cache."""
 
 
-class RewardPosterior(SeeingReward, ABC):
+class RewardPosterior(RewardModel, ABC):
     """The half of :class:`~lightning_pbrl.rewards.unified.UnifiedReward` that strategies use."""
 
     network: DropoutMLP
@@ -72,7 +72,7 @@ class RewardPosterior(SeeingReward, ABC):
             parts = [(e, [mask[e :: h.ensemble_size] for mask in every]) for e in range(min(h.ensemble_size, draws))]
 
         def functions(features: Tensor) -> Tensor:
-            seen = self.seen(features)
+            seen = self.encoder(features)
             out = torch.cat([self.network.functions(seen, masks, member) for member, masks in parts])
             if h.variance_head:
                 return torch.cat([out[..., 0], F.softplus(out[..., 1])])
@@ -87,8 +87,8 @@ class RewardPosterior(SeeingReward, ABC):
 
     def _independent(self, query: Query, draws: int) -> Tensor:
         """Return the released code's draws: a mask for every step and clip, so that no draw is a function."""
-        clips = self.segments(query.start, query.length)
-        members, seen = self.hparams.ensemble_size, self.seen(clips.flatten(0, -2))
+        clips = self.encoder.segments(self.source, query.start, query.length)
+        members, seen = self.hparams.ensemble_size, self.encoder(clips.flatten(0, -2))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.seed, "posterior", self.version()))
             found = []

@@ -78,10 +78,10 @@ class SemiSupervisedEnsemble(RewardEnsemble, ranges={"threshold": Range(0.5, 1)}
         h, fit = self.hparams, super().programs()["reward"]
         many = h.unlabelled_batches * h.batch_size
         draws: dict[str, Draw] = {
-            "unlabelled": Below(lambda: len(self.unlabelled), self.orders, many),
+            "unlabelled": Below(lambda: len(self.unlabelled), self.encoder.orders, many),
             "unlabelled_crop": self.crops(many),
         }
-        moved = self.shifts(2, lambda: self.pairs.length + 2 * self.context, many)
+        moved = self.encoder.shifts(2, lambda: self.pairs.length + 2 * self.context, many)
         draws |= {f"unlabelled_{name}": draw for name, draw in moved.items()}
         return {"reward": replace(fit, draws={**fit.draws, **draws}, tile=None)}  # a tile would hold labelled pairs alone
 
@@ -96,8 +96,8 @@ class SemiSupervisedEnsemble(RewardEnsemble, ranges={"threshold": Range(0.5, 1)}
     def gather_pairs(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         steps = self.pairs.length + 2 * self.context
         number, crop = drawn["unlabelled"], drawn["unlabelled_crop"]
-        shift = self.pixels_of(drawn.get("unlabelled_shift"), number.shape[-1])
-        segments = self.segments(self.unlabelled[number] - self.context, steps, shift)
+        start = self.unlabelled[number] - self.context
+        segments = self.encoder.segments(self.source, start, steps, drawn.get("unlabelled_shift"))
         unlabelled = {"unlabelled": segments, "unlabelled_kept": self.kept(crop, number.shape[-1], steps)}
         return {**super().gather_pairs(drawn), **unlabelled}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_pbrl.data.feedback import Kind, Labels, Query, Status
+from lightning_pbrl.data.step_encoder import StepEncoder
 from lightning_pbrl.engine import Draw, Frozen, Group, Metrics, Part, Passes, Phase, Program
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.losses.preference import preference_accuracy, preference_cross_entropy
@@ -80,6 +80,7 @@ class UnifiedReward(RewardPosterior):
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair", "rating"})
+    pictures: ClassVar[bool] = True
     held_out: tuple[Labels, Labels]
 
     def __init__(
@@ -121,7 +122,8 @@ class UnifiedReward(RewardPosterior):
 
     def build(self) -> None:
         h = self.hparams
-        self.network = DropoutMLP(self.build_torso(), 1 + h.variance_head, h.hidden, h.ensemble_size, h.dropout)
+        self.encoder = StepEncoder(self.spec, h, type(self).__name__)
+        self.network = DropoutMLP(self.encoder.features, 1 + h.variance_head, h.hidden, h.ensemble_size, h.dropout)
         self.decoder = RatingDecoder(h.ensemble_size, (h.bins - 1) / 2)
         self.register_buffer("boundaries", torch.linspace(0, 1, h.bins + 1).repeat(h.ensemble_size, 1))  # rbrl: of returns
         self.pairs, self.rated, self.one_pass = Labels.empty(), Labels.empty(clips=1), 1
@@ -132,18 +134,19 @@ class UnifiedReward(RewardPosterior):
     def groups(self) -> dict[str, Part]:
         h = self.hparams
         decoder = Group(h.lr) if self.decodes else Frozen()
-        return {"network": replace(self.group("network"), options={"weight_decay": h.weight_decay}), "decoder": decoder}
+        network = Group(h.lr, options={"weight_decay": h.weight_decay}, modules=("network", "encoder"))
+        return {"network": network, "decoder": decoder}
 
     def programs(self) -> dict[str, Program]:
         h = self.hparams
         steps = [self.losses] if h.step_mode == "joint" else [self.preference_step, self.rating_step]
 
         def passes(count: Callable[[], int]) -> Passes:
-            return Passes(count, h.batch_size, ends=lambda: self.one_pass, members=self.orders)
+            return Passes(count, h.batch_size, ends=lambda: self.one_pass, members=self.encoder.orders)
 
         draws: dict[str, Draw] = {"pair": passes(lambda: len(self.pairs)), "rating": passes(lambda: len(self.rated))}
-        draws |= {f"pair_{name}": draw for name, draw in self.shifts(2, lambda: self.pairs.length, h.batch_size).items()}
-        draws |= {f"rating_{name}": draw for name, draw in self.shifts(1, lambda: self.rated.length, h.batch_size).items()}
+        for kind, clips, length in (("pair", 2, lambda: self.pairs.length), ("rating", 1, lambda: self.rated.length)):
+            draws |= {f"{kind}_{name}": draw for name, draw in self.encoder.shifts(clips, length, h.batch_size).items()}
         moves = ("network", "decoder") if self.decodes else ("network",)
         return {"reward": Program(steps, draws, self.gather_both, moves=moves, ragged=True)}
 
@@ -195,14 +198,12 @@ class UnifiedReward(RewardPosterior):
     def gather_both(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         """Gather pairs (E, b, 2, T, O + A) with labels (E, b), rated clips (E, m, T, O + A) with ratings (E, m); or one kind."""
         pair, rating = drawn["pair"], drawn["rating"]
-        batch: dict[str, Tensor] = {}
+        batch, read = dict[str, Tensor](), partial(self.encoder.segments, self.source)
         if pair.shape[1]:
-            shift = self.pixels_of(drawn.get("pair_shift"), pair.shape[1])
-            clips = self.segments(self.pairs.start[pair], self.pairs.length, shift)
+            clips = read(self.pairs.start[pair], self.pairs.length, drawn.get("pair_shift"))
             batch |= {"pairs": clips, "label": self.pairs.value[pair]}
         if rating.shape[1]:
-            shift = self.pixels_of(drawn.get("rating_shift"), rating.shape[1])
-            clips = self.segments(self.rated.start[rating], self.rated.length, shift).squeeze(2)
+            clips = read(self.rated.start[rating], self.rated.length, drawn.get("rating_shift")).squeeze(2)
             batch |= {"rated": clips, "rating": self.rated.value[rating]}
         return batch
 
@@ -248,7 +249,7 @@ class UnifiedReward(RewardPosterior):
         The variance is 0 without its head, or with ``heads=1``, which leaves that head without a gradient.
         """
         share = math.prod(clips.shape[2:-1]) if self.hparams.dropout_masks == "question" else 1
-        out = self.network(self.seen(clips.flatten(1, -2)), share if dropout else 0, heads)
+        out = self.network(self.encoder(clips.flatten(1, -2)), share if dropout else 0, heads)
         return self.sums(out.unflatten(1, clips.shape[1:-1]))
 
     def sums(self, out: Tensor) -> tuple[Tensor, Tensor]:
@@ -273,12 +274,12 @@ class UnifiedReward(RewardPosterior):
         """Return the objective on the held-out answers without dropout, mean over members."""
         pairs, ratings = self.held_out
         loss = torch.zeros((), device=self.device)
-        members = self.hparams.ensemble_size
+        members, orders, read = self.hparams.ensemble_size, self.encoder.orders, partial(self.encoder.segments, self.source)
         if len(pairs):
-            clips = self.segments(pairs.start, pairs.length).expand(self.orders, -1, -1, -1, -1)
+            clips = read(pairs.start, pairs.length).expand(orders, -1, -1, -1, -1)
             loss = loss + preference_cross_entropy(self.clip_sums(clips, dropout=False, heads=1)[0], pairs.value).mean()
         if len(ratings):
-            clips = self.segments(ratings.start[:, 0], ratings.length).expand(self.orders, -1, -1, -1)
+            clips = read(ratings.start[:, 0], ratings.length).expand(orders, -1, -1, -1)
             value = ratings.value.expand(members, -1)
             loss = loss + self.hparams.rating_weight * self.rating_loss(clips, value, dropout=False).mean()
         return float(loss)
@@ -300,7 +301,7 @@ class UnifiedReward(RewardPosterior):
 
     def reward(self, features: Tensor) -> Tensor:
         """Return the mean head without dropout: (n, O + A) -> (E, n)."""
-        return self.network(self.seen(features), heads=1)[..., 0]
+        return self.network(self.encoder(features), heads=1)[..., 0]
 
     def metrics(self) -> dict[str, float]:
         """Return the loss on held-out answers at the end of the newest fit."""

@@ -17,9 +17,9 @@ from recorders import addresses, counted
 from test_graphs import DATA, Learner
 from torch import Tensor, nn
 
+from lightning_pbrl.compute.graphs import CudaRecorder
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.engine import Follows, Group, Program, UpdateEngine
-from lightning_pbrl.engine.graphs import CudaRecorder
 from lightning_pbrl.nn import MLP
 
 pytestmark = pytest.mark.gpu

@@ -12,8 +12,8 @@ import torch
 from recorders import Caller, Failing, Tape, addresses, counted
 from torch import Tensor, nn
 
+from lightning_pbrl.compute.graphs import WARM_UP, Recorder, Watch
 from lightning_pbrl.engine import Below, Follows, Group, Normal, Part, Program, UpdateEngine
-from lightning_pbrl.engine.graphs import WARM_UP, Recorder, Watch
 from lightning_pbrl.engine.program import cosine
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.nn import MLP

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from toys import SPEC, ToyData, assert_same, callbacks_for, make_trainer
 
+from lightning_pbrl.compute import products
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting.resuming import grown
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.methods.iql import IQL
 from lightning_pbrl.methods.learn_reward import RewardEnsemble
-from lightning_pbrl.nn import products
 from lightning_pbrl.trainer import RoundCheckpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")

@@ -82,7 +82,7 @@ def encoded(torso: Any, image: Tensor) -> Tensor:
 
 def slow_reward(model: Any, member: int, image: Tensor, action: Tensor) -> Tensor:
     """The ensemble's reward of one step."""
-    x = torch.cat([encoded(model.torso, image), action])
+    x = torch.cat([encoded(model.encoder.torso, image), action])
     for at, (weight, bias) in enumerate(zip(model.members.weights, model.members.biases, strict=True)):
         x = weight[member] @ x + bias[member]
         x = F.leaky_relu(x) if at < len(model.members.weights) - 1 else torch.tanh(x)
@@ -128,12 +128,12 @@ def test_one_training_step_against_a_slow_loop(shift: int) -> None:
             gap = returns[1] - returns[0]
             wanted = wanted + F.softplus(gap) - model.labels.value[pair] * gap
     torch.testing.assert_close(found, wanted / 4, rtol=1e-5, atol=1e-6)
-    for parameter in model.torso.parameters():
+    for parameter in model.encoder.torso.parameters():
         one, two = (torch.autograd.grad(loss, parameter, retain_graph=True)[0] for loss in (found, wanted / 4))
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
-    before = model.torso.trunk.weight.clone()
+    before = model.encoder.torso.trunk.weight.clone()
     model.engine.run("reward", 1)
-    assert not torch.equal(model.torso.trunk.weight, before)
+    assert not torch.equal(model.encoder.torso.trunk.weight, before)
 
 
 def test_relabelling_against_a_slow_loop() -> None:
@@ -153,7 +153,7 @@ def test_relabelling_against_a_slow_loop() -> None:
         torch.testing.assert_close(found.float(), wanted, rtol=1e-4, atol=1e-5)
     features = model.observations(Query("pair", torch.tensor([[2, 24]]), 4))
     with torch.no_grad():
-        torch.testing.assert_close(features[0, 1, 2], encoded(model.torso, image_of(model, 26)), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(features[0, 1, 2], encoded(model.encoder.torso, image_of(model, 26)), rtol=1e-5, atol=1e-5)
 
 
 def test_unified_reward_against_a_slow_loop() -> None:
@@ -165,7 +165,8 @@ def test_unified_reward_against_a_slow_loop() -> None:
 
     def head(member: int, row: int, u: Tensor) -> Tensor:
         down, right = ((u * 3).floor() - 1).long().tolist()
-        x = torch.cat([encoded(model.torso, slow_shift(image_of(model, row), down, right)), model.source.column("action")[row]])
+        image = slow_shift(image_of(model, row), down, right)
+        x = torch.cat([encoded(model.encoder.torso, image), model.source.column("action")[row]])
         (w0, b0), (w1, b1) = model.network.layers(member)
         return (w1 @ F.leaky_relu(w0 @ x + b0) + b1).squeeze()
 
@@ -203,7 +204,7 @@ def test_unlabelled_pairs_are_seen_and_shifted() -> None:
     assert torch.equal(action, model.source.column("action")[row])
     losses = model.losses(batch)
     assert losses["members"].isfinite() and losses["sure"] == 1
-    torch.autograd.grad(losses["members"], list(model.torso.parameters()))
+    torch.autograd.grad(losses["members"], list(model.encoder.torso.parameters()))
 
 
 @pytest.mark.parametrize("cls", [RewardEnsemble, UnifiedReward])
@@ -249,7 +250,7 @@ def test_the_encoder_of_segments_reads_the_torso(tmp_path: Path) -> None:
     make_trainer(tmp_path, callbacks_for(CLARIFY, budget=6, per_round=6)).fit(method, data)
     query = data.source.pool(4).pairs(3, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        before, torso = method.embed(query), method.reward_model.torso
+        before, torso = method.embed(query), method.reward_model.encoder.torso
         torch.testing.assert_close(
             method.states(torch.tensor([25])), encoded(torso, data.source.frames[26])[None], rtol=1e-4, atol=1e-5
         )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_pbrl.nn import fused_adam
+from lightning_pbrl.compute import fused_adam
 
 ADAMS = [
     (cls, options) for cls in (torch.optim.Adam, torch.optim.AdamW) for options in ({}, {"amsgrad": True}, {"maximize": True})

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
+from lightning_pbrl.compute import products
 from lightning_pbrl.nn import linear as linear_module
-from lightning_pbrl.nn import products
 from lightning_pbrl.nn.linear import linear
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lightning_pbrl.nn.products import machine
+from lightning_pbrl.compute.products import machine
 
 _observers: list[Callable[[], None]] = []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_pbrl.engine import compiling
+from lightning_pbrl.compute import compiling
 
 
 @pytest.fixture
