@@ -58,15 +58,15 @@ def recording(collector: Collector, start: int, length: int) -> Recording:
     if replay.logged.first <= start < replay.logged.end:
         return _logged(collector, start, length)
     env, slot = start // replay.lane, start % replay.lane
-    if not (0 <= start < replay.ring and slot + length <= replay.lane and slot < replay.steps):
+    if not (0 <= start < replay.ring and slot + length <= replay.lane):
         raise UserError(f"The replay has no segment of {length} steps from row {start} on: take clips when questions are asked.")
     step = replay.steps - 1 - (replay.steps - 1 - slot) % replay.lane
-    if step + length > replay.steps:
+    if step < replay.oldest or step + length > replay.steps:
         raise UserError(f"The replay has no segment of {length} steps from row {start} on: take clips when questions are asked.")
     index = segment_rows(torch.tensor(start, device=replay.device), length)
     obs = replay.column("obs")[index].cpu().numpy().copy()
     begin = int(replay.log.begin(torch.tensor([env]), torch.tensor([step])))
-    if begin < replay.steps - replay.lane:
+    if begin < replay.oldest:
         return Recording(None, 0, replay.column("action")[index].cpu().numpy().copy(), obs)
     finished = replay.log.finished
     number = int(((finished[:, 0] == env) & (finished[:, 1] < begin)).sum())

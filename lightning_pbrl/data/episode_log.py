@@ -83,17 +83,17 @@ class EpisodeLog:
         told = bool((self.finished[:, 4] != UNKNOWN).any()) or bool((self._success != UNKNOWN).any())
         return returns, success.where(success != UNKNOWN, 0.0 if told else float("nan")), end - begin
 
-    def pieces(self, steps: int, lane: int, shortest: int, recent: int | None) -> Pieces:
-        """Locate the finished episodes in a ring buffer of ``lane`` rows per environment, without overwritten steps.
+    def pieces(self, oldest: int, lane: int, shortest: int, recent: int | None) -> Pieces:
+        """Locate the finished episodes in a ring buffer of ``lane`` rows per environment, without steps that are not stored.
 
         Args:
-            steps: number of steps so far.
+            oldest: oldest step that is stored.
             lane: number of rows per environment; the row of environment i's step p is ``i * lane + p % lane``.
             shortest: with ``recent``, ignore episodes without this many consecutive rows.
             recent: return only this many of the newest episodes; None for all.
         """
         env, begin, end = self.finished[:, :3].long().unbind(1)
-        begin = begin.clamp(min=steps - lane)
+        begin = begin.clamp(min=oldest)
         cut = torch.minimum(end, (begin // lane + 1) * lane)  # the end of the environment's rows, if the episode wraps around
         lengths = torch.stack([cut - begin, end - cut], 1).clamp(min=0)
         first = env[:, None] * lane + torch.stack([begin, cut], 1) % lane

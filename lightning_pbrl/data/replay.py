@@ -24,7 +24,7 @@ from torch import Tensor
 from lightning_pbrl.data.episode_log import EpisodeLog
 from lightning_pbrl.data.logged_rows import LoggedRows
 from lightning_pbrl.data.next_images import NextImages
-from lightning_pbrl.data.replay_state import restore, saved
+from lightning_pbrl.data.replay_state import moved, restore, saved, zeros
 from lightning_pbrl.data.segment_copies import Places, SegmentCopies
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.data.transitions import Transitions, row_layout
@@ -83,11 +83,12 @@ class Replay(Transitions):
         self.ring = self.lane * num_envs
         self.logged, nothing = LoggedRows(self.ring, logged, share), torch.zeros(1, dtype=torch.int64)
         rows = self.logged.end
-        super().__init__(_zeros(rows, width), nothing, _zeros(rows), None, obs_dim, action_dim, about)
+        super().__init__(zeros(rows, width), nothing, zeros(rows), None, obs_dim, action_dim, about)
         self.logged.fill(self)
         if pictures:
-            self.frames = _zeros(self.ring, pictures, pictures, 3, dtype=torch.uint8)
-        self.steps, self.after = 0, NextImages(num_envs, self.lane)
+            self.frames = zeros(self.ring, pictures, pictures, 3, dtype=torch.uint8)
+        self.steps, self.first = 0, 0  # done, and before the first of which rows were ever here (more from a smaller ring)
+        self.after = NextImages(num_envs, self.lane)
         self._staged = torch.zeros(num_envs, width)  # the rows of one step, on the CPU
         self._columns = [self._staged.numpy()[:, at : at + n] for at, n in layout.values()]
         self.log = EpisodeLog(num_envs)
@@ -108,7 +109,7 @@ class Replay(Transitions):
 
     def keep_success(self) -> None:
         """Make room for successes, which are unknown until a simulator tells one."""
-        self.success = _zeros(len(self.packed), dtype=torch.bool, device=self.device)
+        self.success = zeros(len(self.packed), dtype=torch.bool, device=self.device)
         self._bind()
 
     # Writing -----------------------------------------------------------------------------------------------------------
@@ -167,9 +168,25 @@ class Replay(Transitions):
     # Rows --------------------------------------------------------------------------------------------------------------
 
     @property
+    def oldest(self) -> int:
+        """Oldest step whose rows are stored."""
+        return max(self.first, self.steps - self.lane)
+
+    @property
+    def filled(self) -> list[slice]:
+        """Slots of every environment's part of the ring that hold rows, ascending."""
+        begin, count = self.oldest % self.lane, self.steps - self.oldest
+        before = max(begin + count - self.lane, 0)  # rows that lie before the oldest
+        return (
+            [slice(0, self.lane)]
+            if count == self.lane
+            else [slice(0, before), slice(begin, begin + count - before)][not before :]
+        )
+
+    @property
     def own(self) -> int:
         """Number of rows in the ring: the policy's own."""
-        return min(self.steps, self.lane) * self.num_envs
+        return (self.steps - self.oldest) * self.num_envs
 
     @property
     def size(self) -> int:
@@ -207,7 +224,8 @@ class Replay(Transitions):
     def stored(self) -> Tensor:
         """Ids of all stored rows, ascending, (:attr:`size`,)."""
         first = torch.arange(self.num_envs, device=self.device) * self.lane
-        own = (first[:, None] + torch.arange(min(self.steps, self.lane), device=self.device)).flatten()
+        slots = torch.cat([torch.arange(part.start, part.stop, device=self.device) for part in self.filled])
+        own = (first[:, None] + slots).flatten()
         return torch.cat([own, self.logged.rows(self.device)])
 
     @property
@@ -216,8 +234,8 @@ class Replay(Transitions):
         return torch.cat([self.stored, self.logged.end + torch.arange(self.places.written, device=self.device)])
 
     def seen(self) -> list[Tensor]:
-        """Return the observations of every stored row, a view per environment and one of the logged rows."""
-        own = self._rows[:, : min(self.steps, self.lane), : self.obs_dim].unbind(0)
+        """Return the observations of every stored row, views per environment and one of the logged rows."""
+        own = [rows[part, : self.obs_dim] for rows in self._rows for part in self.filled]
         return [*own, *([self.packed[self.ring : self.logged.end, : self.obs_dim]] if self.logged.count else [])]
 
     def first_of(self, rows: Tensor) -> Tensor:
@@ -227,7 +245,7 @@ class Replay(Transitions):
             return self.logged.first_of(rows, self.first_of)
         env, slot = rows // self.lane, rows % self.lane
         step = self.steps - 1 - (self.steps - 1 - slot) % self.lane
-        return rows - (step - torch.maximum(self.log.begin(env, step), (step - slot).clamp(min=self.steps - self.lane)))
+        return rows - (step - torch.maximum(self.log.begin(env, step), (step - slot).clamp(min=self.oldest)))
 
     def frame_ids(self, rows: Tensor) -> Tensor:
         """Return the image ids of rows: a row's image, of its observation, has its id."""
@@ -298,7 +316,7 @@ class Replay(Transitions):
                 "No episode has ended yet, so there is nothing to ask about: act for at least one episode before the first "
                 "questions (seed_steps and explore_steps, or a later ask.first_round)."
             )
-        pieces = self.log.pieces(self.steps, self.lane, length + 2 * context, recent)
+        pieces = self.log.pieces(self.oldest, self.lane, length + 2 * context, recent)
         return SegmentPool(self.logged.before(pieces, length + 2 * context, recent), length, context=context)
 
     @property
@@ -315,28 +333,8 @@ class Replay(Transitions):
         return self
 
     def move(self, device: torch.device | str) -> None:
-        """Make new tables with room for all copies, and write to them what was written."""
-        old, count = (self._rows, self._rewards, self._solved), min(self.steps, self.lane)
-        kept = slice(self.ring, self.logged.end + self.places.written)  # logged rows and copies
-        behind = self.packed[kept], self.reward[kept], None if self.success is None else self.success[kept]
-        images, rows = self._stored, self.logged.end + self.places.rows
-        if images is not None and len(images) != rows:
-            self.frames = _zeros(rows, *images.shape[1:], dtype=torch.uint8)
-            for lane in range(self.num_envs):
-                some = slice(lane * self.lane, lane * self.lane + count)
-                self.frames[some] = images[some]
-            self.frames[kept] = images[kept]
-        self.packed = _zeros(rows, self.packed.shape[1], device=device)
-        self.reward = _zeros(rows, device=device)
-        self.success = None if self.success is None else _zeros(rows, dtype=torch.bool, device=device)
-        self.logged.to(device)
-        self._bind()
-        for new, written in zip((self._rows, self._rewards, self._solved), old, strict=True):
-            if new is not None and written is not None:
-                new[:, :count] = written[:, :count].to(device)
-        for table, part in zip((self.packed, self.reward, self.success), behind, strict=True):
-            if table is not None and part is not None:
-                table[kept] = part.to(device)
+        """Make new tables on ``device`` with room for all copies, and write to them what was written."""
+        moved(self, device)
 
     @property
     def fingerprint(self) -> str:
@@ -351,10 +349,3 @@ class Replay(Transitions):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore it, as :func:`~lightning_pbrl.data.replay_state.restore` does."""
         restore(self, state)
-
-
-def _zeros(*size: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
-    """Return zeros, on the CPU in memory that is allocated when first written (``torch.zeros`` writes all of it at once)."""
-    if torch.device(device).type != "cpu":
-        return torch.zeros(size, dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros(size, {torch.bool: bool, torch.uint8: np.uint8}.get(dtype, np.float32)))

@@ -341,7 +341,8 @@ def test_a_state_is_as_large_as_what_is_stored() -> None:
     assert sum(value.untyped_storage().nbytes() for value in tensors) == 34 * 4 * (2 * 2 + 1 + 4)
 
 
-@pytest.mark.parametrize(("steps", "capacity"), [(5, 12), (6, 12), (17, 12), (5, 40), (6, 40)])
+@pytest.mark.parametrize("steps", [5, 6, 17])
+@pytest.mark.parametrize("capacity", [12, 40])
 def test_a_state_goes_on_as_if_nothing_had_happened(steps: int, capacity: int) -> None:
     """Also into a larger ring, which then forgets later: compared while it holds the same."""
     replay, other = empty(), empty(capacity)
@@ -357,11 +358,26 @@ def test_a_state_goes_on_as_if_nothing_had_happened(steps: int, capacity: int) -
     assert who(other, other.rows_of_age(torch.arange(12))) == who(replay, replay.rows_of_age(torch.arange(12)))
 
 
-def test_a_larger_ring_is_refused_once_rows_are_forgotten() -> None:
-    replay = empty()
+def test_a_larger_ring_counts_no_row_that_it_never_got() -> None:
+    """12 of 34 rows were kept; the larger ring has those, then the new ones until its 40 are there, and moves them alone."""
+    replay, other = empty(), empty(capacity=40)
     random_run(replay, 17, seed=0)
-    with pytest.raises(UserError, match=r"has room for 20: set data\.init_args\.capacity to 12, that of"):
-        empty(capacity=40).load_state_dict(saved(replay))
+    other.load_state_dict(saved(replay))
+    for more in range(20):
+        assert other.own == min(12 + 2 * more, 40) and len(other.stored.unique()) == other.own
+        newest = who(other, other.rows_of_age(torch.arange(other.own)))
+        assert newest == [(env, 16 + more - back) for back in range(other.own // 2) for env in range(2)]
+        assert sorted(who(other, other.stored)) == sorted(newest)
+        assert sum(map(len, other.seen())) == other.own
+        again = empty(capacity=40)
+        again.load_state_dict(saved(other))
+        assert contents(again) == contents(other)
+        before = other.packed[other.stored].clone()
+        other.move("cpu")
+        assert torch.equal(other.packed[other.stored], before)
+        for query in other.pool(2).pairs(20, torch.Generator().manual_seed(more)).start.flatten().tolist():
+            assert {query, query + 1} <= set(other.stored.tolist())
+        step(other, over=(0, 1) if more % 4 == 0 else (), success=[0, 1])
 
 
 def test_a_smaller_ring_takes_the_newest_rows() -> None:
