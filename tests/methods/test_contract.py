@@ -82,8 +82,8 @@ each = pytest.mark.parametrize("name", METHODS)
 POLICIES = [n for n, cls in METHODS.items() if not cls.needs & {"labels", "env"}]
 
 
-def small(name: str, **changes: Any) -> Method:
-    return METHODS[name](SPEC, **small_settings(name, **changes))
+def small(name: str, spec: dict[str, Any] = SPEC, **changes: Any) -> Method:
+    return METHODS[name](spec, **small_settings(name, **changes))
 
 
 def small_settings(name: str, **changes: Any) -> dict[str, Any]:

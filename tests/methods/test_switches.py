@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import torch
+from picture_toys import DotData, SeenWalk
 from test_contract import METHODS, fit
 from toys import callbacks_for
 
@@ -21,8 +22,6 @@ from lightning_pbrl.teachers.tie import TieTeacher
 
 HOW_IT_RUNS = {"compile", "layout", "precision"}
 """Switches that change nothing, or rounding alone; tests/engine compares their choices."""
-REFUSED = {"pictures"}
-"""Switches that are refused where there is nothing to switch, as of these data of states; tests/rewards/test_pictures.py."""
 ACTS_WITH: dict[tuple[str, str], dict[str, Any]] = {
     ("CPL", "bc_data"): {"bc_coeff": 1.0, "bc_updates": 10},
     ("CPL", "compare"): {"bc_updates": 10},
@@ -40,6 +39,8 @@ AROUND: dict[str, Callable[[type[Method]], list[Any]]] = {
     "compare": lambda cls: [*callbacks_for(cls), RelabelRewards("true")],
 }
 """Callbacks of switches that need others than usual."""
+ON = {"pictures": lambda: DotData(episodes=6, simulator=SeenWalk())}
+"""Data of switches that act on others than usual: images beside states."""
 WHOLE_RUN = {"lr_schedule", "clip_schedule", "hybrid_after_budget", "sum_gradients", "restore_best", "ties_as_skips", "reward"}
 """Switches that say what happens in later rounds; one round shows the others."""
 
@@ -63,7 +64,7 @@ def switches() -> list[Any]:
     found = dict(SHOWN_BY)
     for method, cls in METHODS.items():
         for name in kinds_of(cls):
-            if name not in HOW_IT_RUNS | REFUSED and choices(cls, name):
+            if name not in HOW_IT_RUNS and choices(cls, name):
                 found.setdefault((declared(cls, name)[0], name), method)
     cases = [(*switch, method, choice) for switch, method in found.items() for choice in choices(METHODS[method], switch[1])]
     return [pytest.param(*case, id=f"{case[0]}-{case[1]}-{case[3]}") for case in cases]
@@ -88,9 +89,13 @@ def outcome(method_name: str, folder: Path, settings: dict[str, Any], switch: st
     around = AROUND[switch](METHODS[method_name]) if switch in AROUND else None
     torch.manual_seed(0)
     short = {} if switch in WHOLE_RUN else {"updates": 60, "eval_interval": 20}
-    method = fit(method_name, folder, method={**short, **settings}, around=around, max_epochs=1 if short else -1)
-    obs = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    data = ON[switch]() if switch in ON else None
+    settings = {**short, **settings, **({} if data is None else {"spec": data.spec})}
+    method = fit(method_name, folder, data=data, method=settings, around=around, max_epochs=1 if short else -1)
     found = [value for _, value in sorted(method.state_dict().items())]
+    if data is not None:
+        return [*found, method.relabel(method.source)]
+    obs = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
     if method.acts:
         found.append(method.act(obs))
     if method.rewards:
