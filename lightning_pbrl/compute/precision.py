@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from lightning_pbrl.engine.program import LossStep
 from lightning_pbrl.errors import UserError
 
 Precision = Literal["float32", "tf32", "bf16"]
+Step = Callable[[Any], Any]
+"""What computes losses from a batch."""
 
 
 def check_precision(precision: Precision, device: torch.device) -> None:
@@ -24,7 +25,7 @@ def check_precision(precision: Precision, device: torch.device) -> None:
         )
 
 
-def step_in(precision: Precision, step: LossStep, device: torch.device) -> LossStep:
+def step_in(precision: Precision, step: Step, device: torch.device) -> Step:
     """Return a loss step whose products are computed in this precision; only bf16 needs another function."""
     if precision != "bf16":
         return step
