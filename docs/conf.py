@@ -7,6 +7,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from sphinx.ext.napoleon.docstring import GoogleDocstring
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # autodoc reads this tree even where another version is installed
 os.environ.setdefault("MUJOCO_GL", "egl")
@@ -38,3 +40,6 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+
+# An attribute's docstring is a sentence. Napoleon would take the words before its first colon for a type.
+GoogleDocstring._consume_inline_attribute = lambda self: ("", self._dedent(self._consume_to_end()))

@@ -65,7 +65,7 @@ class SAC(OnlinePolicy):
         alpha_lr: learning rate of log α.
         reset_updates: updates right after the critic has started anew.
         critic_updates: updates of the critics alone, before the first env step, on logged rows: they evaluate the policy that
-            the run continues (``start_from``) before they move it.
+            the run continues (``start_from``) before they move it. They need about 3 ``target_every`` / (``polyak`` (1 - γ)).
         layer_norm: standardise the critics' hidden layers, which bounds their values of actions without data (RLPD, sec. 4.2).
         shift: largest random shift of images in an update, pixels (DrQ); None for 4, 0 for none.
         **online: further arguments of :class:`~lightning_pbrl.methods.online_policy.OnlinePolicy`.
