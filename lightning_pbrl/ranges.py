@@ -83,7 +83,7 @@ RANGES: dict[str, Range] = {
     **_all(POSITIVE, "temperature init_temperature min_std max_ratio"),
     **_all(POSITIVE_SHARE, "bias eta top"),
     **_all(WEIGHT, "alpha chi2_coeff bc_coeff value_coef entropy_coef policy_noise noise_clip margin meta_weight stop_accuracy"),
-    **_all(WEIGHT, "amb_weight quad_weight norm_weight rating_weight return_penalty unlabelled_weight bonus_decay"),
+    **_all(WEIGHT, "kl_weight amb_weight quad_weight norm_weight rating_weight return_penalty unlabelled_weight bonus_decay"),
     # acting, rounds and questions
     **_all(COUNT, "env_steps round_steps n_steps eval_interval neighbours recent unlabelled_recent meta_every meta_pairs"),
     **_all(COUNT, "unlabelled_ratio unlabelled_batches crop crop_copies window cem_candidates cem_iterations"),

@@ -97,6 +97,8 @@ def _policy(method: Any, trained: Any) -> None:
     usual = torch.zeros(method.spec["obs_dim"]) if normalizer is None else normalizer.mean
     obs = source.column("obs")[rows].cpu() if len(rows) else usual.unsqueeze(0)
     into.load_state_dict(as_squashed(actor, normalizer, obs, into))
+    if hasattr(method, "first_actor"):
+        method.first_actor.load_state_dict(into.state_dict())
 
 
 def _critics(method: Any, trained: Any) -> None:

@@ -35,6 +35,12 @@ def soft_actor_loss(log_prob: Tensor, q: Tensor, temperature: Tensor) -> Tensor:
     return (temperature.detach() * log_prob - q.amin(0)).mean()
 
 
+def gaussian_kl(mean: Tensor, log_std: Tensor, other_mean: Tensor, other_log_std: Tensor) -> Tensor:
+    """Return KL(N(mean, std) ‖ N(other)) of diagonal Gaussians, four of (B, A) -> (B,); squashed alike, theirs is the same."""
+    moved = (mean - other_mean).square() + (2.0 * log_std).exp()
+    return (other_log_std - log_std + 0.5 * moved * (-2.0 * other_log_std).exp() - 0.5).sum(-1)
+
+
 def temperature_loss(log_temperature: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
     """Return the mean of alpha (-log pi(a | s) - target entropy) with alpha = exp(log alpha) (Eq. 18).
 

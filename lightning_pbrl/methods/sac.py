@@ -23,14 +23,15 @@ from torch import Tensor, nn
 
 from lightning_pbrl.data.replayed_images import images_around
 from lightning_pbrl.data.transitions import fetch, unpack
-from lightning_pbrl.engine import Follows, Group, Normal, Part, Program, Uniform
+from lightning_pbrl.engine import Follows, Frozen, Group, Normal, Part, Program, Uniform
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.losses.sac import soft_actor_loss, soft_td_target, temperature_loss, twin_critic_loss
+from lightning_pbrl.losses.sac import gaussian_kl, soft_actor_loss, soft_td_target, temperature_loss, twin_critic_loss
 from lightning_pbrl.methods.base import Phase, Spec
 from lightning_pbrl.methods.online_policy import OnlinePolicy
 from lightning_pbrl.nn import MLP, AtariTorso, SquashedGaussianActor
 from lightning_pbrl.nn.picture import PAD, Trunk
 from lightning_pbrl.nn.picture_critic import PictureCritic
+from lightning_pbrl.nn.squashed_actor import squash
 from lightning_pbrl.rng import derive
 
 
@@ -67,6 +68,8 @@ class SAC(OnlinePolicy):
         critic_updates: updates of the critics alone, before the first env step, on logged rows: they evaluate the policy that
             the run continues (``start_from``) before they move it. They need about 3 ``target_every`` / (``polyak`` (1 - γ)).
         layer_norm: standardise the critics' hidden layers, which bounds their values of actions without data (RLPD, sec. 4.2).
+        kl_weight: weight of KL(π ‖ π_0) in the actor's loss, π_0 being the policy that the run continues (BRAC's policy
+            regularisation, arXiv 1911.11361, toward that policy): a learned reward is trusted near it alone.
         shift: largest random shift of images in an update, pixels (DrQ); None for 4, 0 for none.
         **online: further arguments of :class:`~lightning_pbrl.methods.online_policy.OnlinePolicy`.
     """
@@ -94,6 +97,7 @@ class SAC(OnlinePolicy):
         reset_updates: int = 100,
         critic_updates: int = 0,
         layer_norm: bool = False,
+        kl_weight: float = 0.0,
         shift: int | None = None,
         **online: Any,
     ) -> None:
@@ -109,6 +113,8 @@ class SAC(OnlinePolicy):
                 f"Exploring compares a state with its {neighbours} nearest neighbours and only {seed_steps} random steps are "
                 "stored before: raise seed_steps."
             )
+        if kl_weight and "policy" not in (self.hparams.start_from or {}):
+            raise UserError(f"{name} has kl_weight={kl_weight:g} and continues no policy: set model.init_args.start_from.policy.")
         if not self.pixels and shift is not None:
             raise UserError(f"{name} has shift={shift} and sees states: use the simulator Pixels.")
         if self.pixels and not 0 <= self.shift < self.pixels:
@@ -123,6 +129,8 @@ class SAC(OnlinePolicy):
         h = self.hparams
         torso = Trunk(AtariTorso(self.side).features) if self.side else None  # reads what the critic's convolutions give
         self.actor = SquashedGaussianActor(self.spec["obs_dim"], self.spec["action_dim"], h.hidden, torso=torso)
+        if h.kl_weight:
+            self.first_actor = copy.deepcopy(self.actor).requires_grad_(False)  # take_over fills it
         self.critic = self.new_critic()
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(math.log(h.init_temperature)))
@@ -137,7 +145,8 @@ class SAC(OnlinePolicy):
     def groups(self) -> dict[str, Part]:
         h = self.hparams
         critics: dict[str, Part] = {"critic": Group(h.critic_lr or h.lr), "critic_target": Follows("critic", h.polyak)}
-        return {**critics, "actor": Group(h.lr), "log_alpha": Group(h.alpha_lr)}
+        first: dict[str, Part] = {"first_actor": Frozen()} if h.kl_weight else {}
+        return {**critics, **first, "actor": Group(h.lr), "log_alpha": Group(h.alpha_lr)}
 
     def programs(self) -> dict[str, Program]:
         policy = self.program(self.replayed)
@@ -236,10 +245,16 @@ class SAC(OnlinePolicy):
         """Return the losses of actor and temperature, with the critics that have just moved."""
         with torch.no_grad():
             obs = self.seen(batch["obs"])
-        action, log_prob = self.actor.sample(obs, batch["noise"])
+        mean, log_std = self.actor(obs)
+        action, log_prob = squash(mean, log_std, batch["noise"])
         q = self.critic(torch.cat([obs, action], -1)).squeeze(-1)
+        loss, kl = soft_actor_loss(log_prob, q, self.log_alpha.exp()), {}
+        if self.hparams.kl_weight:
+            kl["kl"] = gaussian_kl(mean, log_std, *self.first_actor(obs)).mean()
+            loss = loss + self.hparams.kl_weight * kl["kl"]
         return {
-            "actor": soft_actor_loss(log_prob, q, self.log_alpha.exp()),
+            **kl,
+            "actor": loss,
             "log_alpha": temperature_loss(self.log_alpha, log_prob, -float(self.spec["action_dim"])),
             "temperature": self.log_alpha.exp(),
             "entropy": -log_prob.mean(),

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lightning_pbrl.losses.sac import soft_actor_loss, soft_td_target, temperature_loss, twin_critic_loss
+from lightning_pbrl.losses.sac import gaussian_kl, soft_actor_loss, soft_td_target, temperature_loss, twin_critic_loss
 
 
 def test_soft_td_target_by_hand() -> None:
@@ -56,3 +56,14 @@ def test_temperature_falls_when_the_policy_is_more_random_than_asked() -> None:
         log_temperature = torch.zeros((), requires_grad=True)
         (gradient,) = torch.autograd.grad(temperature_loss(log_temperature, torch.tensor([log_prob]), -1.0), log_temperature)
         assert gradient.sign().item() == sign
+
+
+def test_gaussian_kl_by_hand_and_as_torch_has_it() -> None:
+    # std 1 and 2, means 0 and 1: log 2 + (1 + 1) / 8 - 1/2, and nothing for the entry in which they agree
+    mean, other = torch.tensor([[0.0, 3.0]]), torch.tensor([[1.0, 3.0]])
+    log_std, other_log_std = torch.zeros(1, 2), torch.tensor([[math.log(2.0), 0.0]])
+    assert gaussian_kl(mean, log_std, other, other_log_std).tolist() == pytest.approx([math.log(2.0) - 0.25])
+    mean, log_std, other, other_log_std = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0)).unbind()
+    one, two = (torch.distributions.Normal(m, s.exp()) for m, s in ((mean, log_std), (other, other_log_std)))
+    expected = torch.distributions.kl_divergence(one, two).sum(-1)
+    torch.testing.assert_close(gaussian_kl(mean, log_std, other, other_log_std), expected)

@@ -26,6 +26,7 @@ from lightning_pbrl.envs.collect import collect
 from lightning_pbrl.envs.collector import Collector
 from lightning_pbrl.envs.rollout import VectorEnvs
 from lightning_pbrl.errors import UserError
+from lightning_pbrl.losses.sac import gaussian_kl
 from lightning_pbrl.methods.bc import BC
 from lightning_pbrl.methods.iql import IQL
 from lightning_pbrl.methods.learn_reward import RewardEnsemble
@@ -190,6 +191,23 @@ def test_the_first_action_is_that_of_the_offline_policy(name: str, stages: Path,
     obs = method.source.column("obs")[method.source.logged.rows()]
     torch.testing.assert_close(seen["first"], offline.act(obs), rtol=1e-4, atol=1e-5)
     assert seen["steps"] == 160  # all env steps
+
+
+def test_a_policy_is_kept_near_the_one_that_it_continues(stages: Path, tmp_path: Path) -> None:
+    """The mean KL over logged states, after the same updates with three weights; and nothing to stay near is a mistake."""
+    settings = {**SMALL_SAC, "explore_steps": 0, "lr": 3e-3, "start_from": {"policy": checkpoint(stages, "iql")}}
+    found = {}
+    for weight in (1e-6, 1.0, 1e3):
+        method = fit(SAC(SPEC, **settings, kl_weight=weight), online(stages), tmp_path / str(weight))
+        first = SAC.load(checkpoint(tmp_path, str(weight))).first_actor
+        offline = IQL.load(checkpoint(stages, "iql"))
+        obs = method.source.column("obs")[method.source.logged.rows()]
+        torch.testing.assert_close(first.act(obs), offline.act(obs), rtol=1e-4, atol=1e-5)
+        with torch.no_grad():
+            found[weight] = gaussian_kl(*method.actor(obs), *first(obs)).mean().item()
+    assert found[1e-6] > 2 * found[1.0] > 4 * found[1e3] > 0
+    with pytest.raises(UserError, match=r"kl_weight=1 and continues no policy: set model\.init_args\.start_from\.policy"):
+        SAC(SPEC, **{**settings, "start_from": None}, kl_weight=1.0)
 
 
 def test_reward_and_critics_continue(stages: Path) -> None:
