@@ -31,7 +31,7 @@ class RecordedDataModule(FeedbackDataModule, ABC):
     """
 
     cure: ClassVar[str] = "give the simulator of the environment that recorded the data"
-    """What to do if the sizes differ, for the message."""
+    """Cure for sizes that differ, for the message."""
 
     def __init__(
         self,
