@@ -7,7 +7,6 @@ equal names, shapes and kinds, and some numbers changed, or something else.
 from __future__ import annotations
 
 import json
-import pickle
 import random
 import re
 import sqlite3
@@ -16,27 +15,22 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 import torch
 from safetensors.numpy import load_file
 
+from benchmarks import mutation_data as data
 from benchmarks import mutation_kinds as kinds
+from benchmarks.mutation_data import Arrays
 from lightning_pbrl.data import archive, jsonl
 from lightning_pbrl.data.d4rl import read_d4rl
-from lightning_pbrl.data.examples import load_examples, make_examples, save_examples
+from lightning_pbrl.data.examples import load_examples
 from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Query
-from lightning_pbrl.data.hdf5_process import Group, opened
-from lightning_pbrl.data.lire import KEYS, read_lire
 from lightning_pbrl.data.lire_human import read_answers, read_human_data, read_list
-from lightning_pbrl.data.npz import read_npz
-from lightning_pbrl.data.pickles import load_pickle
 from lightning_pbrl.data.preference_npz import read_preference_npz
 from lightning_pbrl.data.robomimic import read_robomimic
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.data.transitions import Transitions
-
-Arrays = Mapping[str, Any]
 
 
 class Format(NamedTuple):
@@ -79,168 +73,6 @@ def flat(value: Any, name: str = "") -> dict[str, np.ndarray]:
     if isinstance(value, torch.Tensor):
         return {name: value.numpy()}
     return {name: np.asarray(value, dtype=None if isinstance(value, np.ndarray | np.generic | int | float) else object)}
-
-
-# -- data ------------------------------------------------------------------------------------------------------------------
-
-
-def _columns(rows: int = 48, obs: int = 3, action: int = 2, episode: int = 12) -> dict[str, np.ndarray]:
-    """Episodes of a random walk, in the names of D4RL."""
-    rng = np.random.default_rng(0)
-    walk = rng.normal(size=(rows // episode, episode + 1, obs)).cumsum(1).astype("f4")
-    last = np.arange(rows) % episode == episode - 1
-    return {
-        "observations": walk[:, :-1].reshape(rows, obs),
-        "actions": rng.uniform(-0.9, 0.9, (rows, action)).astype("f4"),
-        "rewards": rng.normal(size=rows).astype("f4"),
-        "terminals": np.zeros(rows, bool),
-        "timeouts": last,
-        "next_observations": walk[:, 1:].reshape(rows, obs),
-    }
-
-
-def _write_d4rl(path: Path, **options: Any) -> None:
-    with h5py.File(path, "w") as file:
-        for key, values in _columns().items():
-            file.create_dataset(key, data=values, **options)
-        file["infos/qpos"] = np.zeros((48, 2))
-        file["metadata/algorithm"] = np.bytes_("none")
-
-
-OBS_KEYS = ["object", "robot0_eef_pos"]
-
-
-def _write_robomimic(path: Path) -> None:
-    with h5py.File(path, "w") as file:
-        for number, steps in enumerate((9, 8, 10, 7)):
-            part = _columns(rows=steps, obs=6, action=7, episode=steps)
-            demo = file.create_group(f"data/demo_{number}")
-            demo.attrs["num_samples"] = steps
-            demo.create_dataset("actions", data=part["actions"].astype("f8"))
-            demo.create_dataset("rewards", data=part["timeouts"].astype("f8"))
-            demo.create_dataset("dones", data=part["timeouts"].astype("i8"))
-            for which, key in (("obs", "observations"), ("next_obs", "next_observations")):
-                demo.create_dataset(f"{which}/object", data=part[key][:, :3].astype("f8"))
-                demo.create_dataset(f"{which}/robot0_eef_pos", data=part[key][:, 3:].astype("f8"), compression="gzip")
-        file["data"].attrs["env_args"] = json.dumps({"env_name": "Lift", "type": 1, "env_kwargs": {"control_freq": 20}})
-        file["data"].attrs["total"] = 34
-        file["mask/train"] = np.array(["demo_1", "demo_3", "demo_2"], dtype="S8")
-
-
-def _robomimic_keys(file: Any) -> list[str]:
-    parts = [f"{which}/{key}" for which in ("obs", "next_obs") for key in OBS_KEYS]
-    return [f"data/demo_{number}/{key}" for number in (1, 2, 3) for key in ("actions", "rewards", *parts)]
-
-
-def _hdf5_arrays(keys: Callable[[Any], list[str]]) -> Callable[[Path], Arrays]:
-    """Arrays of an HDF5 file that its reader looks at."""
-
-    def arrays(path: Path) -> Arrays:
-        with opened(path) as file:
-            return {key: file[key][()] for key in keys(file) if not isinstance(file[key], Group)}
-
-    return arrays
-
-
-def _write_minari(path: Path) -> None:
-    import gymnasium as gym
-    from minari import create_dataset_from_buffers
-    from minari.data_collector import EpisodeBuffer
-
-    part = _columns(rows=12, obs=3, action=2, episode=12)
-    buffers = []
-    for number, steps in enumerate((4, 5, 6)):
-        obs = np.concatenate([part["observations"][:steps], part["next_observations"][steps - 1 : steps]])
-        ends = np.arange(steps) == steps - 1
-        buffers.append(
-            EpisodeBuffer(
-                id=number,
-                observations=list(obs),
-                actions=list(part["actions"][:steps]),
-                rewards=list(part["rewards"][:steps]),
-                terminations=list(ends),
-                truncations=[False] * steps,
-                infos={"success": list(np.append(False, ends))},
-            )
-        )
-    box = gym.spaces.Box
-    create_dataset_from_buffers(
-        "mutations/tiny-v0",
-        buffers,
-        observation_space=box(-np.inf, np.inf, (3,), np.float32),
-        action_space=box(-1, 1, (2,), np.float32),
-    )
-
-
-def _read_minari(path: Path) -> Transitions:
-    from lightning_pbrl.data.minari import read_minari
-
-    return read_minari("mutations/tiny-v0")
-
-
-def _minari_keys(file: Any) -> list[str]:
-    names = ("observations", "actions", "rewards", "terminations", "truncations")
-    return [f"{episode}/{name}" for episode in file for name in names]
-
-
-def _write_lire(path: Path) -> None:
-    part = _columns()
-    arrays = {key: part[key] for key in ("observations", "actions", "next_observations", "rewards")}
-    arrays["dones"] = part["timeouts"].astype("f4")[:, None]
-    if path.suffix == ".npz":
-        np.savez_compressed(path, **arrays)
-    else:
-        path.write_bytes(pickle.dumps(arrays, protocol=4))
-
-
-def _read_lire(path: Path) -> Transitions:
-    return read_lire(path.parent, task="walker-walk", max_episode_steps=12, seeds=(0,))
-
-
-def _write_human(path: Path) -> None:
-    part = _columns()
-    arrays = {key: part[key] for key in ("observations", "actions", "next_observations", "rewards")}
-    content = {key: [np.array(row) for row in values] for key, values in arrays.items()}
-    content["dones"] = [float(flag) for flag in part["timeouts"]]
-    path.write_bytes(pickle.dumps(content, protocol=2))
-
-
-def _pickled(path: Path) -> Arrays:
-    content = load_pickle(path)
-    return {key: np.asarray(content[key]) for key in KEYS.values() if key in content}
-
-
-def _npz_arrays(path: Path) -> Arrays:
-    return read_npz(path, "copy it again", lambda key: key in {*KEYS.values(), "label"} or key.startswith(("obs_", "action_")))
-
-
-def _write_pairs(path: Path) -> None:
-    rng = np.random.default_rng(0)
-    arrays = {"label": rng.choice([0.0, 0.5, 1.0], 8)}
-    for clip in (1, 2):
-        arrays[f"obs_{clip}.object"] = rng.normal(size=(8, 4, 2))
-        arrays[f"obs_{clip}.gripper"] = rng.normal(size=(8, 4, 1))
-        arrays[f"action_{clip}"] = rng.uniform(-1, 1, (8, 4, 2))
-    np.savez_compressed(path, **arrays)
-
-
-def _data() -> Transitions:
-    part = {key: torch.from_numpy(values) for key, values in _columns().items()}
-    return Transitions.from_columns(
-        part["observations"],
-        part["actions"],
-        part["next_observations"],
-        torch.arange(5) * 12,
-        reward=part["rewards"],
-        truncated=part["timeouts"],
-        success=part["timeouts"],
-        about={"format": "mutations"},
-        drawable=torch.arange(40),
-    )
-
-
-def _write_examples(path: Path) -> None:
-    save_examples(make_examples(torch.arange(60.0).view(12, 5), {"chooser": {"class": "Mine"}, "seed": 1}), path)
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------------
@@ -380,48 +212,52 @@ def _text(content: str) -> Callable[[Path], object]:
     return lambda path: path.write_text(content)
 
 
-D4RL_KEYS = list(_columns())
+D4RL_KEYS = list(data.columns())
 _D4RL_NEEDS = [key for key in D4RL_KEYS if key not in ("timeouts", "next_observations")]
 _d4rl: Any = {
     "read": read_d4rl,
-    "stored": _hdf5_arrays(lambda file: [key for key in D4RL_KEYS if key in file]),
+    "stored": data.hdf5_arrays(lambda file: [key for key in D4RL_KEYS if key in file]),
     "structure": kinds.hdf5(lambda file: _D4RL_NEEDS),
 }
 FORMATS = [
-    Format("D4RL", "d.hdf5", _write_d4rl, share=110, **_d4rl),
-    Format("D4RL, compressed", "c.hdf5", lambda path: _write_d4rl(path, compression="gzip", chunks=True), share=90, **_d4rl),
+    Format("D4RL", "d.hdf5", data.write_d4rl, share=110, **_d4rl),
+    Format("D4RL, compressed", "c.hdf5", lambda path: data.write_d4rl(path, compression="gzip", chunks=True), share=90, **_d4rl),
     Format(
         "robomimic",
         "low_dim.hdf5",
-        _write_robomimic,
-        lambda path: read_robomimic(path, "train", OBS_KEYS),
-        _hdf5_arrays(_robomimic_keys),
-        kinds.hdf5(_robomimic_keys, "mask/train", ("data", "env_args")),
+        data.write_robomimic,
+        lambda path: read_robomimic(path, "train", data.OBS_KEYS),
+        data.hdf5_arrays(data.robomimic_keys),
+        kinds.hdf5(data.robomimic_keys, "mask/train", ("data", "env_args")),
         160,
     ),
     Format(
         "Minari",
         "mutations/tiny-v0/data/main_data.hdf5",
-        _write_minari,
-        _read_minari,
-        _hdf5_arrays(_minari_keys),
-        kinds.hdf5(_minari_keys),
+        data.write_minari,
+        data.read_tiny,
+        data.hdf5_arrays(data.minari_keys),
+        kinds.hdf5(data.minari_keys),
         40,
         "minari",
     ),
     Format(
         "Minari, metadata",
         "mutations/tiny-v0/data/metadata.json",
-        _write_minari,
-        _read_minari,
+        data.write_minari,
+        data.read_tiny,
         None,
         [kinds.odd_json, kinds.odd_file],
         20,
         "minari",
     ),
-    Format("LiRE npz", "saved_replay_buffer_48_seed0.npz", _write_lire, _read_lire, _npz_arrays, [kinds.odd_npz], 70),
-    Format("LiRE pickle", "saved_replay_buffer_48_seed0.pkl", _write_lire, _read_lire, _pickled, [kinds.odd_pickle], 80),
-    Format("LiRE people's data", "dataset.pkl", _write_human, read_human_data, _pickled, [kinds.odd_pickle], 60),
+    Format(
+        "LiRE npz", "saved_replay_buffer_48_seed0.npz", data.write_lire, data.read_walker, data.npz_arrays, [kinds.odd_npz], 70
+    ),
+    Format(
+        "LiRE pickle", "saved_replay_buffer_48_seed0.pkl", data.write_lire, data.read_walker, data.pickled, [kinds.odd_pickle], 80
+    ),
+    Format("LiRE people's data", "dataset.pkl", data.write_human, read_human_data, data.pickled, [kinds.odd_pickle], 60),
     Format(
         "LiRE answers",
         "a.txt",
@@ -433,9 +269,9 @@ FORMATS = [
         lines=True,
     ),
     Format("LiRE lists", "l.txt", _write_list, read_list, _numbers, [kinds.odd_digits, kinds.odd_file], 20, lines=True),
-    Format("preference npz", "p.npz", _write_pairs, read_preference_npz, _npz_arrays, [kinds.odd_npz], 70),
-    Format("archive", "a.safetensors", lambda path: archive.save(_data(), path), archive.load, load_file, [], 70),
-    Format("examples", "e.safetensors", _write_examples, load_examples, load_file, [], 20),
+    Format("preference npz", "p.npz", data.write_pairs, read_preference_npz, data.npz_arrays, [kinds.odd_npz], 70),
+    Format("archive", "a.safetensors", lambda path: archive.save(data.table(), path), archive.load, load_file, [], 70),
+    Format("examples", "e.safetensors", data.write_examples, load_examples, load_file, [], 20),
     Format("label store", "labels.sqlite", _make_store, _read_store, _store_cells, [*2 * [kinds.odd_cell], kinds.odd_table], 90),
     Format(
         "labels as JSON lines",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.d4rl import Terminals, read_d4rl
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import FeedbackDataModule, check_sizes
+from lightning_pbrl.datamodules.recorded import RecordedDataModule
 from lightning_pbrl.envs.base import Simulator
 
 
-class D4RLDataModule(FeedbackDataModule):
+class D4RLDataModule(RecordedDataModule):
     """D4RL data set in one HDF5 file (Fu et al. 2020) and, if given, the environment that evaluates policies.
 
     For a simulator that knows D4RL's name of its task (``GymMuJoCo``, ``GymnasiumRobotics``), ``eval/normalized_score`` is logged
@@ -26,14 +24,13 @@ class D4RLDataModule(FeedbackDataModule):
         max_episode_steps: length of an episode that nothing else ends, for files without ``timeouts``; null for the
             simulator's horizon.
         obs_dim: read only this many of the first entries of an observation; null reads all. Ant: 27, see :func:`read_d4rl`.
-        cache_dir: folder for a memory-mapped copy that opens at once in later runs; null reads the file each time.
-        action_bounds: low and high of the file's actions, each a number or one per entry; null if they are in [-1, 1].
-        clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
-        **offline: the other arguments of :class:`FeedbackDataModule`.
+        **recorded: the other arguments of :class:`RecordedDataModule`.
 
     Raises:
         UserError: as :func:`lightning_pbrl.data.d4rl.read_d4rl`; also if file and simulator differ in sizes.
     """
+
+    cure = "give the simulator of this file's task, or set obs_dim"
 
     def __init__(
         self,
@@ -42,19 +39,11 @@ class D4RLDataModule(FeedbackDataModule):
         terminals: Terminals = "end",
         max_episode_steps: int | None = None,
         obs_dim: int | None = None,
-        cache_dir: str | None = "data",
-        action_bounds: Bounds | None = None,
-        clip_actions: bool = False,
-        **offline: Any,
+        **recorded: Any,
     ) -> None:
-        super().__init__(simulator, **offline)
-        self.path, self.terminals, self.obs_dim, self.cache_dir = Path(path), terminals, obs_dim, cache_dir
-        self.max_episode_steps = max_episode_steps
-        self.action_bounds, self.clip_actions = action_bounds, clip_actions
+        super().__init__(path, simulator, **recorded)
+        self.terminals, self.max_episode_steps, self.obs_dim = terminals, max_episode_steps, obs_dim
 
-    def load(self) -> Transitions:
+    def read(self) -> Transitions:
         steps = self.max_episode_steps or (self.simulator.horizon if self.simulator is not None else None)
-        actions = (self.action_bounds, self.clip_actions)
-        table = read_d4rl(self.path, self.terminals, steps, self.obs_dim, self.cache_dir, *actions)
-        check_sizes(table, self.simulator, self.path, "give the simulator of this file's task, or set obs_dim")
-        return table
+        return read_d4rl(self.path, self.terminals, steps, self.obs_dim, **self.reading)

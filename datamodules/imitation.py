@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.imitation import Complete, data_files, read_imitation
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import FeedbackDataModule, check_sizes
+from lightning_pbrl.datamodules.recorded import RecordedDataModule
 from lightning_pbrl.envs.base import Simulator
 
 
-class ImitationDataModule(FeedbackDataModule):
+class ImitationDataModule(RecordedDataModule):
     """Trajectories that imitation saved (Gleave et al. 2022) and, if given, the environment that evaluates policies.
 
     imitation itself is not needed. Its preference sets are converted first: see "imitation" in ``docs/data-sets.md``.
@@ -21,10 +20,7 @@ class ImitationDataModule(FeedbackDataModule):
         path: folder that ``imitation.data.serialize.save`` wrote.
         simulator: simulator for evaluation; null for none.
         complete: meaning of the last step of a complete episode: ``truncated`` by a time limit, or ``terminated``.
-        cache_dir: folder for a memory-mapped copy that opens at once in later runs; null reads the folder each time.
-        action_bounds: low and high of the actions, each a number or one per entry; null if they are in [-1, 1].
-        clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.
-        **offline: the other arguments of :class:`FeedbackDataModule`.
+        **recorded: the other arguments of :class:`RecordedDataModule`.
 
     Raises:
         UserError: as :func:`lightning_pbrl.data.imitation.read_imitation`; also if data and simulator differ in sizes.
@@ -35,19 +31,13 @@ class ImitationDataModule(FeedbackDataModule):
         path: str,
         simulator: Simulator | None = None,
         complete: Complete = "truncated",
-        cache_dir: str | None = "data",
-        action_bounds: Bounds | None = None,
-        clip_actions: bool = False,
-        **offline: Any,
+        **recorded: Any,
     ) -> None:
-        super().__init__(simulator, **offline)
-        self.path, self.complete, self.cache_dir = Path(path), complete, cache_dir
-        self.action_bounds, self.clip_actions = action_bounds, clip_actions
+        super().__init__(path, simulator, **recorded)
+        self.complete = complete
 
     def files(self) -> list[Path]:
         return [self.path / "state.json", *data_files(self.path)]
 
-    def load(self) -> Transitions:
-        table = read_imitation(self.path, self.complete, self.cache_dir, self.action_bounds, self.clip_actions)
-        check_sizes(table, self.simulator, self.path, "give the simulator of the environment that recorded the data")
-        return table
+    def read(self) -> Transitions:
+        return read_imitation(self.path, self.complete, **self.reading)

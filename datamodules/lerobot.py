@@ -8,11 +8,11 @@ from typing import Any, Literal
 from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.lerobot import End, read_lerobot
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import FeedbackDataModule, check_sizes
+from lightning_pbrl.datamodules.recorded import RecordedDataModule
 from lightning_pbrl.envs.base import Simulator
 
 
-class LeRobotDataModule(FeedbackDataModule):
+class LeRobotDataModule(RecordedDataModule):
     """LeRobotDataset in a folder: states, actions, tasks in words and, if named, the pictures of a camera.
 
     Args:
@@ -27,15 +27,15 @@ class LeRobotDataModule(FeedbackDataModule):
         episodes: numbers of the episodes that are read; null for all.
         end: meaning of the end of an episode: ``success`` (terminal where it is a success), ``terminated``, ``truncated``; null
             for ``success`` where the data tell it, else ``truncated``. See :func:`lightning_pbrl.data.lerobot.read_lerobot`.
-        cache_dir: folder for memory-mapped copies of rows and pictures that open at once in later runs; null for none.
         action_bounds: low and high of the actions, each a number or one per entry; ``stats`` for the range in the data's
             ``meta/stats.json``; null if they are in [-1, 1].
-        clip_actions: whether the robot itself clips actions; otherwise those beyond their bounds are refused.
-        **offline: the other arguments of :class:`FeedbackDataModule`.
+        **recorded: the other arguments of :class:`RecordedDataModule`.
 
     Raises:
         UserError: as :func:`lightning_pbrl.data.lerobot.read_lerobot`; also if data and simulator differ in sizes.
     """
+
+    cure = "give the simulator that recorded the data, or other state or action keys"
 
     def __init__(
         self,
@@ -48,22 +48,17 @@ class LeRobotDataModule(FeedbackDataModule):
         tasks: list[str] | None = None,
         episodes: list[int] | None = None,
         end: End | None = None,
-        cache_dir: str | None = "data",
         action_bounds: Bounds | Literal["stats"] | None = None,
-        clip_actions: bool = False,
-        **offline: Any,
+        **recorded: Any,
     ) -> None:
-        super().__init__(simulator, **offline)
-        self.path, self.cache_dir = Path(path), cache_dir
+        super().__init__(path, simulator, **recorded)
+        self.reading["action_bounds"] = action_bounds
         self.keys: dict[str, Any] = {"state": state, "camera": camera, "size": size, "action": action, "end": end}
         self.chosen: dict[str, Any] = {"tasks": tasks, "episodes": episodes}
-        self.actions: dict[str, Any] = {"action_bounds": action_bounds, "clip_actions": clip_actions}
 
     def files(self) -> list[Path]:
         folders = ["meta", "data"] + ([] if self.keys["camera"] is None else ["videos"])
         return sorted(file for name in folders for file in (self.path / name).rglob("*") if file.is_file())
 
-    def load(self) -> Transitions:
-        table = read_lerobot(self.path, cache_dir=self.cache_dir, **self.keys, **self.chosen, **self.actions)
-        check_sizes(table, self.simulator, self.path, "give the simulator that recorded the data, or other state or action keys")
-        return table
+    def read(self) -> Transitions:
+        return read_lerobot(self.path, **self.keys, **self.chosen, **self.reading)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+import yaml
 
 from lightning_pbrl import jobs, registry
 from lightning_pbrl.cli import main
@@ -30,6 +31,8 @@ DATA_ARGS = {
     "held_out_pairs": 40,
 }
 """Sizes of the data; 6 episodes of 30 steps are 180 rows."""
+SWEPT_DATA = {f"data.init_args.{key}": [value] for key, value in {**DATA_ARGS, "cache_dir": "data"}.items()}
+"""The same, as a sweep says it."""
 
 ROWS = 180
 CPU = ["--trainer.accelerator=cpu"]
@@ -53,6 +56,23 @@ def mistake(capfd: pytest.CaptureFixture[str], *args: str) -> str:
     assert err.count("\n") == 1, err
     assert "Traceback" not in err
     return err.removeprefix("error: ").strip()
+
+
+def write_two_tasks(path: Path, updates: int, **more: Any) -> None:
+    """Write a sweep of a small behaviour cloning: two seeds of a task, and two of one that does not exist."""
+    content = {
+        "name": "small",
+        "base": [["data/metaworld.yaml", "model/bc.yaml"]],
+        **SWEPT_DATA,
+        "data.init_args.task": ["drawer-close", "no-such-task"],
+        "model.init_args.hidden": [[16, 16]],
+        "model.init_args.updates": [updates],
+        "model.init_args.eval_interval": [500],
+        "trainer.accelerator": ["cpu"],
+        **more,
+        "seed": [0, 1],
+    }
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 def labels(path: Path) -> list[Any]:

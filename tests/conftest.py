@@ -23,6 +23,9 @@ sys.dont_write_bytecode = False
 # Figures are files here, never windows.
 os.environ.setdefault("MPLBACKEND", "agg")
 
+# Some tests are about benchmarks/, which is not installed.
+sys.path.append(str(Path(__file__).parents[1]))
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
 

@@ -123,3 +123,37 @@ class _Actor(Method):
 
 
 Method.registry.pop("_Actor")
+
+
+class Watching:
+    """Notes phases of a method that acts, with its counts as each begins: ``class Watched(Watching, PEBBLE)``."""
+
+    def plan(self: Any, round_number: int) -> list[Phase]:
+        noted = self.__dict__.setdefault("noted", [])
+
+        def noting(name: str, start: Any) -> Any:
+            def begin() -> None:
+                noted.append((round_number, name, self.env_steps, *self.counts()))
+                if start:
+                    start()
+
+            return begin
+
+        return [phase._replace(start=noting(phase.name, phase.start)) for phase in super().plan(round_number)]  # type: ignore[misc]
+
+    def counts(self) -> tuple[int, ...]:
+        return ()
+
+
+class WatchingPay(Watching):
+    """Notes also what rollouts were paid, beside what each row is worth then."""
+
+    def novelty(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.noted_reward(rows, super().novelty(rows))  # type: ignore[misc]
+
+    def collected_reward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.noted_reward(rows, super().collected_reward(rows))  # type: ignore[misc]
+
+    def noted_reward(self: Any, rows: torch.Tensor, paid: torch.Tensor) -> torch.Tensor:
+        self.__dict__.setdefault("paid", []).append((self.rounds.name, paid, self.worth(rows)))
+        return paid

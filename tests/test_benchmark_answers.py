@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-
-from benchmarks import answers  # noqa: E402
+from benchmarks import answers
 
 
 def test_a_quick_run_measures_every_arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

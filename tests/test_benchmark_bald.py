@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-
-from benchmarks import bald  # noqa: E402
-from benchmarks.__main__ import main  # noqa: E402
-from benchmarks.engine import transitions  # noqa: E402
-from benchmarks.plain_bald import PlainReward, pair_scores, rating_scores  # noqa: E402
-from lightning_pbrl.data.feedback import Query  # noqa: E402
+from benchmarks import bald
+from benchmarks.__main__ import main
+from benchmarks.engine import transitions
+from benchmarks.plain_bald import PlainReward, pair_scores, rating_scores
+from lightning_pbrl.data.feedback import Query
 
 
 def test_quick_run_writes_every_claim(tmp_path: Path) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
+from benchmarks import house, house_round, house_source, house_speed
+from benchmarks.readme import RESULTS
 
-from benchmarks import house, house_round, house_source, house_speed  # noqa: E402
-from benchmarks.readme import RESULTS  # noqa: E402
+ROOT = Path(__file__).parents[1]
 
 FILES = {
     "lightning_pbrl/__init__.py": "",

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-
-from benchmarks import engine, ipl  # noqa: E402
-from benchmarks.__main__ import SUITES  # noqa: E402
+from benchmarks import engine, ipl
+from benchmarks.__main__ import SUITES
 
 
 def test_quick_run_measures_every_claim():

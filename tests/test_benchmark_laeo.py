@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-
-from benchmarks import laeo  # noqa: E402
-from benchmarks.__main__ import SUITES  # noqa: E402
-from benchmarks.engine import transitions  # noqa: E402
+from benchmarks import laeo
+from benchmarks.__main__ import SUITES
+from benchmarks.engine import transitions
 
 
 def test_quick_run_measures_every_claim():

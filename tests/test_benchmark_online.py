@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import torch
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-
-from benchmarks import online  # noqa: E402
-from benchmarks.__main__ import SUITES  # noqa: E402
-from benchmarks.plain_sac import state_entropy  # noqa: E402
-from lightning_pbrl.nn.state_entropy import nearest_distance  # noqa: E402
+from benchmarks import online
+from benchmarks.__main__ import SUITES
+from benchmarks.plain_sac import state_entropy
+from lightning_pbrl.nn.state_entropy import nearest_distance
 
 
 def test_quick_run_measures_every_claim():

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-
-from benchmarks import peer_workers, peers  # noqa: E402
+from benchmarks import peer_workers, peers
 
 
 def test_without_peers_it_says_which_are_missing(monkeypatch, capsys):

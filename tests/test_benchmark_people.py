@@ -15,19 +15,17 @@ import pytest
 import torch
 from toys import ToyData
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-
 pytest.importorskip("fastapi")
 
-from benchmarks.people_kills import checked  # noqa: E402
-from benchmarks.people_taught import PERSON, Killer, Process, Run  # noqa: E402
-from lightning_pbrl.data.feedback import Answer, AskKey, Query, Status  # noqa: E402
-from lightning_pbrl.data.store import LabelStore  # noqa: E402
-from lightning_pbrl.labelling.desk import Desk  # noqa: E402
-from lightning_pbrl.labelling.interface import Key  # noqa: E402
-from lightning_pbrl.labelling.questions import is_swapped  # noqa: E402
+from benchmarks.people_kills import checked
+from benchmarks.people_taught import PERSON, Killer, Process, Run
+from lightning_pbrl.data.feedback import Answer, AskKey, Query, Status
+from lightning_pbrl.data.store import LabelStore
+from lightning_pbrl.labelling.desk import Desk
+from lightning_pbrl.labelling.interface import Key
+from lightning_pbrl.labelling.questions import is_swapped
+
+ROOT = Path(__file__).parents[1]
 
 
 def ask(store: Path, count: int, first: int = 0) -> None:

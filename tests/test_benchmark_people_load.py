@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-
 pytest.importorskip("fastapi", reason="the page is in the web extra")
 
-from benchmarks import people_load, people_postgres  # noqa: E402
-from lightning_pbrl.labelling.serve import NICE  # noqa: E402
+from benchmarks import people_load, people_postgres
+from lightning_pbrl.labelling.serve import NICE
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow

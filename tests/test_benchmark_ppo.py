@@ -5,20 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("stable_baselines3", reason="pip install stable-baselines3: nothing else here needs it")
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-
-from benchmarks import ppo  # noqa: E402
-from benchmarks.sb3_ppo import parity  # noqa: E402
-from lightning_pbrl.envs.gym_mujoco import GymMuJoCo  # noqa: E402
+from benchmarks import ppo
+from benchmarks.sb3_ppo import parity
+from lightning_pbrl.envs.gym_mujoco import GymMuJoCo
 
 
 @pytest.mark.parametrize("num_envs", [1, 2])

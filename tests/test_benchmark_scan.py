@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-
-from benchmarks import engine, scan  # noqa: E402
-from benchmarks.plain_iql import DISCOUNT, TEMPERATURE, PlainIQL, value_loss  # noqa: E402
+from benchmarks import engine, scan
+from benchmarks.plain_iql import DISCOUNT, TEMPERATURE, PlainIQL, value_loss
 
 
 def test_without_jax_it_says_what_to_install(monkeypatch, capsys):

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-
-from benchmarks import encoder, engine, growth, measure, memory, people_first_question, readme, scoring  # noqa: E402
-from benchmarks.__main__ import MARKER, main  # noqa: E402
-from benchmarks.plain_iql import PlainIQL  # noqa: E402
-from benchmarks.plain_scoring import PlainEnsemble, k_center_by_full_distances  # noqa: E402
-from lightning_pbrl.data.feedback import Query, Status  # noqa: E402
-from lightning_pbrl.data.relabel import predict_reward  # noqa: E402
-from lightning_pbrl.queries.disagreement import disagreement  # noqa: E402
-from lightning_pbrl.queries.kcenter import k_center  # noqa: E402
+from benchmarks import encoder, engine, growth, measure, memory, people_first_question, readme, scoring
+from benchmarks.__main__ import MARKER, main
+from benchmarks.plain_iql import PlainIQL
+from benchmarks.plain_scoring import PlainEnsemble, k_center_by_full_distances
+from lightning_pbrl.data.feedback import Query, Status
+from lightning_pbrl.data.relabel import predict_reward
+from lightning_pbrl.queries.disagreement import disagreement
+from lightning_pbrl.queries.kcenter import k_center
 
 
 def test_quick_run_writes_every_claim(tmp_path, capsys):

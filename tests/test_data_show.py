@@ -52,6 +52,15 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
 }
 
 
+def told(capsys: pytest.CaptureFixture[str], path: Path, strips: Path, *wanted: str) -> str:
+    """Run the command and return what it printed, on one line, in which all that is wanted stands."""
+    main(["data", "show", str(path), "--out", str(strips)])
+    said = " ".join(capsys.readouterr().out.split())
+    for each in wanted:
+        assert each in said, each
+    return said
+
+
 @pytest.mark.parametrize("kind", MAKERS)
 def test_formats_are_guessed_and_read(kind: str, tmp_path: Path):
     path = MAKERS[kind](tmp_path)
@@ -93,19 +102,17 @@ def test_the_command_prints_counts_and_draws_three_strips(
     columns["observations"] = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), np.uint8)
     path = write_ogbench(tmp_path / "visual.npz", columns)
     monkeypatch.setenv("COLUMNS", "120")
-    main(["data", "show", str(path), "--out", str(tmp_path / "strips.png")])
-    said = " ".join(capsys.readouterr().out.split())
-    for each in (
+    wanted = [
         "OGBench",
         "rows 28",
         "episodes 4",
         "3 min, 4 median, 12 max",
         "0 episodes terminated, 4 truncated",
         "(32, 8, 8, 3)",
-    ):
-        assert each in said, each
+    ]
+    said = told(capsys, path, tmp_path / "s.png", *wanted)
     assert "reward unknown" in said and "success unknown" in said and "stored images, exact" in said
-    with Image.open(tmp_path / "strips.png") as picture:
+    with Image.open(tmp_path / "s.png") as picture:
         assert picture.size == (8 * 128, 3 * 132)
         pixel = np.asarray(picture)[8, 8]
     assert pixel.tolist() == columns["observations"][0, 0, 0].tolist()  # of the first episode, which is on top
@@ -126,17 +133,15 @@ def test_a_lerobot_folder_is_shown_by_its_first_camera(
     recorded = lerobot_files.episodes()
     root = lerobot_files.write_lerobot(tmp_path / "robot", recorded, camera="image")
     monkeypatch.setenv("COLUMNS", "200")
-    main(["data", "show", str(root), "--out", str(tmp_path / "s.png")])
-    said = " ".join(capsys.readouterr().out.split())
-    for each in (
+    wanted = [
         "LeRobotDataset",
         "rows 14",
         "episodes 4",
         "2 min, 3 median, 5 max",
         "meta/info.json",
         "camera observation.images.top",
-    ):
-        assert each in said, each
+    ]
+    said = told(capsys, root, tmp_path / "s.png", *wanted)
     returns = [each["next.reward"].sum() for each in recorded]
     order = np.argsort(returns, kind="stable")
     shown = [int(order[place]) for place in (0, 2, 3)]  # the lowest, the middle and the highest return
@@ -157,8 +162,7 @@ def test_lerobot_films_that_are_elsewhere_are_told(tmp_path: Path, capsys: pytes
     pytest.importorskip("av", reason="the extra lerobot is not installed")
     root = lerobot_files.write_lerobot(tmp_path / "robot", lerobot_files.episodes(), camera="video")
     shutil.rmtree(root / "videos")
-    main(["data", "show", str(root), "--out", str(tmp_path / "s.png")])
-    said = " ".join(capsys.readouterr().out.split())
+    said = told(capsys, root, tmp_path / "s.png")
     assert "no pictures:" in said and ".mp4" in said and (tmp_path / "s.png").is_file()
 
 
@@ -187,17 +191,15 @@ def test_a_minari_folder_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     folder = tmp_path / "toy/tiny-v0"
     assert format_of(folder) == "minari"
     monkeypatch.setenv("COLUMNS", "200")
-    main(["data", "show", str(folder), "--out", str(tmp_path / "s.png")])
-    said = " ".join(capsys.readouterr().out.split())
-    for each in (
+    wanted = [
         "Minari",
         "rows 8",
         "episodes 2",
         "1 episodes terminated, 1 truncated",
         "3 min, 3 median, 5 max",
         "data/metadata.json",
-    ):
-        assert each in said, each
+    ]
+    told(capsys, folder, tmp_path / "s.png", *wanted)
     assert (tmp_path / "s.png").is_file()
     with pytest.raises(UserError, match="give the folder <root>/toy/tiny-v0"):
         read_format(folder.rename(tmp_path / "other"), "minari")

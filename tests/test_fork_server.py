@@ -14,14 +14,12 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
+from benchmarks.kills import outcome, stages, write_inputs
+from lightning_pbrl import fork_server
+from lightning_pbrl.fork_server import LIBRARY, LOST, Forked, ForkServer
+from lightning_pbrl.jobs import Job, Slot, run_jobs
 
-from benchmarks.kills import outcome, stages, write_inputs  # noqa: E402
-from lightning_pbrl import fork_server  # noqa: E402
-from lightning_pbrl.fork_server import LIBRARY, LOST, Forked, ForkServer  # noqa: E402
-from lightning_pbrl.jobs import Job, Slot, run_jobs  # noqa: E402
+ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.skipif(not fork_server.possible(), reason="jobs are forked on Linux only")
 

@@ -13,13 +13,9 @@ import pytest
 import yaml
 from run_folders import write_policy_run
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-
-from benchmarks import startup  # noqa: E402
-from lightning_pbrl import help_text  # noqa: E402
-from lightning_pbrl.cli import main  # noqa: E402
+from benchmarks import startup
+from lightning_pbrl import help_text
+from lightning_pbrl.cli import main
 
 POOL = """
 from types import SimpleNamespace

@@ -13,7 +13,7 @@ from lightning_pbrl.errors import UserError
 
 Precision = Literal["float32", "tf32", "bf16"]
 Step = Callable[[Any], Any]
-"""What computes losses from a batch."""
+"""Computation of the losses of a batch."""
 
 
 def check_precision(precision: Precision, device: torch.device) -> None:

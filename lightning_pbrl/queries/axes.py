@@ -7,19 +7,17 @@ along named axes such as speed and safety.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
 from lightning_pbrl.data.feedback import Answer, Kind, Labels, Query
 from lightning_pbrl.data.kinds import check_axes
 from lightning_pbrl.data.segments import SegmentPool
-from lightning_pbrl.errors import UserError
+from lightning_pbrl.queries.around import AroundQuery, rounds_of_pairs
 from lightning_pbrl.queries.base import QueryStrategy, Scorer
-from lightning_pbrl.queries.uniform import UniformQuery
 
 
-class AxesQuery(QueryStrategy):
+class AxesQuery(AroundQuery):
     """Pairs on named axes: the pairs that another strategy chooses, each compared once per axis (Torne et al. 2026).
 
     An answer on an axis is a question of the budget: n questions are n / A pairs on A axes, rounded down.
@@ -35,21 +33,12 @@ class AxesQuery(QueryStrategy):
     """
 
     def __init__(self, axes: Sequence[str] = ("task", "calm"), pairs: QueryStrategy | None = None) -> None:
-        self.axes, self.pairs = check_axes(axes, "AxesQuery"), pairs or UniformQuery()
-        if self.pairs.kinds != {"pair"} or self.pairs.sequential:
-            raise UserError(
-                f"AxesQuery got {type(self.pairs).__name__} for its pairs: give a strategy that asks pairs alone and proposes a "
-                "round at once, such as UniformQuery or DisagreementQuery."
-            )
+        self.axes, self.pairs = check_axes(axes, "AxesQuery"), rounds_of_pairs("AxesQuery", pairs)
+        super().__init__(self.pairs)
         self.kinds: frozenset[Kind] = frozenset(f"pair:{axis}" for axis in self.axes)
-        self.needs, self.recent = self.pairs.needs, self.pairs.recent
 
     def at_random(self) -> QueryStrategy:
         return AxesQuery(self.axes)
-
-    def begin(self, settings: Mapping[str, Any]) -> None:
-        self.pairs.begin(settings)
-        self.recent = self.pairs.recent
 
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:
         raise TypeError("questions on several axes are no single query: call proposals")
@@ -66,13 +55,4 @@ class AxesQuery(QueryStrategy):
 
     def observe(self, query: Query, answer: Answer) -> None:
         if query.kind == f"pair:{self.axes[0]}":
-            self.pairs.observe(query, answer)
-
-    def notes(self) -> dict[str, Any]:
-        return self.pairs.notes()
-
-    def recall(self, notes: Mapping[str, Any]) -> None:
-        self.pairs.recall(notes)
-
-    def metrics(self) -> dict[str, float]:
-        return self.pairs.metrics()
+            super().observe(query, answer)

@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_pbrl.data.feedback import Answer, Kind, Labels, Query
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.describe import Described
+from lightning_pbrl.errors import UserError
 from lightning_pbrl.finite import check_finite
 
 
@@ -127,3 +128,19 @@ def best(score: Tensor, n: int) -> Tensor:
     """
     check_finite(score, *UNSCORED)
     return score.argsort(descending=True, stable=True)[:n]
+
+
+def check_members(returns: Tensor, instead: str) -> None:
+    """Check that the returns, (E, ...), are those of members that can disagree.
+
+    Args:
+        returns: predicted returns per ensemble member.
+        instead: what to use in place of disagreement, for the message.
+
+    Raises:
+        UserError: for a single member, which never disagrees.
+    """
+    if returns.shape[0] < 2:
+        raise UserError(
+            f"Disagreement needs at least two ensemble members and the model has one: raise ensemble_size, or use {instead}."
+        )

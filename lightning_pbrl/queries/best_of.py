@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_pbrl.data.feedback import Kind, Labels, Query
 from lightning_pbrl.data.segments import SegmentPool
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.queries.base import QueryStrategy, Scorer, best, take
+from lightning_pbrl.queries.base import QueryStrategy, Scorer, best, check_members, take
 from lightning_pbrl.ranges import Range
 
 
@@ -23,11 +23,7 @@ def choice_disagreement(returns: Tensor) -> Tensor:
     Raises:
         UserError: for a single member, which never disagrees.
     """
-    if returns.shape[0] < 2:
-        raise UserError(
-            "Disagreement needs at least two ensemble members and the model has one: raise ensemble_size, or use "
-            "acquisition=uniform."
-        )
+    check_members(returns, "acquisition=uniform")
     return (0.5 * returns.softmax(-1).var(0, correction=0).sum(-1)).sqrt()
 
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from lightning_pbrl.data.feedback import Labels, Query
 from lightning_pbrl.data.segments import SegmentPool
-from lightning_pbrl.errors import UserError
-from lightning_pbrl.queries.base import QueryStrategy, Scorer, best, draw_candidates, take
+from lightning_pbrl.queries.base import QueryStrategy, Scorer, best, check_members, draw_candidates, take
 
 
 def disagreement(returns: Tensor) -> Tensor:
@@ -21,11 +20,7 @@ def disagreement(returns: Tensor) -> Tensor:
     Raises:
         UserError: for a single member, which never disagrees.
     """
-    if returns.shape[0] < 2:
-        raise UserError(
-            "Disagreement needs at least two ensemble members and the model has one; "
-            "raise ensemble_size or use UniformQuery, EntropyQuery or KCenterQuery."
-        )
+    check_members(returns, "UniformQuery, EntropyQuery or KCenterQuery")
     second = torch.sigmoid(returns[..., 1] - returns[..., 0])
     return (second - second.mean(0)).square().mean(0).sqrt()
 

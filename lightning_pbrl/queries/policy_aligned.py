@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from lightning_pbrl.data.feedback import Answer, Kind, Labels, Query
+from lightning_pbrl.data.feedback import Kind, Labels, Query
 from lightning_pbrl.data.replay import RECENT_EPISODES
 from lightning_pbrl.data.segments import SegmentPool
+from lightning_pbrl.queries.around import AroundQuery
 from lightning_pbrl.queries.base import QueryStrategy, Scorer
-from lightning_pbrl.queries.uniform import UniformQuery
 
 
-class PolicyAlignedQuery(QueryStrategy):
+class PolicyAlignedQuery(AroundQuery):
     """Policy-aligned selection: another strategy on the newest episodes only (QPA, Hu et al. 2024).
 
     Args:
@@ -37,9 +37,9 @@ class PolicyAlignedQuery(QueryStrategy):
     """
 
     def __init__(self, recent: int | None = None, inner: QueryStrategy | None = None) -> None:
-        self.follows = recent is None
-        self.recent, self.inner = recent or RECENT_EPISODES, inner or UniformQuery()
-        self.kinds, self.needs, self.sequential = self.inner.kinds, self.inner.needs, self.inner.sequential
+        super().__init__(inner)
+        self.follows, self.recent = recent is None, recent or RECENT_EPISODES
+        self.kinds, self.sequential = self.inner.kinds, self.inner.sequential
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Follow the method's window, if none was given."""
@@ -55,15 +55,3 @@ class PolicyAlignedQuery(QueryStrategy):
         self, pool: SegmentPool, n: int, model: Scorer, labels: Mapping[Kind, Labels], rng: torch.Generator
     ) -> list[Query]:
         return self.inner.proposals(pool, n, model, labels, rng)
-
-    def notes(self) -> dict[str, Any]:
-        return self.inner.notes()
-
-    def recall(self, notes: Mapping[str, Any]) -> None:
-        self.inner.recall(notes)
-
-    def observe(self, query: Query, answer: Answer) -> None:
-        self.inner.observe(query, answer)
-
-    def metrics(self) -> dict[str, float]:
-        return self.inner.metrics()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from somebody import looking
 from toys import SPEC, ToyData, assert_same, make_trainer
 
 from lightning_pbrl.asking import waiting
@@ -40,35 +40,20 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def person(folder: Path, skips: int = 0, pause: float = 0.0) -> Iterator[Any]:
+def person(folder: Path, skips: int = 0, pause: float = 0.0) -> Iterator[None]:
     """Somebody at the desk who prefers the larger true return, and cannot tell of every ``skips``-th question."""
-    stop, source, failed = threading.Event(), ToyData().load(), list[Exception]()
+    source = ToyData().load()
 
-    def work() -> None:
-        path = folder / "labels.sqlite"
-        try:
-            while not stop.is_set():
-                if not path.exists():
-                    time.sleep(0.02)
-                    continue
-                for asked in Desk(path).next("Ada", 3):
-                    true = source.true_returns(Query("pair", torch.tensor([asked.start]), asked.length))[0]
-                    told = not skips or asked.key.number % skips
-                    value, status = (float(true[1] > true[0]), Status.ANSWERED) if told else (None, Status.SKIPPED)
-                    Desk(path).answer("Ada", asked.key, value, status, seconds=0.1)
-                    time.sleep(pause)
-                time.sleep(0.01)
-        except Exception as error:  # noqa: BLE001 - shown by the test
-            failed.append(error)
+    def look(path: Path) -> None:
+        for asked in Desk(path).next("Ada", 3):
+            true = source.true_returns(Query("pair", torch.tensor([asked.start]), asked.length))[0]
+            told = not skips or asked.key.number % skips
+            value, status = (float(true[1] > true[0]), Status.ANSWERED) if told else (None, Status.SKIPPED)
+            Desk(path).answer("Ada", asked.key, value, status, seconds=0.1)
+            time.sleep(pause)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield failed
-    finally:
-        stop.set()
-        thread.join()
-    assert not failed, failed
+    with looking(folder, look, every=0.01):
+        yield
 
 
 def fit(folder: Path, resume: bool = False, around: Any = (), **settings: Any) -> Any:

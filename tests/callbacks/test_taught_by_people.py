@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from somebody import looking
 from toys import SPEC, callbacks_for, data_for, make_trainer
 
 from lightning_pbrl.asking import waiting
@@ -43,38 +45,26 @@ LEARNERS: dict[str, Any] = {
 BINS = 10
 
 
-class Person:
+Given = dict[int, tuple[float | None, Status]]
+"""Answers by the number of their question."""
+
+
+@contextmanager
+def person(folder: Path) -> Iterator[Given]:
     """Somebody who answers whatever is open: every fifth question cannot be told, the others by their number."""
+    given: Given = {}
 
-    def __init__(self, folder: Path) -> None:
-        self.path, self.stop, self.failed = folder / "labels.sqlite", threading.Event(), list[Exception]()
-        self.given: dict[int, tuple[float | None, Status]] = {}
-        self.thread = threading.Thread(target=self.work)
-
-    def __enter__(self) -> Person:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop.set()
-        self.thread.join()
-        assert not self.failed, self.failed
-
-    def work(self) -> None:
-        try:
-            while not self.stop.wait(0.15):  # each look reads the store
-                if self.path.exists():
-                    self.answer(Desk(self.path, bins=BINS))
-        except Exception as error:  # noqa: BLE001 - shown by the test
-            self.failed.append(error)
-
-    def answer(self, desk: Desk) -> None:
+    def look(path: Path) -> None:
+        desk = Desk(path, bins=BINS)
         for asked in desk.next("Ada", 10):
             number = asked.key.number
             told = float(number % 2 if asked.kind == "pair" else number % BINS)
             value, status = (None, Status.SKIPPED) if number % 5 == 0 else (told, Status.ANSWERED)
             assert desk.answer("Ada", asked.key, value, status, seconds=0.1).how == "kept"
-            self.given[number] = value, status
+            given[number] = value, status
+
+    with looking(folder, look, every=0.15):  # each look reads the store
+        yield given
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -86,13 +76,13 @@ def test_every_learner_is_taught_by_people(name: str, tmp_path: Path, monkeypatc
     method = cls(SPEC, **{key: value for key, value in settings.items() if key in kinds_of(cls)})
     trainer = make_trainer(tmp_path, callbacks_for(cls, teacher=HumanTeacher(bins=BINS)))
     began = time.monotonic()
-    with Person(tmp_path) as person:
+    with person(tmp_path) as given:
         trainer.fit(method, data_for(cls))
     assert time.monotonic() - began < 300
     learned = [method.labels, *([method.ratings] if method.ratings is not None else [])]
     usable = sum(len(labels.preferences()) for labels in learned)
     assert method.pending == 0 and method.finished
-    assert sorted(person.given) == list(range(len(person.given))) and len(person.given) >= 20
-    assert usable == sum(status == Status.ANSWERED for _, status in person.given.values())
+    assert sorted(given) == list(range(len(given))) and len(given) >= 20
+    assert usable == sum(status == Status.ANSWERED for _, status in given.values())
     skipped = sum(int((labels.status == Status.SKIPPED).sum()) for labels in learned)
-    assert skipped == len(person.given) - usable
+    assert skipped == len(given) - usable

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from recorders import addresses, counted
-from test_graphs import DATA, Learner
+from test_graphs import DATA, Learner, change
 from torch import Tensor, nn
 
 from lightning_pbrl.compute.graphs import CudaRecorder
@@ -102,29 +102,17 @@ def test_nothing_is_compiled_or_recorded_twice() -> None:
 CHANGES = ("loss", "data", "rows", "rate", "moments", "values")
 
 
-@pytest.mark.parametrize(("way", "change"), [("graph", "loss"), ("graph", "values"), *(("recorded", each) for each in CHANGES)])
-def test_whatever_changes_is_recorded_anew(way: str, change: str) -> None:
+@pytest.mark.parametrize(("way", "what"), [("graph", "loss"), ("graph", "values"), *(("recorded", each) for each in CHANGES)])
+def test_whatever_changes_is_recorded_anew(way: str, what: str) -> None:
     plain, fast = engine("eager"), engine(way)
     for each in (plain, fast):
         each.run("main", 24)
     count = fast._graphs.recorded
     for each in (plain, fast):
-        owner = each.owner
-        if change == "loss":
-            owner.scale = 2.0
-        elif change == "data":
-            owner.data = DATA.flip(0).cuda()
-        elif change == "rows":
-            owner.stored["rows"] = 30
-        elif change == "rate":
-            each.state.optimizers[0]["g"].param_groups[0]["lr"] = 0.05
-        elif change == "moments":
-            each.state.restart("g")
-        else:
-            owner.double().float()
+        change(each, what)
         each.run("main", 40)
     close(plain, fast)
-    if change in ("loss", "rows"):  # elsewhere new tensors may lie where the old ones did
+    if what in ("loss", "rows"):  # elsewhere new tensors may lie where the old ones did
         assert fast._graphs.recorded > count
 
 

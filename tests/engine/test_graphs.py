@@ -132,45 +132,55 @@ def test_a_replay_calls_nothing_but_the_copy_of_its_input() -> None:
     assert {"aten._foreach_copy_.default", "aten.fill_.Scalar"} <= set(found[1])
 
 
-@pytest.mark.parametrize("change", ["weight decay", "rate", "loss", "data", "rows", "moments", "polyak"])
-def test_whatever_changes_is_recorded_anew(change: str) -> None:
-    """Between blocks a setting, the data and the optimisers' memory may change; numbers stay those of plain updates."""
+def change(each: UpdateEngine, what: str) -> None:
+    """Change, between two blocks, something that updates depend on."""
+    owner, (optimizers,) = each.owner, each.state.optimizers
+    if what == "weight decay":
+        optimizers["g"].param_groups[0]["weight_decay"] = 0.1
+    elif what == "rate":
+        optimizers["g"].param_groups[0]["lr"] = 0.05
+    elif what == "loss":
+        owner.scale = 2.0
+    elif what == "data":
+        owner.data = owner.data.flip(0)
+    elif what == "rows":
+        owner.stored["rows"] = 30
+    elif what == "moments":
+        each.state.restart("g")
+    elif what == "values":
+        owner.double().float()  # re-binds every parameter
+    else:
+        each.state.targets["g_target"] = Follows("g", 0.3)
+
+
+def begun() -> tuple[UpdateEngine, UpdateEngine, Tape]:
+    """A plain and a recorded engine after a block, and what records."""
     plain, stub = engine(), Tape()
     recorded = engine(stub)
     for each in (plain, recorded):
         each.run("main", 24)
+    return plain, recorded, stub
+
+
+@pytest.mark.parametrize("what", ["weight decay", "rate", "loss", "data", "rows", "moments", "polyak"])
+def test_whatever_changes_is_recorded_anew(what: str) -> None:
+    """Between blocks a setting, the data and the optimisers' memory may change; numbers stay those of plain updates."""
+    plain, recorded, stub = begun()
     count = stub.recorded
     for each in (plain, recorded):
-        owner, (optimizers,) = each.owner, each.state.optimizers
-        if change == "weight decay":
-            optimizers["g"].param_groups[0]["weight_decay"] = 0.1
-        elif change == "rate":
-            optimizers["g"].param_groups[0]["lr"] = 0.05
-        elif change == "loss":
-            owner.scale = 2.0
-        elif change == "data":
-            owner.data = DATA.flip(0).clone()
-        elif change == "rows":
-            owner.stored["rows"] = 30
-        elif change == "moments":
-            each.state.restart("g")
-        else:
-            each.state.targets["g_target"] = Follows("g", 0.3)
+        change(each, what)
     a, b = plain.run("main", 40), recorded.run("main", 40)
     assert all(torch.equal(a[key], b[key]) for key in a) and same(plain, recorded)
-    if change not in ("rate", "moments"):  # whose new tensors may lie where the old ones did
+    if what not in ("rate", "moments"):  # whose new tensors may lie where the old ones did
         assert stub.recorded > count
 
 
 def test_weights_that_are_loaded_keep_graphs_valid() -> None:
     """Values that come in another way are copied into the same buffers: nothing is recorded anew."""
-    plain, stub = engine(), Tape()
-    recorded = engine(stub)
-    for each in (plain, recorded):
-        each.run("main", 24)
+    plain, recorded, stub = begun()
     count = stub.recorded
     for each in (plain, recorded):
-        each.owner.double().float()  # re-binds every parameter
+        change(each, "values")
         each.owner.load_state_dict({name: 1.1 * value for name, value in each.owner.state_dict().items()})
         assert not each.state.attached()
         each.run("main", 24)
@@ -178,10 +188,8 @@ def test_weights_that_are_loaded_keep_graphs_valid() -> None:
 
 
 def test_new_parameter_objects_are_recorded_anew() -> None:
-    plain, stub = engine(), Tape()
-    recorded = engine(stub)
+    plain, recorded, _ = begun()
     for each in (plain, recorded):
-        each.run("main", 24)
         each.owner.load_state_dict({name: 1.1 * value for name, value in each.owner.state_dict().items()}, assign=True)
         each.run("main", 24)
     assert same(plain, recorded)

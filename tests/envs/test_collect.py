@@ -54,16 +54,21 @@ def test_rows_are_what_the_simulator_does(tmp_path):
     assert data.column("learned_reward").isnan().all()
 
 
-def test_a_killed_collection_resumes_to_the_same_data(tmp_path):
-    whole = collect(DRAWER, MIXTURE, 8, tmp_path / "whole.safetensors", seed=5)
+def collect_in_part(path, episodes):
+    """Begin a collection of eight episodes, killed after so many."""
 
     def kill(done, total):
-        if done == 5:
+        if done == episodes:
             raise KilledError
 
-    path = tmp_path / "cut.safetensors"
     with pytest.raises(KilledError):
         collect(DRAWER, MIXTURE, 8, path, seed=5, progress=kill)
+
+
+def test_a_killed_collection_resumes_to_the_same_data(tmp_path):
+    whole = collect(DRAWER, MIXTURE, 8, tmp_path / "whole.safetensors", seed=5)
+    path = tmp_path / "cut.safetensors"
+    collect_in_part(path, 5)
     assert not path.exists()
     assert len(list((tmp_path / "cut.safetensors.parts").iterdir())) == 1
     seen = []
@@ -85,13 +90,8 @@ def test_a_second_call_reuses_and_a_different_one_is_refused(tmp_path, monkeypat
 
 
 def test_shards_of_another_seed_are_refused(tmp_path):
-    def kill(done, total):
-        if done == 4:
-            raise KilledError
-
     path = tmp_path / "d.safetensors"
-    with pytest.raises(KilledError):
-        collect(DRAWER, MIXTURE, 8, path, seed=5, progress=kill)
+    collect_in_part(path, 4)
     with pytest.raises(UserError, match=r"parts holds another collection \(seed differ\)"):
         collect(DRAWER, MIXTURE, 8, path, seed=6)
 

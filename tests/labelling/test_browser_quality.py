@@ -7,15 +7,13 @@ from pathlib import Path
 import pytest
 from desks import A, asked, desk, key
 from fake_desk import FakeDesk
+from in_browser import IN_BROWSER, PHONE, answer, until_question, violations
 
-pytest.importorskip("fastapi", reason="the page is in the web extra")
-pytest.importorskip("playwright.sync_api", reason="Playwright is installed by .ci/run")
-pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core is installed by .ci/run")
-from test_browser import PHONE, answer, browser, films, pytestmark, site, until_question, violations  # noqa: F401
+pytestmark = IN_BROWSER
 
 
 @pytest.mark.parametrize("look", [{}, PHONE], ids=["desktop", "phone"])
-def test_much_better(site, look: dict, tmp_path: Path) -> None:  # noqa: F811
+def test_much_better(site, look: dict, tmp_path: Path) -> None:
     asked(tmp_path, 5)
     here = desk(tmp_path)
     page = site(here, strength=True).visit("anna", **look)
@@ -41,7 +39,7 @@ def test_much_better(site, look: dict, tmp_path: Path) -> None:  # noqa: F811
     assert pressed == ["Right is much better Shift+D"] and here.answers()[-1]["strength"] == 1.0
 
 
-def test_practice_checks_and_repeats_by_keyboard(site, tmp_path: Path) -> None:  # noqa: F811
+def test_practice_checks_and_repeats_by_keyboard(site, tmp_path: Path) -> None:
     asked(tmp_path, 22)
     here = desk(tmp_path, gold="Gina", practice=1, check_every=4, repeat_every=3)
     for number in range(4):
@@ -65,7 +63,7 @@ def test_practice_checks_and_repeats_by_keyboard(site, tmp_path: Path) -> None: 
 
 
 @pytest.mark.parametrize("look", [{}, PHONE], ids=["desktop", "phone"])
-def test_graded_pairs_and_the_best_of_four(site, look: dict) -> None:  # noqa: F811
+def test_graded_pairs_and_the_best_of_four(site, look: dict) -> None:
     desk = FakeDesk(count=6, kinds=("graded", "best:care"))
     page = site(desk).visit("anna", **look)
     shown = page.locator("#choices button").all_text_contents()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +11,10 @@ import pytest
 import sqlalchemy as sa
 from desks import A, asked, desk, key
 from fake_desk import FakeClips, FakeDesk
+from somebody import looking
 from toys import SPEC, ToyData, make_trainer
 
+from benchmarks import people_postgres
 from lightning_pbrl.asking import waiting
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.data.feedback import Status
@@ -27,36 +27,21 @@ from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.teachers.human import HumanTeacher
 from lightning_pbrl.teachers.simulated import SimulatedTeacher
 
-ROOT = Path(__file__).parents[2]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))
-from benchmarks import people_postgres  # noqa: E402
-
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 
 
 @contextmanager
 def person(folder: Path) -> Iterator[list[Ended | None]]:
     """Somebody who answers everything; gives the state of the run at each answer."""
-    path, stop, seen, failed = folder / "labels.sqlite", threading.Event(), list[Ended | None](), list[Exception]()
+    seen: list[Ended | None] = []
 
-    def work() -> None:
-        try:
-            while not stop.wait(0.02):
-                for question in Desk(path).next("Ada", 5) if path.exists() else ():
-                    seen.append(Desk(path).ended())
-                    Desk(path).answer("Ada", question.key, float(question.key.number % 2), Status.ANSWERED)
-        except Exception as error:  # noqa: BLE001 - shown by the test
-            failed.append(error)
+    def look(path: Path) -> None:
+        for question in Desk(path).next("Ada", 5):
+            seen.append(Desk(path).ended())
+            Desk(path).answer("Ada", question.key, float(question.key.number % 2), Status.ANSWERED)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
+    with looking(folder, look):
         yield seen
-    finally:
-        stop.set()
-        thread.join()
-    assert not failed, failed
 
 
 class KilledError(Exception):

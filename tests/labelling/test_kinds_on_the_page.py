@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from fake_desk import FakeClips, FakeDesk
 
@@ -15,11 +13,6 @@ from lightning_pbrl.labelling.wording import chosen, label, stored
 pytest.importorskip("fastapi", reason="the page is in the web extra")
 pytest.importorskip("httpx2", reason="the test client is in the dev extra")
 from visitor import Visitor
-
-
-@pytest.fixture
-def clips(tmp_path: Path) -> FakeClips:
-    return FakeClips(tmp_path / "clips")
 
 
 def test_graded_pairs_on_the_page(clips: FakeClips) -> None:

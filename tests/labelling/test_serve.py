@@ -31,11 +31,6 @@ from lightning_pbrl.labelling.interface import Person
 pytest.importorskip("fastapi", reason="the page is in the web extra")
 
 
-@pytest.fixture
-def clips(tmp_path: Path) -> FakeClips:
-    return FakeClips(tmp_path / "clips")
-
-
 def fetch(address: str) -> str:
     with urllib.request.urlopen(address, timeout=10) as answer:
         return answer.read().decode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from in_browser import IN_BROWSER, PHONE, axe
 
 from lightning_pbrl.data.feedback import Status
 from lightning_pbrl.fitting.saving import read_checkpoint
@@ -25,17 +25,7 @@ from lightning_pbrl.labelling.exchange import open_store
 from lightning_pbrl.labelling.interface import OpenQuestion
 from lightning_pbrl.labelling.settling import majority
 
-pytest.importorskip("fastapi", reason="the page is in the web extra")
-pytest.importorskip("playwright.sync_api", reason="Playwright is installed by .ci/run")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core is installed by .ci/run")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
+pytestmark = IN_BROWSER
 PATIENCE = 240.0  # s; each part takes some seconds on an idle machine
 REACHER = {"class_path": "GymMuJoCo", "init_args": {"env_id": "Reacher-v5"}}
 LOGGED = {"mixture": [{"expert": False, "random": 1.0}], "episodes": 6, "segment_length": 10, "held_out_pairs": 20}

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from command_line import QUIET
-from online_toys import WalkSimulator
+from online_toys import WalkSimulator, WatchingPay
 from pebble_toys import SMALL_PPO
 from toys import SPEC, assert_same, make_trainer, read_csv
 
@@ -41,34 +41,11 @@ def mixed() -> MixedQuery:
     return MixedQuery(BALDQuery("pair"), BALDQuery("rating"), FixedShare(0.5))
 
 
-class Watched(ActiveRLHF):
-    """Notes phases with the env steps at which they begin, and what rollouts were paid beside what each row is worth then."""
-
-    def plan(self, round_number: int) -> Any:
-        noted = self.__dict__.setdefault("noted", [])
-
-        def noting(name: str, start: Any) -> Any:
-            def begin() -> None:
-                noted.append((round_number, name, self.env_steps))
-                if start:
-                    start()
-
-            return begin
-
-        return [phase._replace(start=noting(phase.name, phase.start)) for phase in super().plan(round_number)]
-
-    def novelty(self, rows: torch.Tensor) -> torch.Tensor:
-        return self.noted_reward(rows, super().novelty(rows))
-
-    def collected_reward(self, rows: torch.Tensor) -> torch.Tensor:
-        return self.noted_reward(rows, super().collected_reward(rows))
-
-    def noted_reward(self, rows: torch.Tensor, paid: torch.Tensor) -> torch.Tensor:
+class Watched(WatchingPay, ActiveRLHF):
+    def worth(self, rows: torch.Tensor) -> torch.Tensor:
         self.reward_model.train()  # as a strategy's draws might leave it
         features = self.source.features()[rows]
-        worth = torch.stack([self.reward_model.network(row[None])[0, 0, 0] for row in features])
-        self.__dict__.setdefault("paid", []).append((self.rounds.name, paid, worth.detach()))
-        return paid
+        return torch.stack([self.reward_model.network(row[None])[0, 0, 0] for row in features]).detach()
 
 
 def fit(folder: Path, cls: Any = ActiveRLHF, ask: Any = None, trainer: Any = None, ckpt_path: Any = None, **settings: Any) -> Any:

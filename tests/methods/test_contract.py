@@ -11,98 +11,24 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from preference_toys import AnsweredToy
-from toys import SPEC, ToyData, assert_same, callbacks_for, data_for, make_trainer, read_csv
+from every_method import METHODS, each, fit, small_settings
+from toys import assert_same, read_csv
 
-from lightning_pbrl.callbacks.ask_teacher import AskTeacher
-from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
-from lightning_pbrl.data.feedback import Answer, Clips, Query, Status
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.base import Method
-from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.methods.loading import load_method
-from lightning_pbrl.methods.preference_policy import PreferencePolicy
-from lightning_pbrl.registry import classes
-from lightning_pbrl.settings import kinds_of
-from lightning_pbrl.teachers.base import Teacher
 from lightning_pbrl.testing import method as testing
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),  # a resumed run
     pytest.mark.filterwarnings("ignore:The dirpath has changed from"),  # ... in a copy of its folder
 ]
-
-WRAPPERS = {"LearnReward", "LearnRewardFromExamples"}
-"""Methods of whatever model they are given: tests/methods/test_learn_reward.py."""
-METHODS = {
-    name: cls for name, cls in classes("methods").items() if cls.__module__.startswith("lightning_pbrl.") and name not in WRAPPERS
-}
-SMALL = {
-    **testing.SMALL,
-    "updates": 60,
-    "eval_interval": 24,
-    "lr": 3e-3,
-    "width": 16,
-    "layers": 1,
-    "heads": 2,
-    "max_episode_steps": 30,
-    "encoder_batch_size": 8,
-    "encoder_lr": 1e-2,
-    "lr_floor": 3e-3,
-    "warmup_fraction": 0.0,
-    "warmup": 1,
-    "n_init": 20,
-    "n_emb": 15,
-    "meta_every": 16,
-    "repr_dim": 8,
-    "n_steps": 10,
-    "n_epochs": 4,
-    "explore_epochs": 4,
-    "reward_model": {"hidden": [16, 16], "epochs": 6, "batch_size": 16, "stop_accuracy": 1.0},
-}
-"""Settings of a fit of about a second; a method takes those it has."""
-REWARD_MODELS: dict[str, dict[str, Any]] = {
-    "QPA": {"crop": [1, 3]},
-    "SURF": {"context": 0, "crop": [1, 3]},
-    "ActiveRLHF": {"first_epochs": 6},
-    "ActiveSAC": {"first_epochs": 6},
-}
-"""What else a reward model needs for segments of three steps."""
-
-LARGER: dict[str, dict[str, Any]] = {"CPL": {"batch_size": 48}, "SFT": {"batch_size": 48}}
-"""Settings of methods whose losses are soon as low as noise lets them be."""
 FALLING = {"LAEO": ["critic"], "SQIL": ["critic"]}
 """Groups whose loss falls, where that is not all: a policy's loss follows the level of its critic's values."""
 COUNTED = {"SFT": ["policy"], "CPL": ["policy"], "MRIQL": ["first"]}
 """Programs whose losses are looked at, where one of the others has too few updates in such a fit."""
 CHASING = {"RCE"}
 """Methods whose losses need not fall, because targets rise with the values: these have tests of their own."""
-
-each = pytest.mark.parametrize("name", METHODS)
-POLICIES = [n for n, cls in METHODS.items() if not cls.needs & {"labels", "env"}]
-
-
-def small(name: str, spec: dict[str, Any] = SPEC, **changes: Any) -> Method:
-    return METHODS[name](spec, **small_settings(name, **changes))
-
-
-def small_settings(name: str, **changes: Any) -> dict[str, Any]:
-    cls = METHODS[name]
-    reward = accepted(getattr(cls, "reward_class", Method), {**SMALL["reward_model"], **REWARD_MODELS.get(name, {})})
-    return accepted(cls, {**SMALL, **LARGER.get(name, {}), "reward_model": reward, **changes})
-
-
-def accepted(cls: type, settings: dict[str, Any]) -> dict[str, Any]:
-    """Those settings that a class and its bases know."""
-    return {key: value for key, value in settings.items() if key in kinds_of(cls)}
-
-
-def fit(name: str, folder: Path, ckpt_path: Path | None = None, data: ToyData | None = None, **settings: Any) -> Method:
-    method = small(name, **settings.pop("method", {}))
-    callbacks = settings.pop("around", None) or callbacks_for(type(method))
-    trainer = make_trainer(folder, callbacks, **settings)
-    trainer.fit(method, data or data_for(type(method)), ckpt_path=ckpt_path)
-    return method
 
 
 @pytest.fixture(scope="module")
@@ -155,43 +81,6 @@ def spent(resumed: Any) -> Any:
         return method
 
     return get
-
-
-class Undecided(Teacher):
-    """Can compare nothing and rate nothing."""
-
-    kinds = frozenset({"pair", "rating"})
-
-    def answer(self, query: Query, clips: Clips, keys: torch.Tensor) -> Answer:
-        return Answer(torch.full((len(query),), math.nan), torch.full((len(query),), int(Status.SKIPPED)))
-
-
-LEARN_FROM_ANSWERS = [n for n, cls in METHODS.items() if "labels" in cls.needs and "env" not in cls.needs]
-
-
-@pytest.mark.parametrize("name", [*LEARN_FROM_ANSWERS, "PEBBLE", "ActiveRLHF"])  # the others that act are one of these two
-def test_nothing_is_learned_from_no_answer(name: str, tmp_path: Path) -> None:
-    """Whoever learns from answers is refused when none of them can be used, and what was saved before pays no policy."""
-    method = small(name)
-    trainer = make_trainer(tmp_path, callbacks_for(type(method), teacher=Undecided()))
-    with pytest.raises(UserError) as caught:
-        trainer.fit(method, data_for(type(method)))
-    count, rates = len(method.labels) + len(method.ratings), "rating" in method.kinds
-    assert count in ((10,) if issubclass(type(method), PreferencePolicy) else (20, 30))
-    pairs, ratings = (f"{len(found)} {kind}skipped" for found, kind in ((method.labels, ""), (method.ratings, "ratings ")))
-    both = " or rates one" if rates else ""
-    assert str(caught.value) == (
-        f"None of the {count} answers compares two segments{both}, and {name} learns from such answers alone "
-        f"({', '.join([pairs, ratings] if rates else [pairs])}): raise ask.per_round, or use a teacher who skips less."
-    )
-    last = tmp_path / "checkpoints" / "last.ckpt"
-    if method.rewards and last.exists():
-        with pytest.raises(UserError) as caught:
-            make_trainer(tmp_path / "policy", [RelabelRewards(str(last))]).fit(small("IQL"), ToyData())
-        assert str(caught.value) == (
-            f"relabel.reward is a {name} that has not learned from a single answer, so its reward is that of initial weights: go "
-            "on with its fit until it has, or give another reward model."
-        )
 
 
 def updates_of(method: Method) -> int:
@@ -352,78 +241,6 @@ def test_checkpoint_is_plain_and_small(name: str, fitted: Any) -> None:
     assert path.stat().st_size < 4 * 4 * floats + others + 1_200 * len(method.state_dict())  # a tensor's header: 300 B
 
 
-@pytest.mark.parametrize(("name", "relabel"), [*((name, "learned") for name in POLICIES), ("IQL", "zero")])  # one column
-def test_a_policy_learner_never_reads_the_true_reward(name: str, relabel: str, tmp_path: Path) -> None:
-    """With NaN in place of every true reward, the same policy comes out."""
-    learned = RewardEnsemble(SPEC, hidden=[8])
-    learned.configure_model()
-    reward: Any = "zero" if relabel == "zero" else learned
-    around = {"around": [RelabelRewards(reward)], "max_epochs": 1}
-    methods = [fit(name, tmp_path / str(true), data=ToyData(true_reward=true, examples=12), **around) for true in (True, False)]
-    assert all(torch.isfinite(value).all() for value in methods[1].state_dict().values())
-    assert_same(methods[0].state_dict(), methods[1].state_dict())
-
-
-def unasked(name: str) -> dict[str, Any]:
-    """What seeds in one process learn answers from: they cannot ask, so these come with the data."""
-    return {"data": AnsweredToy(), "around": [AskTeacher()]} if "labels" in METHODS[name].needs else {}
-
-
-TWO: dict[str, Any] = {"replicas": 2, "seed": 4, "dropout": 0.0}
-
-
-@pytest.fixture(scope="module")
-def loop(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Two replicas of each method in the looped layout after one round, done once: (method, folder)."""
-    done: dict[str, tuple[Method, Path]] = {}
-
-    def get(name: str) -> tuple[Method, Path]:
-        if name not in done:
-            folder = tmp_path_factory.mktemp(name)
-            done[name] = fit(name, folder, method={**TWO, "layout": "loop"}, max_epochs=1, **unasked(name)), folder
-        return done[name]
-
-    return get
-
-
-@each
-def test_replicas_are_their_seeds(name: str, loop: Any, tmp_path: Path) -> None:
-    """Replica k of a population is seed + k alone, bit for bit in the looped layout, to rounding in the batched one."""
-    if not METHODS[name].population:
-        with pytest.raises(UserError, match=f"{name} asks or acts while it trains, so its seeds run as processes"):
-            small(name, replicas=2)
-        return
-    looped, folder = loop(name)
-    once: dict[str, Any] = {"max_epochs": 1, **unasked(name)}
-    batched = fit(name, tmp_path / "batched", method={**TWO, "layout": "batched"}, **once)
-    for k in range(2):
-        alone = fit(name, tmp_path / f"alone{k}", method={"seed": 4 + k, "dropout": 0.0}, **once)
-        expected = dict(alone.state_dict())
-        loaded = load_method(folder / "checkpoints" / "last.ckpt", replica=k)
-        assert_same(expected, dict(loaded.state_dict()))
-        assert_same(alone.running.state.weights(0), looped.running.state.weights(k))
-        for parameter, value in batched.running.state.weights(k).items():
-            torch.testing.assert_close(value, expected[parameter], rtol=0, atol=2e-4)
-    rows = read_csv(folder)
-    losses = [key for key in rows[0] if key.endswith("_loss")]
-    assert losses
-    for key in losses:
-        assert rows[0][key] == pytest.approx((rows[0][f"{key}/replica_0"] + rows[0][f"{key}/replica_1"]) / 2, rel=1e-5)
-    evaluated = next(row for row in rows if "eval/return_mean" in row)
-    assert evaluated["eval/return_mean/replica_0"] == evaluated["eval/return_mean/replica_1"]
-
-
-@pytest.mark.parametrize("name", {cls.__base__: name for name, cls in METHODS.items() if cls.population}.values())
-def test_a_population_resumes_like_one_seed(name: str, loop: Any, tmp_path: Path) -> None:
-    """One method of each base; each method alone resumes above, and a population of each is compared with its seeds."""
-    stopped = shutil.copytree(loop(name)[1], tmp_path / "stopped")
-    settings: dict[str, Any] = {"method": {**TWO, "layout": "loop"}, "max_epochs": 2, **unasked(name)}
-    straight = fit(name, tmp_path / "straight", **settings)
-    resumed = fit(name, stopped, ckpt_path=stopped / "checkpoints" / "last.ckpt", **settings)
-    assert_same(straight.running.state_dict(), resumed.running.state_dict())
-    assert read_csv(tmp_path / "straight") == read_csv(stopped)
-
-
 @each
 def test_the_checks_for_authors_pass(name: str, spent: Any, tmp_path: Path) -> None:
     """Those that need one fit; what the others check has a test of its own above."""
@@ -431,22 +248,3 @@ def test_the_checks_for_authors_pass(name: str, spent: Any, tmp_path: Path) -> N
     check._straight = spent(name)
     for one in ("is_built_from_its_seed", "learns", "moves_what_it_says", "acts_or_rewards", "does_not_wait_for_the_device"):
         getattr(check, one)()
-
-
-@each
-def test_missing_needs_are_told_at_the_start(name: str, tmp_path: Path) -> None:
-    if "env" in METHODS[name].needs:
-        with pytest.raises(UserError, match=f"{name} acts while it learns and ToyData has logged data only"):
-            fit(name, tmp_path, data=ToyData())
-        return
-    if "labels" in METHODS[name].needs:
-        with pytest.raises(UserError, match=rf"{name} learns from answers, .*labels\.sqlite holds none and ask\.budget is 0"):
-            fit(name, tmp_path, around=[AskTeacher()])
-    if "examples" in METHODS[name].needs:
-        with pytest.raises(
-            UserError, match=f"{name} learns from examples of success and ToyData brings none: wrap it in Examples"
-        ):
-            fit(name, tmp_path, data=ToyData())
-    if "learned_reward" in METHODS[name].needs:
-        with pytest.raises(UserError, match=f"{name} learns from a reward and the data have none yet: set relabel.reward"):
-            fit(name, tmp_path, around=[RelabelRewards()])

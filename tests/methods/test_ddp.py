@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from every_method import METHODS, small
 from preference_toys import OneSided
-from test_contract import METHODS, small
 from torch.utils._pytree import tree_leaves, tree_map
 from toys import ToyData, assert_same, callbacks_for, data_for, make_trainer, read_csv
 from warm import CONTEXT, PATIENCE

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from command_line import QUIET
+from online_toys import Watching
 from pebble_toys import build, fit
 from toys import assert_same, read_csv
 
@@ -25,22 +26,9 @@ pytestmark = [
 ]
 
 
-class Watched(PEBBLE):
-    """Notes phases with the env steps and the reward's and policy's updates at which they begin."""
-
-    def plan(self, round_number: int) -> Any:
-        noted = self.__dict__.setdefault("noted", [])
-        plan = super().plan(round_number)
-
-        def noting(name: str, start: Any) -> Any:
-            def begin() -> None:
-                noted.append((round_number, name, self.env_steps, self.running.state.updates["actor"]))
-                if start:
-                    start()
-
-            return begin
-
-        return [phase._replace(start=noting(phase.name, phase.start)) for phase in plan]
+class Watched(Watching, PEBBLE):
+    def counts(self) -> tuple[int, ...]:
+        return (self.running.state.updates["actor"],)
 
     def relabel_replay(self) -> None:
         super().relabel_replay()

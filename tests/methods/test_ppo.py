@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from online_toys import PointSimulator, WalkSimulator
+from online_toys import PointSimulator, WalkSimulator, Watching
 from toys import assert_same, drawn, make_trainer, read_csv
 
 from lightning_pbrl.datamodules.online import OnlineDataModule
@@ -36,22 +36,15 @@ SMALL: dict[str, Any] = {
 }
 
 
-class WatchedPPO(PPO):  # a name of its own: checkpoints are loaded by it
-    """Notes every phase with the env steps and updates at which it begins, and what was drawn and with which density."""
+class WatchedPPO(Watching, PPO):  # a name of its own: checkpoints are loaded by it
+    """Notes also what was drawn and with which density."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self.__dict__.update(begun=[], acted=[], tables=[])
+        self.__dict__.update(acted=[], tables=[])
 
-    def plan(self, round_number: int) -> Any:
-        def noting(name: str, start: Any) -> Any:
-            def begin() -> None:
-                self.__dict__["begun"].append((round_number, name, self.env_steps, self.running.updates["policy"]))
-                start()
-
-            return begin
-
-        return [phase._replace(start=noting(phase.name, phase.start)) for phase in super().plan(round_number)]
+    def counts(self) -> tuple[int, ...]:
+        return (self.running.updates["policy"],)
 
     def behave(self, obs: torch.Tensor) -> torch.Tensor:
         action = super().behave(obs)
@@ -90,7 +83,7 @@ def test_rollouts_and_passes_take_turns(tmp_path: Path) -> None:
     expected = []
     for number in range(6):
         expected += [(number // 3, "rollout", 20 * number, 9 * number), (number // 3, "policy", 20 * number + 20, 9 * number)]
-    assert ppo.begun == expected
+    assert ppo.noted == expected
     assert ppo.env_steps == 120 and ppo.trainer.global_step == ppo.running.updates["policy"] == 54
     assert ppo.trainer.current_epoch == 2 and len(ppo.acted) == 120
     rows = [row for row in read_csv(tmp_path) if "train/policy_loss" in row]
@@ -101,7 +94,7 @@ def test_rollouts_and_passes_take_turns(tmp_path: Path) -> None:
 
 def test_the_last_rollout_is_cut_and_the_run_ends_exactly(tmp_path: Path) -> None:
     ppo = fit(tmp_path, env_steps=50, round_steps=40)
-    assert ppo.env_steps == 50 and ppo.begun[-2:] == [(1, "rollout", 40, 18), (1, "policy", 50, 18)]
+    assert ppo.env_steps == 50 and ppo.noted[-2:] == [(1, "rollout", 40, 18), (1, "policy", 50, 18)]
     assert ppo.trainer.global_step == 18 + 3 * 2
 
 
@@ -247,9 +240,9 @@ def test_exploring_is_paid_by_distance_and_ends_with_a_new_last_layer(tmp_path: 
 
     settings: dict[str, Any] = {"explore_steps": 40, "explore_epochs": 5, "num_envs": 2, "n_steps": 20, "reward": "zero"}
     ppo = fit(tmp_path, cls=Kept, **settings)
-    names = [(number, name, steps) for number, name, steps, _ in ppo.begun]
+    names = [(number, name, steps) for number, name, steps, _ in ppo.noted]
     assert names[:5] == [(0, "rollout", 0), (0, "explore", 40), (1, "reset", 40), (1, "rollout", 40), (1, "policy", 80)]
-    assert [updates for *_, updates in ppo.begun[:5]] == [0, 0, 25, 25, 25]
+    assert [updates for *_, updates in ppo.noted[:5]] == [0, 0, 25, 25, 25]
     obs = torch.cat([obs for obs, _, _ in ppo.acted[:20]])
     distance = nearest_distance(obs, [obs])
     paid = ppo.source.column("learned_reward")[ppo.source.rows_of_age(torch.arange(119, 79, -1).view(20, 2).flip(1).flatten())]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from command_line import QUIET
+from online_toys import WatchingPay
 from pebble_toys import build, fit
 from toys import assert_same, read_csv
 
@@ -26,34 +27,14 @@ pytestmark = [
 ]
 
 
-class Watched(PrefPPO):
-    """Notes phases with the env steps and the updates of reward and policy at which they begin, and what rollouts were paid."""
+class Watched(WatchingPay, PrefPPO):
+    def counts(self) -> tuple[int, ...]:
+        return tuple(self.running.updates[key] for key in ("reward", "policy"))
 
-    def plan(self, round_number: int) -> Any:
-        noted = self.__dict__.setdefault("noted", [])
-
-        def noting(name: str, start: Any) -> Any:
-            def begin() -> None:
-                noted.append((round_number, name, self.env_steps, *(self.running.updates[key] for key in ("reward", "policy"))))
-                if start:
-                    start()
-
-            return begin
-
-        return [phase._replace(start=noting(phase.name, phase.start)) for phase in super().plan(round_number)]
-
-    def novelty(self, rows: torch.Tensor) -> torch.Tensor:
-        return self.noted_reward(rows, super().novelty(rows))
-
-    def collected_reward(self, rows: torch.Tensor) -> torch.Tensor:
-        return self.noted_reward(rows, super().collected_reward(rows))
-
-    def noted_reward(self, rows: torch.Tensor, paid: torch.Tensor) -> torch.Tensor:
-        features = self.source.features()[rows]
-        members = self.reward_model.members
-        present = torch.stack([members(row[None]).squeeze(-1).mean() for row in features])  # the ensemble's mean, row by row
-        self.__dict__.setdefault("paid", []).append((self.rounds.name, paid, present))
-        return paid
+    def worth(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the ensemble's mean, row by row."""
+        features, members = self.source.features()[rows], self.reward_model.members
+        return torch.stack([members(row[None]).squeeze(-1).mean() for row in features])
 
 
 def test_the_rounds_of_a_run(tmp_path: Path) -> None:

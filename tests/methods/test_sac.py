@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 import yaml
 from online_toys import PointSimulator
+from slow_sac import SlowSAC
 from toys import ToyData, assert_same, drawn, make_trainer, read_csv
 
 from lightning_pbrl.arguments import packaged_config
@@ -186,42 +186,17 @@ def test_updates_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     sac = fit(tmp_path, env_steps=60).double()
     source = sac.source
     source.packed = source.packed.double()
-    plain = copy.deepcopy({n: getattr(sac, n) for n in ("actor", "critic", "critic_target", "log_alpha")})
-    actor, critic, target, log_alpha = plain["actor"], plain["critic"], plain["critic_target"], plain["log_alpha"]
+    slow = SlowSAC(sac, lambda critic, obs, action, still=False: critic(torch.cat([obs, action], 1)).squeeze(-1))
     start_engine(sac)
     sac.running.begin([5])
-    draws = drawn(sac.running.programs["policy"], 3, seed=5)
-    adams = [torch.optim.Adam(p, lr) for p, lr in ((critic.parameters(), 1e-3), (actor.parameters(), 1e-3), ([log_alpha], 1e-4))]
-    for i, numbers in enumerate(draws):
+    for numbers in drawn(sac.running.programs["policy"], 3, seed=5):
         rows = source.packed[source.uniform_rows(numbers["place"])]
         obs, action, next_obs, reward = rows[:, :1], rows[:, 1:2], rows[:, 2:3], rows[:, 3]
-        alpha = log_alpha.exp().detach()
-        with torch.no_grad():
-            next_action, log_prob = actor.sample(next_obs, numbers["next_noise"])
-            q1, q2 = target(torch.cat([next_obs, next_action], 1)).squeeze(-1)
-            y = reward + 0.99 * (1 - rows[:, 4]) * (torch.min(q1, q2) - alpha * log_prob)
-        q1, q2 = critic(torch.cat([obs, action], 1)).squeeze(-1)
-        adams[0].zero_grad()
-        ((q1 - y).square().mean() + (q2 - y).square().mean()).backward()
-        adams[0].step()
-        new, log_prob = actor.sample(obs, numbers["noise"])
-        q1, q2 = critic(torch.cat([obs, new], 1)).squeeze(-1)
-        adams[1].zero_grad()
-        adams[2].zero_grad()
-        (alpha * log_prob - torch.min(q1, q2)).mean().backward()
-        (log_alpha.exp() * (-log_prob + 1.0).detach()).mean().backward()
-        adams[1].step()
-        adams[2].step()
-        if i % 2 == 0:
-            for one, two in zip(target.parameters(), critic.parameters(), strict=True):
-                one.data.lerp_(two.data, 0.005)
+        slow.update(obs, action, reward, next_obs, rows[:, 4], numbers["noise"], numbers["next_noise"])
     before = sac.critic.weights[0].clone()
     sac.running.run("policy", 3)
     assert (sac.critic.weights[0] - before).abs().max() > 1e-4
-    torch.testing.assert_close(sac.log_alpha, log_alpha, rtol=0, atol=1e-10)
-    for ours, theirs in ((sac.actor, actor), (sac.critic, critic), (sac.critic_target, target)):
-        for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
-            torch.testing.assert_close(one, two, rtol=0, atol=1e-10)
+    slow.assert_equals(sac, atol=1e-10)
 
 
 # Resume and learning --------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from pebble_toys import SMALL_REWARD
 from picture_toys import SIDE, PictureWalk, dots
+from slow_sac import SlowSAC
 from torch import Tensor
 from toys import assert_same, callbacks_for, drawn, make_trainer
 
@@ -113,13 +113,6 @@ def test_updates_are_those_of_a_plain_loop(shift: int, tmp_path: Path) -> None:
     sac = fit(SAC, tmp_path, shift=shift, max_epochs=1).double()
     source = sac.source
     source.packed = source.packed.double()
-    names = ("actor", "critic", "critic_target", "log_alpha")
-    actor, critic, target, log_alpha = (copy.deepcopy(getattr(sac, name)) for name in names)
-    start_engine(sac)
-    sac.running.begin([5])
-    draws = drawn(sac.running.programs["policy"], 3, seed=5)
-    assert ("shift" in draws[0]) == bool(shift)
-    adams = [torch.optim.Adam(p, lr) for p, lr in ((critic.parameters(), 1e-3), (actor.parameters(), 1e-3), ([log_alpha], 1e-4))]
 
     def encoded(net: Any, images: Tensor) -> Tensor:
         x = images.view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2).double() / 255
@@ -134,41 +127,22 @@ def test_updates_are_those_of_a_plain_loop(shift: int, tmp_path: Path) -> None:
         x = torch.tanh(x * net.trunk.norm.weight + net.trunk.norm.bias)
         return net.heads(torch.cat([x, action], 1)).squeeze(-1)  # type: ignore[no-any-return]
 
-    for i, numbers in enumerate(draws):
-        ids = source.uniform_rows(numbers["place"])
-        rows = source.packed[ids]
-        action, reward = rows[:, 2:3], rows[:, 5]
+    slow = SlowSAC(sac, values, encoded)
+    start_engine(sac)
+    sac.running.begin([5])
+    draws = drawn(sac.running.programs["policy"], 3, seed=5)
+    assert ("shift" in draws[0]) == bool(shift)
+    for numbers in draws:
+        rows = source.packed[source.uniform_rows(numbers["place"])]
         now, after = places(rows[:, :2]), places(rows[:, 3:5])
         by = numbers["shift"] if shift else torch.zeros(2, 2, 8)
         obs = torch.stack([slow_shift(now[k], by[0, :, k], shift) for k in range(8)])
         next_obs = torch.stack([slow_shift(after[k], by[1, :, k], shift) for k in range(8)])
-        alpha = log_alpha.exp().detach()
-        with torch.no_grad():
-            next_action, log_prob = actor.sample(encoded(critic, next_obs), numbers["next_noise"])
-            q1, q2 = values(target, next_obs, next_action)
-            y = reward + 0.99 * (1 - rows[:, 6]) * (torch.min(q1, q2) - alpha * log_prob)
-        q1, q2 = values(critic, obs, action)
-        adams[0].zero_grad()
-        ((q1 - y).square().mean() + (q2 - y).square().mean()).backward()
-        adams[0].step()
-        new, log_prob = actor.sample(encoded(critic, obs).detach(), numbers["noise"])
-        q1, q2 = values(critic, obs, new, still=True)
-        adams[1].zero_grad()
-        adams[2].zero_grad()
-        (alpha * log_prob - torch.min(q1, q2)).mean().backward()
-        (log_alpha.exp() * (-log_prob + 1.0).detach()).mean().backward()
-        adams[1].step()
-        adams[2].step()
-        if i % 2 == 0:
-            for one, two in zip(target.parameters(), critic.parameters(), strict=True):
-                one.data.lerp_(two.data, 0.005)
+        slow.update(obs, rows[:, 2:3], rows[:, 5], next_obs, rows[:, 6], numbers["noise"], numbers["next_noise"])
     before = sac.critic.convolutions.convolutions[0].weight.clone()
     sac.running.run("policy", 3)
     assert (sac.critic.convolutions.convolutions[0].weight - before).abs().max() > 1e-4
-    torch.testing.assert_close(sac.log_alpha, log_alpha, rtol=0, atol=1e-10)
-    for ours, theirs in ((sac.actor, actor), (sac.critic, critic), (sac.critic_target, target)):
-        for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
-            torch.testing.assert_close(one, two, rtol=0, atol=1e-8)
+    slow.assert_equals(sac, atol=1e-8)
 
 
 @pytest.mark.parametrize("cls", [SAC, PEBBLE, SURF, QPA])

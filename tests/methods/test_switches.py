@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import torch
+from every_method import METHODS, fit
 from picture_toys import DotData, SeenWalk
-from test_contract import METHODS, fit
 from toys import callbacks_for
 
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards

@@ -18,8 +18,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "methods"))
 
+from every_method import METHODS, small_settings
 from preference_toys import OneSided
-from test_contract import METHODS, small_settings
 from toys import SPEC, ToyData, callbacks_for, data_for, make_trainer
 
 from lightning_pbrl import shared_scoring

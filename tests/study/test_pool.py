@@ -13,19 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from shell_jobs import Shell
 
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.jobs import Job, Outcome, Slot, run_jobs, seed_slots, usable_cores
 from lightning_pbrl.study.launch import LocalPool, find_launcher, number_ranges, place, visible_gpus
 
 SLEEPERS = Path(__file__).resolve().parents[1] / "scripts" / "pool_of_sleepers.py"
-
-
-class Shell(Job):
-    """A job that runs its key ``script`` in a shell, in its own folder."""
-
-    def process_arguments(self, overlay: Path) -> list[str]:
-        return ["sh", "-c", f"cd {self.folder}; {self.own['script']}"]
 
 
 def shell(folder: Path, number: int, script: str, *after: Job) -> Shell:

@@ -12,15 +12,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
-from command_line import DATA_ARGS, QUIET, mistake
+from command_line import QUIET, mistake, write_two_tasks
+from ray_stub import RayError, Stub
+from shell_jobs import Shell
 
 from lightning_pbrl import signals
 from lightning_pbrl.cli import main
@@ -41,88 +41,11 @@ def launcher(*args: str) -> Ray:
     return Ray(parser.parse_args(args))
 
 
-# A stub ---------------------------------------------------------------------------------------------------------------
-
-
-class RayError(Exception):
-    pass
-
-
-class Task:
-    def __init__(self, stub: Stub, function: Any, options: dict[str, Any]) -> None:
-        self.stub, self.function, self.given = stub, function, options
-
-    def options(self, **options: Any) -> Task:
-        return Task(self.stub, self.function, options)
-
-    def remote(self, *args: Any) -> Future[Any]:
-        self.stub.submitted.append((args, self.given))
-        return self.stub.threads.submit(self._tried, *args)
-
-    def _tried(self, *args: Any) -> Any:
-        for left in reversed(range(self.given["max_retries"] + 1)):
-            self.stub.tries += 1
-            try:
-                return self.function(*args)
-            except tuple(self.given["retry_exceptions"]):
-                if not left:
-                    raise
-        raise AssertionError
-
-
-class Stub(ModuleType):
-    """The calls of Ray that the launcher makes; tasks run in threads, as many as the cluster has cores."""
-
-    def __init__(self, cores: int = 2, gpus: int = 0) -> None:
-        super().__init__("ray")
-        self.threads = ThreadPoolExecutor(cores)
-        self.resources = {"CPU": float(cores), **({"GPU": float(gpus)} if gpus else {})}
-        self.submitted: list[tuple[Any, dict[str, Any]]] = []
-        self.addresses: list[str] = []
-        self.tries, self.down = 0, 0
-        self.cancelled: list[Any] = []
-        self.exceptions = SimpleNamespace(RayError=RayError)
-
-    def init(self, address: str, **_: Any) -> None:
-        if address == "nowhere":
-            raise ConnectionError("Could not find any\nrunning Ray instance.")
-        self.addresses.append(address)
-
-    def shutdown(self) -> None:
-        self.down += 1
-
-    def remote(self, function: Any) -> Task:
-        return Task(self, function, {})
-
-    def wait(self, refs: list[Future[Any]], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
-        done, left = wait(refs, timeout=timeout, return_when="FIRST_COMPLETED")
-        return list(done), list(left)
-
-    def get(self, ref: Future[Any]) -> Any:
-        return ref.result()
-
-    def cancel(self, ref: Future[Any]) -> None:
-        self.cancelled.append(ref)
-
-    def cluster_resources(self) -> dict[str, float]:
-        return self.resources
-
-    def get_gpu_ids(self) -> list[int]:
-        return [0] if self.resources.get("GPU") else []
-
-
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
     found = Stub()
     monkeypatch.setitem(sys.modules, "ray", found)
     return found
-
-
-class Shell(Job):
-    """A job that runs its key ``script`` in a shell, in its own folder."""
-
-    def process_arguments(self, overlay: Path) -> list[str]:
-        return ["sh", "-c", f"cd {self.folder}; {self.own['script']}"]
 
 
 def trial(folder: Path, *scripts: str) -> Trial:
@@ -368,20 +291,7 @@ def two_nodes(tmp_path: Path) -> Iterator[dict[str, str]]:
 @pytest.mark.ray
 def test_a_sweep_on_two_nodes(tmp_path: Path, two_nodes: dict[str, str]) -> None:
     """Two seeds, one on each node: one's process is killed, the other's worker; both resume. A third trial fails."""
-    data = {f"data.init_args.{key}": [value] for key, value in {**DATA_ARGS, "cache_dir": "data"}.items()}
-    content = {
-        "name": "small",
-        "base": [["data/metaworld.yaml", "model/bc.yaml"]],
-        **data,
-        "data.init_args.task": ["drawer-close", "no-such-task"],
-        "model.init_args.hidden": [[16, 16]],
-        "model.init_args.updates": [4000],
-        "model.init_args.eval_interval": [500],
-        "trainer.accelerator": ["cpu"],
-        "exclude": [{"data.init_args.task": "no-such-task", "seed": 1}],
-        "seed": [0, 1],
-    }
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    write_two_tasks(tmp_path / "small.yaml", 4000, exclude=[{"data.init_args.task": "no-such-task", "seed": 1}])
     command = [sys.executable, "-m", "lightning_pbrl", "sweep", "small.yaml", "--launcher", "ray"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     runs = [tmp_path / f"runs/small/drawer-close/seed{seed}" for seed in (0, 1)]

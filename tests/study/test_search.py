@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from command_line import DATA_ARGS, QUIET, mistake
+from command_line import QUIET, SWEPT_DATA, mistake
 
 from lightning_pbrl.cli import main
 from lightning_pbrl.errors import UserError
@@ -336,11 +336,10 @@ def test_a_real_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: p
     """Two draws of BC, of which each has been evaluated four times."""
     pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
     monkeypatch.chdir(tmp_path)
-    data = {f"data.init_args.{key}": [value] for key, value in {**DATA_ARGS, "cache_dir": "data"}.items()}
     short = {"model.init_args.updates": [20], "model.init_args.eval_interval": [5], "model.init_args.hidden": [[16, 16]]}
     search = {"n_trials": 2, "metric": "eval/return_mean", "pruner": "NopPruner", "sampler": "TPESampler"}
     space = {LR: {"log_uniform": [1e-4, 1e-2]}}
-    main(["sweep", study(tmp_path, search, **data, **short, **space, **{"trainer.accelerator": ["cpu"]}), "--jobs", "1"])
+    main(["sweep", study(tmp_path, search, **SWEPT_DATA, **short, **space, **{"trainer.accelerator": ["cpu"]}), "--jobs", "1"])
     trials = stored(tmp_path / "runs/small")
     assert [len(trial.intermediate_values) for trial in trials] == [4, 4]
     assert trials[0].params != trials[1].params

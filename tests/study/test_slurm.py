@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from command_line import DATA_ARGS
+from command_line import SWEPT_DATA, write_two_tasks
 from one_node_slurm import cluster, missing
 
 from lightning_pbrl.errors import UserError
@@ -153,14 +153,13 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def two_stages(folder: Path, **second: Any) -> str:
     """A policy on one device, then one on two nodes."""
     bc = ["data/metaworld.yaml", "model/bc.yaml"]
-    data = {f"data.init_args.{key}": [value] for key, value in {**DATA_ARGS, "cache_dir": "data"}.items()}
     content = {
         "name": "wide",
         "stages": {
             "narrow": {"config": bc},
             "wide": {"config": bc, "with": {"trainer": {"num_nodes": 2, "devices": 1}, **second}},
         },
-        **data,
+        **SWEPT_DATA,
         "model.init_args.hidden": [[16, 16]],
         "model.init_args.updates": [20],
         "model.init_args.eval_interval": [20],
@@ -297,19 +296,7 @@ def slurm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
 @pytest.mark.slurm
 def test_a_sweep_on_slurm(tmp_path: Path, slurm_environment: dict[str, str]) -> None:
     """Two elements of two trials; one element fails, the other is interrupted, requeued and resumes."""
-    data = {f"data.init_args.{key}": [value] for key, value in {**DATA_ARGS, "cache_dir": "data"}.items()}
-    spec = {
-        "name": "small",
-        "base": [["data/metaworld.yaml", "model/bc.yaml"]],
-        **data,
-        "data.init_args.task": ["drawer-close", "no-such-task"],
-        "model.init_args.hidden": [[16, 16]],
-        "model.init_args.updates": [6000],
-        "model.init_args.eval_interval": [500],
-        "trainer.accelerator": ["cpu"],
-        "seed": [0, 1],
-    }
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+    write_two_tasks(tmp_path / "small.yaml", 6000)
     (tmp_path / "setup.sh").write_text(f"touch {tmp_path}/set-up\n")
     command = [sys.executable, "-m", "lightning_pbrl", "sweep", "small.yaml", "--launcher", "slurm", "--partition", "debug"]
     command += ["--jobs-per-instance", "2", "--time", "30", "--setup", "setup.sh", "--output", "logs"]

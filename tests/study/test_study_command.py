@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from command_line import DATA_ARGS, NO_INK, QUIET, jobs_in_this_process, mistake
+from command_line import NO_INK, QUIET, SWEPT_DATA, jobs_in_this_process, mistake
 from rich.console import Console
 from run_folders import write_policy_run
 
@@ -28,7 +28,6 @@ from lightning_pbrl.study.report import marginals, report_values
 pytestmark = [QUIET, NO_INK]
 CONF = Path(packaged_config("model/iql.yaml")).parents[1]
 SWEEPS = sorted(str(path.relative_to(CONF)) for path in (CONF / "sweep").rglob("*.yaml"))
-SMALL = {f"data.init_args.{key}": [value] for key, value in {**DATA_ARGS, "cache_dir": "data"}.items()}
 LR = "model.init_args.lr"
 
 
@@ -52,7 +51,7 @@ def small(folder: Path, **changes: Any) -> str:
     bc = {"config": ["data/metaworld.yaml", "model/bc.yaml"], "with": {"model": {"init_args": short}}}
     content = {
         "base": {"bc": bc, "two": "two.yaml"},
-        **SMALL,
+        **SWEPT_DATA,
         "trainer.accelerator": ["cpu"],
         "model.init_args.hidden": [[8], [16, 16]],
         "seed": [3],

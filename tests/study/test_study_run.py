@@ -14,54 +14,21 @@ from typing import Any
 
 import pytest
 import yaml
-from command_line import DATA_ARGS, NO_INK, QUIET, jobs_in_this_process, mistake
+from command_line import NO_INK, QUIET, jobs_in_this_process, mistake
+from tiny_study import tiny, write
 
 from lightning_pbrl.cli import main
 from lightning_pbrl.configs import names, packaged_config, read_config, rows_of, split_row
-from lightning_pbrl.errors import UserError
 from lightning_pbrl.methods.loading import read_checkpoint
 from lightning_pbrl.study import command
-from lightning_pbrl.study.file import parse_seeds, read_studies, read_study
-from lightning_pbrl.study.plan import plan, plan_jobs
+from lightning_pbrl.study.file import read_studies
+from lightning_pbrl.study.plan import plan
 
 pytestmark = [QUIET, NO_INK]
 EXPERIMENTS: dict[str, list[str]] = {}
 """Every row of every study by its file."""
 for _name in (name for name in names() if name.startswith("experiment/")):
     EXPERIMENTS.setdefault(str(split_row(Path(packaged_config(_name)))[0]), []).append(_name)
-
-
-def tiny(folder: Path) -> dict[str, Any]:
-    """reward -> learned, and zero beside it; shipped configs, small sizes, data in ``folder``."""
-    data = {"init_args": {**DATA_ARGS, "cache_dir": str(folder / "data")}}
-    common = {"data": data, "trainer": {"accelerator": "cpu"}}
-    short = {"init_args": {"updates": 20, "eval_interval": 10, "hidden": [16, 16]}}
-    policy = ["data/metaworld.yaml", "model/iql.yaml"]
-    return {
-        "name": "tiny",
-        "stages": {
-            "reward": {
-                "config": ["data/metaworld.yaml", "model/reward_ensemble.yaml", "teacher/oracle.yaml"],
-                "with": {
-                    **common,
-                    "model": {"init_args": {"hidden": [16, 16], "epochs": 3}},
-                    "ask": {"budget": 20, "per_round": 10},
-                },
-            },
-            "learned": {
-                "config": policy,
-                "with": {**common, "model": short, "relabel": {"reward": "${stages.reward.checkpoint}"}, "then_test": True},
-            },
-            "zero": {"config": policy, "with": {**common, "model": short, "relabel": {"reward": "zero"}, "then_test": True}},
-        },
-        "report": {"show": ["learned", "zero"]},
-    }
-
-
-def write(folder: Path, experiment: dict[str, Any]) -> str:
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(experiment, sort_keys=False))
-    return str(path)
 
 
 @pytest.fixture
@@ -220,7 +187,7 @@ def test_films_are_made_of_the_first_seed(tmp_path: Path, flags: list[str], film
 
 
 def form(name: str) -> str:
-    """What a row sets, its own name and its task left out, and of the data only what they consist of: test_cli.py builds them."""
+    """What a row sets without its name and task, and of the data what they consist of: test_cli_configs.py builds them."""
 
     def parts(value: Any) -> Any:
         return {key: told if key == "class_path" else parts(told) for key, told in value.items()} if type(value) is dict else None
@@ -323,81 +290,3 @@ def test_replicas_of_a_control_are_tested_one_by_one(
     assert results["replicas"] == 2
     means = [results["metrics"][f"test/return_mean/replica_{k}"] for k in (0, 1)]
     assert results["metrics"]["test/return_mean"] == pytest.approx(sum(means) / 2)
-
-
-# The file --------------------------------------------------------------------------------------------------------------
-
-
-def test_seeds() -> None:
-    assert parse_seeds("0-4") == [0, 1, 2, 3, 4]
-    assert parse_seeds("3, 0") == [0, 3]
-    assert parse_seeds("7") == [7]
-    assert parse_seeds("1-2,2-3") == [1, 2, 3]
-    for text in ("", "a", "0-", "-1", "4-2", "0:3"):
-        with pytest.raises(UserError, match="write 0-4"):
-            parse_seeds(text)
-
-
-def test_references_are_paths_of_the_same_seed(tmp_path: Path) -> None:
-    experiment = tiny(tmp_path)
-    experiment["stages"]["zero"]["with"]["ask"] = {"store": "${stages.reward.run_dir}/labels.sqlite"}
-    study = dataclasses.replace(read_study(write(tmp_path, experiment)), seeds=(0, 5))
-    jobs = {job.label: job for trial in plan(study, Path("out")) for job in trial.jobs}
-    assert jobs["learned/seed5"].own["relabel"]["reward"] == "out/reward/seed5/checkpoints/last.ckpt"
-    assert [need.label for need in jobs["learned/seed5"].after] == ["reward/seed5"]
-    assert jobs["zero/seed0"].own["ask"]["store"] == "out/reward/seed0/labels.sqlite"
-    assert jobs["reward/seed0"].after == []
-    assert jobs["reward/seed0"].digest != jobs["reward/seed5"].digest
-    assert jobs["reward/seed0"].arguments(Path("o.yaml"))[-1] == "--resume"
-
-
-def test_config_files_beside_the_experiment_come_first(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/bc.yaml").write_text("model: BC\n")
-    (job,) = plan_jobs({"bc": {"config": ["model/bc.yaml", "model/iql.yaml"]}}, 0, Path("out"), tmp_path / "x.yaml")
-    assert job.files == [str(tmp_path / "model/bc.yaml"), packaged_config("model/iql.yaml")]
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"stages": None}, ["stages"]),
-        ({"stags": {}}, ["'stags'", "'report'"]),
-        ({"stages": {"a": {"confg": []}}}, ["'a'", "'confg'"]),
-        ({"stages": {"a": ["x"]}}, ["'a'"]),
-        ({"stages": {"a": None}}, ["'a'"]),
-        ({"stages": {"a": {"command": "ftt"}}}, ["'ftt'", "fit"]),
-        ({"stages": {"a": {"config": ["model/iqll.yaml"]}}}, ["model/iqll.yaml", "model/iql.yaml"]),
-        ({"stages": {"a": {"with": {"ckpt_path": "${stages.b.checkpoint}"}}, "b": {}}}, ["'a'", "'b'", "before"]),
-    ],
-)
-def test_mistakes_in_the_file(
-    change: dict[str, Any], words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    sentence = mistake(capfd, "run", write(tmp_path, {**tiny(tmp_path), **change}), "--dry-run")
-    for word in words:
-        assert word in sentence
-
-
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        (["--seeds", "0:3"], ["0:3", "0-4"]),
-        (["--jobs", "0"], ["--jobs"]),
-        (["--jobs", "two"], ["--jobs", "two"]),
-        (["--replicas", "-1"], ["--replicas"]),
-        (["--sedes", "1"], ["--sedes"]),
-    ],
-)
-def test_mistakes_on_the_command_line(
-    args: list[str], words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    sentence = mistake(capfd, "run", write(tmp_path, tiny(tmp_path)), *args)
-    for word in words:
-        assert word in sentence
-
-
-def test_broken_yaml(tmp_path: Path) -> None:
-    (tmp_path / "broken.yaml").write_text("stages: [1\nname: x")
-    with pytest.raises(UserError, match="not valid YAML"):
-        read_study(tmp_path / "broken.yaml")
