@@ -26,6 +26,8 @@ MOVED = {
         f"lightning_pbrl.methods.{name}": f"lightning_pbrl.fitting.{name}"
         for name in ("answers", "evaluation", "lightning_glue", "rounds", "saving", "trainer_arguments")
     },
+    **{f"lightning_pbrl.nn.{name}": f"lightning_pbrl.compute.{name}" for name in ("fused_adam", "precision", "products")},
+    **{f"lightning_pbrl.engine.{name}": f"lightning_pbrl.compute.{name}" for name in ("compiling", "graphs", "summing_adam")},
 }
 """Former module -> the one that has its public names."""
 
