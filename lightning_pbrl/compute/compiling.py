@@ -28,6 +28,7 @@ def prepare() -> None:
     import torch._functorch.config
 
     torch._dynamo.config.trace_autograd_ops = True  # lets autograd.grad be part of the graph
+    torch._dynamo.config.record_runtime_overhead = False  # or each call tells a profiler twice that it begins, 10 us
     # All steps of a process share the code of `gradients`, and with it one limit (8 by default).
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     # What such a function computes is traced into the graph, and so is part of its key.

@@ -19,22 +19,22 @@ def step(optimizer: torch.optim.Optimizer) -> None:
     """Make the step that ``optimizer.step()`` makes, bit for bit; hooks of a fused Adam or AdamW do not run."""
     (group,) = optimizer.param_groups
     moved = [p for p in group["params"] if p.grad is not None]
-    states = [optimizer.state.get(p) for p in moved]
-    if not is_fused(optimizer) or not moved or not all(states):
+    states = [state for p in moved if (state := optimizer.state.get(p))]
+    if not is_fused(optimizer) or not moved or len(states) < len(moved):
         with put_off("torch._dynamo"):
             optimizer.step()  # the first step makes the moments
         return
-    steps, mean, square = ([state[key] for state in states if state] for key in ("step", "exp_avg", "exp_avg_sq"))
-    largest = [state["max_exp_avg_sq"] for state in states if state] if group["amsgrad"] else []
+    steps = [state["step"] for state in states]
     kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
     with torch.no_grad():
-        torch._foreach_add_(steps, 1)
+        for count in steps:
+            count.add_(1)
         kernel(
             moved,
             [p.grad for p in moved],
-            mean,
-            square,
-            largest,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else [],
             steps,
             lr=group["lr"],
             beta1=group["betas"][0],

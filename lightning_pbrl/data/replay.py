@@ -27,7 +27,7 @@ from lightning_pbrl.data.next_images import NextImages
 from lightning_pbrl.data.replay_state import moved, restore, saved, zeros
 from lightning_pbrl.data.segment_copies import Places, SegmentCopies
 from lightning_pbrl.data.segments import SegmentPool
-from lightning_pbrl.data.transitions import Transitions, row_layout
+from lightning_pbrl.data.transitions import Transitions, row_layout, unpack
 from lightning_pbrl.errors import UserError
 
 Array = npt.NDArray[Any]
@@ -90,7 +90,7 @@ class Replay(Transitions):
         self.steps, self.first = 0, 0  # done, and before the first of which rows were ever here (more from a smaller ring)
         self.after = NextImages(num_envs, self.lane)
         self._staged = torch.zeros(num_envs, width)  # the rows of one step, on the CPU
-        self._columns = [self._staged.numpy()[:, at : at + n] for at, n in layout.values()]
+        self._columns = [view.numpy() for view in unpack(self._staged, layout).values()]
         self.log = EpisodeLog(num_envs)
         self.places = Places()
         self._bind()
@@ -142,11 +142,10 @@ class Replay(Transitions):
             next_pictures: images of ``next_obs``, where policies see images.
         """
         for column, value in zip(self._columns, (obs, action, next_obs, learned_reward, terminated, truncated), strict=True):
-            values = np.asarray(value)
-            column[:] = values[:, None] if values.ndim == 1 else values
+            column[...] = value
         slot, reward = self.steps % self.lane, np.asarray(reward)
-        self._rows[:, slot] = self._staged
-        self._rewards[:, slot] = torch.from_numpy(reward)
+        self._rows.select(1, slot).copy_(self._staged)
+        self._rewards.select(1, slot).copy_(torch.from_numpy(reward))
         ended = np.asarray(terminated) | np.asarray(truncated)
         if self._images is not None:
             self._images[:, slot] = torch.from_numpy(pictures)
@@ -192,6 +191,11 @@ class Replay(Transitions):
     def size(self) -> int:
         """Number of stored rows, logged ones included."""
         return self.own + self.logged.count
+
+    @property
+    def newest(self) -> Tensor:
+        """Ids of the newest row of every environment, (n,)."""
+        return torch.arange((self.steps - 1) % self.lane, self.ring, self.lane, device=self.device)
 
     def rows_of_age(self, age: Tensor) -> Tensor:
         """Return the ids of the rows of these ages, same shape; 0 is the newest, ages in [0, :attr:`own`).

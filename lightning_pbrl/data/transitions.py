@@ -188,7 +188,7 @@ class Transitions:
 
     def column(self, name: str) -> Tensor:
         """Return a view of one column of every row: (N, O), (N, A) or (N,)."""
-        return unpack(self.packed, self.layout)[name]
+        return unpack(self.packed, {name: self.layout[name]})[name]
 
     def features(self) -> Tensor:
         """Return a view of observation and action side by side, the input of a reward model, (N, O + A)."""
@@ -206,7 +206,7 @@ class Transitions:
         if index is None:
             target.copy_(values)
         else:
-            target[index] = values.to(target)
+            target.index_copy_(0, index, values.to(target))
         self.version += 1
 
     def pool(self, length: int, recent: int | None = None, context: int = 0) -> SegmentPool:

@@ -120,7 +120,7 @@ class Compiler:
 
         def call(rows: Any, handed: Handed) -> Found:
             if self.on:
-                key = fast, *((leaf.shape, leaf.dtype) for leaf in tree_leaves((rows, handed)) if torch.is_tensor(leaf))
+                key = fast, _sizes(rows), _sizes(handed)
                 try:
                     if key in self._checked:
                         return self._checked[key](rows, handed)
@@ -150,6 +150,13 @@ def _compiled_last(function: Any, rows: Any, handed: Handed) -> Gradients | None
     known = {name: cell.cell_contents for name, cell in zip(function.__code__.co_freevars, function.__closure__, strict=True)}
     fits = entries and entries[0].guard_manager.check({**known, "rows": rows, "handed": handed})
     return FunctionType(entries[0].code, function.__globals__, closure=function.__closure__) if fits else None
+
+
+def _sizes(tree: Any) -> tuple[Any, ...]:
+    """Return shapes and types of the tensors in nested containers; for a dict of tensors without the slow ``tree_leaves``."""
+    if isinstance(tree, Tensor):
+        return tree.shape, tree.dtype
+    return tuple(map(_sizes, tree.values() if type(tree) is dict else (leaf for leaf in tree_leaves(tree) if leaf is not tree)))
 
 
 def _without_guards(fast: Gradients, rows: Any, handed: Handed) -> Found:

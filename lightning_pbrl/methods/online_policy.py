@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_pbrl.data.replay import Replay
+from lightning_pbrl.data.transitions import fetch
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting.continuing import check_parts, take_over
 from lightning_pbrl.fitting.online_diagnostics import diagnose, log_prob_of_questions
@@ -115,7 +116,7 @@ class OnlinePolicy(Method, ABC):
             return self.reward_model.relabel(self.source, rows)
         kind = self.hparams.reward
         if kind == "true":
-            return self.source.reward[rows]
+            return fetch(self.source.reward, rows)
         if kind == "zero":
             return torch.zeros(len(rows), device=self.device)
         return torch.rand(len(rows), generator=self.acting_rng, device=self.device)

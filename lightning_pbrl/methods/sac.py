@@ -274,5 +274,5 @@ class SAC(OnlinePolicy):
         return self.actor.log_prob(self.seen(obs), action)
 
     def on_env_step(self) -> None:
-        rows = self.source.rows_of_age(torch.arange(self.source.num_envs, device=self.device))
+        rows = self.source.newest
         self.source.write("learned_reward", self.collected_reward(rows), rows)

@@ -90,7 +90,8 @@ class MLP(nn.Module):
         ``dropout=False`` switches dropout off during training, too, for acting and for comparisons. ``frozen=True`` lets
         gradients flow to ``x`` alone. That saves the gradients of the weights when a policy's loss passes through a critic.
         """
-        rate, all_weights, all_biases = self.dropout if self.training and dropout else 0.0, list(self.weights), list(self.biases)
+        rate = self.dropout if self.training and dropout else 0.0
+        all_weights, all_biases = _entries(self.weights), _entries(self.biases)
         if frozen:
             all_weights, all_biases = [w.detach() for w in all_weights], [b.detach() for b in all_biases]
         if self.hold_output_bias:
@@ -127,3 +128,8 @@ class MLP(nn.Module):
     def _hidden(self, x: Tensor, rate: float) -> Tensor:
         x = self.activation(F.layer_norm(x, x.shape[-1:]) if self.layer_norm else x)
         return F.dropout(x, rate) if rate > 0.0 else x
+
+
+def _entries(parameters: nn.ParameterList) -> list[Tensor]:
+    """Return a list's parameters; iterating over it formats and looks up a name for each, which acting at every step feels."""
+    return list(parameters._parameters.values())  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ class SquashedGaussianActor(nn.Module):
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log std before squashing: (B, O) -> (B, A), (B, A)."""
         features = obs if self.torso is None else self.torso(obs)
-        mean, raw = self.net(features).split(self.action_dim, dim=-1)
+        mean, raw = self.net(features).chunk(2, dim=-1)
         if self.min_std is not None:
             return mean, (F.softplus(raw) + self.min_std).log()
         low, high = self.log_std_range

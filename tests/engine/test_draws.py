@@ -169,7 +169,16 @@ def test_normal_numbers_have_the_laws_moments() -> None:
     for power, moment, spread in ((1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)):
         assert abs(float((x**power).mean()) - moment) < 4 * (spread / n) ** 0.5
     ends = Normal(2)(torch.tensor([[0.0, 1 - 2**-53]], dtype=torch.float64), Place(0, 0))
-    assert ends.isfinite().all() and ends[0, 0] < -30 and ends[0, 1] > 8
+    assert -9 < ends[0, 0] < -8 and 8 < ends[0, 1] < 9
+
+
+def test_normal_numbers_are_those_of_the_inverse_distribution_function() -> None:
+    """Also near both ends, where 2 u - 1 has the fewest digits left; uniform numbers stay as they are."""
+    ends = torch.tensor([2.0**-k for k in range(1, 54)], dtype=torch.float64)
+    u = torch.cat([ends, 1 - ends, torch.rand(10_000, dtype=torch.float64)])[None]
+    before = u.clone()
+    torch.testing.assert_close(Normal(u.shape[1])(u, Place(0, 0)), torch.special.ndtri(u).float(), rtol=2e-7, atol=0.0)
+    assert torch.equal(u, before)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 1_000_003])
