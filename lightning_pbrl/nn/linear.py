@@ -26,32 +26,38 @@ MIN_WIDTH, MIN_WORK = 32, 2_500_000
 """Smallest side of a weight, and number of multiplications (rows x in x out), from which oneDNN repays its overhead (20 us)."""
 MIN_NARROW = 500_000
 """Number of multiplications of a narrow layer from which the faster order of its gradients repays its overhead (40 us)."""
-MIN_SUMMED = 8_192
-"""Number of outputs (rows x out) from which a compiled layer sums its bias's gradient by a product."""
+MIN_BIASED = 8_192
+"""Number of outputs (rows x out) from which a compiled layer adds its bias outside of the product."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x W^T + b: (..., in), (out, in), (out,) -> (..., out)."""
-    work = x.numel() * weight.shape[0]
-    if work < MIN_NARROW and not torch.compiler.is_compiling():
-        return F.linear(x, weight, bias)
     if x.dim() == 2 and x.device.type == "cpu" and x.dtype == weight.dtype and not torch.is_autocast_enabled("cpu"):
         fan_out, fan_in = weight.shape
+        work = x.shape[0] * weight.numel()
         large = min(fan_in, fan_out) >= MIN_WIDTH and work >= MIN_WORK and x.dtype == torch.float32
         if large and ONEDNN is not False and (ONEDNN or by_onednn(x.shape[0], fan_in, fan_out)):
             return _Product.apply(
                 x.contiguous(), weight, bias, True
             )  # the gradient of a strided view takes a hundred times as long
-        if bias is not None and x.dtype == torch.float32 and torch.compiler.is_compiling():
+        if bias is not None and x.dtype == torch.float32 and _biased_apart(x.shape[0] * fan_out):
             return _Biased.apply(linear(x, weight), bias)
         if is_narrow(fan_in, fan_out) and work >= MIN_NARROW and torch.is_grad_enabled():
             return _Product.apply(x, weight, bias, False)
     return F.linear(x, weight, bias)
 
 
+def _biased_apart(outputs: int) -> bool:
+    """Return True while a layer is compiled that repays a sum of its own: the activation's kernel adds the bias for nothing.
+
+    A product with a bias copies it to every row of the result first.
+    """
+    return outputs >= MIN_BIASED and torch.compiler.is_compiling()
+
+
 def _over_rows(grad: Tensor) -> Tensor:
     """Sum over rows, (B, out) -> (out,): by a product where a compiled sum would take 5 times as long, column after column."""
-    if grad.numel() >= MIN_SUMMED and torch.compiler.is_compiling():
+    if _biased_apart(grad.numel()):
         return torch.mm(grad.new_ones(1, grad.shape[0]), grad).squeeze(0)
     return grad.sum(0)
 
@@ -59,8 +65,7 @@ def _over_rows(grad: Tensor) -> Tensor:
 class _Biased(torch.autograd.Function):
     """Sum of a product and a bias, (B, out) + (out,), which the compiler does not merge with the product again.
 
-    So the activation's kernel adds the bias for nothing, where a product with a bias first copies it to every row of the result.
-    The compiler would merge an addition. Subtracting the negative gives the same bits.
+    It would merge an addition. Subtracting the negative gives the same bits.
     """
 
     @staticmethod

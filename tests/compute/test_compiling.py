@@ -54,7 +54,7 @@ def test_a_graph_with_our_own_functions_is_found_on_disk(monkeypatch: pytest.Mon
     from lightning_pbrl.nn import linear
     from lightning_pbrl.testing.toys import SPEC, synthetic_transitions
 
-    monkeypatch.setattr(linear, "MIN_SUMMED", 0)
+    monkeypatch.setattr(linear, "MIN_BIASED", 0)
     monkeypatch.setattr(linear, "MIN_NARROW", 0)
     method = BC(SPEC, hidden=(16,), batch_size=8)
     method.configure_model()
