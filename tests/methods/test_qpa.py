@@ -53,6 +53,7 @@ def test_hybrid_between_the_first_session_and_the_last(tmp_path: Path) -> None:
 def test_the_window(after: bool, finished: int, rows: int | None) -> None:
     """N trajectories of ten steps, fewer while fewer have ended; after the budget only if wanted; the ring has wrapped."""
     method = build(QPA, CROP, recent=2, hybrid_after_budget=after)
+    method.configure_model()
     method.source = method.reward_model.source = filled(10 * finished + 3, capacity=30)
     method.asked = Asked(6, 6, 0)
     u = torch.full((8,), 1 - 1e-9, dtype=torch.float64)  # the oldest row of either part
