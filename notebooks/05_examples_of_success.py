@@ -382,6 +382,6 @@ for name in ("behaviour cloning", "LAEO policy, at B"):
 #
 # - `docs/examples.md`: who can choose examples, what learners see and what not, all tasks, pictures.
 # - The rivals, on the same data and at the same size:
-#   `lightning-pbrl run experiment/laeo/small-fetch-reach.yaml --seeds 0-2 --jobs 2`.
+#   `lightning-pbrl run experiment/laeo/small.yaml --task fetch-reach --seeds 0-2 --jobs 2`.
 # - How few examples are enough, and how few episodes: `sweep/examples-count.yaml`, `sweep/examples-data-size.yaml`.
 # - Your own simulator, chooser or method as a plugin: `docs/extending.md`.
