@@ -1,0 +1,46 @@
+"""Replay that an earlier run of this library collected, as logged data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_pbrl.data.replayed import logged_episodes
+from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.datamodules.recorded import RecordedDataModule
+from lightning_pbrl.envs.base import Simulator
+from lightning_pbrl.errors import UserError
+from lightning_pbrl.fitting.saving import read_checkpoint
+
+
+class ReplayDataModule(RecordedDataModule):
+    """Replay of an earlier run that acted (SAC, PEBBLE ...), from its checkpoint, as data for methods that do not act.
+
+    SAC on the true reward makes data of every quality, as LiRE's (arXiv 2408.04190) and D4RL's medium-replay are. Only finished
+    episodes are read, and of a ring that has forgotten steps those that are whole.
+
+    Args:
+        path: checkpoint of the run, for instance ``runs/sac/checkpoints/last.ckpt``.
+        simulator: simulator for evaluation; null for none.
+        steps: env steps to read, from the first; null for all.
+        **feedback: arguments of :class:`FeedbackDataModule`.
+
+    Raises:
+        UserError: for a checkpoint without a replay of states, and if it and the simulator differ in sizes.
+    """
+
+    cure = "give the simulator in which the run has acted"
+
+    def __init__(self, path: str, simulator: Simulator | None = None, steps: int | None = None, **feedback: Any) -> None:
+        super().__init__(path, simulator, cache_dir=None, **feedback)
+        if steps is not None and steps < 1:
+            raise UserError(f"data.init_args.steps is {steps}: give at least 1 env step, or null for all.")
+        self.steps = steps
+
+    def read(self) -> Transitions:
+        checkpoint = read_checkpoint(self.path)
+        if "OnlineDataModule" not in checkpoint:
+            raise UserError(f"{self.path} has no replay: give the checkpoint of a run that acted, such as SAC's.")
+        spec, method = checkpoint["hyper_parameters"]["spec"], checkpoint["lightning_pbrl"]["method"]
+        about = {"replay of": method, "seed": checkpoint["hyper_parameters"]["seed"]}
+        sizes = spec["obs_dim"], spec["action_dim"]
+        return logged_episodes(checkpoint["OnlineDataModule"]["replay"], *sizes, self.steps, about)
