@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -155,12 +157,22 @@ def write_film(file: Path, pictures: list[np.ndarray], codec: str = "libx264") -
     import av
 
     height, width = pictures[0].shape[:2]
-    with av.open(str(file), "w") as container:
+    with usual_priority(), av.open(str(file), "w") as container:
         stream = container.add_stream(codec, FPS, options={"g": "2", "crf": "1"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for each in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(each, format="rgb24")))
         container.mux(stream.encode())
+
+
+@contextmanager
+def usual_priority() -> Iterator[None]:
+    """Give this thread its priority back: SVT-AV1 raises it as root (``findings/svtav1_realtime_priority.sh``)."""
+    linux = hasattr(os, "sched_getscheduler")
+    before = (os.sched_getscheduler(0), os.sched_getparam(0)) if linux else None
+    yield
+    if before is not None:
+        os.sched_setscheduler(0, *before)
 
 
 def _png(pixels: np.ndarray) -> bytes:

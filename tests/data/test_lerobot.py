@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,7 @@ def test_the_codecs_that_lerobot_writes(tmp_path, codec):
     frames = read_lerobot(root, camera=CAMERA, size=None).frames
     wanted = np.stack([picture(n, t, side) for n, t in ((0, 0), (0, 1), (0, 1), (1, 0), (1, 1), (1, 2), (1, 2))])
     assert_alike(frames, torch.from_numpy(wanted))
+    assert not hasattr(os, "sched_getscheduler") or os.sched_getscheduler(0) == os.SCHED_OTHER  # nor for the tests after this
 
 
 def test_chosen_episodes_are_jumped_to(films, tmp_path, monkeypatch):
