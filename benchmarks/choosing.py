@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,18 @@ class Classroom:
         return Labels(query.start, LENGTH, *self.answer(query))
 
 
-def fitted(room: Classroom, labels: Labels, seed: int, settings: dict[str, Any]) -> CLARIFY:
-    """Reward members and encoder after one round on ``labels``."""
+def fitted(
+    room: Classroom,
+    labels: Labels,
+    seed: int,
+    settings: dict[str, Any],
+    watch: Callable[[CLARIFY, int], None] | None = None,
+    every: int = STEPS,
+) -> CLARIFY:
+    """Reward members and encoder after one round on ``labels``; ``watch`` is shown the encoder after ``every`` steps of it."""
     source = room.source
     spec = {"obs_dim": source.obs_dim, "action_dim": source.action_dim, "horizon": 500}
-    method = CLARIFY(spec, seed=seed, max_episode_steps=500, n_init=STEPS, **SMALL, **settings)
+    method = CLARIFY(spec, seed=seed, max_episode_steps=500, n_init=STEPS, **{**SMALL, **settings})
     method.configure_model()
     method.source, method.labels = source, labels
     hand_over(method)
@@ -90,10 +98,13 @@ def fitted(room: Classroom, labels: Labels, seed: int, settings: dict[str, Any])
     method.use_answers()
     for number, phase in enumerate(phases):
         engine.begin([derive(seed, number)])
-        done, block = 0, phase.block or phase.updates
+        done, block = 0, phase.block or min(every, phase.updates)
         while done < phase.updates:
             metrics = {key: float(value) for key, value in engine.run(str(phase.program), block).items()}
             done += block
+            if watch is not None and phase.program == "encoder":
+                watch(method.eval(), done)
+                method.train()
             if phase.done is not None and phase.done(metrics):
                 break
     return method.eval()
