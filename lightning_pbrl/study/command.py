@@ -23,7 +23,7 @@ from lightning_pbrl.job import check
 from lightning_pbrl.jobs import Failure
 from lightning_pbrl.study.file import MOST_SEEDS, OWN_KEYS, Study, parse_seeds, read_studies
 from lightning_pbrl.study.launch import LAUNCHERS, Launcher, find_launcher
-from lightning_pbrl.study.plan import Planned, Trial, check_keys, plan
+from lightning_pbrl.study.plan import Planned, Trial, check_keys, only, plan
 from lightning_pbrl.study.replicas import in_process
 
 
@@ -51,7 +51,7 @@ def run_command(args: list[str], verb: str = "run") -> None:
 def _plans(options: argparse.Namespace) -> list[Planned]:
     studies = read_studies(options.study, options.task, _changes(options.set))
     plans = []
-    for study in studies:
+    for study in studies if options.stages is None else [only(each, options.stages.split(",")) for each in studies]:
         seeds = tuple(parse_seeds(options.seeds)) if options.seeds else study.seeds
         if options.replicas:
             seeds = tuple(range(seeds[0], seeds[0] + options.replicas))
@@ -97,6 +97,9 @@ def _options(args: list[str], verb: str) -> tuple[argparse.Namespace, type[Launc
     parser.add_argument("study", help="study file (YAML or JSON), or its name below conf/")
     parser.add_argument("--task", metavar="ROWS", help="rows of the file's tasks, such as hammer,box-close (default: all)")
     parser.add_argument("--seeds", help="0-4, or 0,3, in place of the file's (0 where it names none)")
+    parser.add_argument(
+        "--stages", metavar="STAGES", help="only these stages and those they need, such as laeo,bc (default: all)"
+    )
     how = "KEY's values in place of the file's, such as model.init_args.lr=[1e-3,1e-4]; may be given again"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUES", help=how)
     parser.add_argument("--replicas", type=int, default=0, help="this many seeds inside one process where the method allows it")

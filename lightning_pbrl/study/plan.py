@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -137,6 +138,35 @@ def _with_values(base: Base, values: Mapping[str, Any], study: Study) -> dict[st
         for name, inner in stage_keys(key, stages, f"The study {study.path} with {base.origin}"):
             set_key(stages[name]["with"], inner, value)
     return stages
+
+
+def only(study: Study, names: Sequence[str]) -> Study:
+    """Return a study of some of its stages and those that they need, in the order of the file.
+
+    Raises:
+        UserError: for a stage that it does not have, and for a study that searches, whose draws have all stages.
+    """
+    if study.search is not None:
+        raise UserError(f"--stages: {study.path} searches with all of its stages; leave --stages out.")
+    every = [name for base in study.bases.values() for name in base.stages if name]
+    for name in names:
+        if name not in every:
+            raise UserError(
+                f"--stages {name}: {study.path} has {f'no such stage, {nearest(name, every)}' if every else 'no stages.'}"
+            )
+    bases = {name: base._replace(stages=_needed(base.stages, names)) for name, base in study.bases.items()}
+    kept = {name: base for name, base in bases.items() if base.stages}
+    shown = [name for name in study.report.get("show", ()) if any(name in base.stages for base in kept.values())]
+    return replace(study, bases=kept, report={**study.report, "show": shown} if "show" in study.report else study.report)
+
+
+def _needed(stages: Mapping[str, dict[str, Any]], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the named stages and those that they refer to, directly or through others."""
+    found = {name for name in stages if name in names}
+    for name in reversed(stages):  # a stage refers to earlier ones
+        if name in found:
+            found |= {each for each, _ in REFERENCE.findall(json.dumps(stages[name].get("with", {})))}
+    return {name: stage for name, stage in stages.items() if name in found}
 
 
 # Checks ---------------------------------------------------------------------------------------------------------------

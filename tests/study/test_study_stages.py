@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import QUIET, mistake
+from command_line import QUIET, main, mistake
 from tiny_study import tiny, write
 
 from lightning_pbrl.configs import packaged_config
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.study.file import parse_seeds, read_study
-from lightning_pbrl.study.plan import plan, plan_jobs
+from lightning_pbrl.study.file import parse_seeds, read_studies, read_study
+from lightning_pbrl.study.plan import only, plan, plan_jobs
 
 pytestmark = QUIET
 
@@ -91,3 +91,24 @@ def test_broken_yaml(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("stages: [1\nname: x")
     with pytest.raises(UserError, match="not valid YAML"):
         read_study(tmp_path / "broken.yaml")
+
+
+def test_some_stages_and_those_that_they_need(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, tiny(tmp_path))
+    main(["run", path, "--dry-run", "--seeds", "0,1", "--stages", "learned", "--out", str(tmp_path / "out")])
+    printed = capfd.readouterr().out
+    assert "4 jobs in 2 trials" in printed and "learned" in printed and "reward" in printed and "zero" not in printed
+    (study,) = read_studies(path)
+    alone = only(study, ["zero"])
+    assert list(alone.bases["tiny"].stages) == ["zero"] and alone.report == {"show": ["zero"]}
+    whole = {job.folder for trial in plan(study, Path("out")) for job in trial.jobs}
+    assert {job.folder for trial in plan(alone, Path("out")) for job in trial.jobs} < whole  # so that the rest may follow
+    with pytest.raises(UserError, match=r"--stages lerned: .*tiny.yaml has no such stage.*learned"):
+        only(study, ["lerned"])
+
+
+def test_a_chain_of_stages_is_kept_whole(tmp_path: Path) -> None:
+    experiment = tiny(tmp_path)
+    experiment["stages"]["again"] = {"config": "model/iql.yaml", "with": {"start": "${stages.learned.run_dir}"}}
+    (study,) = read_studies(write(tmp_path, experiment))
+    assert list(only(study, ["again"]).bases["tiny"].stages) == ["reward", "learned", "again"]
