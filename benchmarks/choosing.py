@@ -41,8 +41,8 @@ TASK = "MetaWorld/button-press-topdown-v3"
 LENGTH, ANSWERS, HELD_OUT, ROUND, ROUNDS, STEPS = 50, 300, 2_000, 50, 8, 1_000
 SMALL = {"width": 64, "layers": 1, "heads": 2, "encoder_batch_size": 32, "encoder_lr": 1e-3, "warmup": 300}
 ENCODERS: dict[str, dict[str, Any]] = {
-    "start times true (paper)": {},
-    "start times zero": {"start_times": "zero"},
+    "start times true": {"start_times": "true"},
+    "start times zero (paper)": {},
 }
 CHOICES: dict[str, QueryStrategy] = {
     "uniform": UniformQuery(),

@@ -54,9 +54,9 @@ CLAIMS: tuple[Claim, ...] = (
         "clear-query-ratio-can-the-teacher-answer-what-is-asked",
     ),
     Claim(
-        "CLARIFY (preset `paper`) ends with better policies than OPRL",
+        "CLARIFY (true start times) ends with better policies than OPRL",
         "0.775 and 0.573",
-        (POLICIES, "clarify"),
+        (POLICIES, "clarify_true"),
         (POLICIES, "oprl"),
         "test/success_rate",
         "success",

@@ -26,13 +26,14 @@ from lightning_pbrl.data.lire import read_lire
 from lightning_pbrl.methods.clarify import CLARIFY
 
 LOOK, STOPPED_BY = 50, 100
+TRUE: dict[str, Any] = {"start_times": "true"}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "true start times": {},
-    "... last state alone read out": {"readout": "reference"},
-    "... dropout 0.3": {"dropout": 0.3},
-    "... dropout 0.5": {"dropout": 0.5},
-    "... weight decay 1e-2": {"weight_decay": 1e-2},
-    "... weight decay 1": {"weight_decay": 1.0},
+    "true start times": TRUE,
+    "... last state alone read out": {**TRUE, "readout": "reference"},
+    "... dropout 0.3": {**TRUE, "dropout": 0.3},
+    "... dropout 0.5": {**TRUE, "dropout": 0.5},
+    "... weight decay 1e-2": {**TRUE, "weight_decay": 1e-2},
+    "... weight decay 1": {**TRUE, "weight_decay": 1.0},
     "random start times": {"start_times": "random"},
     "start times 0": {"start_times": "zero"},
     "... last state alone read out, start times 0": {"readout": "reference", "start_times": "zero"},

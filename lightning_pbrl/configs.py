@@ -33,9 +33,9 @@ MOVED = {
     "experiment/lire/*-controls.yaml": "experiment/lire/controls/*.yaml",
     "experiment/lire/*.yaml": "experiment/lire/rewards/*.yaml",
     "experiment/laeo/small-*.yaml": "experiment/laeo/small/*.yaml",
-    "experiment/oril/small/*.yaml": "experiment/laeo/small/*.yaml",
-    "experiment/purl/small/*.yaml": "experiment/laeo/small/*.yaml",
-    "experiment/vice/small/*.yaml": "experiment/laeo/small/*.yaml",
+    "experiment/oril/small-*.yaml": "experiment/oril/small/*.yaml",
+    "experiment/purl/small-*.yaml": "experiment/purl/small/*.yaml",
+    "experiment/vice/small-*.yaml": "experiment/vice/small/*.yaml",
     "experiment/qpa/fast-*.yaml": "experiment/qpa/fast/*.yaml",
 }
 """Former name -> present one, below ``conf/``; ``*`` stands for the same text in both. They work until the next version."""

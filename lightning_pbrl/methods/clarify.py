@@ -87,8 +87,8 @@ class CLARIFY(RewardEnsemble):
         pairing: query: z+ and z- of one question. reference: the released code's lists, which mix up questions.
         standardize: standardise states wherever the encoder reads them. false: for the reconstruction only, so that
             L_amb, L_quad and the choice of questions see states on another scale (released code).
-        start_times: true: segments are embedded at their own time steps. random: at random ones (released code). zero: each
-            from step 0 on, so that a few hundred answers cannot be memorised by their times.
+        start_times: where segments are embedded, which the paper leaves open. zero: each from step 0 on, so that a few hundred
+            answers cannot be memorised by their times. true: at their own time steps. random: at random ones (released code).
         ties_as_skips: treat equal answers as skipped, also in the reward's fit (released code, which cannot tell them apart).
         **reward: arguments of ``RewardEnsemble`` and ``Method``.
 
@@ -124,7 +124,7 @@ class CLARIFY(RewardEnsemble):
         squash: bool = True,
         pairing: Pairing = "query",
         standardize: bool = True,
-        start_times: Literal["true", "random", "zero"] = "true",
+        start_times: Literal["true", "random", "zero"] = "zero",
         ties_as_skips: bool = False,
         **reward: Any,
     ) -> None:

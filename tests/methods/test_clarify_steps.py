@@ -55,7 +55,7 @@ def ready_pairs(**changes: Any) -> Labels:
 
 @pytest.mark.parametrize("standardize", [True, False])
 def test_minibatches_against_a_slow_loop(standardize: bool) -> None:
-    method = ready(standardize=standardize, encoder_batch_size=200)
+    method = ready(standardize=standardize, encoder_batch_size=200, start_times="true")
     begin_fits(method)
     drawn, batch = draw(method), minibatch(method)
     pair = drawn["pair"]
@@ -227,7 +227,7 @@ def test_ablations_run(loss: str) -> None:
 
 @pytest.mark.parametrize("readout", ["full", "reference"])
 def test_embeddings_of_a_query(readout: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = ready(readout=readout)
+    method = ready(readout=readout, start_times="true")
     method.train()
     query = method.source.pool(LENGTH).pairs(9, stream(1, "x"))
     z = method.embed(query)
