@@ -16,19 +16,23 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from lightning_pbrl.data.feedback import Labels, Query
+from lightning_pbrl.callbacks.ask_teacher import AskTeacher
+from lightning_pbrl.data.feedback import Kind, Labels, Query
+from lightning_pbrl.data.kinds import ChoiceKind, of
 from lightning_pbrl.data.segments import SegmentPool, segment_rows
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.losses.information import bald, pair_probability
+from lightning_pbrl.losses.information import bald
 from lightning_pbrl.methods.base import Method
 from lightning_pbrl.ranges import COUNT_OR_NONE
 from lightning_pbrl.reports.embedding import run_name
 from lightning_pbrl.reports.feedback_numbers import pearson, spearman
 from lightning_pbrl.reports.feedback_record import (
+    CORRECTION,
     FILE,
     NO_QUESTIONS,
     NO_STEPS,
     PAIR,
+    PAIRS,
     RATING,
     Questions,
     Record,
@@ -43,6 +47,7 @@ from lightning_pbrl.reports.panels import write_tables
 from lightning_pbrl.rewards.base import RewardModel
 from lightning_pbrl.rng import stream
 from lightning_pbrl.settings import Checked
+from lightning_pbrl.teachers.correcting import CorrectingTeacher
 
 Array = npt.NDArray[Any]
 STEPS, KEPT_STEPS = 2_000, 500
@@ -87,28 +92,28 @@ class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE})
         self.records = [record for record in kept if record.round <= number]
         if number == 0 or self.seen is None:
             given = trainer.datamodule.labels  # type: ignore[attr-defined]
-            self.seen = {"pair": 0 if given is None else len(given), "rating": 0}
+            self.seen = {PAIR: 0 if given is None else len(given)}
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Method, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         if batch_idx or not self._concerns(pl_module):
             return
         labels, before = _labels(pl_module), dict(self.seen or {})
         self.seen = {kind: len(found) for kind, found in labels.items()}
-        if pl_module.asked.this_round == pl_module.asked.others:  # the pictures are of pairs and ratings
+        asked, now = {}, pl_module.asked
+        if not now.this_round:
             return
-        asked, now = [], pl_module.asked
-        most = {"pair": now.pairs, "rating": now.ratings or now.this_round}  # each may have several labels
+        most = {PAIR: now.pairs, RATING: now.ratings or now.this_round}  # each may have several labels
         for kind, found in labels.items():
-            count = min(len(found) - before.get(kind, 0), most[kind])
-            asked.append(found.take(torch.arange(len(found) - count, len(found), device=found.value.device)))
-        self._keep(trainer, pl_module, before, *asked)
+            count = min(len(found) - before.get(kind, 0), most.get(kind, now.others))
+            asked[kind] = found.take(torch.arange(len(found) - count, len(found), device=found.value.device))
+        self._keep(trainer, pl_module, before, asked)
         if time.monotonic() - self._drawn >= self.every_seconds:
             self._draw(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
         if self._concerns(pl_module):
             learned = {kind: len(found) for kind, found in _labels(pl_module).items()}
-            self._keep(trainer, pl_module, learned)
+            self._keep(trainer, pl_module, learned, {})
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Method) -> None:  # type: ignore[override]
         if self.records:
@@ -126,7 +131,7 @@ class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE})
 
     # A record ----------------------------------------------------------------------------------------------------------
 
-    def _keep(self, trainer: pl.Trainer, method: Method, learned: dict[str, int], *asked: Labels) -> None:
+    def _keep(self, trainer: pl.Trainer, method: Method, learned: dict[str, int], asked: dict[Kind, Labels]) -> None:
         """Record this round, and write and log it on rank 0; do nothing if the method predicts no returns."""
         number = trainer.current_epoch
         try:
@@ -138,26 +143,30 @@ class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE})
         if not trainer.is_global_zero:
             return
         write_records(trainer.default_root_dir, self.records)
-        row = {"labels": float(found.pairs + found.ratings), **scalars(found)}
+        row = {"labels": float(found.answers), **scalars(found)}
         if method.collector is not None:
             row["env_steps"] = float(found.env_steps)
         for logger in trainer.loggers:  # a separate row: a hook's log would join the row of the next block
             logger.log_metrics(row, step=trainer.global_step)
 
-    def _record(self, trainer: pl.Trainer, method: Any, learned: dict[str, int], asked: tuple[Labels, ...]) -> Record:
+    def _record(self, trainer: pl.Trainer, method: Any, learned: dict[str, int], asked: dict[Kind, Labels]) -> Record:
         source, number = method.source, trainer.current_epoch
         pool = source.pool(trainer.datamodule.segment_length, context=method.context)  # type: ignore[attr-defined]
         rng = stream(method.seed, "feedback", number)
         before = self.records[-1].env_steps if self.records and self.records[-1].round < number else 0
         sample, steps = self._sample(method, pool, rng, before)
         r = pearson(steps.true, steps.learned)
-        parts = [questions(method, labels) for labels in asked if len(labels)]
+        parts = [questions(method, labels, kind) for kind, labels in asked.items() if len(labels)]
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if any(isinstance(each, AskTeacher) and isinstance(each.teacher, CorrectingTeacher) for each in callbacks):
+            parts = [part.but(kind=np.full(len(part), CORRECTION)) for part in parts]
         return Record(
             round=number,
             updates=trainer.global_step,
             env_steps=method.env_steps,
-            pairs=learned.get("pair", 0),
-            ratings=learned.get("rating", 0),
+            pairs=learned.get(PAIR, 0),
+            ratings=learned.get(RATING, 0),
+            others=sum(count for kind, count in learned.items() if kind not in (PAIR, RATING)),
             pearson_step=r,
             sample=sample,
             questions=Questions.join(parts) if parts else NO_QUESTIONS,
@@ -213,23 +222,24 @@ class FeedbackDiagnostics(Checked, pl.Callback, ranges={"clips": COUNT_OR_NONE})
 
 
 def opinion(returns: Array) -> tuple[Array, Array]:
-    """Return the predictions of members or draws for pairs: mean P(second preferred), and the answer's information (BALD).
+    """Return what members or draws say about choices: mean P(second preferred), and the answer's information (BALD).
 
     Args:
-        returns: predicted, (E, B, 2).
+        returns: predicted, (E, B, C).
 
     Returns:
-        Two of (B,): in [0, 1]; bits in [0, 1], NaN for E = 1.
+        Two of (B,): in [0, 1], of more than two segments the largest P(preferred); bits in [0, log2 C], NaN for E = 1.
     """
-    probability = pair_probability(torch.from_numpy(np.asarray(returns)))
+    probability = torch.from_numpy(np.asarray(returns)).softmax(-1)
     information = bald(probability) if len(returns) > 1 else torch.full(returns.shape[1:2], torch.nan)
-    return probability[..., 1].mean(0).numpy(), information.numpy()
+    likely = probability.mean(0)
+    return (likely[:, 1] if likely.shape[-1] == 2 else likely.amax(-1)).numpy(), information.numpy()
 
 
-def questions(method: Any, labels: Labels) -> Questions:
-    """Return these answered questions with their true returns and the model's current predictions."""
-    rating = labels.start.shape[1] == 1
-    query = Query("rating" if rating else "pair", labels.start, labels.length)
+def questions(method: Any, labels: Labels, kind: Kind) -> Questions:
+    """Return these answered questions of a kind with their true returns and the model's current predictions."""
+    about, rating = of(kind), labels.start.shape[1] == 1
+    query = Query(kind, labels.start, labels.length)
     true, predicted = _numpy(method.source.true_returns(query)), predictions(method, query).mean(0)
     returns, bits = draws(method, query)
     nothing = guess = np.full(len(labels), np.nan)
@@ -245,15 +255,20 @@ def questions(method: Any, labels: Labels) -> Questions:
         beside = np.concatenate([values, nothing[:, None]], 1) if rating else values
         return np.asarray(beside, np.float32)
 
+    value = labels.value.cpu()
+    lead = nothing
+    if isinstance(about, ChoiceKind):
+        lead = _numpy(about.lead(torch.from_numpy(predicted), value).masked_fill(value.isnan(), torch.nan))
     return Questions(
-        kind=np.full(len(labels), RATING if rating else PAIR, np.int64),
+        kind=np.full(len(labels), kind),
         true=two(true),
         predicted=two(predicted),
         probability=_column(likely),
         score=_column(score),
         rating=_column(guess),
-        value=_column(_numpy(labels.value)),
+        value=_column(_numpy(value)),
         status=labels.status.cpu().numpy(),
+        lead=_column(lead),
     )
 
 
@@ -283,7 +298,8 @@ def draws(method: Any, query: Query) -> tuple[Array, Array | None]:
 def scalars(record: Record) -> dict[str, float]:
     """Return the logged numbers of a record by key, without unknown ones."""
     sample, asked = record.sample, record.questions
-    gap = np.abs(asked.true[asked.kind == PAIR, 1] - asked.true[asked.kind == PAIR, 0])
+    pairs = asked.of(*PAIRS)
+    gap = np.abs(pairs.true[:, 1] - pairs.true[:, 0])
     row = {
         "reward/pearson": pearson(sample.true, sample.predicted),
         "reward/spearman": spearman(sample.true, sample.predicted),
@@ -295,7 +311,7 @@ def scalars(record: Record) -> dict[str, float]:
 
 def _labels(method: Any) -> dict[str, Labels]:
     """Return all questions so far by kind; methods without ratings have none of that kind."""
-    return {"pair": method.labels, "rating": getattr(method, "ratings", None) or Labels.empty(clips=1)}
+    return {PAIR: method.labels, RATING: getattr(method, "ratings", None) or Labels.empty(clips=1), **method.others}
 
 
 def _numpy(values: Tensor) -> Array:

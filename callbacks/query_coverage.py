@@ -57,10 +57,11 @@ class QueryCoverage(Checked, pl.Callback):
         def states(rows: Tensor) -> Any:
             return obs[rows.to(obs.device)].cpu().numpy()
 
-        start = method.labels.start[-method.asked.this_round :].flatten()
-        if more := [labels.start.flatten() for labels in (method.ratings, *method.others.values()) if len(labels)]:
-            every = torch.cat([method.labels.start.flatten(), *more])  # row ids follow the questions' numbers: the newest of all
-            start = every.unique()[-method.asked.this_round :]
+        kinds = [labels.start for labels in (method.labels, method.ratings, *method.others.values()) if len(labels)]
+        if len(kinds) < 2:
+            start = kinds[0][-method.asked.this_round :].flatten() if kinds else method.labels.start.flatten()
+        else:  # row ids follow the questions' numbers: the newest of all
+            start = torch.cat([each.flatten() for each in kinds]).unique()[-method.asked.this_round :]
         asked = segment_rows(start.cpu(), method.labels.length).flatten()
         stored = source.uniform_rows(torch.rand(self.points, generator=rng, dtype=torch.float64).to(obs.device))
         visited = source.pool(1, recent=self.episodes).draw(self.points, rng)

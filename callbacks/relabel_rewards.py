@@ -65,11 +65,12 @@ class RelabelRewards(Checked, pl.Callback, ranges={"bonus": ANY}):
             if isinstance(self.reward, str) and not self.reward.endswith(".ckpt"):
                 raise UserError(f"relabel.reward is {self.reward!r}: give a .ckpt file, or one of {', '.join(CONTROLS)}.")
             model = self.reward if isinstance(self.reward, Method) else load_method(self.reward)
-            _check_sizes(model, source)
+            read = source if model.reward_model is not None and model.reward_model.side else _read(trainer, source)
+            _check_sizes(model, read)
             check_learned(model, "relabel.reward")
             _weigh(model.reward_model, type(model).__name__, self.weights)
             with torch.no_grad():
-                values = model.to(source.device).eval().relabel(source)
+                values = model.to(source.device).eval().relabel(read)
             _check_values(type(model).__name__, source.drawable_part(values))
         said, before = self.reward if isinstance(self.reward, str) else type(self.reward).__name__, _span(source, values)
         if self.normalize:
@@ -84,6 +85,12 @@ class RelabelRewards(Checked, pl.Callback, ranges={"bonus": ANY}):
         more = f", then {self.bonus:+g}" if self.bonus else ""
         say = getattr(trainer, "print", print)  # beside the progress bar, on one rank
         say(f"relabel: reward {said} of {len(source):,} rows, {before}, {how} (normalize={self.normalize}){more}")
+
+
+def _read(trainer: pl.Trainer, source: Transitions) -> Transitions:
+    """Return what rewards read of the data: the data themselves, or their features of a frozen network."""
+    features = getattr(getattr(trainer, "datamodule", None), "features", None)
+    return source if features is None else features.to(source.device)
 
 
 def _weigh(model: Any, name: str, weights: Mapping[str, float] | None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lightning_pbrl.arguments import Arguments
 from lightning_pbrl.data.feedback import Status
+from lightning_pbrl.data.jsonl import starts
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.label_cli import teacher_of
@@ -101,8 +102,9 @@ def _show(options: Namespace) -> str:
 
 def _sheet(options: Namespace, records: list[Record], answers: list[Given]) -> str:
     """Draw questions into a file; return the sentence that says so."""
+    from lightning_pbrl.clips.online import recording_of
     from lightning_pbrl.label_cli import place_of
-    from lightning_pbrl.labelling.films import NO_DATA, drawn_by, recording_of
+    from lightning_pbrl.labelling.films import NO_DATA, drawn_by
     from lightning_pbrl.labelling.sheet import entries, spread, write
 
     if options.questions < 1:
@@ -113,7 +115,7 @@ def _sheet(options: Namespace, records: list[Record], answers: list[Given]) -> s
     renderer, recorded = drawn_by(place.folder, place.load, place.where)
 
     def segment(row: Record, which: int) -> int:
-        return int(recording_of(row["number"], which) if recorded else row[f"start_{which}"])
+        return int(recording_of(row["number"], which) if recorded else starts(row)[which])
 
     with renderer() as drawing:
         count = write(options.sheet, entries(spread(records, options.questions), answers, drawing, segment))

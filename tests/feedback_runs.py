@@ -55,6 +55,7 @@ def pairs(true: Sequence[tuple[float, float]], predicted: Sequence[tuple[float, 
         np.full(len(value), NAN, np.float32),
         np.array(value, np.float32),
         np.full(len(value), int(Status.ANSWERED)),
+        (returns[:, 1] - returns[:, 0]) * np.sign(np.array(value, np.float32) - 0.5),
     )
 
 
@@ -71,12 +72,8 @@ def ratings(true: Sequence[float], predicted: Sequence[float], value: Sequence[f
         1 + 2 * np.array(predicted, np.float32),
         given,
         np.where(np.isnan(given), int(Status.SKIPPED), int(Status.ANSWERED)),
+        nothing,
     )
-
-
-def but(asked: Questions, **columns: np.ndarray) -> Questions:
-    """The same questions with other columns."""
-    return Questions(**{**dict(zip(Questions._fields, asked, strict=True)), **columns})
 
 
 def both_kinds(round_number: int, known: bool = True) -> Record:

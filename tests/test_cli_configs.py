@@ -15,10 +15,13 @@ from command_line import BC, CPU, DATA, DATA_ARGS, IQL, NO_INK, QUIET, REWARD, S
 from format_files import d3rlpy_episodes, imitation_row, write_d3rlpy, write_imitation
 from lerobot_files import episodes, write_lerobot
 from lightning_utilities.core.imports import RequirementCache
+from picture_toys import ColourMeans, dot_data
 from preference_files import write_pairs
+from safetensors.torch import save_file
 
 from lightning_pbrl.cli import main
 from lightning_pbrl.configs import names, packaged_config, read_config
+from lightning_pbrl.data import archive
 from lightning_pbrl.methods.loading import read_checkpoint
 from lightning_pbrl.train_cli import train_cli
 
@@ -104,6 +107,12 @@ def write_own_runs(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> 
     elif name == "data/imitation.yaml":
         pytest.importorskip("pyarrow", reason="the extra arrow is not installed")
         monkeypatch.setenv("IMITATION_ROOT", str(write_imitation(folder / "own", [imitation_row(60, 0), imitation_row(60, 1)])))
+    elif name == "data/features.yaml":
+        archive.save(dot_data(4), folder / "pictures.safetensors")
+        save_file(ColourMeans().state_dict(), folder / "weights.safetensors")
+        monkeypatch.setenv("PICTURES", str(folder / "pictures.safetensors"))
+        monkeypatch.setenv("NETWORK", "picture_toys:ColourMeans")
+        monkeypatch.setenv("WEIGHTS", str(folder / "weights.safetensors"))
     elif name == "data/lerobot.yaml":
         pytest.importorskip("pyarrow", reason="the extra lerobot is not installed")
         monkeypatch.setenv("LEROBOT_DATA", str(write_lerobot(folder / "own", episodes([60] * 4))))

@@ -84,12 +84,12 @@ def check_given(given: Labels, length: int) -> None:
         )
 
 
-def check_segments(source: Transitions, copies: SegmentCopies | None, budget: int, length: int, context: int) -> None:
+def check_segments(source: Transitions, copies: SegmentCopies | None, budget: int, length: int, context: int, clips: int) -> None:
     """Refuse segments that no episode holds; make room for the copies of those that will be asked about."""
     if copies is None:
         source.pool(length, context=context)
     else:
-        copies.reserve(budget, length, context)
+        copies.reserve(budget, length, context, clips)
 
 
 def check_schedule(plan: AskingPlan, learner: Learner) -> None:

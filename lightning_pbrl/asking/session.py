@@ -91,7 +91,7 @@ class AskingSession:
         checks.check_kinds(plan, learner)
         checks.check_scale(plan, self.model)
         checks.check_given(self.given, length)
-        checks.check_segments(source, self.copies, plan.budget, length, learner.context)
+        checks.check_segments(source, self.copies, plan.budget, length, learner.context, plan.query.segments)
         checks.check_schedule(plan, learner)
 
     @property
@@ -113,7 +113,7 @@ class AskingSession:
         if self.plan.budget and not state.spent():
             checks.check_rounds(self.plan, self.learner)
         if self.copies is not None:
-            self.copies.reserve(state.spent(), self.length, self.learner.context)
+            self.copies.reserve(state.spent(), self.length, self.learner.context, state.questions.clips)
             for kind in self.kinds:
                 for numbers in state.questions.number[state.questions.of(kind)].split(RESTORED):
                     if len(numbers):

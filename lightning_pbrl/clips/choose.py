@@ -85,6 +85,7 @@ def renderer_of(data: Any, size: int = 256, camera: str | None = None, plots: bo
         camera: name of a camera of the model; None for that of videos.
         plots: whether observations are plotted over time where nothing else can be drawn.
     """
+    data = getattr(data, "drawn", data)  # whose images are features here
     if not hasattr(data, "source"):
         data.prepare_data()
         data.setup("fit")

@@ -20,6 +20,7 @@ from lightning_pbrl.clips.replayed import check_repeated
 from lightning_pbrl.clips.stage import Stage
 from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.guard import reading
+from lightning_pbrl.data.kinds.base import MOST
 from lightning_pbrl.data.npz import read_npz
 from lightning_pbrl.data.segments import segment_rows
 from lightning_pbrl.envs.base import Array, Simulator
@@ -86,6 +87,23 @@ def _logged(collector: Collector, start: int, length: int) -> Recording:
         return Recording(None, 0, action[row : row + length].copy(), obs[row : row + length].copy())
     seed = int(seeds[int(logged.episodes.of(torch.tensor([row]))[0])])
     return Recording(seed, row - first, action[first : row + length].copy(), obs[row : row + length].copy())
+
+
+MORE = 1 << 40
+"""Number of the first recording of a third segment: each question has two numbers below, and :data:`BEYOND` from here on."""
+BEYOND = MOST - 2
+
+
+def recording_of(number: int, which: int) -> int:
+    """Return the number of the recording of segment ``which`` of a question."""
+    return 2 * number + which if which < 2 else MORE + BEYOND * number + which - 2
+
+
+def asked_of(recording: int) -> tuple[int, int]:
+    """Return number of the question and of its segment; the inverse of :func:`recording_of`."""
+    if recording < MORE:
+        return recording // 2, recording % 2
+    return (recording - MORE) // BEYOND, 2 + (recording - MORE) % BEYOND
 
 
 class RecordedClips(ClipRenderer):

@@ -55,7 +55,7 @@ class ExampleChooser(Described, ABC):
 
     def key(self, source: Transitions) -> Any:
         """Return everything besides the settings that determines the choice, as plain JSON types; it names the stored set."""
-        return source.fingerprint
+        return source.about.get("features", source.fingerprint)
 
     def draw(self, found: int, what: str) -> Tensor:
         """Draw the numbers of ``count`` of ``found`` candidates, (count,); ``what`` describes them in the message.

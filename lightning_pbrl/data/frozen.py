@@ -17,8 +17,8 @@ from lightning_pbrl.errors import UserError
 def with_features(source: Transitions, network: Callable[[Tensor], Tensor], path: str | Path, tile: int = 64) -> Transitions:
     """Write a data set whose observations are features of the images, or open it if it is there; memory-mapped.
 
-    Rows, episodes, actions, true rewards and successes are those of ``source``: answers about one are answers about the other,
-    and a reward of features is written to ``source`` row by row.
+    Rows, episodes, actions, true rewards, successes and the fingerprint are those of ``source``: answers about one are answers
+    about the other, and a reward of features is written to ``source`` row by row.
 
     Args:
         source: data with images.
@@ -58,4 +58,5 @@ def with_features(source: Transitions, network: Callable[[Tensor], Tensor], path
         success_unknown=source.success_unknown,
         **columns,
     )
+    table.about["features"], table._fingerprint = table.fingerprint, source.fingerprint
     return archive.load(archive.save(table, path))

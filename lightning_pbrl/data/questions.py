@@ -115,6 +115,11 @@ class Questions(NamedTuple):
         return found
 
     @property
+    def clips(self) -> int:
+        """Largest number of segments of a question; 2 for none."""
+        return int((self.start >= 0).sum(1).max()) if len(self) else 2
+
+    @property
     def kinds(self) -> list[Kind]:
         """The kind of each question."""
         return [NAMES[number] for number in self.kind.tolist()]

@@ -19,9 +19,10 @@ from lightning_pbrl.errors import UserError
 
 @dataclass
 class Places:
-    """Layout of a replay's rows behind the ring: two segments to a question.
+    """Layout of a replay's rows behind the ring: as many segments to each question as the largest has.
 
     Attributes:
+        clips: segments there is room for in a question.
         length: steps per segment.
         context: further steps that are kept on each side.
         room: questions there is room for.
@@ -32,6 +33,7 @@ class Places:
     context: int = 0
     room: int = 0
     count: int = 0
+    clips: int = 2
 
     @property
     def whole(self) -> int:
@@ -41,12 +43,12 @@ class Places:
     @property
     def rows(self) -> int:
         """Rows there is room for."""
-        return 2 * self.room * self.whole
+        return self.clips * self.room * self.whole
 
     @property
     def written(self) -> int:
         """Rows up to the last that was written."""
-        return 2 * self.count * self.whole
+        return self.clips * self.count * self.whole
 
 
 class SegmentCopies:
@@ -59,11 +61,12 @@ class SegmentCopies:
     def __init__(self, replay: Any) -> None:
         self.replay, self.places = replay, replay.places
 
-    def reserve(self, questions: int, length: int, context: int = 0) -> None:
-        """Make room for ``questions`` questions of at most two segments each.
+    def reserve(self, questions: int, length: int, context: int = 0, clips: int = 2) -> None:
+        """Make room for ``questions`` questions of at most ``clips`` segments each.
 
         Raises:
-            UserError: when no episode can hold a segment, or segments of another length are kept already.
+            UserError: when no episode can hold a segment, and when segments of another length, or of questions about fewer, are
+                kept already.
         """
         at, horizon = self.places, self.replay.horizon
         if length + 2 * context > horizon:
@@ -76,38 +79,39 @@ class SegmentCopies:
                 f"The replay keeps segments of {at.length} steps (context {at.context}) and is asked to keep others of "
                 f"{length} (context {context}): use one segment_length per run."
             )
-        if (length, context) != (at.length, at.context) or questions > at.room:
-            at.length, at.context, at.room = length, context, max(questions, at.room)
+        if at.count and clips > at.clips:
+            raise UserError(
+                f"The replay keeps at most {at.clips} segments of a question and now gets one about {clips}: let the attribute "
+                "segments of the strategy be the largest number that it asks about."
+            )
+        if (length, context) != (at.length, at.context) or questions > at.room or clips > at.clips:
+            at.length, at.context, at.room, at.clips = length, context, max(questions, at.room), max(clips, at.clips)
             self.replay.move(self.replay.device)
 
     def placed(self, start: Tensor, number: int | Tensor) -> Tensor:
         """Return where the copies of the segments of the questions ``number``, ``number`` + 1, ... begin, (B, C).
 
         Args:
-            start: where the segments were, (B, C), with C = 2 for pairs and 1 for ratings.
+            start: where the segments were, (B, C), with C = 2 for pairs, 1 for ratings and k for the best of k.
             number: of the first question, or of every one, (B,).
         """
         at = self.places
         numbers = number + torch.arange(start.shape[0]) if isinstance(number, int) else number
-        slot = 2 * numbers[:, None] + torch.arange(start.shape[1])  # a rating leaves the second place of its number free
+        slot = at.clips * numbers[:, None] + torch.arange(start.shape[1])  # a question about fewer leaves the last places free
         return self.replay.logged.end + slot * at.whole + at.context
 
-    def slots(self, start: Tensor) -> Tensor:
-        """Return 2 * number + segment for copies that begin at these rows, same shape; the inverse of :meth:`placed`."""
-        return (start - self.replay.logged.end - self.places.context) // self.places.whole
+    def named(self, start: Tensor) -> tuple[Tensor, Tensor]:
+        """Return number of the question and of its segment for copies that begin at these rows; the inverse of :meth:`placed`."""
+        slot = (start - self.replay.logged.end - self.places.context) // self.places.whole
+        return slot // self.places.clips, slot % self.places.clips
 
     def keep(self, query: Query, number: int) -> Query:
         """Copy the segments of the questions ``number``, ``number`` + 1, ...; return the same questions about the copies.
 
         Raises:
-            UserError: for questions about more than two segments.
+            UserError: for questions about more segments than others before, unless room was made for these.
         """
-        if query.start.shape[1] > 2:
-            raise UserError(
-                f"A replay keeps two segments of each question and these are about {query.start.shape[1]}: ask about pairs, or "
-                "about logged data."
-            )
-        self.reserve(number + len(query), query.length, self.places.context)
+        self.reserve(number + len(query), query.length, self.places.context, query.start.shape[1])
         index = self._whole(query)
         images = self.replay.pictures(index) if self.replay.has_pictures else None
         self._fill(number, self.replay.features()[index], self.replay.reward[index], images)

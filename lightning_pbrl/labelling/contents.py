@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from lightning_pbrl.clips.base import ClipRenderer, Frames
-from lightning_pbrl.clips.online import RecordingFolder
+from lightning_pbrl.clips.online import RecordingFolder, asked_of
 from lightning_pbrl.clips.rebuilt import RebuiltStates, state_of
 from lightning_pbrl.data.clip_bytes import STORED, pack, unpack
 from lightning_pbrl.data.database import Database
@@ -67,7 +67,7 @@ class Contents(Database):
 class KeptSegments(ClipRenderer):
     """Renderer of questions about a replay: of their recordings, or of the observations that the label store holds.
 
-    A number names a segment: :func:`~lightning_pbrl.labelling.films.recording_of`.
+    A number names a segment: :func:`~lightning_pbrl.clips.online.recording_of`.
 
     Args:
         folder: folder of the recordings.
@@ -84,15 +84,16 @@ class KeptSegments(ClipRenderer):
     def frames(self, start: int, length: int) -> Frames:
         if start in self._recordings:
             return self._recordings.frames(start, length)
+        number, which = asked_of(start)
         if state_of(self._simulator) is None:
             raise UserError(
-                f"Question {start // 2} was asked without a recording, and an observation of {self._simulator.name} does not "
+                f"Question {number} was asked without a recording, and an observation of {self._simulator.name} does not "
                 "determine its state, so it cannot be drawn: recordings are kept for people and for teachers that look."
             )
-        found = Contents(self._store).numbered(start // 2, length)
+        found = Contents(self._store).numbered(number, length)
         if self._rebuilt is None:
             self._rebuilt = RebuiltStates(None, self._simulator, self.size)
-        return self._rebuilt.draw(found["obs"][start % 2].numpy(), found["action"][start % 2].numpy())
+        return self._rebuilt.draw(found["obs"][which].numpy(), found["action"][which].numpy())
 
     def close(self) -> None:
         self._recordings.close()

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_pbrl.clips.base import ClipRenderer
 from lightning_pbrl.clips.cache import ClipCache
 from lightning_pbrl.clips.choose import renderer_of
-from lightning_pbrl.clips.online import RecordingFolder, recording
+from lightning_pbrl.clips.online import RecordingFolder, recording, recording_of
 from lightning_pbrl.data.feedback import Query
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.contents import Contents, KeptSegments
@@ -36,7 +36,7 @@ class QuestionFilms:
         desk: the questions.
         cache: makes and keeps the films; None where nothing can be drawn.
         why: sentence for people if ``cache`` is None.
-        recorded: films are of recordings, two numbers per question, in place of rows of the data.
+        recorded: films are of recordings (:func:`recording_of`) in place of rows of the data.
     """
 
     def __init__(self, desk: Desk, cache: ClipCache | None, why: str = "", recorded: bool = False) -> None:
@@ -104,11 +104,6 @@ def drawn_by(run: Path, load: LoadData, store: str) -> tuple[Callable[[], ClipRe
     return (partial(_recorded, run / RECORDINGS, load, store) if recorded else partial(_drawn, load)), recorded
 
 
-def recording_of(number: int, which: int) -> int:
-    """Return the number of the recording of segment ``which``, 0 or 1, of a question; that of its copy in a replay, too."""
-    return 2 * number + which
-
-
 def _drawn(load: LoadData) -> ClipRenderer:
     return renderer_of(load(), plots=True)
 
@@ -170,8 +165,10 @@ def frames_of(folder: str | Path, data: Any) -> Draw:
     renderer = RecordingFolder(Path(folder) / RECORDINGS, data.simulator) if acting else renderer_of(data)
 
     def draw(query: Query) -> Tensor:
-        named = data.source.copies.slots(query.start) if acting else query.start  # questions name the copies in a replay
-        frames = [torch.from_numpy(renderer.frames(name, query.length)) for name in named.flatten().tolist()]
-        return torch.stack(frames).unflatten(0, tuple(named.shape))
+        names = query.start.flatten().tolist()
+        if acting:  # questions name the copies in a replay
+            names = list(map(recording_of, *(each.flatten().tolist() for each in data.source.copies.named(query.start))))
+        frames = [torch.from_numpy(renderer.frames(name, query.length)) for name in names]
+        return torch.stack(frames).unflatten(0, tuple(query.start.shape))
 
     return draw

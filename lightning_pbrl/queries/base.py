@@ -42,12 +42,14 @@ class QueryStrategy(Described, ABC):
         sequential: True if a proposal depends on the answers to earlier ones. It is then called again until the round's
             questions are spent. Otherwise one proposal is the round, even if it is short.
         recent: number of newest episodes that form the pool; None for all.
+        segments: largest number of segments of a question; a replay makes room for their copies.
     """
 
     kinds: frozenset[Kind] = frozenset({"pair"})
     needs: frozenset[str] = frozenset()
     sequential: bool = False
     recent: int | None = None
+    segments: int = 2
 
     @abstractmethod
     def propose(self, pool: SegmentPool, n: int, model: Scorer, labels: Labels, rng: torch.Generator) -> Query:

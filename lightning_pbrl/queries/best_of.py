@@ -45,7 +45,8 @@ class BestOfQuery(QueryStrategy, ranges={"clips": Range(2, 10), "large_batch": R
     def __init__(
         self, clips: int = 4, acquisition: Literal["uniform", "disagreement"] = "uniform", large_batch: int = 10
     ) -> None:
-        self.clips, self.acquisition, self.large_batch = clips, acquisition, large_batch
+        self.clips = self.segments = clips
+        self.acquisition, self.large_batch = acquisition, large_batch
         self.needs = frozenset({"returns"} if acquisition == "disagreement" else ())
 
     def at_random(self) -> QueryStrategy:

@@ -39,7 +39,7 @@ class PolicyAlignedQuery(AroundQuery):
     def __init__(self, recent: int | None = None, inner: QueryStrategy | None = None) -> None:
         super().__init__(inner)
         self.follows, self.recent = recent is None, recent or RECENT_EPISODES
-        self.kinds, self.sequential = self.inner.kinds, self.inner.sequential
+        self.kinds, self.sequential, self.segments = self.inner.kinds, self.inner.sequential, self.inner.segments
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Follow the method's window, if none was given."""

@@ -2,7 +2,7 @@
 
 They are one file of plain tables, ``feedback.npz``. Its rows carry the number of their round, so each table can be read alone:
 
-- ``round``, ``updates``, ``env_steps``, ``pairs``, ``ratings``, ``pearson_step``, (K,): one row per :class:`Record`;
+- ``round``, ``updates``, ``env_steps``, ``pairs``, ``ratings``, ``others``, ``pearson_step``, (K,): one row per :class:`Record`;
 - ``clip_true``, ``clip_predicted``, ``clip_spread``, ``clip_new``, ``clip_rating_score``, (M,): the segments of every
   :class:`Sample`;
 - ``pair_probability``, ``pair_score``, (M / 2,): the pairs that those segments form;
@@ -28,23 +28,30 @@ Array = npt.NDArray[Any]
 
 FILE = "feedback.npz"
 """File in the run folder that holds its records."""
-PAIR, RATING = 0, 1
-"""Kinds of question."""
+PAIR, RATING = "pair", "rating"
+"""Kinds of question; files of older versions have their numbers, 0 and 1."""
+CORRECTION = "correction"
+"""Pairs whose second segment is preferred where it corrects the first."""
+PAIRS = (PAIR, "graded", CORRECTION)
+"""Kinds of question about two segments on the one axis of the reward."""
 
 
 class Questions(NamedTuple):
     """Questions of one or several rounds, Q in all.
 
     Attributes:
-        kind: :data:`PAIR` or :data:`RATING`, (Q,), int64.
-        true: undiscounted true returns of the segments, environment units, (Q, 2); NaN where unknown or without a segment.
-        predicted: predicted returns before the answer, mean over members, (Q, 2).
-        probability: predicted P(second preferred) of a pair, mean over members or draws, (Q,); NaN for ratings.
+        kind: kind of answer, such as "pair", "rating", "best", "pair:safety", or :data:`CORRECTION`, (Q,), str.
+        true: undiscounted true returns of the segments, environment units, (Q, C) with C of at least 2; NaN where unknown or
+            without a segment.
+        predicted: predicted returns before the answer, mean over members, (Q, C); on an axis those on this axis.
+        probability: predicted P(second preferred) of two segments, of more the largest P(preferred), mean over members or draws,
+            (Q,); NaN for ratings.
         score: information of the answer, bits, (Q,). For ratings by a model that predicts no distribution over ratings, the
             standard deviation of the predicted return. NaN for a single member without draws.
         rating: predicted rating before the answer, rating units, (Q,); NaN for pairs, and for a model without a rating scale.
-        value: the answer: P(second preferred), or the rating, (Q,); NaN where there is none.
+        value: the answer: P(second preferred), the number of the best, or the rating, (Q,); NaN where there is none.
         status: values of :class:`~lightning_pbrl.data.feedback.Status`, (Q,), int64.
+        lead: predicted return of the preferred segment above the best of the others, (Q,); NaN where none is preferred.
     """
 
     kind: Array
@@ -55,6 +62,7 @@ class Questions(NamedTuple):
     rating: Array
     value: Array
     status: Array
+    lead: Array
 
     def __len__(self) -> int:  # the number of questions, not of fields
         return len(self.kind)
@@ -63,14 +71,36 @@ class Questions(NamedTuple):
         """Return the questions ``index``, row numbers or (Q,) bool."""
         return Questions(*(column[index] for column in self))
 
+    def but(self, **columns: Array) -> Questions:
+        """Return these questions with other columns."""
+        return Questions(**{**self._asdict(), **columns})
+
+    def of(self, *kinds: str) -> Questions:
+        """Return the questions of these kinds, with as many columns of returns as they have segments, at least 2."""
+        found = self.take(np.isin(self.kind, kinds))
+        most = int(np.isfinite(found.predicted).sum(1).max(initial=2))
+        return found.but(true=found.true[:, :most], predicted=found.predicted[:, :most])
+
     @staticmethod
     def join(parts: Sequence[Questions]) -> Questions:
-        """Concatenate the questions of all parts, in order."""
-        return Questions(*(np.concatenate(columns) for columns in zip(NO_QUESTIONS, *parts, strict=True)))
+        """Concatenate the questions of all parts, in order; returns of fewer segments are filled up with NaN."""
+        return Questions(*(np.concatenate(columns) for columns in zip(*_alike([NO_QUESTIONS, *parts]), strict=True)))
+
+
+def _alike(parts: Sequence[Questions]) -> list[Questions]:
+    """Return the same with returns of one width, (Q, C), filled up with NaN."""
+    most = max(part.true.shape[1] for part in parts)
+
+    def wide(returns: Array) -> Array:
+        return np.pad(returns, ((0, 0), (0, most - returns.shape[1])), constant_values=np.nan)
+
+    return [part.but(true=wide(part.true), predicted=wide(part.predicted)) for part in parts]
 
 
 _NONE, _NO_PAIR, _NO_NUMBER = np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
-NO_QUESTIONS = Questions(_NONE, _NO_PAIR, _NO_PAIR, _NO_NUMBER, _NO_NUMBER, _NO_NUMBER, _NO_NUMBER, _NONE)
+NO_QUESTIONS = Questions(
+    np.zeros(0, "<U1"), _NO_PAIR, _NO_PAIR, _NO_NUMBER, _NO_NUMBER, _NO_NUMBER, _NO_NUMBER, _NONE, _NO_NUMBER
+)
 
 
 class Sample(NamedTuple):
@@ -125,6 +155,7 @@ class Record(NamedTuple):
         env_steps: env steps so far; 0 for methods that do not act.
         pairs: number of pairs that the model has been trained on.
         ratings: number of ratings that the model has been trained on.
+        others: number of answers of other kinds that the model has been trained on.
         pearson_step: correlation of true and learned reward over steps of the sample; NaN if unknown.
         sample: random segments.
         questions: questions of the round.
@@ -140,13 +171,19 @@ class Record(NamedTuple):
     sample: Sample
     questions: Questions = NO_QUESTIONS
     steps: Steps = NO_STEPS
+    others: int = 0
+
+    @property
+    def answers(self) -> int:
+        """Number of answers that the model has been trained on."""
+        return self.pairs + self.ratings + self.others
 
 
-COUNTS = ("round", "updates", "env_steps", "pairs", "ratings")
+COUNTS = ("round", "updates", "env_steps", "pairs", "ratings", "others")
 """Integer fields of a record."""
 CLIP, PAIRED = Sample._fields[:5], Sample._fields[5:]
 """Fields of a sample that have a row per segment, and per pair of segments."""
-LATER = (("question", "rating"), ("clip", "rating_score"))
+LATER = (("question", "rating"), ("question", "lead"), ("clip", "rating_score"))
 """Columns that older files lack; they are read as NaN."""
 
 
@@ -162,7 +199,7 @@ def write_records(folder: str | Path, records: Sequence[Record]) -> Path:
     for prefix, fields, tables in (
         ("clip", CLIP, [record.sample for record in records]),
         ("pair", PAIRED, [record.sample for record in records]),
-        ("question", Questions._fields, [record.questions for record in records]),
+        ("question", Questions._fields, _alike([record.questions for record in records])),
         ("step", Steps._fields, [record.steps for record in records]),
     ):
         sizes = [len(getattr(table, fields[0])) for table in tables]
@@ -189,6 +226,9 @@ def read_records(path: str | Path) -> list[Record]:
             raise ValueError("rounds are not in order")
         for prefix, name in LATER:
             arrays.setdefault(f"{prefix}_{name}", np.full(len(arrays[f"{prefix}_round"]), np.nan, np.float32))
+        arrays.setdefault("others", np.zeros_like(rounds))
+        if arrays["question_kind"].dtype.kind != "U":
+            arrays["question_kind"] = np.array([PAIR, RATING])[arrays["question_kind"]]
         if "step_round" not in arrays:
             arrays |= {"step_round": _NONE, **{f"step_{name}": column for name, column in NO_STEPS._asdict().items()}}
         tables = (("clip", CLIP), ("pair", PAIRED), ("question", Questions._fields), ("step", Steps._fields))

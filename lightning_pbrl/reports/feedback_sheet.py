@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.reports import question_panels, return_panels
+from lightning_pbrl.reports import answer_panels, question_panels, return_panels
 from lightning_pbrl.reports.embedding import run_name
 from lightning_pbrl.reports.feedback_record import FILE, Record, read_records
 from lightning_pbrl.reports.metrics import Metrics, find_runs, read_metrics
@@ -24,7 +24,10 @@ OF_CLIPS = (
 OF_EPISODES = (return_panels.episode_returns, return_panels.episode_correlation)
 """Panels of the logged metrics."""
 OF_QUESTIONS = (
-    question_panels.calibration,
+    answer_panels.calibration,
+    answer_panels.agreement,
+    answer_panels.graded_gaps,
+    answer_panels.chosen_ranks,
     question_panels.pair_scores,
     question_panels.score_against_gap,
     question_panels.pair_heat_map,
@@ -54,7 +57,8 @@ def write_sheet(records: Sequence[Record], metrics: Metrics, out: str | Path, ti
     """
     panels, last = panels_of(records, metrics), records[-1]
     steps = f", {last.env_steps:,} env steps" if last.env_steps else ""
-    learned = " and ".join(f"{count:,} {name}" for count, name in ((last.pairs, "pairs"), (last.ratings, "ratings")) if count)
+    counts = ((last.pairs, "pairs"), (last.ratings, "ratings"), (last.others, "other answers"))
+    learned = " and ".join(f"{count:,} {name}" for count, name in counts if count)
     draw_sheet(panels, out, f"{title}: round {last.round}, {learned or 'no answers'} learned from{steps}")
     return panels
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.reports.efficiency import Count, held
-from lightning_pbrl.reports.feedback_record import FILE, PAIR, RATING, read_records
+from lightning_pbrl.reports.feedback_record import CORRECTION, FILE, PAIR, RATING, read_records
 from lightning_pbrl.reports.metrics import Array, Metrics, Run, Series, find_runs, group, over, read_metrics, whole
 from lightning_pbrl.reports.panels import BLUE, ORANGE, SIZE, Panel, label, legend, thousands
 from lightning_pbrl.reports.plot import X_AXES, new_figure, save_figure
@@ -39,8 +39,8 @@ def seed_metrics(run: Run) -> Metrics:
     if not set(LABELS) & set(metrics) and (run.path / FILE).is_file():
         records = {record.updates: record for record in read_records(run.path / FILE)}  # the later of two at one update
         step = np.array(sorted(records), np.float64)
-        for name, field, kind in zip(LABELS, ("pairs", "ratings"), (PAIR, RATING), strict=True):
-            now = [getattr(record, field) + (record.questions.kind == kind).sum() for _, record in sorted(records.items())]
+        for name, field, kinds in zip(LABELS, ("pairs", "ratings"), ((PAIR, CORRECTION), (RATING,)), strict=True):
+            now = [getattr(record, field) + len(record.questions.of(*kinds)) for _, record in sorted(records.items())]
             metrics[name] = Series(step, np.array(now, np.float64))
     return metrics
 

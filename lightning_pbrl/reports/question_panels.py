@@ -1,4 +1,4 @@
-"""Panels of questions and answers: scores, returns of the chosen segments, ratings, calibration.
+"""Panels of questions and answers: scores, returns of the chosen segments, ratings.
 
 Every function makes one :class:`~lightning_pbrl.reports.panels.Panel`, or returns None if the data for it do not exist.
 """
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightning_pbrl.data.status import Status
-from lightning_pbrl.reports.feedback_numbers import even_edges, pearson, reliability
-from lightning_pbrl.reports.feedback_record import NO_QUESTIONS, PAIR, RATING, Questions, Record, Sample
+from lightning_pbrl.reports.feedback_numbers import even_edges, pearson
+from lightning_pbrl.reports.feedback_record import NO_QUESTIONS, PAIRS, RATING, Questions, Record, Sample
 from lightning_pbrl.reports.metrics import Array
 from lightning_pbrl.reports.panels import (
     BLUE,
@@ -40,27 +40,26 @@ MOST_LEVELS = 20
 """Largest number of distinct ratings that get a bar each."""
 
 
-def newest(records: Sequence[Record], kind: int) -> tuple[Sample, Questions] | None:
-    """Return the latest questions of a kind, from enough rounds to show :data:`ENOUGH`, and the samples of those rounds."""
+def newest(records: Sequence[Record], *kinds: str) -> tuple[Sample, Questions] | None:
+    """Return the latest questions of some kinds, from enough rounds to show :data:`ENOUGH`, and the samples of those rounds."""
     samples: list[Sample] = []
     asked = NO_QUESTIONS
     for record in reversed(records):
-        some = record.questions.take(record.questions.kind == kind)
+        some = record.questions.of(*kinds)
         if len(some) and len(asked) < ENOUGH:
             samples.append(record.sample)
             asked = Questions.join([some, asked])
     return (Sample.join(samples[::-1]), asked) if samples else None
 
 
-def _asked(records: Sequence[Record], kind: int) -> Questions:
-    """Return all questions of a kind."""
-    every = Questions.join([record.questions for record in records])
-    return every.take(every.kind == kind)
+def asked_of(records: Sequence[Record], *kinds: str) -> Questions:
+    """Return all questions of some kinds."""
+    return Questions.join([record.questions for record in records]).of(*kinds)
 
 
 def pair_scores(records: Sequence[Record]) -> Panel | None:
     """Build a panel of the information of random pairs and of the pairs asked last."""
-    found = newest(records, PAIR)
+    found = newest(records, *PAIRS)
     if found is None:
         return None
     return _scores("pair-scores", found[0].score, found[1].score, BITS, "pairs", BLUE)
@@ -95,7 +94,7 @@ def _scores(name: str, random: Array, chosen: Array, axis: str, what: str, colou
 
 def score_against_gap(records: Sequence[Record]) -> Panel | None:
     """Build a panel of the information of a pair against the true return difference of its segments."""
-    found = newest(records, PAIR)
+    found = newest(records, *PAIRS)
     if found is None:
         return None
     sample, asked = found
@@ -140,7 +139,7 @@ def pair_heat_map(records: Sequence[Record]) -> Panel | None:
 
     They are true returns, or predicted ones if those are unknown.
     """
-    asked = _asked(records, PAIR)
+    asked = asked_of(records, *PAIRS)
     which = "true" if len(asked) and np.isfinite(asked.true).all() else "predicted"
     returns = (asked.true if which == "true" else asked.predicted).astype(np.float64)
     returns = returns[np.isfinite(returns).all(1)]
@@ -164,7 +163,7 @@ def pair_heat_map(records: Sequence[Record]) -> Panel | None:
 
 def _ratings(records: Sequence[Record]) -> Questions:
     """Return the answered ratings."""
-    asked = _asked(records, RATING)
+    asked = asked_of(records, RATING)
     return asked.take((asked.status == Status.ANSWERED) & np.isfinite(asked.value))
 
 
@@ -210,44 +209,3 @@ def ratings_against_returns(records: Sequence[Record]) -> Panel | None:
         axes.grid(alpha=0.3)
 
     return Panel("ratings-against-returns", {"return": returns, "rating": asked.value}, draw)
-
-
-def calibration(records: Sequence[Record]) -> Panel | None:
-    """Build the calibration panel: the frequency with which the second segment was better, by predicted probability.
-
-    Predictions are those before the answer. Asked pairs are evaluated by their answers, random ones by their true returns. A
-    strategy asks where the model is uncertain, so only the random pairs show its calibration in general.
-    """
-    asked, sample = _asked(records, PAIR), records[-1].sample
-    decided = (asked.status == Status.ANSWERED) & np.isfinite(asked.value)
-    true = sample.true.reshape(-1, 2)
-    strict = np.isfinite(true).all(1) & (true[:, 0] != true[:, 1])
-    found = []
-    for name, p, outcome, colour in (
-        ("random pairs", sample.probability[strict], (true[:, 1] > true[:, 0])[strict], GREY),
-        ("asked pairs", asked.probability[decided], asked.value[decided], BLUE),
-    ):
-        if len(p):
-            found.append((name, reliability(p, outcome), colour))
-    if not found:
-        return None
-    table: dict[str, list[object]] = {"pairs": [], "low": [], "high": [], "count": [], "predicted": [], "observed": [], "ece": []}
-    for name, bins, _ in found:
-        for i in range(len(bins.size)):
-            values = (name, bins.low[i], bins.high[i], bins.size[i], bins.predicted[i], bins.observed[i], bins.ece)
-            for column, value in zip(table.values(), values, strict=True):
-                column.append(value)
-
-    def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color="0.5", linewidth=0.8, linestyle=":")
-        for name, bins, colour in found:
-            some = bins.size > 0
-            sizes = 15 + 60 * bins.size[some] / bins.size.max()
-            axes.plot(bins.predicted[some], bins.observed[some], color=colour, linewidth=1.2)
-            text = f"{name} (n = {bins.size.sum()}, ECE {bins.ece:.2f})"
-            axes.scatter(bins.predicted[some], bins.observed[some], s=sizes, color=colour, label=text, zorder=2)
-        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.3), yticks=np.linspace(0, 1, 6))
-        axes.legend(fontsize="x-small", loc="upper left")
-        label(axes, "predicted P(second clip is better)", "share in which it was", "calibration of the preferences")
-
-    return Panel("calibration", table, draw)

@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_pbrl.data.feedback import Labels
-from lightning_pbrl.data.kinds import check_axes
+from lightning_pbrl.data.feedback import Labels, Query
+from lightning_pbrl.data.kinds import axis_of, check_axes
 from lightning_pbrl.data.relabel import predict_reward
 from lightning_pbrl.engine import Group, Metrics, Passes, Phase, Program
 from lightning_pbrl.errors import UserError
@@ -159,6 +159,13 @@ class AxisRewards(RewardModel):
         """Return the reward on one axis per member, (n, F) or (E, n, F) -> (E, n)."""
         found: Tensor = getattr(self, f"axis_{axis}")(features)
         return found.squeeze(-1)
+
+    @torch.no_grad()
+    def returns(self, query: Query) -> Tensor:
+        """Return the predicted returns, (E, B, C): of a question on one axis those on this axis, by which it was fitted."""
+        if not (axis := axis_of(query.kind)):
+            return super().returns(query)
+        return self.scorer(f"axis_{axis}", lambda: partial(self.axis_reward, axis)).returns(query)
 
     def reward(self, features: Tensor) -> Tensor:
         """Return the weighted sum of the axes' rewards per member: (n, F) -> (E, n)."""

@@ -119,6 +119,10 @@ def check_query(strategy: QueryStrategy, data: Transitions | None = None, questi
             kinds.of(query.kind).about(query.start.shape[1]),
             f"{name} asks a {query.kind} about {query.start.shape[1]} segments, which is not what it is about.",
         )
+        expect(
+            query.start.shape[1] <= strategy.segments,
+            f"{name} asks about {query.start.shape[1]} segments and its attribute segments is {strategy.segments}: raise it.",
+        )
         expect(bool(query.start.sort(1).values.diff(dim=1).all()), f"{name} compares a segment with itself.")
         expect(
             torch.equal(query.start, repeated.start),

@@ -31,6 +31,7 @@ from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.films import drawn_by, recorder
 from lightning_pbrl.methods.learn_reward import RewardEnsemble
 from lightning_pbrl.methods.pebble import PEBBLE
+from lightning_pbrl.queries.best_of import BestOfQuery
 from lightning_pbrl.teachers.function import Clip, FunctionTeacher
 from lightning_pbrl.teachers.vision import VisionTeacher
 
@@ -61,12 +62,14 @@ def offline(folder: Path, teacher: Any, data: Any = None, **asked: Any) -> Rewar
     return method
 
 
-def watching(seen: list[tuple[Clip, ...]], answers: Callable[[int], Any] = lambda number: 1) -> FunctionTeacher:
+def watching(
+    seen: list[tuple[Clip, ...]], answers: Callable[[int], Any] = lambda number: 1, kind: Any = "pair"
+) -> FunctionTeacher:
     def look(*clips: Clip) -> Any:
         seen.append(clips)
         return answers(len(seen))
 
-    return FunctionTeacher(look, frames=True)
+    return FunctionTeacher(look, kind, frames=True)
 
 
 def test_frames_of_logged_data(tmp_path: Path) -> None:
@@ -113,30 +116,37 @@ def test_data_that_cannot_be_drawn_are_refused_before_anything_is_asked(tmp_path
     assert LabelStore(tmp_path / "run" / "labels.sqlite", ToyData().load().fingerprint).count == 0
 
 
+class OfAnyKind(_Actor):
+    """Learns from whatever it is told."""
+
+    kinds = frozenset({"pair", "best"})
+
+
 def acting(folder: Path, teacher: Any, **asked: Any) -> tuple[_Actor, OnlineDataModule]:
     """Six episodes of 10 steps, of which a replay with room for 3 keeps the newest."""
     data = OnlineDataModule(
         GymMuJoCo("Reacher-v5", horizon=10), segment_length=STEPS, eval_episodes=0, test_episodes=0, capacity=30
     )
-    method = _Actor(data.spec, env_steps=60, round_steps=20)
+    method = OfAnyKind(data.spec, env_steps=60, round_steps=20)
     ask = AskTeacher(teacher, **{"budget": 6, "per_round": 3, "first_round": 1, **asked})
     make_trainer(folder, [ask], limit_val_batches=0).fit(method, data)
     return method, data
 
 
-def test_frames_of_episodes_that_were_acted_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "query", "clips"), [("pair", None, 2), ("best", BestOfQuery(3), 3)])
+def test_frames_of_episodes_that_were_acted_out(kind: Any, query: Any, clips: int, tmp_path: Path) -> None:
     """Each frame is of the state whose observation the teacher gets: the same film is drawn from the observations."""
     seen: list[tuple[Clip, ...]] = []
-    method, data = acting(tmp_path, watching(seen))
-    assert len(seen) == len(method.labels.preferences()) == 6
-    assert len(list((tmp_path / "recordings").iterdir())) == 12
+    method, data = acting(tmp_path, watching(seen, kind=kind), query=query)
+    assert len(seen) == len({"pair": method.labels, **method.others}[kind].preferences()) == 6
+    assert len(list((tmp_path / "recordings").iterdir())) == 6 * clips
     assert data.simulator is not None
-    films = [clip.frames for clips in seen for clip in clips if clip.frames is not None]
+    films = [clip.frames for shown in seen for clip in shown if clip.frames is not None]
     with RebuiltStates(None, data.simulator) as rebuilt:
-        drawn = [rebuilt.draw(clip.obs, clip.action) for clips in seen for clip in clips]
+        drawn = [rebuilt.draw(clip.obs, clip.action) for shown in seen for clip in shown]
     own = [apart(one, two, 30) for one, two in zip(films, drawn, strict=True)]
     others = [apart(one, two, 30) for one in films for two in drawn]
-    assert len(own) == 12 and max(own) < 1e-4 and np.median(others) > 2e-3
+    assert len(own) == 6 * clips and max(own) < 1e-4 and np.median(others) > 2e-3
 
 
 def test_an_open_question_is_drawn_again_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,10 @@ def test_copies_lie_behind_logged_rows() -> None:
     table.copies.reserve(2, 2)
     step(table, 4)
     kept = table.copies.keep(Query("pair", torch.tensor([[13, 0]]), 2), 1)
-    assert kept.start.tolist() == [[25, 27]] and table.copies.slots(kept.start).tolist() == [[2, 3]]
+    assert kept.start.tolist() == [[25, 27]] and [each.tolist() for each in table.copies.named(kept.start)] == [
+        [[1, 1]],
+        [[0, 1]],
+    ]
     assert table.column("obs")[25:29].tolist() == [[-1, 1], [-1, 2], [0, 0], [0, 1]]
     assert table.reward[25:29].tolist() == [101, 102, 0, 1]
     assert table.written.tolist()[-8:] == list(range(21, 29)) and len(table.written) == 8 + 9 + 8

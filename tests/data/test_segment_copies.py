@@ -23,6 +23,27 @@ def test_places_by_hand() -> None:
     assert replay.copies.placed(torch.zeros(2, 1), 0).tolist() == [[13], [21]]  # ratings show one segment
 
 
+def test_places_of_questions_about_several_segments() -> None:
+    """A ring of 12 rows, segments of 2 steps with 1 on each side, three to a question: question 2 begins at 12 + 6 * 4 + 1."""
+    replay = empty()
+    replay.copies.reserve(5, 2, context=1, clips=3)
+    places = replay.copies.placed(torch.zeros(2, 3), 2)
+    assert places.tolist() == [[37, 41, 45], [49, 53, 57]] and len(replay) == 12 + 5 * 3 * 4
+    assert replay.copies.placed(torch.zeros(1, 2), 1).tolist() == [[25, 29]]  # a pair leaves its third place free
+    number, which = replay.copies.named(places)
+    assert number.tolist() == [[2] * 3, [3] * 3] and which.tolist() == [[0, 1, 2]] * 2
+    random_run(replay, 12, seed=0)
+    pool = replay.pool(2, context=1)
+    three = Query("best", pool.start(torch.tensor([[0, 1, 0]])), 2)
+    seen = replay.segments(three.start - 1, 4).clone()
+    kept = replay.copies.keep(three, 0)
+    assert kept.start.tolist() == [[13, 17, 21]] and torch.equal(replay.segments(kept.start - 1, 4), seen)
+    replay.copies.reserve(40, 2, context=1)  # more room, of the same width
+    assert len(replay) == 12 + 40 * 3 * 4 and torch.equal(replay.segments(kept.start - 1, 4), seen)
+    with pytest.raises(UserError, match="keeps at most 3 segments of a question and now gets one about 4: let the attribute"):
+        replay.copies.keep(Query("best", pool.start(torch.tensor([[0, 1, 0, 1]])), 2), 1)
+
+
 @pytest.mark.parametrize("context", [0, 1])
 def test_what_was_asked_about_outlives_the_ring(context: int) -> None:
     replay = empty(capacity=16, horizon=6)

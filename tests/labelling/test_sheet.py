@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from toys import make_trainer
 
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.cli import main
+from lightning_pbrl.clips.online import recording_of
 from lightning_pbrl.clips.rebuilt import RebuiltStates
 from lightning_pbrl.data.feedback import Answer, AskKey, Query
 from lightning_pbrl.data.store import LabelStore
@@ -26,9 +28,12 @@ from lightning_pbrl.envs.render import Camera
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.labelling.contents import KeptSegments
 from lightning_pbrl.labelling.exchange import given, records_of
-from lightning_pbrl.labelling.films import drawn_by, recording_of
+from lightning_pbrl.labelling.films import drawn_by
 from lightning_pbrl.labelling.formats.records import Record
 from lightning_pbrl.labelling.sheet import BETTER, GAP, LINE, SIDE, Entry, entries, spread, write
+from lightning_pbrl.queries.best_of import BestOfQuery
+from lightning_pbrl.queries.uniform import UniformQuery
+from lightning_pbrl.teachers.best_of import BestOfTeacher
 from lightning_pbrl.teachers.simulated import SimulatedTeacher
 from lightning_pbrl.testing.toys import ToyData
 
@@ -118,6 +123,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     store, sheet = LabelStore(tmp_path / "x.sqlite", toy.source.fingerprint), tmp_path / "x.png"
     pairs = Query("pair", torch.tensor([[0, 20], [1, 21], [2, 22]]), 5)
     store.put(AskKey("a", 0, 0), pairs, Answer(torch.ones(3), torch.ones(3).long()), answered_by="Ada", **WHO)
+    best = Query("best", torch.tensor([[3, 23, 43]]), 5)
+    store.put(AskKey("a", 0, 3), best, Answer(torch.ones(1), torch.ones(1).long()), answered_by="Ada", **WHO)
     main(["labels", "show", store.name, "--sheet", str(sheet), "-c", str(tmp_path / "data.yaml"), "--questions", "2"])
     assert f"drew 2 questions into {sheet}" in capsys.readouterr().out.replace("\n", " ")
     assert np.asarray(Image.open(sheet)).std() > 5
@@ -130,18 +137,26 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert sentence in capsys.readouterr().err
 
 
-def test_questions_about_a_replay_are_drawn_from_what_the_store_holds(opengl: None, tmp_path: Path) -> None:
+class OfAnyKind(_Actor):
+    """Learns from whatever it is told."""
+
+    kinds = frozenset({"pair", "best"})
+
+
+@pytest.mark.parametrize("ask", [(SimulatedTeacher(), UniformQuery()), (BestOfTeacher(), BestOfQuery(4))])
+def test_questions_about_a_replay_are_drawn_from_what_the_store_holds(opengl: None, tmp_path: Path, ask: Any) -> None:
     """Nobody looked while a simulated teacher answered, so there are no recordings: the states are rebuilt from observations."""
     data = OnlineDataModule(GymMuJoCo("Reacher-v5", horizon=10), segment_length=4, eval_episodes=0, test_episodes=0, capacity=30)
-    method = _Actor(data.spec, env_steps=40)
-    ask = AskTeacher(SimulatedTeacher(), budget=3, per_round=3, first_round=1)
-    make_trainer(tmp_path, [ask], limit_val_batches=0).fit(method, data)
+    method = OfAnyKind(data.spec, env_steps=40)
+    asking = AskTeacher(*ask, budget=3, per_round=3, first_round=1)
+    make_trainer(tmp_path, [asking], limit_val_batches=0).fit(method, data)
     where = str(tmp_path / "labels.sqlite")
     make, recorded = drawn_by(tmp_path, Reacher, where)
-    seen = data.source.segments(method.labels.start, 4).split([data.source.obs_dim, data.source.action_dim], -1)
+    labels = method.others["best"] if "best" in ask[1].kinds else method.labels
+    seen = data.source.segments(labels.start, 4).split([data.source.obs_dim, data.source.action_dim], -1)
     with make() as renderer, RebuiltStates(None, Reacher().simulator) as rebuilt:
         assert recorded and isinstance(renderer, KeptSegments)
-        for number, which in ((0, 0), (2, 1)):
+        for number, which in ((0, 0), (2, 1), (1, labels.start.shape[1] - 1)):
             expected = rebuilt.draw(*(part[number, which].numpy() for part in seen))
             assert np.array_equal(renderer.frames(recording_of(number, which), 4), expected)
         with pytest.raises(UserError, match="no run has stored segments of a question 9: show one run's store"):

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from feedback_runs import NAN, both_kinds, but, floats, pairs, ratings, recorded_run, sample, steps
+import torch
+from feedback_runs import NAN, both_kinds, floats, pairs, ratings, recorded_run, sample, steps
 from matplotlib.figure import Figure
 from run_folders import damaged_archives, write_policy_run
 
+from lightning_pbrl.callbacks.feedback_diagnostics import opinion
 from lightning_pbrl.cli import main
+from lightning_pbrl.data.kinds import of
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.reports import question_panels, return_panels
+from lightning_pbrl.reports import answer_panels, question_panels, return_panels
 from lightning_pbrl.reports.feedback_numbers import correlation_by_bin, line
 from lightning_pbrl.reports.feedback_record import FILE, NO_QUESTIONS, Questions, Record, Sample, read_records, write_records
 from lightning_pbrl.reports.feedback_sheet import panels_of, plot_feedback, write_sheet
@@ -44,7 +47,7 @@ def test_written_and_read(tmp_path):
     assert [len(r.steps.true) for r in found] == [100, 0, 0]
     for mine, theirs in zip(records, found, strict=True):
         assert mine[:5] == theirs[:5]
-        for part, other in zip(mine[6:], theirs[6:], strict=True):  # sample, questions and steps
+        for part, other in zip(mine[6:9], theirs[6:9], strict=True):  # sample, questions and steps
             for name in part._fields:
                 np.testing.assert_array_equal(getattr(part, name), getattr(other, name))
     with np.load(tmp_path / FILE, allow_pickle=False) as file:  # plain tables that can be read alone
@@ -70,14 +73,17 @@ def test_a_damaged_file(tmp_path):
 def test_a_file_from_before_a_column_was_kept(tmp_path):
     """What an older version has written is read, with NaN for what it did not know."""
     write_records(tmp_path, [both_kinds(0), both_kinds(2)])
-    later = {"question_rating", "clip_rating_score", "step_round", "step_true", "step_learned"}
+    later = {"question_rating", "question_lead", "others", "clip_rating_score", "step_round", "step_true", "step_learned"}
     with np.load(tmp_path / FILE) as file:
         old = {name: file[name] for name in file.files if name not in later}
         assert later <= set(file.files)
+    old["question_kind"] = (old["question_kind"] == "rating").astype(np.int64)  # kinds were numbers
     np.savez(tmp_path / FILE, **old)
     for mine, theirs in zip([both_kinds(0), both_kinds(2)], read_records(tmp_path / FILE), strict=True):
         assert np.isnan(theirs.questions.rating).tolist() == [True] * 5 and len(theirs.steps.true) == 0
         assert np.isnan(theirs.sample.rating_score).tolist() == [True] * 40
+        assert np.isnan(theirs.questions.lead).all() and theirs.others == 0 and theirs.answers == mine.answers
+        assert theirs.questions.kind.tolist() == mine.questions.kind.tolist() == ["pair"] * 2 + ["rating"] * 3
         np.testing.assert_array_equal(mine.questions.score, theirs.questions.score)
         np.testing.assert_array_equal(mine.sample.probability, theirs.sample.probability)
     write_records(tmp_path, read_records(tmp_path / FILE))  # and a resumed run goes on with it
@@ -137,7 +143,7 @@ def test_scores_of_the_last_questions():
 @pytest.mark.parametrize("in_bits", [False, True])
 def test_scores_of_ratings_are_compared_in_their_unit(in_bits):
     found = sample(in_bits=in_bits)
-    asked = but(ratings([1, 2], [1.0, 2.0], [3.0, 4.0]), score=floats(50.0, 60.0))
+    asked = ratings([1, 2], [1.0, 2.0], [3.0, 4.0]).but(score=floats(50.0, 60.0))
     panel = question_panels.rating_scores([record(0, found, asked)])
     low, high = table(panel)["low"][0], table(panel)["high"][-1]
     random = np.arange(40) if in_bits else found.spread
@@ -176,7 +182,7 @@ def test_edges_of_ratings():
 def test_calibration_of_asked_and_of_random_pairs():
     likely = np.log(3.0)  # P(second) = 3/4 for all four, right in three
     asked = pairs([(0, 1)] * 4, [(0, likely)] * 4, [1.0, 1.0, 1.0, 0.0])
-    equal = but(asked.take(np.arange(1)), status=np.array([2]), value=floats(0.5))  # says nothing of calibration
+    equal = asked.take(np.arange(1)).but(status=np.array([2]), value=floats(0.5))  # says nothing of calibration
     found = Sample(
         true=floats(0, 1, 1, 0, 3, 3),
         predicted=np.zeros(6),
@@ -186,12 +192,88 @@ def test_calibration_of_asked_and_of_random_pairs():
         probability=floats(0.95, 0.95, 0.5),
         score=np.zeros(3),
     )
-    panel = question_panels.calibration([record(0, found, Questions.join([asked, equal]))])
+    panel = answer_panels.calibration([record(0, found, Questions.join([asked, equal]))])
     rows = list(zip(*table(panel).values(), strict=True))
     (mine,) = [row for row in rows if row[0] == "asked pairs" and row[3]]
     assert mine[1:] == pytest.approx((0.7, 0.8, 4, 0.75, 0.75, 0.0), abs=1e-6)
     (random,) = [row for row in rows if row[0] == "random pairs" and row[3]]
     assert random[1:] == pytest.approx((0.9, 1.0, 2, 0.95, 0.5, 0.45), abs=1e-6)  # the tie is left out
+
+
+def choices(kind: str, predicted: list[list[float]], value: list[float], **columns: np.ndarray) -> Questions:
+    """Answered questions of a kind, of which only the predictions are known."""
+    returns, given = np.array(predicted, np.float32), torch.tensor(value)
+    asked = pairs([(NAN, NAN)] * len(value), [(0, 0)] * len(value), value).but(kind=np.full(len(value), kind))
+    lead = of(kind).lead(torch.from_numpy(returns), given).numpy()
+    likely = opinion(returns[None])[0].astype(np.float32)
+    true = np.full(returns.shape, NAN, np.float32)
+    return asked.but(predicted=returns, true=true, probability=likely, lead=lead).but(**columns)
+
+
+def test_answers_that_were_foreseen():
+    """By kind: of pairs on either side, of graded ones whatever their strength, of three clips by the first of the model."""
+    first = Questions.join(
+        [
+            choices("pair", [[0, 1], [0, 1], [2, 2]], [1.0, 0.0, 1.0]),  # a tie is not foreseen
+            choices("graded", [[0, 1], [3, 1], [0, 1]], [0.75, 0.0, 0.5]),  # equal says nothing
+            choices("best", [[0, 1, 2], [5, 1, 2], [0, 1, 2], [0, 9, 2]], [2.0, 0.0, 1.0, 1.0]),
+            choices("pair:calm", [[0, 1], [1, 0]], [0.0, 0.0]),
+        ]
+    )
+    second = choices("best", [[0, 1, 2, 3]], [0.0])  # a question about four
+    assert first.true.shape == (12, 3) and first.of("pair").true.shape == (3, 2) and first.of("best").true.shape == (4, 3)
+    records = [record(0, sample(), first), record(1, sample(), second)._replace(pairs=3, others=9)]
+    panel = answer_panels.agreement(records)
+    assert table(panel)["kind"] == ["asked pairs", "best of several", "best of several", "graded pairs", "asked pairs, calm"]
+    assert table(panel)["learned"] == [0, 0, 12, 0, 0] and table(panel)["count"] == [3, 4, 5, 2, 2]
+    assert table(panel)["share"] == pytest.approx([1 / 3, 3 / 4, 3 / 5, 1.0, 1 / 2])
+    assert table(panel)["chance"] == pytest.approx([1 / 2, 1 / 3, (4 / 3 + 1 / 4) / 5, 1 / 2, 1 / 2])
+    axes = Figure().subplots()
+    panel.draw(axes)
+    assert axes.get_legend_handles_labels()[1][1] == "best of several (60% of 5)"
+    ranks = answer_panels.chosen_ranks(records)
+    assert table(ranks)["count"] == [3, 1, 0, 1] and table(ranks)["chance"] == pytest.approx([19 / 60, 19 / 60, 19 / 60, 1 / 20])
+    assert answer_panels.chosen_ranks([record(0, sample(), pairs([(0, 1)], [(0, 1)], [1.0]))]) is None
+
+
+def test_the_latest_thirty_answers_are_shown():
+    """Ten right ones a round, from the third round on ten wrong ones."""
+    asked = [choices("pair", [[0, 1]] * 10, [1.0 if k < 3 else 0.0] * 10) for k in range(6)]
+    shares = table(answer_panels.agreement([record(k, sample(2), each) for k, each in enumerate(asked)]))["share"]
+    assert shares == pytest.approx([1, 1, 1, 2 / 3, 1 / 3, 0])
+
+
+def test_graded_answers_and_the_predicted_difference():
+    asked = choices("graded", [[0, 4], [0, 1], [2, 1], [3, 3]], [1.0, 0.75, 0.25, 0.5])
+    skipped = choices("graded", [[0, 9]], [NAN])
+    panel = answer_panels.graded_gaps([record(0, sample(), Questions.join([asked, skipped]))])
+    assert table(panel)["answer"] == [1.0, 0.75, 0.25, 0.5] and table(panel)["predicted_gap"] == [4, 1, -1, 0]
+    axes = Figure().subplots()
+    panel.draw(axes)
+    assert axes.get_title() == "4 graded pairs, with means"
+
+
+def test_calibration_of_the_best_of_several_and_of_corrections():
+    three = [[0.0, 0.0, np.log(2.0)]] * 4  # the third is chosen with probability 1/2, and was in three of four
+    best = choices("best", three, [2.0, 2.0, 2.0, 0.0])
+    status = np.array([1, 3, 3, 3])  # one was corrected, in three cases nothing was to be corrected
+    given = choices("pair", [[0.0, np.log(3.0)]] * 4, [1.0, NAN, NAN, NAN], status=status)
+    given = given.but(kind=np.full(4, "correction"))
+    graded = choices("graded", [[0.0, np.log(9.0)]] * 2, [0.75, 1.0])
+    unknown = sample(2, known=False)
+    panel = answer_panels.calibration([record(0, unknown, Questions.join([best, given, graded]))])
+    rows = {row[0]: row[3:] for row in zip(*table(panel).values(), strict=True) if row[3]}
+    assert rows["best of several"] == pytest.approx((4, 0.5, 0.75, 0.25), abs=1e-6)
+    assert rows["corrections"] == pytest.approx((4, 0.75, 0.25, 0.5), abs=1e-6)
+    assert rows["graded pairs"] == pytest.approx((2, 0.9, 1.0, 0.1), abs=1e-6)
+
+
+def test_returns_of_several_clips_are_written_and_read(tmp_path):
+    asked = [choices("best", [[0, 1, 2]], [2.0]), choices("pair", [[0, 1]], [1.0]), NO_QUESTIONS]
+    write_records(tmp_path, [record(k, sample(), each)._replace(others=k) for k, each in enumerate(asked)])
+    found = read_records(tmp_path / FILE)
+    assert [each.others for each in found] == [0, 1, 2] and found[1].questions.kind.tolist() == ["pair"]
+    assert found[0].questions.predicted.tolist() == [[0, 1, 2]] and found[1].questions.of("pair").predicted.tolist() == [[0, 1]]
 
 
 ALL = {
@@ -202,6 +284,7 @@ ALL = {
     "correlation-by-bin",
     "episodes",
     "episode-correlation",
+    "agreement",
     "calibration",
     "pair-scores",
     "score-against-gap",
@@ -259,7 +342,7 @@ def test_several_runs_get_a_sheet_each(tmp_path, monkeypatch):
 
 
 def test_a_model_alone_has_no_scores():
-    alone = record(0, sample(members=1), but(pairs([(0, 1)], [(0, 1)], [1.0]), score=floats(NAN)))
+    alone = record(0, sample(members=1), pairs([(0, 1)], [(0, 1)], [1.0]).but(score=floats(NAN)))
     names = {panel.name for panel in panels_of([alone], {})}
     assert "returns" in names and not names & {"pair-scores", "score-against-gap"}
 
