@@ -10,9 +10,10 @@ from lightning_pbrl.datamodules.recorded import RecordedDataModule
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting.saving import read_checkpoint
+from lightning_pbrl.ranges import COUNT
 
 
-class ReplayDataModule(RecordedDataModule):
+class ReplayDataModule(RecordedDataModule, ranges={"steps": COUNT}):
     """Replay of an earlier run that acted (SAC, PEBBLE ...), from its checkpoint, as data for methods that do not act.
 
     SAC on the true reward makes data of every quality, as LiRE's (arXiv 2408.04190) and D4RL's medium-replay are. Only finished
@@ -32,8 +33,6 @@ class ReplayDataModule(RecordedDataModule):
 
     def __init__(self, path: str, simulator: Simulator | None = None, steps: int | None = None, **feedback: Any) -> None:
         super().__init__(path, simulator, cache_dir=None, **feedback)
-        if steps is not None and steps < 1:
-            raise UserError(f"data.init_args.steps is {steps}: give at least 1 env step, or null for all.")
         self.steps = steps
 
     def read(self) -> Transitions:

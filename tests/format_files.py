@@ -1,4 +1,4 @@
-"""Small files in the layouts of OGBench, d3rlpy, imitation and Uni-RLHF, as their writers leave them."""
+"""Small files in the layouts of OGBench, d3rlpy, imitation and Uni-RLHF, as their writers leave them; and a replay of ours."""
 
 from __future__ import annotations
 
@@ -107,4 +107,19 @@ def write_uni_rlhf(path: Path, label: Any, first: Any, second: Any, length: int,
     for name, values in ((f"{kind}_label", label), ("indices_1", first), ("indices_2", second)):
         file = path / f"{name}_domain_mujoco_env_hopper-medium-v2_num_{len(first)}_len_{length}_abc.pkl"
         file.write_bytes(pickle.dumps(values))
+    return path
+
+
+def write_replay(path: Path, episodes: int = 2, length: int = 60) -> Path:
+    """Write what a checkpoint of ours says of a replay, O = 3, A = 2."""
+    import torch
+
+    from lightning_pbrl.data.replay import Replay
+
+    replay = Replay(episodes * length, 1, obs_dim=3, action_dim=2, horizon=length)
+    for step in range(episodes * length):
+        obs, over = np.full((1, 3), float(step)), np.array([(step + 1) % length == 0])
+        replay.append(obs, np.zeros((1, 2)), obs + 1, np.ones(1), np.zeros(1, bool), over)
+    about = {"hyper_parameters": {"spec": {"obs_dim": 3, "action_dim": 2}, "seed": 0}, "lightning_pbrl": {"method": "SAC"}}
+    torch.save({**about, "OnlineDataModule": {"replay": replay.state_dict()}}, path)
     return path

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from command_line import BC, CPU, DATA, DATA_ARGS, IQL, NO_INK, QUIET, REWARD, SHORT, mistake
-from format_files import d3rlpy_episodes, imitation_row, write_d3rlpy, write_imitation
+from format_files import d3rlpy_episodes, imitation_row, write_d3rlpy, write_imitation, write_replay
 from lerobot_files import episodes, write_lerobot
 from lightning_utilities.core.imports import RequirementCache
 from picture_toys import ColourMeans, dot_data
@@ -104,6 +104,8 @@ def write_own_runs(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> 
     """Write what the configs of people's own runs read."""
     if name == "data/d3rlpy.yaml":
         monkeypatch.setenv("D3RLPY_FILE", str(write_d3rlpy(folder / "own.h5", d3rlpy_episodes([60, 60], [True, False]))))
+    elif name == "data/replay.yaml":
+        monkeypatch.setenv("REPLAY", str(write_replay(folder / "last.ckpt")))
     elif name == "data/imitation.yaml":
         pytest.importorskip("pyarrow", reason="the extra arrow is not installed")
         monkeypatch.setenv("IMITATION_ROOT", str(write_imitation(folder / "own", [imitation_row(60, 0), imitation_row(60, 1)])))

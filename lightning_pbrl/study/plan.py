@@ -163,7 +163,7 @@ def only(study: Study, names: Sequence[str]) -> Study:
 def _needed(stages: Mapping[str, dict[str, Any]], names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return the named stages and those that they refer to, directly or through others."""
     found = {name for name in stages if name in names}
-    for name in reversed(stages):  # a stage refers to earlier ones
+    for name in reversed(list(stages)):  # a stage refers to earlier ones
         if name in found:
             found |= {each for each, _ in REFERENCE.findall(json.dumps(stages[name].get("with", {})))}
     return {name: stage for name, stage in stages.items() if name in found}

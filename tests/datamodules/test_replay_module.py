@@ -32,7 +32,7 @@ def test_the_data_of_a_run(tmp_path: Path) -> None:
     half = ReplayDataModule(path, steps=30)
     half.setup("fit")
     assert 0 < len(half.source) <= 30
-    with pytest.raises(UserError, match="at least 1 env step"):
+    with pytest.raises(UserError, match="got steps=0"):
         ReplayDataModule(path, steps=0)
     bc = make_trainer(tmp_path / "bc")
     bc.fit(BC(found.spec, updates=64, hidden=[8]), found)
