@@ -2,6 +2,7 @@
 
     python -m benchmarks.claims                                        # print the table at the top of docs/results.md
     python -m benchmarks.claims --collect runs/NAME --command "..." --machine "..."      # runs into results/NAME.json
+    python -m benchmarks.claims --draw NAME --metric reward/pearson    # its curves over answers into docs/images/NAME.png
 
 A claim says that one arm of an experiment ends above another. Here are both arms' means, and the 95 % interval of their
 difference by Welch's t (seeds are independent; with three of them it is wide). The claim holds here if the interval lies above 0,
@@ -42,6 +43,7 @@ class Claim:
 
 
 FETCH, POLICIES, RATIO = "examples-small-fetch-reach", "policies-button-press-topdown", "clear-ratio-button-press-topdown"
+LABELS = "active-rlhf-labels-HalfCheetah-v5"
 WALK, BUTTON, CHEETAH = "online-small-walker-walk", "comparisons-button-press", "active-rlhf-small-cheetah"
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -99,7 +101,37 @@ CLAIMS: tuple[Claim, ...] = (
         "examples-of-success-fetchreach-from-states-and-from-pictures",
     ),
     Claim(
-        "BALD saves answers: pairs and ratings, half and half, chosen by BALD or at random",
+        "BALD saves answers: pairs chosen by BALD or at random",
+        "",
+        (LABELS, "pairs-bald"),
+        (LABELS, "pairs-random"),
+        "reward/pearson",
+        "r after 300",
+        "what-an-answer-teaches-active-rlhf-without-a-policy",
+        300,
+    ),
+    Claim(
+        "... pairs and ratings, half and half",
+        "",
+        (LABELS, "half-bald"),
+        (LABELS, "half-random"),
+        "reward/pearson",
+        "r after 300",
+        "what-an-answer-teaches-active-rlhf-without-a-policy",
+        300,
+    ),
+    Claim(
+        "... an adaptive mix beats half and half, both by BALD",
+        "",
+        (LABELS, "adaptive-bald"),
+        (LABELS, "half-bald"),
+        "reward/pearson",
+        "r after 300",
+        "what-an-answer-teaches-active-rlhf-without-a-policy",
+        300,
+    ),
+    Claim(
+        "... and makes better policies (half and half)",
         "",
         (CHEETAH, "bald-fixed"),
         (CHEETAH, "random-fixed"),
@@ -185,12 +217,40 @@ def _curves(run: Path) -> dict[str, dict[str, float]]:
     return found
 
 
+def draw(name: str, metric: str) -> Path:
+    """Draw what is missing to 1, on a logarithmic axis, after every round: mean and standard error over seeds."""
+    from matplotlib.figure import Figure
+
+    arms: dict[str, list[dict[str, float]]] = {}
+    for run, found in json.loads((RESULTS / f"{name}.json").read_text())["runs"].items():
+        arms.setdefault(run.rpartition("/")[0], []).append(found["curves"][metric])
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for number, (arm, curves) in enumerate(arms.items()):
+        labels = sorted(curves[0], key=int)
+        missing = 1 - np.array([[curve[at] for at in labels] for curve in curves])
+        error = missing.std(0, ddof=1) / len(curves) ** 0.5
+        line = "--" if "random" in arm else "-"
+        axes.errorbar([int(at) for at in labels], missing.mean(0), error, ls=line, color=f"C{number}", capsize=2, label=arm)
+    axes.set(xlabel="answers", ylabel=f"1 - {metric}", yscale="log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize="small")
+    out = RESULTS.parents[1] / "docs" / "images" / f"{name}.png"
+    figure.savefig(out, dpi=110)
+    return out
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.claims", description=__doc__)
     parser.add_argument("--collect", type=Path, metavar="RUNS")
+    parser.add_argument("--draw", metavar="NAME")
+    parser.add_argument("--metric", default="reward/pearson")
     parser.add_argument("--command")
     parser.add_argument("--machine")
     options = parser.parse_args()
+    if options.draw:
+        print(draw(options.draw, options.metric))
+        return 0
     if options.collect is None:
         print(table())
         return 0
