@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python3.13 python; do \
 # carries CUDA.  A smaller CPU build, or another CUDA: make install TORCH_INDEX=<address from pytorch.org/get-started>
 EXTRAS ?= dev,dmc
 TORCH_INDEX ?=
-WORKERS ?= 2
+WORKERS ?= 3
 SEEDS ?= 0-2
 JOBS ?= 2
 
@@ -66,7 +66,7 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-# Two processes are faster than one on two cores; worksteal keeps neighbours, and so their fixtures, together.
+# Three processes on two cores, because many tests wait for others; worksteal keeps neighbours, and so their fixtures, together.
 tests: install
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --nbmake --durations=10 tests $(wildcard notebooks/*.ipynb)
 

@@ -83,7 +83,7 @@ def clarify(source: Transitions, labels: Labels, size: Size, shape: tuple[int, i
         "encoder_batch_size": batch,
         "dropout": size.dropout,
     }
-    method = CLARIFY(spec, max_episode_steps=EPISODE, hidden=(8,), **sizes)
+    method = CLARIFY(spec, max_episode_steps=EPISODE, hidden=(8,), start_times="true", **sizes)
     method.configure_model()
     method.source = source
     hand_over(method)
