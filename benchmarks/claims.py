@@ -45,6 +45,7 @@ class Claim:
 
 
 FETCH, POLICIES, RATIO = "examples-small-fetch-reach", "policies-button-press-topdown", "clear-ratio-button-press-topdown"
+LIRE = "lire-published-button-press-topdown"
 LABELS = "active-rlhf-labels-HalfCheetah-v5"
 WALK, BUTTON, CHEETAH = "online-small-walker-walk", "comparisons-button-press", "active-rlhf-small-cheetah"
 CLAIMS: tuple[Claim, ...] = (
@@ -66,6 +67,15 @@ CLAIMS: tuple[Claim, ...] = (
         "success",
         "policies-from-clarify-oprl-mr-and-lire",
         because="three seeds; with 1,000 questions even OPRL's 160 clear answers are many",
+    ),
+    Claim(
+        "LiRE's ranked lists make better policies than MR's pairs, with 500 answers",
+        "above (LiRE's paper; no figure at hand)",
+        (LIRE, "lire"),
+        (LIRE, "mr"),
+        "test/success_rate",
+        "success",
+        "lire-and-mr-at-lires-published-passes",
     ),
     Claim(
         "IPL is as good as a reward and IQL at once, with 500 comparisons",
