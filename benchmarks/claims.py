@@ -53,7 +53,7 @@ CLAIMS: tuple[Claim, ...] = (
         "CLARIFY asks what can be answered, more often than uniform questions (`preset/clarify/clear.yaml`)",
         "0.763 and 0.470",
         (f"{RATIO}-clear", "clarify_clear"),
-        (RATIO, "mr"),
+        (f"{RATIO}-clear", "mr"),
         "teacher/clear_ratio",
         "clear ratio",
         "clear-query-ratio-can-the-teacher-answer-what-is-asked",
