@@ -135,14 +135,18 @@ def study(room: Classroom, seed: int, settings: dict[str, Any]) -> dict[str, Any
     return row
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.choosing", description=__doc__)
+def prepared(name: str, about: str | None) -> tuple[argparse.Namespace, Classroom]:
+    """Read the command line of a benchmark on these data, and the data."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "choosing.json")
-    options = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / f"{name}.json")
     torch.set_num_threads(1)
     folder = Path(os.environ.get("LIRE_ROOT", "data/lire")) / TASK
-    room = Classroom(read_lire(folder, data_quality=1.0))
+    return parser.parse_args(), Classroom(read_lire(folder, data_quality=1.0))
+
+
+def main() -> int:
+    options, room = prepared("choosing", __doc__)
     rows: dict[str, dict[str, Any]] = {}
     console = Console()
     for encoder, settings in ENCODERS.items():

@@ -9,20 +9,16 @@ steps. The data, the teacher and the small encoder are those of :mod:`benchmarks
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.choosing import ANSWERS, HELD_OUT, TASK, Classroom, auc, fitted
+from benchmarks.choosing import ANSWERS, HELD_OUT, Classroom, auc, fitted, prepared
 from benchmarks.measure import machine
-from lightning_pbrl.data.lire import read_lire
 from lightning_pbrl.methods.clarify import CLARIFY
 
 LOOK, STOPPED_BY = 50, 100
@@ -61,12 +57,7 @@ def both(method: CLARIFY, room: Classroom, labels: Any, seed: int) -> dict[str, 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.memorising", description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "memorising.json")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    room = Classroom(read_lire(Path(os.environ.get("LIRE_ROOT", "data/lire")) / TASK, data_quality=1.0))
+    options, room = prepared("memorising", __doc__)
     rows: dict[str, list[dict[str, float]]] = {}
     console = Console()
     for seed in options.seeds:

@@ -33,7 +33,7 @@ pytestmark = [
 def fit(folder: Path, *around: pl.Callback, ckpt_path: Path | None = None, ask: dict[str, Any] | None = None, **settings: Any):
     method = tiny(**settings.pop("method", {}))
     query = {"query": EmbeddingQuery(), "budget": 60, "per_round": 20, **(ask or {})}
-    callbacks = [AskTeacher(SkipTeacher(0.5), **query), *around]
+    callbacks = [AskTeacher(SkipTeacher(0.6), **query), *around]
     make_trainer(folder, callbacks, **settings).fit(method, SkippableData(), ckpt_path=ckpt_path)
     return method
 
@@ -53,7 +53,7 @@ def test_a_whole_run(trained: tuple[CLARIFY, Path]) -> None:
     assert method.running.updates["encoder"] == 40 + 20 + 20
     assert method.asked[:3] == (60, 20, 0)
     status = method.labels.status
-    assert 0.1 < (status == Status.SKIPPED).float().mean() < 0.9
+    assert 0.2 < (status == Status.SKIPPED).float().mean() < 0.8
     rows = read_csv(folder)
     counted = [row for row in rows if "query/candidates" in row]
     assert len(counted) == 2  # round 0 asks uniformly

@@ -225,16 +225,17 @@ def test_ablations_run(loss: str) -> None:
 # Embeddings ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("start_times", ["true", "zero"])
 @pytest.mark.parametrize("readout", ["full", "reference"])
-def test_embeddings_of_a_query(readout: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = ready(readout=readout, start_times="true")
+def test_embeddings_of_a_query(readout: str, start_times: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = ready(readout=readout, start_times=start_times)
     method.train()
     query = method.source.pool(LENGTH).pairs(9, stream(1, "x"))
     z = method.embed(query)
     assert z.shape == (9, 2, 16) and method.encoder.training and not z.requires_grad
     method.encoder.eval()
     obs = method.encoder_normalizer(method.observations(query)[4, 1])
-    begin = int(query.start[4, 1]) % 30
+    begin = int(query.start[4, 1]) % 30 if start_times == "true" else 0
     expected = method.encoder(obs[None], torch.arange(begin, begin + LENGTH)[None])[0, 0]
     torch.testing.assert_close(z[4, 1], expected, atol=1e-5, rtol=0)
     monkeypatch.setattr("lightning_pbrl.methods.clarify.EMBED_TILE", 4)
