@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from lightning_pbrl.data import archive
 from lightning_pbrl.data.feedback import Judgement, Labels, Query
 from lightning_pbrl.data.given_labels import check_labels
 from lightning_pbrl.data.transitions import Transitions
@@ -199,6 +200,14 @@ class Share:
 
     def __len__(self) -> int:
         return len(self.batches)
+
+
+def opened(data: FeedbackDataModule | str) -> Transitions:
+    """Return the data that another data module or a data file of this library holds."""
+    if isinstance(data, str):
+        return archive.load(data)
+    data.setup("fit")
+    return data.source
 
 
 def check_sizes(table: Transitions, simulator: Simulator | None, where: str | Path, cure: str) -> None:

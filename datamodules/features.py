@@ -14,11 +14,10 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lightning_pbrl.data import archive
 from lightning_pbrl.data.frozen import with_features
 from lightning_pbrl.data.guard import listed, reading, reason
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import FeedbackDataModule
+from lightning_pbrl.datamodules.base import FeedbackDataModule, opened
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.ranges import COUNT, POSITIVE, SHARE
 from lightning_pbrl.teachers.function import load
@@ -88,11 +87,9 @@ class FeaturesDataModule(FeedbackDataModule, ranges={"size": COUNT, "mean": SHAR
             self.data.prepare_data()
 
     def load(self) -> Transitions:
-        if isinstance(self.data, str):
-            images = archive.load(self.data)
-        else:
-            self.data.setup("fit")
-            images, self.labels, self.held_out_labels = self.data.source, self.data.labels, self.data.held_out_labels
+        images = opened(self.data)
+        if isinstance(self.data, FeedbackDataModule):
+            self.labels, self.held_out_labels = self.data.labels, self.data.held_out_labels
             self.segment_length = self.segment_length if self.labels is None else self.labels.length
         if images.forgets:
             raise UserError(f"{type(self.data).__name__} has no logged data: give FeaturesDataModule a module that has.")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from lightning_pbrl.data import archive
 from lightning_pbrl.data.given_labels import hold_out
 from lightning_pbrl.data.interventions import WHO, preferences
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import FeedbackDataModule, check_sizes
+from lightning_pbrl.datamodules.base import FeedbackDataModule, check_sizes, opened
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.rng import stream
 
@@ -51,11 +50,7 @@ class InterventionsDataModule(FeedbackDataModule):
             self.data.prepare_data()
 
     def load(self) -> Transitions:
-        if isinstance(self.data, str):
-            source = archive.load(self.data)
-        else:
-            self.data.setup("fit")
-            source = self.data.source
+        source = opened(self.data)
         check_sizes(source, self.simulator, type(self).__name__, "set data.init_args.simulator to the task of the data")
         self.labels = preferences(source, self.segment_length, WHO[1:] if self.who == "all" else (self.who,), self.part)
         if self.fold is not None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning_pbrl.data import archive
 from lightning_pbrl.data.feedback import Labels
 from lightning_pbrl.data.given_labels import check_labels
 from lightning_pbrl.data.replay import Replay
 from lightning_pbrl.data.store import LabelStore
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.base import FeedbackDataModule, Share, check_sizes
+from lightning_pbrl.datamodules.base import FeedbackDataModule, Share, check_sizes, opened
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.envs.collector import Collector
 from lightning_pbrl.envs.rollout import VectorEnvs
@@ -118,11 +117,7 @@ class OnlineDataModule(FeedbackDataModule):
 
     def _logged(self, data: FeedbackDataModule | str, simulator: Simulator) -> Transitions:
         """Load the logged data and check that they fit simulator and method."""
-        if isinstance(data, str):
-            logged = archive.load(data)
-        else:
-            data.setup("fit")
-            logged = data.source
+        logged = opened(data)
         where = data if isinstance(data, str) else type(data).__name__
         if logged.forgets or logged.has_pictures or simulator.frames:
             held = "no logged data" if logged.forgets else "to do with pictures, which logged rows of a replay do not have"
