@@ -23,6 +23,8 @@ class LeRobotDataModule(RecordedDataModule):
         camera: key of the pictures that policies see, for instance ``observation.images.top``; null for states alone.
         size: side of the square pictures, pixels; null for the film's own.
         action: key of the actions.
+        intervention: key of the flags of steps in which a person acted, for :class:`InterventionsDataModule`; null for
+            ``intervention`` or ``complementary_info.is_intervention``, if one is there.
         tasks: texts of the tasks whose episodes are read; null for all.
         episodes: numbers of the episodes that are read; null for all.
         end: meaning of the end of an episode: ``success`` (terminal where it is a success), ``terminated``, ``truncated``; null
@@ -45,6 +47,7 @@ class LeRobotDataModule(RecordedDataModule):
         camera: str | None = None,
         size: int | None = 64,
         action: str = "action",
+        intervention: str | None = None,
         tasks: list[str] | None = None,
         episodes: list[int] | None = None,
         end: End | None = None,
@@ -54,6 +57,7 @@ class LeRobotDataModule(RecordedDataModule):
         super().__init__(path, simulator, **recorded)
         self.reading["action_bounds"] = action_bounds
         self.keys: dict[str, Any] = {"state": state, "camera": camera, "size": size, "action": action, "end": end}
+        self.keys["intervention"] = intervention
         self.chosen: dict[str, Any] = {"tasks": tasks, "episodes": episodes}
 
     def files(self) -> list[Path]:

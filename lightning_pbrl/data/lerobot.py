@@ -24,6 +24,7 @@ from lightning_pbrl.data.actions import Bounds, Scaling
 from lightning_pbrl.data.draft import Draft, Rows
 from lightning_pbrl.data.guard import listed, parse_json, reading
 from lightning_pbrl.data.hdf5 import cached
+from lightning_pbrl.data.interventions import recorded
 from lightning_pbrl.data.lerobot_folder import Folder, choose, numbers, open_folder, scan
 from lightning_pbrl.data.lerobot_frames import read_frames
 from lightning_pbrl.data.transitions import Transitions
@@ -38,9 +39,12 @@ End = Literal["success", "terminated", "truncated"]
 
 REWARD, SUCCESS, DONE = "next.reward", "next.success", "next.done"
 
+INTERVENTIONS = ("intervention", "complementary_info.is_intervention")
+"""Keys of the flags that say where a person acts: LeRobot's own (its DAgger rollouts, 0.6.1), and that of many recorders."""
+
 _INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")  # LeRobot's own, in every data set
 
-_READER = 1
+_READER = 2
 """Version of the reader, raised whenever it reads the same data differently; cached copies are then made anew."""
 
 
@@ -55,6 +59,7 @@ def read_lerobot(
     camera: str | None = None,
     size: int | None = 64,
     action: str = "action",
+    intervention: str | None = None,
     tasks: Sequence[str] | None = None,
     episodes: Sequence[int] | None = None,
     end: End | None = None,
@@ -70,6 +75,7 @@ def read_lerobot(
         camera: key of the pictures, for instance ``observation.images.top``; None for no pictures.
         size: side of the square pictures, pixels, to which the whole picture is resized; None for the film's own, if square.
         action: key of the actions.
+        intervention: key of the flags of steps in which a person acted; None for that of :data:`INTERVENTIONS` that is there.
         tasks: read only episodes that have one of these tasks; None for all.
         episodes: read only these ``episode_index``; None for all.
         end: meaning of the end of an episode, where ``next.done`` is set (without that column, the last row). ``success``: a
@@ -83,7 +89,8 @@ def read_lerobot(
     Returns:
         The data, episodes by number. ``about`` keeps the version, ``fps``, ``robot_type``, the text of each task
         (``tasks``), number and tasks of each episode (``demos``, ``episode_tasks``), keys and sizes of the observation,
-        ``action_bounds``, ``end``, and keys that are not read. It counts ``actions_clipped`` and ``done_inside`` (rows with
+        ``action_bounds``, ``end``, ``interventions`` (:mod:`lightning_pbrl.data.interventions`) where there is a key of them,
+        and keys that are not read. It counts ``actions_clipped`` and ``done_inside`` (rows with
         ``next.done`` before the last of an episode).
 
     Raises:
@@ -92,7 +99,7 @@ def read_lerobot(
             or actions leave their bounds; for a film that lacks frames.
     """
     folder = open_folder(path)
-    chosen, keys = choose(folder, tasks, episodes), _keys(folder, state, action, end)
+    chosen, keys = choose(folder, tasks, episodes), _keys(folder, state, action, intervention, end)
     bounds = _stats(folder, action) if action_bounds == "stats" else action_bounds
     rows_of = {folder.path / folder.episodes.file[place] for place in chosen}
     settings = {"reader": ["lerobot", _READER], "keys": keys, "chosen": chosen.tolist(), "bounds": bounds, "clip": clip_actions}
@@ -113,30 +120,35 @@ def read_lerobot(
 
 
 class _Keys(NamedTuple):
-    """Columns to read: observation, action, then those of reward, success and done that are there; ``end``, decided."""
+    """Columns to read: observation, action, interventions, then reward, success and done if they are there; ``end``, decided."""
 
     state: list[str]
     action: str
+    intervention: str | None
     reward: bool
     success: bool
     done: bool
     end: End
 
 
-def _keys(folder: Folder, state: Sequence[str] | None, action: str, end: End | None) -> _Keys:
+def _keys(folder: Folder, state: Sequence[str] | None, action: str, intervention: str | None, end: End | None) -> _Keys:
     """Return the columns to read, after checks of their names."""
     own = [key for key in folder.numeric if key.startswith("observation")]
     state = list(state) if state is not None else [key for key in STATES if key in own]
-    for name, keys, there in (("state", state, folder.numeric), ("action", [action], folder.numeric)):
-        if missing := [key for key in keys if key not in there]:
-            raise UserError(f"{folder.path} has no key {missing[0]!r} of numbers (it has {listed(there)}): correct {name}.")
+    if intervention is None:
+        intervention = next((key for key in INTERVENTIONS if key in folder.numeric), None)
+    for name, keys in (("state", state), ("action", [action]), ("intervention", [intervention] if intervention else [])):
+        if missing := [key for key in keys if key not in folder.numeric]:
+            raise UserError(
+                f"{folder.path} has no key {missing[0]!r} of numbers (it has {listed(folder.numeric)}): correct {name}."
+            )
     if not state or len(set(state)) < len(state):
         what = "names a key twice" if state else f"is empty: neither {' nor '.join(STATES)} is there"
         raise UserError(f"{folder.path}: state {what}: choose among {listed(own or folder.numeric)}.")
     reward, success, done = (key in folder.features for key in (REWARD, SUCCESS, DONE))
     if end == "success" and not success:
         raise UserError(f"{folder.path} has no key {SUCCESS!r}, so end cannot be success: set end to terminated or truncated.")
-    return _Keys(state, action, reward, success, done, end or ("success" if success else "truncated"))
+    return _Keys(state, action, intervention, reward, success, done, end or ("success" if success else "truncated"))
 
 
 def _stats(folder: Folder, action: str) -> list[list[float]]:
@@ -161,7 +173,8 @@ def _write(draft: Draft, folder: Folder, chosen: NDArray, keys: _Keys, bounds: A
     sizes = {key: int(np.prod(folder.features[key]["shape"])) for key in [*keys.state, keys.action]}
     layout, action_dim = {key: sizes[key] for key in keys.state}, sizes[keys.action]
     index = {text: number for number, text in folder.tasks.items()}
-    columns = [*sizes, *(key for key, there in zip((REWARD, SUCCESS, DONE), keys[2:5], strict=True) if there)]
+    ends = [key for key, there in ((REWARD, keys.reward), (SUCCESS, keys.success), (DONE, keys.done)) if there]
+    columns = list(dict.fromkeys([*sizes, *ends, *([keys.intervention] if keys.intervention else [])]))
     about: dict[str, Any] = {
         "format": "lerobot",
         "folder": folder.path.resolve().name,
@@ -201,6 +214,7 @@ class _Record:
         self.last[offsets[1:] - 1] = True
         self.terminated = np.zeros(offsets[-1], dtype=bool)
         self.success = np.zeros(offsets[-1], dtype=bool)
+        self.person = np.zeros(offsets[-1], dtype=bool)
         self.reward = np.full(offsets[-1], np.nan, dtype=np.float32)
         self.seen = self.inside = 0
 
@@ -233,12 +247,13 @@ class _Record:
             self.reward[here] = self._column(batch, REWARD)
             self.finite[REWARD].see(self.reward[here])
         flags = {}
-        for key, there in ((SUCCESS, self.keys.success), (DONE, self.keys.done)):
-            if there:
+        named = ((SUCCESS, self.keys.success), (DONE, self.keys.done), (self.keys.intervention, True))
+        for key, there in named:
+            if key is not None and there:
                 values = self._column(batch, key)
                 check_flags(values, f"{self.where}: key {key!r}")
                 flags[key] = values.astype(bool)
-        self.success[here] = flags.get(SUCCESS, False)
+        self.success[here], self.person[here] = flags.get(SUCCESS, False), flags.get(self.keys.intervention, False)
         done = flags.get(DONE, self.last[here])
         self.inside += int((done & ~self.last[here]).sum())
         if self.keys.end != "truncated":
@@ -253,6 +268,8 @@ class _Record:
         for check in self.finite.values():
             check.check()
         about |= {"actions_clipped": self.scaling.check(), "done_inside": self.inside}
+        if self.keys.intervention is not None:
+            about["interventions"] = recorded(torch.from_numpy(self.person), torch.from_numpy(self.offsets))
         drawable = np.flatnonzero(~self.last | self.terminated)
         if not len(drawable):
             raise UserError(

@@ -12,6 +12,7 @@ import torch
 from lerobot_files import CAMERA, FPS, LENGTHS, TASKS, episodes, picture, write_film, write_lerobot
 
 from lightning_pbrl.data import lerobot_folder, lerobot_frames
+from lightning_pbrl.data.interventions import preferences
 from lightning_pbrl.data.lerobot import read_lerobot, recognises
 from lightning_pbrl.errors import UserError
 
@@ -344,3 +345,22 @@ def test_the_extra_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(lerobot_folder, "import_module", missing)
     refused(root, r"The package 'pyarrow.parquet' is not installed; install it with pip install 'lightning-pbrl\[lerobot\]'")
+
+
+def test_flags_say_where_a_person_acted(tmp_path):
+    acted = [np.zeros(steps, dtype=bool) for steps in LENGTHS]
+    acted[0][2:], acted[2][1:3] = True, True
+    told = [{**each, "intervention": flags} for each, flags in zip(episodes(), acted, strict=True)]
+    spans = [[[2, 4, "person"]], [], [[1, 3, "person"]], []]
+    for rows in (told, [{**each, "intervention": each["intervention"].astype(np.float32)} for each in told]):
+        found = read_lerobot(write_lerobot(tmp_path / rows[0]["intervention"].dtype.name, rows))
+        assert found.about["interventions"] == spans and found.about["keys_not_read"] == []
+    renamed = [{"help" if key == "intervention" else key: values for key, values in each.items()} for each in told]
+    root = write_lerobot(tmp_path / "renamed", renamed)
+    assert "interventions" not in read_lerobot(root).about and read_lerobot(root).about["keys_not_read"] == ["help"]
+    assert read_lerobot(root, intervention="help", episodes=[2]).about["interventions"] == spans[2:3]
+    assert preferences(read_lerobot(root, intervention="help"), 2).start.tolist() == [[0, 2]]
+    refused(root, "no key 'hand' of numbers .*: correct intervention", intervention="hand")
+    told[1]["intervention"] = np.float32([0, 0.5, 0])
+    told = [{**each, "intervention": np.float32(each["intervention"])} for each in told]
+    refused(write_lerobot(tmp_path / "half", told), "key 'intervention'.*0 (and|or) 1")
