@@ -150,7 +150,9 @@ class AskingPlan:
             return [*lines, ("how many", f"{self.budget:,}, {type(self.schedule).__name__.lower()}")]
         sizes = [f"{size:,}" for _, _, size in expected]
         numbers = [f"{number:,}" for number, _, _ in expected]
-        lines += [("how many", f"{self.budget:,} in {len(sizes):,} round{'s'[: len(sizes) != 1]}: {_some(sizes)}")]
+        asked = sum(size for _, _, size in expected)
+        share = f"{self.budget:,}" if asked == self.budget else f"{asked:,} of {self.budget:,}, then the run ends,"
+        lines += [("how many", f"{share} in {len(sizes):,} round{'s'[: len(sizes) != 1]}: {_some(sizes)}")]
         lines += [("when", f"at the start of round {_some(numbers)}")]
         if learner.planned_env_steps is not None:
             lines += [("after env steps", _some([f"{done:,}" for _, done, _ in expected]))]

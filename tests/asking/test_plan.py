@@ -46,6 +46,12 @@ def test_a_learner_that_acts_tells_its_env_steps() -> None:
     }
 
 
+def test_a_budget_that_outlives_the_run_says_what_is_asked() -> None:
+    learner = PEBBLE(SPEC, seed_steps=20, explore_steps=30, env_steps=125, round_steps=25)
+    text = told(learner, SimulatedTeacher(), UniformQuery(), budget=40, per_round=10, first_round=1)
+    assert text["how many"] == "30 of 40, then the run ends, in 3 rounds: 10; 10; 10"
+
+
 def test_a_first_share_and_the_rest_spread() -> None:
     text = told(RewardEnsemble(SPEC), SimulatedTeacher(), budget=100, schedule="spread", rounds=4, initial=0.4)
     assert text["how many"] == "100 in 4 rounds: 40; 20; 20; 20"
