@@ -32,12 +32,14 @@ from lightning_pbrl.methods.learn_reward import LearnReward
 from lightning_pbrl.queries.axes import AxesQuery
 from lightning_pbrl.queries.base import QueryStrategy
 from lightning_pbrl.queries.best_of import BestOfQuery
+from lightning_pbrl.queries.corrections import CorrectionQuery
 from lightning_pbrl.queries.graded import GradedQuery
 from lightning_pbrl.queries.uniform import UniformQuery
 from lightning_pbrl.rng import stream
 from lightning_pbrl.teachers.axes import AxesTeacher
 from lightning_pbrl.teachers.base import Teacher
 from lightning_pbrl.teachers.best_of import BestOfTeacher
+from lightning_pbrl.teachers.correcting import CorrectingTeacher
 from lightning_pbrl.teachers.graded import GradedTeacher
 from lightning_pbrl.teachers.simulated import SimulatedTeacher
 from lightning_pbrl.testing.toys import ToyData, make_trainer
@@ -66,13 +68,13 @@ QUICK = Size(episodes=30, questions=(10, 20), seeds=1, epochs=2, held_out=100)
 
 
 class Arm(NamedTuple):
-    """One way to ask: the strategy, settings of the reward model, segments that a question shows, and a teacher by its noise."""
+    """One way to ask: the strategy, settings of the reward model, segments that a question shows, teachers if any."""
 
     query: QueryStrategy
     clips: float
     settings: Mapping[str, Any]
     rational: Teacher
-    noisy: Teacher
+    noisy: Teacher | None
 
 
 def arms(seed: int) -> dict[str, Arm]:
@@ -84,6 +86,7 @@ def arms(seed: int) -> dict[str, Arm]:
         "graded, soft labels": Arm(GradedQuery(), 2, {"graded": "soft"}, *graded),
         "graded, ordinal": Arm(GradedQuery(), 2, {"graded": "ordinal"}, *graded),
         "best of 4": Arm(BestOfQuery(4), 4, {}, BestOfTeacher(unit="return_std"), BestOfTeacher(beta=BETA, unit="return_std")),
+        "a correction, if there is one": Arm(CorrectionQuery(), 2, {}, CorrectingTeacher(), None),
         "one of two axes": Arm(
             AxesQuery(AXES),
             2,
@@ -175,6 +178,8 @@ def measure(size: Size) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for noise in ("rational", "noisy"):
         for name, arm in arms(0).items():
+            if getattr(arm, noise) is None:
+                continue
             began, runs = time.process_time(), {}
             for questions in size.questions:
                 runs[questions] = [accuracy(fitted(name, noise, size, questions, seed), size, seed) for seed in range(size.seeds)]

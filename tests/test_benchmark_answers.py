@@ -15,8 +15,9 @@ def test_a_quick_run_measures_every_arm(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(answers, "QUICK", answers.QUICK._replace(questions=(10, 20, 30), epochs=1))
     assert answers.main(["--quick", "--out", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "answers.json").read_text())
-    for by_arm in result["arms"].values():
-        assert list(by_arm) == list(answers.arms(0))
+    assert list(result["arms"]["rational"]) == list(answers.arms(0)) and len(result["arms"]["noisy"]) == len(answers.arms(0)) - 1
+    for noise, by_arm in result["arms"].items():
+        assert list(by_arm) == [name for name, arm in answers.arms(0).items() if getattr(arm, noise) is not None]
         for name, arm in by_arm.items():
             assert arm["clips"] == (4 if name == "best of 4" else 2)
             assert all(0 <= value <= 1 for values in arm["accuracy"].values() for value in values)
