@@ -97,6 +97,8 @@ class _Arm(OverEnv):
     def __init__(self, env: Any, target: Array) -> None:
         self.env, self.target = env, target
         env._sample_goal = target.copy
+        names = env._model_names  # the package looks up every joint by name to observe the last two, the fingers
+        names._joint_names = [name for name in names.joint_names if name.startswith("robot")][-2:]
         model = env.model
         body = model.site("target0").bodyid[0]
         model.site("target0").pos[:] = target - model.body_pos[body]

@@ -55,6 +55,21 @@ def test_an_episode_follows_from_its_seed_and_actions(task):
 
 
 @pytest.mark.usefixtures("_robotics")
+@pytest.mark.parametrize("task", ["reach", "push"])
+def test_observations_are_the_packages(task):
+    """Bit for bit, although fewer joints are looked up."""
+    import gymnasium
+
+    ours = Fetch(task).make()
+    theirs = gymnasium.make(f"Fetch{task.capitalize()}-v4", disable_env_checker=True).unwrapped
+    theirs._sample_goal = np.array(TARGETS[task]).copy
+    first, _ = ours.reset(seed=4)
+    assert np.array_equal(first, theirs.reset(seed=4)[0]["observation"].astype(np.float32))
+    for action in np.random.default_rng(1).uniform(-1, 1, (20, 4)):
+        assert np.array_equal(ours.step(action)[0], theirs.step(action)[0]["observation"].astype(np.float32))
+
+
+@pytest.mark.usefixtures("_robotics")
 def test_reward_and_success_are_nearness_to_the_fixed_target():
     env = Fetch("reach").make()
     _, info = env.reset(seed=3)
