@@ -46,7 +46,7 @@ class Claim:
 
 FETCH, POLICIES, RATIO = "examples-small-fetch-reach", "policies-button-press-topdown", "clear-ratio-button-press-topdown"
 LIRE = "lire-published-button-press-topdown"
-LABELS = "active-rlhf-labels-HalfCheetah-v5"
+LABELS, WALKER_LABELS = "active-rlhf-labels-HalfCheetah-v5", "active-rlhf-labels-Walker2d-v5"
 WALK, BUTTON, CHEETAH = "online-small-walker-walk", "comparisons-button-press", "active-rlhf-small-cheetah"
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -135,6 +135,20 @@ CLAIMS: tuple[Claim, ...] = (
         "r after 300",
         "what-an-answer-teaches-active-rlhf-without-a-policy",
         300,
+    ),
+    *(
+        Claim(
+            f"... on Walker2d, {what}",
+            "",
+            (WALKER_LABELS, f"{kind}-bald"),
+            (WALKER_LABELS, f"{kind}-random"),
+            "reward/pearson",
+            "r after 300",
+            "what-an-answer-teaches-active-rlhf-without-a-policy",
+            300,
+            because="above at every budget from 180 answers on, and never by more than the seeds differ",
+        )
+        for kind, what in (("pairs", "pairs"), ("half", "half and half"))
     ),
     Claim(
         "... an adaptive mix beats half and half, both by BALD",
