@@ -3,9 +3,9 @@
 PYTHON is the interpreter of an environment that has the writers: ogbench 1.2.2, d3rlpy 2.8.0, imitation 1.0.1. It writes one of
 each kind and reads it with the writer's own reader; this process reads it for the first time, into a mapped copy, and compares
 every row. CPU seconds are those of all processes, without imports; memory is what the peak of resident memory rises by, that of
-the process that reads HDF5 whole, over the bytes of the arrays that the writer's reader returns. Writes ``results/formats.json``
-and the README's table, which has the rows of :mod:`benchmarks.formats_lerobot`, too. OGBench's recorded scene needs ogbench in
-this environment as well.
+the process that reads HDF5 whole, over the bytes of the arrays that the writer's reader returns. A file of one episode tells
+which part of a peak is fixed: the interpreter that reads HDF5, and code that is loaded when it first runs. Writes
+``results/formats.json`` and the README's table, which has the rows of :mod:`benchmarks.formats_lerobot`, too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from lightning_pbrl.data.ogbench import read_ogbench
 from lightning_pbrl.data.transitions import Transitions
 
 MARKER = "formats: written by python -m benchmarks.formats"
-SIZES = {"ogbench": 1_000_000, "d3rlpy": 1_000_000, "imitation": 500_000, "ogbench-pictures": 10_000, "ogbench-scene": 1_010}
+SIZES = {"ogbench": 1_000_000, "d3rlpy": 1_000_000, "imitation": 500_000, "ogbench-pictures": 10_000, "ogbench-scene": 10_100}
+FEW = {"ogbench": 1_001, "d3rlpy": 1_000, "imitation": 200, "ogbench-pictures": 501, "ogbench-scene": 101}
+"""Rows of the file that tells which memory is fixed: one episode."""
 TITLES = {
     "ogbench": "OGBench, ant maze, single task",
     "ogbench-scene": "OGBench, recorded scene, single task",
@@ -128,27 +130,32 @@ def ours(kind: str, path: Path) -> dict[str, Any]:
     """Open a file for the first time in this process."""
     if kind == "imitation":
         import pyarrow.ipc  # noqa: F401 - imports are no part of the reading
-    if kind == "ogbench-scene":  # its goals come from the package's environment, which the writer's side has made once, too
-        import gymnasium
-        import ogbench  # noqa: F401 - registers it
-
-        gymnasium.make("scene-singletask-v0").reset()
     with tempfile.TemporaryDirectory() as cache:
         return measured(lambda: READERS[kind](path, Path(cache)))
 
 
+def opened(kind: str, path: Path, seen: Path, python: str, who: str) -> dict[str, Any]:
+    """Open a file for the first time in a process of its own, by ``ours`` or ``theirs``; return its seconds and peaks."""
+    command = [python, str(WRITERS), "read", kind, str(path), str(seen)]
+    if who == "ours":
+        command = [sys.executable, "-m", "benchmarks.formats", "--one", kind, "--file", str(path)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=WRITERS.parents[1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def compared(kind: str, size: int, python: str, rounds: int, folder: Path) -> dict[str, Any]:
     """Write a file, read it ``rounds`` times in turns, compare its rows once; return a row of the result."""
-    path, seen = folder / (f"{kind}.npz" if kind.startswith("ogbench") else kind), folder / f"{kind}-seen.npz"
-    subprocess.run([python, str(WRITERS), "write", kind, str(path), str(size)], check=True, stdout=subprocess.DEVNULL)
+    end = ".npz" if kind.startswith("ogbench") else ""
+    path, few, seen = folder / f"{kind}{end}", folder / f"{kind}-few{end}", folder / f"{kind}-seen.npz"
+    for file, rows in ((path, size), (few, FEW[kind])):
+        subprocess.run([python, str(WRITERS), "write", kind, str(file), str(rows)], check=True, stdout=subprocess.DEVNULL)
     runs: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
+    fixed: dict[str, list[int]] = {"ours": [], "theirs": []}
     for number in range(rounds):
         for who in sorted(runs, reverse=bool(number % 2)):
-            command = [python, str(WRITERS), "read", kind, str(path), str(seen)]
-            if who == "ours":
-                command = [sys.executable, "-m", "benchmarks.formats", "--one", kind, "--file", str(path)]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=WRITERS.parents[1])
-            runs[who].append(json.loads(done.stdout.splitlines()[-1]))
+            once = opened(kind, few, seen, python, who)
+            fixed[who].append(once["peak"] + once.get("beside_peak", 0))
+            runs[who].append(opened(kind, path, seen, python, who))
     with np.load(seen) as theirs:
         wanted = expected(kind, dict(theirs))
     table = READERS[kind](path, folder / "cache")
@@ -172,9 +179,18 @@ def compared(kind: str, size: int, python: str, rounds: int, folder: Path) -> di
         "seconds": {"ours": median(seconds), "theirs": median(run["seconds"] for run in runs["theirs"])},
         "ratio": [min(ratios), median(ratios), max(ratios)],
         "raw_bytes": raw,
-        "peak": peaks,
-        "above_raw": {who: max(peak - raw, 0) / raw for who, peak in peaks.items()},
+        **memory(peaks, {who: min(each) for who, each in fixed.items()}, raw),
         "rounds": rounds,
+    }
+
+
+def memory(peaks: dict[str, int], fixed: dict[str, int], raw: int) -> dict[str, Any]:
+    """Return peaks, their fixed part, and what is above ``raw`` bytes, as a share of these, without that part and with it."""
+    return {
+        "peak": peaks,
+        "fixed": fixed,
+        "above_raw": {who: max(peak - fixed[who] - raw, 0) / raw for who, peak in peaks.items()},
+        "above_raw_with_fixed": {who: max(peak - raw, 0) / raw for who, peak in peaks.items()},
     }
 
 
@@ -182,15 +198,15 @@ def in_readme(machines: list[dict[str, Any]], rows: list[dict[str, Any]]) -> str
     """Return the README's block: the table, and the machines that it was measured on."""
     told = dict.fromkeys(f"`{each['command']}`: {each['cpu']}, {each['threads']} thread" for each in machines)
     head = ("file", "writer", "rows", "episodes", "terminated, truncated, success", "rows that differ", "CPU s", "of its reader")
-    head += ("ratio (range)", "raw, MiB", "peak, MiB", "above raw", "of its reader")
+    head += ("ratio (range)", "raw, MiB", "peak, MiB", "of it fixed", "above raw (with what is fixed)", "of its reader")
     lines = [f"{'; '.join(told)}.", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         counts = [f"{row[key]:,}" for key in ("rows", "episodes")]
         ends = ", ".join(f"{row[key]:,}" for key in ("terminated", "truncated", "successes"))
         seconds = [f"{row['seconds'][who]:.2f}" for who in ("ours", "theirs")]
         ratio = "{1:.2f} ({0:.2f} .. {2:.2f}), {3} rounds".format(*row["ratio"], row["rounds"])
-        sizes = [f"{size / 2**20:,.0f}" for size in (row["raw_bytes"], row["peak"]["ours"])]
-        above = [f"{row['above_raw'][who]:.2f}" for who in ("ours", "theirs")]
+        sizes = [f"{size / 2**20:,.0f}" for size in (row["raw_bytes"], row["peak"]["ours"], row["fixed"]["ours"])]
+        above = [f"{row['above_raw'][who]:.2f} ({row['above_raw_with_fixed'][who]:.2f})" for who in ("ours", "theirs")]
         different = f"{sum(row['differences'].values()):,}"
         cells = [row["title"], row["writer"], *counts, ends, different, *seconds, ratio, *sizes, *above]
         lines.append("| " + " | ".join(cells) + " |")

@@ -111,7 +111,9 @@ def test_goals_are_those_of_the_package(name: str):
     assert len(env.task_infos) == 5
     for number, info in enumerate(env.task_infos, start=1):
         goal, task = info.get("goal", info), task_of(f"{name}-play-singletask-task{number}-v0")
-        xyz, states = (goal.get(key[kind == "scene"]) for key in (("goal_xyzs", "block_xyzs"), ("goal_button_states", "button_states")))
+        xyz, states = (
+            goal.get(key[kind == "scene"]) for key in (("goal_xyzs", "block_xyzs"), ("goal_button_states", "button_states"))
+        )
         if xyz is not None:
             assert np.array_equal(task.near[0][1], xyz)
         if states is not None:
