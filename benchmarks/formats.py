@@ -148,13 +148,13 @@ def compared(kind: str, size: int, python: str, rounds: int, folder: Path) -> di
     end = ".npz" if kind.startswith("ogbench") else ""
     path, few, seen = folder / f"{kind}{end}", folder / f"{kind}-few{end}", folder / f"{kind}-seen.npz"
     for file, rows in ((path, size), (few, FEW[kind])):
-        subprocess.run([python, str(WRITERS), "write", kind, str(file), str(rows)], check=True, stdout=subprocess.DEVNULL)
+        if not file.exists():
+            subprocess.run([python, str(WRITERS), "write", kind, str(file), str(rows)], check=True, stdout=subprocess.DEVNULL)
     runs: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
-    fixed: dict[str, list[int]] = {"ours": [], "theirs": []}
+    once = {who: opened(kind, few, seen, python, who) for who in runs}
+    fixed = {who: run["peak"] + run.get("beside_peak", 0) for who, run in once.items()}
     for number in range(rounds):
         for who in sorted(runs, reverse=bool(number % 2)):
-            once = opened(kind, few, seen, python, who)
-            fixed[who].append(once["peak"] + once.get("beside_peak", 0))
             runs[who].append(opened(kind, path, seen, python, who))
     with np.load(seen) as theirs:
         wanted = expected(kind, dict(theirs))
@@ -179,7 +179,7 @@ def compared(kind: str, size: int, python: str, rounds: int, folder: Path) -> di
         "seconds": {"ours": median(seconds), "theirs": median(run["seconds"] for run in runs["theirs"])},
         "ratio": [min(ratios), median(ratios), max(ratios)],
         "raw_bytes": raw,
-        **memory(peaks, {who: min(each) for who, each in fixed.items()}, raw),
+        **memory(peaks, fixed, raw),
         "rounds": rounds,
     }
 
@@ -235,6 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.formats", description=__doc__)
     parser.add_argument("what", nargs="*", metavar="KIND", help=f"which of {', '.join(SIZES)} (default: all); others stay")
     parser.add_argument("--writers", default=sys.executable, metavar="PYTHON", help="interpreter that has the writers")
+    parser.add_argument("--data", type=Path, help="folder that keeps the files, or has them (default: a temporary one)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--share", type=float, default=1.0, help="of the rows of each file")
     parser.add_argument("--quick", action="store_true", help="small files: shows that it runs")
@@ -247,20 +248,21 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(ours(options.one, options.file)))
         return 0
     options.out = RESULTS / "quick" if options.quick and options.out == RESULTS else options.out
-    options.out.mkdir(parents=True, exist_ok=True)
+    for folder in filter(None, (options.out, options.data)):
+        folder.mkdir(parents=True, exist_ok=True)
     ask = f"import importlib.metadata as m; print(*(m.version(n) for n in {PACKAGES!r}))"
     told = subprocess.run([options.writers, "-c", ask], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     about = machine("python -m benchmarks.formats")
     about["command"] = "python -m benchmarks.formats"  # the interpreter's path is nobody's business
     file, wanted = options.out / "formats.json", options.what or list(SIZES)
-    before = json.loads(file.read_text())["rows"] if file.exists() else []
     result: dict[str, Any] = {"machine": about, "writers": dict(zip(PACKAGES, told, strict=True))}
-    result["rows"] = [row for row in before if row["kind"] not in wanted]
     for kind in wanted:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as scratch:
             size = max(round(SIZES[kind] * (0.001 if options.quick else options.share)), 1_010)
-            result["rows"].append(compared(kind, size, options.writers, options.rounds, Path(folder)))
-        print(json.dumps(result["rows"][-1]), flush=True)
+            row = compared(kind, size, options.writers, options.rounds, options.data or Path(scratch))
+        print(json.dumps(row), flush=True)
+        before = json.loads(file.read_text())["rows"] if file.exists() else []
+        result["rows"] = [*(each for each in before if each["kind"] != kind), row]
         file.write_text(json.dumps(result, indent=2) + "\n")
     if options.out == RESULTS:
         publish()

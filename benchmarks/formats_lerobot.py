@@ -193,12 +193,10 @@ def main(arguments: list[str] | None = None) -> int:
                 size = ["--episodes", "2", "--steps", "20", "--side", str(side)]
                 peer(options.python, "write", str(few), "--truth", str(few.with_suffix(".npz")), *size)
             seen: dict[str, list[dict[str, Any]]] = {"ours": [], "lerobot": []}
-            fixed: dict[str, list[int]] = {"ours": [], "lerobot": []}
+            row["fixed"] = {who: alone(options.python, few, what, who)["peak"] for who in seen}
             for number in range(1 if options.quick else options.rounds):
                 for who in sorted(seen, reverse=bool(number % 2)):
-                    fixed[who].append(alone(options.python, few, what, who)["peak"])
                     seen[who].append(alone(options.python, folder, what, who))
-            row["fixed"] = {who: min(each) for who, each in fixed.items()}
             ratios = [a["seconds"] / b["seconds"] for a, b in zip(seen["ours"], seen["lerobot"], strict=True)]
             raw = row["checked"]["raw_bytes"]
             row |= {"seconds_ratio": [min(ratios), median(ratios), max(ratios)], "runs": seen}
