@@ -37,7 +37,12 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_npz_file_is_read_by_windows(parts: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     whole: list[str] = []
     read = NPZ.read
-    monkeypatch.setattr(NPZ, "read", lambda file, key: (whole.append(key), read(file, key))[1])
+
+    def spy(file: NPZ, key: str) -> np.ndarray:
+        whole.append(key)
+        return read(file, key)
+
+    monkeypatch.setattr(NPZ, "read", spy)
     monkeypatch.setattr(ogbench, "WINDOW", 800)
     read_ogbench(write_ogbench(tmp_path / "a.npz", trajectories(LENGTHS)), "pointmaze-medium-navigate-singletask-v0")
     assert whole == ["terminals"] and max(parts) < 40 and sum(parts) == sum(LENGTHS)
