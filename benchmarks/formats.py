@@ -3,9 +3,9 @@
 PYTHON is the interpreter of an environment that has the writers: ogbench 1.2.2, d3rlpy 2.8.0, imitation 1.0.1. It writes one of
 each kind and reads it with the writer's own reader; this process reads it for the first time, into a mapped copy, and compares
 every row. CPU seconds are those of all processes, without imports; memory is what the peak of resident memory rises by, that of
-the process that reads HDF5 whole, over the bytes of the arrays that the writer's reader returns. Writes ``results/formats.json``
-and the README's table, which has the rows of :mod:`benchmarks.formats_lerobot`, too. OGBench's recorded scene needs ogbench in
-this environment as well.
+the process that reads HDF5 whole, over the bytes of the arrays that the writer's reader returns. A file of one episode tells
+which part of a peak is fixed: the interpreter that reads HDF5, and code that is loaded when it first runs. Writes
+``results/formats.json`` and the README's table, which has the rows of :mod:`benchmarks.formats_lerobot`, too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from lightning_pbrl.data.ogbench import read_ogbench
 from lightning_pbrl.data.transitions import Transitions
 
 MARKER = "formats: written by python -m benchmarks.formats"
-SIZES = {"ogbench": 1_000_000, "d3rlpy": 1_000_000, "imitation": 500_000, "ogbench-pictures": 10_000, "ogbench-scene": 1_010}
+SIZES = {"ogbench": 1_000_000, "d3rlpy": 1_000_000, "imitation": 500_000, "ogbench-pictures": 10_000, "ogbench-scene": 10_100}
+FEW = {"ogbench": 1_001, "d3rlpy": 1_000, "imitation": 200, "ogbench-pictures": 501, "ogbench-scene": 101}
+"""Rows of the file that tells which memory is fixed: one episode."""
 TITLES = {
     "ogbench": "OGBench, ant maze, single task",
     "ogbench-scene": "OGBench, recorded scene, single task",
@@ -128,27 +130,32 @@ def ours(kind: str, path: Path) -> dict[str, Any]:
     """Open a file for the first time in this process."""
     if kind == "imitation":
         import pyarrow.ipc  # noqa: F401 - imports are no part of the reading
-    if kind == "ogbench-scene":  # its goals come from the package's environment, which the writer's side has made once, too
-        import gymnasium
-        import ogbench  # noqa: F401 - registers it
-
-        gymnasium.make("scene-singletask-v0").reset()
     with tempfile.TemporaryDirectory() as cache:
         return measured(lambda: READERS[kind](path, Path(cache)))
 
 
+def opened(kind: str, path: Path, seen: Path, python: str, who: str) -> dict[str, Any]:
+    """Open a file for the first time in a process of its own, by ``ours`` or ``theirs``; return its seconds and peaks."""
+    command = [python, str(WRITERS), "read", kind, str(path), str(seen)]
+    if who == "ours":
+        command = [sys.executable, "-m", "benchmarks.formats", "--one", kind, "--file", str(path)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=WRITERS.parents[1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def compared(kind: str, size: int, python: str, rounds: int, folder: Path) -> dict[str, Any]:
     """Write a file, read it ``rounds`` times in turns, compare its rows once; return a row of the result."""
-    path, seen = folder / (f"{kind}.npz" if kind.startswith("ogbench") else kind), folder / f"{kind}-seen.npz"
-    subprocess.run([python, str(WRITERS), "write", kind, str(path), str(size)], check=True, stdout=subprocess.DEVNULL)
+    end = ".npz" if kind.startswith("ogbench") else ""
+    path, few, seen = folder / f"{kind}{end}", folder / f"{kind}-few{end}", folder / f"{kind}-seen.npz"
+    for file, rows in ((path, size), (few, FEW[kind])):
+        if not file.exists():
+            subprocess.run([python, str(WRITERS), "write", kind, str(file), str(rows)], check=True, stdout=subprocess.DEVNULL)
     runs: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
+    once = {who: opened(kind, few, seen, python, who) for who in runs}
+    fixed = {who: run["peak"] + run.get("beside_peak", 0) for who, run in once.items()}
     for number in range(rounds):
         for who in sorted(runs, reverse=bool(number % 2)):
-            command = [python, str(WRITERS), "read", kind, str(path), str(seen)]
-            if who == "ours":
-                command = [sys.executable, "-m", "benchmarks.formats", "--one", kind, "--file", str(path)]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=WRITERS.parents[1])
-            runs[who].append(json.loads(done.stdout.splitlines()[-1]))
+            runs[who].append(opened(kind, path, seen, python, who))
     with np.load(seen) as theirs:
         wanted = expected(kind, dict(theirs))
     table = READERS[kind](path, folder / "cache")
@@ -172,9 +179,18 @@ def compared(kind: str, size: int, python: str, rounds: int, folder: Path) -> di
         "seconds": {"ours": median(seconds), "theirs": median(run["seconds"] for run in runs["theirs"])},
         "ratio": [min(ratios), median(ratios), max(ratios)],
         "raw_bytes": raw,
-        "peak": peaks,
-        "above_raw": {who: max(peak - raw, 0) / raw for who, peak in peaks.items()},
+        **memory(peaks, fixed, raw),
         "rounds": rounds,
+    }
+
+
+def memory(peaks: dict[str, int], fixed: dict[str, int], raw: int) -> dict[str, Any]:
+    """Return peaks, their fixed part, and what is above ``raw`` bytes, as a share of these, without that part and with it."""
+    return {
+        "peak": peaks,
+        "fixed": fixed,
+        "above_raw": {who: max(peak - fixed[who] - raw, 0) / raw for who, peak in peaks.items()},
+        "above_raw_with_fixed": {who: max(peak - raw, 0) / raw for who, peak in peaks.items()},
     }
 
 
@@ -182,15 +198,15 @@ def in_readme(machines: list[dict[str, Any]], rows: list[dict[str, Any]]) -> str
     """Return the README's block: the table, and the machines that it was measured on."""
     told = dict.fromkeys(f"`{each['command']}`: {each['cpu']}, {each['threads']} thread" for each in machines)
     head = ("file", "writer", "rows", "episodes", "terminated, truncated, success", "rows that differ", "CPU s", "of its reader")
-    head += ("ratio (range)", "raw, MiB", "peak, MiB", "above raw", "of its reader")
+    head += ("ratio (range)", "raw, MiB", "peak, MiB", "of it fixed", "above raw (with what is fixed)", "of its reader")
     lines = [f"{'; '.join(told)}.", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         counts = [f"{row[key]:,}" for key in ("rows", "episodes")]
         ends = ", ".join(f"{row[key]:,}" for key in ("terminated", "truncated", "successes"))
         seconds = [f"{row['seconds'][who]:.2f}" for who in ("ours", "theirs")]
         ratio = "{1:.2f} ({0:.2f} .. {2:.2f}), {3} rounds".format(*row["ratio"], row["rounds"])
-        sizes = [f"{size / 2**20:,.0f}" for size in (row["raw_bytes"], row["peak"]["ours"])]
-        above = [f"{row['above_raw'][who]:.2f}" for who in ("ours", "theirs")]
+        sizes = [f"{size / 2**20:,.0f}" for size in (row["raw_bytes"], row["peak"]["ours"], row["fixed"]["ours"])]
+        above = [f"{row['above_raw'][who]:.2f} ({row['above_raw_with_fixed'][who]:.2f})" for who in ("ours", "theirs")]
         different = f"{sum(row['differences'].values()):,}"
         cells = [row["title"], row["writer"], *counts, ends, different, *seconds, ratio, *sizes, *above]
         lines.append("| " + " | ".join(cells) + " |")
@@ -219,6 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.formats", description=__doc__)
     parser.add_argument("what", nargs="*", metavar="KIND", help=f"which of {', '.join(SIZES)} (default: all); others stay")
     parser.add_argument("--writers", default=sys.executable, metavar="PYTHON", help="interpreter that has the writers")
+    parser.add_argument("--data", type=Path, help="folder that keeps the files, or has them (default: a temporary one)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--share", type=float, default=1.0, help="of the rows of each file")
     parser.add_argument("--quick", action="store_true", help="small files: shows that it runs")
@@ -231,20 +248,21 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(ours(options.one, options.file)))
         return 0
     options.out = RESULTS / "quick" if options.quick and options.out == RESULTS else options.out
-    options.out.mkdir(parents=True, exist_ok=True)
+    for folder in filter(None, (options.out, options.data)):
+        folder.mkdir(parents=True, exist_ok=True)
     ask = f"import importlib.metadata as m; print(*(m.version(n) for n in {PACKAGES!r}))"
     told = subprocess.run([options.writers, "-c", ask], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     about = machine("python -m benchmarks.formats")
     about["command"] = "python -m benchmarks.formats"  # the interpreter's path is nobody's business
     file, wanted = options.out / "formats.json", options.what or list(SIZES)
-    before = json.loads(file.read_text())["rows"] if file.exists() else []
     result: dict[str, Any] = {"machine": about, "writers": dict(zip(PACKAGES, told, strict=True))}
-    result["rows"] = [row for row in before if row["kind"] not in wanted]
     for kind in wanted:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as scratch:
             size = max(round(SIZES[kind] * (0.001 if options.quick else options.share)), 1_010)
-            result["rows"].append(compared(kind, size, options.writers, options.rounds, Path(folder)))
-        print(json.dumps(result["rows"][-1]), flush=True)
+            row = compared(kind, size, options.writers, options.rounds, options.data or Path(scratch))
+        print(json.dumps(row), flush=True)
+        before = json.loads(file.read_text())["rows"] if file.exists() else []
+        result["rows"] = [*(each for each in before if each["kind"] != kind), row]
         file.write_text(json.dumps(result, indent=2) + "\n")
     if options.out == RESULTS:
         publish()

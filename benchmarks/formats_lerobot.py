@@ -6,9 +6,10 @@ as many (what is fixed and what grows), and films of 64 x 64. Every number that 
 every picture with what LeRobot reads.
 
 First openings are measured in processes of their own, in turns: CPU seconds after the imports, and what the peak of resident
-memory rises by (``VmHWM``, Linux). *rows*: the folder becomes the mapped copy; LeRobot opens it with an empty cache and hands all
-columns over as arrays. *frames*: all pictures, in order; LeRobot by its ``decode_video_frames`` (PyAV), an episode per call, the
-cheapest way that it has. Writes ``results/formats-lerobot.json`` and its rows of the table that :mod:`benchmarks.formats` writes.
+memory rises by (``VmHWM``, Linux). What two short episodes take is fixed. *rows*: the folder becomes the mapped copy; LeRobot
+opens it with an empty cache and hands all columns over as arrays. *frames*: all pictures, in order; LeRobot by its
+``decode_video_frames`` (PyAV), an episode per call, the cheapest way that it has. Writes ``results/formats-lerobot.json`` and its
+rows of the table that :mod:`benchmarks.formats` writes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.formats import publish
+from benchmarks.formats import memory, publish
 from benchmarks.growth import measured
 from benchmarks.lerobot_peer import CAMERA, TASKS
 from benchmarks.measure import machine
@@ -59,6 +60,15 @@ def one(folder: Path, what: str) -> dict[str, Any]:
         if what == "frames":
             ours(folder, "rows", Path(cache))  # the rows are measured by themselves
         return measured(lambda: ours(folder, what, Path(cache)))
+
+
+def alone(python: str, folder: Path, what: str, who: str) -> dict[str, Any]:
+    """Open a folder for the first time in a process of its own, by ``ours`` or ``lerobot``; return its seconds and peak."""
+    if who == "lerobot":
+        return json.loads(peer(python, "read", str(folder), *(["--camera"] if what == "frames" else [])))
+    command = [sys.executable, "-m", "benchmarks.formats_lerobot", "--one", str(folder), what]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def compare(folder: Path, truth: Path, read: Path, what: str) -> dict[str, Any]:
@@ -138,8 +148,7 @@ def table(result: dict[str, Any]) -> list[dict[str, Any]]:
                 "seconds": {name: median(run["seconds"] for run in runs[key]) for name, key in who.items()},
                 "ratio": row["seconds_ratio"],
                 "raw_bytes": raw,
-                "peak": peaks,
-                "above_raw": {name: max(peak - raw, 0) / raw for name, peak in peaks.items()},
+                **memory(peaks, {name: row["fixed"][key] for name, key in who.items()}, raw),
                 "rounds": len(runs["ours"]),
             }
         )
@@ -179,15 +188,15 @@ def main(arguments: list[str] | None = None) -> int:
             camera = ["--camera"] if what == "frames" else []
             peer(options.python, "read", str(folder), "--out", str(read), *camera)
             row: dict[str, Any] = {"checked": compare(folder, truth, read, what)}
+            few = folder.with_name(f"{what}-few")
+            if not few.exists():
+                size = ["--episodes", "2", "--steps", "20", "--side", str(side)]
+                peer(options.python, "write", str(few), "--truth", str(few.with_suffix(".npz")), *size)
             seen: dict[str, list[dict[str, Any]]] = {"ours": [], "lerobot": []}
+            row["fixed"] = {who: alone(options.python, few, what, who)["peak"] for who in seen}
             for number in range(1 if options.quick else options.rounds):
                 for who in sorted(seen, reverse=bool(number % 2)):
-                    if who == "ours":
-                        command = [sys.executable, "-m", "benchmarks.formats_lerobot", "--one", str(folder), what]
-                        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                        seen[who].append(json.loads(done.stdout.splitlines()[-1]))
-                    else:
-                        seen[who].append(json.loads(peer(options.python, "read", str(folder), *camera)))
+                    seen[who].append(alone(options.python, folder, what, who))
             ratios = [a["seconds"] / b["seconds"] for a, b in zip(seen["ours"], seen["lerobot"], strict=True)]
             raw = row["checked"]["raw_bytes"]
             row |= {"seconds_ratio": [min(ratios), median(ratios), max(ratios)], "runs": seen}

@@ -18,7 +18,7 @@ class OGBenchDataModule(RecordedDataModule):
     Args:
         path: the file, for instance ``antmaze-large-navigate-v0.npz``.
         task: single task whose rewards are computed, such as ``antmaze-large-navigate-singletask-task2-v0``; null for data
-            without rewards, to be learned from answers. Tasks of cubes, scenes and puzzles need the extra ``ogbench``.
+            without rewards, to be learned from answers.
         simulator: simulator for evaluation; null for none.
         **recorded: the other arguments of :class:`RecordedDataModule`.
 

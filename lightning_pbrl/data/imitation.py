@@ -19,6 +19,7 @@ The package ``pyarrow`` (extra ``arrow``) reads the files; neither imitation nor
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -164,7 +165,9 @@ def _batches(path: Path) -> Iterator[Batch]:
         if not file.is_file():
             raise UserError(f"{path} has no file {file.name}, which its state.json names: copy the whole folder.")
         with reading(file, "is truncated or not a stream of Arrow", AGAIN):
-            stream = pyarrow.ipc.open_stream(pyarrow.memory_map(str(file)))
+            with file.open("rb") as raw:
+                mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+            stream = pyarrow.ipc.open_stream(pyarrow.py_buffer(mapped))
         while True:
             with reading(file, "is truncated or not a stream of Arrow", AGAIN):
                 try:
@@ -181,6 +184,8 @@ def _batches(path: Path) -> Iterator[Batch]:
             part = max(STEPS * batch.num_rows // max(steps, 1), 1)
             for first in range(0, batch.num_rows, part):
                 yield _batch(batch.slice(first, part), file, first)
+                if hasattr(mapped, "madvise"):  # what has been read need not stay; POSIX
+                    mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _batch(batch: Any, file: Path, first: int) -> Batch:

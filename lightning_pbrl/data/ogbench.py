@@ -69,7 +69,7 @@ def read_ogbench(
     Args:
         path: the file, for instance ``antmaze-large-navigate-v0.npz``.
         task: single task whose rewards are computed, for instance ``antmaze-large-navigate-singletask-task2-v0``; None for
-            data without rewards. Tasks of cubes, scenes and puzzles need the extra ``ogbench``.
+            data without rewards.
         cache_dir: folder for a memory-mapped copy, which the next run opens at once; None for no copy.
         action_bounds: low and high of the file's actions, which become -1 and 1; None if they are on that scale.
         clip_actions: whether the recorded environment itself clips actions; otherwise those beyond [-1, 1] are refused.

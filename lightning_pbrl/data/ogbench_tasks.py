@@ -4,37 +4,25 @@ A task is a list of conditions on the state before a step, such as "cube 2 is wi
 of met conditions minus their number, at most 0; where all are met, the task is solved and there is no future value.
 
 Source: Park et al., "OGBench: Benchmarking Offline Goal-Conditioned RL", ICLR 2025 (arXiv 2410.20092); ogbench 1.2.2,
-``relabel_utils.py`` (rules), ``locomaze/maze.py`` (cells of the mazes). Goals of the manipulation tasks are read from the
-installed package.
+``relabel_utils.py``. The goals are in :mod:`lightning_pbrl.data.ogbench_goals`, so that neither the package nor its simulator is
+needed.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_pbrl.data.guard import reason
+from lightning_pbrl.data.guard import listed
+from lightning_pbrl.data.ogbench_goals import CUBES, MAZES, PUZZLE_DEFAULTS, PUZZLES, SCENES, SOCCER
 from lightning_pbrl.errors import UserError
 
 CELL, FIRST = 4.0, -4.0
 """Side of a maze's cell, metres, and the coordinate of cell 0's middle."""
-MAZES = {
-    "medium": ((6, 6), (1, 6), (4, 2), (6, 1), (1, 1)),
-    "large": ((7, 10), (7, 1), (1, 10), (5, 4), (5, 4)),
-    "giant": ((10, 14), (10, 1), (1, 1), (5, 12), (3, 8)),
-    "teleport": ((7, 1), (7, 10), (7, 10), (7, 10), (7, 1)),
-}
-"""Row and column of the goal's cell in tasks 1 to 5."""
-SOCCER = {
-    "arena": ((5, 2), (2, 2), (6, 6), (6, 1), (1, 6)),
-    "medium": ((6, 6), (1, 1), (6, 5), (5, 3), (1, 6)),
-}
-"""The same of the ball's goal."""
 NEAR = 0.04
 """Distance within which a cube, a drawer or a window is in its place, metres."""
 ARM, CUBE, BALL = 14, 7, 15
@@ -43,6 +31,7 @@ ARM, CUBE, BALL = 14, 7, 15
 _NAME = re.compile(r"(?P<start>.+)-[a-z]+-singletask(?P<task>-task(?P<number>[1-5]))?-v0")
 _MAZE = re.compile(r"(?:visual-)?(point|ant|humanoid)maze-(\w+)")
 _SOCCER = re.compile(r"(?:visual-)?antsoccer-(\w+)")
+_MANIPULATION = re.compile(r"(?:visual-)?(cube|scene|puzzle)(?:-(\w+))?")
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -89,7 +78,7 @@ def task_of(name: str) -> Task:
         name: for instance ``antmaze-large-navigate-singletask-task2-v0``; without ``-taskK`` the default task.
 
     Raises:
-        UserError: for another name, a maze that OGBench does not have, or a manipulation task without the package ``ogbench``.
+        UserError: for another name, or an environment that OGBench does not have.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -102,48 +91,41 @@ def task_of(name: str) -> Task:
         cells, at, default, distance = MAZES, 0, 1, 1.0 if maze[1] == "point" else 0.5
     elif maze := _SOCCER.fullmatch(start):
         cells, at, default, distance = SOCCER, BALL, 4, 0.5
+    elif found := _MANIPULATION.fullmatch(start):
+        return _manipulation(found[1], found[2], number, name)
     else:
-        return _in_package(start, f"{start}-singletask{match['task'] or ''}-v0")
+        raise UserError(f"OGBench has no environment {start!r}, as {name} says: correct the name, or set task to null.")
     size = maze[maze.lastindex or 1]
-    if size not in cells:
-        raise UserError(f"OGBench has no maze {size!r}, as {name} says: give one of {', '.join(cells)}.")
-    row, column = cells[size][(number or default) - 1]
+    row, column = _known(cells, size, name)[(number or default) - 1]
     return Task(("qpos",), [([at, at + 1], np.array([[FIRST + CELL * column, FIRST + CELL * row]]), distance)])
 
 
-def _in_package(start: str, env_id: str) -> Task:
-    """Return a manipulation task, with the targets that the installed package sets after a reset."""
-    try:
-        import gymnasium
-        import ogbench.manipspace  # noqa: F401 - registers the environments
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"The goal of {env_id} is known to the package ogbench alone, and {error.name} is not installed: install it with "
-            "pip install 'lightning-pbrl[ogbench]', or set task to null."
-        ) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the types of its spaces
-            env = gymnasium.make(env_id)
-            env.reset(seed=0)
-    except Exception as error:
-        raise UserError(f"ogbench cannot build {env_id} ({reason(error)}): check the name of the task.") from error
-    inside: Any = env.unwrapped
-    found = _targets(start, inside)
-    env.close()
-    return found
+def _manipulation(kind: str, size: str | None, number: int, name: str) -> Task:
+    """Return task ``number`` of cubes, a scene or a puzzle; 0 for the default."""
+    if kind == "puzzle":
+        states = _known(PUZZLES, size, name)[(number or PUZZLE_DEFAULTS[str(size)]) - 1]
+        return Task(("button_states",), [], _states(states))
+    at = (number or 2) - 1
+    if kind == "cube":
+        return Task(("qpos",), [_cubes(_known(CUBES, size, name)[at])])
+    cube, states, drawer, window = _known({None: SCENES}, size, name)[at]
+    behind = ARM + CUBE + len(states)
+    near = [_cubes(cube), ([behind, behind + 1], np.array([[drawer], [window]]), NEAR)]
+    return Task(("qpos", "button_states"), near, _states(states))
 
 
-def _targets(start: str, env: Any) -> Task:
-    """Read the targets of an environment that has been reset."""
-    cubes = int(getattr(env, "_num_cubes", 0))
-    near: list[tuple[list[int], NDArray[np.float64], float]] = []
-    if cubes:
-        places = [ARM + CUBE * cube + axis for cube in range(cubes) for axis in range(3)]
-        near.append((places, np.array(env._data.mocap_pos, dtype=np.float64), NEAR))
-    buttons = getattr(env, "_target_button_states", None)
-    if "scene" in start:
-        behind = ARM + CUBE * cubes + int(env._num_buttons)
-        near.append(([behind, behind + 1], np.array([[env._target_drawer_pos], [env._target_window_pos]]), NEAR))
-    keys = ("qpos",) * bool(near) + ("button_states",) * (buttons is not None)
-    return Task(keys, near, None if buttons is None else np.array(buttons))
+def _known(goals: Mapping[Any, tuple[Any, ...]], size: str | None, name: str) -> tuple[Any, ...]:
+    """Return the goals of an environment's five tasks."""
+    if size not in goals:
+        raise UserError(f"OGBench has no environment of size {size!r}, as {name} says: give one of {listed(goals)}.")
+    return goals[size]
+
+
+def _cubes(text: str) -> tuple[list[int], NDArray[np.float64], float]:
+    """Return the condition that each cube is in its place."""
+    target = np.array([place.split() for place in text.split(",")], dtype=np.float64)
+    return [ARM + CUBE * cube + axis for cube in range(len(target)) for axis in range(3)], target, NEAR
+
+
+def _states(text: str) -> NDArray[np.int64]:
+    return np.array([int(state) for state in text.replace(" ", "")])

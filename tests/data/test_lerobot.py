@@ -11,7 +11,7 @@ import pytest
 import torch
 from lerobot_files import CAMERA, FPS, LENGTHS, TASKS, episodes, picture, write_film, write_lerobot
 
-from lightning_pbrl.data import lerobot_folder, lerobot_frames
+from lightning_pbrl.data import lerobot, lerobot_folder, lerobot_frames
 from lightning_pbrl.data.interventions import preferences
 from lightning_pbrl.data.lerobot import read_lerobot, recognises
 from lightning_pbrl.errors import UserError
@@ -56,12 +56,15 @@ def test_rows_lead_to_the_next_of_their_episode(tmp_path, version):
 
 def test_windows_that_end_anywhere_give_the_same_rows(tmp_path, monkeypatch):
     root = write_lerobot(tmp_path / "toy", episodes(), per_file=3)
-    whole = read_lerobot(root)
+    whole, seen, see = read_lerobot(root), [], lerobot._Record.see
+    monkeypatch.setattr(lerobot._Record, "see", lambda record, batch: (seen.append(len(batch)), see(record, batch)))
     for rows in (1, 2, 3, 5):
         monkeypatch.setattr(lerobot_folder, "ROWS", rows)
         table = read_lerobot(root, cache_dir=tmp_path / f"cache-{rows}")
         assert torch.equal(table.packed.nan_to_num(), whole.packed.nan_to_num()) and table.fingerprint == whole.fingerprint
         assert torch.equal(table.reward, whole.reward)
+        assert max(seen) <= rows
+        seen.clear()
 
 
 def test_episodes_are_chosen_by_task_and_number(tmp_path):

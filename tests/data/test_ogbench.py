@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from format_files import trajectories, write_ogbench
 
 from lightning_pbrl.data import ogbench
 from lightning_pbrl.data.ogbench import read_ogbench, recognises
+from lightning_pbrl.data.ogbench_goals import CUBES, PUZZLES
 from lightning_pbrl.data.ogbench_tasks import Task, task_of
 from lightning_pbrl.errors import UserError
 
@@ -89,17 +90,36 @@ def test_a_scene_pays_for_each_condition():
     assert task.width() == {"qpos": 5, "button_states": 2}
 
 
-def test_goals_of_manipulation_come_with_the_package():
-    pytest.importorskip("ogbench", reason="the extra ogbench is not installed")
-    assert task_of("cube-double-play-singletask-v0").near[0][1].tolist() == [[0.35, 0.1, 0.02], [0.5, 0.1, 0.02]]
-    assert task_of("puzzle-3x3-play-singletask-v0").keys == ("button_states",)
+def test_goals_of_cubes_scenes_and_puzzles():
+    cubes, scene, puzzle = (task_of(f"{name}-singletask-v0") for name in ("cube-double-play", "scene-play", "puzzle-3x3-play"))
+    assert cubes.keys == ("qpos",) and cubes.near[0][0] == [14, 15, 16, 21, 22, 23] and cubes.buttons is None
+    assert cubes.near[0][1].tolist() == [[0.35, 0.1, 0.02], [0.5, 0.1, 0.02]]
+    assert scene.keys == ("qpos", "button_states") and [places for places, *_ in scene.near] == [[14, 15, 16], [23, 24]]
+    assert puzzle.keys == ("button_states",) and not puzzle.near and puzzle.buttons is not None
+    assert puzzle.buttons.tolist() == [1] * 9
 
 
-def test_without_the_package_such_a_task_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "ogbench", None)
-    monkeypatch.setitem(sys.modules, "ogbench.manipspace", None)
-    with pytest.raises(UserError, match=r"pip install 'lightning-pbrl\[ogbench\]'"):
-        task_of("cube-single-play-singletask-v0")
+@pytest.mark.parametrize("name", [*(f"cube-{size}" for size in CUBES), "scene", *(f"puzzle-{size}" for size in PUZZLES)])
+def test_goals_are_those_of_the_package(name: str):
+    pytest.importorskip("ogbench.manipspace", reason="the extra ogbench is not installed")
+    kind, _, size = name.partition("-")
+    made = getattr(import_module(f"ogbench.manipspace.envs.{kind}_env"), f"{kind.capitalize()}Env")
+    env = made.__new__(made)  # the goals need no simulator
+    env._env_type, env._reward_task_id = size, 1
+    env._num_rows, env._num_cols = map(int, size.split("x")) if kind == "puzzle" else (0, 0)
+    env.set_tasks()
+    assert len(env.task_infos) == 5
+    for number, info in enumerate(env.task_infos, start=1):
+        goal, task = info.get("goal", info), task_of(f"{name}-play-singletask-task{number}-v0")
+        xyz, states = (
+            goal.get(key[kind == "scene"]) for key in (("goal_xyzs", "block_xyzs"), ("goal_button_states", "button_states"))
+        )
+        if xyz is not None:
+            assert np.array_equal(task.near[0][1], xyz)
+        if states is not None:
+            assert task.buttons is not None and np.array_equal(task.buttons, states)
+        if kind == "scene":
+            assert task.near[1][1].tolist() == [[goal["drawer_pos"]], [goal["window_pos"]]]
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -141,8 +161,10 @@ def test_refused_tasks_and_damage(tmp_path: Path):
     path = write_ogbench(tmp_path / "a.npz", trajectories([3, 4]))
     with pytest.raises(UserError, match="no single task 'antmaze'"):
         read_ogbench(path, "antmaze")
-    with pytest.raises(UserError, match="no maze 'huge'"):
+    with pytest.raises(UserError, match="no environment of size 'huge'"):
         read_ogbench(path, "antmaze-huge-navigate-singletask-v0")
+    with pytest.raises(UserError, match="no environment 'powderworld-easy'"):
+        read_ogbench(path, "powderworld-easy-play-singletask-v0")
     with pytest.raises(UserError, match=r"'qpos' has shape \(9, 2\), and antsoccer"):
         read_ogbench(path, "antsoccer-arena-navigate-singletask-v0")
     content = bytearray(path.read_bytes())
