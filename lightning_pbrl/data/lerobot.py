@@ -246,7 +246,7 @@ class _Record:
         if self.keys.reward:
             self.reward[here] = self._column(batch, REWARD)
             self.finite[REWARD].see(self.reward[here])
-        flags = {}
+        flags: dict[str | None, NDArray[np.bool_]] = {}
         named = ((SUCCESS, self.keys.success), (DONE, self.keys.done), (self.keys.intervention, True))
         for key, there in named:
             if key is not None and there:
