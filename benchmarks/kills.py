@@ -173,9 +173,10 @@ def preload() -> None:
     from lightning_pbrl.envs.gym_mujoco import GymMuJoCo  # noqa: F401
     from lightning_pbrl.reports import experiment as report
     from lightning_pbrl.study import command as _study  # noqa: F401
-    from lightning_pbrl.train_cli import train_cli  # noqa: F401
+    from lightning_pbrl.train_cli import rehearse
 
     registry.import_all()
+    rehearse()
     torch.set_num_threads(1)
     os.environ["LIGHTNING_PBRL_FORK"] = "0"  # this process forks the stages itself
     LearningCurve._draw = lambda *_: None  # type: ignore[method-assign]

@@ -18,13 +18,13 @@ import json
 import logging
 import multiprocessing
 import os
-import subprocess
+import re
 import sys
 import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median, quantiles
@@ -49,6 +49,7 @@ from lightning_pbrl.labelling.films import QuestionFilms
 MARKER = "people: written by python -m benchmarks.people_load"
 RUN, DATA, LENGTH, SEGMENTS, ROUND = "people", "data", 50, 200, 1000
 GOAL_MS, GOAL_SHARE = 200.0, 0.7
+PROCESSES = multiprocessing.get_context("forkserver")
 WARM_UP = 5.0
 """Seconds of the training that are not counted."""
 
@@ -108,17 +109,35 @@ def serve(where: str, folder: str, people: int) -> None:
     label_command([where, "--port", "0", "--people", *(f"P{n}" for n in range(people))], opened)
 
 
+def started(work: Callable[..., None], log: Path, *about: Any) -> Any:
+    """Return a process that does some work and prints to a file."""
+    process = PROCESSES.Process(target=logged, args=(work, log, *about))
+    process.start()
+    return process
+
+
+def logged(work: Callable[..., None], log: Path, *about: Any) -> None:
+    """Work, and print to a file."""
+    with log.open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    work(*about)
+
+
 @contextmanager
 def page(where: str, folder: Path, people: int) -> Iterator[tuple[int, dict[str, str]]]:
     """Start the page; give its process id and the links."""
-    command = [sys.executable, "-m", "benchmarks.people_load", "--serve", where, str(folder), str(people)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(people)]
-        try:
-            yield process.pid, dict(line.strip().split(": ", 1) for line in lines)
-        finally:
-            process.terminate()
+    log = folder / "page.txt"
+    process = started(serve, log, where, str(folder), people)
+    try:
+        while len(links := re.findall(r"^(\S+): (\S+/join/\S+)\n", log.read_text() if log.exists() else "", re.MULTILINE)) < people:
+            if not process.is_alive():
+                raise SystemExit(log.read_text()[-2000:])
+            time.sleep(0.05)
+        yield process.pid, dict(links)
+    finally:
+        process.terminate()
+        process.join()
 
 
 def train(stamps: str, folder: str) -> None:
@@ -146,11 +165,9 @@ class Training:
 
     def __init__(self, folder: Path) -> None:
         self.stamps = folder / "updates.txt"
-        command = [sys.executable, "-m", "benchmarks.people_load", "--train", str(self.stamps), str(folder / "training")]
-        with (folder / "training.txt").open("w") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.process = started(train, folder / "training.txt", str(self.stamps), str(folder / "training"))
         while not self.stamps.is_file() or not self.stamps.read_text():
-            if self.process.poll() is not None:
+            if not self.process.is_alive():
                 raise SystemExit((folder / "training.txt").read_text()[-2000:])
             time.sleep(0.1)
 
@@ -165,7 +182,7 @@ class Training:
     def stop(self) -> None:
         """End the training."""
         self.process.kill()
-        self.process.wait()
+        self.process.join()
 
 
 def cpu_seconds(pid: int) -> float:
@@ -190,9 +207,8 @@ class Load:
     def __init__(self, pid: int, links: dict[str, str], pause: float, clips: set[str]) -> None:
         self.pid, self.nice = pid, os.getpriority(os.PRIO_PROCESS, pid) - os.getpriority(os.PRIO_PROCESS, 0)
         self.all = Seen()
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_people, args=(theirs, self.nice, links, pause, clips))
+        self.pipe, theirs = PROCESSES.Pipe()
+        self.process = PROCESSES.Process(target=_people, args=(theirs, self.nice, links, pause, clips))
         self.process.start()
         theirs.close()
 
@@ -357,9 +373,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--serve"]:
-        serve(sys.argv[2], sys.argv[3], int(sys.argv[4]))
-    elif sys.argv[1:2] == ["--train"]:
-        train(sys.argv[2], sys.argv[3])
-    else:
-        sys.exit(main())
+    PROCESSES.set_forkserver_preload(["benchmarks.people_load", "lightning_pbrl.trainer"])
+    sys.exit(main())

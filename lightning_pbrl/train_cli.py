@@ -70,12 +70,14 @@ class TrainCLI(LightningCLI):
         )
 
     def setup_parser(self, add_subcommands: bool, *settings: Any) -> None:
-        """Build the parser, or take the one that :func:`rehearse` has built."""
-        kept = _PARSERS.get(self._args[0]) if add_subcommands and self._args else None
+        """Build the parser, or take the one that this process has built for the verb, which parses as a new one would."""
+        verb = self._args[0] if add_subcommands and self._args else ""
+        kept = _PARSERS.get((add_subcommands, verb))
         if kept is None:
             super().setup_parser(add_subcommands, *settings)
-        else:
-            vars(self).update(kept)
+            kept = {name: value for name, value in vars(self).items() if name in _OF_A_PARSER}
+            _PARSERS[add_subcommands, verb] = kept
+        vars(self).update(kept)
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Make the run's seed a number, also where one is to be chosen."""
@@ -224,12 +226,12 @@ def resolved_config(args: list[str]) -> dict[str, Any]:
     return dict(Parsed.start(with_packaged_configs(args), run=False).config.as_dict())
 
 
-_PARSERS: dict[str, dict[str, Any]] = {}
-"""Attributes of a command line that hold its parser, by verb."""
+_PARSERS: dict[tuple[bool, str], dict[str, Any]] = {}
+"""Attributes of a command line that hold its parser, by whether there is a verb, and the verb."""
+_OF_A_PARSER = ("parser", "_subcommand_parsers", "_subcommand_method_arguments")
 
 
 def rehearse() -> None:
-    """Parse a shipped stage and keep the parser of ``fit``, for the processes that are forked from this one."""
+    """Parse a shipped stage, which keeps the parser of ``fit`` for the processes that are forked from this one."""
     args = with_packaged_configs(["fit", "-c", "data/demo.yaml", "-c", "model/iql.yaml", "--relabel.reward=true"])
-    built = vars(Parsed.start(args, run=True))
-    _PARSERS["fit"] = {name: built[name] for name in ("parser", "_subcommand_parsers", "_subcommand_method_arguments")}
+    Parsed.start(args, run=True)

@@ -39,12 +39,18 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 @pytest.fixture(scope="module")
 def no_ink() -> Iterator[Callable[..., Any]]:
-    """Pictures of runs are files that nothing is painted into, which takes longer than a fit here; gives what paints them."""
+    """Pictures of runs are neither laid out nor painted, which takes longer than a fit here; gives what paints them."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    from lightning_pbrl.reports import feedback_sheet
 
     paint = Figure.savefig
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", lambda self, path, **_: Path(path).write_bytes(b"not painted"))
+        patch.setattr(Figure, "findobj", lambda *_: [])  # makes every tick
+        patch.setattr(ConstrainedLayoutEngine, "execute", lambda *_: None)
+        patch.setattr(feedback_sheet, "draw_sheet", lambda panels, out, title: Path(out).write_bytes(b"not painted"))
         yield paint
 
 

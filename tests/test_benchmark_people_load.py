@@ -6,13 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from warm import CONTEXT
 
 pytest.importorskip("fastapi", reason="the page is in the web extra")
 
 from benchmarks import people_load, people_postgres
 from lightning_pbrl.labelling.serve import NICE
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
@@ -22,8 +21,7 @@ def test_no_answer_is_lost(
 ) -> None:
     if store == "postgresql" and (sentence := people_postgres.why_not()):
         pytest.skip(sentence)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=":")
-    monkeypatch.chdir(ROOT)
+    assert people_load.PROCESSES is CONTEXT  # that its processes are forked from
     monkeypatch.setattr(people_load, "WARM_UP", 0.5)
     out = tmp_path / "load.json"
     few = ["--people", "6", "--seconds", "4", "--pause", "0.1", "--rounds", "1", *([] if training else ["--alone"])]
