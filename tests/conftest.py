@@ -29,6 +29,8 @@ sys.path.append(str(Path(__file__).parents[1]))
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+import lightning_pbrl  # noqa: E402, F401 - before Lightning: what that imports and few processes need is put off
+
 torch.set_num_threads(1)
 
 # A shell starts background jobs with Ctrl-C ignored, nohup any with SIGHUP ignored, which children inherit: tests that send

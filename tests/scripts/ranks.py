@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning_pbrl as lightning_pbrl  # before Lightning: what that imports and few processes need is put off
+
+# isort: split
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
