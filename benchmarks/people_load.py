@@ -130,7 +130,9 @@ def page(where: str, folder: Path, people: int) -> Iterator[tuple[int, dict[str,
     log = folder / "page.txt"
     process = started(serve, log, where, str(folder), people)
     try:
-        while len(links := re.findall(r"^(\S+): (\S+/join/\S+)\n", log.read_text() if log.exists() else "", re.MULTILINE)) < people:
+        while (
+            len(links := re.findall(r"^(\S+): (\S+/join/\S+)\n", log.read_text() if log.exists() else "", re.MULTILINE)) < people
+        ):
             if not process.is_alive():
                 raise SystemExit(log.read_text()[-2000:])
             time.sleep(0.05)

@@ -16,10 +16,11 @@ import pytest
 
 from benchmarks.kills import outcome, stages, write_inputs
 from lightning_pbrl import fork_server
-from lightning_pbrl.fork_server import LIBRARY, LOST, Forked, ForkServer
+from lightning_pbrl.fork_server import LOST, Forked, ForkServer
 from lightning_pbrl.jobs import Job, Slot, run_jobs
 
 ROOT = Path(__file__).parents[1]
+LIGHT = [*fork_server.LIBRARY[:2], str(Path(__file__).parent / "scripts/light_server.py")]
 
 pytestmark = pytest.mark.skipif(not fork_server.possible(), reason="jobs are forked on Linux only")
 
@@ -60,7 +61,7 @@ json.dump({"ready": ready, "tasks": len(os.listdir("/proc/self/task"))}, open("t
 
 
 def listing(module: str) -> list[str]:
-    return [*LIBRARY, "list", "data", "--imports", module]
+    return [*fork_server.LIBRARY, "list", "data", "--imports", module]
 
 
 @pytest.fixture(scope="module")
@@ -150,15 +151,6 @@ def test_a_child_is_what_a_new_interpreter_is(server: Server, folder: Path) -> N
     assert {key: forked[key] for key in forked if key not in differ} == {key: fresh[key] for key in fresh if key not in differ}
 
 
-def test_after_a_job_that_compiles_others_find_the_compiler_imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
-    own = Server(folder)
-    for ready in (False, True, True):
-        assert own.code("compiles") == 0
-        assert told(folder) == {"ready": ready, "tasks": 1}
-    own.close()
-
-
 @pytest.mark.parametrize(("module", "code", "text"), [("exits", 7, ""), ("breaks", 1, "RuntimeError: a bug"), ("killed", -9, "")])
 def test_exit_codes(server: Server, folder: Path, module: str, code: int, text: str) -> None:
     assert server.code(module) == code
@@ -196,7 +188,20 @@ def test_what_needs_a_new_interpreter(server: Server, folder: Path, monkeypatch:
         assert ForkServer(print).fork(listing("quick"), server.variables, file) is None
 
 
-def test_a_killed_server_takes_its_jobs_with_it_and_says_so(folder: Path, server: Server) -> None:
+def test_after_a_job_that_compiles_others_find_the_compiler_imported(server: Server, folder: Path) -> None:
+    for ready in (False, True, True):  # no job before has compiled
+        assert server.code("compiles") == 0
+        assert told(folder) == {"ready": ready, "tasks": 1}
+
+
+@pytest.fixture
+def light(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server is there soon, and works in the folder."""
+    monkeypatch.setattr(fork_server, "LIBRARY", LIGHT)
+    monkeypatch.chdir(folder)
+
+
+def test_a_killed_server_takes_its_jobs_with_it_and_says_so(folder: Path, light: None) -> None:
     mine = Server(folder)
     sleeper = mine.sleeper()
     assert mine._process is not None
@@ -209,14 +214,14 @@ def test_a_killed_server_takes_its_jobs_with_it_and_says_so(folder: Path, server
     mine.close()
 
 
-def test_closing_ends_what_nobody_has_ended(folder: Path, server: Server) -> None:
+def test_closing_ends_what_nobody_has_ended(folder: Path, light: None) -> None:
     mine = Server(folder)
     sleeper = mine.sleeper()
     mine.close()
     assert not lives(sleeper.pid) and mine._process is not None and mine._process.returncode == 0
 
 
-def test_a_plugin_with_threads_is_not_forked(folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_with_threads_is_not_forked(folder: Path, light: None) -> None:
     code = "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()"
     plugin = folder / "busy"
     plugin.mkdir()
@@ -243,9 +248,8 @@ class Listing(Job):
 
 
 def test_a_pool_starts_the_jobs_of_a_killed_server_again(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, light: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(folder)
     (folder / "begun").unlink(missing_ok=True)
     jobs = [Listing(stage, 0, tmp_path / stage, "fit", [], {}) for stage in ("once", "quick", "breaks")]
     killer = "import os, time, pathlib\np = pathlib.Path('begun')\nwhile not (p.exists() and p.read_text()): time.sleep(.05)\n"
@@ -265,9 +269,10 @@ def test_interrupting_leaves_no_orphan(number: signal.Signals, folder: Path, tmp
     script = """
 import sys
 from pathlib import Path
-from test_fork_server import Listing
+from test_fork_server import LIGHT, Listing, fork_server
 from lightning_pbrl.jobs import Slot, run_jobs
 from lightning_pbrl.signals import told
+fork_server.LIBRARY = LIGHT
 try:
     run_jobs([Listing("sleeps", k, Path(sys.argv[1]) / str(k), "fit", [], {}) for k in (0, 1)], [Slot((), 1)] * 2, "x")
 except KeyboardInterrupt as error:
@@ -309,7 +314,7 @@ def test_forked_stages_equal_fresh_ones_bit_by_bit(tmp_path: Path) -> None:
             study.write("imports: [tells_how]\n")
         environment = {**os.environ, fork_server.SWITCH: switch, "OMP_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-        command = [*LIBRARY, "run", "cut.yaml", "--out", "out"]
+        command = [*fork_server.LIBRARY, "run", "cut.yaml", "--out", "out"]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         runs = stages(folder / "out")
