@@ -17,6 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning_pbrl  # before Lightning: what that imports and few processes need is put off
+
+# isort: split
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -24,7 +27,6 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import lightning_pbrl
 from lightning_pbrl.callbacks.ask_teacher import AskTeacher
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
 from lightning_pbrl.data.transitions import Transitions
