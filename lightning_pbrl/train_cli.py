@@ -129,6 +129,8 @@ class TrainCLI(LightningCLI):
             package = f"'lightning-pbrl[{absent[2]}]'" if absent[2] == "wandb" else absent[2]
             name = absent[1].rpartition(".")[2]
             raise UserError(f"{name} needs the package {absent[2]}: install it with pip install {package}.") from error
+        finally:
+            self.parser._instantiators = None  # they hold this run, and the parser is kept
 
     def _dump_config(self) -> None:
         """Keep the whole config as plain types, for the method's hyper-parameters; parsing has checked it."""
