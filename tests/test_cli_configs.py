@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -86,6 +88,17 @@ def test_seed_and_spec_are_linked() -> None:
     cli = train_cli([*BC, "--seed_everything=11"], run=False)
     assert cli.model.seed == 11
     assert cli.model.spec == {"obs_dim": 39, "action_dim": 4, "horizon": DATA_ARGS["horizon"]}
+
+
+def test_the_next_command_line_knows_nothing_of_the_last() -> None:
+    """Its parser is kept, with neither the values nor the objects of a run."""
+    first = train_cli([*BC, "--model.init_args.lr=0.5", *CPU], run=False)
+    assert first.model.hparams["lr"] == 0.5
+    method = weakref.ref(first.model)
+    del first
+    gc.collect()
+    assert method() is None
+    assert train_cli([*BC, *CPU], run=False).model.hparams["lr"] != 0.5
 
 
 def test_the_packaged_name_and_a_path_are_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
