@@ -72,20 +72,6 @@ def _models_are_compiled_once() -> Iterator[None]:
         yield
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Rewrite the asserts of all tests where they are not on disk: once, and not in each of the processes that run tests."""
-    if not getattr(config.option, "numprocesses", None) or hasattr(config, "workerinput"):
-        return
-    from _pytest.assertion import rewrite
-
-    state = config.stash[rewrite.assertstate_key]
-    for path in Path(__file__).parent.rglob("test_*.py"):
-        kept = rewrite.get_cache_dir(path) / f"{path.stem}{rewrite.PYC_TAIL}"
-        if rewrite.try_makedirs(kept.parent) and rewrite._read_pyc(path, kept, state.trace) is None:
-            source, code = rewrite._rewrite_test(path, config)
-            rewrite._write_pyc(state, code, source, kept)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Notebooks, the longest tests, come first; tests marked ``gpu`` are skipped where there is no CUDA device."""
     items.sort(key=lambda item: item.path.suffix != ".ipynb")
