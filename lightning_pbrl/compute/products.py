@@ -1,7 +1,8 @@
 """Matrix products of a layer on a CPU: the order of their factors, and the library, measured once per machine and size.
 
-A product whose result is narrow is slow: the gradient of a 256 x 11 weight takes 4 to 6 times as long as its transpose
-(MKL, AMD EPYC, ``benchmarks/``). So the gradients of such layers are computed transposed.
+A product whose result is narrow may be slow: the gradient of a 256 x 11 weight takes an AMD EPYC 4 to 6 times as long as its
+transpose (MKL, ``benchmarks/``). So compiled layers with narrow inputs compute their gradients transposed, and others where that
+repays what an own gradient costs: an Intel Xeon takes the same time either way.
 
 PyTorch's CPU build ships MKL, its default, and oneDNN. Which is faster depends on processor and size: products of 256 x 256
 matrices take an AMD EPYC of family 26 0.56 times as long with oneDNN, one of family 25 1.3 times as long (``benchmarks/``).
@@ -35,6 +36,8 @@ MARGIN = 1.05
 """Smallest lead at which oneDNN is taken, because of the memory that it keeps."""
 MOST_ROWS = 1024
 """Number of rows from which the choice no longer depends on it."""
+OWN_GRADIENT = 40e-6
+"""Seconds that a layer with an own gradient costs more than PyTorch's where it is not compiled."""
 ROUNDS = 7
 """Rounds of a measurement."""
 
@@ -56,15 +59,28 @@ class Size(NamedTuple):
 
 
 _choices: dict[str, bool] = {}
-"""Name of a size -> True if oneDNN computes it."""
+"""Name of a size -> True if oneDNN computes it; "NAME, transposed" -> True if its gradients are computed transposed."""
 
 
 def by_onednn(rows: int, fan_in: int, fan_out: int) -> bool:
     """Return True if oneDNN is to multiply ``rows`` rows by a layer's weight; sizes between powers of two share a choice."""
-    size = Size(min(1 << (rows.bit_length() - 1), MOST_ROWS), fan_in, fan_out)
+    size = _size(rows, fan_in, fan_out)
     if size.name not in _choices:
-        _choices[size.name] = AVAILABLE and _cached(size)
+        _choices[size.name] = AVAILABLE and _cached(size.name, lambda: _library(size))
     return _choices[size.name]
+
+
+def by_transposing(rows: int, fan_in: int, fan_out: int) -> bool:
+    """Return True if an eager layer with narrow inputs is to compute its gradients transposed."""
+    size = _size(rows, fan_in, fan_out)
+    name = f"{size.name}, transposed"
+    if name not in _choices:
+        _choices[name] = _cached(name, lambda: _order(size))
+    return _choices[name]
+
+
+def _size(rows: int, fan_in: int, fan_out: int) -> Size:
+    return Size(min(1 << (rows.bit_length() - 1), MOST_ROWS), fan_in, fan_out)
 
 
 by_onednn._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compile calls it while it traces (assume_constant_result)
@@ -83,17 +99,37 @@ def restore(kept: Mapping[str, Any] | None) -> None:
 
 def measure(size: Size, clock: Callable[[], float] | None = None) -> tuple[float, float]:
     """Return seconds of one layer, forward and backward, by the default library and by oneDNN: the least of :data:`ROUNDS`."""
+    x, weight, bias, grad = _filled(size)
+
+    def layer(product: Product) -> None:
+        product(x, weight, bias), of_input(product, grad, weight), of_weight(product, grad, x)
+
+    return _least(lambda: layer(F.linear), lambda: layer(onednn), clock)
+
+
+def measure_orders(size: Size, clock: Callable[[], float] | None = None) -> tuple[float, float]:
+    """Return seconds of a weight's gradient, as it is and transposed, by the default library: the least of :data:`ROUNDS`."""
+    x, _, _, grad = _filled(size)
+    return _least(lambda: F.linear(grad.T, x.T), lambda: F.linear(x.T, grad.T), clock)
+
+
+def _filled(size: Size) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return input, weight, bias and gradient of the output of a layer, all ones."""
+    shapes = (size.rows, size.fan_in), (size.fan_out, size.fan_in), (size.fan_out,), (size.rows, size.fan_out)
+    x, weight, bias, grad = (torch.ones(shape, dtype=torch.float32, device="cpu") for shape in shapes)
+    return x, weight, bias, grad
+
+
+def _least(first: Callable[[], object], second: Callable[[], object], clock: Callable[[], float] | None) -> tuple[float, float]:
+    """Return the fewest seconds of two works that take turns."""
     if clock is None:  # seconds of waiting are no part of a thread's own
         clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     best = [float("inf"), float("inf")]
-    libraries: tuple[Product, ...] = (F.linear, onednn)
     with torch.no_grad():
-        shapes = (size.rows, size.fan_in), (size.fan_out, size.fan_in), (size.fan_out,), (size.rows, size.fan_out)
-        x, weight, bias, grad = (torch.ones(shape, dtype=torch.float32, device="cpu") for shape in shapes)
         for _ in range(1 + ROUNDS):  # the first warms up
-            for which, product in enumerate(libraries):
+            for which, work in enumerate((first, second)):
                 began = clock()
-                product(x, weight, bias), of_input(product, grad, weight), of_weight(product, grad, x)
+                work()
                 best[which] = min(best[which], clock() - began)
     return best[0], best[1]
 
@@ -134,7 +170,7 @@ def cache() -> Path:
     return Path(folder) / "lightning-pbrl" / f"products-{machine()}.json"
 
 
-def _cached(size: Size) -> bool:
+def _cached(name: str, measured: Callable[[], dict[str, Any]]) -> bool:
     """Return the choice that the file has, or measure it and write it there; of several processes the first decides."""
     try:
         cache().parent.mkdir(parents=True, exist_ok=True)
@@ -142,24 +178,34 @@ def _cached(size: Size) -> bool:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX)
             found = _read(cache())
-            if size.name not in found:
-                found[size.name] = _measured(size)
+            if name not in found:
+                found[name] = measured()
                 file.truncate(0)
                 file.write(json.dumps(found, indent=1))
-            return bool(found[size.name]["onednn"])
+            return _decided(found[name])
     except (OSError, RuntimeError):  # a home that is read-only, or none
-        return bool(_measured(size)["onednn"])
+        return _decided(measured())
 
 
-def _measured(size: Size) -> dict[str, Any]:
+def _library(size: Size) -> dict[str, Any]:
     default, ours = measure(size)
     return {"onednn": default > MARGIN * ours, "seconds": {"default": default, "oneDNN": ours}}
+
+
+def _order(size: Size) -> dict[str, Any]:
+    plain, transposed = measure_orders(size)
+    return {"transposed": plain - transposed > OWN_GRADIENT, "seconds": {"as it is": plain, "transposed": transposed}}
+
+
+def _decided(entry: Mapping[str, Any]) -> bool:
+    return bool(entry["onednn"] if "onednn" in entry else entry["transposed"])
 
 
 def _read(path: Path) -> dict[str, Any]:
     """Return the file's choices; none of a damaged file."""
     with suppress(ValueError):
         found = json.loads(path.read_text())
-        if isinstance(found, dict) and all(isinstance(entry, dict) and "onednn" in entry for entry in found.values()):
+        kinds = {"onednn", "transposed"}
+        if isinstance(found, dict) and all(isinstance(entry, dict) and kinds & entry.keys() for entry in found.values()):
             return found
     return {}

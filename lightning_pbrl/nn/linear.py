@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_pbrl.compute.products import Product, by_onednn, is_narrow, of_input, of_weight, onednn
+from lightning_pbrl.compute.products import Product, by_onednn, by_transposing, is_narrow, of_input, of_weight, onednn
 
 for _cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):  # oneDNN's own, PyTorch's; read at first use
     os.environ.setdefault(_cache, "128")
@@ -25,7 +25,7 @@ ONEDNN: bool | None = None
 MIN_WIDTH, MIN_WORK = 32, 2_500_000
 """Smallest side of a weight, and number of multiplications (rows x in x out), from which oneDNN repays its overhead (20 us)."""
 MIN_NARROW = 500_000
-"""Number of multiplications of a narrow layer from which the faster order of its gradients repays its overhead (40 us)."""
+"""Number of multiplications of a layer with narrow inputs from which a faster order of its gradients may repay its overhead."""
 MIN_BIASED = 8_192
 """Number of outputs (rows x out) from which a compiled layer adds its bias outside of the product."""
 
@@ -42,7 +42,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             )  # the gradient of a strided view takes a hundred times as long
         if bias is not None and x.dtype == torch.float32 and _biased_apart(x.shape[0] * fan_out):
             return _Biased.apply(linear(x, weight), bias)
-        if is_narrow(fan_in, fan_out) and work >= MIN_NARROW and torch.is_grad_enabled():
+        narrow = is_narrow(fan_in, fan_out) and work >= MIN_NARROW and torch.is_grad_enabled()
+        if narrow and (torch.compiler.is_compiling() or by_transposing(x.shape[0], fan_in, fan_out)):
             return _Product.apply(x, weight, bias, False)
     return F.linear(x, weight, bias)
 

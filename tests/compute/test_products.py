@@ -100,6 +100,36 @@ def test_a_run_keeps_its_choices_on_its_machine_only(measured, monkeypatch, tmp_
     assert not products.by_onednn(256, 256, 256)
 
 
+def test_gradients_are_transposed_where_that_repays_an_own_gradient(measured, monkeypatch):
+    measured()
+    orders = Times((100e-6, 59e-6), (100e-6, 61e-6))
+    monkeypatch.setattr(products, "measure_orders", orders)
+    assert products.by_transposing(256, 17, 256) and products.by_transposing(300, 17, 256)
+    assert not products.by_transposing(256, 23, 256)  # 39 us are less than what it costs
+    assert orders.asked == [(256, 17, 256), (256, 23, 256)]
+    kept = products.kept()
+    measured()
+    products.restore(kept)
+    assert products.by_transposing(256, 17, 256) and len(orders.asked) == 2
+    entry = json.loads(products.cache().read_text())["256 x 17 x 256, 1 threads, transposed"]
+    assert entry == {"transposed": True, "seconds": {"as it is": 100e-6, "transposed": 59e-6}}
+    measured()
+    assert products.by_transposing(256, 17, 256) and len(orders.asked) == 2  # by the file
+
+
+@pytest.mark.parametrize("pays", [False, True])
+def test_the_order_changes_no_gradient_beyond_rounding(measured, monkeypatch, pays):
+    measured()
+    monkeypatch.setattr(linear_module, "MIN_NARROW", 0)
+    monkeypatch.setattr(products, "measure_orders", lambda size: (1.0, 0.0) if pays else (1.0, 1.0))
+    x, weight, bias = (torch.randn(shape, requires_grad=True) for shape in ((50, 7), (40, 7), (40,)))
+    found = linear(x, weight, bias)
+    assert ("_Product" in type(found.grad_fn).__name__) is pays
+    ours = torch.autograd.grad(found.square().sum(), (x, weight, bias))
+    plain = torch.autograd.grad(torch.nn.functional.linear(x, weight, bias).square().sum(), (x, weight, bias))
+    torch.testing.assert_close(ours, plain)
+
+
 def layer(rows: int) -> tuple[torch.Tensor, ...]:
     return torch.ones(rows, 100), torch.ones(120, 100), torch.ones(120)
 

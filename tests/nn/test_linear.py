@@ -104,6 +104,7 @@ def test_memory_does_not_grow_with_the_number_of_shapes():
 def test_gradients_of_a_narrow_layer_equal_float64(onednn, wanted, monkeypatch):
     """A layer of 40 inputs and 256 outputs, whose gradients are computed transposed."""
     monkeypatch.setattr(module, "ONEDNN", onednn and module.ONEDNN)
+    monkeypatch.setattr(module, "by_transposing", lambda *size: True)  # on whatever machine
     rng = torch.Generator().manual_seed(0)
     narrow = [torch.randn(shape, generator=rng).requires_grad_() for shape in ((ROWS, 40), (256, 40), (256,))]
     exact = [t.detach().double().requires_grad_() for t in narrow]
@@ -120,6 +121,7 @@ def test_gradients_of_a_narrow_layer_equal_float64(onednn, wanted, monkeypatch):
 
 def test_second_derivative_of_a_narrow_layer(monkeypatch):
     monkeypatch.setattr(module, "ONEDNN", False)
+    monkeypatch.setattr(module, "by_transposing", lambda *size: True)  # on whatever machine
     rng = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(shape, generator=rng, dtype=torch.float64).requires_grad_() for shape in ((ROWS, 11), (256, 11)))
 
@@ -132,6 +134,7 @@ def test_second_derivative_of_a_narrow_layer(monkeypatch):
 
 def test_small_and_gradient_free_narrow_layers_stay_with_torch(monkeypatch):
     monkeypatch.setattr(module, "ONEDNN", False)
+    monkeypatch.setattr(module, "by_transposing", lambda *size: True)  # on whatever machine
     x, weight = torch.ones(ROWS, 11), torch.ones(256, 11, requires_grad=True)
     assert type(linear(x, weight).grad_fn).__name__ == "_ProductBackward"
     assert type(linear(x[:64], weight).grad_fn).__name__ != "_ProductBackward"
