@@ -6,7 +6,7 @@
 
 A claim says that one arm of an experiment ends above another. Here are both arms' means, and the 95 % interval of their
 difference by Welch's t (seeds are independent; with three of them it is wide). The claim holds here if the interval lies above 0,
-does not hold if it lies below, and otherwise these seeds cannot say.
+does not hold if it lies below, and otherwise these seeds cannot say. A claim to be as good names a margin, which takes 0's place below.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Claim:
     labels: int | None = None
     because: str = ""
     """Why these runs cannot say, or what the verdict does not cover."""
+    margin: float = 0.0
+    """What the new arm may lose and still count as good."""
 
 
 FETCH, POLICIES, RATIO = "examples-small-fetch-reach", "policies-button-press-topdown", "clear-ratio-button-press-topdown"
@@ -194,7 +196,7 @@ def values(arm: tuple[str, str], metric: str, labels: int | None = None) -> list
     return [row[metric if labels is None else str(labels)] for row in rows]
 
 
-def judged(new: list[float], old: list[float]) -> tuple[float, float, float, str]:
+def judged(new: list[float], old: list[float], margin: float = 0.0) -> tuple[float, float, float, str]:
     """Return the difference of the means, its 95 % interval, and the verdict."""
     difference = float(np.mean(new) - np.mean(old))
     parts = [float(np.var(arm, ddof=1)) / len(arm) for arm in (new, old)]
@@ -203,7 +205,7 @@ def judged(new: list[float], old: list[float]) -> tuple[float, float, float, str
         freedom = error**4 / sum(part**2 / (len(arm) - 1) for part, arm in zip(parts, (new, old), strict=True))
         wide = float(stats.t.ppf(0.975, freedom)) * error
     low, high = difference - wide, difference + wide
-    return difference, low, high, "holds" if low > 0 else "does not hold" if high < 0 else "cannot say"
+    return difference, low, high, "holds" if low > -margin else "does not hold" if high < -margin else "cannot say"
 
 
 def table() -> str:
@@ -214,7 +216,7 @@ def table() -> str:
     ]
     for claim in CLAIMS:
         new, old = (values(arm, claim.metric, claim.labels) for arm in (claim.new, claim.old))
-        difference, low, high, verdict = judged(new, old)
+        difference, low, high, verdict = judged(new, old, claim.margin)
         shown = f"{difference:+.3g} ({low:+.3g} .. {high:+.3g})"
         seeds, wins = f"{len(new)}, {len(old)}", f"{float(share_of_wins(new, old)):.2f}"
         cells = (

@@ -18,6 +18,9 @@ def test_verdicts_by_hand() -> None:
     assert claims.judged([0, 1, 2], [3, 4, 5])[3] == "does not hold"
     assert claims.judged([0, 1, 2], [1, 2, 3])[3] == "cannot say"
     assert claims.judged([38, 38], [0, 0]) == (38, 38, 38, "holds") and claims.judged([1, 1], [1, 1])[3] == "cannot say"
+    assert claims.judged([0, 1, 2], [1, 2, 3], margin=3.27)[3] == "holds"  # the interval begins at -3.267
+    assert claims.judged([0, 1, 2], [1, 2, 3], margin=3.26)[3] == "cannot say"
+    assert claims.judged([0, 1, 2], [9, 10, 11], margin=6)[3] == "does not hold"
 
 
 def test_runs_are_collected_with_their_curves(tmp_path: Path) -> None:
