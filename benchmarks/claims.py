@@ -6,7 +6,8 @@
 
 A claim says that one arm of an experiment ends above another. Here are both arms' means, and the 95 % interval of their
 difference by Welch's t (seeds are independent; with three of them it is wide). The claim holds here if the interval lies above 0,
-does not hold if it lies below, and otherwise these seeds cannot say. A claim to be as good names a margin, which takes 0's place below.
+does not hold if it lies below, and otherwise these seeds cannot say. A claim to be as good names a margin, and minus that takes
+the place of 0.
 """
 
 from __future__ import annotations
