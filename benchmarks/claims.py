@@ -50,6 +50,7 @@ class Claim:
 FETCH, POLICIES, RATIO = "examples-small-fetch-reach", "policies-button-press-topdown", "clear-ratio-button-press-topdown"
 LIRE = "lire-published-button-press-topdown"
 LABELS, WALKER_LABELS = "active-rlhf-labels-HalfCheetah-v5", "active-rlhf-labels-Walker2d-v5"
+SLIDE = "ipl-small-plate-slide-500"
 WALK, BUTTON, CHEETAH = "online-small-walker-walk", "comparisons-button-press", "active-rlhf-small-cheetah"
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -89,6 +90,27 @@ CLAIMS: tuple[Claim, ...] = (
         "success",
         "policies-straight-from-comparisons-button-press",
         because="three seeds, and cloning alone solves these data",
+    ),
+    Claim(
+        "... on plate-slide, where cloning fails: success no more than 0.1 below",
+        "",
+        (SLIDE, "ipl"),
+        (SLIDE, "mr"),
+        "test/success_rate",
+        "success",
+        "policies-straight-from-comparisons-plate-slide-where-cloning-fails",
+        because="three seeds; both do what the true reward does",
+        margin=0.1,
+    ),
+    Claim(
+        "... the same by return",
+        "",
+        (SLIDE, "ipl"),
+        (SLIDE, "mr"),
+        "test/return_mean",
+        "return",
+        "policies-straight-from-comparisons-plate-slide-where-cloning-fails",
+        because="four per cent",
     ),
     Claim(
         "QPA is better than PEBBLE with 100 answers, PEBBLE asking by disagreement",
