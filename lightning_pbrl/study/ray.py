@@ -178,7 +178,8 @@ class Ray(Launcher):
                     for ref in _ended(ray, running, POLL_S / 10 if found else POLL_S):  # there may be more of a search to place
                         job = running.pop(ref)
                         reason = _reason(ray, ref)
-                        print(f"{job.label}: {reason or ('pruned' if job.pruned() else 'finished')}", flush=True)
+                        told = reason or ("pruned" if job.pruned() else "finished")
+                        print(f"{job.label}: {told}\n", end="", flush=True)  # one write, which no other can part
                         if reason is not None:
                             failed.append(Failure(job, reason))
             finally:
