@@ -2,7 +2,7 @@
 
 A product whose result is narrow may be slow: the gradient of a 256 x 11 weight takes an AMD EPYC 4 to 6 times as long as its
 transpose (MKL, ``benchmarks/``). So compiled layers with narrow inputs compute their gradients transposed, and others where that
-repays what an own gradient costs: an Intel Xeon takes the same time either way.
+repays what a function of our own costs autograd: on an Intel Xeon (model 207) it does not.
 
 PyTorch's CPU build ships MKL, its default, and oneDNN. Which is faster depends on processor and size: products of 256 x 256
 matrices take an AMD EPYC of family 26 0.56 times as long with oneDNN, one of family 25 1.3 times as long (``benchmarks/``).
@@ -36,8 +36,8 @@ MARGIN = 1.05
 """Smallest lead at which oneDNN is taken, because of the memory that it keeps."""
 MOST_ROWS = 1024
 """Number of rows from which the choice no longer depends on it."""
-OWN_GRADIENT = 40e-6
-"""Seconds that a layer with an own gradient costs more than PyTorch's where it is not compiled."""
+FUNCTION_COSTS = 40e-6
+"""Seconds that a ``torch.autograd.Function`` adds to a layer that is not compiled."""
 ROUNDS = 7
 """Rounds of a measurement."""
 
@@ -70,6 +70,9 @@ def by_onednn(rows: int, fan_in: int, fan_out: int) -> bool:
     return _choices[size.name]
 
 
+by_onednn._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compile calls it while it traces (assume_constant_result)
+
+
 def by_transposing(rows: int, fan_in: int, fan_out: int) -> bool:
     """Return True if an eager layer with narrow inputs is to compute its gradients transposed."""
     size = _size(rows, fan_in, fan_out)
@@ -81,9 +84,6 @@ def by_transposing(rows: int, fan_in: int, fan_out: int) -> bool:
 
 def _size(rows: int, fan_in: int, fan_out: int) -> Size:
     return Size(min(1 << (rows.bit_length() - 1), MOST_ROWS), fan_in, fan_out)
-
-
-by_onednn._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compile calls it while it traces (assume_constant_result)
 
 
 def kept() -> dict[str, Any]:
@@ -194,7 +194,7 @@ def _library(size: Size) -> dict[str, Any]:
 
 def _order(size: Size) -> dict[str, Any]:
     plain, transposed = measure_orders(size)
-    return {"transposed": plain - transposed > OWN_GRADIENT, "seconds": {"as it is": plain, "transposed": transposed}}
+    return {"transposed": plain - transposed > FUNCTION_COSTS, "seconds": {"as it is": plain, "transposed": transposed}}
 
 
 def _decided(entry: Mapping[str, Any]) -> bool:

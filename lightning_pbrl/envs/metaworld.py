@@ -137,8 +137,8 @@ class MetaWorld(Simulator):
 class _Arm(OverEnv):
     """Physics of one Meta-World task (see :class:`lightning_pbrl.envs.base.Physics`).
 
-    Its numbers are the package's bit for bit, with less work. Of the package's own step only a third is physics; its reset
-    simulates the hand twice and keeps the second.
+    Its numbers are the package's bit for bit, with less work. The package's step puts an observation together slowly; its
+    reset simulates the hand twice and keeps the second.
     """
 
     camera: str | int = "corner2"
@@ -170,12 +170,12 @@ class _Arm(OverEnv):
         return full
 
     def begin(self, seed: int) -> tuple[Array, dict[str, Any]]:
+        from gymnasium.envs.mujoco import MujocoEnv
+
         self.env.seed(seed)  # the package ignores reset(seed=...)
         self._draw()
         self.env.curr_path_length = 0
-        full, info = need("gymnasium.envs.mujoco", CURE).MujocoEnv.reset(
-            self.env
-        )  # the package's own would build the scene twice
+        full, info = MujocoEnv.reset(self.env)  # the package's own reset would build the scene twice
         full[18:36] = self.env._prev_obs = full[:18].copy()
         if self.task == "window-close":
             self._show_where_objects_are(full)
