@@ -130,6 +130,12 @@ class _Keys(NamedTuple):
     done: bool
     end: End
 
+    @property
+    def flags(self) -> list[str]:
+        """Columns of flags, as far as they are there."""
+        named = ((SUCCESS, self.success), (DONE, self.done), (self.intervention or "", self.intervention is not None))
+        return [key for key, there in named if there]
+
 
 def _keys(folder: Folder, state: Sequence[str] | None, action: str, intervention: str | None, end: End | None) -> _Keys:
     """Return the columns to read, after checks of their names."""
@@ -173,8 +179,7 @@ def _write(draft: Draft, folder: Folder, chosen: NDArray, keys: _Keys, bounds: A
     sizes = {key: int(np.prod(folder.features[key]["shape"])) for key in [*keys.state, keys.action]}
     layout, action_dim = {key: sizes[key] for key in keys.state}, sizes[keys.action]
     index = {text: number for number, text in folder.tasks.items()}
-    ends = [key for key, there in ((REWARD, keys.reward), (SUCCESS, keys.success), (DONE, keys.done)) if there]
-    columns = list(dict.fromkeys([*sizes, *ends, *([keys.intervention] if keys.intervention else [])]))
+    columns = list(dict.fromkeys([*sizes, *([REWARD] if keys.reward else []), *keys.flags]))
     about: dict[str, Any] = {
         "format": "lerobot",
         "folder": folder.path.resolve().name,
@@ -247,12 +252,10 @@ class _Record:
             self.reward[here] = self._column(batch, REWARD)
             self.finite[REWARD].see(self.reward[here])
         flags: dict[str | None, NDArray[np.bool_]] = {}
-        named = ((SUCCESS, self.keys.success), (DONE, self.keys.done), (self.keys.intervention, True))
-        for key, there in named:
-            if key is not None and there:
-                values = self._column(batch, key)
-                check_flags(values, f"{self.where}: key {key!r}")
-                flags[key] = values.astype(bool)
+        for key in self.keys.flags:
+            values = self._column(batch, key)
+            check_flags(values, f"{self.where}: key {key!r}")
+            flags[key] = values.astype(bool)
         self.success[here], self.person[here] = flags.get(SUCCESS, False), flags.get(self.keys.intervention, False)
         done = flags.get(DONE, self.last[here])
         self.inside += int((done & ~self.last[here]).sum())
