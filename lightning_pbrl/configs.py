@@ -37,6 +37,7 @@ MOVED = {
     "experiment/purl/small-*.yaml": "experiment/purl/small/*.yaml",
     "experiment/vice/small-*.yaml": "experiment/vice/small/*.yaml",
     "experiment/qpa/fast-*.yaml": "experiment/qpa/fast/*.yaml",
+    "experiment/qpa/small-*.yaml": "experiment/qpa/small/*.yaml",
 }
 """Former name -> present one, below ``conf/``; ``*`` stands for the same text in both. They work until the next version."""
 
