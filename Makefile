@@ -58,7 +58,7 @@ demo: install ## collect, ask, learn, evaluate: one table, and everything else i
 	$(BIN)/lightning-pbrl run conf/experiment/demo.yaml --seeds $(SEEDS) --jobs $(JOBS)
 
 test: install ## lint, types and tests
-	@began=$$SECONDS; $(MAKE) --no-print-directory lint types tests && echo "make test: $$((SECONDS - began)) s"
+	@began=$$SECONDS; $(MAKE) --no-print-directory lint && $(MAKE) --no-print-directory -j2 types tests && echo "make test: $$((SECONDS - began)) s"
 
 lint: install
 	$(BIN)/ruff check .
