@@ -208,6 +208,12 @@ Drawn = dict[str, Any]
 """Random input of one update, by the names of its draws."""
 
 
+def minibatch(draws: Mapping[str, Draw], drawn: Drawn) -> int:
+    """Return the size of an update's minibatch where the last one of a pass is shorter, at least 1; 1 without such passes."""
+    passes = (name for name, draw in draws.items() if isinstance(draw, Passes) and draw.ends == "short")
+    return max((drawn[name].shape[-1] for name in passes), default=1) or 1
+
+
 class Streams:
     """Uniform numbers of one replica in one phase, a stream for each draw.
 

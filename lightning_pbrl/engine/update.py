@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from lightning_pbrl.compute.graphs import Board, CudaRecorder, Graphs, Recorder, Section, settings
 from lightning_pbrl.compute.precision import Precision, check_precision, flush_denormals, products, step_in
-from lightning_pbrl.engine.draws import Drawn, Streams, updates_of, updates_of_all
+from lightning_pbrl.engine.draws import Drawn, Streams, minibatch, updates_of, updates_of_all
 from lightning_pbrl.engine.gradients import Compiler, Gradients, batched_gradients, in_tiles, own_gradients
 from lightning_pbrl.engine.program import Part, Program
 from lightning_pbrl.engine.state import FlatState
@@ -145,6 +145,8 @@ class UpdateEngine:
     def run(self, program: str, updates: int, before: Callable[[int], None] | None = None) -> dict[str, Tensor]:
         """Do ``updates`` updates of every replica; return the mean of each loss and metric, (R,), without waiting for the device.
 
+        Where the last minibatch of a pass is shorter, updates count by the sizes of their minibatches.
+
         Args:
             program: name of the program.
             updates: size of the block.
@@ -217,8 +219,9 @@ class UpdateEngine:
             else:
                 self.state.schedule(moved, number, block)
                 counted = graphs.update((name, block, due, follows), board, sections)
+            size = minibatch(program.draws, ids)
             for key in counted:
-                ran[key] = ran.get(key, 0) + 1
+                ran[key] = ran.get(key, 0) + size
         return {key: meter[key] / ran[key] for key in meter if key in ran}
 
     def _sections(
@@ -244,7 +247,8 @@ class UpdateEngine:
             else:
                 found = gradients(board.rows, board.handed)
             board.found[place], board.handed = found, board.handed | found[3]
-            _count(meter, found[2])  # before anything moves: a metric may be a view of a parameter
+            size = minibatch(program.draws, board.drawn)
+            _count(meter, found[2], size)  # before anything moves: a metric may be a view of a parameter
             board.counted |= found[2].keys()
 
         def move(place: int, board: Board) -> None:
@@ -315,13 +319,13 @@ def _recorder(owner: nn.Module, device: torch.device) -> Recorder:
     return CudaRecorder(device)
 
 
-def _count(meter: dict[str, Tensor], losses: Mapping[str, Tensor]) -> None:
-    """Add losses and metrics of an update to their sums."""
+def _count(meter: dict[str, Tensor], losses: Mapping[str, Tensor], size: int) -> None:
+    """Add losses and metrics of an update to their sums, ``size`` times."""
     for key, value in losses.items():
         if key not in meter:
             meter[key] = torch.zeros_like(value, dtype=torch.promote_types(value.dtype, torch.float32))
     if losses:
-        torch._foreach_add_([meter[key] for key in losses], list(losses.values()))
+        torch._foreach_add_([meter[key] for key in losses], list(losses.values()), alpha=size)
 
 
 def _stacked(*parts: Tensor) -> Tensor:

@@ -73,3 +73,16 @@ def preference_accuracy(returns: Tensor, label: Tensor, margin: float = 0.0) -> 
     strict = ((label == 0) | (label == 1)).expand_as(gap)
     right = strict & (torch.where(label == 1, gap, -gap) > needed)
     return right.sum(-1) / strict.sum(-1).clamp(min=1)
+
+
+def strict_share(label: Tensor, among: Tensor) -> Tensor:
+    """Return the share of strict preferences in labels, divided by that in all labels of a pass: (..., B), (N,) -> (...,).
+
+    Times a minibatch's accuracy, and averaged over a pass by the sizes of its minibatches, it gives the accuracy over all strict
+    preferences of the pass. Equal answers thus weigh nothing, also where a minibatch has no others.
+
+    Args:
+        label: labels of a minibatch, (..., B).
+        among: labels of the pass, (N,); some of them are ``label``.
+    """
+    return label.ne(0.5).float().mean(-1) / among.ne(0.5).float().mean().clamp(min=0.5 / max(len(among), 1))

@@ -18,7 +18,7 @@ from lightning_pbrl.data.kinds import axis_of, check_axes
 from lightning_pbrl.data.relabel import predict_reward
 from lightning_pbrl.engine import Group, Metrics, Passes, Phase, Program
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.losses.preference import preference_accuracy, preference_cross_entropy
+from lightning_pbrl.losses.preference import preference_accuracy, preference_cross_entropy, strict_share
 from lightning_pbrl.nn import MLP
 from lightning_pbrl.rewards.base import RewardModel
 
@@ -135,7 +135,7 @@ class AxisRewards(RewardModel):
 
     def fits_well(self, metrics: Metrics) -> bool:
         """Return True if the fit may stop early; asked after every pass."""
-        return metrics["accuracy"] > self.hparams.stop_accuracy
+        return metrics["accuracy"] > self.hparams.stop_accuracy < 1.0
 
     def gather(self, drawn: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """Gather the answers of each axis that has some: segments (E, b, 2, T, O + A) and labels (E, b)."""
@@ -152,7 +152,8 @@ class AxisRewards(RewardModel):
         for axis, (segments, label) in batch.items():
             returns = self.axis_reward(axis, segments.flatten(1, -2)).view(segments.shape[:-1]).sum(-1)
             losses[f"axis_{axis}"] = preference_cross_entropy(returns, label).sum()
-            right.append(preference_accuracy(returns.detach(), label).mean())
+            accuracy = preference_accuracy(returns.detach(), label)
+            right.append((accuracy * strict_share(label, self.answers[axis].value)).mean())
         return {**losses, "accuracy": torch.stack(right).mean()}
 
     def axis_reward(self, axis: str, features: Tensor) -> Tensor:

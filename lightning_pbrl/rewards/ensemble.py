@@ -24,7 +24,7 @@ from lightning_pbrl.data.ranking import derived_pairs
 from lightning_pbrl.data.step_encoder import StepEncoder
 from lightning_pbrl.engine import Draw, Group, Metrics, Part, Passes, Phase, Program, Uniform
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.losses.preference import linear_cross_entropy, preference_accuracy, preference_cross_entropy
+from lightning_pbrl.losses.preference import linear_cross_entropy, preference_accuracy, preference_cross_entropy, strict_share
 from lightning_pbrl.nn import MLP, Normalizer
 from lightning_pbrl.nn.cut_points import CutPoints
 from lightning_pbrl.rewards.base import RewardModel
@@ -194,7 +194,7 @@ class RewardEnsemble(RewardModel):
         """Return True if the fit may stop early; asked after every pass."""
         stop, now = self.hparams.stop_accuracy, metrics["accuracy"]
         if self.hparams.fit_rule == "passes":
-            return now > stop
+            return now > stop < 1.0
         self.passes_done, self.correct = self.passes_done + 1, self.correct + now
         return self.correct / self.passes_done >= stop < 1.0
 
@@ -250,7 +250,7 @@ class RewardEnsemble(RewardModel):
         else:
             loss = preference_cross_entropy(returns, label)
         accuracy = preference_accuracy(returns.detach(), label, self.hparams.margin)
-        return {"members": loss.sum(-1).mean(), "accuracy": accuracy.mean()}
+        return {"members": loss.sum(-1).mean(), "accuracy": (accuracy * strict_share(label, self.pairs.value)).mean()}
 
     def losses_of_kinds(self, scores: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the losses of answers of several kinds, each by the likelihood of its own."""
@@ -259,8 +259,8 @@ class RewardEnsemble(RewardModel):
         answers = batch["label"].expand(each), batch["kind"].expand(each), self.pairs.kinds
         cuts = self.cuts() if self.hparams.graded == "ordinal" else None
         loss = likelihood(scores, *answers, cuts).mean(-1).sum(-1).mean()
-        right = accuracy(scores.detach(), *answers, self.hparams.margin).mean()
-        return {"members": loss, "accuracy": right, **({} if cuts is None else {"cuts": loss})}
+        right = accuracy(scores.detach(), *answers, self.hparams.margin) * strict_share(answers[0], self.pairs.value)
+        return {"members": loss, "accuracy": right.mean(), **({} if cuts is None else {"cuts": loss})}
 
     def reward(self, features: Tensor) -> Tensor:
         if self.hparams.normalize_obs:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lightning_pbrl.losses.preference import linear_cross_entropy, preference_accuracy, preference_cross_entropy
+from lightning_pbrl.losses.preference import linear_cross_entropy, preference_accuracy, preference_cross_entropy, strict_share
 
 
 def test_cross_entropy_by_hand() -> None:
@@ -81,3 +81,17 @@ def test_accuracy_margin_is_a_probability() -> None:
 def test_a_constant_model_is_never_right() -> None:
     assert preference_accuracy(torch.zeros(4, 2), torch.tensor([0.0, 1.0, 0.0, 1.0])).item() == 0.0
     assert preference_accuracy(torch.ones(2, 2), torch.tensor([0.5, 0.5])).item() == 0.0
+
+
+def test_minibatches_of_a_pass_add_up_to_its_accuracy() -> None:
+    """3 of 5 strict ones right, in minibatches of 4, 2 and 1, the last an equal pair alone."""
+    label = torch.tensor([1.0, 0.0, 0.5, 1.0, 1.0, 0.0, 0.5])
+    lead = torch.tensor([1.0, 1.0, 1.0, 1.0, -1.0, -1.0, 1.0])  # right, wrong, -, right, wrong, right, -
+    returns = torch.stack([torch.zeros(7), lead], -1)
+    total = torch.zeros(())
+    for part in (slice(0, 4), slice(4, 6), slice(6, 7)):
+        share = strict_share(label[part], label)
+        total += len(label[part]) * share * preference_accuracy(returns[part], label[part])
+    assert (total / 7).item() == pytest.approx(3 / 5)
+    assert strict_share(label[:4], label).item() == pytest.approx((3 / 4) / (5 / 7))
+    assert strict_share(label[2:3], label[2:3]).item() == 0.0  # no strict one at all
