@@ -55,14 +55,14 @@ class CLARIFY(RewardEnsemble):
     two kinds apart. ``L_norm``: keeps embeddings near the unit sphere. An encoder step is two updates with the same AdamW, each
     with its own gradient and clipping: first the reconstruction, then (on a fresh forward pass) the three others.
 
-    A round fits the reward, then does ``n_init`` (first round) or ``n_emb`` (later) encoder steps. Skipped questions train the
+    A round fits the reward, then does ``n_init`` (first time) or ``n_emb`` (later) encoder steps. Skipped questions train the
     encoder, never the reward. Equal answers are neither clear nor ambiguous.
 
     With images the encoder reads the features of the reward's torso, each image's computed once a round.
 
     Args:
         spec: sizes, linked from the data module.
-        n_init: encoder steps of the first round.
+        n_init: encoder steps of the first round that has answers.
         n_emb: encoder steps of every later round (paper 2,000, released code 500).
         z_dim: size of an embedding.
         width: token size of the two transformers.
@@ -173,8 +173,8 @@ class CLARIFY(RewardEnsemble):
         }
         # One AdamW in the paper; two groups here, because the second update leaves the decoder as it is.
         encoder = {"encoder": Group(**adamw), "decoder": Group(**adamw)}
-        anchor = {"anchor": Group(ANCHOR_LR, torch.optim.AdamW)} if h.direction_loss == "anchor" else {}
-        return {**super().groups(), **encoder, **anchor}
+        anchor = Group(ANCHOR_LR, torch.optim.AdamW, {"weight_decay": h.weight_decay})
+        return {**super().groups(), **encoder, **({"anchor": anchor} if h.direction_loss == "anchor" else {})}
 
     def warm_up(self, done: int) -> float:
         """Return the factor on the encoder's learning rate after ``done`` steps."""
@@ -198,7 +198,8 @@ class CLARIFY(RewardEnsemble):
         if self.hparams.ties_as_skips:
             self.labels = self.reward_model.labels = ties_to_skips(self.labels)
         known = bool((self.labels.status != Status.PENDING).any())
-        updates = self.hparams.n_init if round_number == 0 else self.hparams.n_emb
+        first = round_number == 0 or (self.hparams.n_init and not self.encoder_steps())
+        updates = self.hparams.n_init if first else self.hparams.n_emb
         encoder = Phase("encoder", "encoder", updates if known else 0, start=self.begin_encoder)
         return [*super().plan(round_number), encoder]
 

@@ -23,10 +23,13 @@ from lightning_pbrl.rng import stream
 
 def test_plan_of_the_first_and_of_later_rounds() -> None:
     method = ready(n_init=7, n_emb=3, epochs=5, batch_size=4)
-    first, later = method.plan(0), method.plan(1)
-    assert [(phase.name, phase.updates) for phase in first] == [("reward", 5 * 2), ("encoder", 7)]  # 7 pairs: 2 minibatches
-    assert [(phase.name, phase.updates) for phase in later] == [("reward", 5 * 2), ("encoder", 3)]
+    assert [(phase.name, phase.updates) for phase in method.plan(0)] == [
+        ("reward", 5 * 2),
+        ("encoder", 7),
+    ]  # 7 pairs: 2 minibatches
     begin_fits(method)
+    method.running.run("encoder", 7)
+    assert [(phase.name, phase.updates) for phase in method.plan(1)] == [("reward", 5 * 2), ("encoder", 3)]
     assert len(method.questions) == 11  # all but the pending one
 
 
@@ -35,6 +38,16 @@ def test_no_answer_no_encoder_step() -> None:
     method.labels = Labels(method.labels.start, LENGTH, method.labels.value, torch.zeros(12, dtype=torch.long))
     hand_over(method)
     assert [phase.updates for phase in method.plan(0)] == [0, 0]
+
+
+def test_the_first_answers_may_come_later() -> None:
+    """The long first training of the encoder belongs to the first round that has answers, whichever it is."""
+    method = ready(n_init=7, n_emb=3)
+    assert method.plan(1)[-1].updates == 7
+    begin_fits(method)
+    method.running.run("encoder", 7)
+    assert method.plan(1)[-1].updates == method.plan(2)[-1].updates == 3
+    assert ready(n_init=0, n_emb=3).plan(1)[-1].updates == 3  # without a first training at all
 
 
 def test_ties_as_skips() -> None:
@@ -200,6 +213,17 @@ def test_anchor_in_place_of_the_quadrilateral() -> None:
     before = method.anchor.detach().clone()
     method.running.run("encoder", 1)
     assert not torch.equal(before, method.anchor)
+
+
+def test_the_anchor_decays_as_all_other_weights_do() -> None:
+    """AdamW's first step is lr times the gradient's sign, after a decay by lr x weight_decay: 1e-3 and 0.5 here."""
+    method = ready(direction_loss="anchor", dropout=0.0, weight_decay=0.5)
+    begin_fits(method)
+    before = method.anchor.detach().clone()
+    method.running.run("encoder", 1)
+    change = (method.anchor.detach() - before * (1 - 1e-3 * 0.5)).abs()
+    torch.testing.assert_close(change, torch.full_like(change, 1e-3), atol=1e-5, rtol=0)
+    assert ready(direction_loss="anchor").running.state.groups["anchor"].options == {"weight_decay": 1e-4}
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo does that
