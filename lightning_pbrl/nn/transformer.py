@@ -28,7 +28,10 @@ class Dense(nn.Linear):
 
 
 def lecun(module: nn.Module) -> None:
-    """Initialise all linear layers of ``module`` with weights N(0, 1 / inputs) and biases 0 (Flax's initialisation)."""
+    """Initialise all linear layers of ``module`` with weights N(0, 1 / inputs) and biases 0 (Flax's initialisation).
+
+    Differences: Flax draws the same variance from a normal distribution that is truncated at two standard deviations.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
