@@ -75,14 +75,14 @@ def preference_accuracy(returns: Tensor, label: Tensor, margin: float = 0.0) -> 
     return right.sum(-1) / strict.sum(-1).clamp(min=1)
 
 
-def strict_share(label: Tensor, among: Tensor) -> Tensor:
-    """Return the share of strict preferences in labels, divided by that in all labels of a pass: (..., B), (N,) -> (...,).
+def strict_share(label: Tensor, of_pass: Tensor) -> Tensor:
+    """Return the share of strict preferences in labels, divided by that in all labels of a pass: (..., B), () -> (...,).
 
     Times a minibatch's accuracy, and averaged over a pass by the sizes of its minibatches, it gives the accuracy over all strict
     preferences of the pass. Equal answers thus weigh nothing, also where a minibatch has no others.
 
     Args:
         label: labels of a minibatch, (..., B).
-        among: labels of the pass, (N,); some of them are ``label``.
+        of_pass: share of strict preferences in all labels of the pass, (); 0 if there is none.
     """
-    return label.ne(0.5).float().mean(-1) / among.ne(0.5).float().mean().clamp(min=0.5 / max(len(among), 1))
+    return label.ne(0.5).float().mean(-1) / of_pass.clamp(min=1e-12)

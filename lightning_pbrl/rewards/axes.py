@@ -137,23 +137,24 @@ class AxisRewards(RewardModel):
         """Return True if the fit may stop early; asked after every pass."""
         return metrics["accuracy"] > self.hparams.stop_accuracy < 1.0
 
-    def gather(self, drawn: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Gather the answers of each axis that has some: segments (E, b, 2, T, O + A) and labels (E, b)."""
+    def gather(self, drawn: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
+        """Gather each axis's answers: segments (E, b, 2, T, O + A), labels (E, b), share of strict ones among all, ()."""
         found = {}
         for axis, ids in drawn.items():
             if ids.shape[-1]:
                 labels = self.answers[axis]
-                found[axis] = self.source.segments(labels.start[ids], labels.length), labels.value[ids]
+                segments, value = self.source.segments(labels.start[ids], labels.length), labels.value
+                found[axis] = segments, value[ids], value.ne(0.5).float().mean()
         return found
 
-    def losses(self, batch: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    def losses(self, batch: dict[str, tuple[Tensor, ...]]) -> dict[str, Tensor]:
         """Return the Bradley-Terry cross entropy of each axis, summed over its members."""
         losses, right = {}, []
-        for axis, (segments, label) in batch.items():
+        for axis, (segments, label, strict) in batch.items():
             returns = self.axis_reward(axis, segments.flatten(1, -2)).view(segments.shape[:-1]).sum(-1)
             losses[f"axis_{axis}"] = preference_cross_entropy(returns, label).sum()
             accuracy = preference_accuracy(returns.detach(), label)
-            right.append((accuracy * strict_share(label, self.answers[axis].value)).mean())
+            right.append((accuracy * strict_share(label, strict)).mean())
         return {**losses, "accuracy": torch.stack(right).mean()}
 
     def axis_reward(self, axis: str, features: Tensor) -> Tensor:

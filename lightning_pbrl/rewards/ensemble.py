@@ -217,7 +217,7 @@ class RewardEnsemble(RewardModel):
     def gather_pairs(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
         """Gather pairs by number (E, b) -> segments (E, b, C, T, O + A) and labels (E, b); among several kinds also that, (E, b).
 
-        With images E = 1.
+        ``strict`` is the share of strict preferences in all of them, (). With images E = 1.
 
         Derived pairs share segments: then these are the distinct ones, (E, U, T, O + A), and ``which`` selects those of each
         pair, (E, b, C). With a crop, ``kept`` marks the steps that count, (tau, E, b, C, T). T counts ``context`` on both sides.
@@ -231,7 +231,8 @@ class RewardEnsemble(RewardModel):
         if self.hparams.pairs != "answers":
             start, batch["which"] = distinct(start)
         segments = self.encoder.segments(self.source, start, steps, drawn.get("shift"))
-        return {**batch, "segments": segments, "label": self.pairs.value[ids]}
+        value = self.pairs.value
+        return {**batch, "segments": segments, "label": value[ids], "strict": value.ne(0.5).float().mean()}
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         segments, label = batch["segments"], batch["label"]
@@ -250,7 +251,7 @@ class RewardEnsemble(RewardModel):
         else:
             loss = preference_cross_entropy(returns, label)
         accuracy = preference_accuracy(returns.detach(), label, self.hparams.margin)
-        return {"members": loss.sum(-1).mean(), "accuracy": (accuracy * strict_share(label, self.pairs.value)).mean()}
+        return {"members": loss.sum(-1).mean(), "accuracy": (accuracy * strict_share(label, batch["strict"])).mean()}
 
     def losses_of_kinds(self, scores: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the losses of answers of several kinds, each by the likelihood of its own."""
@@ -259,7 +260,7 @@ class RewardEnsemble(RewardModel):
         answers = batch["label"].expand(each), batch["kind"].expand(each), self.pairs.kinds
         cuts = self.cuts() if self.hparams.graded == "ordinal" else None
         loss = likelihood(scores, *answers, cuts).mean(-1).sum(-1).mean()
-        right = accuracy(scores.detach(), *answers, self.hparams.margin) * strict_share(answers[0], self.pairs.value)
+        right = accuracy(scores.detach(), *answers, self.hparams.margin) * strict_share(answers[0], batch["strict"])
         return {"members": loss, "accuracy": right.mean(), **({} if cuts is None else {"cuts": loss})}
 
     def reward(self, features: Tensor) -> Tensor:
