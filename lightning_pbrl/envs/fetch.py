@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from lightning_pbrl.envs.base import Array, Expert, OverEnv, Simulator, View, check_horizon, need
+from lightning_pbrl.envs.models import models_read_once
 from lightning_pbrl.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class Fetch(Simulator):
         from lightning_pbrl.envs.episodic import Episodic
 
         gymnasium.register_envs(robotics)
-        env = gymnasium.make(f"Fetch{self.task.capitalize()}-v4", disable_env_checker=True).unwrapped
+        with models_read_once():
+            env = gymnasium.make(f"Fetch{self.task.capitalize()}-v4", disable_env_checker=True).unwrapped
         return Episodic(self, _Arm(env, np.array(TARGETS[self.task])), render)
 
     def describe(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from lightning_pbrl.data.minari import parts
 from lightning_pbrl.envs.base import Array, Simulator, check_horizon, need, rescale, without_renderer
+from lightning_pbrl.envs.models import models_read_once
 from lightning_pbrl.errors import UserError
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ class GymnasiumEnv(Simulator):
         def build() -> Any:
             if module:
                 importlib.import_module(module)
-            return gymnasium.make(name, **{"disable_env_checker": True, **self.settings})
+            with models_read_once():
+                return gymnasium.make(name, **{"disable_env_checker": True, **self.settings})
 
         try:
             return _drawing_or_not(build)

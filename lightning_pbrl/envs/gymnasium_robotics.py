@@ -26,6 +26,7 @@ import numpy as np
 
 from lightning_pbrl.envs.base import Array, OverEnv, Simulator, check_horizon, need
 from lightning_pbrl.envs.d4rl_physics import restore_bodies
+from lightning_pbrl.envs.models import models_read_once
 from lightning_pbrl.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ class _Robot(OverEnv):
     camera: str | int = -1
 
     def __init__(self, gymnasium: Any, task: _Task, **settings: Any) -> None:
-        self.env, self.task = gymnasium.make(task.env_id, **settings).unwrapped, task
+        with models_read_once():
+            self.env, self.task = gymnasium.make(task.env_id, **settings).unwrapped, task
 
 
 class _AntMaze(_Robot):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_pbrl.envs.base import Array, Expert, OverEnv, Simulator, View, check_horizon, need
+from lightning_pbrl.envs.models import models_read_once
 from lightning_pbrl.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -111,8 +112,9 @@ class MetaWorld(Simulator):
         classes = need("metaworld.env_dict", CURE).ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
         from lightning_pbrl.envs.episodic import Episodic
 
-        arm = _Arm(classes[f"{self.name}-goal-observable"](), self.task, self.goal_observable, self.entries)
-        return Episodic(self, arm, render)
+        with models_read_once():
+            env = classes[f"{self.name}-goal-observable"]()
+        return Episodic(self, _Arm(env, self.task, self.goal_observable, self.entries), render)
 
     def describe(self) -> dict[str, Any]:
         """Return class name and settings."""

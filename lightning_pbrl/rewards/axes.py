@@ -139,7 +139,7 @@ class AxisRewards(RewardModel):
 
     def gather(self, drawn: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
         """Gather each axis's answers: segments (E, b, 2, T, O + A), labels (E, b), share of strict ones among all, ()."""
-        found = {}
+        found: dict[str, tuple[Tensor, ...]] = {}
         for axis, ids in drawn.items():
             if ids.shape[-1]:
                 labels = self.answers[axis]
