@@ -34,13 +34,14 @@ def _show(options: Namespace) -> None:
     from lightning_pbrl.reports import data_sheet
 
     console = Console()
-    key = format_of(options.path)
-    console.print(f"[bold]{FORMATS[key].title}[/bold]", highlight=False)
+    replay = options.path.suffix == ".ckpt" and options.path.is_file()
+    key = "" if replay else format_of(options.path)
+    console.print(f"[bold]{'replay of a run' if replay else FORMATS[key].title}[/bold]", highlight=False)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        source = read_format(options.path, key, folder)
+        source = _replay(options.path) if replay else read_format(options.path, key, folder)
         console.print(data_sheet.counts(source))
         keys = Table("key", "shape", "type", box=None, padding=(0, 2))
-        found = keys_of(options.path)
+        found = [] if replay else keys_of(options.path)
         for row in found[: data_sheet.ENTRIES]:
             keys.add_row(*row)
         if len(found) > data_sheet.ENTRIES:
@@ -58,6 +59,7 @@ def _show(options: Namespace) -> None:
 def _strips(options: Namespace, source: Transitions) -> str:
     """Draw the film strips and return the sentence that says so."""
     from lightning_pbrl.clips.choose import renderer_for
+    from lightning_pbrl.clips.plots import ObservationPlots
     from lightning_pbrl.clips.strips import write_strips
     from lightning_pbrl.errors import UserError
 
@@ -72,11 +74,32 @@ def _strips(options: Namespace, source: Transitions) -> str:
 
         simulator = make(options.env)
     file = options.path if options.path.is_file() else None
-    with renderer_for(source, 128, plots=True, simulator=simulator, file=file) as renderer:
-        chosen = [
-            source.about.get("demos", range(len(source.episodes)))[place] for place in write_strips(options.out, renderer, source)
-        ]
-        return f"drew episodes {', '.join(map(str, chosen))} into {options.out} ({renderer.how}{told})"
+    renderer = renderer_for(source, 128, plots=True, simulator=simulator, file=file)
+    if options.env and (source.has_pictures or isinstance(renderer, ObservationPlots)):
+        why = (
+            "the data hold pictures, which are drawn"
+            if source.has_pictures
+            else f"an observation of {options.env} does not determine its state, and the data hold no states of it"
+        )
+        raise UserError(f"--env {options.env} draws no frame: {why}; leave it out.")
+    try:
+        with renderer:
+            places = write_strips(options.out, renderer, source)
+    except UserError as error:
+        if options.env or isinstance(renderer, ObservationPlots) or source.has_pictures:
+            raise UserError(str(error).replace("data.simulator", "--env")) from error
+        told = f"; no frames: {error}"  # the scene of a file needs what is not installed, say
+        with ObservationPlots(source, 128) as renderer:
+            places = write_strips(options.out, renderer, source)
+    chosen = [source.about.get("demos", range(len(source.episodes)))[place] for place in places]
+    return f"drew episodes {', '.join(map(str, chosen))} into {options.out} ({renderer.how}{told})"
+
+
+def _replay(path: Path) -> Transitions:
+    """Return what a run that acted has collected, from its checkpoint."""
+    from lightning_pbrl.datamodules.replay import ReplayDataModule
+
+    return ReplayDataModule(str(path)).read()
 
 
 def _filmed(path: Path, source: Transitions) -> Transitions:

@@ -13,8 +13,9 @@ import lerobot_files
 import numpy as np
 import pytest
 import torch
+from command_line import mistake
 from d4rl_files import episodes, write_d4rl
-from format_files import d3rlpy_episodes, trajectories, write_d3rlpy, write_ogbench
+from format_files import d3rlpy_episodes, trajectories, write_d3rlpy, write_ogbench, write_replay
 from PIL import Image
 from robomimic_files import random_demo, write_robomimic
 
@@ -76,6 +77,58 @@ def test_what_is_in_no_format_is_refused(tmp_path: Path):
         format_of(tmp_path / "a.txt")
     with pytest.raises(UserError, match="no file or folder"):
         format_of(tmp_path / "b")
+
+
+def test_what_looks_like_a_format_is_told(tmp_path: Path):
+    def said(path: Path) -> str:
+        with pytest.raises(UserError) as error:
+            format_of(path)
+        return str(error.value)
+
+    whole = MAKERS["ogbench"](tmp_path).read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    assert said(tmp_path / "cut.npz").startswith(f"{tmp_path}/cut.npz is truncated or damaged: download")
+    (tmp_path / "empty.hdf5").touch()
+    assert said(tmp_path / "empty.hdf5").startswith(f"{tmp_path}/empty.hdf5 is empty: download")
+    np.savez(tmp_path / "other.npz", states=np.zeros(3), acts=np.zeros(3))
+    assert "; its keys are states, acts: give one" in said(tmp_path / "other.npz")
+    columns = episodes(["timeout", "terminal"], [3, 2])
+    assert "; its keys are" in said(write_d4rl(tmp_path / "d.hdf5", columns, without=["actions"]))
+    (tmp_path / "robot/meta").mkdir(parents=True)
+    (tmp_path / "robot/meta/info.json").touch()
+    (tmp_path / "robot/data/chunk-000").mkdir(parents=True)
+    (tmp_path / "robot/data/chunk-000/file.parquet").write_text("x")
+    for part in ("data", "data/chunk-000/file.parquet"):
+        assert f"; it is a part of the data set {tmp_path}/robot: give one" in said(tmp_path / "robot" / part)
+
+
+def test_an_environment_that_draws_nothing_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    table = ["data", "show", str(MAKERS["archive"](tmp_path)), "--out", str(tmp_path / "s.png")]
+    said = mistake(capfd, *table, "--env", "Hopper-v5")
+    assert said.endswith("set --env to theirs.") and "data.simulator" not in said
+    assert mistake(capfd, *table, "--env", "Pendulum-v1").startswith("--env Pendulum-v1 draws no frame: an observation of")
+    columns = trajectories([3, 2])
+    columns["observations"] = np.zeros((7, 8, 8, 3), np.uint8)
+    shown = ["data", "show", str(write_ogbench(tmp_path / "v.npz", columns)), "--env", "Pendulum-v1"]
+    assert "the data hold pictures, which are drawn; leave it out" in mistake(capfd, *shown)
+
+
+def test_states_whose_scene_is_missing_are_plotted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    monkeypatch.setenv("COLUMNS", "200")
+    found = told(capsys, MAKERS["robomimic"](tmp_path), tmp_path / "s.png", "drew episodes demo_0, demo_1", "no frames:")
+    assert "plot of the observations over time" in found and (tmp_path / "s.png").is_file()
+
+
+def test_what_a_run_has_collected_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    monkeypatch.setenv("COLUMNS", "200")
+    told(capsys, write_replay(tmp_path / "last.ckpt"), tmp_path / "s.png", "replay of a run", "rows 120", "60 median")
+
+
+def test_interventions_are_counted():
+    source = table()
+    source.about["interventions"] = [[[1, 3, "person"]], [[0, 1, "script"], [2, 5, "person"]]]
+    cells = [list(column.cells) for column in data_sheet.counts(source).columns]
+    assert ("interventions", "3, of 6 steps") in list(zip(*cells, strict=True))
 
 
 def test_ranges_are_those_of_numpy(monkeypatch: pytest.MonkeyPatch):

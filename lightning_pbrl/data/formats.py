@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lightning_pbrl.data.guard import listed
 from lightning_pbrl.data.hdf5 import is_hdf5, open_hdf5
 from lightning_pbrl.data.npz import open_npz
 from lightning_pbrl.data.transitions import Transitions
@@ -34,6 +35,9 @@ class Format(NamedTuple):
     settings: dict[str, Any]
 
 
+MARKS = ("meta/info.json", "dataset_info.json", "data/metadata.json")
+"""Files by which folders of LeRobot, imitation and Minari are told."""
+
 LOOSE = {"clip_actions": True}
 FORMATS: dict[str, Format] = {
     "archive": Format("lightning-pbrl's own data file", "archive", "load", {}),
@@ -54,7 +58,7 @@ def format_of(path: Path) -> str:
     """Return the key of the format of a file or folder.
 
     Raises:
-        UserError: if there is no such path, or no reader recognises it.
+        UserError: if there is no such path, it is empty or truncated, or no reader recognises it.
     """
     if not path.exists():
         raise UserError(f"There is no file or folder {path}: check the path.")
@@ -64,9 +68,30 @@ def format_of(path: Path) -> str:
         if importlib.import_module(f"lightning_pbrl.data.{form.module}").recognises(path):
             return key
     raise UserError(
-        f"{path} is in none of the formats that are read ({', '.join(form.title for form in FORMATS.values())}): "
+        f"{path} is in none of the formats that are read ({', '.join(form.title for form in FORMATS.values())}){_held(path)}: "
         "give one data file or data folder, or convert it (docs/data-format.md)."
     )
+
+
+def _held(path: Path) -> str:
+    """Return what an unknown path holds, as part of a sentence.
+
+    Raises:
+        UserError: if it is an empty file, or the beginning of a .npz file.
+    """
+    outer = (each for each in path.absolute().parents[:3] if any((each / name).is_file() for name in MARKS))
+    if whole := next(outer, None):
+        return f"; it is a part of the data set {whole}"
+    if path.is_dir():
+        return ""
+    with path.open("rb") as raw:
+        start = raw.read(4)
+    if not start:
+        raise UserError(f"{path} is empty: download it again from its source, or write it again.")
+    if start == b"PK\3\4" and not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is truncated or damaged: download it again from its source, or write it again.")
+    npz = zipfile.is_zipfile(path) and path.suffix == ".npz"
+    return f"; its keys are {listed(key for key, *_ in keys_of(path))}" if npz or is_hdf5(path) else ""
 
 
 def read_format(path: Path, key: str, cache_dir: str | None = None) -> Transitions:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
 
+from lightning_pbrl.data.interventions import interventions
 from lightning_pbrl.data.transitions import Transitions
 
 ENTRIES = 40
@@ -64,6 +65,9 @@ def counts(source: Transitions) -> Table:
         shape = tuple(source.frames.shape) if source.frames is not None else ()
         rows.append(("pictures", f"{shape}, uint8; policies see them"))
     rows += [("reward", _reward(source)), ("success", _success(source))]
+    if "interventions" in source.about:
+        found = interventions(source)
+        rows.append(("interventions", f"{len(found.first):,}, of {int((found.end - found.first).sum()):,} steps"))
     for row in rows:
         table.add_row(*row)
     return table
