@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from lightning_pbrl.data.given_labels import hold_out
-from lightning_pbrl.data.interventions import WHO, preferences
+from lightning_pbrl.data.interventions import WHO, Part, preferences
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.base import FeedbackDataModule, check_sizes, opened
 from lightning_pbrl.envs.base import Simulator
@@ -35,7 +35,7 @@ class InterventionsDataModule(FeedbackDataModule):
         data: FeedbackDataModule | str,
         simulator: Simulator | None = None,
         who: Literal["person", "script", "all"] = "all",
-        part: Literal["first", "last"] = "last",
+        part: Part = "last",
         fold: int | None = None,
         folds: int = 5,
         **offline: Any,

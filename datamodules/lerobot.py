@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning_pbrl.data.actions import Bounds
-from lightning_pbrl.data.lerobot import End, read_lerobot
+from lightning_pbrl.data.lerobot import End, Stats, read_lerobot
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.recorded import RecordedDataModule
 from lightning_pbrl.envs.base import Simulator
@@ -51,7 +51,7 @@ class LeRobotDataModule(RecordedDataModule):
         tasks: list[str] | None = None,
         episodes: list[int] | None = None,
         end: End | None = None,
-        action_bounds: Bounds | Literal["stats"] | None = None,
+        action_bounds: Bounds | Stats | None = None,
         **recorded: Any,
     ) -> None:
         super().__init__(path, simulator, **recorded)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-from lightning_pbrl.data.robomimic import read_robomimic
+from lightning_pbrl.data.robomimic import Last, read_robomimic
 from lightning_pbrl.data.robomimic_control import difference
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.recorded import RecordedDataModule
@@ -43,7 +43,7 @@ class RobomimicDataModule(RecordedDataModule):
         filter_key: str | None = None,
         obs_keys: list[str] | None = None,
         simulator: Simulator | None = None,
-        last: Literal["terminated", "drop"] = "terminated",
+        last: Last = "terminated",
         **recorded: Any,
     ) -> None:
         super().__init__(path, simulator, **recorded)

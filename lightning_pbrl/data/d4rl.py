@@ -42,7 +42,7 @@ from lightning_pbrl.data.draft import WINDOW, Draft, Rows
 from lightning_pbrl.data.hdf5 import cached, find, finite, has, is_hdf5, open_hdf5, read
 from lightning_pbrl.data.lire import split_episodes
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.data.validate import Finite
+from lightning_pbrl.data.validate import Finite, check_choice
 from lightning_pbrl.errors import UserError
 
 Terminals = Literal["end", "goal"]
@@ -98,6 +98,7 @@ def read_d4rl(
     """
     if max_episode_steps is not None and max_episode_steps < 1:
         raise UserError(f"max_episode_steps is {max_episode_steps}; give at least 1.")
+    check_choice("terminals", terminals, Terminals)
     settings: dict[str, Any] = {"reader": ["d4rl", _READER], "terminals": terminals, "steps": max_episode_steps}
     settings |= {"obs_dim": obs_dim, "bounds": action_bounds, "clip": clip_actions}
 

@@ -33,7 +33,7 @@ from lightning_pbrl.data.draft import Draft, pack
 from lightning_pbrl.data.guard import parse_json, reading
 from lightning_pbrl.data.hdf5 import cached
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.data.validate import Finite
+from lightning_pbrl.data.validate import Finite, check_choice
 from lightning_pbrl.errors import UserError
 
 Complete = Literal["truncated", "terminated"]
@@ -84,6 +84,7 @@ def read_imitation(
             contradict each other, numbers are not finite, or actions are discrete or leave [-1, 1].
     """
     state = Path(path) / "state.json"  # rewritten whenever the data are saved
+    check_choice("complete", complete, Complete)
     settings: dict[str, Any] = {"reader": ["imitation", _READER], "complete": complete}
     settings |= {"bounds": action_bounds, "clip": clip_actions}
     return cached(state, settings, lambda draft: _write(draft, Path(path), complete, action_bounds, clip_actions), cache_dir)

@@ -15,10 +15,15 @@ from torch import Tensor
 
 from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.data.validate import check_choice
 from lightning_pbrl.errors import UserError
 
 WHO = ("policy", "person", "script")
 """Names of those who may act; :func:`who_acted` gives places in this list."""
+
+
+Part = Literal["first", "last"]
+"""Part of an intervention that is compared with what it interrupted."""
 
 
 class Interventions(NamedTuple):
@@ -88,9 +93,7 @@ def recorded(acted: Tensor, offsets: Tensor) -> list[list[list[Any]]]:
     return spans
 
 
-def preferences(
-    source: Transitions, length: int, who: Sequence[str] = WHO[1:], part: Literal["first", "last"] = "last"
-) -> Labels:
+def preferences(source: Transitions, length: int, who: Sequence[str] = WHO[1:], part: Part = "last") -> Labels:
     """Return a pair for every intervention: the ``length`` steps before it, and ``length`` steps of it, which are preferred.
 
     An intervention gives no pair if it is shorter than that, or if the policy has not acted ``length`` steps before it.
@@ -105,12 +108,21 @@ def preferences(
     Raises:
         UserError: as :func:`interventions`, and if there is not a single pair.
     """
+    check_choice("part", part, Part)
+    if unknown := [name for name in who if name not in WHO[1:]]:
+        raise UserError(f"Nobody is called {unknown[0]!r} in interventions: give person or script.")
+    if length < 1:
+        raise UserError(f"Segments of {length} steps say nothing: give at least 1 step.")
     found = interventions(source)
     counted = torch.tensor([name in who for name in WHO])[found.who]
     begin = source.first_of(found.first) if len(found.first) else found.first
     behind = torch.cat([begin.new_full((1,), -1), found.end])[:-1]  # the one before, which may be of another episode
     long = (found.end - found.first >= length) & (found.first - torch.maximum(begin, behind) >= length)
     first, end = found.first[counted & long], found.end[counted & long]
+    if not counted.any():
+        raise UserError(
+            f"The data record no intervention of a {' or '.join(who)}: give data in which one has taken over, or ask a teacher."
+        )
     if not len(first):
         raise UserError(
             f"None of the {int(counted.sum())} interventions lasts {length} steps after as many of the policy: choose a smaller "

@@ -28,7 +28,7 @@ from lightning_pbrl.data.interventions import recorded
 from lightning_pbrl.data.lerobot_folder import Folder, choose, numbers, open_folder, scan
 from lightning_pbrl.data.lerobot_frames import read_frames
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.data.validate import Finite, check_flags
+from lightning_pbrl.data.validate import Finite, check_choice, check_flags
 from lightning_pbrl.errors import UserError
 
 STATES = ("observation.state", "observation.environment_state")
@@ -36,6 +36,9 @@ STATES = ("observation.state", "observation.environment_state")
 
 End = Literal["success", "terminated", "truncated"]
 """Meaning of the end of an episode: terminal where it is a success, terminal wherever it is done, or a time limit."""
+
+Stats = Literal["stats"]
+"""Word for the range in ``meta/stats.json``."""
 
 REWARD, SUCCESS, DONE = "next.reward", "next.success", "next.done"
 
@@ -64,7 +67,7 @@ def read_lerobot(
     episodes: Sequence[int] | None = None,
     end: End | None = None,
     cache_dir: str | Path | None = None,
-    action_bounds: Bounds | Literal["stats"] | None = None,
+    action_bounds: Bounds | Stats | None = None,
     clip_actions: bool = False,
 ) -> Transitions:
     """Read one data set into one table.
@@ -98,6 +101,10 @@ def read_lerobot(
             version; for a key, task or episode that is not there; if numbers are NaN or infinite, flags neither 0 nor 1,
             or actions leave their bounds; for a film that lacks frames.
     """
+    if end is not None:
+        check_choice("end", end, End)
+    if isinstance(action_bounds, str):
+        check_choice("action_bounds", action_bounds, Stats)
     folder = open_folder(path)
     chosen, keys = choose(folder, tasks, episodes), _keys(folder, state, action, intervention, end)
     bounds = _stats(folder, action) if action_bounds == "stats" else action_bounds
@@ -142,12 +149,14 @@ def _keys(folder: Folder, state: Sequence[str] | None, action: str, intervention
     own = [key for key in folder.numeric if key.startswith("observation")]
     state = list(state) if state is not None else [key for key in STATES if key in own]
     if intervention is None:
-        intervention = next((key for key in INTERVENTIONS if key in folder.numeric), None)
+        intervention = next((key for key in INTERVENTIONS if _size(folder, key) == 1), None)
     for name, keys in (("state", state), ("action", [action]), ("intervention", [intervention] if intervention else [])):
         if missing := [key for key in keys if key not in folder.numeric]:
             raise UserError(
                 f"{folder.path} has no key {missing[0]!r} of numbers (it has {listed(folder.numeric)}): correct {name}."
             )
+    if intervention and _size(folder, intervention) != 1:
+        raise UserError(f"{folder.path}: key {intervention!r} has several numbers a row, a flag is one: correct intervention.")
     if not state or len(set(state)) < len(state):
         what = "names a key twice" if state else f"is empty: neither {' nor '.join(STATES)} is there"
         raise UserError(f"{folder.path}: state {what}: choose among {listed(own or folder.numeric)}.")
@@ -155,6 +164,11 @@ def _keys(folder: Folder, state: Sequence[str] | None, action: str, intervention
     if end == "success" and not success:
         raise UserError(f"{folder.path} has no key {SUCCESS!r}, so end cannot be success: set end to terminated or truncated.")
     return _Keys(state, action, intervention, reward, success, done, end or ("success" if success else "truncated"))
+
+
+def _size(folder: Folder, key: str) -> int:
+    """Return how many numbers a row of a key has; 0 for a key that is not there or holds none."""
+    return int(np.prod(folder.features[key]["shape"])) if key in folder.numeric else 0
 
 
 def _stats(folder: Folder, action: str) -> list[list[float]]:
@@ -176,7 +190,7 @@ def _state(files: Sequence[Path]) -> str:
 def _write(draft: Draft, folder: Folder, chosen: NDArray, keys: _Keys, bounds: Any, clip: bool) -> None:
     """Convert the chosen episodes to a draft of the library's own."""
     known, where = folder.episodes, str(folder.path)
-    sizes = {key: int(np.prod(folder.features[key]["shape"])) for key in [*keys.state, keys.action]}
+    sizes = {key: _size(folder, key) for key in [*keys.state, keys.action]}
     layout, action_dim = {key: sizes[key] for key in keys.state}, sizes[keys.action]
     index = {text: number for number, text in folder.tasks.items()}
     columns = list(dict.fromkeys([*sizes, *([REWARD] if keys.reward else []), *keys.flags]))

@@ -38,7 +38,7 @@ from lightning_pbrl.data.guard import listed, reading
 from lightning_pbrl.data.npz import read_npz
 from lightning_pbrl.data.pickles import load_pickle
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.data.validate import check_columns
+from lightning_pbrl.data.validate import check_choice, check_columns
 from lightning_pbrl.errors import UserError
 
 KEYS = {
@@ -61,6 +61,8 @@ LONGEST = 1_000
 HUMANOID_SKIP = 200_000
 """Rows at the beginning of humanoid buffers that LiRE never uses."""
 
+EarlyEnd = Literal["truncated", "terminated"]
+"""Meaning of a done before the largest number of steps: a cut, or the end of the task."""
 
 _FILE = re.compile(r"saved_replay_buffer_(\d+)_seed(\d+)\.(npz|pkl)")
 
@@ -82,7 +84,7 @@ def read_lire(
     data_quality: float | None = None,
     max_episode_steps: int | None = None,
     seeds: Sequence[int] = (0, 1, 2),
-    early_end: Literal["truncated", "terminated"] = "truncated",
+    early_end: EarlyEnd = "truncated",
     action_bounds: Bounds | None = None,
     clip_actions: bool = False,
 ) -> Transitions:
@@ -110,6 +112,7 @@ def read_lire(
     folder = Path(folder)
     if max_episode_steps is not None and max_episode_steps < 1:
         raise UserError(f"max_episode_steps is {max_episode_steps}; give at least 1.")
+    check_choice("early_end", early_end, EarlyEnd)
     if early_end == "terminated" and max_episode_steps is None:
         raise UserError("early_end: terminated needs max_episode_steps, because a done at the time limit does not end the task.")
     what = task or str(folder)

@@ -38,7 +38,7 @@ from lightning_pbrl.data.actions import Bounds, Scaling
 from lightning_pbrl.data.draft import WINDOW, Draft, pack
 from lightning_pbrl.data.hdf5 import cached
 from lightning_pbrl.data.npz import NPZ, open_npz
-from lightning_pbrl.data.ogbench_tasks import Task, task_of
+from lightning_pbrl.data.ogbench_tasks import Task, check_file, task_of
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.data.validate import Finite, check_flags
 from lightning_pbrl.errors import UserError
@@ -85,6 +85,8 @@ def read_ogbench(
     """
     settings: dict[str, Any] = {"reader": ["ogbench", _READER], "task": task, "bounds": action_bounds, "clip": clip_actions}
     chosen = None if task is None else task_of(task)
+    if task is not None:
+        check_file(task, Path(path))
     return cached(path, settings, lambda draft: _write(draft, Path(path), task, chosen, action_bounds, clip_actions), cache_dir)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ ARM, CUBE, BALL = 14, 7, 15
 """Entries of ``qpos`` before the first cube, of a cube, and before the ball."""
 
 _NAME = re.compile(r"(?P<start>.+)-[a-z]+-singletask(?P<task>-task(?P<number>[1-5]))?-v0")
+_FILE = re.compile(r"(?P<start>(visual-)?(\w+maze-\w+|antsoccer-\w+|cube-\w+|scene|puzzle-\w+))-[a-z]+-v0(-val)?\.npz")
 _MAZE = re.compile(r"(?:visual-)?(point|ant|humanoid)maze-(\w+)")
 _SOCCER = re.compile(r"(?:visual-)?antsoccer-(\w+)")
 _MANIPULATION = re.compile(r"(?:visual-)?(cube|scene|puzzle)(?:-(\w+))?")
@@ -98,6 +100,21 @@ def task_of(name: str) -> Task:
     size = maze[maze.lastindex or 1]
     row, column = _known(cells, size, name)[(number or default) - 1]
     return Task(("qpos",), [([at, at + 1], np.array([[FIRST + CELL * column, FIRST + CELL * row]]), distance)])
+
+
+def check_file(name: str, path: Path) -> None:
+    """Check that a file with one of OGBench's names is of a task's environment; other names say nothing.
+
+    Args:
+        name: of the task, as :func:`task_of` knows it.
+        path: file whose states would be compared with the task's goal; states of another maze or scene have the same shape.
+
+    Raises:
+        UserError: if the name is that of another environment.
+    """
+    match, file = _NAME.fullmatch(name), _FILE.fullmatch(path.name)
+    if match and file and (there := file["start"].removeprefix("visual-")) != match["start"].removeprefix("visual-"):
+        raise UserError(f"{path} is of {there} by its name, and {name} of another environment: correct path or task.")
 
 
 def _manipulation(kind: str, size: str | None, number: int, name: str) -> Task:

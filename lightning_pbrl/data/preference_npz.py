@@ -35,7 +35,7 @@ from lightning_pbrl.data.feedback import Labels, Status
 from lightning_pbrl.data.guard import listed
 from lightning_pbrl.data.npz import open_npz, read_npz
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.data.validate import check_flags
+from lightning_pbrl.data.validate import check_choice, check_flags
 from lightning_pbrl.errors import UserError
 
 Undecided = Literal["equal", "skip", "drop"]
@@ -82,6 +82,7 @@ def read_preference_npz(
             NaN or infinite; if a label is not 0, 0.5 or 1; if one of two equal segments is preferred; if actions leave
             [-1, 1]; if ``capacity`` exceeds the file.
     """
+    check_choice("undecided", undecided, Undecided)
     path = Path(path)
     arrays, unread = _read(path)
     parts = _parts(arrays, obs_keys, path)

@@ -39,6 +39,7 @@ from lightning_pbrl.data.guard import reason
 from lightning_pbrl.data.hdf5 import cached, finite, has, is_hdf5, names, open_hdf5, read, read_texts
 from lightning_pbrl.data.robomimic_control import check_scale
 from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.data.validate import check_choice
 from lightning_pbrl.errors import UserError
 
 OBS_KEYS = (
@@ -53,6 +54,9 @@ OBS_KEYS = (
     "robot0_gripper_qvel",
 )
 """Default keys of an observation, in order: 49 numbers for Lift, 53 for Can and Square."""
+
+Last = Literal["terminated", "drop"]
+"""Treatment of the last step of a demonstration: the task is over, or it is left out."""
 
 _READER = 2
 """Version of the reader, raised whenever it reads the same file differently; cached copies are then made anew."""
@@ -70,7 +74,7 @@ def read_robomimic(
     path: str | Path,
     filter_key: str | None = None,
     obs_keys: Sequence[str] | None = None,
-    last: Literal["terminated", "drop"] = "terminated",
+    last: Last = "terminated",
     cache_dir: str | Path | None = None,
     action_bounds: Bounds | None = None,
     clip_actions: bool = False,
@@ -103,6 +107,7 @@ def read_robomimic(
             without bounds.
     """
     keys = None if obs_keys is None else list(obs_keys)
+    check_choice("last", last, Last)
     settings: dict[str, Any] = {"reader": ["robomimic", _READER], "filter_key": filter_key, "obs_keys": keys, "last": last}
     settings |= {"bounds": action_bounds, "clip": clip_actions}
 

@@ -31,6 +31,7 @@ from lightning_pbrl.data.given_labels import check_labels
 from lightning_pbrl.data.guard import listed
 from lightning_pbrl.data.pickles import load_pickle
 from lightning_pbrl.data.transitions import Transitions
+from lightning_pbrl.data.validate import check_choice
 from lightning_pbrl.errors import UserError
 
 PARTS = ("label", "indices_1", "indices_2")
@@ -93,6 +94,7 @@ def read_uni_rlhf(path: str | Path, source: Transitions, crossing: Crossing = "r
         UserError: for a folder that lacks a file or has several of a kind; for damaged files, other labels, arrays of other
             lengths, rows beyond the data, and segments that cross an end, unless they are left out.
     """
+    check_choice("crossing", crossing, Crossing)
     files, match = files_of(Path(path))
     value = _values(files["label"])
     rows, length = row_ids(source), max(int(match[6][:9]), 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -158,6 +158,21 @@ def check_flags(values: NDArray, where: str) -> None:
     if not good.all():
         row = int((~good).argmax())
         raise UserError(f"{where} holds {values[row]} in row {row}: store 0 and 1, or booleans.")
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Check an argument of a reader that is one of a few words.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        choices: a ``Literal`` type.
+
+    Raises:
+        UserError: for another word, which an ``if`` would take for one of them.
+    """
+    if value not in (known := get_args(choices)):
+        raise UserError(f"{name} is {value!r}: give one of {', '.join(known)}.")
 
 
 def _array(values: object, where: str) -> NDArray:

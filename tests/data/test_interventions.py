@@ -63,13 +63,24 @@ def test_no_pair_crosses_an_episode_or_another_intervention() -> None:
         ([[[3, 11, "person"]], [], [], []], "Episode 0 of 10 steps has the intervention"),
         ([[[3, 5, "robot"]], [], [], []], "step after the last, person or script"),
         ([[[3, 5, "person"], [4, 6, "person"]], [], [], []], "in order"),
-        ([[], [], [], []], "None of the 0 interventions lasts 4 steps"),
+        ([[], [], [], []], "record no intervention of a person or script: give data in which"),
         (SPANS, "None of the 5 interventions lasts 4 steps after as many of the policy"),
     ],
 )
 def test_what_is_refused(spans: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         preferences(data(spans), 4)
+
+
+def test_misspelt_arguments_are_refused() -> None:
+    with pytest.raises(UserError, match="part is 'lst': give one of first, last"):
+        preferences(data(), 2, part="lst")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="called 'persons' in interventions: give person or script"):
+        preferences(data(), 2, ("persons",))
+    with pytest.raises(UserError, match="Segments of 0 steps"):
+        preferences(data(), 0)
+    with pytest.raises(UserError, match="no intervention of a script"):
+        preferences(data([[[3, 7, "person"]], [], [], []]), 2, ("script",))
 
 
 def test_a_file_and_a_part_keep_them(tmp_path: Path) -> None:

@@ -364,6 +364,9 @@ def test_flags_say_where_a_person_acted(tmp_path):
     assert read_lerobot(root, intervention="help", episodes=[2]).about["interventions"] == spans[2:3]
     assert preferences(read_lerobot(root, intervention="help"), 2).start.tolist() == [[0, 2]]
     refused(root, "no key 'hand' of numbers .*: correct intervention", intervention="hand")
+    refused(root, "key 'action' has several numbers a row, a flag is one: correct intervention", intervention="action")
+    wide = [{**each, "intervention": np.stack([each["intervention"]] * 2, 1)} for each in told]  # of another recorder's meaning
+    assert "interventions" not in read_lerobot(write_lerobot(tmp_path / "wide", wide)).about
     told[1]["intervention"] = np.float32([0, 0.5, 0])
     told = [{**each, "intervention": np.float32(each["intervention"])} for each in told]
     refused(write_lerobot(tmp_path / "half", told), "key 'intervention'.*0 (and|or) 1")

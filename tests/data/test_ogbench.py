@@ -167,6 +167,13 @@ def test_refused_tasks_and_damage(tmp_path: Path):
         read_ogbench(path, "powderworld-easy-play-singletask-v0")
     with pytest.raises(UserError, match=r"'qpos' has shape \(9, 2\), and antsoccer"):
         read_ogbench(path, "antsoccer-arena-navigate-singletask-v0")
+    for name, task in (("antmaze-large-navigate-v0", "antmaze-medium"), ("visual-cube-single-play-v0-val", "cube-double")):
+        other = path.rename(tmp_path / f"{name}.npz")
+        with pytest.raises(UserError, match=f"is of .* by its name, and {task}-play-singletask-task1-v0 of another environment"):
+            read_ogbench(other, f"{task}-play-singletask-task1-v0")
+        path = other
+    path = path.rename(tmp_path / "visual-antmaze-medium-explore-v0-val.npz")
+    assert read_ogbench(path, "antmaze-medium-navigate-singletask-task1-v0").about["task"]
     content = bytearray(path.read_bytes())
     content[90] ^= 0xFF
     path.write_bytes(content)

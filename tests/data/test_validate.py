@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
+from lightning_pbrl.data.d4rl import read_d4rl
+from lightning_pbrl.data.imitation import read_imitation
+from lightning_pbrl.data.lerobot import read_lerobot
+from lightning_pbrl.data.lire import read_lire
+from lightning_pbrl.data.preference_npz import read_preference_npz
+from lightning_pbrl.data.robomimic import read_robomimic
 from lightning_pbrl.data.validate import check_columns
 from lightning_pbrl.errors import UserError
 
@@ -68,3 +77,20 @@ def spoilt(shape: tuple[int, ...], row: int, value: float) -> np.ndarray:
 def test_bad_columns(changes: dict, message: str):
     with pytest.raises(UserError, match=message):
         check_columns(columns(**changes), "data.pkl", {"obs": "observations"})
+
+
+@pytest.mark.parametrize(
+    ("reader", "name", "choices"),
+    [
+        (read_d4rl, "terminals", "end, goal"),
+        (read_imitation, "complete", "truncated, terminated"),
+        (read_lerobot, "end", "success, terminated, truncated"),
+        (read_lerobot, "action_bounds", "stats"),
+        (read_lire, "early_end", "truncated, terminated"),
+        (read_preference_npz, "undecided", "equal, skip, drop"),
+        (read_robomimic, "last", "terminated, drop"),
+    ],
+)
+def test_a_misspelt_choice_of_a_reader_is_not_another_one(reader: Callable[..., Any], name: str, choices: str):
+    with pytest.raises(UserError, match=f"{name} is 'terminate': give one of {choices}"):
+        reader("nowhere", **{name: "terminate"})
