@@ -308,21 +308,28 @@ def draw(name: str, metric: str) -> Path:
     return out
 
 
-def main() -> int:
+def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.claims", description=__doc__)
     parser.add_argument("--collect", type=Path, metavar="RUNS")
     parser.add_argument("--draw", metavar="NAME")
     parser.add_argument("--metric", default="reward/pearson")
     parser.add_argument("--command")
     parser.add_argument("--machine")
-    options = parser.parse_args()
+    options = parser.parse_args(args)
     if options.draw:
+        known = sorted(file.stem for file in RESULTS.glob("*.json") if f'"{options.metric}"' in file.read_text())
+        if options.draw not in known:
+            parser.error(f"no results called {options.draw} have curves of {options.metric}: {', '.join(known) or 'none have'}")
         print(draw(options.draw, options.metric))
         return 0
     if options.collect is None:
         print(table())
         return 0
+    if not (options.command and options.machine):
+        parser.error("--collect needs --command and --machine: a result says what made it, and where")
     about = {"command": options.command, "machine": options.machine, "runs": collected(options.collect)}
+    if not about["runs"]:
+        parser.error(f"there is no run below {options.collect} (folders seed0, seed1 ...): nothing is written")
     (RESULTS / f"{options.collect.name}.json").write_text(json.dumps(about, indent=1) + "\n")
     return 0
 

@@ -23,6 +23,27 @@ def test_verdicts_by_hand() -> None:
     assert claims.judged([0, 1, 2], [9, 10, 11], margin=6)[3] == "does not hold"
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--collect", "here", "--command", "c", "--machine", "m"], "no run below here"),
+        (["--collect", "here"], "needs --command and --machine"),
+        (["--draw", "nothing"], "no results called nothing"),
+        (["--draw", "demo", "--metric", "nothing"], "have curves of nothing: none have"),
+    ],
+)
+def test_what_would_overwrite_results_or_draw_none_is_refused(
+    args: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(claims, "RESULTS", tmp_path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here.json").write_text("kept")
+    with pytest.raises(SystemExit):
+        claims.main(args)
+    assert said in capsys.readouterr().err and (tmp_path / "here.json").read_text() == "kept"
+
+
 def test_runs_are_collected_with_their_curves(tmp_path: Path) -> None:
     run = tmp_path / "random" / "seed3"
     (run / "csv" / "version_0").mkdir(parents=True)
