@@ -92,7 +92,7 @@ class LearnedReward:
             images ``action`` decides.
 
         Raises:
-            UserError: for arrays of other sizes, actions beyond [-1, 1], and frames that are missing or not read.
+            UserError: for arrays of other sizes, NaN, infinity, actions beyond [-1, 1], and frames that are missing or not read.
         """
         done = self._checked("action", action, self.action_dim)
         if done.numel() and (largest := float(done.abs().max())) > 1 + ROUNDING:
@@ -161,6 +161,13 @@ class LearnedReward:
         """Return the model's rewards of ``rows`` of these episodes, of all when None."""
         steps = Transitions.from_columns(obs, action, obs, offsets).to(self.model.device)
         reward: Tensor = self.model.relabel(steps, None if rows is None else rows.to(self.model.device))
+        if not bool(reward.isfinite().all()):
+            what = next((name for name, given in (("obs", obs), ("action", action)) if not bool(given.isfinite().all())), None)
+            raise UserError(
+                f"{what} is NaN or infinite, so its reward is: look at the environment, or at what comes before the reward."
+                if what
+                else "The reward of these steps is not finite: they are far from what it has learned from; scale obs as there."
+            )
         return reward.float()
 
     def _checked(self, name: str, values: Any, width: int) -> Tensor:

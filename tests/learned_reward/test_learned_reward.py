@@ -67,6 +67,9 @@ def test_mistakes_are_told() -> None:
         ((obs[:, :4], action), r"obs is (3, 4) and the reward was learned for obs_dim 5: give (..., 5)."),
         ((obs, np.float32(0)), r"action is () and the reward was learned for action_dim 2: give (..., 2)."),
         ((obs, action[:2]), r"obs is (3, 5) and action (2, 2): give one action per observation."),
+        ((obs + np.nan, action), "obs is NaN or infinite, so its reward is: look at the environment"),
+        ((obs, action + np.nan), "action is NaN or infinite"),
+        ((obs + np.inf, action), "obs is NaN or infinite"),
         ((obs, action + 1.5), "action reaches 1.5, and rewards are learned of actions in [-1, 1]: scale actions"),
     ):
         with pytest.raises(UserError) as error:
