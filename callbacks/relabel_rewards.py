@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -62,7 +63,7 @@ class RelabelRewards(Checked, pl.Callback, ranges={"bonus": ANY}):
             _weigh(None, self.reward, self.weights)
             values = control_reward(source, self.reward, pl_module.seed)  # type: ignore[arg-type]
         else:
-            if isinstance(self.reward, str) and not self.reward.endswith(".ckpt"):
+            if isinstance(self.reward, str) and not self.reward.endswith(".ckpt") and not Path(self.reward).is_dir():
                 raise UserError(f"relabel.reward is {self.reward!r}: give a .ckpt file, or one of {', '.join(CONTROLS)}.")
             model = self.reward if isinstance(self.reward, Method) else load_method(self.reward)
             read = source if model.reward_model is not None and model.reward_model.side else _read(trainer, source)

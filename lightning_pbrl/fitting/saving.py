@@ -20,8 +20,18 @@ from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.fitting import checkpoints
 from lightning_pbrl.fitting.diverged import check_saved
 from lightning_pbrl.fitting.lightning_glue import plain
+from lightning_pbrl.run_folder import LAST
 
 Array = npt.NDArray[Any]
+
+
+OTHERS = (b"SQLite", b"\x89HDF", b"version https://git-lfs")
+"""First bytes of a label store, a data file and a pointer of Git LFS, which a reader of pickles would take for harmful ones."""
+
+
+def _begins(path: Path, start: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -31,8 +41,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: when there is no such file, it is damaged, holds anything that would run code, is not ours, or is newer.
     """
     path = Path(path)
+    if (path / LAST).is_file():
+        raise UserError(f"{path} is a run folder; give its checkpoint, {path / LAST}.")
     if not path.is_file():
         raise UserError(f"There is no checkpoint at {path}; give the path of a .ckpt file that a fit has written.")
+    if any(_begins(path, start) for start in OTHERS):
+        raise UserError(f"{path} is not a checkpoint of this library; give the path of a .ckpt file that a fit has written.")
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:  # torch.load does not look at the records' checksums

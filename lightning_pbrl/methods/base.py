@@ -152,7 +152,7 @@ class Method(Checked, pl.LightningModule):
     def reward(self, features: Tensor) -> Tensor:
         """Return the learned reward per member for observation and action side by side: (n, O + A) -> (E, n)."""
         if self.reward_model is None:
-            raise UserError(f"{type(self).__name__} learns a policy, not a reward.")
+            raise UserError(f"{type(self).__name__} learns a policy, not a reward: give the checkpoint of a reward model.")
         return self.reward_model.reward(features)
 
     def combine(self, reward: Tensor) -> Tensor:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from synthetic import synthetic_transitions
 from toys import SPEC, ToyData, make_trainer
 
 from lightning_pbrl.callbacks.relabel_rewards import RelabelRewards
@@ -62,6 +64,20 @@ def test_truncated_file(kept: float, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.ckpt").write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(UserError, match=r"The checkpoint .*cut\.ckpt (is damaged or incomplete|holds objects other)"):
         load_method(tmp_path / "cut.ckpt")
+
+
+def test_what_is_no_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.sqlite").write_bytes(b"SQLite format 3\0" + bytes(100))
+    with pytest.raises(UserError, match=r"labels\.sqlite is not a checkpoint of this library; give the path of a \.ckpt file"):
+        load_method(tmp_path / "labels.sqlite")
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    shutil.copy(checkpoint, tmp_path / "run/checkpoints/last.ckpt")
+    with pytest.raises(UserError, match=r"run is a run folder; give its checkpoint, .*run/checkpoints/last\.ckpt"):
+        load_method(tmp_path / "run")
+    with pytest.raises(UserError, match="BC learns a policy, not a reward: give the checkpoint of a reward model"):
+        load_method(checkpoint).relabel(synthetic_transitions())
+    with pytest.raises(UserError, match="run is a run folder"):
+        make_trainer(tmp_path / "new", [RelabelRewards(str(tmp_path / "run"))]).fit(IQL(SPEC, updates=10, hidden=(8,)), ToyData())
 
 
 def test_text_file(tmp_path: Path) -> None:
