@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import NoReturn
 
 from lightning_pbrl.configs import as_argument
 from lightning_pbrl.configs import packaged_config as packaged_config
-from lightning_pbrl.errors import UserError
+from lightning_pbrl.errors import UserError, nearest
 
 TRAINER_VERBS = ("fit", "validate", "test", "predict")
 """The commands that are LightningCLI's."""
@@ -17,6 +18,9 @@ class Arguments(argparse.ArgumentParser):
     """A parser whose complaints are a user's errors like all others."""
 
     def error(self, message: str) -> NoReturn:
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        if other := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+            message = f"{message}, {nearest(other[1], known).rstrip('?.')}"
         raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
 
 

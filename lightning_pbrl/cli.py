@@ -91,10 +91,37 @@ def _one_sentence(error: Exception) -> str:
     causes = re.search(r"Errors:\n(.*?)\n\s*(?:- Expected a <class 'NoneType'>|Given value)", text, flags=re.DOTALL)
     if key and causes:
         text = f"{key[1]}: {causes[1].strip(' -')}; see --help, or `lightning-pbrl list`"
+    text = " ".join(text.split())
+    option = r"^unrecognized arguments: --([\w.]+)|(?:Subcommand|Group '(\w+)').* not accept option '([\w.]+)'"
+    if other := re.search(option, text):
+        text = f"{text}; {_nearest_option('.'.join(filter(None, other.groups())))}"
+    if other := re.search(r"class_path '(?:\w+\.)*(\w+)': Option '([\w.]+)' is not accepted", text):
+        text = f"{text}; {_nearest_argument(*other.groups())}"
     missing = re.fullmatch(r"the following arguments are required: (?:fit\.|validate\.|test\.|predict\.)?(.+)", text)
     if missing:
         text = f"{missing[1]} is missing: name it in a config file (-c) or as --{missing[1]}; `lightning-pbrl list` shows choices"
-    return " ".join(text.split())
+    return text
+
+
+def _nearest_option(name: str) -> str:
+    """Return what was meant by an option of a stage that there is not."""
+    from lightning_pbrl.errors import nearest
+    from lightning_pbrl.help_text import SHIPPED
+
+    known = set(re.findall(r"--([a-z_]+(?:\.[a-z_]+)?)\b", SHIPPED.read_text(encoding="utf-8")))
+    first, root = {each.partition(".")[0] for each in known}, name.partition(".")[0]
+    return nearest(name, [each for each in known if each.startswith(f"{root}.")]) if root in first else nearest(root, first)
+
+
+def _nearest_argument(name: str, argument: str) -> str:
+    """Return what was meant by an argument that the class of this name does not have."""
+    from lightning_pbrl import registry
+    from lightning_pbrl.errors import nearest
+    from lightning_pbrl.settings import kinds_of
+
+    classes = {each: kind for folder in registry.PACKAGES for each, kind in registry.classes(folder).items()}
+    part = argument.partition(".")[0]
+    return nearest(part, ["class_path", "init_args"] if part != argument or name not in classes else kinds_of(classes[name]))
 
 
 def _dispatch(args: list[str]) -> None:

@@ -117,8 +117,15 @@ def read_config(path: str | Path) -> Any:
 
 
 def as_argument(path: str) -> str:
-    """Return what the parser of configs understands: a file's path as it is, a row as its content."""
+    """Return what the parser of configs understands: a file's path as it is, a row as its content.
+
+    Raises:
+        UserError: as :func:`read_config`, and for a file that is no mapping of keys.
+    """
     file, row = split_row(Path(path))
+    if file.is_file() and not isinstance(content := _content(file), dict):
+        what = "is empty" if content is None else f"holds {content!r:.50}"
+        raise UserError(f"The config {file} {what}: give a mapping of keys, such as model: {{class_path: BC}}.")
     if row is None and not (file.is_file() and "tasks:" in file.read_text(encoding="utf-8", errors="replace")):
         return path
     content = read_config(path)

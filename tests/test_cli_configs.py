@@ -219,3 +219,21 @@ def test_a_csv_logger_of_ones_own_is_the_only_one() -> None:
     cli = build(*BC, f"--trainer.logger={logger}")
     assert [(type(one).__name__, one.root_dir) for one in cli.trainer.loggers] == [("CSVLogger", "elsewhere/lightning_logs")]
     assert build(*BC, "--trainer.logger=false").trainer.loggers == []
+
+
+def test_a_misspelt_key_is_answered_by_its_neighbours(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def said(text: str, *args: str) -> str:
+        (tmp_path / "own.yaml").write_text(text)
+        return mistake(capfd, "fit", "-c", "data/metaworld.yaml", "-c", str(tmp_path / "own.yaml"), *args)
+
+    model = "model: {class_path: BC}"
+    assert said(model, "--ask.budgt=3").startswith("unrecognized arguments: --ask.budgt=3; did you mean ask.budget or")
+    assert said(model, "--modl.init_args.lr=3").endswith("--modl.init_args.lr=3; did you mean model?")
+    assert "'ask.budgt'; did you mean ask.budget or" in said("ask: {budgt: 3}")
+    assert said("modl: {class_path: BC}").endswith("; did you mean model?")
+    assert "'lrr' is not accepted" in (found := said("model: {class_path: BC, init_args: {lrr: 1}}"))
+    assert "did you mean lr or" in found or found.endswith("did you mean lr?")
+    assert said("model: {class_path: BC, init_arg: {lr: 1}}").endswith("did you mean init_args?")
+    assert said("").endswith("own.yaml is empty: give a mapping of keys, such as model: {class_path: BC}.")
+    assert "own.yaml holds 'model'" in said("model")
+    assert "own.yaml is not valid YAML" in said("model: [")

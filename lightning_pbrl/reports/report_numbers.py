@@ -10,7 +10,7 @@ import numpy as np
 
 from lightning_pbrl.errors import UserError, nearest
 from lightning_pbrl.reports.comparison import Improvement, improvement
-from lightning_pbrl.reports.metrics import Run, find_runs, group
+from lightning_pbrl.reports.metrics import Run, find_runs, group, read_metrics
 from lightning_pbrl.reports.run_facts import started, state, task_of
 from lightning_pbrl.reports.statistics import Summary, summarise
 from lightning_pbrl.reports.tables import DEFAULT_METRICS, OTHERWISE, finals
@@ -105,6 +105,10 @@ def tables(gathered: Gathered, metric: str | None = None, baseline: str | None =
         made = [_table(task, stages, name, baseline) for name in names for task, stages in gathered.tasks.items()]
         if some := [table for table in made if table.lines]:
             return some
+    runs = [run for stages in gathered.tasks.values() for some in stages.values() for run in some]
+    if metric and (logged := {name for run in runs for name in read_metrics(run.path)}):
+        told = f"None of these runs has a value of {metric} yet; evaluate or test them, or name another --metric"
+        raise UserError(f"{told}: {nearest(metric, logged)}")
     wanted = metric or ", ".join(DEFAULT_METRICS)
     raise UserError(f"None of these runs has a value of {wanted} yet; evaluate or test them, or name another --metric.")
 

@@ -29,6 +29,8 @@ from lightning_pbrl.study.replicas import in_process
 
 def run_command(args: list[str], verb: str = "run") -> None:
     """Do what ``lightning-pbrl run STUDY`` or ``lightning-pbrl sweep STUDY`` asks for."""
+    if "--resume" in args:
+        raise UserError(f"{verb} goes on where it was by itself: leave --resume out.")
     options, launcher = _options(args, verb)
     if not 0 <= options.replicas <= MOST_SEEDS:
         raise UserError(f"--replicas {options.replicas}: give 0 to {MOST_SEEDS:,} replicas.")

@@ -199,6 +199,9 @@ def read_study(path: str | Path, changes: Mapping[str, Any] | None = None) -> St
     report = content.get("report") or {}
     if not isinstance(report, dict):
         raise mistake(file, f"report is {report!r}: give the stages of the table, {{show: [first, second]}}")
+    stages = {stage for base in bases.values() for stage in base.stages}
+    if unknown := sorted(set(report) - {"show"}) or [name for name in report.get("show") or () if name not in stages]:
+        raise mistake(file, f"report names {unknown[0]!r}: give the stages of the table, {{show: [{', '.join(sorted(stages))}]}}")
     return Study(str(content["name"]), file, bases, tuple(axes), tuple(seeds), include, exclude, report, row or "", search)
 
 

@@ -128,6 +128,8 @@ def test_the_baseline_that_was_chosen(study: Path, tmp_path: Path) -> None:
     page = Page(write_report([study], tmp_path / "x.html", "success_rate", "learned"))
     assert page.row("bc")[5] == "0.22"  # 1 - 0.78
     assert page.row("learned")[5] == "baseline"
+    with pytest.raises(UserError, match=r"has a value of eval/succes_rate yet; .*: did you mean eval/success_rate"):
+        write_report([study], tmp_path / "x.html", "eval/succes_rate")
     with pytest.raises(UserError, match=r"There is no stage 'lerned' to compare with: did you mean learned\?"):
         write_report([study], tmp_path / "x.html", baseline="lerned")
 
@@ -180,7 +182,8 @@ def test_runs_without_the_metric(study: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         write_report([study], tmp_path / "x.html", "normalized_score")
     assert str(error.value) == (
-        "None of these runs has a value of normalized_score yet; evaluate or test them, or name another --metric."
+        "None of these runs has a value of normalized_score yet; evaluate or test them, or name another --metric: "
+        "known: eval/return_mean, eval/success_rate, labels, train/q_loss."
     )
     with pytest.raises(UserError, match=r"A report is an \.html file, not x\.pdf: name it so with --out\."):
         write_report([study], tmp_path / "x.pdf")

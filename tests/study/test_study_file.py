@@ -141,6 +141,8 @@ def test_a_study_for_each_row(tmp_path: Path) -> None:
         ({"tasks": {"a": {"stages.rewrd.with.ask.budget": 1}}}, None, "did you mean stages.reward.with.ask.budget"),
         ({"base": "model/bc.yaml"}, None, "it has stages and a base: give one of them"),
         ({"report": [1]}, None, "report is .*show: "),
+        ({"report": {"show": ["nope"]}}, None, "report names 'nope': give the stages of the table"),
+        ({"report": {"shows": []}}, None, "report names 'shows'"),
         ({"seds": 3}, None, r"unknown keys \['seds'\]"),
         ({"seeds": "3-1"}, None, "--seeds '3-1' is not understood"),
     ],
