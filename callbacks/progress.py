@@ -71,6 +71,7 @@ class RoundProgress(Checked, ProgressBar):
         super().setup(trainer, pl_module, stage)
         self._values.clear()
         self._marks.clear()
+        self._rounds = 0
         if self.console is None:
             self.console = Console()
         if self.name is None:
@@ -128,7 +129,12 @@ class RoundProgress(Checked, ProgressBar):
         self._mark(trainer)
         self._tick()
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._rounds:
+            self._say("no round is left to run", f"{trainer.global_step:,} updates were made before")
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._rounds += 1
         if not self._enabled:
             return
         self._values |= self._metrics()

@@ -59,8 +59,6 @@ class OnlineDataModule(FeedbackDataModule):
         share: float | None = None,
         answers: str | None = None,
     ) -> None:
-        if segment_length < 1:
-            raise UserError(f"data.init_args.segment_length is {segment_length}: a segment has at least one step.")
         super().__init__(simulator, segment_length, eval_episodes, test_episodes, eval_envs, evaluation_seed=evaluation_seed)
         self.capacity, self.collecting_envs = capacity, num_envs
         self._collector: Collector | None = None

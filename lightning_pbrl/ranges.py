@@ -93,8 +93,9 @@ RANGES: dict[str, Range] = {
     **_all(POSITIVE_SHARE, "initial keep"),
     **_all(POSITIVE, "cost outlier"),
     # data, simulators, images
+    **_all(COUNT, "segment_length"),
     **_all(COUNT, "num_envs eval_envs obs_dim action_dim horizon action_repeat capacity comparisons episodes last count fps"),
-    **_all(COUNT_OR_NONE, "segment_length eval_episodes test_episodes held_out_pairs held_out entries fold stop_after_success"),
+    **_all(COUNT_OR_NONE, "eval_episodes test_episodes held_out_pairs held_out entries fold stop_after_success"),
     **_all(SHARE, "quantiles success_share share"),
     **_all(PART, "validation_share"),
     **_all(COUNT, "size"),

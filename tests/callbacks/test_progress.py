@@ -57,6 +57,13 @@ def test_it_is_the_bar_and_one_plain_line_per_round_without_a_terminal(tmp_path)
     assert not (tmp_path / "bc" / "seed4" / "progress.json").exists()
 
 
+def test_a_fit_that_has_nothing_to_do_says_so(tmp_path):
+    bar, data = RoundProgress(), ToyData()
+    out = with_console(bar, terminal=False)
+    make_trainer(tmp_path / "bc" / "seed4", [bar], enable_progress_bar=True, max_epochs=0).fit(BC(data.spec, **SMALL), data)
+    assert out.getvalue().splitlines() == ["bc/seed4 · no round is left to run · 0 updates were made before"]
+
+
 def test_the_live_line_shows_phase_updates_and_a_second_line_for_episodes(tmp_path):
     bar = RoundProgress(refresh_rate=1e9, name="mine")
     out = with_console(bar, terminal=True)
