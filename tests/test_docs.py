@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import pytest
 import torch
 import yaml
 
-from lightning_pbrl.arguments import packaged_config
+from lightning_pbrl.configs import packaged_config, read_config
 from lightning_pbrl.data.feedback import Clips, Labels, Query, Status
 from lightning_pbrl.data.segments import Episodes, SegmentPool
+from lightning_pbrl.help_text import SHIPPED
 from lightning_pbrl.rewards.base import chosen
 from lightning_pbrl.rng import question_keys
 
@@ -120,6 +123,23 @@ def test_the_front_page_names_experiments_that_exist() -> None:
 
 
 @pytest.mark.slow
+def test_commands_of_all_pages_name_options_and_configs_that_exist() -> None:
+    """A stage's option is in the help of ``fit``; a config is one of the package's, a row of a table included."""
+    known = set(re.findall(r"--([a-z_]+)", SHIPPED.read_text()))
+    seen = 0
+    for page in [DOCS.parent / "README.md", *DOCS.rglob("*.md")]:
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.S):
+            for line in re.findall(r"^lightning-pbrl (?:fit|validate|test|predict) .*", block.replace("\\\n", ""), re.M):
+                words = shlex.split(line, comments=True)
+                options = {re.split(r"[.=]", word[2:])[0] for word in words if word.startswith("--")}
+                assert options <= known, (page, line)
+                for flag, word in pairwise(words):
+                    if flag == "-c" and word != "mine.yaml" and not word.startswith("runs/"):
+                        read_config(packaged_config(word))
+                seen += 1
+    assert seen > 30
+
+
 def test_quickstart(no_ink: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block of Python of the page, one after the other, with smaller numbers."""
     from lightning_pbrl import IQL, AskTeacher, MetaWorldDataModule, RewardEnsemble

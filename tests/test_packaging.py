@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -152,6 +153,13 @@ def test_short_imports_are_refused(line: str, rules: set[str]) -> None:
     done = subprocess.run(command, cwd=ROOT, input=line, capture_output=True, text=True)
     assert done.returncode == (1 if rules else 0), done.stderr
     assert {word for word in done.stdout.split() if word.startswith("TID")} == rules
+
+
+def test_every_extra_is_told() -> None:
+    extras = set(SETTINGS["project"]["optional-dependencies"])
+    (listed,) = re.findall(r"# extras: ([a-z0-9 \n#]+)\ndocker", (ROOT / "README.md").read_text())
+    assert set(re.findall(r"[a-z0-9]+", listed)) == extras
+    assert set(re.findall(r"^\| `([a-z0-9]+)` \|", (ROOT / "docs/quickstart.md").read_text(), re.M)) >= extras
 
 
 def test_pins_satisfy_floors() -> None:
