@@ -117,26 +117,38 @@ def read_config(path: str | Path) -> Any:
 
 
 def as_argument(path: str) -> str:
-    """Return what the parser of configs understands: a file's path as it is, a row as its content.
+    """Return what the parser of configs understands: a file's path as it is; a row, and dotted keys, as their content.
 
     Raises:
         UserError: as :func:`read_config`, and for a file that is no mapping of keys.
     """
     file, row = split_row(Path(path))
-    if file.is_file() and not isinstance(content := _content(file), dict):
-        what = "is empty" if content is None else f"holds {content!r:.50}"
+    if file.is_file() and not isinstance(found := _content(file), dict):
+        what = "is empty" if found is None else f"holds {found!r:.50}"
         raise UserError(f"The config {file} {what}: give a mapping of keys, such as model: {{class_path: BC}}.")
-    if row is None and not (file.is_file() and "tasks:" in file.read_text(encoding="utf-8", errors="replace")):
-        return path
     content = read_config(path)
-    return path if row is None else str(yaml.safe_dump(content, sort_keys=False))
+    nested = spread(content)
+    return path if row is None and nested == content else str(yaml.safe_dump(nested, sort_keys=False))
 
 
 def merged(layers: list[Any]) -> dict[str, Any]:
     """Return mappings laid over each other, later ones winning key by key; what is no mapping stays beside them."""
     whole: dict[str, Any] = {}
     for number, layer in enumerate(layers):
-        _lay(whole, layer if isinstance(layer, dict) else {f"layer {number}": layer})
+        _lay(whole, spread(layer) if isinstance(layer, dict) else {f"layer {number}": layer})
+    return whole
+
+
+def spread(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config whose dotted keys, ``ask.budget: 20``, are mappings; a later key wins.
+
+    The parser of configs would lose a dotted key that stands before a mapping of the same name.
+    """
+    whole: dict[str, Any] = {}
+    for key, value in content.items():
+        layer: dict[str, Any] = {}
+        set_key(layer, str(key), value)
+        _lay(whole, layer)
     return whole
 
 

@@ -13,7 +13,7 @@ import yaml
 from command_line import QUIET, mistake
 
 from lightning_pbrl.cli import main
-from lightning_pbrl.configs import SHIPPED, as_argument, merged, names, packaged_config, read_config, split_row
+from lightning_pbrl.configs import SHIPPED, as_argument, merged, names, packaged_config, read_config, split_row, spread
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.study.file import read_studies
 from lightning_pbrl.study.plan import plan
@@ -52,6 +52,23 @@ def test_a_row_is_named_like_a_file(table: Path, monkeypatch: pytest.MonkeyPatch
     (table / "mine/far.yaml").write_text("data: B\n")  # a file of that name comes first
     assert split_row(Path(packaged_config("mine/far.yaml"))) == (Path("mine/far.yaml"), None)
     assert as_argument("mine/far.yaml") == "mine/far.yaml"
+
+
+def test_dotted_keys_are_mappings(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The parser would lose a dotted key that stands before a mapping of its name."""
+    nested = {"data": {"init_args": {"horizon": 30, "episodes": 6}}, "ask": {"budget": 5}}
+    dotted = {"data.init_args.horizon": 30, "data": {"init_args": {"episodes": 6}}, "ask.budget": 4, "ask": {"budget": 5}}
+    assert spread(dotted) == merged([dotted]) == nested
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(dotted, sort_keys=False))
+    assert yaml.safe_load(as_argument(str(tmp_path / "own.yaml"))) == nested
+    with pytest.raises(SystemExit):
+        main(["fit", "-c", "data/metaworld.yaml", "-c", "model/bc.yaml", "-c", str(tmp_path / "own.yaml"), "--print_config"])
+    assert yaml.safe_load(capfd.readouterr().out)["data"]["init_args"]["horizon"] == 30
+    study = {"name": "s", "stages": {"one": {"config": ["model/bc.yaml"], "with": dotted}}, "data.init_args.size": [3]}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    (read,) = read_studies(str(tmp_path / "study.yaml"))
+    ((trial,),) = (plan(read, tmp_path),)
+    assert trial.jobs[0].own == {**nested, "data": {"init_args": {"horizon": 30, "episodes": 6, "size": 3}}}
 
 
 def test_rows_that_are_not_there(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import tempfile
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from lightning_pbrl.configs import as_argument, set_key, stage_keys
+from lightning_pbrl.configs import as_argument, set_key, spread, stage_keys
 from lightning_pbrl.errors import UserError, mistake_behind, nearest
 from lightning_pbrl.job import Job
 from lightning_pbrl.run_folder import LAST
@@ -133,7 +132,7 @@ def _resolve(value: Any, job: Job, jobs: Mapping[str, Job]) -> Any:
 
 def _with_values(base: Base, values: Mapping[str, Any], study: Study) -> dict[str, dict[str, Any]]:
     """Return the base's stages with the values of a trial set."""
-    stages = {name: {**stage, "with": copy.deepcopy(stage.get("with", {}))} for name, stage in base.stages.items()}
+    stages = {name: {**stage, "with": spread(stage.get("with") or {})} for name, stage in base.stages.items()}
     for key, value in values.items():
         for name, inner in stage_keys(key, stages, f"The study {study.path} with {base.origin}"):
             set_key(stages[name]["with"], inner, value)
