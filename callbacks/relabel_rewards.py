@@ -66,6 +66,10 @@ class RelabelRewards(Checked, pl.Callback, ranges={"bonus": ANY}):
             if isinstance(self.reward, str) and not self.reward.endswith(".ckpt") and not Path(self.reward).is_dir():
                 raise UserError(f"relabel.reward is {self.reward!r}: give a .ckpt file, or one of {', '.join(CONTROLS)}.")
             model = self.reward if isinstance(self.reward, Method) else load_method(self.reward)
+            if model.reward_model is not None and not vars(model).get("_built"):
+                raise UserError(
+                    f"relabel.reward is a {type(model).__name__} that was never fitted: fit it first, or give its checkpoint."
+                )
             read = source if model.reward_model is not None and model.reward_model.side else _read(trainer, source)
             _check_sizes(model, read)
             check_learned(model, "relabel.reward")

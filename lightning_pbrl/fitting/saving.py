@@ -17,6 +17,7 @@ from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.guard import reason
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.errors import UserError, nearest
+from lightning_pbrl.finite import check_finite
 from lightning_pbrl.fitting import checkpoints
 from lightning_pbrl.fitting.diverged import check_saved
 from lightning_pbrl.fitting.lightning_glue import plain
@@ -80,7 +81,7 @@ def predict(method: Any, obs: npt.ArrayLike, action: npt.ArrayLike | None = None
         Actions in [-1, 1], (..., A), float32; with ``action`` the reward of each step, (...,), float32.
 
     Raises:
-        UserError: for arrays of other sizes, and where the method has not learned what is asked for.
+        UserError: for arrays of other sizes, NaN and infinity, and where the method has not learned what is asked for.
     """
     method.configure_model()
     seen = _checked(method, obs, "obs")
@@ -89,7 +90,7 @@ def predict(method: Any, obs: npt.ArrayLike, action: npt.ArrayLike | None = None
     try:
         if action is None:
             found = method.act(seen.reshape(-1, seen.shape[-1]).to(method.device))
-            return np.asarray(found.float().cpu().reshape(*seen.shape[:-1], -1).numpy())
+            return np.asarray(found.float().cpu().reshape(*seen.shape[:-1], found.shape[-1]).numpy())
         done = _checked(method, action, "action")
         if done.shape[:-1] != seen.shape[:-1]:
             raise UserError(f"obs is {tuple(seen.shape)} and action {tuple(done.shape)}: give one action per observation.")
@@ -108,7 +109,9 @@ def _checked(method: Any, values: npt.ArrayLike, name: str) -> Tensor:
         raise UserError(
             f"{name} is {array.shape} and {type(method).__name__} was built for {name}_dim {width}: give (..., {width})."
         )
-    return torch.from_numpy(array)
+    found = torch.from_numpy(array)
+    check_finite(found.reshape(-1, width), name, "look at what it comes from")
+    return found
 
 
 def save(method: Any, path: str | Path, replica: int = 0) -> None:

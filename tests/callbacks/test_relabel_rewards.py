@@ -140,6 +140,11 @@ def test_a_policy_is_no_reward_model(tmp_path: Path) -> None:
         relabelled(four_rows([1.0] * 4), RelabelRewards(str(tmp_path / "checkpoints" / "last.ckpt")))
 
 
+def test_a_reward_model_that_was_never_fitted() -> None:
+    with pytest.raises(UserError, match="RewardEnsemble that was never fitted: fit it first, or give its checkpoint"):
+        relabelled(four_rows(None), RelabelRewards(RewardEnsemble({"obs_dim": 5, "action_dim": 2, "horizon": 4})))
+
+
 def test_a_policy_learner_without_relabelling_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"IQL learns from a reward and the data have none yet: set relabel\.reward to"):
         make_trainer(tmp_path, [RelabelRewards()]).fit(IQL(SPEC, hidden=(8,)), ToyData())

@@ -38,6 +38,10 @@ def test_a_policy_predicts_actions() -> None:
     assert np.array_equal(found, expected.numpy())
     assert np.allclose(policy.predict(OBS[0, 0]), found[0, 0], atol=1e-6)  # a single observation
     assert np.allclose(policy.predict(OBS[0].tolist()), found[0], atol=1e-6)
+    assert policy.predict(OBS[:0]).shape == (0, 3, 2)
+    assert refused(policy.predict, np.where(np.arange(5) < 4, OBS[0], np.nan)) == (
+        "obs is NaN or infinite in 3 of 3 rows, the first is row 0: look at what it comes from."
+    )
 
 
 def test_a_reward_model_predicts_rewards() -> None:
