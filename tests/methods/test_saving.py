@@ -93,7 +93,7 @@ def test_wrong_arrays() -> None:
     assert refused(policy.predict, 3.0) == "obs is () and BC was built for obs_dim 5: give (..., 5)."
     sentence = "obs is (4, 5) and action (3, 2): give one action per observation."
     assert refused(reward.predict, np.zeros((4, 5)), np.zeros((3, 2))) == sentence
-    assert refused(policy.predict, OBS, ACTION) == "BC learns a policy, not a reward."
+    assert refused(policy.predict, OBS, ACTION) == "BC learns a policy, not a reward: give the checkpoint of a reward model."
     assert "learns a reward, not a policy" in refused(reward.predict, OBS)
 
 
