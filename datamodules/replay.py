@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lightning_pbrl.data.replayed import logged_episodes
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.datamodules.recorded import RecordedDataModule
+from lightning_pbrl.datamodules.base import FeedbackDataModule, check_sizes
 from lightning_pbrl.envs.base import Simulator
 from lightning_pbrl.errors import UserError
 from lightning_pbrl.fitting.saving import read_checkpoint
 from lightning_pbrl.ranges import COUNT
 
 
-class ReplayDataModule(RecordedDataModule, ranges={"steps": COUNT}):
+class ReplayDataModule(FeedbackDataModule, ranges={"steps": COUNT}):
     """Replay of an earlier run that acted (SAC, PEBBLE ...), from its checkpoint, as data for methods that do not act.
 
     SAC on the true reward makes data of every quality, as LiRE's (arXiv 2408.04190) and D4RL's medium-replay are. Only finished
@@ -29,13 +30,12 @@ class ReplayDataModule(RecordedDataModule, ranges={"steps": COUNT}):
         UserError: for a checkpoint without a replay of states, and if it and the simulator differ in sizes.
     """
 
-    cure = "give the simulator in which the run has acted"
-
     def __init__(self, path: str, simulator: Simulator | None = None, steps: int | None = None, **feedback: Any) -> None:
-        super().__init__(path, simulator, cache_dir=None, **feedback)
-        self.steps = steps
+        super().__init__(simulator, **feedback)
+        self.path, self.steps = Path(path), steps
 
     def read(self) -> Transitions:
+        """Read the replay, whatever the simulator."""
         checkpoint = read_checkpoint(self.path)
         if "OnlineDataModule" not in checkpoint:
             raise UserError(f"{self.path} has no replay: give the checkpoint of a run that acted, such as SAC's.")
@@ -43,3 +43,8 @@ class ReplayDataModule(RecordedDataModule, ranges={"steps": COUNT}):
         about = {"replay of": method, "seed": checkpoint["hyper_parameters"]["seed"]}
         sizes = spec["obs_dim"], spec["action_dim"]
         return logged_episodes(checkpoint["OnlineDataModule"]["replay"], *sizes, self.steps, about)
+
+    def load(self) -> Transitions:
+        table = self.read()
+        check_sizes(table, self.simulator, self.path, "give the simulator in which the run has acted")
+        return table

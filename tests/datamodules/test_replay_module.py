@@ -29,6 +29,8 @@ def test_the_data_of_a_run(tmp_path: Path) -> None:
     returns = torch.stack([part.double().sum() for part in source.reward.split(source.episodes.lengths.tolist())])
     assert torch.allclose(returns, log[:, 3]) and source.about["replay of"] == "_Actor"
     assert bool(source.success.any()) == bool((log[:, 4] > 0).any())
+    with pytest.raises(TypeError, match="action_bounds"):  # its actions are in [-1, 1], so neither would act
+        ReplayDataModule(path, action_bounds=[0, 2], clip_actions=True)
     half = ReplayDataModule(path, steps=30)
     half.setup("fit")
     assert 0 < len(half.source) <= 30
