@@ -128,7 +128,10 @@ class AskTeacher(Checked, pl.Callback):
         memory.give_back(pl_module.device)  # what evaluation and checkpoint have left
         if self.page is not None:
             self.page.open()
-        asked = asked_together(trainer, session, lambda: session.round(trainer.current_epoch, telling(trainer.print)))
+        place = self.store_path or trainer.default_root_dir
+        place = "STORE" if "://" in str(place) else place  # an address may have a password
+        told = telling(trainer.print, "" if self.page else f"lightning-pbrl label {place}")
+        asked = asked_together(trainer, session, lambda: session.round(trainer.current_epoch, told))
         pl_module.labels, pl_module.ratings, pl_module.asked, pl_module.pending, metrics, pl_module.others = asked
         pl_module.answers_from = "" if self.store is None else self.store.name
         pl_module.log_dict({**metrics, "step": float(trainer.global_step)}, on_epoch=True, on_step=False, batch_size=1)

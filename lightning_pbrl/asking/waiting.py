@@ -32,6 +32,11 @@ def wait(count: Callable[[], tuple[int, int]], enough: Callable[[int, int], bool
         told(*now)
 
 
-def telling(say: Callable[[str], None]) -> Told:
-    """Return what tells by ``say`` how far people are."""
-    return lambda asked, answered: say(f"{answered} of {asked} questions of this round are answered")
+def telling(say: Callable[[str], None], where: str = "") -> Told:
+    """Return what tells by ``say`` how far people are, and as long as none has answered ``where`` they can."""
+
+    def told(asked: int, answered: int) -> None:
+        how = f"; give people their links: {where}" if where and not answered else ""
+        say(f"{answered} of {asked} questions of this round are answered{how}")
+
+    return told
