@@ -97,6 +97,7 @@ def _one_sentence(error: Exception) -> str:
         text = f"{text}; {_nearest_option('.'.join(filter(None, other.groups())))}"
     if other := re.search(r"class_path '(?:\w+\.)*(\w+)': Option '([\w.]+)' is not accepted", text):
         text = f"{text}; {_nearest_argument(*other.groups())}"
+    text = re.sub(r"argument (--\w+): ignored explicit argument", r"\1 is a switch: write it without a value, not with", text)
     missing = re.fullmatch(r"the following arguments are required: (?:fit\.|validate\.|test\.|predict\.)?(.+)", text)
     if missing:
         text = f"{missing[1]} is missing: name it in a config file (-c) or as --{missing[1]}; `lightning-pbrl list` shows choices"
@@ -121,7 +122,9 @@ def _nearest_argument(name: str, argument: str) -> str:
 
     classes = {each: kind for folder in registry.PACKAGES for each, kind in registry.classes(folder).items()}
     part = argument.partition(".")[0]
-    return nearest(part, ["class_path", "init_args"] if part != argument or name not in classes else kinds_of(classes[name]))
+    if part != argument or name not in classes:
+        return nearest(part, ["class_path", "init_args"])
+    return nearest(part, set(kinds_of(classes[name])) - {"args", "kwargs", "return"})
 
 
 def _dispatch(args: list[str]) -> None:

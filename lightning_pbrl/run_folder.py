@@ -52,8 +52,11 @@ def opened(name: str | Path) -> Path:
     """Make a run folder, ``~`` resolved.
 
     Raises:
-        UserError: for an address, which loggers would read as one and checkpoints as a path; for one that cannot be written to.
+        UserError: for an empty name; for an address, which loggers would read as one and checkpoints as a path; for one that
+            cannot be written to.
     """
+    if not str(name).strip():  # a variable of the shell that is not set
+        raise UserError("run_dir is empty: give a folder of its own, such as runs/first.")
     if "://" in str(name) or "::" in str(name):
         raise UserError(f"run_dir is {name}: give a folder of this machine, without :// and ::.")
     folder = Path(name).expanduser()

@@ -234,6 +234,8 @@ def test_a_misspelt_key_is_answered_by_its_neighbours(capfd: pytest.CaptureFixtu
     assert "'lrr' is not accepted" in (found := said("model: {class_path: BC, init_args: {lrr: 1}}"))
     assert "did you mean lr or" in found or found.endswith("did you mean lr?")
     assert said("model: {class_path: BC, init_arg: {lr: 1}}").endswith("did you mean init_args?")
+    assert said(model, "--then_test=maybe").startswith("--then_test is a switch: write it without a value")
+    assert said(model, "--run_dir=").startswith("run_dir is empty: give a folder of its own")
     assert said("").endswith("own.yaml is empty: give a mapping of keys, such as model: {class_path: BC}.")
     assert "own.yaml holds 'model'" in said("model")
     assert "own.yaml is not valid YAML" in said("model: [")
