@@ -79,10 +79,9 @@ class AskTeacher(Checked, pl.Callback):
     ) -> None:
         check_budget(budget, per_round, schedule, initial, rounds, answered=teacher is not None)
         sizes, share = schedule_of(schedule, budget, per_round), None if initial is None else InitialShare(budget, initial)
-        first = first_round or 0
-        self.plan = AskingPlan(teacher, query or UniformQuery(), budget, sizes, share, uniform_first, first, every, rounds)
-        self.first_round, self.per_round, self.store_path, self.run = first_round, per_round, store, run
-        self.teacher, self.query = teacher, self.plan.query
+        first, self.query = first_round or 0, query or UniformQuery()
+        self.plan = AskingPlan(teacher, self.query, budget, sizes, share, uniform_first, first, every, rounds)
+        self.first_round, self.per_round, self.store_path, self.run, self.teacher = first_round, per_round, store, run, teacher
         self.session: AskingSession | None = None
         self.page: PageBeside | None = None
 
@@ -128,9 +127,7 @@ class AskTeacher(Checked, pl.Callback):
         memory.give_back(pl_module.device)  # what evaluation and checkpoint have left
         if self.page is not None:
             self.page.open()
-        place = self.store_path or trainer.default_root_dir
-        place = "STORE" if "://" in str(place) else place  # an address may have a password
-        told = telling(trainer.print, "" if self.page else f"lightning-pbrl label {place}")
+        told = telling(trainer.print, "" if self.page else self.store_path or trainer.default_root_dir)
         asked = asked_together(trainer, session, lambda: session.round(trainer.current_epoch, told))
         pl_module.labels, pl_module.ratings, pl_module.asked, pl_module.pending, metrics, pl_module.others = asked
         pl_module.answers_from = "" if self.store is None else self.store.name

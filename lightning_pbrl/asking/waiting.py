@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from lightning_pbrl.shared_scoring import still_waiting
 
@@ -32,11 +33,17 @@ def wait(count: Callable[[], tuple[int, int]], enough: Callable[[int, int], bool
         told(*now)
 
 
-def telling(say: Callable[[str], None], where: str = "") -> Told:
-    """Return what tells by ``say`` how far people are, and as long as none has answered ``where`` they can."""
+def telling(say: Callable[[str], None], where: str | Path = "") -> Told:
+    """Return what tells by ``say`` how far people are, and until one has answered, which command gives them their links.
+
+    Args:
+        say: prints a line.
+        where: run folder or label store that they answer; empty if a page stands beside the run.
+    """
+    place = "STORE" if "://" in str(where) else where  # an address may have a password
 
     def told(asked: int, answered: int) -> None:
-        how = f"; give people their links: {where}" if where and not answered else ""
+        how = f"; give people their links: lightning-pbrl label {place}" if where and not answered else ""
         say(f"{answered} of {asked} questions of this round are answered{how}")
 
     return told

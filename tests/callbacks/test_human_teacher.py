@@ -69,11 +69,13 @@ def fit(folder: Path, resume: bool = False, around: Any = (), **settings: Any) -
 
 def test_who_waits_says_where_people_answer() -> None:
     said: list[str] = []
-    told = waiting.telling(said.append, "lightning-pbrl label runs/x")
+    told = waiting.telling(said.append, "runs/x")
     told(3, 0)
     told(3, 1)
     assert said[0] == "0 of 3 questions of this round are answered; give people their links: lightning-pbrl label runs/x"
     assert said[1] == "1 of 3 questions of this round are answered"
+    waiting.telling(said.append, "postgresql://ada:secret@host/labels")(3, 0)
+    assert said[2].endswith("; give people their links: lightning-pbrl label STORE")
 
 
 def test_a_round_waits_for_all_its_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +83,7 @@ def test_a_round_waits_for_all_its_answers(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(ask_teacher, "telling", lambda say, where: wheres.append(where) or waiting.telling(say, where))
     with person(tmp_path):
         method = fit(tmp_path)
-    assert set(wheres) == {f"lightning-pbrl label {tmp_path}"}
+    assert set(map(str, wheres)) == {str(tmp_path)}
     assert len(method.labels.preferences()) == 20 and method.pending == 0 and method.finished
     true = ToyData().load().true_returns(Query("pair", method.labels.start, 10))
     assert torch.equal(method.labels.value, (true[:, 1] > true[:, 0]).float())
