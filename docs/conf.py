@@ -27,7 +27,7 @@ extensions = [
     "package_directive",
 ]
 exclude_patterns = ["_build"]
-toc_object_entries = False  # or the navigation of every page holds the thousand objects of the API page: ten minutes instead of two
+toc_object_entries = False  # else every page's navigation holds the API's thousand objects: ten minutes instead of two
 html_theme = "furo"
 html_title = "lightning-pbrl"
 
