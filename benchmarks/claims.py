@@ -99,7 +99,7 @@ CLAIMS: tuple[Claim, ...] = (
         "test/success_rate",
         "success",
         "policies-straight-from-comparisons-plate-slide-where-cloning-fails",
-        because="three seeds; both do what the true reward does",
+        because="both do what the true reward does",
         margin=0.1,
     ),
     Claim(
