@@ -126,7 +126,7 @@ def test_a_failing_stage_shows_its_log_and_stops_those_that_need_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     broken = tiny(tmp_path)
-    del broken["stages"]["zero"]
+    del broken["stages"]["zero"], broken["report"]
     broken["stages"]["reward"]["with"]["data"] = {"init_args": {"task": "drawer-opn"}}
     with pytest.raises(SystemExit) as stop:
         main(["run", write(tmp_path, broken)])
@@ -141,7 +141,7 @@ def test_a_failing_stage_shows_its_log_and_stops_those_that_need_it(
 
 def test_interrupting_leaves_no_process(tmp_path: Path) -> None:
     experiment = tiny(tmp_path)
-    experiment["stages"] = {"zero": experiment["stages"]["zero"]}
+    experiment |= {"stages": {"zero": experiment["stages"]["zero"]}, "report": {"show": ["zero"]}}
     experiment["stages"]["zero"]["with"]["model"] = {"init_args": {"updates": 10**7, "eval_interval": 10**7}}
     command = [sys.executable, "-m", "lightning_pbrl", "run", write(tmp_path, experiment), "--out", str(tmp_path / "out")]
     parent = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -283,7 +283,7 @@ def test_replicas_of_a_control_are_tested_one_by_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     experiment = tiny(tmp_path)
-    experiment["stages"] = {"zero": experiment["stages"]["zero"]}
+    experiment |= {"stages": {"zero": experiment["stages"]["zero"]}, "report": {"show": ["zero"]}}
     main(["run", write(tmp_path, experiment), "--replicas", "2"])
     assert len(in_process) == 1
     results = json.loads((tmp_path / "runs/tiny/zero/seed0/results.json").read_text())

@@ -57,8 +57,8 @@ def test_config_files_beside_the_experiment_come_first(tmp_path: Path) -> None:
         ({"stages": {"a": ["x"]}}, ["'a'"]),
         ({"stages": {"a": None}}, ["'a'"]),
         ({"stages": {"a": {"command": "ftt"}}}, ["'ftt'", "fit"]),
-        ({"stages": {"a": {"config": ["model/iqll.yaml"]}}}, ["model/iqll.yaml", "model/iql.yaml"]),
-        ({"stages": {"a": {"with": {"ckpt_path": "${stages.b.checkpoint}"}}, "b": {}}}, ["'a'", "'b'", "before"]),
+        ({"report": {}, "stages": {"a": {"config": ["model/iqll.yaml"]}}}, ["model/iqll.yaml", "model/iql.yaml"]),
+        ({"report": {}, "stages": {"a": {"with": {"ckpt_path": "${stages.b.checkpoint}"}}, "b": {}}}, ["'a'", "'b'", "before"]),
     ],
 )
 def test_mistakes_in_the_file(
