@@ -20,7 +20,17 @@ from toys import SPEC, ToyData, assert_same, callbacks_for, data_for, make_train
 from warm import CONTEXT, PATIENCE
 
 import lightning_pbrl
-from lightning_pbrl import BC, IQL, AskTeacher, MetaWorldDataModule, RelabelRewards, RewardEnsemble, SimulatedTeacher, Trainer
+from lightning_pbrl import (
+    BC,
+    IQL,
+    AskTeacher,
+    MetaWorldDataModule,
+    RelabelRewards,
+    RewardEnsemble,
+    SimulatedTeacher,
+    Trainer,
+    registry,
+)
 from lightning_pbrl.callbacks.progress import RoundProgress
 from lightning_pbrl.cli import main
 from lightning_pbrl.errors import UserError
@@ -254,6 +264,12 @@ def test_the_old_name_of_the_data_modules_base() -> None:
     with pytest.warns(FutureWarning, match=r"^OfflineDataModule is called FeedbackDataModule now: use that name\.$"):
         assert base.OfflineDataModule is lightning_pbrl.FeedbackDataModule
     assert issubclass(ToyData, lightning_pbrl.FeedbackDataModule)
+
+
+@pytest.mark.parametrize("kind", ["data", "teachers", "queries"])
+def test_every_class_of_a_config_is_at_the_front_door(kind: str) -> None:
+    known = registry.classes(kind)
+    assert {name: getattr(lightning_pbrl, name, None) for name in known} == known
 
 
 def test_names_of_the_package_are_lazy() -> None:
