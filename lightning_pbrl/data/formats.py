@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import zipfile
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,9 +34,6 @@ class Format(NamedTuple):
     settings: dict[str, Any]
 
 
-MARKS = ("meta/info.json", "dataset_info.json", "data/metadata.json")
-"""Files by which folders of LeRobot, imitation and Minari are told."""
-
 LOOSE = {"clip_actions": True}
 FORMATS: dict[str, Format] = {
     "archive": Format("lightning-pbrl's own data file", "archive", "load", {}),
@@ -62,15 +58,18 @@ def format_of(path: Path) -> str:
     """
     if not path.exists():
         raise UserError(f"There is no file or folder {path}: check the path.")
-    for key, form in FORMATS.items():
-        if find_spec(f"lightning_pbrl.data.{form.module}") is None:
-            continue
-        if importlib.import_module(f"lightning_pbrl.data.{form.module}").recognises(path):
-            return key
+    if found := _recognised(path):
+        return found
     raise UserError(
         f"{path} is in none of the formats that are read ({', '.join(form.title for form in FORMATS.values())}){_held(path)}: "
         "give one data file or data folder, or convert it (docs/data-format.md)."
     )
+
+
+def _recognised(path: Path) -> str | None:
+    """Return the key of the first format whose reader recognises a path."""
+    readers = ((key, importlib.import_module(f"lightning_pbrl.data.{form.module}")) for key, form in FORMATS.items())
+    return next((key for key, reader in readers if reader.recognises(path)), None)
 
 
 def _held(path: Path) -> str:
@@ -79,8 +78,7 @@ def _held(path: Path) -> str:
     Raises:
         UserError: if it is an empty file, or the beginning of a .npz file.
     """
-    outer = (each for each in path.absolute().parents[:3] if any((each / name).is_file() for name in MARKS))
-    if whole := next(outer, None):
+    if whole := next(filter(_recognised, path.absolute().parents[:3]), None):
         return f"; it is a part of the data set {whole}"
     if path.is_dir():
         return ""
