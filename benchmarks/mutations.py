@@ -7,8 +7,8 @@ there were, whole lines fewer or more (lines). Everything else is a fault: anoth
 episodes that are not the file's), more than 10 s, 2 GiB or more, the end of the process, a sentence without the file's name. The
 exit code is 1 when there is a fault.
 
-A reader runs in a process of its own, which is ended when it takes too long. Times are wall times, memory is the most that the
-process, or one that it started, ever held.
+A reader runs in a process of its own, which is ended when it takes too long. Times are wall times, memory is what the process's
+peak rises by while it reads, or the most that a process which it started held.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -36,6 +37,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.growth import status
 from benchmarks.mutation_formats import FORMATS, Format, flat
 from benchmarks.mutation_kinds import mutate_bytes
 from benchmarks.readme import RESULTS
@@ -88,14 +90,15 @@ class Bench:
         else:
             content, touched = mutate_bytes(self.sound, rng)
             self.path.write_bytes(content)
-        began = time.monotonic()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: what came before is not this file's
+        before, ended, began = status("VmRSS"), largest_ended(), time.monotonic()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             outcome, said = self._outcome(touched)
         seconds = time.monotonic() - began
         if seconds > SECONDS and not again:  # on a busy machine the quicker of two tries tells
             return self.one(number, again=True)
-        peak = peak_memory()
+        peak = peak_memory(before, ended)
         if seconds > SECONDS:
             outcome = "too slow"
         elif peak >= MEMORY:
@@ -152,13 +155,19 @@ def same(found: Mapping[str, np.ndarray], sound: Mapping[str, np.ndarray], chang
     return f"{count} numbers differ" if count > changed else None
 
 
-def peak_memory() -> int:
-    """Bytes: the most that this process or one of its processes ever held."""
-    used = [resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+def largest_ended() -> int:
+    """Bytes: the most that any process held which this one started and which has ended."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+
+
+def peak_memory(before: int, ended: int) -> int:
+    """Bytes: what the peak rose by above ``before``, or the most that a process of this one held, if it runs or ended since."""
+    used, now = [status("VmHWM") - before], largest_ended()
+    if now > ended:
+        used.append(now)
     for child in hdf5_process._idle:
-        status = Path(f"/proc/{child.process.pid}/status")
-        text = status.read_text() if status.exists() else ""
-        used += [int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("VmHWM")]
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            used.append(status("VmHWM", child.process.pid))
     return max(used)
 
 

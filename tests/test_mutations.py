@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.mutation_formats import FORMATS, Format
 from benchmarks.mutations import SOUND, Bench, lines_only, row, same
+from lightning_pbrl.data import hdf5_process
 
 HERE = [kind for kind in FORMATS if kind.needs is None]
 
@@ -30,6 +31,24 @@ def test_what_counts_as_a_changed_value():
     assert same({"x": sound["x"]}, sound, 9) == "keys ['y']"
     assert lines_only(["a", "c"], ["a", "b", "c"], 0) and lines_only(["a", "bc"], ["a", "b", "c"], 1)
     assert not lines_only(["a", "bc"], ["a", "b", "c"], 0) and not lines_only(["a", "x", "c"], ["a", "b", "c"], 0)
+
+
+def test_memory_is_counted_for_each_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Only the file whose reader takes much is too large, not those after it, whatever the process held before."""
+    hdf5_process._stop_idle()  # of other tests
+    taken = iter([0, 0, 64, 0])  # the sound file is read first
+
+    def reader(path: Path) -> list[int]:
+        np.ones(next(taken) * 2**20, np.uint8)
+        return [1]
+
+    kind = Format("toy", "toy.bin", lambda path: path.write_bytes(b"abcdefgh"), reader, None, [], 1)
+    bench = Bench(kind, tmp_path)
+    monkeypatch.setattr("benchmarks.mutations.MEMORY", 48 * 2**20)
+    before = np.ones(96 * 2**20, np.uint8)
+    found = [bench.one(number) for number in range(3)]
+    assert [each["outcome"] for each in found] == ["equal", "too large", "equal"]
+    assert 48 * 2**20 <= found[1]["peak"] < before.nbytes
 
 
 def test_faults_are_counted(tmp_path: Path):
