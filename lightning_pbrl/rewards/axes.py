@@ -18,7 +18,7 @@ from lightning_pbrl.data.kinds import axis_of, check_axes
 from lightning_pbrl.data.relabel import predict_reward
 from lightning_pbrl.engine import Group, Metrics, Passes, Phase, Program
 from lightning_pbrl.errors import UserError
-from lightning_pbrl.losses.preference import preference_accuracy, preference_cross_entropy, strict_share
+from lightning_pbrl.losses.preference import preference_accuracy, preference_cross_entropy
 from lightning_pbrl.nn import MLP
 from lightning_pbrl.rewards.base import RewardModel
 
@@ -43,7 +43,7 @@ class AxisRewards(RewardModel):
         lr: learning rate per update, Adam.
         epochs: most passes over the answers per round.
         batch_size: answers per update and member; each axis has its fraction of every minibatch.
-        stop_accuracy: end the round's fit above this training accuracy, mean over axes; 1 or more never stops early.
+        stop_accuracy: end the fit above this accuracy, mean over axes with strict answers; 1 or more never stops early.
 
     Raises:
         UserError: for names that cannot be axes, and weights of axes that there are not.
@@ -118,6 +118,9 @@ class AxisRewards(RewardModel):
         """Train on ``answers`` from the next update on."""
         self.answers = {axis: labels.to(self.source.device) for axis, labels in answers.items()}
         self.one_pass = max(one_pass, 1)
+        strict = {axis: labels.value.ne(0.5).sum().clamp(min=1) for axis, labels in self.answers.items()}
+        axes = sum(labels.value.ne(0.5).any() for labels in self.answers.values())
+        self.worth = {axis: self.one_pass / (count * axes) for axis, count in strict.items()}
 
     @torch.no_grad()
     def measure(self) -> None:
@@ -138,24 +141,24 @@ class AxisRewards(RewardModel):
         return metrics["accuracy"] > self.hparams.stop_accuracy < 1.0
 
     def gather(self, drawn: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
-        """Gather each axis's answers: segments (E, b, 2, T, O + A), labels (E, b), share of strict ones among all, ()."""
+        """Gather each axis's answers: segments (E, b, 2, T, O + A), labels (E, b), a right one's share of the accuracy, ()."""
         found: dict[str, tuple[Tensor, ...]] = {}
         for axis, ids in drawn.items():
             if ids.shape[-1]:
                 labels = self.answers[axis]
-                segments, value = self.source.segments(labels.start[ids], labels.length), labels.value
-                found[axis] = segments, value[ids], value.ne(0.5).float().mean()
+                segments = self.source.segments(labels.start[ids], labels.length)
+                found[axis] = segments, labels.value[ids], self.worth[axis]
         return found
 
     def losses(self, batch: dict[str, tuple[Tensor, ...]]) -> dict[str, Tensor]:
         """Return the Bradley-Terry cross entropy of each axis, summed over its members."""
         losses, right = {}, []
-        for axis, (segments, label, strict) in batch.items():
+        for axis, (segments, label, worth) in batch.items():
             returns = self.axis_reward(axis, segments.flatten(1, -2)).view(segments.shape[:-1]).sum(-1)
             losses[f"axis_{axis}"] = preference_cross_entropy(returns, label).sum()
             accuracy = preference_accuracy(returns.detach(), label)
-            right.append((accuracy * strict_share(label, strict)).mean())
-        return {**losses, "accuracy": torch.stack(right).mean()}
+            right.append((accuracy * label.ne(0.5).sum(-1)).mean() * worth)
+        return {**losses, "accuracy": torch.stack(right).sum()}
 
     def axis_reward(self, axis: str, features: Tensor) -> Tensor:
         """Return the reward on one axis per member, (n, F) or (E, n, F) -> (E, n)."""

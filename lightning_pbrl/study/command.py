@@ -34,6 +34,7 @@ def run_command(args: list[str], verb: str = "run") -> None:
     options, launcher = _options(args, verb)
     if not 0 <= options.replicas <= MOST_SEEDS:
         raise UserError(f"--replicas {options.replicas}: give 0 to {MOST_SEEDS:,} replicas.")
+    launch = launcher(options)
     plans = _plans(options)
     check(job for each in plans for trial in each.trials for job in trial.jobs)
     command = f"lightning-pbrl {verb} {' '.join(args)}"
@@ -47,7 +48,7 @@ def run_command(args: list[str], verb: str = "run") -> None:
 
         dry_run(plans)
     else:
-        _run(plans, launcher(options), command, options.films)
+        _run(plans, launch, command, options.films)
 
 
 def _plans(options: argparse.Namespace) -> list[Planned]:

@@ -125,8 +125,10 @@ def report_values(
         if rows := marginals(study, trials, name):
             break
     if not rows:
+        if len(study.bases) == 1 and not any(len(axis.values) > 1 for axis in study.axes):
+            raise UserError(f"--report compares values, and no key of {study.path} has two: see `lightning-pbrl report {out}`.")
         wanted = metric or ", ".join(METRICS)
-        raise UserError(f"No run below {out} has a value of {wanted} yet, or no key varies; run the study first.")
+        raise UserError(f"No run below {out} has a value of {wanted} yet; run the study first.")
     caption = f"final: tested, else last evaluations; best: highest mean of {WINDOW} neighbouring evaluations"
     if name == "normalized_score":
         folders = [job.folder for trial in trials for job in trial.jobs]

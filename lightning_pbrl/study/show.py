@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.progress import Progress
 from rich.syntax import Syntax
 
 from lightning_pbrl.job import Job
@@ -37,8 +39,8 @@ def dry_run(plans: Sequence[Planned]) -> None:
     for each in plans:
         check_keys(each.study)
         built += distinct_values(each.trials)
-    for trial in built:
-        for job in trial.jobs:
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        for job in bar.track([job for trial in built for job in trial.jobs], description="building stages"):
             questions = validate(job)
             if questions is not None:
                 console.print(f"\n{job.label}:")
@@ -48,9 +50,13 @@ def dry_run(plans: Sequence[Planned]) -> None:
     places = len({(each.out, trial.folder) for each in plans for trial in each.trials})
     jobs = sum(len(trial.jobs) for trial in trials)
     console.print(
-        f"{jobs} jobs in {len(trials)} trials of {places} configurations ({states}); {len(built)} were built, which between them "
-        "have every value with every base. Nothing was trained."
+        f"{_count(jobs, 'job')} in {_count(len(trials), 'trial')} of {_count(places, 'configuration')} ({states}). "
+        f"{_count(len(built), 'trial')} had to be built to see every value with every base. Nothing was trained."
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _rows(each: Planned) -> Iterator[tuple[str, ...]]:

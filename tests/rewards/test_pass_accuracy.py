@@ -10,6 +10,7 @@ from pebble_toys import filled
 
 from lightning_pbrl.data.feedback import Labels
 from lightning_pbrl.engine import UpdateEngine
+from lightning_pbrl.rewards.axes import AxisRewards
 from lightning_pbrl.rewards.ensemble import RewardEnsemble
 
 
@@ -71,3 +72,25 @@ def test_a_fit_whose_last_minibatch_is_small_does_not_end_too_early() -> None:
 def test_one_never_stops_early() -> None:
     model = fitted_to([1.0] * 5, batch_size=4, stop_accuracy=1.0)
     assert not model.fits_well({"accuracy": 1.0 + 1e-7})  # a sum of shares may round up
+
+
+def test_axes_count_alike_however_many_answers_each_has() -> None:
+    """Nine pairs on one axis, two right; one pair on another, which most minibatches lack; ties alone on the third."""
+    model = AxisRewards(("task", "calm", "short"), ensemble_size=2, hidden=[], output="none", lr=1e-30, batch_size=4)
+    model.spec = {"obs_dim": 2, "action_dim": 1, "horizon": 10}
+    model.build()
+    for axis in model.axes:
+        weight = getattr(model, f"axis_{axis}").weights[0]
+        with torch.no_grad():
+            weight.fill_(0.0)[:, 0, 0] = 1.0
+    model.source = filled(40, capacity=40)
+    given = {"task": [1.0] * 2 + [0.0] * 7, "calm": [1.0], "short": [0.5, 0.5]}
+    for axis, value in given.items():
+        status = torch.tensor([2 if label == 0.5 else 1 for label in value])
+        model.others[f"pair:{axis}"] = Labels(torch.tensor([[0, 10]] * len(value)), 2, torch.tensor(value), status)
+    model.attach(UpdateEngine(model, model.groups(), model.programs(), [0], compile=False))
+    phase = model.plan(0)[0]
+    assert phase.start is not None and phase.block == 3
+    phase.start()
+    for _ in range(5):
+        assert float(model.engine.run("reward", 3)["accuracy"]) == pytest.approx((2 / 9 + 1) / 2, abs=1e-6)

@@ -109,7 +109,7 @@ def test_a_sweep_from_start_to_report(
     state = ["3-4", "1", "finished,", "1", "missing"]
     assert lines[1] == ["bc", "model.init_args.hidden=[8]", *state, f"{runs}/bc/hidden=8"]
     assert lines[4] == ["two", "model.init_args.hidden=[8]", "policy", *state, "reward", f"{runs}/two/hidden=8/policy"]
-    assert "6 trials of 3 configurations (3 finished, 3 missing); 3 were built" in printed
+    assert "6 trials of 3 configurations (3 finished, 3 missing). 3 trials had to be built" in printed
     assert started == []
 
     main(["sweep", path, "--report"])
@@ -268,6 +268,7 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest
     path = small(tmp_path, base={"bc": ["data/metaworld.yaml", "model/bc.yaml"]})
     assert "no config file sweep/dem.yaml: did you mean sweep/demo.yaml" in mistake(capfd, "sweep", "sweep/dem.yaml")
     assert "There is no launcher 'torque'" in mistake(capfd, "sweep", path, "--launcher", "torque")
+    assert "--jobs -1: give at least 1 job" in mistake(capfd, "sweep", path, "--jobs", "-1", "--dry-run")
     assert "--valid-cpus names the cores [4096]" in mistake(capfd, "sweep", path, "--valid-cpus", "4096")
     assert "--partition" in mistake(capfd, "sweep", path, "--partition", "debug")  # an option of another launcher
     assert "No run below runs/small has a value of success_rate" in mistake(capfd, "sweep", path, "--report")

@@ -115,6 +115,7 @@ def test_each_row_has_a_folder_and_a_table_of_its_own(
     assert len(in_process) == 2
     main(["run", path, "--task", "long"])
     assert "1 of 1 trials have finished before\nNothing is left to do" in capfd.readouterr().out
+    assert "--report compares values, and no key of" in mistake(capfd, "run", path, "--task", "long", "--report")
     main(["run", path, "--out", "other", "--dry-run"])
     lines = capfd.readouterr().out.splitlines()
     assert [line.split()[-1] for line in lines[1:3]] == ["other/short/zero", "other/long/zero"]
@@ -221,7 +222,7 @@ def test_every_shipped_experiment_is_valid(
         seen.add(form(name))
         main(["run", file, *(["--task", row] if row else []), "--dry-run"])
         printed = capfd.readouterr().out
-        assert f"{len(stages)} jobs in 1 trials of 1 configurations (1 missing); 1 were built" in printed
+        assert "in 1 trial of 1 configuration (1 missing). 1 trial had to be built" in printed
         assert printed.count("${row}") == printed.count("${task}") == 0
     assert not (tmp_path / "runs").exists()
 
