@@ -33,7 +33,7 @@ from lightning_pbrl.data.ogbench import read_ogbench
 from lightning_pbrl.data.transitions import Transitions
 
 MARKER = "formats: written by python -m benchmarks.formats"
-SIZES = {"ogbench": 1_000_000, "d3rlpy": 1_000_000, "imitation": 500_000, "ogbench-pictures": 10_000, "ogbench-scene": 10_100}
+SIZES = {"ogbench": 1_001_000, "d3rlpy": 1_000_000, "imitation": 500_000, "ogbench-pictures": 10_000, "ogbench-scene": 10_100}
 FEW = {"ogbench": 1_001, "d3rlpy": 1_000, "imitation": 200, "ogbench-pictures": 501, "ogbench-scene": 101}
 """Rows of the file that tells which memory is fixed: one episode."""
 TITLES = {

@@ -42,9 +42,9 @@ TITLES = {"rows": "LeRobot, rows", "rows-long": "LeRobot, more rows", "frames": 
 
 def peer(python: str, *arguments: str) -> str:
     """Run the other environment's script; return the last line of what it says."""
-    done = subprocess.run(
-        [python, str(PEER), *arguments], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    done = subprocess.run([python, str(PEER), *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{PEER.name} has failed: {done.stderr.strip()}")
     return (done.stdout.splitlines() or [""])[-1]
 
 
