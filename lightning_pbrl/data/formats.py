@@ -63,7 +63,7 @@ def format_of(path: Path) -> str:
         return found
     raise UserError(
         f"{path} is in none of the formats that are read ({', '.join(form.title for form in FORMATS.values())}){_held(path)}: "
-        "give one data file or data folder, or convert it (docs/data-format.md)."
+        "give one data file or data folder, or convert it (docs/data-sets.md)."
     )
 
 
