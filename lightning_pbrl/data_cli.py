@@ -40,9 +40,11 @@ def _show(options: Namespace) -> None:
         if options.env:
             raise UserError(f"--env {options.env} draws no frame: {options.path} holds labels alone; show the data with it.")
         table = Table(title="Uni-RLHF labels", title_justify="left", show_header=False, box=None, padding=(0, 2))
-        for row in uni_rlhf.summary(options.path):
-            table.add_row(*row)
-        console.print(table, "\nThese are labels alone: show the data as well, and name both in UniRLHFDataModule.", highlight=False)
+        for what, said in uni_rlhf.summary(options.path):
+            table.add_row(what, said)
+        console.print(
+            table, "\nThese are labels alone: show the data as well, and name both in UniRLHFDataModule.", highlight=False
+        )
         return
     replay = options.path.suffix == ".ckpt" and options.path.is_file()
     key = "" if replay else format_of(options.path)

@@ -261,7 +261,7 @@ def test_a_minari_folder_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "3 min, 3 median, 5 max",
         "data/metadata.json",
     ]
-    told(capfd, folder, tmp_path / "s.png", *wanted)
+    told(capsys, folder, tmp_path / "s.png", *wanted)
     assert (tmp_path / "s.png").is_file()
     with pytest.raises(UserError, match="give the folder <root>/toy/tiny-v0"):
         read_format(folder.rename(tmp_path / "other"), "minari")
