@@ -263,13 +263,23 @@ def _mean(found: list[float]) -> str:
 
 
 def collected(folder: Path) -> dict[str, Any]:
-    """Return what runs below ``folder`` have ended with, and the curves of their rounds."""
+    """Return what runs below ``folder`` have ended with, the curves of their rounds, and success at their evaluations."""
     runs = {}
     for run in sorted(file.parent for file in folder.rglob("config.yaml") if file.parent.name.startswith("seed")):
         results, curves = run / "results.json", _curves(run)
         ended = json.loads(results.read_text()) if results.is_file() else {"seed": int(run.name.removeprefix("seed"))}
-        runs[str(run.relative_to(folder))] = {**ended, **({"curves": curves} if curves else {})}
+        success = _success(run)
+        more = {"curves": curves, "evaluations": {"eval/success_rate": success} if success else {}}
+        runs[str(run.relative_to(folder))] = {**ended, **{key: found for key, found in more.items() if found}}
     return runs
+
+
+def _success(run: Path) -> dict[str, float]:
+    """Return the success rate on validation episodes by the number of updates."""
+    rows = (
+        row for file in sorted(run.glob("csv/version_*/metrics.csv")) for row in csv.DictReader(file.read_text().splitlines())
+    )
+    return {row["step"]: round(float(row["eval/success_rate"]), 6) for row in rows if row.get("eval/success_rate")}
 
 
 def _curves(run: Path) -> dict[str, dict[str, float]]:

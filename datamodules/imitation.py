@@ -14,7 +14,7 @@ from lightning_pbrl.envs.base import Simulator
 class ImitationDataModule(RecordedDataModule):
     """Trajectories that imitation saved (Gleave et al. 2022) and, if given, the environment that evaluates policies.
 
-    imitation itself is not needed. Its preference sets are converted first: see "imitation" in ``docs/data-sets.md``.
+    imitation itself is not needed. :class:`PreferenceNPZDataModule` reads its preference sets.
 
     Args:
         path: folder that ``imitation.data.serialize.save`` wrote.

@@ -1,4 +1,4 @@
-"""Human or scripted preferences about logged segments, in the npz format of IPL and Preference Transformer."""
+"""Human or scripted preferences about logged segments: IPL's and Preference Transformer's npz, or imitation's pickle."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.given_labels import hold_out, with_replay
+from lightning_pbrl.data.imitation_preferences import read_imitation_preferences, recognises
 from lightning_pbrl.data.preference_npz import Undecided, read_preference_npz
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.datamodules.base import FeedbackDataModule, check_sizes
@@ -29,7 +30,8 @@ class PreferenceNPZDataModule(FeedbackDataModule):
     :func:`lightning_pbrl.data.preference_npz.write_preference_npz` converts your own pairs to this format.
 
     Args:
-        path: an .npz file, or a task's folder, in which ``answered_by`` selects the ``num*_train.npz`` file.
+        path: an .npz file, or a file of imitation's ``PreferenceDataset.save`` (without ``obs_keys``); or a task's folder, in
+            which ``answered_by`` selects the ``num*_train.npz`` file.
         simulator: simulator for evaluation; None for none.
         answered_by: source of the answers if ``path`` is a folder: ``human`` or ``script``.
         capacity: read only this many of the first pairs; None reads all.
@@ -80,7 +82,12 @@ class PreferenceNPZDataModule(FeedbackDataModule):
     def load(self) -> Transitions:
         path = self._file()
         actions = (self.action_bounds, self.clip_actions)
-        source, labels = read_preference_npz(path, self.capacity, self.undecided, self.obs_keys, *actions)
+        if recognises(path):
+            if self.obs_keys is not None:
+                raise UserError(f"{path} is imitation's, whose observations have no parts: leave obs_keys null.")
+            source, labels = read_imitation_preferences(path, self.capacity, self.undecided, *actions)
+        else:
+            source, labels = read_preference_npz(path, self.capacity, self.undecided, self.obs_keys, *actions)
         check_sizes(source, self.simulator, path, "set data.simulator to the task of the file")
         self.segment_length, self.labels = labels.length, labels
         if self.fold is not None:

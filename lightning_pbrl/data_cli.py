@@ -30,10 +30,22 @@ def _show(options: Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from lightning_pbrl.data import uni_rlhf
     from lightning_pbrl.data.formats import FORMATS, format_of, keys_of, read_format
+    from lightning_pbrl.errors import UserError
     from lightning_pbrl.reports import data_sheet
 
     console = Console()
+    if uni_rlhf.recognises(options.path):
+        if options.env:
+            raise UserError(f"--env {options.env} draws no frame: {options.path} holds labels alone; show the data with it.")
+        table = Table(title="Uni-RLHF labels", title_justify="left", show_header=False, box=None, padding=(0, 2))
+        for what, said in uni_rlhf.summary(options.path):
+            table.add_row(what, said)
+        console.print(
+            table, "\nThese are labels alone: show the data as well, and name both in UniRLHFDataModule.", highlight=False
+        )
+        return
     replay = options.path.suffix == ".ckpt" and options.path.is_file()
     key = "" if replay else format_of(options.path)
     console.print(f"[bold]{'replay of a run' if replay else FORMATS[key].title}[/bold]", highlight=False)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import h5py
 import numpy as np
@@ -98,6 +101,40 @@ def write_imitation(path: Path, rows: Sequence[Mapping[str, Any]], files: int = 
             stream.write_table(part, max_chunksize=2)
     (path / "dataset_info.json").write_text(json.dumps({"features": {name: {} for name in table.schema.names}}))
     (path / "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in names]}))
+    return path
+
+
+def imitation_fragment(steps: int, first: float, **other: Any) -> dict[str, Any]:
+    """A fragment whose observation t is ``first + t`` and ``first + t + 0.5``."""
+    rng = np.random.default_rng(int(first))
+    found = {
+        "obs": (first + np.arange(steps + 1)[:, None] + np.array([0, 0.5])).astype(np.float32),
+        "acts": rng.uniform(-1, 1, (steps, 2)).astype(np.float32),
+        "infos": np.array([{"TimeLimit.truncated": False, "state": np.zeros(2), "path": Path()} for _ in range(steps)]),
+        "terminal": False,
+        "rews": first + np.arange(steps) / 8,
+    }
+    return found | other
+
+
+def write_imitation_preferences(path: Path, pairs: Sequence[Sequence[Mapping[str, Any]]], preferences: Any) -> Path:
+    """Write a file as ``PreferenceDataset.save`` of imitation 1.0.1 does, byte by byte."""
+    places = {"PreferenceDataset": "imitation.algorithms.preference_comparisons", "TrajectoryWithRew": "imitation.data.types"}
+    classes = {name: type(name, (), {"__module__": module}) for name, module in places.items()}
+    packages = ("imitation", "imitation.algorithms", "imitation.data", *places.values())
+    modules = {module: ModuleType(module) for module in packages}
+    for name, module in places.items():
+        setattr(modules[module], name, classes[name])
+
+    def made(name: str, state: Mapping[str, Any]) -> Any:
+        found = classes[name]()
+        vars(found).update(state)
+        return found
+
+    first, second = ([made("TrajectoryWithRew", pair[side]) for pair in pairs] for side in (0, 1))
+    content = {"fragments1": first, "fragments2": second, "max_size": None, "preferences": np.asarray(preferences, np.float64)}
+    with patch.dict(sys.modules, modules):
+        path.write_bytes(pickle.dumps(made("PreferenceDataset", content)))
     return path
 
 

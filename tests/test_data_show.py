@@ -15,7 +15,7 @@ import pytest
 import torch
 from command_line import mistake
 from d4rl_files import episodes, write_d4rl
-from format_files import d3rlpy_episodes, trajectories, write_d3rlpy, write_ogbench, write_replay
+from format_files import d3rlpy_episodes, trajectories, write_d3rlpy, write_ogbench, write_replay, write_uni_rlhf
 from PIL import Image
 from robomimic_files import random_demo, write_robomimic
 
@@ -122,6 +122,15 @@ def test_states_whose_scene_is_missing_are_plotted(tmp_path: Path, monkeypatch: 
 def test_what_a_run_has_collected_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
     monkeypatch.setenv("COLUMNS", "200")
     told(capsys, write_replay(tmp_path / "last.ckpt"), tmp_path / "s.png", "replay of a run", "rows 120", "60 median")
+
+
+def test_labels_alone_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any):
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = write_uni_rlhf(tmp_path / "hopper-medium-v2_human_labels", [0, 1, -1, 1], [0, 5, 1, 2], [9, 1, 10, 7], 3)
+    wanted = ("Uni-RLHF labels pairs 4 of segments of 3 steps data hopper-medium-v2", "1 first, 2 second, 1 equal", "up to 10,")
+    told(capfd, folder, tmp_path / "s.png", *wanted, "These are labels alone")
+    assert not (tmp_path / "s.png").exists()
+    assert "holds labels alone; show the data" in mistake(capfd, "data", "show", str(folder), "--env", "Hopper-v5")
 
 
 def test_interventions_are_counted():

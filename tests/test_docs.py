@@ -123,6 +123,14 @@ def test_the_front_page_names_experiments_that_exist() -> None:
 
 
 @pytest.mark.slow
+def test_every_format_has_a_page_that_says_what_is_not_normalised() -> None:
+    gallery = (DOCS / "data-sets.md").read_text().partition("## Gallery")[2]
+    pages = {link for row in re.findall(r"^\| \[.*", gallery, re.M) for link in re.findall(r"^\| \[[^]]*\]\(([^)#]*)", row)}
+    assert len(re.findall(r"^\| [^d-]", gallery, re.M)) == 12 and len(pages) == 11  # one page has both of imitation's
+    for page in pages:
+        assert re.search(r"^#+ What is not normalised$", (DOCS / page).read_text(), re.M), page
+
+
 def test_commands_of_all_pages_name_options_and_configs_that_exist() -> None:
     """A stage's option is in the help of ``fit``; a config is one of the package's, a row of a table included."""
     known = set(re.findall(r"--([a-z_]+)", SHIPPED.read_text()))

@@ -25,6 +25,7 @@ import torch
 
 from lightning_pbrl.data.actions import Bounds, Scaling
 from lightning_pbrl.data.draft import Draft, pack
+from lightning_pbrl.data.guard import listed
 from lightning_pbrl.data.hdf5 import cached, find, has, is_hdf5, open_hdf5, read, read_each, read_texts
 from lightning_pbrl.data.hdf5_process import File
 from lightning_pbrl.data.transitions import Transitions
@@ -133,7 +134,7 @@ def _head(file: File, path: Path) -> tuple[int, list[str]]:
         raise UserError(f"{path} is of version {version} and {VERSION} is read: load it in d3rlpy 2 and dump it again.")
     columns = read_texts(file, "columns")
     if missing := sorted(set(COLUMNS) - set(columns)):
-        raise UserError(f"{path} has no column {missing[0]!r} ({', '.join(columns)}): dump d3rlpy's own episodes.")
+        raise UserError(f"{path} has no column {missing[0]!r} ({listed(columns)}): dump d3rlpy's own episodes.")
     count = int(read(file, "num_episodes", ndim=0, dtype=np.int64))
     if count < 1 or has(file, f"actions_{count}"):
         raise UserError(f"{path}: key 'num_episodes' is {count}, which is not the number of episodes in it: dump it again.")

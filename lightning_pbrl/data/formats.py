@@ -42,6 +42,7 @@ FORMATS: dict[str, Format] = {
     "d3rlpy": Format("d3rlpy replay buffer", "d3rlpy", "read_d3rlpy", LOOSE),
     "robomimic": Format("robomimic demonstrations", "robomimic", "read_robomimic", LOOSE),
     "d4rl": Format("D4RL", "d4rl", "read_d4rl", LOOSE),
+    "imitation_preferences": Format("imitation preferences", "imitation_preferences", "", LOOSE),
     "lire": Format("LiRE replay buffers", "lire", "", LOOSE),
     "imitation": Format("imitation trajectories", "imitation", "read_imitation", LOOSE),
     "lerobot": Format("LeRobotDataset", "lerobot", "read_lerobot", LOOSE),
@@ -62,7 +63,7 @@ def format_of(path: Path) -> str:
         return found
     raise UserError(
         f"{path} is in none of the formats that are read ({', '.join(form.title for form in FORMATS.values())}){_held(path)}: "
-        "give one data file or data folder, or convert it (docs/data-format.md)."
+        "give one data file or data folder, or convert it (docs/data-sets.md)."
     )
 
 
@@ -138,6 +139,11 @@ def _preferences(module: Any, path: Path, settings: dict[str, Any]) -> Transitio
     return source
 
 
+def _imitation(module: Any, path: Path, settings: dict[str, Any]) -> Transitions:
+    source: Transitions = module.read_imitation_preferences(path, **settings)[0]
+    return source
+
+
 def _lire(module: Any, path: Path, settings: dict[str, Any]) -> Transitions:
     folder = path if path.is_dir() else path.parent
     source: Transitions = module.read_lire(folder, seeds=module.seeds_in(path), **settings)
@@ -146,6 +152,7 @@ def _lire(module: Any, path: Path, settings: dict[str, Any]) -> Transitions:
 
 OPENERS: dict[str, Callable[[Any, Path, dict[str, Any]], Transitions]] = {
     "preference_npz": _preferences,
+    "imitation_preferences": _imitation,
     "lire": _lire,
 }
 """Readers that take something else than a path alone."""

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from lightning_pbrl.data.actions import Bounds, Scaling
 from lightning_pbrl.data.draft import Draft, pack
-from lightning_pbrl.data.guard import parse_json, reading
+from lightning_pbrl.data.guard import listed, parse_json, reading
 from lightning_pbrl.data.hdf5 import cached
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.data.validate import Finite, check_choice
@@ -164,7 +164,7 @@ def _batches(path: Path) -> Iterator[Batch]:
         raise UserError("The package 'pyarrow' is not installed: pip install 'lightning-pbrl[arrow]'.") from error
     for file in data_files(path):
         if not file.is_file():
-            raise UserError(f"{path} has no file {file.name}, which its state.json names: copy the whole folder.")
+            raise UserError(f"{path} has no file {listed([file.name])}, which its state.json names: copy the whole folder.")
         with reading(file, "is truncated or not a stream of Arrow", AGAIN):
             with file.open("rb") as raw:
                 mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
@@ -179,7 +179,7 @@ def _batches(path: Path) -> Iterator[Batch]:
                 batch = batch.select([name for name in COLUMNS if name in there])  # infos are not even looked at
                 batch.validate(full=True)
             if missing := [name for name in COLUMNS if name not in there and name != "rews"]:
-                raise UserError(f"{file} has no column {missing[0]!r} (it has {', '.join(there)}): {AGAIN}.")
+                raise UserError(f"{file} has no column {missing[0]!r} (it has {listed(there)}): {AGAIN}.")
             acts = batch.column("acts")
             steps = len(acts.flatten()) if hasattr(acts, "flatten") else batch.num_rows
             part = max(STEPS * batch.num_rows // max(steps, 1), 1)
@@ -221,7 +221,7 @@ def _matrix(column: Any, name: str, file: Path) -> tuple[NDArray[np.int64], NDAr
     widths, flat = _unlisted(vectors, name, file)
     if len(widths) and (widths != widths[0]).any():
         raise UserError(f"{file}: column {name!r} has vectors of different sizes: save trajectories of one environment.")
-    return counts, _numbers(flat, name, file).reshape(len(widths), -1)
+    return counts, _numbers(flat, name, file).reshape(len(widths), int(widths[0]) if len(widths) else 0)
 
 
 def _unlisted(column: Any, name: str, file: Path) -> tuple[NDArray[np.int64], Any]:

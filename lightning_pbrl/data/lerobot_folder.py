@@ -214,11 +214,12 @@ def _parquet(file: Path) -> Any:
 def _plausible(file: Path, groups: Sequence[Any], keys: Sequence[str]) -> None:
     """Refuse columns whose size in memory cannot come from their size in the file."""
     size = stored = 0
-    for group in groups:
-        for each in range(group.num_columns):
-            column = group.column(each)
-            if column.path_in_schema.startswith(tuple(keys)):
-                size, stored = size + column.total_uncompressed_size, stored + column.total_compressed_size
+    with reading(file, _DAMAGED, AGAIN):
+        for group in groups:
+            for each in range(group.num_columns):
+                column = group.column(each)
+                if column.path_in_schema.startswith(tuple(keys)):
+                    size, stored = size + column.total_uncompressed_size, stored + column.total_compressed_size
     declared(size, stored, str(file), AGAIN)
 
 

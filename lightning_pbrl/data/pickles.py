@@ -12,8 +12,10 @@ import math
 import mmap
 import pickle
 import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +38,35 @@ def load_pickle(path: str | Path) -> Any:
             array. The error gives the name; nothing is called.
     """
     path = Path(path)
+    with _checked(path) as file:
+        content, size = _finish(_ArraysOnly(file).load(), {})
+        declared(size, path.stat().st_size, "holds lists that", "write the file again without lists of one another")
+        return content
+
+
+def load_records(path: str | Path, classes: Collection[str]) -> Any:
+    """Read a pickle of instances of classes that are not imported; they become :class:`Record`, and so do their parts.
+
+    Args:
+        path: the file.
+        classes: names of the classes, "module.Class". Whatever else the file names stays closed: it can be neither called nor
+            read.
+
+    Raises:
+        UserError: if the file is missing, truncated or no pickle.
+    """
+    with _checked(Path(path)) as file:
+        return _Records(file, classes).load()
+
+
+@contextmanager
+def _checked(path: Path) -> Iterator[BinaryIO]:
+    """Open a pickle whose sizes are checked, and name it in every error."""
     with reading(path, "is truncated or not a pickle", "copy it again from where it came"), path.open("rb") as file:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as operations:
             check_sizes(operations)
         try:
-            content, size = _finish(_ArraysOnly(file).load(), {})
-            declared(size, path.stat().st_size, "holds lists that", "write the file again without lists of one another")
-            return content
+            yield file
         except UserError as error:
             raise UserError(f"{path} {error}") from error
 
@@ -143,6 +167,64 @@ class _ArraysOnly(pickle.Unpickler):
                 f"is refused because it asks for {listed([f'{module}.{name}'])}, which could run code: if you trust it, convert "
                 "it to .npz with plain arrays."
             ) from None
+
+
+class Record:
+    """Stand-in for an instance of another package's class: its attributes by name, as they lie in the file."""
+
+    state: Mapping[Any, Any] = {}
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, Mapping):
+            self.state = state
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return an attribute that is a numeric array.
+
+        Raises:
+            UserError: if it is something else.
+        """
+        if not isinstance(item := self.state.get(name), _Array):
+            raise UserError(f"has no array of numbers in {name!r}.")
+        return np.asarray(item.make())
+
+
+class _Closed:
+    """Stand-in for what nobody reads: whatever the file does with it does nothing."""
+
+    def __init__(self, *given: object, **named: object) -> None:
+        pass
+
+    def _nothing(self, *given: object) -> None:
+        pass
+
+    __setstate__ = __setitem__ = append = extend = add = _nothing
+
+
+class _AnyDtype(_Dtype):
+    """Stand-in for ``numpy.dtype`` that refuses types without numbers when an array of them is read."""
+
+    def __init__(self, *given: object) -> None:
+        self.given, self.big = given, False
+
+    def make(self) -> np.dtype:
+        plain = _Dtype(*self.given)
+        plain.big = self.big
+        return plain.make()
+
+
+class _Records(pickle.Unpickler):
+    """Unpickler that resolves the names of arrays and of some classes, and closes all others."""
+
+    def __init__(self, file: BinaryIO, classes: Collection[str]) -> None:
+        super().__init__(file)
+        self.classes = classes
+
+    def find_class(self, module: str, name: str) -> type:
+        """Return the stand-in for ``module.name``."""
+        if f"{module}.{name}" in self.classes:
+            return Record
+        return _AnyDtype if (module, name) == ("numpy", "dtype") else _KNOWN.get((module, name), _Closed)
 
 
 def _finish(item: Any, done: dict[int, tuple[Any, int]]) -> tuple[Any, int]:

@@ -99,7 +99,7 @@ def read_preference_npz(
     clips = [[_clips(arrays, f"obs_{clip}{part}", kept, path) for part in parts] for clip in (1, 2)]
     obs = np.stack([np.concatenate(both, axis=-1) for both in clips], axis=1)  # (N, 2, k, O)
     action = np.stack([_clips(arrays, f"action_{clip}", kept, path) for clip in (1, 2)], axis=1)  # (N, 2, k, A)
-    _differ(obs, action, label[kept], kept, path)
+    check_different(obs, action, label[kept], kept, path)
     pairs, _, steps, size = action.shape
     action, clipped = into_range(
         action.reshape(-1, size),
@@ -121,7 +121,7 @@ def read_preference_npz(
         "actions_clipped": clipped,
     }
     source = _table(obs, action, about)
-    return source, _answers(torch.from_numpy(label[kept]), torch.from_numpy(skipped[kept]), obs.shape[2], undecided)
+    return source, adjacent_answers(torch.from_numpy(label[kept]), torch.from_numpy(skipped[kept]), obs.shape[2], undecided)
 
 
 def write_preference_npz(path: str | Path, source: Transitions, labels: Labels) -> Path:
@@ -177,7 +177,7 @@ def _table(obs: NDArray[np.float32], action: NDArray[np.float32], about: dict[st
     )
 
 
-def _answers(value: Tensor, skipped: Tensor, steps: int, undecided: Undecided) -> Labels:
+def adjacent_answers(value: Tensor, skipped: Tensor, steps: int, undecided: Undecided) -> Labels:
     """Return labels, (N,), of adjacent segments of ``steps`` rows each; those ``skipped``, (N,), carry no value."""
     between = value == 0.5
     if undecided == "skip":
@@ -263,7 +263,7 @@ def _skipped(arrays: Arrays, pairs: int, path: Path) -> NDArray[np.bool_]:
     return flags.reshape(-1).astype(bool)
 
 
-def _differ(obs: NDArray, action: NDArray, label: NDArray, kept: NDArray[np.int64], path: Path) -> None:
+def check_different(obs: NDArray, action: NDArray, label: NDArray, kept: NDArray[np.int64], path: Path) -> None:
     """Refuse a preference for one of two equal segments, (n, 2, k, ...)."""
     equal = np.logical_and(*((part[:, 0] == part[:, 1]).all(axis=(1, 2)) for part in (obs, action)))
     wrong = equal & (label != 0.5)

@@ -81,6 +81,25 @@ def files_of(path: Path) -> tuple[dict[str, Path], re.Match[str]]:
     return files, names[0][0]
 
 
+def recognises(path: str | Path) -> bool:
+    """Return True if this folder holds label files, by their names."""
+    return Path(path).is_dir() and any(NAME.fullmatch(file.name) for file in Path(path).glob("*.pkl"))
+
+
+def summary(path: str | Path) -> list[tuple[str, str]]:
+    """Return what a folder says without the data that were labelled, as subject and sentence.
+
+    Raises:
+        UserError: as :func:`files_of`; also for damaged files.
+    """
+    files, match = files_of(Path(path))
+    value, last = _values(files["label"]), max(float(_array(files[part]).max(initial=0)) for part in PARTS[1:])
+    said = [("pairs", f"{len(value):,} of segments of {match[6]} steps"), ("data", f"{match[4]} ({match[3]})")]
+    counts = [int((value == each).sum()) for each in (0, 1, 0.5)]
+    said.append(("answers", "{:,} first, {:,} second, {:,} equal".format(*counts)))
+    return [*said, ("rows", f"up to {last:,.0f}, where the last segment begins")]
+
+
 def read_uni_rlhf(path: str | Path, source: Transitions, crossing: Crossing = "refuse") -> LabelFolder:
     """Read the labels of a folder; no pickle runs code.
 

@@ -40,6 +40,7 @@ def card(name: str, content: Mapping[str, Any]) -> str:
         "",
         "| | |",
         "|---|---|",
+        *_axes(content),
         *(f"| {what} | {told} |" for what, told in _rows(facts)),
         f"| licence | {licence or 'not stated: ask whoever made it before you use it'} |",
         "",
@@ -48,6 +49,13 @@ def card(name: str, content: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _axes(content: Mapping[str, Any]) -> list[str]:
+    """Return the row with the weights of the axes of a reward with several."""
+    init_args = content.get("reward_model", {}).get("init_args", {})
+    told = [f"{axis} {weight:g}" for axis, weight in init_args["weights"].items()] if "axes" in init_args else []
+    return [f"| weights of its axes | {', '.join(told)} |"] if told else []
 
 
 def _rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -47,6 +47,9 @@ def write(model: Any, facts: Mapping[str, Any], folder: Path, licence: str | Non
         content["images"] = side
     if isinstance(model, RewardModel):
         content["reward_model"] = described(model)
+        if hasattr(model, "weigh"):
+            by_axis: Any = model.weights  # may have been set since it was built
+            content["reward_model"]["init_args"]["weights"] = dict(by_axis)
     else:
         content["method"] = {"name": name, "hyper_parameters": plain(model.hparams)}
     content |= {"licence": licence, "facts": dict(facts)}

@@ -65,6 +65,17 @@ def test_refused_columns(change: dict[str, Any], said: str, tmp_path: Path):
 
 
 @arrow
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"obs": []}, "trajectory 0 has 0 observations for 2 steps"), ({"obs": [[0.0]], "acts": [], "rews": []}, "has no step")],
+)
+def test_an_empty_trajectory_by_itself_is_refused(change: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(imitation, "STEPS", 1)
+    with pytest.raises(UserError, match=said):
+        read_imitation(write_imitation(tmp_path / "t", [row(2, 0, **change), row(2, 100)]))
+
+
+@arrow
 def test_damaged_and_missing_files(tmp_path: Path):
     path = write_imitation(tmp_path / "t", [row(2, 0)])
     file = next(path.glob("*.arrow"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -321,6 +322,19 @@ def test_rows_that_contradict_the_description(tmp_path):
     refused(root, "'observation.state' has empty cells, or cells of another size than meta/info.json says")
     root = write_lerobot(tmp_path / "away", episodes(), changes={"data_path": "../{chunk_index}/{file_index}.parquet"})
     refused(root, "leaves the folder")
+
+
+def test_names_of_columns_that_are_no_text(tmp_path):
+    """Each place in the file's description that names a column, damaged by itself."""
+    root = write_lerobot(tmp_path / "toy", episodes())
+    file = sorted(root.glob("data/*/*.parquet"))[0]
+    whole, at, times = file.read_bytes(), -1, 0
+    while (at := whole.find(b"next.reward", at + 1)) >= 0:
+        file.write_bytes(whole[: at + 2] + b"\xff" + whole[at + 3 :])
+        with suppress(UserError):  # or another place says the same
+            read_lerobot(root, action_bounds=[-1, 1])
+        times += 1
+    assert times > 2
 
 
 def test_an_interrupted_recording(tmp_path):

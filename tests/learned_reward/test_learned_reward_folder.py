@@ -22,6 +22,8 @@ from lightning_pbrl.learned_reward.card import card
 from lightning_pbrl.learned_reward.facts import asked, wilson
 from lightning_pbrl.learned_reward.reward import LearnedReward
 from lightning_pbrl.methods.mr_iql import MRIQL
+from lightning_pbrl.rewards.axes import AxisRewards
+from lightning_pbrl.rewards.base import chosen
 
 OBS, ACTION = torch.randn(12, 5, generator=torch.Generator().manual_seed(0)), torch.linspace(-1, 1, 24).view(12, 2)
 
@@ -48,6 +50,24 @@ def test_a_method_that_is_a_reward_itself(tmp_path: Path) -> None:
     reward = LearnedReward(method)
     back = rewards.load(reward.save(tmp_path))
     np.testing.assert_array_equal(back.compute_reward(OBS, ACTION), reward.compute_reward(OBS, ACTION))
+
+
+def test_weights_of_axes_are_chosen_kept_and_told(tmp_path: Path) -> None:
+    model = chosen(AxisRewards(hidden=(8,)), SPEC, 0)
+    model.build()
+    alike = LearnedReward(model, {}).compute_reward(OBS, ACTION)
+    LearnedReward(model, {}).save(tmp_path / "alike")
+    model.weigh({"task": 2.0})
+    other = LearnedReward(model, {}).compute_reward(OBS, ACTION)
+    assert float((alike - other).abs().max()) > 1e-3
+    back = rewards.load(LearnedReward(model, {}).save(tmp_path / "other"))
+    np.testing.assert_array_equal(back.compute_reward(OBS, ACTION), other)
+    assert "| weights of its axes | task 2, calm 0 |" in (tmp_path / "other/README.md").read_text()
+    chosen_there = rewards.load(tmp_path / "alike", weights={"task": 2.0})
+    np.testing.assert_array_equal(chosen_there.compute_reward(OBS, ACTION), other)
+    LearnedReward(built("unified")).save(tmp_path / "one")
+    with pytest.raises(UserError, match="names the axes calm, and this reward has none"):
+        rewards.load(tmp_path / "one", weights={"calm": 1.0})
 
 
 @pytest.fixture(scope="module")
