@@ -1,11 +1,14 @@
 """Ready the compiler: keep on disk, or in the process from which jobs are forked, what compilation needs before the first update.
 
 PyTorch 2.13 keeps compiled code on disk. By itself it would differentiate a graph with a custom autograd function anew in each
-process, and ask a new interpreter (0.4 s each) whether the library that tests for an instruction set can be loaded.
+process, and ask a new interpreter (0.4 s each) whether the library that tests for an instruction set can be loaded. On a new
+machine it would first compile such a library for every instruction set of the processor, of which it uses the widest.
 """
 
 from __future__ import annotations
 
+import os
+import platform
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +39,8 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # products are float32 because that was asked for
     warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)  # Dynamo does
     _keep_probes()
+    with suppress(Exception):  # no compiler on this machine: whoever needs it will say so
+        _widest_alone()
     while _observers:
         _observers.pop()()
 
@@ -48,7 +53,18 @@ def warm() -> None:
 
     _keep_probes()
     with suppress(Exception):  # no compiler on this machine: whoever needs it will say so
+        _widest_alone()
         pick_vec_isa(), torch_key()
+
+
+def _widest_alone() -> None:
+    """Test only the widest instruction set, and a narrower one where it fails: by itself PyTorch compiles a test for each."""
+    from torch._inductor import config, cpu_vec_isa
+
+    if "ATEN_CPU_CAPABILITY" in os.environ or config.cpp.simdlen is not None or platform.machine() not in ("x86_64", "AMD64"):
+        return  # another than the widest may be wanted
+    known, sets = cpu_vec_isa.x86_isa_checker(), cpu_vec_isa.supported_vec_isa_list
+    sets[:] = next(([each] for each in sets if set(str(each).split()) <= set(known) and each), sets)
 
 
 def _keep_probes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,38 @@ def test_a_library_is_probed_once_per_machine(probes: list[str], tmp_path: Path,
     assert probes == [good, bad, bad]
     monkeypatch.setattr(compiling, "machine", lambda: "another")
     assert VecAVX2()._probe_load(good) and probes[3:] == [good]
+
+
+class Set:
+    """An instruction set that counts how often it is tested."""
+
+    def __init__(self, flags: str, works: bool) -> None:
+        self.flags, self.works, self.tested = flags, works, 0
+
+    def __str__(self) -> str:
+        return self.flags
+
+    def __bool__(self) -> bool:
+        self.tested += 1
+        return self.works
+
+
+def test_the_widest_instruction_set_that_works_is_tested_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config, cpu_vec_isa
+
+    for chosen in ("capability", "simdlen", ""):
+        absent, broken, works, narrow = Set("d", True), Set("a b c", False), Set("b c", True), Set("c", True)
+        with monkeypatch.context() as patch, config.patch({"cpp.simdlen": 256 if chosen == "simdlen" else None}):
+            patch.setattr(cpu_vec_isa, "supported_vec_isa_list", [absent, broken, works, narrow])
+            patch.setattr(cpu_vec_isa, "x86_isa_checker", lambda: ["a", "b", "c"])
+            patch.setattr(compiling.platform, "machine", lambda: "x86_64")
+            patch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+            if chosen == "capability":
+                patch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+            compiling._widest_alone()
+            kept: list[Any] = list(cpu_vec_isa.supported_vec_isa_list)
+        assert kept == ([absent, broken, works, narrow] if chosen else [works])
+        assert [each.tested for each in (absent, broken, works, narrow)] == ([0] * 4 if chosen else [0, 1, 1, 0])
 
 
 def test_observers_are_told_once() -> None:
