@@ -283,7 +283,10 @@ def _success(run: Path) -> dict[str, float]:
 
 
 def _curves(run: Path) -> dict[str, dict[str, float]]:
-    """Return the figures after each round by the number of answers; a row without it belongs to the last one before."""
+    """Return the figures after each round by the number of answers; a row without it belongs to the last one before.
+
+    A second row of a round is the test's, about other pairs.
+    """
     found: dict[str, dict[str, float]] = {}
     for file in sorted(run.glob("csv/version_*/metrics.csv")):
         labels = ""
@@ -291,7 +294,7 @@ def _curves(run: Path) -> dict[str, dict[str, float]]:
             labels = str(int(float(row["labels"]))) if row.get("labels") else labels
             for name in CURVES:
                 if row.get(name) and labels not in ("", "0"):
-                    found.setdefault(name, {})[labels] = float(row[name])
+                    found.setdefault(name, {}).setdefault(labels, float(row[name]))
     return found
 
 

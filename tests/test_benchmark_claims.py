@@ -57,6 +57,7 @@ def test_runs_are_collected_with_their_curves(tmp_path: Path) -> None:
         "90,,",
         ",0.75,",
         "90,,0.9",
+        ",0.95,",  # of the test
     ]
     (run / "csv" / "version_0" / "metrics.csv").write_text("\n".join(rows))
     curves = {"pref/accuracy": {"60": 0.7, "90": 0.75}, "reward/pearson": {"60": 0.8, "90": 0.9}}
