@@ -27,6 +27,8 @@ from lightning_pbrl.reports.comparison import share_of_wins
 RESULTS = Path(__file__).parent / "results"
 CURVES = ("pref/accuracy", "reward/pearson", "teacher/clear_ratio")
 """Figures that are kept after every round of questions, by the number of answers."""
+EVALUATED = ("eval/success_rate", "eval/return_mean")
+"""Figures on validation episodes that are kept, by the number of updates or env steps."""
 
 
 @dataclass(frozen=True)
@@ -263,23 +265,24 @@ def _mean(found: list[float]) -> str:
 
 
 def collected(folder: Path) -> dict[str, Any]:
-    """Return what runs below ``folder`` have ended with, the curves of their rounds, and success at their evaluations."""
+    """Return what runs below ``folder`` have ended with, the curves of their rounds, and what their evaluations gave."""
     runs = {}
     for run in sorted(file.parent for file in folder.rglob("config.yaml") if file.parent.name.startswith("seed")):
         results, curves = run / "results.json", _curves(run)
         ended = json.loads(results.read_text()) if results.is_file() else {"seed": int(run.name.removeprefix("seed"))}
-        success = _success(run)
-        more = {"curves": curves, "evaluations": {"eval/success_rate": success} if success else {}}
+        more = {"curves": curves, "evaluations": _evaluations(run)}
         runs[str(run.relative_to(folder))] = {**ended, **{key: found for key, found in more.items() if found}}
     return runs
 
 
-def _success(run: Path) -> dict[str, float]:
-    """Return the success rate on validation episodes by the number of updates."""
-    rows = (
-        row for file in sorted(run.glob("csv/version_*/metrics.csv")) for row in csv.DictReader(file.read_text().splitlines())
-    )
-    return {row["step"]: round(float(row["eval/success_rate"]), 6) for row in rows if row.get("eval/success_rate")}
+def _evaluations(run: Path) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for file in sorted(run.glob("csv/version_*/metrics.csv")):
+        for row in csv.DictReader(file.read_text().splitlines()):
+            for name in EVALUATED:
+                if row.get(name):
+                    found.setdefault(name, {})[row["step"]] = round(float(row[name]), 6)
+    return found
 
 
 def _curves(run: Path) -> dict[str, dict[str, float]]:

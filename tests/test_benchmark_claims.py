@@ -49,10 +49,10 @@ def test_runs_are_collected_with_their_curves(tmp_path: Path) -> None:
     (run / "csv" / "version_0").mkdir(parents=True)
     (run / "config.yaml").touch()
     rows = [
-        "labels,pref/accuracy,reward/pearson,step,eval/success_rate",
+        "labels,pref/accuracy,reward/pearson,step,eval/success_rate,eval/return_mean",
         "0,,0.1",
         "60,,",
-        ",0.7,,50,0.25",
+        ",0.7,,50,0.25,-3",
         "60,,0.8",
         "90,,",
         ",0.75,",
@@ -61,8 +61,8 @@ def test_runs_are_collected_with_their_curves(tmp_path: Path) -> None:
     ]
     (run / "csv" / "version_0" / "metrics.csv").write_text("\n".join(rows))
     curves = {"pref/accuracy": {"60": 0.7, "90": 0.75}, "reward/pearson": {"60": 0.8, "90": 0.9}}
-    success = {"eval/success_rate": {"50": 0.25}}
-    assert claims.collected(tmp_path) == {"random/seed3": {"seed": 3, "curves": curves, "evaluations": success}}
+    evaluated = {"eval/success_rate": {"50": 0.25}, "eval/return_mean": {"50": -3.0}}
+    assert claims.collected(tmp_path) == {"random/seed3": {"seed": 3, "curves": curves, "evaluations": evaluated}}
     (run / "results.json").write_text(json.dumps({"seed": 3, "metrics": {"test/success_rate": 1.0}}))
     assert claims.collected(tmp_path)["random/seed3"]["metrics"] == {"test/success_rate": 1.0}
 
