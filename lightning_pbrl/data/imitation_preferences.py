@@ -17,6 +17,7 @@ of a fragment counts as truncated. ``infos`` stay closed.
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightning_pbrl.data.actions import Bounds, into_range
+from lightning_pbrl.data.actions import Bounds, Scaling
+from lightning_pbrl.data.draft import pack
 from lightning_pbrl.data.feedback import Labels
 from lightning_pbrl.data.guard import declared
 from lightning_pbrl.data.pickles import Record, load_records
-from lightning_pbrl.data.preference_npz import Undecided, adjacent_answers, check_different
+from lightning_pbrl.data.preference_npz import Undecided, adjacent_answers, check_different, equal_clips
 from lightning_pbrl.data.transitions import Transitions
-from lightning_pbrl.data.validate import check_choice, check_finite
+from lightning_pbrl.data.validate import Finite, check_choice
 from lightning_pbrl.errors import UserError
 
 SET = ("imitation.algorithms.preference_comparisons", "PreferenceDataset")
 CLASSES = (".".join(SET), "imitation.data.types.TrajectoryWithRew")
 PARTS = ("obs", "acts", "rews")
+PAIRS = 128
+"""Pairs that are brought into rows at a time."""
+
 AGAIN = "save the preferences again"
 
 
@@ -64,7 +69,7 @@ def read_imitation_preferences(
     """
     check_choice("undecided", undecided, Undecided)
     path = Path(path)
-    fragments, label = _content(path)
+    sides, label = _content(path)
     if capacity is not None and not 1 <= capacity <= len(label):
         raise UserError(f"{path} has {len(label)} pairs and capacity is {capacity}: choose 1 to {len(label)}, or null for all.")
     kept = np.arange(len(label))[:capacity]
@@ -72,31 +77,52 @@ def read_imitation_preferences(
         kept = kept[label[kept] != 0.5]
         if not len(kept):
             raise UserError(f"{path} prefers neither fragment of any pair and undecided is drop: choose equal or skip.")
-    obs, action, reward = (part[kept] for part in _stacked(fragments, path))
-    pairs, _, steps, size = action.shape
-    check_different(obs, action, label[kept], kept, path)
-    done, clipped = into_range(action.reshape(-1, size), f"{path}: 'acts'", action_bounds, clip_actions)
+    obs, action, _ = sizes = _sizes(sides[0][0], path)
+    steps = action[0]
+    size = sum(4 * math.prod(shape) for shape in sizes)
+    declared(2 * len(kept) * size, path.stat().st_size, f"{path}, fragments repeated,", AGAIN)
+    rows = np.empty((len(kept), 2, steps, 2 * obs[1] + action[1] + 3), dtype=np.float32)
+    reward = np.empty((len(kept), 2, steps), dtype=np.float32)
+    equal = np.empty(len(kept), dtype=bool)
+    scaling = Scaling(f"{path}: 'acts'", action_bounds, clip_actions)
+    finite = {name: Finite(f"{path}: {name!r}") for name in PARTS}
+    last = np.arange(steps) == steps - 1
+    for first in range(0, len(kept), PAIRS):
+        part = slice(first, first + PAIRS)
+        columns = [_stacked(sides, kept[part], name, shape, path) for name, shape in zip(PARTS, sizes, strict=True)]
+        for name, values in zip(PARTS, columns, strict=True):
+            finite[name].see(values.reshape(-1, values.shape[-1]))
+        seen, taken, reward[part] = columns
+        equal[part] = equal_clips(seen, taken)
+        taken = taken.reshape(-1, action[1])
+        taken = taken if finite["acts"].bad else scaling.scale(taken)
+        before, after = (each.reshape(-1, obs[1]) for each in (seen[:, :, :-1], seen[:, :, 1:]))
+        rows[part] = pack(before, taken, after, truncated=np.tile(last, 2 * len(seen))).reshape(rows[part].shape)
+        for side in sides:
+            for pair in kept[part]:
+                side[pair] = None  # frees its arrays
+    for check in finite.values():
+        check.check()
+    clipped = scaling.check()
+    check_different(equal, label[kept], kept, path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     about: dict[str, Any] = {
         "format": "imitation_preferences",
         "file": {"name": path.name, "bytes": path.stat().st_size, "sha256": digest},
-        "pairs": pairs,
+        "pairs": len(kept),
         "undecided": undecided,
         "actions_clipped": clipped,
     }
-    before, after = (torch.from_numpy(part.reshape(len(done), -1)) for part in (obs[:, :, :-1], obs[:, :, 1:]))
-    offsets = torch.arange(2 * pairs + 1) * steps
-    last = torch.zeros(len(done), dtype=torch.bool)
-    last[offsets[1:] - 1] = True
-    paid = torch.from_numpy(reward.reshape(-1))
-    source = Transitions.from_columns(before, torch.from_numpy(done), after, offsets, paid, truncated=last, about=about)
+    offsets = torch.arange(2 * len(kept) + 1) * steps
+    packed, paid = torch.from_numpy(rows.reshape(-1, rows.shape[-1])), torch.from_numpy(reward.reshape(-1))
+    source = Transitions(packed, offsets, paid, None, obs[1], action[1], about)
     value = torch.from_numpy(label[kept])
-    return source, adjacent_answers(value, torch.zeros(pairs, dtype=torch.bool), steps, undecided)
+    return source, adjacent_answers(value, torch.zeros(len(kept), dtype=torch.bool), steps, undecided)
 
 
-def _content(path: Path) -> tuple[list[tuple[Record, Record]], NDArray[np.float32]]:
-    """Return the pairs of fragments, N, and P(second preferred), (N,)."""
+def _content(path: Path) -> tuple[list[list[Any]], NDArray[np.float32]]:
+    """Return the first and the second fragments, N each, and P(second preferred), (N,)."""
     found = load_records(path, CLASSES)
     sides: list[Any] = [found.state.get(f"fragments{side}") for side in (1, 2)] if isinstance(found, Record) else [None]
     if not all(isinstance(side, list) and side and all(isinstance(each, Record) for each in side) for side in sides):
@@ -110,28 +136,30 @@ def _content(path: Path) -> tuple[list[tuple[Record, Record]], NDArray[np.float3
             f"{path} prefers the first of pair {pair} with probability {1 - label[pair]:.4g}: keep answers of 0, 0.5 and 1, as "
             "gatherers with sample=True give."
         )
-    return list(zip(*sides, strict=True)), label
+    return sides, label
 
 
-def _stacked(fragments: list[tuple[Record, Record]], path: Path) -> list[NDArray[np.float32]]:
-    """Return observations (N, 2, k + 1, O), actions (N, 2, k, A) and rewards (N, 2, k)."""
-    parts = [[[_array(each, name, path) for each in pair] for pair in fragments] for name in PARTS]  # views of the file
-    size = sum(array.nbytes for part in parts for pair in part for array in pair)
-    declared(size, path.stat().st_size, f"{path}, fragments repeated,", AGAIN)
-    obs, action, reward = (part[0][0].shape for part in parts)
+def _sizes(record: Record, path: Path) -> list[tuple[int, ...]]:
+    """Return the shapes of a fragment's observations, (k + 1, O), actions, (k, A), and rewards, (k,)."""
+    obs, action, reward = sizes = [_array(record, name, path).shape for name in PARTS]
     if len(obs) != 2 or len(action) != 2 or obs[0] != action[0] + 1 or reward != action[:1] or 0 in (*obs, *action):
         raise UserError(
             f"{path} has obs {obs}, acts {action} and rews {reward} in pair 0: save vectors, (k + 1, O), (k, A) and (k,), with "
             "continuous actions."
         )
-    stacked = []
-    for name, part, shape in zip(PARTS, parts, (obs, action, reward), strict=True):
-        if odd := [number for number, pair in enumerate(part) if any(array.shape != shape for array in pair)]:
-            raise UserError(f"{path}: {name!r} of pair {odd[0]} is not {shape}, as in pair 0: save fragments of one length.")
-        with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused
-            stacked.append(np.array(part, dtype=np.float32))
-        check_finite(stacked[-1], f"{path}: {name!r}")
-    return stacked
+    return sizes
+
+
+def _stacked(sides: list[list[Any]], pairs: NDArray, name: str, shape: tuple[int, ...], path: Path) -> NDArray[np.float32]:
+    """Return one part of the fragments of some pairs, (n, 2, ...)."""
+    found = [_array(side[pair], name, path) for pair in pairs for side in sides]
+    for number, array in enumerate(found):
+        if array.shape != shape:
+            raise UserError(
+                f"{path}: {name!r} of pair {pairs[number // 2]} is not {shape}, as in pair 0: save fragments of one length."
+            )
+    with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused
+        return np.concatenate(found, dtype=np.float32, casting="unsafe").reshape(len(pairs), 2, *shape)
 
 
 def _array(record: Record, name: str, path: Path) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import pickletools
+import re
 
 _LINE, _FRAME, _PLACE, _PLACE_LINE = -100, -101, -102, -103
 """Kinds of argument: a line of text, a frame's size, a memo slot in 4 bytes or as a line."""
@@ -36,14 +37,30 @@ _PAIRS = b"ci"  # GLOBAL and INST name module and class in two lines
 _STOP = ord(".")
 
 
+def _of_size(size: int) -> bytes:
+    codes = (b"\\x%02x" % code for code, kind in enumerate(_KINDS) if kind == size and code != _STOP)
+    return b"[%s].{%d}" % (b"".join(codes), size)
+
+
+_ONE = re.compile(b"|".join(map(_of_size, sorted({kind for kind in _KINDS if kind is not None and kind >= 0}))), re.DOTALL)
+_RUN = re.compile(b"(?:%s)*+" % _ONE.pattern, re.DOTALL)
+"""One operation whose argument has a fixed size, and any number of them, which need no look at their arguments."""
+_MOST = 1 << 16
+"""Bytes of such operations that are looked at together."""
+
+
 def check_sizes(content: bytes | mmap.mmap) -> None:
     """Check that everything a pickle declares lies within it.
 
     Raises:
         ValueError: for a size beyond the end, a memo slot beyond those stored, an unknown operation, or a missing end.
     """
-    at, operations, size = 0, 0, len(content)
+    at, operations, size, counts = 0, 0, len(content), False
     while at < size:
+        end = _RUN.match(content, at, at + _MOST).end()  # type: ignore[union-attr] - it may be empty
+        operations, at = operations + (len(_ONE.findall(content, at, end)) if counts else 0), end
+        if at == size:
+            break
         code = content[at]
         at, operations = at + 1, operations + 1
         if code == _STOP:
@@ -56,6 +73,8 @@ def check_sizes(content: bytes | mmap.mmap) -> None:
         elif kind > _LINE:
             length = int.from_bytes(content[at : at - kind], "little")
             at += length - kind
+        elif kind in (_PLACE, _PLACE_LINE) and not counts:  # protocols 0 to 3: all operations are counted after all
+            at, operations, counts = 0, 0, True
         elif kind == _FRAME:
             if at + 8 + int.from_bytes(content[at : at + 8], "little") > size:
                 raise ValueError(f"the frame at byte {at - 1} is longer than the file")

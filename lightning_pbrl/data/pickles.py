@@ -8,6 +8,7 @@ code. Reference: Python documentation, "pickle: Restricting Globals".
 
 from __future__ import annotations
 
+import gc
 import math
 import mmap
 import pickle
@@ -20,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_pbrl.data.guard import declared, listed, reading
+from lightning_pbrl.data.guard import declared, listed, reading, reason
 from lightning_pbrl.data.pickle_scan import check_sizes
 from lightning_pbrl.errors import UserError
 
@@ -65,14 +66,21 @@ def _checked(path: Path) -> Iterator[BinaryIO]:
     with reading(path, "is truncated or not a pickle", "copy it again from where it came"), path.open("rb") as file:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as operations:
             check_sizes(operations)
+        collects = gc.isenabled()
+        gc.disable()  # it would look at all objects of a large file again and again, and none of them is garbage yet
         try:
             yield file
         except UserError as error:
             raise UserError(f"{path} {error}") from error
+        finally:
+            if collects:
+                gc.enable()
 
 
 class _Dtype:
     """Stand-in for ``numpy.dtype`` that stores a number type and its byte order."""
+
+    real: np.dtype | None = None
 
     def __init__(self, spec: object, *flags: object) -> None:
         if not isinstance(spec, str) or not _NUMBER.fullmatch(spec):
@@ -80,16 +88,22 @@ class _Dtype:
         self.spec, self.big = spec, False
 
     def __setstate__(self, state: tuple) -> None:
-        self.big = state[1] == ">"
+        self.big, self.real = state[1] == ">", None
 
     def make(self) -> np.dtype:
         """Return the real type."""
-        plain = np.dtype(self.spec)
-        return plain.newbyteorder(">" if self.big else "<")
+        if self.real is None:
+            self.real = self._plain().newbyteorder(">" if self.big else "<")
+        return self.real
+
+    def _plain(self) -> np.dtype:
+        return np.dtype(self.spec)
 
 
 class _Array:
     """Stand-in for ``numpy.ndarray`` and ``_reconstruct`` that stores shape, type and bytes."""
+
+    __slots__ = ("state",)  # a file has thousands of them
 
     def __init__(self, *prototype: object) -> None:
         self.state: tuple | None = None
@@ -117,12 +131,16 @@ class _Array:
 class _FromBuffer(_Array):
     """Stand-in for ``_frombuffer``, numpy's array in protocol 5."""
 
+    __slots__ = ()
+
     def __init__(self, data: bytes, dtype: _Dtype, shape: tuple, order: str, axes: tuple | None = None) -> None:
         self.state = (data, dtype, shape, order, axes)
 
 
 class _Scalar(_Array):
     """Stand-in for ``scalar``: one number of an array type."""
+
+    __slots__ = ()
 
     def __init__(self, dtype: _Dtype, data: bytes = b"") -> None:
         self.state = (data, dtype, (), "C", None)
@@ -182,11 +200,16 @@ class Record:
         """Return an attribute that is a numeric array.
 
         Raises:
-            UserError: if it is something else.
+            UserError: if it is something else, or damaged.
         """
         if not isinstance(item := self.state.get(name), _Array):
             raise UserError(f"has no array of numbers in {name!r}.")
-        return np.asarray(item.make())
+        try:
+            return np.asarray(item.make())
+        except UserError:
+            raise
+        except Exception as error:  # as in data.guard, whose block is too slow for thousands of arrays
+            raise UserError(f"has a damaged array in {name!r} ({reason(error)}): write the file again.") from error
 
 
 class _Closed:
@@ -207,10 +230,8 @@ class _AnyDtype(_Dtype):
     def __init__(self, *given: object) -> None:
         self.given, self.big = given, False
 
-    def make(self) -> np.dtype:
-        plain = _Dtype(*self.given)
-        plain.big = self.big
-        return plain.make()
+    def _plain(self) -> np.dtype:
+        return _Dtype(*self.given)._plain()
 
 
 class _Records(pickle.Unpickler):

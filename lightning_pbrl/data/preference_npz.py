@@ -99,7 +99,7 @@ def read_preference_npz(
     clips = [[_clips(arrays, f"obs_{clip}{part}", kept, path) for part in parts] for clip in (1, 2)]
     obs = np.stack([np.concatenate(both, axis=-1) for both in clips], axis=1)  # (N, 2, k, O)
     action = np.stack([_clips(arrays, f"action_{clip}", kept, path) for clip in (1, 2)], axis=1)  # (N, 2, k, A)
-    check_different(obs, action, label[kept], kept, path)
+    check_different(equal_clips(obs, action), label[kept], kept, path)
     pairs, _, steps, size = action.shape
     action, clipped = into_range(
         action.reshape(-1, size),
@@ -263,9 +263,16 @@ def _skipped(arrays: Arrays, pairs: int, path: Path) -> NDArray[np.bool_]:
     return flags.reshape(-1).astype(bool)
 
 
-def check_different(obs: NDArray, action: NDArray, label: NDArray, kept: NDArray[np.int64], path: Path) -> None:
-    """Refuse a preference for one of two equal segments, (n, 2, k, ...)."""
-    equal = np.logical_and(*((part[:, 0] == part[:, 1]).all(axis=(1, 2)) for part in (obs, action)))
+def equal_clips(obs: NDArray, action: NDArray) -> NDArray[np.bool_]:
+    """Return True, (n,), where both segments of a pair are the same, for parts (n, 2, k, ...)."""
+    equal: NDArray[np.bool_] = (obs[:, 0, 0] == obs[:, 1, 0]).all(axis=1)  # most pairs differ here
+    for part in (obs, action):
+        equal[equal] = (part[equal, 0] == part[equal, 1]).all(axis=(1, 2))
+    return equal
+
+
+def check_different(equal: NDArray[np.bool_], label: NDArray, kept: NDArray[np.int64], path: Path) -> None:
+    """Refuse a preference for one of two ``equal`` segments, (n,)."""
     wrong = equal & (label != 0.5)
     if wrong.any():
         raise UserError(
