@@ -1,7 +1,8 @@
 """``python -m benchmarks.formats --writers PYTHON``: files of real writers, read by their own reader and ours.
 
 PYTHON is the interpreter of an environment that has the writers: ogbench 1.2.2, d3rlpy 2.8.0, imitation 1.0.1. It writes one of
-each kind and reads it with the writer's own reader; this process reads it for the first time, into a mapped copy, and compares
+each kind and reads it with the writer's own reader; this process reads it for the first time, into a mapped copy
+where it makes one, and compares
 every row. CPU seconds are those of all processes, without imports; memory is what the peak of resident memory rises by, that of
 the process that reads HDF5 whole, over the bytes of the arrays that the writer's reader returns. A file of one episode tells
 which part of a peak is fixed: the interpreter that reads HDF5, and code that is loaded when it first runs. Writes
@@ -29,19 +30,23 @@ from benchmarks.measure import machine
 from benchmarks.readme import RESULTS, rewrite
 from lightning_pbrl.data import archive
 from lightning_pbrl.data.d3rlpy import read_d3rlpy
+from lightning_pbrl.data.imitation_preferences import read_imitation_preferences
 from lightning_pbrl.data.ogbench import read_ogbench
 from lightning_pbrl.data.transitions import Transitions
 
 MARKER = "formats: written by python -m benchmarks.formats"
-SIZES = {"ogbench": 1_001_000, "d3rlpy": 1_000_000, "imitation": 500_000, "ogbench-pictures": 10_000, "ogbench-scene": 10_100}
-FEW = {"ogbench": 1_001, "d3rlpy": 1_000, "imitation": 200, "ogbench-pictures": 501, "ogbench-scene": 101}
-"""Rows of the file that tells which memory is fixed: one episode."""
+SIZES = {"ogbench": 1_001_000, "d3rlpy": 1_000_000, "imitation": 500_000, "imitation-preferences": 200_000}
+SIZES |= {"ogbench-pictures": 10_000, "ogbench-scene": 10_100}
+FEW = {"ogbench": 1_001, "d3rlpy": 1_000, "imitation": 200, "imitation-preferences": 100}
+FEW |= {"ogbench-pictures": 501, "ogbench-scene": 101}
+"""Rows of the file that tells which memory is fixed: one episode, or one pair."""
 TITLES = {
     "ogbench": "OGBench, ant maze, single task",
     "ogbench-scene": "OGBench, recorded scene, single task",
     "ogbench-pictures": "OGBench, pictures of 64 x 64",
     "d3rlpy": "d3rlpy replay buffer",
     "imitation": "imitation trajectories",
+    "imitation-preferences": "imitation preference sets",
 }
 PACKAGES = ("ogbench", "d3rlpy", "imitation", "numpy", "h5py", "pyarrow")
 WRITERS = Path(__file__).with_name("formats_writers.py")
@@ -63,6 +68,7 @@ READERS: dict[str, Callable[[Path, Path], Transitions]] = {
     "ogbench-pictures": lambda path, cache: read_ogbench(path, None, cache),
     "d3rlpy": lambda path, cache: read_d3rlpy(path, cache),
     "imitation": _imitation,
+    "imitation-preferences": lambda path, cache: read_imitation_preferences(path)[0],
 }
 
 
@@ -73,7 +79,7 @@ def expected(kind: str, theirs: Arrays) -> dict[str, Any]:
     lengths = theirs["lengths"]
     last, first = lengths.cumsum() - 1, lengths.cumsum() - lengths
     over = np.zeros(int(lengths.sum()), bool)
-    over[last] = theirs["terminated"]
+    over[last] = theirs["terminated"] & (kind != "imitation-preferences")  # there a complete episode counts as cut
     final = np.zeros(len(over), bool)
     final[last] = True
     obs = theirs["observations"]
@@ -157,11 +163,13 @@ def compared(kind: str, size: int, python: str, rounds: int, folder: Path) -> di
         for who in sorted(runs, reverse=bool(number % 2)):
             runs[who].append(opened(kind, path, seen, python, who))
     with np.load(seen) as theirs:
-        wanted = expected(kind, dict(theirs))
+        wanted, preferences = expected(kind, dict(theirs)), theirs.get("preferences")
     table = READERS[kind](path, folder / "cache")
-    data = archive.load(next((folder / "cache").glob("*.safetensors")))
-    wrong = differences(data, wanted)
-    for each in (folder / "cache").iterdir():
+    copies = list((folder / "cache").glob("*.safetensors"))
+    wrong = differences(archive.load(copies[0]) if copies else table, wanted)
+    if preferences is not None:
+        wrong["answer"] = int((read_imitation_preferences(path)[1].value.numpy() != 1 - preferences).sum())
+    for each in copies:
         each.unlink()
     raw = runs["theirs"][0]["bytes"]
     seconds = [run["seconds"] + run["beside_seconds"] for run in runs["ours"]]

@@ -82,6 +82,23 @@ def write_imitation(path: str, rows: int) -> None:
     serialize.save(path, found)
 
 
+def write_imitation_preferences(path: str, rows: int) -> None:
+    """Save pairs of fragments of 50 steps; the last of a trajectory now and then."""
+    from imitation.algorithms.preference_comparisons import PreferenceDataset
+    from imitation.data.types import TrajectoryWithRew
+
+    rng, found = np.random.default_rng(0), PreferenceDataset()
+
+    def fragment(number: int) -> Any:
+        obs, actions = rng.standard_normal((51, 17), dtype=np.float32), rng.uniform(-1, 1, (50, 6)).astype(np.float32)
+        infos = np.array([{"step": step} for step in range(50)])
+        return TrajectoryWithRew(obs=obs, acts=actions, infos=infos, terminal=number % 20 == 0, rews=rng.random(50))
+
+    pairs = [(fragment(number), fragment(number + 7)) for number in range(rows // 100)]
+    found.push(pairs, rng.choice([0, 0.5, 1], len(pairs)).astype(np.float32))
+    found.save(path)
+
+
 def read_ogbench(path: str, task: str | None) -> dict[str, Any]:
     """Read by ``load_dataset``, and ``relabel_dataset`` for the rewards of a task."""
     import gymnasium
@@ -114,7 +131,19 @@ def read_imitation(path: str) -> dict[str, Any]:
     """Read by ``serialize.load``; the arrays of all trajectories."""
     from imitation.data import serialize
 
-    found = list(serialize.load(path))
+    return _trajectories(list(serialize.load(path)))
+
+
+def read_imitation_preferences(path: str) -> dict[str, Any]:
+    """Read by ``PreferenceDataset.load``; the arrays of all fragments, those of a pair side by side."""
+    from imitation.algorithms.preference_comparisons import PreferenceDataset
+
+    pairs = PreferenceDataset.load(path)
+    found = [each for pair in zip(pairs.fragments1, pairs.fragments2, strict=True) for each in pair]
+    return {**_trajectories(found), "preferences": pairs.preferences}
+
+
+def _trajectories(found: list[Any]) -> dict[str, Any]:
     return {
         "observations": [each.obs for each in found],
         "actions": [each.acts for each in found],
@@ -134,7 +163,7 @@ def status(key: str) -> int:
 def reader(kind: str, path: str) -> dict[str, Any]:
     if kind.startswith("ogbench"):
         return read_ogbench(path, TASKS.get(kind))
-    return read_d3rlpy(path) if kind == "d3rlpy" else read_imitation(path)
+    return {"d3rlpy": read_d3rlpy, "imitation": read_imitation, "imitation-preferences": read_imitation_preferences}[kind](path)
 
 
 def main() -> None:
@@ -151,6 +180,7 @@ def main() -> None:
     elif kind == "d3rlpy":
         import d3rlpy.dataset  # noqa: F401
     else:
+        import imitation.algorithms.preference_comparisons
         import imitation.data.serialize  # noqa: F401
     Path("/proc/self/clear_refs").write_text("5")
     before, began = status("VmRSS"), time.process_time()

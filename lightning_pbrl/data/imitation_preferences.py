@@ -29,7 +29,7 @@ from lightning_pbrl.data.actions import Bounds, Scaling
 from lightning_pbrl.data.draft import pack
 from lightning_pbrl.data.feedback import Labels
 from lightning_pbrl.data.guard import declared
-from lightning_pbrl.data.pickles import Record, load_records
+from lightning_pbrl.data.pickles import Record, joined, load_records
 from lightning_pbrl.data.preference_npz import Undecided, adjacent_answers, check_different, equal_clips
 from lightning_pbrl.data.transitions import Transitions
 from lightning_pbrl.data.validate import Finite, check_choice
@@ -152,13 +152,21 @@ def _sizes(record: Record, path: Path) -> list[tuple[int, ...]]:
 
 def _stacked(sides: list[list[Any]], pairs: NDArray, name: str, shape: tuple[int, ...], path: Path) -> NDArray[np.float32]:
     """Return one part of the fragments of some pairs, (n, 2, ...)."""
-    found = [_array(side[pair], name, path) for pair in pairs for side in sides]
+    records = [side[pair] for pair in pairs for side in sides]
+    try:
+        whole = joined(records, name)
+    except UserError as error:
+        raise UserError(f"{path} {error}") from error
+    if whole is not None and whole.shape[1:] == shape:
+        with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused
+            return whole.astype(np.float32, copy=False).reshape(len(pairs), 2, *shape)
+    found = [_array(record, name, path) for record in records]
     for number, array in enumerate(found):
         if array.shape != shape:
             raise UserError(
                 f"{path}: {name!r} of pair {pairs[number // 2]} is not {shape}, as in pair 0: save fragments of one length."
             )
-    with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused
+    with np.errstate(over="ignore"):
         return np.concatenate(found, dtype=np.float32, casting="unsafe").reshape(len(pairs), 2, *shape)
 
 

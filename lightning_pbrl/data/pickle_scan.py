@@ -43,7 +43,7 @@ def _of_size(size: int) -> bytes:
 
 
 _ONE = re.compile(b"|".join(map(_of_size, sorted({kind for kind in _KINDS if kind is not None and kind >= 0}))), re.DOTALL)
-_RUN = re.compile(b"(?:%s)*+" % _ONE.pattern, re.DOTALL)
+_RUN = re.compile(b"(?:%s)*+" % _ONE.pattern.replace(b".{0}", b"++"), re.DOTALL)
 """One operation whose argument has a fixed size, and any number of them, which need no look at their arguments."""
 _MOST = 1 << 16
 """Bytes of such operations that are looked at together."""

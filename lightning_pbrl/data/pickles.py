@@ -13,7 +13,7 @@ import math
 import mmap
 import pickle
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -110,7 +110,8 @@ class _Array:
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran, data = state
-        self.state = (data, dtype, shape, "F" if fortran else "C", None)
+        stored = data if isinstance(data, bytes | bytearray) else None  # objects are of no use: they go when the file is read
+        self.state = (stored, dtype, shape, "F" if fortran else "C", None)
 
     def make(self) -> NDArray:
         """Return the real array."""
@@ -210,6 +211,16 @@ class Record:
             raise
         except Exception as error:  # as in data.guard, whose block is too slow for thousands of arrays
             raise UserError(f"has a damaged array in {name!r} ({reason(error)}): write the file again.") from error
+
+
+def joined(records: Sequence[Record], name: str) -> NDArray[Any] | None:
+    """Return an attribute of several records, (n, ...), at once; None unless all are arrays of one shape, type and C order."""
+    first, *others = [getattr(record.state.get(name), "state", None) or (None,) for record in records]
+    array, alike = records[0].array(name), first[1:]
+    size = array.nbytes
+    if alike[2] != "C" or not all(each[1:] == alike and type(each[0]) is bytes and len(each[0]) == size for each in others):
+        return None
+    return np.frombuffer(b"".join([first[0], *(each[0] for each in others)]), array.dtype).reshape(len(records), *array.shape)
 
 
 class _Closed:
