@@ -20,13 +20,17 @@ import torch
 from safetensors.numpy import load_file
 
 from benchmarks import mutation_data as data
+from benchmarks import mutation_folders as others
 from benchmarks import mutation_kinds as kinds
 from benchmarks.mutation_data import Arrays
 from lightning_pbrl.data import archive, jsonl
+from lightning_pbrl.data.d3rlpy import read_d3rlpy
 from lightning_pbrl.data.d4rl import read_d4rl
 from lightning_pbrl.data.examples import load_examples
 from lightning_pbrl.data.feedback import Answer, AskKey, Clips, Query
+from lightning_pbrl.data.imitation_preferences import read_imitation_preferences
 from lightning_pbrl.data.lire_human import read_answers, read_human_data, read_list
+from lightning_pbrl.data.ogbench import read_ogbench
 from lightning_pbrl.data.preference_npz import read_preference_npz
 from lightning_pbrl.data.robomimic import read_robomimic
 from lightning_pbrl.data.store import LabelStore
@@ -289,4 +293,54 @@ FORMATS = [
     Format("sweep", "sweep.json", _text(SWEEP), _read_sweep, None, [kinds.odd_json, kinds.odd_file], 10),
     Format("sweep, YAML", "sweep.yaml", _text(SWEEP), _read_sweep, None, [kinds.odd_file], 10),
     Format("experiment", "experiment.yaml", _text(EXPERIMENT), _read_experiment, None, [kinds.odd_file], 10),
+    Format("OGBench", "o.npz", others.write_ogbench, read_ogbench, others.ogbench_arrays, [kinds.odd_npz], 70),
+    Format("d3rlpy", "d.h5", others.write_d3rlpy, read_d3rlpy, others.d3rlpy_arrays, kinds.hdf5(others.d3rlpy_matrices), 70),
+    Format(
+        "imitation trajectories",
+        "set/data-00000-of-00001.arrow",
+        others.write_trajectories,
+        others.read_trajectories,
+        others.trajectories_arrays,
+        [],
+        40,
+        "pyarrow",
+    ),
+    Format(
+        "imitation preference set",
+        "preferences.pkl",
+        others.write_preferences,
+        read_imitation_preferences,
+        others.preferences_arrays,
+        [],
+        60,
+    ),
+    Format(
+        "Uni-RLHF labels",
+        f"set/{others.UNI_LABEL}",
+        others.write_labels,
+        others.read_labels,
+        others.label_array,
+        [others.odd_label],
+        30,
+    ),
+    Format(
+        "LeRobot rows",
+        "toy/data/chunk-000/file-000.parquet",
+        others.write_rows,
+        others.read_rows,
+        others.parquet_arrays,
+        [],
+        40,
+        "pyarrow",
+    ),
+    Format(
+        "LeRobot metadata",
+        "toy/meta/info.json",
+        others.write_rows,
+        others.read_rows,
+        None,
+        [others.odd_info, kinds.odd_file],
+        30,
+        "pyarrow",
+    ),
 ]

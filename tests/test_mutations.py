@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from benchmarks.mutation_formats import FORMATS, Format
 from benchmarks.mutations import SOUND, Bench, lines_only, row, same
 from lightning_pbrl.data import hdf5_process
 
-HERE = [kind for kind in FORMATS if kind.needs is None]
+HERE = [kind for kind in FORMATS if kind.needs is None or (kind.needs == "pyarrow" and find_spec("pyarrow"))]
 
 
 @pytest.mark.parametrize("kind", HERE, ids=[kind.name for kind in HERE])
