@@ -1,12 +1,11 @@
 """``python -m benchmarks.formats --writers PYTHON``: files of real writers, read by their own reader and ours.
 
 PYTHON is the interpreter of an environment that has the writers: ogbench 1.2.2, d3rlpy 2.8.0, imitation 1.0.1. It writes one of
-each kind and reads it with the writer's own reader; this process reads it for the first time, into a mapped copy
-where it makes one, and compares
-every row. CPU seconds are those of all processes, without imports; memory is what the peak of resident memory rises by, that of
-the process that reads HDF5 whole, over the bytes of the arrays that the writer's reader returns. A file of one episode tells
-which part of a peak is fixed: the interpreter that reads HDF5, and code that is loaded when it first runs. Writes
-``results/formats.json`` and the README's table, which has the rows of :mod:`benchmarks.formats_lerobot`, too.
+each kind and reads it with the writer's own reader; this process reads it for the first time, into a mapped copy where
+it makes one, and compares every row and answer. CPU seconds are those of all processes, without imports; memory is what the peak
+of resident memory rises by, that of the process that reads HDF5 whole, over the bytes of the arrays that the writer's reader
+returns. A file of one episode tells which part of a peak is fixed: the interpreter that reads HDF5, and code that is loaded when
+it first runs. Writes ``results/formats.json`` and the README's table, with the rows of :mod:`benchmarks.formats_lerobot`.
 """
 
 from __future__ import annotations

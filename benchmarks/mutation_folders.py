@@ -131,7 +131,7 @@ def label_array(path: Path) -> Arrays:
 
 def odd_label(path: Path, rng: random.Random) -> int:
     """Other content in place of the labels."""
-    odd: tuple[Any, ...] = (None, 5, "words", [], [[1, 0]] * 6, np.zeros((6, 3)), np.zeros(6), np.full((6, 2), np.nan), {"a": 1})
+    odd: tuple[Any, ...] = (None, 5, "words", [], [[1, 0]] * 6, np.zeros((6, 3)), np.full((6, 2), np.nan), {"a": 1})
     path.write_bytes(pickle.dumps(rng.choice(odd), protocol=rng.choice((2, 4, 5))))
     return 12
 

@@ -12,8 +12,12 @@ class UserError(Exception):
     """User's mistake, described in one sentence that says what is wrong, where, and the cure.
 
     The command line prints the sentence alone and exits with 2 (``--debug`` shows the traceback). It is not a ``ValueError``,
-    because config parsers catch those and wrap them in their own sentences.
+    because config parsers catch those and wrap them in their own sentences. Control characters, which may stand in the names of
+    files and keys, are written as escapes.
     """
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__("".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in str(sentence)))
 
 
 FILES = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG", "EMFILE", "ENFILE")

@@ -156,7 +156,7 @@ def _wanted(file: File, number: int) -> list[tuple[str, int, Any, int | None]]:
             keys.append(f"observations_{number}_{len(keys) - 1}")
         keys = keys[1:] or keys
     for each in keys:
-        if has(file, each) and len(file[each].shape) == 4:
+        if has(file, each) and len(getattr(file[each], "shape", ())) == 4:  # a group has none
             raise UserError(f"{file.filename}: key {each!r} holds pictures, {file[each].shape}: only vectors are read of d3rlpy.")
     parts: list[tuple[str, int, Any, int | None]] = [(each, 2, np.float32, rows) for each in keys]
     return [

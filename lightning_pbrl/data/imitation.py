@@ -168,12 +168,15 @@ def _batches(path: Path) -> Iterator[Batch]:
         with reading(file, "is truncated or not a stream of Arrow", AGAIN):
             with file.open("rb") as raw:
                 mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-            stream = pyarrow.ipc.open_stream(pyarrow.py_buffer(mapped))
+            source = pyarrow.BufferReader(pyarrow.py_buffer(mapped))
+            stream = pyarrow.ipc.open_stream(source)
         while True:
             with reading(file, "is truncated or not a stream of Arrow", AGAIN):
                 try:
                     batch = stream.read_next_batch()
                 except StopIteration:
+                    if source.tell() != len(mapped):
+                        raise ValueError(f"it ends at byte {source.tell():,} of {len(mapped):,}") from None
                     break
                 there = batch.schema.names
                 batch = batch.select([name for name in COLUMNS if name in there])  # infos are not even looked at

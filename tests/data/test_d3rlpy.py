@@ -78,3 +78,12 @@ def test_bounds_and_recognition(tmp_path: Path):
     assert found.column("action")[1].tolist() == [0, 0]
     assert found.column("action")[3].numpy() == pytest.approx([0.5, -1], abs=2e-5)
     assert recognises(path) and not recognises(tmp_path / "none.h5")
+
+
+def test_a_group_in_place_of_observations(tmp_path: Path):
+    path = write_d3rlpy(tmp_path / "a.h5", d3rlpy_episodes([4, 3], [True, False]))
+    with h5py.File(path, "r+") as file:
+        del file["observations_0"]
+        file.create_group("observations_0")
+    with pytest.raises(UserError, match="'observations_0' is a group"):
+        read_d3rlpy(path)
