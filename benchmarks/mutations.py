@@ -110,7 +110,12 @@ class Bench:
             found = flat(self.kind.read(self.path))
         except UserError as error:
             text = str(error)
-            named = self.path.name in text or self.kind.file.split("/")[0] in text or self.path.parent.parent.name in text or self.kind.stored is None
+            named = (
+                self.path.name in text
+                or self.kind.file.split("/")[0] in text
+                or self.path.parent.parent.name in text
+                or self.kind.stored is None
+            )
             good = named and "\n" not in text and len(text) < 1000 and text.isprintable()
             return "refused" if good else "poor sentence", text
         except Exception as error:  # noqa: BLE001 - this is what is counted

@@ -76,3 +76,10 @@ def test_what_else_there_is_fits_in_a_sentence() -> None:
     told = nearest("?", [f"x{k:03}" for k in range(MANY + 5)])
     assert told.startswith("known: x000, x001, ") and told.endswith(f", x{MANY // 5 - 1:03} and {MANY - MANY // 5 + 5} more.")
     assert nearest("?", [f"x{k:03}" for k in range(MANY)]).endswith(f", x{MANY - 1:03}.")
+
+
+def test_names_with_control_characters_are_printable():
+    assert (
+        str(UserError("There is no file a\x1b[31m\u202eé: check\nthe path."))
+        == "There is no file a\\x1b[31m\\u202eé: check\nthe path."
+    )

@@ -100,3 +100,14 @@ def test_the_package_is_named_when_it_is_missing(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"lightning-pbrl\[arrow\]"):
         read_imitation(tmp_path)
+
+
+def test_rows_after_the_end_of_a_stream_are_not_lost(tmp_path: Path):
+    """A batch whose length became 0 reads as the end."""
+    folder = write_imitation(tmp_path / "a", [row(3, 0), row(4, 100), row(2, 200)])
+    (file,) = folder.glob("*.arrow")
+    whole = file.read_bytes()
+    second = whole.rindex(b"\xff" * 4, 0, len(whole) - 8)  # the last 8 bytes are the true end
+    file.write_bytes(whole[: second + 4] + bytes(4) + whole[second + 8 :])
+    with pytest.raises(UserError, match="it ends at byte"):
+        read_imitation(folder)
