@@ -57,7 +57,7 @@ def check_sizes(content: bytes | mmap.mmap) -> None:
     """
     at, operations, size, counts = 0, 0, len(content), False
     while at < size:
-        end = _RUN.match(content, at, at + _MOST).end()  # type: ignore[union-attr] - it may be empty
+        end = _RUN.match(content, at, at + _MOST).end()  # type: ignore[union-attr]  # it may be empty
         operations, at = operations + (len(_ONE.findall(content, at, end)) if counts else 0), end
         if at == size:
             break
