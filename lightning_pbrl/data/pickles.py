@@ -215,12 +215,14 @@ class Record:
 
 def joined(records: Sequence[Record], name: str) -> NDArray[Any] | None:
     """Return an attribute of several records, (n, ...), at once; None unless all are arrays of one shape, type and C order."""
-    first, *others = [getattr(record.state.get(name), "state", None) or (None,) for record in records]
-    array, alike = records[0].array(name), first[1:]
-    size = array.nbytes
-    if alike[2] != "C" or not all(each[1:] == alike and type(each[0]) is bytes and len(each[0]) == size for each in others):
+    stored: list[Any] = [getattr(record.state.get(name), "state", None) or (None,) for record in records]
+    array = records[0].array(name)
+    alike, data = stored[0][1:], [each[0] for each in stored]
+    if alike[2] != "C" or not all(each[1:] == alike for each in stored):
         return None
-    return np.frombuffer(b"".join([first[0], *(each[0] for each in others)]), array.dtype).reshape(len(records), *array.shape)
+    if not all(type(each) is bytes and len(each) == array.nbytes for each in data):
+        return None
+    return np.frombuffer(b"".join(data), array.dtype).reshape(len(records), *array.shape)
 
 
 class _Closed:
