@@ -288,16 +288,18 @@ def _evaluations(run: Path) -> dict[str, dict[str, float]]:
 def _curves(run: Path) -> dict[str, dict[str, float]]:
     """Return the figures after each round by the number of answers; a row without it belongs to the last one before.
 
-    A second row of a round is the test's, about other pairs.
+    The last row counts, but not the test's, which is about other pairs: it is the second of one step.
     """
     found: dict[str, dict[str, float]] = {}
+    steps: dict[tuple[str, str], str] = {}
     for file in sorted(run.glob("csv/version_*/metrics.csv")):
         labels = ""
         for row in csv.DictReader(file.read_text().splitlines()):
             labels = str(int(float(row["labels"]))) if row.get("labels") else labels
             for name in CURVES:
-                if row.get(name) and labels not in ("", "0"):
-                    found.setdefault(name, {}).setdefault(labels, float(row[name]))
+                if row.get(name) and labels not in ("", "0") and steps.get((name, labels)) != row["step"]:
+                    steps[name, labels] = row["step"]
+                    found.setdefault(name, {})[labels] = float(row[name])
     return found
 
 

@@ -50,14 +50,15 @@ def test_runs_are_collected_with_their_curves(tmp_path: Path) -> None:
     (run / "config.yaml").touch()
     rows = [
         "labels,pref/accuracy,reward/pearson,step,eval/success_rate,eval/return_mean",
-        "0,,0.1",
-        "60,,",
+        "0,,0.1,0",
+        "60,,,50",
         ",0.7,,50,0.25,-3",
-        "60,,0.8",
-        "90,,",
-        ",0.75,",
-        "90,,0.9",
-        ",0.95,",  # of the test
+        "60,,0.8,50",
+        "90,,,70",
+        ",0.6,,70",
+        ",0.75,,80",
+        "90,,0.9,80",
+        ",0.95,,80",  # of the test
     ]
     (run / "csv" / "version_0" / "metrics.csv").write_text("\n".join(rows))
     curves = {"pref/accuracy": {"60": 0.7, "90": 0.75}, "reward/pearson": {"60": 0.8, "90": 0.9}}
