@@ -304,7 +304,7 @@ def _curves(run: Path) -> dict[str, dict[str, float]]:
 
 
 def draw(name: str, metric: str) -> Path:
-    """Draw what is missing to 1, on a logarithmic axis, after every round: mean and standard error over seeds."""
+    """Draw what is missing to 1, on a logarithmic axis, by the questions so far: mean and standard error over seeds."""
     from matplotlib.figure import Figure
 
     arms: dict[str, list[dict[str, float]]] = {}
@@ -318,7 +318,7 @@ def draw(name: str, metric: str) -> Path:
         error = missing.std(0, ddof=1) / len(curves) ** 0.5
         line = "--" if "random" in arm else "-"
         axes.errorbar([int(at) for at in labels], missing.mean(0), error, ls=line, color=f"C{number}", capsize=2, label=arm)
-    axes.set(xlabel="answers", ylabel=f"1 - {metric}", yscale="log")
+    axes.set(xlabel="questions", ylabel=f"1 - {metric}", yscale="log")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="small")
     out = RESULTS.parents[1] / "docs" / "images" / f"{name}.png"
