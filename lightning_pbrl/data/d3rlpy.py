@@ -16,7 +16,6 @@ observation as ``next_obs`` and is not drawable; d3rlpy counts one transition le
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import torch
 
 from lightning_pbrl.data.actions import Bounds, Scaling
 from lightning_pbrl.data.draft import Draft, pack
+from lightning_pbrl.data.file_record import file_record
 from lightning_pbrl.data.guard import listed
 from lightning_pbrl.data.hdf5 import cached, find, has, is_hdf5, open_hdf5, read, read_each, read_texts
 from lightning_pbrl.data.hdf5_process import File
@@ -113,11 +113,9 @@ def _write(draft: Draft, path: Path, bounds: Bounds | None, clip: bool) -> None:
     drawable[offsets[1:][~torch.tensor(ended)] - 1] = False
     if not drawable.any():
         raise UserError(f"{path} has episodes of one step only, none of them terminated: no step has a known successor.")
-    with path.open("rb") as raw:
-        digest = hashlib.file_digest(raw, "sha256").hexdigest()
     about: dict[str, Any] = {
         "format": "d3rlpy",
-        "file": {"name": path.name, "bytes": path.stat().st_size, "sha256": digest},
+        "file": file_record(path),
         "version": VERSION,
         "observation": sizes,
         "keys_not_read": unread,

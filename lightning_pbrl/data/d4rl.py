@@ -26,7 +26,6 @@ the episode's last, truncated.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +38,7 @@ from torch import Tensor
 from lightning_pbrl.data import continuity
 from lightning_pbrl.data.actions import Bounds, Scaling
 from lightning_pbrl.data.draft import WINDOW, Draft, Rows
+from lightning_pbrl.data.file_record import file_record
 from lightning_pbrl.data.hdf5 import cached, find, finite, has, is_hdf5, open_hdf5, read
 from lightning_pbrl.data.lire import split_episodes
 from lightning_pbrl.data.transitions import Transitions
@@ -142,11 +142,9 @@ def _write(
         draft.cut(complete)  # every row is as the marks of the file have made it
     else:
         draft.revise(change, shown, size)
-    with path.open("rb") as raw:
-        digest = hashlib.file_digest(raw, "sha256").hexdigest()
     about: dict[str, Any] = {
         "format": "d4rl",
-        "file": {"name": path.name, "bytes": path.stat().st_size, "sha256": digest},
+        "file": file_record(path),
         "terminals": terminals,
         "timeouts": f"every {limit} steps" if record.timeout is None else "stored",
         "next_obs": "stored" if record.stored else "shifted",

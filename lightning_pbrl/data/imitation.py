@@ -18,7 +18,6 @@ The package ``pyarrow`` (extra ``arrow``) reads the files; neither imitation nor
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 
 from lightning_pbrl.data.actions import Bounds, Scaling
 from lightning_pbrl.data.draft import Draft, pack
+from lightning_pbrl.data.file_record import file_record
 from lightning_pbrl.data.guard import listed, parse_json, reading
 from lightning_pbrl.data.hdf5 import cached
 from lightning_pbrl.data.transitions import Transitions
@@ -135,14 +135,9 @@ def _write(draft: Draft, path: Path, complete: Complete, bounds: Bounds | None, 
         raise UserError(f"{path} has no trajectories: save some.")
     for check in finite.values():
         check.check()
-    files = []
-    for file in data_files(path):
-        with file.open("rb") as raw:
-            digest = hashlib.file_digest(raw, "sha256").hexdigest()
-        files.append({"name": file.name, "bytes": file.stat().st_size, "sha256": digest})
     about: dict[str, Any] = {
         "format": "imitation",
-        "files": files,
+        "files": [file_record(file) for file in data_files(path)],
         "complete": complete,
         "incomplete": int((~np.concatenate(over)).sum()),
         "actions_clipped": scaling.check(),

@@ -16,7 +16,6 @@ of a fragment counts as truncated. ``infos`` stay closed.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from lightning_pbrl.data.actions import Bounds, Scaling
 from lightning_pbrl.data.draft import pack
 from lightning_pbrl.data.feedback import Labels
+from lightning_pbrl.data.file_record import file_record
 from lightning_pbrl.data.guard import declared
 from lightning_pbrl.data.pickles import Record, joined, load_records
 from lightning_pbrl.data.preference_npz import Undecided, adjacent_answers, check_different, equal_clips
@@ -105,11 +105,9 @@ def read_imitation_preferences(
         check.check()
     clipped = scaling.check()
     check_different(equal, label[kept], kept, path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     about: dict[str, Any] = {
         "format": "imitation_preferences",
-        "file": {"name": path.name, "bytes": path.stat().st_size, "sha256": digest},
+        "file": file_record(path),
         "pairs": len(kept),
         "undecided": undecided,
         "actions_clipped": clipped,

@@ -18,7 +18,6 @@ accepted. Every done of these files marks a time limit (neither simulator ends a
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import warnings
@@ -34,6 +33,7 @@ from torch import Tensor
 from lightning_pbrl.data import continuity
 from lightning_pbrl.data.actions import Bounds
 from lightning_pbrl.data.atomic import replacing
+from lightning_pbrl.data.file_record import file_record
 from lightning_pbrl.data.guard import listed, reading
 from lightning_pbrl.data.npz import read_npz
 from lightning_pbrl.data.pickles import load_pickle
@@ -137,7 +137,7 @@ def read_lire(
         part["done"], resets = ends(part, max_episode_steps, tolerance, path)
         parts.append(part)
         used = {"rows": len(part["obs"]), "unmarked_resets": resets}
-        files.append({"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path), **used})
+        files.append({**file_record(path), **used})
     if len({(part["obs"].shape[1], part["action"].shape[1]) for part in parts}) > 1:
         raise UserError(f"The buffers in {folder} differ in observation or action size: keep one task per folder.")
     table = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -264,8 +264,3 @@ def load_arrays(path: str | Path) -> dict[str, NDArray]:
         raise UserError(f"{path} has no key {missing[0]!r} (it has {there}): write it in LiRE's format.")
     with reading(path, "holds rows of unequal sizes", "store plain float32 arrays"):
         return {name: np.asarray(arrays[key]) for name, key in KEYS.items()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

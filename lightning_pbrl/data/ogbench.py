@@ -22,7 +22,6 @@ Here they are left out and counted.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import zipfile
 from contextlib import ExitStack
@@ -36,6 +35,7 @@ from torch import Tensor
 
 from lightning_pbrl.data.actions import Bounds, Scaling
 from lightning_pbrl.data.draft import WINDOW, Draft, pack
+from lightning_pbrl.data.file_record import file_record
 from lightning_pbrl.data.hdf5 import cached
 from lightning_pbrl.data.npz import NPZ, open_npz
 from lightning_pbrl.data.ogbench_tasks import Task, check_file, task_of
@@ -112,11 +112,9 @@ def _write(draft: Draft, path: Path, name: str | None, task: Task | None, bounds
         reward = torch.full((len(draft),), float("nan"))
         if met is not None:
             reward = torch.from_numpy((met.sum(axis=1) - met.shape[1])[:complete][keep].astype(np.float32))
-        with path.open("rb") as raw:
-            digest = hashlib.file_digest(raw, "sha256").hexdigest()
         about: dict[str, Any] = {
             "format": "ogbench",
-            "file": {"name": path.name, "bytes": path.stat().st_size, "sha256": digest},
+            "file": file_record(path),
             "task": name,
             "keys_not_read": _unread(file, task, pictures is not None),
             "actions_clipped": clipped,

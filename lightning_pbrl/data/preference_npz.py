@@ -17,7 +17,6 @@ as truncated and is not ``drawable``. Limit: an end of the task within a segment
 
 from __future__ import annotations
 
-import hashlib
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -32,6 +31,7 @@ from torch import Tensor
 from lightning_pbrl.data.actions import Bounds, into_range
 from lightning_pbrl.data.atomic import replacing
 from lightning_pbrl.data.feedback import Labels, Status
+from lightning_pbrl.data.file_record import file_record
 from lightning_pbrl.data.guard import listed
 from lightning_pbrl.data.npz import open_npz, read_npz
 from lightning_pbrl.data.transitions import Transitions
@@ -109,11 +109,9 @@ def read_preference_npz(
         place=lambda row: f"step {row % steps} of clip {row // steps % 2 + 1} of pair {kept[row // (2 * steps)]}",
     )
     action = action.reshape(pairs, 2, steps, size)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     about: dict[str, Any] = {
         "format": "preference_npz",
-        "file": {"name": path.name, "bytes": path.stat().st_size, "sha256": digest},
+        "file": file_record(path),
         "pairs": len(kept),
         "undecided": undecided,
         "obs_keys": None if parts == [""] else [part[1:] for part in parts],

@@ -21,7 +21,6 @@ The last ``next_obs`` of a demonstration comes from its last action after a rese
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from torch import Tensor
 
 from lightning_pbrl.data.actions import Bounds, Scaling
 from lightning_pbrl.data.draft import Draft, pack
+from lightning_pbrl.data.file_record import file_record
 from lightning_pbrl.data.guard import reason
 from lightning_pbrl.data.hdf5 import cached, finite, has, is_hdf5, names, open_hdf5, read, read_texts
 from lightning_pbrl.data.robomimic_control import check_scale
@@ -161,11 +161,9 @@ def _write(
         draft.revise(lambda at, rows: rows[inner[at : at + len(rows)].numpy()], draft.obs_dim, draft.action_dim)
         demos = [demo for demo, length in zip(demos, lengths.tolist(), strict=True) if length > 1]
         earned, lengths = earned[inner], lengths[lengths > 1] - 1
-    with path.open("rb") as raw:
-        digest = hashlib.file_digest(raw, "sha256").hexdigest()
     about: dict[str, Any] = {
         "format": "robomimic",
-        "file": {"name": path.name, "bytes": path.stat().st_size, "sha256": digest},
+        "file": file_record(path),
         "env_args": env_args,
         "filter_key": filter_key,
         "demos": demos,

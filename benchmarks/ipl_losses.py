@@ -1,8 +1,9 @@
-"""``python -m benchmarks.ipl_plain [--updates N]``: does IPL's loss rise as training goes on in plain PyTorch, too?
+"""``python -m benchmarks.ipl_losses [--updates N]``: does IPL's loss rise as training goes on in plain PyTorch, too?
 
 IPL's critic and value (variant iql, Meta-World's settings) as a loop of forty lines from the paper, without this library's
 learner, on the comparisons of ``experiment/ipl/small.yaml``. Every 1,000 updates: means of the preference loss, of λ E[r_Q^2]
-and of the accuracy before the update, and the standard deviation of V. Writes ``results/ipl-plain.json``.
+and of the accuracy before the update, and the standard deviation of V. Writes ``results/ipl-losses.json``. The loop of
+``plain_ipl.py``, which is timed, has a policy, a replay and Gym's settings.
 """
 
 from __future__ import annotations
@@ -101,15 +102,15 @@ def train(obs: Tensor, action: Tensor, label: Tensor, updates: int, every: int =
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ipl_plain", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ipl_losses", description=__doc__)
     parser.add_argument("--updates", type=int, default=30_000)
     parser.add_argument("--capacity", type=int, default=4_000, help="comparisons (default: %(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    about = machine("python -m benchmarks.ipl_plain")
+    about = machine("python -m benchmarks.ipl_losses")
     rows = train(*comparisons(options.capacity), options.updates)
     result = {"machine": about, "capacity": options.capacity, "rows": rows}
-    (RESULTS / "ipl-plain.json").write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / "ipl-losses.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

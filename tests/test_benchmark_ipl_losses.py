@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.ipl_plain import SEEN, train
+from benchmarks.ipl_losses import SEEN, train
 
 
 def test_a_clear_preference_is_learned():
